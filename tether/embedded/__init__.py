@@ -1,0 +1,1 @@
+"""Servers that Tether runs itself, for `tether up`, tests and benchmarks."""
