@@ -81,7 +81,9 @@ class RedisServer:
     :meth:`stop` or :meth:`kill`. The same object can be started again on the same port and data.
     """
 
-    def __init__(self, *, folder: Path | None = None, port: int | None = None, append_only: bool = True) -> None:
+    def __init__(
+        self, *, folder: Path | None = None, port: int | None = None, append_only: bool = True
+    ) -> None:
         """
         Args:
           folder: Where the data lives; a temporary folder, removed by :meth:`close`, when None.
