@@ -1,0 +1,169 @@
+"""The heart of a broker with consumers: says that it lives, and recovers what the dead left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import redis
+from dramatiq.logging import get_logger
+
+from tether.broker.connections import OUTAGE_ERRORS, without_retries
+from tether.telemetry import metrics
+
+if TYPE_CHECKING:
+    from tether.broker.tether_broker import TetherBroker
+
+FOREIGN_TIMEOUT_MS = 60_000
+"""Silence after which a worker of another Dramatiq broker in the same namespace counts as dead."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A broker whose heartbeat is overdue.
+
+    Attributes:
+      broker_id: Its id.
+      last_heartbeat: Its last heartbeat exactly as Redis holds it.
+      silent_ms: How long ago that was, by Redis's clock.
+    """
+
+    broker_id: str
+    last_heartbeat: bytes
+    silent_ms: int
+
+
+def is_dead(suspect: Suspect, connected: Iterable[str], stall_timeout_ms: int) -> bool:
+    """Whether an overdue broker is dead, or only stalled.
+
+    A killed process loses its connections at once; one that is stopped, or holds the interpreter lock
+    for long, keeps them. The latter is given until ``stall_timeout_ms``.
+    """
+    return suspect.silent_ms >= stall_timeout_ms or connection_name(suspect.broker_id) not in connected
+
+
+def connection_name(broker_id: str) -> str:
+    """Name of the connection over which a broker's heartbeats go."""
+    return f"tether-heart-{broker_id}"
+
+
+class Heart:
+    """Beats for one broker, from its first consumer until :meth:`stop`.
+
+    It owns the thread ``tether-heart`` and one connection. Stopping says goodbye: a broker that holds
+    nothing is forgotten at once.
+    """
+
+    def __init__(self, broker: TetherBroker) -> None:
+        self._broker = broker
+        self._logger = get_logger(__name__, type(self))
+        self._client: redis.Redis = without_retries(
+            broker.client, client_name=connection_name(broker.broker_id)
+        )
+        self._stopped = threading.Event()
+        self._last_beat = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="tether-heart", daemon=True)
+
+    def start(self) -> None:
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and say goodbye."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        try:
+            self._broker.run("goodbye", self._broker.broker_id, client=self._client)
+        except OUTAGE_ERRORS:
+            self._logger.warning("Could not say goodbye to Redis; the heartbeat will run out instead.")
+        if self._client is not self._broker.client:
+            self._client.close()
+
+    def _run(self) -> None:
+        away = False
+        while not self._stopped.wait(self._broker.heartbeat_interval / 1000):
+            try:
+                self.beat()
+                away = False
+            except OUTAGE_ERRORS as error:
+                if not away:
+                    self._logger.warning("No heartbeat: Redis is away (%s). Going on.", type(error).__name__)
+                away = True
+            except Exception:
+                self._logger.exception("The heartbeat failed. Going on.")
+
+    def beat(self) -> None:
+        """Beat once and recover what is found to be dead."""
+        look_after_queues(self._broker, self._client, self._broker.broker_id)
+        self._last_beat = time.monotonic()
+
+    def make_sure(self) -> None:
+        """Beat now if the last one is so old that others may have taken this process for dead."""
+        if (time.monotonic() - self._last_beat) * 1000 < self._broker.heartbeat_timeout:
+            return
+        try:
+            self.beat()
+        except OUTAGE_ERRORS:
+            # Without Redis nobody else can have taken anything either.
+            return
+
+
+def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str) -> None:
+    """One round of upkeep: heartbeat (where ``broker_id`` is not empty), bells, dead letters' life,
+    and the recovery of messages held by the dead."""
+    queues = sorted(broker.queues | broker.delay_queues)
+    answer = broker.run(
+        "beat",
+        broker_id,
+        broker.heartbeat_timeout,
+        2 * broker.heartbeat_interval + 500,
+        FOREIGN_TIMEOUT_MS,
+        -1 if broker.dead_message_ttl is None else broker.dead_message_ttl,
+        *queues,
+        client=client,
+    )
+    if answer[0]:
+        lost = broker.holdings.lose_all()
+        broker.logger.warning(
+            "This worker was silent for so long that others took over its %d messages. "
+            "Raise heartbeat_timeout or stall_timeout if its actors block the interpreter for long.",
+            lost,
+        )
+    suspects = [
+        Suspect(answer[i].decode(), answer[i + 1], int(float(answer[i + 2])))
+        for i in range(1, len(answer), 3)
+    ]
+    if not suspects:
+        return
+    connected = _connected_names(client)
+    for suspect in suspects:
+        if is_dead(suspect, connected, broker.stall_timeout):
+            _recover(broker, client, suspect, queues)
+
+
+def _connected_names(client: redis.Redis) -> frozenset[str]:
+    try:
+        return frozenset(entry["name"] for entry in client.client_list())
+    except redis.ResponseError:
+        # Not every account may list connections; then silence alone decides.
+        return frozenset()
+
+
+def _recover(broker: TetherBroker, client: redis.Redis, suspect: Suspect, queues: list[str]) -> None:
+    answer = broker.run("recover", suspect.broker_id, suspect.last_heartbeat, *queues, client=client)
+    for i in range(0, len(answer), 3):
+        queue_name, returned, crashed = answer[i].decode(), answer[i + 1], answer[i + 2]
+        metrics.MESSAGES_RECOVERED.labels(queue=queue_name).inc(returned)
+        if crashed:
+            metrics.WORKER_CRASHES.labels(queue=queue_name).inc(crashed)
+        broker.logger.warning(
+            "Worker %s died: %d of its messages went back to queue %r, %d of them had begun.",
+            suspect.broker_id,
+            returned,
+            queue_name,
+            crashed,
+        )

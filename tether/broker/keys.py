@@ -1,0 +1,70 @@
+"""Every Redis key of Tether, and the names that may become part of one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tether.errors import InvalidName
+
+_QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,127}\Z")
+_NAMESPACE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,63}\Z")
+_RESERVED_SUFFIXES = (".DQ", ".XQ", ".msgs")
+_RESERVED_NAMES = ("infer",)
+
+
+def check_queue_name(name: object) -> str:
+    """Return ``name`` if a user's queue may have it.
+
+    Raises:
+      InvalidName: It is not text of the allowed form, or is kept for Tether's own use.
+    """
+    if not isinstance(name, str) or _QUEUE_NAME.match(name) is None:
+        raise InvalidName(
+            f"queue name {name!r} is not allowed: start with a letter or '_', go on with letters, digits, "
+            "'.', '_' or '-', at most 128 characters"
+        )
+    if name.endswith(_RESERVED_SUFFIXES) or name.startswith("__") or name in _RESERVED_NAMES:
+        raise InvalidName(
+            f"queue name {name!r} is kept for Tether's own use: choose one that is not 'infer', does not "
+            "start with '__' and does not end in '.DQ', '.XQ' or '.msgs'"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one namespace.
+
+    A queue's keys are those of Dramatiq's own layout. Keys that only Tether knows have a second ``:``
+    after the namespace, which no queue name can have.
+
+    Attributes:
+      namespace: What all keys begin with.
+      hash_tag: Whether the namespace stands in braces, so that Redis Cluster keeps all its keys in one
+        slot. Without it the keys are exactly those of Dramatiq's ``RedisBroker``.
+    """
+
+    namespace: str
+    hash_tag: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.namespace, str) or _NAMESPACE.match(self.namespace) is None:
+            raise InvalidName(
+                f"namespace {self.namespace!r} is not allowed: use letters, digits, '.', '_' or '-', "
+                "at most 64 characters"
+            )
+
+    @property
+    def prefix(self) -> str:
+        return "{" + self.namespace + "}" if self.hash_tag else self.namespace
+
+    @property
+    def heartbeats(self) -> str:
+        return f"{self.prefix}:__heartbeats__"
+
+    def bell(self, queue_name: str) -> str:
+        return f"{self.prefix}:bell:{queue_name}"
+
+    def begun(self, broker_id: str, queue_name: str) -> str:
+        return f"{self.prefix}:begun:{broker_id}.{queue_name}"

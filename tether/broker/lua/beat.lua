@@ -1,0 +1,52 @@
+-- ARGV: broker ('' for one without consumers), heartbeat timeout ms, longest pause between ticks ms,
+--   age ms after which a foreign broker is dead, dead letters' life ms (-1: for ever), queues.
+-- Answers {1 where this broker was taken for dead, suspect, its last heartbeat, suspect, ...}.
+local broker, timeout, longest_pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local foreign_timeout, dead_letter_life = tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = now_ms()
+
+local tick = redis.call('GET', key('core:tick'))
+redis.call('SET', key('core:tick'), now)
+if not tick or now - tonumber(tick) > longest_pause then
+  -- Nobody could beat, so silence proves nothing: everyone gets a whole timeout from now.
+  for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
+    if redis.call('EXISTS', key('held:' .. member)) == 1 then
+      redis.call('ZADD', heartbeats, now, member)
+    end
+  end
+end
+
+local taken_for_dead = 0
+if broker ~= '' then
+  taken_for_dead = redis.call('DEL', key('lost-unseen:' .. broker))
+  redis.call('ZADD', heartbeats, now, broker)
+end
+
+for i = 6, #ARGV do
+  local queue = ARGV[i]
+  if redis.call('LLEN', key(queue)) > 0 then
+    ring(queue)
+  end
+  if broker ~= '' then
+    redis.call('SINTERSTORE', begun_of(broker, queue), begun_of(broker, queue), acks_of(broker, queue))
+  end
+  if dead_letter_life >= 0 then
+    local over = redis.call('ZRANGEBYSCORE', key(queue .. '.XQ'), '-inf', now - dead_letter_life)
+    for _, id in ipairs(over) do
+      redis.call('ZREM', key(queue .. '.XQ'), id)
+      redis.call('HDEL', key(queue .. '.XQ.msgs'), id)
+    end
+  end
+end
+
+local answer = {taken_for_dead}
+local silent = redis.call('ZRANGEBYSCORE', heartbeats, '-inf', now - timeout, 'WITHSCORES')
+for i = 1, #silent, 2 do
+  local own_kind = redis.call('EXISTS', key('held:' .. silent[i])) == 1
+  if silent[i] ~= broker and (own_kind or tonumber(silent[i + 1]) <= now - foreign_timeout) then
+    answer[#answer + 1] = silent[i]
+    answer[#answer + 1] = silent[i + 1]
+    answer[#answer + 1] = tostring(now - tonumber(silent[i + 1]))
+  end
+end
+return answer

@@ -1,0 +1,10 @@
+-- ARGV: queue, broker, ids. Gives back what this broker holds of them. Answers how many.
+local queue, broker = ARGV[1], ARGV[2]
+local held = {}
+for i = 3, #ARGV do
+  if redis.call('SREM', acks_of(broker, queue), ARGV[i]) == 1 then
+    redis.call('SREM', begun_of(broker, queue), ARGV[i])
+    held[#held + 1] = ARGV[i]
+  end
+end
+return put_back(queue, held)

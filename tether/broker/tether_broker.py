@@ -1,0 +1,314 @@
+"""TetherBroker: Dramatiq's Redis broker, made to wake at once and to lose nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, cast
+from uuid import uuid4
+
+import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
+from dramatiq.common import current_millis, dq_name, q_name
+from dramatiq.errors import ConnectionClosed
+from dramatiq.middleware import Middleware
+from redis.commands.core import Script
+
+from tether.broker import scripts
+from tether.broker.begin_marks import BeginMarks
+from tether.broker.connections import OUTAGE_ERRORS, without_retries
+from tether.broker.consumer import TetherConsumer
+from tether.broker.deliveries import Deliveries
+from tether.broker.heart import Heart, look_after_queues
+from tether.broker.holdings import Holding, Holdings, Phase, Successor
+from tether.broker.keys import Keys, check_queue_name
+from tether.errors import InvalidMessage
+from tether.telemetry import metrics
+
+HEARTBEAT_INTERVAL_MS = 750
+"""Pause between two heartbeats of a broker with consumers."""
+
+HEARTBEAT_TIMEOUT_MS = 3_000
+"""Silence after which a broker without a connection is dead, and its messages go to others."""
+
+STALL_TIMEOUT_MS = 15_000
+"""Silence after which a broker is taken for dead although its connection stands."""
+
+
+class TetherBroker(RedisBroker):
+    """A drop-in for Dramatiq's ``RedisBroker``, with the same layout and commands in Redis.
+
+    What differs: consumers block on Redis instead of sleeping; a retry or promotion ends the old message
+    and places the new one in one step; a dead worker's messages are others' within seconds, and its death
+    counts as a failed attempt of what it had begun; dead letters stay until they are removed.
+
+    It owns the thread ``tether-heart`` (from the first consumer until :meth:`close` or the worker's
+    shutdown) and its Redis connections.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        middleware: list[Middleware] | None = None,
+        namespace: str = "tether",
+        hash_tag: bool = True,
+        maintenance_chance: int = 0,
+        heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
+        heartbeat_timeout: int = HEARTBEAT_TIMEOUT_MS,
+        stall_timeout: int = STALL_TIMEOUT_MS,
+        dead_message_ttl: int | None = None,
+        client: redis.Redis | None = None,
+        **parameters: Any,
+    ) -> None:
+        """
+        Args:
+          url: Redis's address; wins over ``parameters``.
+          middleware: All middleware, where Dramatiq's defaults are not wanted.
+          namespace: What all keys begin with.
+          hash_tag: Whether the namespace stands in braces (one slot on Redis Cluster). False gives the
+            very keys of ``RedisBroker(namespace=...)``, for programs that move over with messages waiting.
+          maintenance_chance: How many of a million commands also look for dead workers; needed only where
+            no worker runs, since every worker's heartbeat looks.
+          heartbeat_interval: Milliseconds between heartbeats.
+          heartbeat_timeout: Milliseconds of silence after which a worker without a connection is dead.
+          stall_timeout: Milliseconds of silence after which it is dead although its connection stands.
+          dead_message_ttl: Milliseconds for which dead letters are kept; None: until removed.
+          client: A client to use instead of a new one.
+          parameters: Passed to :class:`redis.Redis`.
+
+        Raises:
+          InvalidName: The namespace is not one.
+        """
+        self.keys = Keys(namespace, hash_tag)
+        self.holdings = Holdings()
+        self._deliveries: Deliveries | None = None
+        super().__init__(
+            url=url,
+            middleware=middleware,
+            namespace=self.keys.prefix,
+            maintenance_chance=maintenance_chance,
+            heartbeat_timeout=heartbeat_timeout,
+            dead_message_ttl=dead_message_ttl,
+            client=client,
+            **parameters,
+        )
+        self.heartbeat_interval = heartbeat_interval
+        self.stall_timeout = stall_timeout
+        self.scripts: dict[str, Script] = {
+            name: self.client.register_script(scripts.source(name)) for name in scripts.NAMES
+        }
+        self._born_in = os.getpid()
+        self._lock = threading.Lock()
+        self._queue_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._heart: Heart | None = None
+        self._open_consuming_connections()
+        # Last in the list: it sees the start of an attempt after all others, and the end before them.
+        self._deliveries = Deliveries(self)
+        super().add_middleware(self._deliveries)
+
+    def _open_consuming_connections(self) -> None:
+        self.blocking_client = without_retries(self.client)
+        self._begin_marks = BeginMarks(self.blocking_client, self.keys)
+
+    def add_middleware(
+        self,
+        middleware: Middleware,
+        *,
+        before: type[Middleware] | None = None,
+        after: type[Middleware] | None = None,
+    ) -> None:
+        if before is None and after is None and self._deliveries is not None:
+            before = Deliveries
+        super().add_middleware(middleware, before=before, after=after)
+
+    def run(self, script: str, *arguments: Any, client: redis.Redis | None = None) -> Any:
+        """Run one of the scripts in ``tether/broker/lua``."""
+        return self.scripts[script](keys=[self.keys.heartbeats], args=arguments, client=client)
+
+    # What a worker asks of its broker.
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue.
+
+        Raises:
+          InvalidName: Users' queues cannot have that name.
+        """
+        if queue_name not in self.queues:
+            check_queue_name(queue_name)
+        super().declare_queue(queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TetherConsumer:
+        """Take messages of ``queue_name`` for one worker.
+
+        What this broker's ack set holds and this process no longer has in memory goes back to the queue
+        first: after a lost connection that is what the connection took along.
+
+        Raises:
+          ConnectionClosed: Redis is away.
+        """
+        self._be_born_again_after_fork()
+        with self._queue_locks[queue_name]:
+            if queue_name.endswith(".DQ"):
+                # A worker forgets its delayed messages when it loses its connection.
+                self.holdings.drop_queue(queue_name)
+            try:
+                returned = self.run(
+                    "reclaim",
+                    queue_name,
+                    self.broker_id,
+                    *self.holdings.ids(queue_name),
+                    client=self.blocking_client,
+                )
+                self._start_heart()
+            except OUTAGE_ERRORS as error:
+                raise ConnectionClosed(error) from None
+        if returned:
+            metrics.MESSAGES_RETURNED.labels(queue=queue_name).inc(returned)
+            self.logger.warning("Gave %d stranded messages back to queue %r.", returned, queue_name)
+        return TetherConsumer(self, queue_name, prefetch, timeout)
+
+    def take(self, queue_name: str, count: int) -> list[tuple[str, bytes]]:
+        """Take up to ``count`` messages: (id, data) each."""
+        with self._queue_locks[queue_name]:
+            answer = self.run("take", queue_name, self.broker_id, count, client=self.blocking_client)
+            taken = [
+                (answer[i].decode(), answer[i + 1], int(answer[i + 2])) for i in range(0, len(answer), 3)
+            ]
+            self.holdings.add(Holding(redis_id, queue_name, crashes) for redis_id, _, crashes in taken)
+        return [(redis_id, data) for redis_id, data, _ in taken]
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Enqueue a message, ``delay`` milliseconds from now where given.
+
+        A message that this process holds and whose attempt is not running (a retry, a promotion) takes
+        the place of the held one when that is acknowledged, in the same step.
+
+        Raises:
+          InvalidName: Users' queues cannot have that name.
+          InvalidMessage: The message cannot be encoded, or the delay is not a number of milliseconds.
+        """
+        canonical = q_name(message.queue_name)
+        check_queue_name(canonical)
+        if delay is not None and (not isinstance(delay, int | float) or not 0 <= delay < 2**53):
+            raise InvalidMessage(f"delay={delay!r} is not a number of milliseconds of at least 0")
+        held = self.holdings.get(message.options.get("redis_message_id"))
+        queue_name = message.queue_name
+        options: dict[str, Any] = {"redis_message_id": str(uuid4())}
+        if delay is not None:
+            queue_name = dq_name(queue_name)
+            options["eta"] = current_millis() + delay
+        message = message.copy(queue_name=queue_name, options=options)
+
+        self.logger.debug("Enqueueing message %r on queue %r.", message.message_id, queue_name)
+        self.emit_before("enqueue", message, delay)
+        try:
+            data = message.encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidMessage(
+                f"message for actor {message.actor_name!r} cannot be encoded ({error}): "
+                "send plain values, or set an encoder that knows these"
+            ) from error
+        redis_id = message.options["redis_message_id"]
+        if held is not None and held.phase is not Phase.RUNNING:
+            held.successors.append(Successor(queue_name, redis_id, data))
+        else:
+            self.do_enqueue(queue_name, redis_id, data)
+        metrics.MESSAGES_ENQUEUED.labels(queue=canonical).inc()
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def close(self) -> None:
+        """Stop the heart and close the connections that the broker opened for itself."""
+        self.stop_heart()
+        self._begin_marks.close()
+        if self.blocking_client is not self.client:
+            self.blocking_client.close()
+        super().close()
+
+    # The commands of Dramatiq's Redis layout.
+
+    def do_enqueue(self, queue_name: str, redis_id: str | bytes, data: bytes) -> int:
+        return cast(int, self._command("enqueue", queue_name, redis_id, data))
+
+    def do_fetch(self, queue_name: str, count: int) -> list[bytes]:
+        answer = self._command("take", queue_name, self.broker_id, count)
+        return cast(list[bytes], answer[1::3])
+
+    def do_ack(self, queue_name: str, redis_id: str | bytes) -> int:
+        return self._end("ack", queue_name, redis_id, metrics.MESSAGES_ACKNOWLEDGED)
+
+    def do_nack(self, queue_name: str, redis_id: str | bytes) -> int:
+        return self._end("nack", queue_name, redis_id, metrics.MESSAGES_DEAD_LETTERED)
+
+    def replace(self, queue_name: str, redis_id: str, successors: Iterable[Successor]) -> int:
+        """End a held message and place what follows it, in one step."""
+        parts = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
+        return self._end("ack", queue_name, redis_id, metrics.MESSAGES_ACKNOWLEDGED, *parts)
+
+    def _end(self, script: str, queue_name: str, redis_id: str | bytes, counter: Any, *parts: Any) -> int:
+        held = cast(int, self.run(script, queue_name, self.broker_id, redis_id, *parts))
+        if held:
+            counter.labels(queue=q_name(queue_name)).inc()
+        else:
+            metrics.FENCED_WRITES.labels(command=script).inc()
+        return held
+
+    def do_requeue(self, queue_name: str, *redis_ids: str | bytes) -> int:
+        return cast(int, self._command("requeue", queue_name, self.broker_id, *redis_ids))
+
+    def do_purge(self, queue_name: str) -> int:
+        return cast(int, self._command("purge", queue_name, self.broker_id))
+
+    def do_qsize(self, queue_name: str) -> int:
+        return cast(int, self._command("qsize", queue_name, self.broker_id))
+
+    def _command(self, script: str, *arguments: Any) -> Any:
+        if self.maintenance_chance and random.randint(1, MAINTENANCE_SCALE) <= self.maintenance_chance:
+            look_after_queues(self, self.client, "")
+        return self.run(script, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    # The life of this broker as others see it.
+
+    def make_sure_of_heartbeat(self) -> None:
+        """Find out whether others took this process for dead, if it was silent long enough for that."""
+        heart = self._heart
+        if heart is not None:
+            heart.make_sure()
+
+    def mark_begun(self, holding: Holding) -> None:
+        """Let Redis know that an actor is about to see the message."""
+        self._begin_marks.mark(self.broker_id, holding.queue_name, holding.redis_id)
+
+    def _start_heart(self) -> None:
+        with self._lock:
+            if self._heart is None:
+                heart = Heart(self)
+                heart.start()
+                self._heart = heart
+
+    def stop_heart(self) -> None:
+        """End the heartbeat; the next consumer starts it again."""
+        with self._lock:
+            heart, self._heart = self._heart, None
+        if heart is not None:
+            heart.stop()
+
+    def _be_born_again_after_fork(self) -> None:
+        if os.getpid() == self._born_in:
+            return
+        # Two processes with one id would take each other's messages for stranded ones.
+        self._born_in = os.getpid()
+        self.broker_id = str(uuid4())
+        self.holdings = Holdings()
+        self._lock = threading.Lock()
+        self._queue_locks = defaultdict(threading.Lock)
+        self._heart = None
+        self._open_consuming_connections()

@@ -1,0 +1,25 @@
+"""The one Prometheus registry, and every metric in it."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+
+REGISTRY = CollectorRegistry()
+"""Tether's own registry, apart from the process's default one."""
+
+
+def _counter(name: str, help_text: str, label: str) -> Counter:
+    return Counter(name, help_text, [label], registry=REGISTRY)
+
+
+MESSAGES_ENQUEUED = _counter("tether_messages_enqueued", "Messages enqueued, retries among them.", "queue")
+MESSAGES_ACKNOWLEDGED = _counter("tether_messages_acknowledged", "Messages acknowledged.", "queue")
+MESSAGES_DEAD_LETTERED = _counter(
+    "tether_messages_dead_lettered", "Messages moved to the dead letters.", "queue"
+)
+MESSAGES_RECOVERED = _counter("tether_messages_recovered", "Messages given back from dead workers.", "queue")
+MESSAGES_RETURNED = _counter(
+    "tether_messages_returned", "Messages given back after a lost connection.", "queue"
+)
+WORKER_CRASHES = _counter("tether_worker_crashes", "Attempts that ended with their worker's death.", "queue")
+FENCED_WRITES = _counter("tether_fenced_writes", "Acknowledgements of messages no longer held.", "command")
