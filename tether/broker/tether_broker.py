@@ -87,7 +87,7 @@ class TetherBroker(RedisBroker):
         self.keys = Keys(namespace, hash_tag)
         self.holdings = Holdings()
         self._deliveries: Deliveries | None = None
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]  # Dramatiq leaves it untyped
             url=url,
             middleware=middleware,
             namespace=self.keys.prefix,
