@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
-from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.common import current_millis
-from dramatiq.errors import ConnectionClosed, DecodeError
+from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from tether.broker.connections import OUTAGE_ERRORS, longest_block
+from tether.broker.holdings import Holding, Phase, holding_of
+from tether.broker.messages import decode
+from tether.errors import InvalidMessage
 
 if TYPE_CHECKING:
     from tether.broker.tether_broker import TetherBroker
@@ -25,7 +27,7 @@ class TetherConsumer(Consumer):
     """Takes messages of one queue for one worker.
 
     It owns no thread. It blocks in :meth:`__next__` for at most ``timeout`` milliseconds, on Redis while
-    the queue is empty, or until a message is answered for while it holds ``prefetch`` of them.
+    the queue is empty, or until a message is answered for while it holds as many as it may.
     """
 
     def __init__(self, broker: TetherBroker, queue_name: str, prefetch: int, timeout: int) -> None:
@@ -34,12 +36,15 @@ class TetherConsumer(Consumer):
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.timeout = timeout
-        self.message_cache: deque[tuple[str, bytes]] = deque()
+        self.message_cache: deque[tuple[Holding, bytes]] = deque()
         self.queued_message_ids: set[str] = set()
         self._room = threading.Condition()
         self._etas: list[tuple[float, str]] = []
         self._known_empty = False
         self._longest_block = longest_block(broker.blocking_client)
+        # Taking one message for each that ends would cost a round trip each. Half of what it may hold keeps
+        # a worker's threads busy. Delayed messages must not wait for others to come due.
+        self._enough = prefetch if queue_name.endswith(".DQ") else prefetch // 2 + 1
 
     @property
     def outstanding_message_count(self) -> int:
@@ -58,13 +63,12 @@ class TetherConsumer(Consumer):
                         return message
                     continue
                 left = deadline - time.monotonic()
-                room = self.prefetch - self.outstanding_message_count
-                if room <= 0:
+                if self.outstanding_message_count >= self._enough:
                     self._wait_for_room(left)
-                    if self.outstanding_message_count >= self.prefetch:
+                    if self.outstanding_message_count >= self._enough:
                         return None
                 elif not self._known_empty:
-                    self._take(room)
+                    self._take(self.prefetch - self.outstanding_message_count)
                 elif left <= 0 or not self._wait_for_bell(left):
                     return None
                 else:
@@ -85,34 +89,36 @@ class TetherConsumer(Consumer):
     def _take(self, room: int) -> None:
         taken = self.broker.take(self.queue_name, room)
         self.message_cache.extend(taken)
-        self._known_empty = not taken
+        # The script has silenced the bell if it found the queue's end: what comes next will ring.
+        self._known_empty = len(taken) < room
 
     def _wait_for_bell(self, seconds: float) -> bool:
         bell = self.broker.keys.bell(self.queue_name)
         return (
-            self.broker.blocking_client.blpop([bell], timeout=min(seconds, self._longest_block)) is not None
+            self.broker.blocking_client.blpop([bell], timeout=max(min(seconds, self._longest_block), 0.002))
+            is not None
         )
 
     def _wait_for_room(self, seconds: float) -> None:
         with self._room:
-            self._room.wait_for(lambda: self.outstanding_message_count < self.prefetch, max(seconds, 0))
+            self._room.wait_for(lambda: self.outstanding_message_count < self._enough, max(seconds, 0))
 
     def _hand_out(self) -> MessageProxy | None:
-        redis_id, data = self.message_cache.popleft()
+        holding, data = self.message_cache.popleft()
+        if holding.phase is Phase.LOST:
+            return None
         try:
-            message = Message.decode(data)
-        except DecodeError:
+            message = decode(data, holding)
+        except InvalidMessage as error:
             # Left in the ack set it would come back for ever; as a dead letter it can be looked at.
             self.logger.error(
-                "Message %s on queue %r is not readable. Moving it to the dead letters.",
-                redis_id,
+                "Moving message %s of queue %r to the dead letters: %s",
+                holding.redis_id,
                 self.queue_name,
+                error,
             )
-            self.broker.do_nack(self.queue_name, redis_id)
-            self.broker.holdings.drop([redis_id])
+            self.broker.nack(holding)
             return None
-        # Scripts know the message by this id, whatever another program wrote into its options.
-        message.options["redis_message_id"] = redis_id
         self.queued_message_ids.add(message.message_id)
         eta = message.options.get("eta")
         if isinstance(eta, int | float):
@@ -120,33 +126,24 @@ class TetherConsumer(Consumer):
         return MessageProxy(message)
 
     def ack(self, message: MessageProxy) -> None:
-        """End a held message; what takes its place is placed in the same step."""
-        redis_id = message.options["redis_message_id"]
-        holding = self.broker.holdings.get(redis_id)
+        """End a held message; what follows it is placed in the same step."""
+        holding = holding_of(message) or Holding(message.options["redis_message_id"], self.queue_name)
         try:
-            if holding is not None and holding.successors:
-                self.broker.replace(self.queue_name, redis_id, holding.successors)
-            else:
-                self.broker.do_ack(self.queue_name, redis_id)
+            self.broker.ack(holding)
         except OUTAGE_ERRORS as error:
             raise ConnectionClosed(error) from None
         finally:
             self._forget(message)
-        self.broker.holdings.drop([redis_id])
 
     def nack(self, message: MessageProxy) -> None:
-        """Move a held message to the dead letters of its queue."""
-        redis_id = message.options["redis_message_id"]
-        holding = self.broker.holdings.get(redis_id)
+        """Move a held message to the dead letters; what follows it is placed in the same step."""
+        holding = holding_of(message) or Holding(message.options["redis_message_id"], self.queue_name)
         try:
-            for successor in holding.successors if holding is not None else ():
-                self.broker.do_enqueue(successor.queue_name, successor.redis_id, successor.data)
-            self.broker.do_nack(self.queue_name, redis_id)
+            self.broker.nack(holding)
         except OUTAGE_ERRORS as error:
             raise ConnectionClosed(error) from None
         finally:
             self._forget(message)
-        self.broker.holdings.drop([redis_id])
 
     def _forget(self, message: MessageProxy) -> None:
         with self._room:
@@ -155,22 +152,22 @@ class TetherConsumer(Consumer):
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give messages back to the head of their queue, in the order given."""
-        redis_ids = [message.options["redis_message_id"] for message in messages]
-        self._give_back(redis_ids)
+        self._give_back([holding for message in messages if (holding := holding_of(message)) is not None])
 
     def close(self) -> None:
         """Give back what was taken and never handed out."""
-        redis_ids = [redis_id for redis_id, _ in self.message_cache]
+        holdings = [holding for holding, _ in self.message_cache]
         self.message_cache.clear()
         # Dropped first: if Redis is away, the next consumer finds them in the ack set and not in memory.
-        self.broker.holdings.drop(redis_ids)
-        self._give_back(redis_ids)
+        self.broker.holdings.drop(holdings)
+        self._give_back(holdings)
 
-    def _give_back(self, redis_ids: list[str]) -> None:
+    def _give_back(self, holdings: list[Holding]) -> None:
+        redis_ids = [holding.redis_id for holding in holdings if holding.phase is not Phase.LOST]
         if not redis_ids:
             return
         try:
             self.broker.do_requeue(self.queue_name, *redis_ids)
         except OUTAGE_ERRORS as error:
             raise ConnectionClosed(error) from None
-        self.broker.holdings.drop(redis_ids)
+        self.broker.holdings.drop(holdings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, Retries, SkipMessage
 
-from tether.broker.holdings import Holding, Phase
+from tether.broker.holdings import Holding, Phase, holding_of
 from tether.errors import WorkerLost
 
 if TYPE_CHECKING:
@@ -23,13 +23,17 @@ class Deliveries(Middleware):
     A message that comes back from a dead worker runs again at once, with one retry less. When none is
     left, :class:`~tether.errors.WorkerLost` is raised in its place, so that ``retry_when``,
     ``on_retry_exhausted`` and the dead letters see it like any failure.
+
+    What other middleware enqueues after an attempt (a retry, the next message of a pipeline) is placed in
+    the step that answers for the attempt's message.
     """
 
     def __init__(self, broker: TetherBroker) -> None:
         self._broker = broker
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        holding = self._broker.holdings.get(message.options.get("redis_message_id"))
+        self._broker.ending = None
+        holding = holding_of(message)
         if holding is None or message.failed:
             return
         self._broker.make_sure_of_heartbeat()
@@ -50,7 +54,6 @@ class Deliveries(Middleware):
         if self._is_exhausted(message, retries_used, lost):
             # Retries counts the attempt that fails now, which is the last of these.
             message.options["retries"] = retries_used - 1
-            holding.phase = Phase.ENDED
             if not any(isinstance(middleware, Retries) for middleware in self._broker.middleware):
                 message.fail()
             raise lost
@@ -82,9 +85,12 @@ class Deliveries(Middleware):
         self._end(message)
 
     def _end(self, message: MessageProxy) -> None:
-        holding = self._broker.holdings.get(message.options.get("redis_message_id"))
-        if holding is not None and holding.phase is not Phase.LOST:
+        holding = holding_of(message)
+        if holding is None:
+            return
+        if holding.phase is not Phase.LOST:
             holding.phase = Phase.ENDED
+        self._broker.ending = holding
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
         self._broker.stop_heart()

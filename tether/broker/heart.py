@@ -29,11 +29,13 @@ class Suspect:
       broker_id: Its id.
       last_heartbeat: Its last heartbeat exactly as Redis holds it.
       silent_ms: How long ago that was, by Redis's clock.
+      is_ours: Whether it is a TetherBroker, which lists its queues, and not another Dramatiq broker.
     """
 
     broker_id: str
     last_heartbeat: bytes
     silent_ms: int
+    is_ours: bool
 
 
 def is_dead(suspect: Suspect, connected: Iterable[str], stall_timeout_ms: int) -> bool:
@@ -134,15 +136,15 @@ def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str)
             lost,
         )
     suspects = [
-        Suspect(answer[i].decode(), answer[i + 1], int(float(answer[i + 2])))
-        for i in range(1, len(answer), 3)
+        Suspect(answer[i].decode(), answer[i + 1], int(float(answer[i + 2])), bool(answer[i + 3]))
+        for i in range(1, len(answer), 4)
     ]
     if not suspects:
         return
     connected = _connected_names(client)
     for suspect in suspects:
         if is_dead(suspect, connected, broker.stall_timeout):
-            _recover(broker, client, suspect, queues)
+            _recover(broker, client, suspect)
 
 
 def _connected_names(client: redis.Redis) -> frozenset[str]:
@@ -153,7 +155,12 @@ def _connected_names(client: redis.Redis) -> frozenset[str]:
         return frozenset()
 
 
-def _recover(broker: TetherBroker, client: redis.Redis, suspect: Suspect, queues: list[str]) -> None:
+def _recover(broker: TetherBroker, client: redis.Redis, suspect: Suspect) -> None:
+    queues: list[str] = []
+    if not suspect.is_ours:
+        # Rare: only where workers of another Dramatiq broker died in a namespace that both use.
+        acks = broker.keys.acks(suspect.broker_id, "")
+        queues = [key.decode().removeprefix(acks) for key in client.scan_iter(match=acks + "*", count=1000)]
     answer = broker.run("recover", suspect.broker_id, suspect.last_heartbeat, *queues, client=client)
     for i in range(0, len(answer), 3):
         queue_name, returned, crashed = answer[i].decode(), answer[i + 1], answer[i + 2]

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any, Self, cast
+
+from dramatiq import Message
 
 
 class Phase(Enum):
@@ -23,28 +26,74 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Successor:
-    """A message that takes a held one's place in the same step that ends it: a retry or a promotion."""
+    """A message that is placed in the same step that ends a held one: a retry, a promotion, the next of a
+    pipeline."""
 
     queue_name: str
     redis_id: str
     data: bytes
 
 
-@dataclass
+@dataclass(eq=False)
 class Holding:
-    """One held message.
+    """One delivery of one message to this process. Safe to use from many threads.
 
     Attributes:
       redis_id: The id of this copy of the message in Redis.
       queue_name: The queue it was taken from (``.DQ`` for a delayed one).
       crashes: Attempts that ended with the death of the worker process.
+      phase: How far it has come.
     """
 
     redis_id: str
     queue_name: str
     crashes: int = 0
     phase: Phase = Phase.WAITING
-    successors: list[Successor] = field(default_factory=list)
+    _successors: list[Successor] = field(default_factory=list)
+    _answered: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def follow(self, successor: Successor) -> bool:
+        """Leave ``successor`` to be placed when this message is answered for.
+
+        Answers False while an actor runs, and after the answer was given: then it must be placed by itself.
+        """
+        with self._lock:
+            if self._answered or self.phase is Phase.RUNNING:
+                return False
+            self._successors.append(successor)
+            return True
+
+    def answer(self) -> tuple[Successor, ...]:
+        """Take no more successors, and return those there are: the same ones each time it is called."""
+        with self._lock:
+            self._answered = True
+            return tuple(self._successors)
+
+
+class HeldMessage(Message[Any]):
+    """A message as a consumer hands it out. Its copies stand for the same delivery.
+
+    Attributes:
+      holding: That delivery.
+    """
+
+    holding: Holding
+
+    def bind(self, holding: Holding) -> Self:
+        # The class is frozen; what binds it to its delivery is no field of the message.
+        object.__setattr__(self, "holding", holding)
+        return self
+
+    def copy(self, **attributes: Any) -> Self:
+        copy = cast(Self, super().copy(**attributes))
+        return copy.bind(self.holding)
+
+
+def holding_of(message: object) -> Holding | None:
+    """The delivery that a message, its proxy or a copy of it stands for, where it is one of ours."""
+    holding = getattr(message, "holding", None)
+    return holding if isinstance(holding, Holding) else None
 
 
 class Holdings:
@@ -58,13 +107,12 @@ class Holdings:
         with self._lock:
             self._by_id.update((holding.redis_id, holding) for holding in holdings)
 
-    def get(self, redis_id: object) -> Holding | None:
-        return self._by_id.get(redis_id) if isinstance(redis_id, str) else None
-
-    def drop(self, redis_ids: Iterable[str]) -> None:
+    def drop(self, holdings: Iterable[Holding]) -> None:
         with self._lock:
-            for redis_id in redis_ids:
-                self._by_id.pop(redis_id, None)
+            for holding in holdings:
+                # The same message may have come again, as another delivery.
+                if self._by_id.get(holding.redis_id) is holding:
+                    del self._by_id[holding.redis_id]
 
     def drop_queue(self, queue_name: str) -> None:
         """Forget all that was taken from ``queue_name``."""
@@ -80,9 +128,9 @@ class Holdings:
             return [redis_id for redis_id, holding in self._by_id.items() if holding.queue_name == queue_name]
 
     def lose_all(self) -> int:
-        """Mark everything as others' now, and answer how much that was."""
+        """Mark everything as others' now, forget it, and answer how much that was."""
         with self._lock:
-            for holding in self._by_id.values():
-                if holding.phase is Phase.WAITING:
-                    holding.phase = Phase.LOST
-            return len(self._by_id)
+            lost, self._by_id = self._by_id, {}
+        for holding in lost.values():
+            holding.phase = Phase.LOST
+        return len(lost)

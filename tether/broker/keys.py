@@ -66,5 +66,8 @@ class Keys:
     def bell(self, queue_name: str) -> str:
         return f"{self.prefix}:bell:{queue_name}"
 
+    def acks(self, broker_id: str, queue_name: str) -> str:
+        return f"{self.prefix}:__acks__.{broker_id}.{queue_name}"
+
     def begun(self, broker_id: str, queue_name: str) -> str:
         return f"{self.prefix}:begun:{broker_id}.{queue_name}"

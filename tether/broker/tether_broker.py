@@ -6,7 +6,6 @@ import os
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any, cast
 from uuid import uuid4
 
@@ -24,9 +23,9 @@ from tether.broker.connections import OUTAGE_ERRORS, without_retries
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
-from tether.broker.holdings import Holding, Holdings, Phase, Successor
+from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.keys import Keys, check_queue_name
-from tether.errors import InvalidMessage
+from tether.broker.messages import check_outgoing, encode
 from tether.telemetry import metrics
 
 HEARTBEAT_INTERVAL_MS = 750
@@ -105,6 +104,7 @@ class TetherBroker(RedisBroker):
         self._born_in = os.getpid()
         self._lock = threading.Lock()
         self._queue_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._thread_state = threading.local()
         self._heart: Heart | None = None
         self._open_consuming_connections()
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
@@ -172,31 +172,29 @@ class TetherBroker(RedisBroker):
             self.logger.warning("Gave %d stranded messages back to queue %r.", returned, queue_name)
         return TetherConsumer(self, queue_name, prefetch, timeout)
 
-    def take(self, queue_name: str, count: int) -> list[tuple[str, bytes]]:
-        """Take up to ``count`` messages: (id, data) each."""
+    def take(self, queue_name: str, count: int) -> list[tuple[Holding, bytes]]:
+        """Take up to ``count`` messages: each delivery with its bytes."""
         with self._queue_locks[queue_name]:
             answer = self.run("take", queue_name, self.broker_id, count, client=self.blocking_client)
             taken = [
-                (answer[i].decode(), answer[i + 1], int(answer[i + 2])) for i in range(0, len(answer), 3)
+                (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
+                for i in range(0, len(answer), 3)
             ]
-            self.holdings.add(Holding(redis_id, queue_name, crashes) for redis_id, _, crashes in taken)
-        return [(redis_id, data) for redis_id, data, _ in taken]
+            self.holdings.add(holding for holding, _ in taken)
+        return taken
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message, ``delay`` milliseconds from now where given.
 
-        A message that this process holds and whose attempt is not running (a retry, a promotion) takes
-        the place of the held one when that is acknowledged, in the same step.
+        What takes the place of a held message whose attempt is not running (a retry, a promotion), and what
+        middleware enqueues after an attempt, is placed in the step that answers for the held message.
 
         Raises:
           InvalidName: Users' queues cannot have that name.
           InvalidMessage: The message cannot be encoded, or the delay is not a number of milliseconds.
         """
-        canonical = q_name(message.queue_name)
-        check_queue_name(canonical)
-        if delay is not None and (not isinstance(delay, int | float) or not 0 <= delay < 2**53):
-            raise InvalidMessage(f"delay={delay!r} is not a number of milliseconds of at least 0")
-        held = self.holdings.get(message.options.get("redis_message_id"))
+        canonical = check_outgoing(message, delay)
+        held = holding_of(message) or self.ending
         queue_name = message.queue_name
         options: dict[str, Any] = {"redis_message_id": str(uuid4())}
         if delay is not None:
@@ -206,21 +204,47 @@ class TetherBroker(RedisBroker):
 
         self.logger.debug("Enqueueing message %r on queue %r.", message.message_id, queue_name)
         self.emit_before("enqueue", message, delay)
-        try:
-            data = message.encode()
-        except (TypeError, ValueError) as error:
-            raise InvalidMessage(
-                f"message for actor {message.actor_name!r} cannot be encoded ({error}): "
-                "send plain values, or set an encoder that knows these"
-            ) from error
-        redis_id = message.options["redis_message_id"]
-        if held is not None and held.phase is not Phase.RUNNING:
-            held.successors.append(Successor(queue_name, redis_id, data))
-        else:
+        redis_id, data = options["redis_message_id"], encode(message)
+        if held is None or not held.follow(Successor(queue_name, redis_id, data)):
             self.do_enqueue(queue_name, redis_id, data)
         metrics.MESSAGES_ENQUEUED.labels(queue=canonical).inc()
         self.emit_after("enqueue", message, delay)
         return message
+
+    @property
+    def ending(self) -> Holding | None:
+        """The message whose attempt has ended on this thread, until it is answered for."""
+        return getattr(self._thread_state, "ending", None)
+
+    @ending.setter
+    def ending(self, holding: Holding | None) -> None:
+        self._thread_state.ending = holding
+
+    @property
+    def _producer(self) -> str:
+        """Name of this thread in Redis: it places one thing at a time, so its last one is enough to know."""
+        state = self._thread_state
+        if getattr(state, "producer_of", None) != os.getpid():
+            state.producer_of, state.producer = os.getpid(), uuid4().hex
+        return cast(str, state.producer)
+
+    def ack(self, holding: Holding) -> None:
+        """End a held message, and place what follows it in the same step."""
+        self._answer("ack", holding, metrics.MESSAGES_ACKNOWLEDGED)
+
+    def nack(self, holding: Holding) -> None:
+        """Move a held message to the dead letters, and place what follows it in the same step."""
+        self._answer("nack", holding, metrics.MESSAGES_DEAD_LETTERED)
+
+    def _answer(self, script: str, holding: Holding, counter: Any) -> None:
+        self.ending = None
+        successors = holding.answer()
+        if holding.phase is Phase.LOST:
+            metrics.FENCED_WRITES.labels(command=script).inc()
+            return
+        followers = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
+        self._end(script, holding.queue_name, holding.redis_id, counter, *followers)
+        self.holdings.drop([holding])
 
     def close(self) -> None:
         """Stop the heart and close the connections that the broker opened for itself."""
@@ -233,7 +257,7 @@ class TetherBroker(RedisBroker):
     # The commands of Dramatiq's Redis layout.
 
     def do_enqueue(self, queue_name: str, redis_id: str | bytes, data: bytes) -> int:
-        return cast(int, self._command("enqueue", queue_name, redis_id, data))
+        return cast(int, self._command("enqueue", queue_name, redis_id, data, self._producer))
 
     def do_fetch(self, queue_name: str, count: int) -> list[bytes]:
         answer = self._command("take", queue_name, self.broker_id, count)
@@ -245,13 +269,10 @@ class TetherBroker(RedisBroker):
     def do_nack(self, queue_name: str, redis_id: str | bytes) -> int:
         return self._end("nack", queue_name, redis_id, metrics.MESSAGES_DEAD_LETTERED)
 
-    def replace(self, queue_name: str, redis_id: str, successors: Iterable[Successor]) -> int:
-        """End a held message and place what follows it, in one step."""
-        parts = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
-        return self._end("ack", queue_name, redis_id, metrics.MESSAGES_ACKNOWLEDGED, *parts)
-
-    def _end(self, script: str, queue_name: str, redis_id: str | bytes, counter: Any, *parts: Any) -> int:
-        held = cast(int, self.run(script, queue_name, self.broker_id, redis_id, *parts))
+    def _end(
+        self, script: str, queue_name: str, redis_id: str | bytes, counter: Any, *followers: str | bytes
+    ) -> int:
+        held = cast(int, self.run(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
         if held:
             counter.labels(queue=q_name(queue_name)).inc()
         else:

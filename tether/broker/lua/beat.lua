@@ -1,6 +1,7 @@
 -- ARGV: broker ('' for one without consumers), heartbeat timeout ms, longest pause between ticks ms,
 --   age ms after which a foreign broker is dead, dead letters' life ms (-1: for ever), queues.
--- Answers {1 where this broker was taken for dead, suspect, its last heartbeat, suspect, ...}.
+-- Answers {1 where this broker was taken for dead, then (suspect, its last heartbeat, ms of silence,
+--   1 for one of our kind) for each}.
 local broker, timeout, longest_pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local foreign_timeout, dead_letter_life = tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
@@ -47,6 +48,7 @@ for i = 1, #silent, 2 do
     answer[#answer + 1] = silent[i]
     answer[#answer + 1] = silent[i + 1]
     answer[#answer + 1] = tostring(now - tonumber(silent[i + 1]))
+    answer[#answer + 1] = own_kind and 1 or 0
   end
 end
 return answer

@@ -27,7 +27,7 @@ local function ring(queue)
   end
 end
 
--- Idempotent by id: a client that lost the reply may send the same message again.
+-- Idempotent by id while the message is known.
 local function put(queue, id, data)
   if redis.call('HSETNX', key(queue .. '.msgs'), id, data) == 0 then
     return 0
@@ -50,4 +50,35 @@ local function put_back(queue, ids)
     ring(queue)
   end
   return returned
+end
+
+-- Seconds for which it is remembered what a producer (one thread of a client) placed last. A client that
+-- lost the reply sends the same call again; by then the message may have run and be forgotten.
+local SENT_LIFE = 3600
+
+-- Followers stand in ARGV from `first` on, as (queue, id, data) each.
+local function done_before(producer, first)
+  return #ARGV >= first and redis.call('GET', key('sent:' .. producer)) == ARGV[#ARGV - 1]
+end
+
+local function put_followers(producer, first)
+  if #ARGV >= first then
+    redis.call('SET', key('sent:' .. producer), ARGV[#ARGV - 1], 'EX', SENT_LIFE)
+  end
+  for i = first, #ARGV, 3 do
+    put(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  end
+end
+
+-- Ends a broker's hold of a message. Answers 1 where it had one.
+local function release(queue, broker, id)
+  redis.call('SREM', begun_of(broker, queue), id)
+  return redis.call('SREM', acks_of(broker, queue), id)
+end
+
+-- Unknown and never taken from its broker: Redis lost it, and what follows is all that is left of it.
+local function is_orphaned(queue, broker, id, held)
+  return held == 0
+    and redis.call('HEXISTS', key(queue .. '.msgs'), id) == 0
+    and redis.call('EXISTS', key('lost:' .. broker)) == 0
 end

@@ -7,8 +7,7 @@ end
 local stranded = {}
 for _, id in ipairs(redis.call('SMEMBERS', acks_of(broker, queue))) do
   if not kept[id] then
-    redis.call('SREM', acks_of(broker, queue), id)
-    redis.call('SREM', begun_of(broker, queue), id)
+    release(queue, broker, id)
     stranded[#stranded + 1] = id
   end
 end

@@ -2,8 +2,7 @@
 local queue, broker = ARGV[1], ARGV[2]
 local held = {}
 for i = 3, #ARGV do
-  if redis.call('SREM', acks_of(broker, queue), ARGV[i]) == 1 then
-    redis.call('SREM', begun_of(broker, queue), ARGV[i])
+  if release(queue, broker, ARGV[i]) == 1 then
     held[#held + 1] = ARGV[i]
   end
 end
