@@ -7,7 +7,6 @@ A message says what is wrong, where, and what to do. It never holds a secret: a 
 from __future__ import annotations
 
 from typing import ClassVar
-from urllib.parse import urlsplit, urlunsplit
 
 from dramatiq.middleware import MiddlewareError
 
@@ -98,11 +97,15 @@ class WorkerLost(TetherError, MiddlewareError):
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password and query replaced by ``***``, fit for a log or a message."""
-    parts = urlsplit(url)
-    netloc = parts.netloc
-    if "@" in netloc:
-        credentials, _, host = netloc.rpartition("@")
-        user = credentials.partition(":")[0]
-        netloc = f"{user}:***@{host}" if ":" in credentials else f"{user}@{host}"
-    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+    """The URL with its password and query replaced by ``***``, fit for a log or a message.
+
+    It need not be a valid one: whatever stands before the last ``@`` and is not plainly a user's name is
+    masked.
+    """
+    scheme, separator, rest = url.partition("://")
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    if any(mark in user for mark in "/?#"):
+        user = "***"
+    place, query, _ = place.partition("?")
+    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}{'?***' if query else ''}"

@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
 from dramatiq.common import current_millis, dq_name, q_name
 from dramatiq.errors import ConnectionClosed
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, default_middleware
 from redis.commands.core import Script
 
 from tether.broker import scripts
@@ -26,16 +26,11 @@ from tether.broker.heart import Heart, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.keys import Keys, check_queue_name
 from tether.broker.messages import check_outgoing, encode
+from tether.config import BrokerSettings
 from tether.telemetry import metrics
+from tether.telemetry.traces import TraceContext
 
-HEARTBEAT_INTERVAL_MS = 750
-"""Pause between two heartbeats of a broker with consumers."""
-
-HEARTBEAT_TIMEOUT_MS = 3_000
-"""Silence after which a broker without a connection is dead, and its messages go to others."""
-
-STALL_TIMEOUT_MS = 15_000
-"""Silence after which a broker is taken for dead although its connection stands."""
+_DEFAULTS = BrokerSettings()
 
 
 class TetherBroker(RedisBroker):
@@ -57,17 +52,18 @@ class TetherBroker(RedisBroker):
         namespace: str = "tether",
         hash_tag: bool = True,
         maintenance_chance: int = 0,
-        heartbeat_interval: int = HEARTBEAT_INTERVAL_MS,
-        heartbeat_timeout: int = HEARTBEAT_TIMEOUT_MS,
-        stall_timeout: int = STALL_TIMEOUT_MS,
-        dead_message_ttl: int | None = None,
+        heartbeat_interval: int = _DEFAULTS.heartbeat_interval,
+        heartbeat_timeout: int = _DEFAULTS.heartbeat_timeout,
+        stall_timeout: int = _DEFAULTS.stall_timeout,
+        dead_message_ttl: int | None = _DEFAULTS.dead_message_ttl,
         client: redis.Redis | None = None,
         **parameters: Any,
     ) -> None:
         """
         Args:
           url: Redis's address; wins over ``parameters``.
-          middleware: All middleware, where Dramatiq's defaults are not wanted.
+          middleware: All middleware, where Dramatiq's defaults are not wanted. ``TraceContext`` is put
+            before them if it is not among them.
           namespace: What all keys begin with.
           hash_tag: Whether the namespace stands in braces (one slot on Redis Cluster). False gives the
             very keys of ``RedisBroker(namespace=...)``, for programs that move over with messages waiting.
@@ -86,6 +82,10 @@ class TetherBroker(RedisBroker):
         self.keys = Keys(namespace, hash_tag)
         self.holdings = Holdings()
         self._deliveries: Deliveries | None = None
+        if middleware is None:
+            middleware = [kind() for kind in default_middleware]
+        if not any(isinstance(given, TraceContext) for given in middleware):
+            middleware = [TraceContext(), *middleware]
         super().__init__(  # type: ignore[no-untyped-call]  # Dramatiq leaves it untyped
             url=url,
             middleware=middleware,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 
 REGISTRY = CollectorRegistry()
 """Tether's own registry, apart from the process's default one."""
+
+EXPOSITION_TYPE = CONTENT_TYPE_LATEST
+"""The content type of :func:`exposition`."""
 
 
 def _counter(name: str, help_text: str, label: str) -> Counter:
@@ -23,3 +26,8 @@ MESSAGES_RETURNED = _counter(
 )
 WORKER_CRASHES = _counter("tether_worker_crashes", "Attempts that ended with their worker's death.", "queue")
 FENCED_WRITES = _counter("tether_fenced_writes", "Acknowledgements of messages no longer held.", "command")
+
+
+def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:
+    """All metrics of the registry in Prometheus's text form (:data:`EXPOSITION_TYPE`), for a scrape."""
+    return generate_latest(registry)
