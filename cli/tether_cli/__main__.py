@@ -1,0 +1,5 @@
+"""`python -m tether_cli` is the `tether` command."""
+
+from tether_cli.main import main
+
+main()

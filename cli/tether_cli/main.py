@@ -1,0 +1,63 @@
+"""The `tether` command: one file a verb group, each loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+import tether
+from tether.errors import TetherError
+
+VERBS = {
+    "worker": ("tether_cli.worker", "worker", "Run a program's actors in supervised worker processes."),
+}
+"""Verb: (module, command in it, what it does). The help is here so that listing verbs loads none."""
+
+BROKEN_PIPE_STATUS = 141
+"""Exit status where the reader of our output went away, as a shell counts SIGPIPE."""
+
+
+class Verbs(click.Group):
+    """Loads a verb's module when the verb is used: `tether --help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, command, _ = VERBS[cmd_name]
+        found = getattr(importlib.import_module(module), command)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, VERBS[verb][2]) for verb in self.list_commands(ctx)])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tether.__version__, "--version", "-V", prog_name="tether")
+@click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Tether: a task queue for model inference over GPUs anywhere."""
+    context.obj = debug
+
+
+def main() -> None:
+    """Entry point of the `tether` command: errors of ours are one line and an exit status."""
+    try:
+        cli()
+    except TetherError as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        click.echo(f"tether: {error}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE_STATUS)

@@ -1,0 +1,80 @@
+"""`tether worker`: a program's actors in supervised worker processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from tether.config_loading import load_settings
+from tether.embedded.restarts import RestartPolicy
+from tether.embedded.supervisor import Child, Supervisor
+from tether.telemetry.logs import configure_logs
+from tether_workers.process import WorkerOptions
+
+STOP_GRACE_SECONDS = 10.0
+"""What a worker process gets beyond its actors' time to finish: to give back its messages and end."""
+
+
+@click.command()
+@click.argument("broker", metavar="MODULE[:BROKER]")
+@click.argument("modules", metavar="[MODULE]...", nargs=-1)
+@click.option("--processes", "-p", type=click.IntRange(1, 1024), help="Worker processes.")
+@click.option("--threads", "-t", type=click.IntRange(1, 4096), help="Actors at a time in each process.")
+@click.option("--queue", "-Q", "queues", multiple=True, help="Work on this queue only; may be repeated.")
+@click.option(
+    "--path",
+    "-P",
+    "paths",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Import from this folder first; may be repeated.  [default: the current folder]",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=click.IntRange(0),
+    metavar="MS",
+    help="Time that running actors get to finish when the worker is stopped.",
+)
+def worker(
+    broker: str,
+    modules: tuple[str, ...],
+    processes: int | None,
+    threads: int | None,
+    queues: tuple[str, ...],
+    paths: tuple[Path, ...],
+    shutdown_timeout: int | None,
+) -> None:
+    """Run the actors of a Dramatiq program in worker processes.
+
+    MODULE is imported in each of them; BROKER names the broker in it, or a function that sets one. What is
+    not given here comes from tether.toml and TETHER_WORKER__* variables.
+
+    A process that ends, however it ends, is started again; the others go on. SIGTERM or Ctrl-C stops in
+    order: running actors finish, everything else goes back to its queue. SIGHUP restarts the processes one
+    by one, to load new code.
+    """
+    settings = load_settings(environ=os.environ, file=None)
+    configure_logs(form=settings.logs.form, level=settings.logs.level, process="supervisor")
+    options = WorkerOptions(
+        broker=broker,
+        modules=modules,
+        threads=threads or settings.worker.threads,
+        queues=queues,
+        shutdown_timeout=settings.worker.shutdown_timeout if shutdown_timeout is None else shutdown_timeout,
+        paths=tuple(str(path.resolve()) for path in paths or (Path("."),)),
+        log_form=settings.logs.form,
+        log_level=settings.logs.level,
+    )
+    supervisor = Supervisor(
+        [
+            Child(f"worker-{number}", options.command())
+            for number in range(1, (processes or settings.worker.processes) + 1)
+        ],
+        policy=RestartPolicy(),
+        stop_limit=options.shutdown_timeout / 1000 + STOP_GRACE_SECONDS,
+        environ=os.environ,
+    )
+    sys.exit(supervisor.run())

@@ -1,0 +1,288 @@
+"""Keeps child processes alive: one that ends is started again, and never takes the others along."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from tether.embedded.child import LIFELINE_VARIABLE, NAME_VARIABLE, READY_LINE, READY_VARIABLE
+from tether.embedded.restarts import RestartPolicy
+from tether.errors import ConfigError
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that stop everything in order; the second one stops it at once."""
+
+RELOAD_SIGNAL = signal.SIGHUP
+"""Signal that restarts the children one after the other, each once the one before it is ready."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """What to run.
+
+    Attributes:
+      name: What logs call it; unique within one supervisor.
+      command: Program and arguments.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class _Running:
+    """A child's process. ``deadline`` is when it is killed, unless it is ready, or has ended, by then."""
+
+    child: Child
+    process: subprocess.Popen[bytes]
+    process_fd: int
+    ready_fd: int
+    lifeline_fd: int
+    started: float
+    deadline: float | None
+    is_ready: bool = False
+    is_asked_to_stop: bool = False
+
+
+@dataclass
+class _History:
+    failures: int = 0
+    was_ready: bool = False
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs children until it is told to stop. It owns their processes and pipes, and no thread.
+
+    :meth:`run` belongs in the main thread: it handles SIGTERM, SIGINT and SIGHUP while it runs. Children
+    get sessions of their own, so that a terminal's Ctrl-C reaches the supervisor only, which stops them in
+    order. If the supervisor itself is killed, their lifelines end and they stop by themselves.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        policy: RestartPolicy,
+        stop_limit: float,
+        environ: Mapping[str, str],
+        final_statuses: Iterable[int] = (ConfigError.exit_status,),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          children: What to run.
+          policy: When to start again what has ended.
+          stop_limit: Seconds that children may take to stop in order; then they are killed.
+          environ: The children's environment.
+          final_statuses: Exit statuses of a child that was never ready which a restart cannot mend: all
+            stop, and the supervisor ends with that status.
+          clock: Monotonic seconds.
+        """
+        if len({child.name for child in children}) != len(children):
+            raise ConfigError("two supervised children have the same name: give each its own")
+        self._children = tuple(children)
+        self._policy = policy
+        self._stop_limit = stop_limit
+        self._environ = dict(environ)
+        self._final_statuses = frozenset(final_statuses)
+        self._clock = clock
+        self._log = structlog.stdlib.get_logger(__name__)
+        self._running: dict[str, _Running] = {}
+        self._histories = {child.name: _History() for child in children}
+        self._to_reload: deque[str] = deque()
+        self._is_stopping = False
+        self._status = 0
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> int:
+        """Run the children until a signal stops them. Answers the exit status: 0 after an orderly stop."""
+        arrived, arriving = os.pipe()
+        for descriptor in (arrived, arriving):
+            os.set_blocking(descriptor, False)
+        signals = (*STOP_SIGNALS, RELOAD_SIGNAL)
+        before = {number: signal.signal(number, lambda *_: None) for number in signals}
+        waker = signal.set_wakeup_fd(arriving)
+        self._selector.register(arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(arrived, 64)))
+        try:
+            for child in self._children:
+                self._start(child)
+            while self._running or not self._is_stopping:
+                for key, _ in self._selector.select(self._seconds_to_next_duty()):
+                    key.data()
+                self._do_what_is_due()
+            return self._status
+        finally:
+            self._clean_up()
+            signal.set_wakeup_fd(waker)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._selector.close()
+            os.close(arrived)
+            os.close(arriving)
+
+    def _start(self, child: Child) -> None:
+        ready_fd, child_ready = os.pipe()
+        child_lifeline, lifeline_fd = os.pipe()
+        environ = {
+            **self._environ,
+            READY_VARIABLE: str(child_ready),
+            LIFELINE_VARIABLE: str(child_lifeline),
+            NAME_VARIABLE: child.name,
+        }
+        try:
+            process = subprocess.Popen(
+                child.command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(child_ready, child_lifeline),
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(ready_fd)
+            os.close(lifeline_fd)
+            raise
+        finally:
+            os.close(child_ready)
+            os.close(child_lifeline)
+        now = self._clock()
+        running = _Running(
+            child,
+            process,
+            os.pidfd_open(process.pid),
+            ready_fd,
+            lifeline_fd,
+            started=now,
+            deadline=now + self._policy.boot_limit,
+        )
+        self._running[child.name] = running
+        self._histories[child.name].restart_at = None
+        self._selector.register(running.process_fd, selectors.EVENT_READ, lambda: self._on_exit(running))
+        self._selector.register(running.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(running))
+        self._log.info("Started a child.", child=child.name, child_pid=process.pid)
+
+    def _on_ready_pipe(self, running: _Running) -> None:
+        said = os.read(running.ready_fd, len(READY_LINE))
+        self._selector.unregister(running.ready_fd)
+        if said != READY_LINE:
+            # Closed without a word: the process is about to end, which is an event of its own.
+            return
+        if not running.is_asked_to_stop:
+            running.is_ready = True
+            running.deadline = None
+        self._histories[running.child.name].was_ready = True
+        self._log.info("A child is ready.", child=running.child.name, child_pid=running.process.pid)
+        self._reload_next()
+
+    def _on_exit(self, running: _Running) -> None:
+        status = running.process.wait()
+        self._forget(running)
+        history = self._histories[running.child.name]
+        if self._is_stopping:
+            return
+        if running.is_asked_to_stop:
+            self._start(running.child)
+            return
+        if status in self._final_statuses and not history.was_ready:
+            self._log.error("A child cannot run as it is set up. Stopping.", child=running.child.name)
+            self._status = status
+            self._stop()
+            return
+        now = self._clock()
+        history.failures = self._policy.failures_in_a_row(history.failures, now - running.started)
+        delay = self._policy.delay(history.failures)
+        history.restart_at = now + delay
+        self._log.warning(
+            "A child ended. Starting it again.",
+            child=running.child.name,
+            child_pid=running.process.pid,
+            how=_describe(status),
+            restart_in_seconds=delay,
+        )
+
+    def _forget(self, running: _Running) -> None:
+        del self._running[running.child.name]
+        for descriptor in (running.process_fd, running.ready_fd):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(descriptor)
+        for descriptor in (running.process_fd, running.ready_fd, running.lifeline_fd):
+            os.close(descriptor)
+
+    def _on_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == RELOAD_SIGNAL:
+                self._log.info("Restarting the children one by one.")
+                self._to_reload = deque(child.name for child in self._children)
+                self._reload_next()
+            elif number in STOP_SIGNALS and not self._is_stopping:
+                self._log.info("Stopping the children.", signal=signal.Signals(number).name)
+                self._stop()
+            elif number in STOP_SIGNALS:
+                self._log.warning("Asked twice to stop.")
+                for running in self._running.values():
+                    running.deadline = self._clock()
+
+    def _reload_next(self) -> None:
+        if self._is_stopping or any(not running.is_ready for running in self._running.values()):
+            return
+        while self._to_reload:
+            running = self._running.get(self._to_reload.popleft())
+            if running is not None:
+                self._ask_to_stop(running)
+                return
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        for running in self._running.values():
+            self._ask_to_stop(running)
+
+    def _ask_to_stop(self, running: _Running) -> None:
+        running.is_ready = False
+        running.is_asked_to_stop = True
+        running.deadline = self._clock() + self._stop_limit
+        running.process.send_signal(signal.SIGTERM)
+
+    def _seconds_to_next_duty(self) -> float | None:
+        duties = [running.deadline for running in self._running.values()]
+        if not self._is_stopping:
+            duties += [history.restart_at for history in self._histories.values()]
+        due = [moment for moment in duties if moment is not None]
+        return max(min(due) - self._clock(), 0) if due else None
+
+    def _do_what_is_due(self) -> None:
+        now = self._clock()
+        for running in self._running.values():
+            if running.deadline is not None and now >= running.deadline:
+                late = "stop" if running.is_asked_to_stop else "become ready"
+                self._log.error(f"A child did not {late} in time. Killing it.", child=running.child.name)
+                running.deadline = None
+                running.process.kill()
+        if self._is_stopping:
+            return
+        for child in self._children:
+            restart_at = self._histories[child.name].restart_at
+            if restart_at is not None and now >= restart_at:
+                self._start(child)
+
+    def _clean_up(self) -> None:
+        for running in list(self._running.values()):
+            running.process.kill()
+            running.process.wait()
+            self._forget(running)
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"killed by signal {-status}"

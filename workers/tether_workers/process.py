@@ -1,0 +1,150 @@
+"""One worker process: loads a program's actors and runs Dramatiq's worker until it is told to stop."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from types import FrameType
+
+import structlog
+from dramatiq import Broker, Worker, get_broker
+
+from tether.embedded.child import NAME_VARIABLE, announce_ready, follow_parent
+from tether.errors import ConfigError, TetherError
+from tether.telemetry.logs import LogForm, configure_logs
+
+STOPPED_AT_ONCE = 1
+"""Exit status of a worker process that was asked twice to stop."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What one worker process runs.
+
+    Attributes:
+      broker: ``module`` or ``module:name``, where ``name`` is a broker or a function that sets one.
+      modules: Further modules to import for their actors.
+      threads: Actors that run at the same time.
+      queues: The only queues to work on; all that the modules declare when empty.
+      shutdown_timeout: Milliseconds that running actors get to finish.
+      paths: Folders to import from before all others.
+      log_form: ``human`` or ``json``.
+      log_level: The least that is logged.
+    """
+
+    broker: str
+    modules: tuple[str, ...]
+    threads: int
+    queues: tuple[str, ...]
+    shutdown_timeout: int
+    paths: tuple[str, ...]
+    log_form: LogForm
+    log_level: str
+
+    def command(self) -> tuple[str, ...]:
+        """The command line that runs a worker process with these options."""
+        return (sys.executable, "-m", __name__, json.dumps(asdict(self)))
+
+
+def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
+    """Import a program and return the broker that its actors are declared on.
+
+    Raises:
+      ConfigError: A module is missing or fails to import, or the name in it is no broker.
+    """
+    module_name, _, name = path.partition(":")
+    module = _import(module_name)
+    broker: object = None
+    if name:
+        try:
+            broker = functools.reduce(getattr, name.split("."), module)
+        except AttributeError:
+            raise ConfigError(
+                f"module {module_name!r} has no {name!r}: name the variable that holds the broker, or leave "
+                f"':{name}' out for the broker set with dramatiq.set_broker"
+            ) from None
+        if callable(broker) and not isinstance(broker, Broker):
+            broker()
+            broker = None
+    for further in modules:
+        _import(further)
+    if broker is None:
+        broker = get_broker()
+    if not isinstance(broker, Broker):
+        raise ConfigError(
+            f"{path!r} is a {type(broker).__name__}, not a broker: name a TetherBroker, or a function that "
+            "calls dramatiq.set_broker"
+        )
+    return broker
+
+
+def _import(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+            raise ConfigError(
+                f"there is no module {name!r} in the import path: give a module's dotted name, not a file's, "
+                "and --path if it is in another folder"
+            ) from error
+        raise ConfigError(f"module {name!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def run_worker(options: WorkerOptions) -> int:
+    """Run a worker in this process until SIGTERM, or until the supervisor dies. Answers the exit status.
+
+    It must be called from the main thread. SIGINT is left to the supervisor where there is one.
+
+    Raises:
+      ConfigError: The program cannot be loaded.
+    """
+    log = structlog.stdlib.get_logger("tether.worker")
+    asked_to_stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if asked_to_stop.is_set():
+            os._exit(STOPPED_AT_ONCE)
+        asked_to_stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    follow_parent(on_death=asked_to_stop.set)
+
+    broker = load_broker(options.broker, options.modules)
+    broker.emit_after("process_boot")
+    for middleware in (type(m).__name__ for m in broker.middleware if m.forks):
+        log.warning("Not running the fork functions of a middleware: run them apart.", middleware=middleware)
+    worker = Worker(broker, queues=set(options.queues) or None, worker_threads=options.threads)
+    worker.start()
+    announce_ready()
+    log.info("Working.", queues=sorted(worker.consumers), threads=options.threads)
+
+    asked_to_stop.wait()
+    log.info("Finishing what runs.", at_most_seconds=options.shutdown_timeout / 1000)
+    worker.stop(timeout=options.shutdown_timeout)
+    broker.close()
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the worker that :meth:`WorkerOptions.command` describes."""
+    options = WorkerOptions(**json.loads(arguments[0]))
+    name = os.environ.get(NAME_VARIABLE, "worker")
+    configure_logs(form=options.log_form, level=options.log_level, process=name)
+    sys.path[:0] = options.paths
+    try:
+        return run_worker(options)
+    except TetherError as error:
+        structlog.stdlib.get_logger("tether.worker").error(str(error), code=error.code)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
