@@ -73,6 +73,9 @@ class WorkerProcess:
             child.kill()
         self._process.wait(STOP_SECONDS)
 
+    def signal(self, number):
+        self._process.send_signal(number)
+
     def stop(self):
         """Stop in order; what does not stop in time is killed, and is an error. Answers the exit status."""
         try:
@@ -80,10 +83,16 @@ class WorkerProcess:
                 self._process.terminate()
             self._process.wait(STOP_SECONDS)
         finally:
-            self._end_session()
+            self.close()
         return self._process.returncode
 
-    def _end_session(self):
+    def close(self):
+        """Kill whatever is left of it."""
+        left = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left = psutil.Process(self.pid).children(recursive=True)
+        for process in left:
+            process.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -121,11 +130,14 @@ class Program:
 
     def start_supervised(self, *, processes=1, threads=1, **environ):
         """`tether worker` with the program, once its processes are ready."""
-        options = ["-p", str(processes), "-t", str(threads)]
-        command = [sys.executable, "-m", "tether_cli", "worker", "support.program", *options]
-        worker = self._start(command, environ)
+        worker = self.start_tether(
+            "worker", "support.program", "-p", str(processes), "-t", str(threads), **environ
+        )
         worker.wait_for_line("A child is ready", within=30, count=processes)
         return worker
+
+    def start_tether(self, *arguments, **environ):
+        return self._start([sys.executable, "-m", "tether_cli", *arguments], environ)
 
     def _start(self, command, environ):
         worker = WorkerProcess(command, self.environ | environ)

@@ -25,6 +25,10 @@ RELOAD_SIGNAL = signal.SIGHUP
 """Signal that restarts the children one after the other, each once the one before it is ready."""
 
 
+CHILDREN_KILLED = 1
+"""Exit status after a stop for which children had to be killed."""
+
+
 @dataclass(frozen=True)
 class Child:
     """What to run.
@@ -105,7 +109,11 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Run the children until a signal stops them. Answers the exit status: 0 after an orderly stop."""
+        """Run the children until a signal stops them. Answers the exit status.
+
+        It is 0 after an orderly stop, ``CHILDREN_KILLED`` where children did not stop in time, or that of a
+        child that could not run as it was set up.
+        """
         arrived, arriving = os.pipe()
         for descriptor in (arrived, arriving):
             os.set_blocking(descriptor, False)
@@ -266,6 +274,8 @@ class Supervisor:
                 self._log.error(f"A child did not {late} in time. Killing it.", child=running.child.name)
                 running.deadline = None
                 running.process.kill()
+                if self._is_stopping:
+                    self._status = self._status or CHILDREN_KILLED
         if self._is_stopping:
             return
         for child in self._children:

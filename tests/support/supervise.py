@@ -1,0 +1,15 @@
+"""Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...]}, ...], policy."""
+
+import json
+import os
+import sys
+
+from tether.embedded.restarts import RestartPolicy
+from tether.embedded.supervisor import Child, Supervisor
+from tether.telemetry.logs import configure_logs
+
+configure_logs(form="json", process="supervisor")
+children = [Child(child["name"], tuple(child["command"])) for child in json.loads(sys.argv[1])]
+policy = RestartPolicy(**json.loads(sys.argv[2]))
+supervisor = Supervisor(children, policy=policy, stop_limit=float(sys.argv[3]), environ=os.environ)
+sys.exit(supervisor.run())
