@@ -37,11 +37,10 @@ class Deliveries(Middleware):
         if holding is None or message.failed:
             return
         self._broker.make_sure_of_heartbeat()
-        if holding.phase is Phase.LOST:
-            raise SkipMessage("Others took this message over while this worker was silent.")
-        if holding.crashes:
+        if holding.crashes and holding.phase is not Phase.LOST:
             self._count_crashes(message, holding)
-        holding.phase = Phase.RUNNING
+        if not holding.begin():
+            raise SkipMessage("Others took this message over while this worker was silent.")
         self._broker.mark_begun(holding)
 
     def _count_crashes(self, message: MessageProxy, holding: Holding) -> None:
@@ -88,8 +87,7 @@ class Deliveries(Middleware):
         holding = holding_of(message)
         if holding is None:
             return
-        if holding.phase is not Phase.LOST:
-            holding.phase = Phase.ENDED
+        holding.end()
         self._broker.ending = holding
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:

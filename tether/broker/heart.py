@@ -62,12 +62,14 @@ class Heart:
     def __init__(self, broker: TetherBroker) -> None:
         self._broker = broker
         self._logger = get_logger(__name__, type(self))
-        self._client: redis.Redis = without_retries(
-            broker.client, client_name=connection_name(broker.broker_id)
-        )
+        self._client = self._connect()
         self._stopped = threading.Event()
+        self._beating = threading.Lock()
         self._last_beat = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="tether-heart", daemon=True)
+
+    def _connect(self) -> redis.Redis:
+        return without_retries(self._broker.client, client_name=connection_name(self._broker.broker_id))
 
     def start(self) -> None:
         self.beat()
@@ -82,6 +84,9 @@ class Heart:
             self._broker.run("goodbye", self._broker.broker_id, client=self._client)
         except OUTAGE_ERRORS:
             self._logger.warning("Could not say goodbye to Redis; the heartbeat will run out instead.")
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._client is not self._broker.client:
             self._client.close()
 
@@ -100,23 +105,44 @@ class Heart:
 
     def beat(self) -> None:
         """Beat once and recover what is found to be dead."""
-        look_after_queues(self._broker, self._client, self._broker.broker_id)
+        with self._beating:
+            self._beat()
+
+    def _beat(self) -> None:
+        if not look_after_queues(self._broker, self._client, self._broker.broker_id):
+            self._be_reborn()
         self._last_beat = time.monotonic()
+
+    def _be_reborn(self) -> None:
+        lost = self._broker.die()
+        self._logger.warning(
+            "This worker was silent for so long that others took over its %d messages. "
+            "Raise heartbeat_timeout or stall_timeout if its actors block the interpreter for long.",
+            lost,
+        )
+        self._disconnect()
+        self._client = self._connect()
+        look_after_queues(self._broker, self._client, self._broker.broker_id)
 
     def make_sure(self) -> None:
         """Beat now if the last one is so old that others may have taken this process for dead."""
-        if (time.monotonic() - self._last_beat) * 1000 < self._broker.heartbeat_timeout:
+        if not self._is_overdue():
             return
         try:
-            self.beat()
+            with self._beating:
+                if self._is_overdue():
+                    self._beat()
         except OUTAGE_ERRORS:
             # Without Redis nobody else can have taken anything either.
             return
 
+    def _is_overdue(self) -> bool:
+        return bool((time.monotonic() - self._last_beat) * 1000 >= self._broker.heartbeat_timeout)
 
-def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str) -> None:
+
+def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str) -> bool:
     """One round of upkeep: heartbeat (where ``broker_id`` is not empty), bells, dead letters' life,
-    and the recovery of messages held by the dead."""
+    and the recovery of messages held by the dead. Answers False where this broker was taken for dead."""
     queues = sorted(broker.queues | broker.delay_queues)
     answer = broker.run(
         "beat",
@@ -129,22 +155,18 @@ def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str)
         client=client,
     )
     if answer[0]:
-        lost = broker.holdings.lose_all()
-        broker.logger.warning(
-            "This worker was silent for so long that others took over its %d messages. "
-            "Raise heartbeat_timeout or stall_timeout if its actors block the interpreter for long.",
-            lost,
-        )
+        return False
     suspects = [
         Suspect(answer[i].decode(), answer[i + 1], int(float(answer[i + 2])), bool(answer[i + 3]))
         for i in range(1, len(answer), 4)
     ]
     if not suspects:
-        return
+        return True
     connected = _connected_names(client)
     for suspect in suspects:
         if is_dead(suspect, connected, broker.stall_timeout):
             _recover(broker, client, suspect)
+    return True
 
 
 def _connected_names(client: redis.Redis) -> frozenset[str]:

@@ -53,6 +53,25 @@ class Holding:
     _answered: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def begin(self) -> bool:
+        """Note that an actor is about to see the message. Answers False where others have it now."""
+        with self._lock:
+            if self.phase is Phase.LOST:
+                return False
+            self.phase = Phase.RUNNING
+            return True
+
+    def end(self) -> None:
+        """Note that the attempt is over."""
+        with self._lock:
+            if self.phase is not Phase.LOST:
+                self.phase = Phase.ENDED
+
+    def lose(self) -> None:
+        """Note that others have the message now."""
+        with self._lock:
+            self.phase = Phase.LOST
+
     def follow(self, successor: Successor) -> bool:
         """Leave ``successor`` to be placed when this message is answered for.
 
@@ -97,15 +116,25 @@ def holding_of(message: object) -> Holding | None:
 
 
 class Holdings:
-    """The held messages of one broker, by their Redis id. Safe to use from many threads."""
+    """The messages held under one broker id, by their Redis id. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    Attributes:
+      broker_id: The name under which Redis knows who holds them.
+    """
+
+    def __init__(self, broker_id: str) -> None:
+        self.broker_id = broker_id
         self._lock = threading.Lock()
         self._by_id: dict[str, Holding] = {}
+        self._is_lost = False
 
     def add(self, holdings: Iterable[Holding]) -> None:
         with self._lock:
-            self._by_id.update((holding.redis_id, holding) for holding in holdings)
+            for holding in holdings:
+                if self._is_lost:
+                    holding.lose()
+                else:
+                    self._by_id[holding.redis_id] = holding
 
     def drop(self, holdings: Iterable[Holding]) -> None:
         with self._lock:
@@ -128,9 +157,10 @@ class Holdings:
             return [redis_id for redis_id, holding in self._by_id.items() if holding.queue_name == queue_name]
 
     def lose_all(self) -> int:
-        """Mark everything as others' now, forget it, and answer how much that was."""
+        """Mark everything, and what is still added, as others' now. Answers how much it is."""
         with self._lock:
+            self._is_lost = True
             lost, self._by_id = self._by_id, {}
-        for holding in lost.values():
-            holding.phase = Phase.LOST
+            for holding in lost.values():
+                holding.lose()
         return len(lost)

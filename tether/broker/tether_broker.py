@@ -80,7 +80,7 @@ class TetherBroker(RedisBroker):
           InvalidName: The namespace is not one.
         """
         self.keys = Keys(namespace, hash_tag)
-        self.holdings = Holdings()
+        self.holdings = Holdings("")
         self._deliveries: Deliveries | None = None
         if middleware is None:
             middleware = [kind() for kind in default_middleware]
@@ -110,6 +110,15 @@ class TetherBroker(RedisBroker):
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
         self._deliveries = Deliveries(self)
         super().add_middleware(self._deliveries)
+
+    @property
+    def broker_id(self) -> str:
+        """The name under which this broker holds messages. A new one is a new life, which holds nothing."""
+        return self.holdings.broker_id
+
+    @broker_id.setter
+    def broker_id(self, broker_id: str) -> None:
+        self.holdings = Holdings(broker_id)
 
     def _open_consuming_connections(self) -> None:
         self.blocking_client = without_retries(self.client)
@@ -175,12 +184,13 @@ class TetherBroker(RedisBroker):
     def take(self, queue_name: str, count: int) -> list[tuple[Holding, bytes]]:
         """Take up to ``count`` messages: each delivery with its bytes."""
         with self._queue_locks[queue_name]:
-            answer = self.run("take", queue_name, self.broker_id, count, client=self.blocking_client)
+            holdings = self.holdings
+            answer = self.run("take", queue_name, holdings.broker_id, count, client=self.blocking_client)
             taken = [
                 (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
                 for i in range(0, len(answer), 3)
             ]
-            self.holdings.add(holding for holding, _ in taken)
+            holdings.add(holding for holding, _ in taken)
         return taken
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
@@ -298,6 +308,15 @@ class TetherBroker(RedisBroker):
 
     # The life of this broker as others see it.
 
+    def die(self) -> int:
+        """Give up what others took over, and go on under a new name. Answers how many messages that was.
+
+        What a thread takes under the old name in this very moment is others' too: nobody beats for that
+        name any more.
+        """
+        former, self.broker_id = self.holdings, str(uuid4())
+        return former.lose_all()
+
     def make_sure_of_heartbeat(self) -> None:
         """Find out whether others took this process for dead, if it was silent long enough for that."""
         heart = self._heart
@@ -328,7 +347,6 @@ class TetherBroker(RedisBroker):
         # Two processes with one id would take each other's messages for stranded ones.
         self._born_in = os.getpid()
         self.broker_id = str(uuid4())
-        self.holdings = Holdings()
         self._lock = threading.Lock()
         self._queue_locks = defaultdict(threading.Lock)
         self._heart = None

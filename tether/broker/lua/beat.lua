@@ -1,7 +1,7 @@
 -- ARGV: broker ('' for one without consumers), heartbeat timeout ms, longest pause between ticks ms,
 --   age ms after which a foreign broker is dead, dead letters' life ms (-1: for ever), queues.
--- Answers {1 where this broker was taken for dead, then (suspect, its last heartbeat, ms of silence,
---   1 for one of our kind) for each}.
+-- Answers {1} where this broker was taken for dead, else {0, then (suspect, its last heartbeat,
+--   ms of silence, 1 for one of our kind) for each}.
 local broker, timeout, longest_pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local foreign_timeout, dead_letter_life = tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
@@ -17,9 +17,10 @@ if not tick or now - tonumber(tick) > longest_pause then
   end
 end
 
-local taken_for_dead = 0
 if broker ~= '' then
-  taken_for_dead = redis.call('DEL', key('lost-unseen:' .. broker))
+  if redis.call('EXISTS', key('lost:' .. broker)) == 1 then
+    return {1}
+  end
   redis.call('ZADD', heartbeats, now, broker)
 end
 
@@ -40,7 +41,7 @@ for i = 6, #ARGV do
   end
 end
 
-local answer = {taken_for_dead}
+local answer = {0}
 local silent = redis.call('ZRANGEBYSCORE', heartbeats, '-inf', now - timeout, 'WITHSCORES')
 for i = 1, #silent, 2 do
   local own_kind = redis.call('EXISTS', key('held:' .. silent[i])) == 1

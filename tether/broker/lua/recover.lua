@@ -29,6 +29,5 @@ end
 redis.call('ZREM', heartbeats, dead)
 redis.call('DEL', key('held:' .. dead))
 -- Should it wake after all, it must learn that its messages are others' now.
-redis.call('SET', key('lost:' .. dead), '1', 'EX', 86400)
-redis.call('SET', key('lost-unseen:' .. dead), '1', 'EX', 86400)
+redis.call('SET', key('lost:' .. dead), '1', 'EX', 7 * 86400)
 return answer

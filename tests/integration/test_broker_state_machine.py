@@ -1,0 +1,137 @@
+"""The broker's scripts under random interleavings of work, crashes, stalls and lost replies."""
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from support.broker_machine import BrokerMachine
+from tether.broker import scripts
+from tether.embedded.redis_server import RedisServer
+
+PLANTED = {
+    "a message is acknowledged by whoever asks": (
+        "ack",
+        "if held == 1 then",
+        "if true then",
+    ),
+    "what follows a message is forgotten": (
+        "ack",
+        "if held == 1 or orphaned then",
+        "if false then",
+    ),
+    "a stale worker's retry is placed": (
+        "ack",
+        "and redis.call('EXISTS', key('lost:' .. broker)) == 0",
+        "",
+    ),
+    "an acknowledgement sent again places its followers again": (
+        "ack",
+        "return #ARGV >= first and",
+        "return false and",
+    ),
+    "a message sent again is enqueued again": (
+        "enqueue",
+        "== ARGV[2] then",
+        "== 'never' then",
+    ),
+    "a new message rings no bell": (
+        "enqueue",
+        "  ring(queue)\n  return 1",
+        "  return 1",
+    ),
+    "who leaves messages behind wakes nobody": (
+        "take",
+        "else\n  ring(queue)",
+        "else",
+    ),
+    "who takes messages cannot be found": (
+        "take",
+        "redis.call('SADD', key('held:' .. broker), queue)",
+        "",
+    ),
+    "dead letters are dropped": (
+        "nack",
+        "redis.call('HSET', key(canonical .. '.XQ.msgs'), id, data)",
+        "",
+    ),
+    "anybody can give a message back": (
+        "requeue",
+        "release(queue, broker, ARGV[i]) == 1",
+        "true",
+    ),
+    "a reconnecting worker gives back what it works on": (
+        "reclaim",
+        "if not kept[id] then",
+        "if true then",
+    ),
+    "a reconnecting worker keeps what it forgot": (
+        "reclaim",
+        "if not kept[id] then",
+        "if false then",
+    ),
+    "a death is not counted": (
+        "recover",
+        "redis.call('HINCRBY', key('crashes:' .. queue), id, 1)",
+        "",
+    ),
+    "a dead worker's messages stay with it": (
+        "recover",
+        "local returned = put_back(queue, ids)",
+        "local returned = 0",
+    ),
+    "a worker taken for dead never learns it": (
+        "recover",
+        "redis.call('SET', key('lost:' .. dead)",
+        "redis.call('SET', key('lots:' .. dead)",
+    ),
+}
+"""Bugs, each in one script: (script, what stands there, what is planted)."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL)
+
+
+@pytest.fixture(scope="module")
+def url():
+    with RedisServer(append_only=False) as server:
+        yield server.url
+
+
+def run_machine(url, max_examples, **more):
+    machine = type("Machine", (BrokerMachine,), {"url": url})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            report_multiple_bugs=False,
+            **more,
+        ),
+    )
+
+
+def test_no_message_is_lost_or_doubled(url):
+    run_machine(url, max_examples=100)
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_caught(bug, url, monkeypatch):
+    script, original, planted = PLANTED[bug]
+    sound = scripts.source
+    assert original in sound(script)
+    monkeypatch.setattr(
+        scripts,
+        "source",
+        lambda name: sound(name).replace(original, planted, 1) if name == script else sound(name),
+    )
+    with pytest.raises(AssertionError):
+        # Without shrinking: that there is a counterexample is enough. The same examples every time, so that
+        # whether it is found is no matter of luck.
+        run_machine(url, max_examples=300, phases=(Phase.generate,), derandomize=True)
