@@ -1,0 +1,33 @@
+import pytest
+
+from tether.broker import TetherBroker
+from tether.embedded.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def shared_redis_server():
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server():
+    """A server of the test's own, to be killed and restarted."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def open_broker(shared_redis_server, request):
+    """Opens brokers on the shared server, in a namespace of the test's own, and closes them."""
+    opened = []
+    namespace = f"test-{request.node.nodeid.encode().hex()[-40:]}"
+
+    def open_one(**options):
+        broker = TetherBroker(**{"url": shared_redis_server.url, "namespace": namespace, **options})
+        opened.append(broker)
+        return broker
+
+    yield open_one
+    for broker in opened:
+        broker.close()
