@@ -1,7 +1,9 @@
 """A broker's life as others see it: heartbeats, stalls, forks, the end; and what its messages carry."""
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import dramatiq
 import pytest
@@ -10,10 +12,12 @@ from dramatiq.brokers.redis import RedisBroker
 from opentelemetry import trace
 
 from support.waiting import eventually
+from tether.broker.heart import Suspect, recover
 from tether.telemetry.trace_context import read_trace_context
 
 NEVER_MS = 10**9
 SECONDS = 20
+KEYS_REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "redis-keys.md"
 
 
 def send(broker, number, queue="jobs"):
@@ -183,3 +187,36 @@ def test_deaths_count_as_attempts(open_broker, crashes):
     assert ran == (["work"] if crashes == 1 else [("exhausted", 2)])
     assert broker.client.hlen(f"{broker.keys.prefix}:jobs.XQ.msgs") == (0 if crashes == 1 else 1)
     assert not broker.client.exists(f"{broker.keys.prefix}:crashes:jobs")
+
+
+def test_every_key_in_redis_is_in_the_reference(open_broker):
+    broker = open_broker(heartbeat_interval=20)
+    other = open_broker(heartbeat_interval=NEVER_MS)
+    consumer = broker.consume("jobs", prefetch=4, timeout=50)
+    delayed = other.consume("jobs.DQ", timeout=50)
+    patterns = [
+        re.sub(r"<\w+>", "[^:]+", re.escape(key).replace(r"\<", "<").replace(r"\>", ">"))
+        for key in re.findall(r"^\| `(\S+)` \|", KEYS_REFERENCE.read_text(), re.MULTILINE)
+    ]
+    seen = set()
+
+    def look():
+        for key in broker.client.scan_iter(f"{broker.keys.prefix}:*"):
+            name = key.decode().removeprefix(f"{broker.keys.prefix}:")
+            fitting = [pattern for pattern in patterns if re.fullmatch(pattern, name)]
+            assert fitting, f"{name} is not in the reference"
+            seen.update(fitting)
+
+    for number in range(3):
+        send(broker, number)
+    other.enqueue(Message("jobs", "work", (), {}, {}), delay=NEVER_MS)
+    held = next(consumer), next(delayed)
+    broker.mark_begun(held[0].holding)
+    consumer.nack(next(consumer))
+    eventually(lambda: broker.client.keys("*begun:*"), within=SECONDS, what="the mark arrives")
+    look()
+    broker.client.zadd(broker.keys.heartbeats, {other.broker_id: 1})
+    recover(broker, broker.client, Suspect(other.broker_id, b"1", NEVER_MS, is_ours=True))
+    broker.client.hset(f"{broker.keys.prefix}:crashes:jobs", "id", 1)
+    look()
+    assert seen == set(patterns), f"not seen: {set(patterns) - seen}"

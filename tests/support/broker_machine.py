@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from support.waiting import eventually
 from tether.broker import TetherBroker
-from tether.broker.heart import Suspect, _recover
+from tether.broker.heart import Suspect, recover
 from tether.broker.holdings import Phase
 from tether.broker.messages import decode
 
@@ -353,7 +353,7 @@ class BrokerMachine(RuleBasedStateMachine):
             for redis_id in self.redis.smembers(self.key(f"__acks__.{broker_id}.{queue}"))
         }
         seen = str(int(last_heartbeat)).encode()
-        _recover(self.client, self.client.client, Suspect(broker_id, seen, NEVER_MS, is_ours=True))
+        recover(self.client, self.client.client, Suspect(broker_id, seen, NEVER_MS, is_ours=True))
         for copy in self.copies.values():
             if copy.redis_id in held:
                 copy.crashes += copy.begun

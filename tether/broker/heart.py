@@ -165,7 +165,7 @@ def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str)
     connected = _connected_names(client)
     for suspect in suspects:
         if is_dead(suspect, connected, broker.stall_timeout):
-            _recover(broker, client, suspect)
+            recover(broker, client, suspect)
     return True
 
 
@@ -177,7 +177,8 @@ def _connected_names(client: redis.Redis) -> frozenset[str]:
         return frozenset()
 
 
-def _recover(broker: TetherBroker, client: redis.Redis, suspect: Suspect) -> None:
+def recover(broker: TetherBroker, client: redis.Redis, suspect: Suspect) -> None:
+    """Give back what a dead broker held, unless it came back or was recovered in the meantime."""
     queues: list[str] = []
     if not suspect.is_ours:
         # Rare: only where workers of another Dramatiq broker died in a namespace that both use.
