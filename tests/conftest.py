@@ -25,7 +25,8 @@ def open_broker(shared_redis_server, request):
     namespace = f"test-{request.node.nodeid.encode().hex()[-40:]}"
 
     def open_one(**options):
-        broker = TetherBroker(**{"url": shared_redis_server.url, "namespace": namespace, **options})
+        address = {} if "client" in options else {"url": shared_redis_server.url}
+        broker = TetherBroker(**{**address, "namespace": namespace, **options})
         opened.append(broker)
         return broker
 

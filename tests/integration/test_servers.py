@@ -66,12 +66,13 @@ def test_a_server_on_a_taken_port_says_so(redis_server):
 
 
 def test_a_stopped_server_leaves_no_process_thread_or_folder():
+    before = set(threading.enumerate())
     server = RedisServer().start()
     pid, folder = server.pid, server.folder
     server.close()
     assert not psutil.pid_exists(pid)
     assert not os.path.exists(folder)
-    assert not any(thread.name == "redis-log" for thread in threading.enumerate() if thread.is_alive())
+    assert set(threading.enumerate()) == before
 
 
 def test_postgres_answers(postgres_url):

@@ -45,15 +45,29 @@ class UnreliableBroker(TetherBroker):
         )
         self.declare_queue(QUEUE)
 
-    def run(self, script, *arguments, client=None):
+    def call(self, script, *arguments):
         fault, self.fault = self.fault, None
         self.last_call = (script, arguments)
         if fault is NotDelivered:
             raise NotDelivered
-        answer = super().run(script, *arguments, client=client)
+        answer = super().call(script, *arguments)
         if fault is ReplyLost:
             raise ReplyLost
         return answer
+
+    def take_or_wait(self, queue, count, waits):
+        """Take messages, with or without having waited for the bell, or fail to receive them."""
+        if self.fault is ReplyLost:
+            self.fault = None
+            self.run("take", queue, self.broker_id, count)
+            raise ReplyLost
+        if not waits:
+            return self.take(queue, count)
+        line = self.lines.borrow()
+        try:
+            return self.wait_and_take(line, queue, count, seconds=0.002)
+        finally:
+            self.lines.give_back(line)
 
     def on_thread(self, name):
         """Speak as another thread would: each waits for its own commands alone."""
@@ -160,7 +174,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """What redis-py does by itself when it got no answer: the very same command."""
         call = data.draw(st.sampled_from(self.unsure_sends))
         self.unsure_sends.remove(call)
-        self.client.run(call[0], *call[1])
+        self.client.call(call[0], *call[1])
 
     # What workers do.
 
@@ -170,22 +184,22 @@ class BrokerMachine(RuleBasedStateMachine):
         queue=st.sampled_from([QUEUE, QUEUE, DELAYED]),
         count=st.integers(1, 3),
         begins=st.sampled_from([True, True, False]),
+        waits=st.booleans(),
         fault=st.sampled_from([None] * 5 + [ReplyLost]),
     )
-    def take(self, index, queue, count, begins, fault):
-        """A worker is woken by the bell, takes what it may, and may begin the work at once."""
+    def take(self, index, queue, count, begins, waits, fault):
+        """A worker takes what it may, woken by the bell or by itself, and may begin the work at once."""
         worker = self.workers[index]
         waiting = {c.redis_id: n for n, c in self.copies.items() if c.queue == queue and c.held_by is None}
-        self.redis.lpop(self.key(f"bell:{queue}"))
         worker.broker.fault = fault
         try:
-            taken = worker.broker.take(queue, count)
+            taken = worker.broker.take_or_wait(queue, count, waits)
         except ReplyLost:
             held = self.redis.smembers(self.key(f"__acks__.{worker.broker.broker_id}.{queue}"))
             for redis_id in held & waiting.keys():
                 self.copies[waiting[redis_id]].held_by = "nobody"
             return
-        assert len(taken) == min(count, len(waiting))
+        assert len(taken) == (0 if worker.is_taken_for_dead else min(count, len(waiting)))
         for holding, data in taken:
             message = decode(data, holding)
             number = waiting.pop(holding.redis_id)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class TetherConsumer(Consumer):
     """Takes messages of one queue for one worker.
 
-    It owns no thread. It blocks in :meth:`__next__` for at most ``timeout`` milliseconds, on Redis while
-    the queue is empty, or until a message is answered for while it holds as many as it may.
+    It owns one connection, closed by :meth:`close`, and no thread. It blocks in :meth:`__next__` for at most
+    ``timeout`` milliseconds, on Redis while the queue is empty, or until a message is answered for while it
+    holds as many as it may.
     """
 
     def __init__(self, broker: TetherBroker, queue_name: str, prefetch: int, timeout: int) -> None:
@@ -41,7 +42,8 @@ class TetherConsumer(Consumer):
         self._room = threading.Condition()
         self._etas: list[tuple[float, str]] = []
         self._known_empty = False
-        self._longest_block = longest_block(broker.blocking_client)
+        self._longest_block = longest_block(broker.careful_client)
+        self._line = broker.lines.borrow()
         # Taking one message for each that ends would cost a round trip each. Half of what it may hold keeps
         # a worker's threads busy. Delayed messages must not wait for others to come due.
         self._enough = prefetch if queue_name.endswith(".DQ") else prefetch // 2 + 1
@@ -67,14 +69,15 @@ class TetherConsumer(Consumer):
                     self._wait_for_room(left)
                     if self.outstanding_message_count >= self._enough:
                         return None
-                elif not self._known_empty:
-                    self._take(self.prefetch - self.outstanding_message_count)
-                elif left <= 0 or not self._wait_for_bell(left):
+                    continue
+                room = self.prefetch - self.outstanding_message_count
+                if not self._known_empty:
+                    self._take(room)
+                elif left <= 0 or not self._wait_and_take(room, left):
                     return None
-                else:
-                    self._known_empty = False
         except OUTAGE_ERRORS as error:
             self._known_empty = False
+            self.broker.lines.close()
             raise ConnectionClosed(error) from None
 
     def _patience(self) -> float:
@@ -86,18 +89,19 @@ class TetherConsumer(Consumer):
             patience = min(patience, (self._etas[0][0] - current_millis()) / 1000)
         return max(patience, 0.001)
 
-    def _take(self, room: int) -> None:
-        taken = self.broker.take(self.queue_name, room)
+    def _keep(self, taken: list[tuple[Holding, bytes]], room: int) -> bool:
         self.message_cache.extend(taken)
         # The script has silenced the bell if it found the queue's end: what comes next will ring.
         self._known_empty = len(taken) < room
+        return bool(taken)
 
-    def _wait_for_bell(self, seconds: float) -> bool:
-        bell = self.broker.keys.bell(self.queue_name)
-        return (
-            self.broker.blocking_client.blpop([bell], timeout=max(min(seconds, self._longest_block), 0.002))
-            is not None
-        )
+    def _take(self, room: int) -> None:
+        self._keep(self.broker.take(self.queue_name, room), room)
+
+    def _wait_and_take(self, room: int, seconds: float) -> bool:
+        # Redis may round a wait of less than a millisecond to none, which means for ever.
+        seconds = max(min(seconds, self._longest_block), 0.002)
+        return self._keep(self.broker.wait_and_take(self._line, self.queue_name, room, seconds), room)
 
     def _wait_for_room(self, seconds: float) -> None:
         with self._room:
@@ -158,6 +162,7 @@ class TetherConsumer(Consumer):
         """Give back what was taken and never handed out."""
         holdings = [holding for holding, _ in self.message_cache]
         self.message_cache.clear()
+        self._line.close()
         # Dropped first: if Redis is away, the next consumer finds them in the ack set and not in memory.
         self.broker.holdings.drop(holdings)
         self._give_back(holdings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -27,3 +28,9 @@ def source(name: str) -> str:
     """Text of the script ``name``, with the part that all scripts share before it."""
     prelude = (_FOLDER / "prelude.lua").read_text(encoding="utf-8")
     return prelude + (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+
+
+@cache
+def sha1(name: str) -> str:
+    """The hash by which Redis knows the script ``name``."""
+    return hashlib.sha1(source(name).encode()).hexdigest()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, cast
 from uuid import uuid4
 
@@ -18,13 +20,13 @@ from dramatiq.middleware import Middleware, default_middleware
 from redis.commands.core import Script
 
 from tether.broker import scripts
-from tether.broker.begin_marks import BeginMarks
 from tether.broker.connections import OUTAGE_ERRORS, without_retries
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.keys import Keys, check_queue_name
+from tether.broker.lines import Line, Lines, pack
 from tether.broker.messages import check_outgoing, encode
 from tether.config import BrokerSettings
 from tether.telemetry import metrics
@@ -103,7 +105,7 @@ class TetherBroker(RedisBroker):
         }
         self._born_in = os.getpid()
         self._lock = threading.Lock()
-        self._queue_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._takes_under_way: Counter[str] = Counter()
         self._thread_state = threading.local()
         self._heart: Heart | None = None
         self._open_consuming_connections()
@@ -121,8 +123,8 @@ class TetherBroker(RedisBroker):
         self.holdings = Holdings(broker_id)
 
     def _open_consuming_connections(self) -> None:
-        self.blocking_client = without_retries(self.client)
-        self._begin_marks = BeginMarks(self.blocking_client, self.keys)
+        self.careful_client = without_retries(self.client)
+        self.lines = Lines(self.careful_client, self.keys.heartbeats)
 
     def add_middleware(
         self,
@@ -136,8 +138,15 @@ class TetherBroker(RedisBroker):
         super().add_middleware(middleware, before=before, after=after)
 
     def run(self, script: str, *arguments: Any, client: redis.Redis | None = None) -> Any:
-        """Run one of the scripts in ``tether/broker/lua``."""
+        """Run one of the scripts in ``tether/broker/lua`` by the program's client, with its retries."""
         return self.scripts[script](keys=[self.keys.heartbeats], args=arguments, client=client)
+
+    def call(self, script: str, *arguments: Any) -> Any:
+        """Run a script that can be sent again on the quick way, and by :meth:`run` where that fails."""
+        try:
+            return self.lines.run(script, *arguments)
+        except OUTAGE_ERRORS:
+            return self.run(script, *arguments)
 
     # What a worker asks of its broker.
 
@@ -161,36 +170,71 @@ class TetherBroker(RedisBroker):
           ConnectionClosed: Redis is away.
         """
         self._be_born_again_after_fork()
-        with self._queue_locks[queue_name]:
-            if queue_name.endswith(".DQ"):
-                # A worker forgets its delayed messages when it loses its connection.
-                self.holdings.drop_queue(queue_name)
-            try:
-                returned = self.run(
-                    "reclaim",
-                    queue_name,
-                    self.broker_id,
-                    *self.holdings.ids(queue_name),
-                    client=self.blocking_client,
-                )
-                self._start_heart()
-            except OUTAGE_ERRORS as error:
-                raise ConnectionClosed(error) from None
+        if queue_name.endswith(".DQ"):
+            # A worker forgets its delayed messages when it loses its connection.
+            self.holdings.drop_queue(queue_name)
+        try:
+            self._reclaim(queue_name)
+            self._start_heart()
+        except OUTAGE_ERRORS as error:
+            raise ConnectionClosed(error) from None
+        return TetherConsumer(self, queue_name, prefetch, timeout)
+
+    def _reclaim(self, queue_name: str) -> None:
+        with self._lock:
+            if self._takes_under_way[queue_name]:
+                # What another consumer of this process receives in this moment looks like what is stranded.
+                return
+            remembered = self.holdings.ids(queue_name)
+            returned = self.run(
+                "reclaim", queue_name, self.broker_id, *remembered, client=self.careful_client
+            )
         if returned:
             metrics.MESSAGES_RETURNED.labels(queue=queue_name).inc(returned)
             self.logger.warning("Gave %d stranded messages back to queue %r.", returned, queue_name)
-        return TetherConsumer(self, queue_name, prefetch, timeout)
 
     def take(self, queue_name: str, count: int) -> list[tuple[Holding, bytes]]:
         """Take up to ``count`` messages: each delivery with its bytes."""
-        with self._queue_locks[queue_name]:
+        with self._taking(queue_name) as holdings:
+            answer = self.lines.run("take", queue_name, holdings.broker_id, count)
+            return self._hold(holdings, queue_name, answer)
+
+    def wait_and_take(
+        self, line: Line, queue_name: str, count: int, seconds: float
+    ) -> list[tuple[Holding, bytes]]:
+        """Wait for the queue's bell, at most for ``seconds``, then take up to ``count`` messages.
+
+        Both commands are sent at once. Redis goes on with the second when the first has ended, so that
+        messages come with the wake-up and not a round trip later.
+        """
+        with self._taking(queue_name) as holdings:
+            arguments = (queue_name, holdings.broker_id, count)
+            wait = pack("BLPOP", self.keys.bell(queue_name), round(seconds, 3))
+            line.send(wait, self.lines.script("take", *arguments))
+            try:
+                line.read()
+            except redis.ResponseError:
+                line.close()
+                raise
+            return self._hold(holdings, queue_name, self.lines.read_script(line, "take", *arguments))
+
+    @contextlib.contextmanager
+    def _taking(self, queue_name: str) -> Iterator[Holdings]:
+        with self._lock:
+            self._takes_under_way[queue_name] += 1
             holdings = self.holdings
-            answer = self.run("take", queue_name, holdings.broker_id, count, client=self.blocking_client)
-            taken = [
-                (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
-                for i in range(0, len(answer), 3)
-            ]
-            holdings.add(holding for holding, _ in taken)
+        try:
+            yield holdings
+        finally:
+            with self._lock:
+                self._takes_under_way[queue_name] -= 1
+
+    def _hold(self, holdings: Holdings, queue_name: str, answer: list[bytes]) -> list[tuple[Holding, bytes]]:
+        taken = [
+            (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
+            for i in range(0, len(answer), 3)
+        ]
+        holdings.add(holding for holding, _ in taken)
         return taken
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
@@ -259,15 +303,16 @@ class TetherBroker(RedisBroker):
     def close(self) -> None:
         """Stop the heart and close the connections that the broker opened for itself."""
         self.stop_heart()
-        self._begin_marks.close()
-        if self.blocking_client is not self.client:
-            self.blocking_client.close()
+        self.lines.close()
+        if self.careful_client is not self.client:
+            self.careful_client.close()
         super().close()
 
     # The commands of Dramatiq's Redis layout.
 
     def do_enqueue(self, queue_name: str, redis_id: str | bytes, data: bytes) -> int:
-        return cast(int, self._command("enqueue", queue_name, redis_id, data, self._producer))
+        self._maybe_look_after_queues()
+        return cast(int, self.call("enqueue", queue_name, redis_id, data, self._producer))
 
     def do_fetch(self, queue_name: str, count: int) -> list[bytes]:
         answer = self._command("take", queue_name, self.broker_id, count)
@@ -282,7 +327,7 @@ class TetherBroker(RedisBroker):
     def _end(
         self, script: str, queue_name: str, redis_id: str | bytes, counter: Any, *followers: str | bytes
     ) -> int:
-        held = cast(int, self.run(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
+        held = cast(int, self.call(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
         if held:
             counter.labels(queue=q_name(queue_name)).inc()
         else:
@@ -299,9 +344,12 @@ class TetherBroker(RedisBroker):
         return cast(int, self._command("qsize", queue_name, self.broker_id))
 
     def _command(self, script: str, *arguments: Any) -> Any:
+        self._maybe_look_after_queues()
+        return self.run(script, *arguments)
+
+    def _maybe_look_after_queues(self) -> None:
         if self.maintenance_chance and random.randint(1, MAINTENANCE_SCALE) <= self.maintenance_chance:
             look_after_queues(self, self.client, "")
-        return self.run(script, *arguments)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -325,7 +373,10 @@ class TetherBroker(RedisBroker):
 
     def mark_begun(self, holding: Holding) -> None:
         """Let Redis know that an actor is about to see the message."""
-        self._begin_marks.mark(self.broker_id, holding.queue_name, holding.redis_id)
+        # Lost to an outage it makes a death go uncounted, and nothing worse.
+        with contextlib.suppress(*OUTAGE_ERRORS):
+            begun = self.keys.begun(self.broker_id, holding.queue_name)
+            self.lines.post("SADD", begun, holding.redis_id)
 
     def _start_heart(self) -> None:
         with self._lock:
@@ -348,6 +399,6 @@ class TetherBroker(RedisBroker):
         self._born_in = os.getpid()
         self.broker_id = str(uuid4())
         self._lock = threading.Lock()
-        self._queue_locks = defaultdict(threading.Lock)
+        self._takes_under_way = Counter()
         self._heart = None
         self._open_consuming_connections()

@@ -1,6 +1,13 @@
 -- ARGV: queue, broker, how many. Moves messages from the queue to the broker's ack set.
 -- Answers {id, data, crashes, id, data, crashes, ...}.
 local queue, broker, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.call('EXISTS', key('lost:' .. broker)) == 1 then
+  -- It will go on under another name. What the bell said is for others.
+  if redis.call('LLEN', key(queue)) > 0 then
+    ring(queue)
+  end
+  return {}
+end
 local found = {}
 local crashes = key('crashes:' .. queue)
 local any_crashed = redis.call('EXISTS', crashes) == 1

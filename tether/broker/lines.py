@@ -1,0 +1,145 @@
+"""Connections for what a broker does for every message: without a client's and a pool's cost per command.
+
+redis-py spends about as much on a command's way through client, pool, retries and instrumentation as Redis
+spends on the command and the kernel on its transport together. A line keeps redis-py's connection (its
+addresses, encryption, authentication and parsing) and leaves out the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from typing import Any
+
+import redis
+
+from tether.broker import scripts
+from tether.broker.connections import OUTAGE_ERRORS
+
+
+def pack(*parts: bytes | str | float) -> bytes:
+    """One command in the form in which Redis reads it (the Redis serialization protocol's array)."""
+    encoded = [part if type(part) is bytes else str(part).encode() for part in parts]
+    return b"*%d\r\n%b" % (len(encoded), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded]))
+
+
+class Line:
+    """One connection, used by one thread at a time. It connects when it is first used.
+
+    Attributes:
+      unread: How many commands were sent whose replies were not read.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.unread = 0
+
+    def send(self, *commands: bytes) -> None:
+        """Send packed commands. Their replies are read in their order by :meth:`read`.
+
+        Raises:
+          OUTAGE_ERRORS: They were not sent, or not all. The line is closed and can be used anew.
+        """
+        try:
+            self._connection.send_packed_command(commands, check_health=False)
+        except BaseException:
+            self.close()
+            raise
+        self.unread += len(commands)
+
+    def read(self) -> Any:
+        """Read the next reply.
+
+        Raises:
+          OUTAGE_ERRORS: It did not come. The line is closed and can be used anew.
+          redis.ResponseError: It is an error.
+        """
+        try:
+            reply = self._connection.read_response()
+        except redis.ResponseError:
+            self.unread -= 1
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.unread -= 1
+        return reply
+
+    def close(self) -> None:
+        self.unread = 0
+        with contextlib.suppress(*OUTAGE_ERRORS, OSError):
+            self._connection.disconnect()
+
+
+class Lines:
+    """The lines of one broker: as many as were ever in use at once. Safe to use from many threads."""
+
+    def __init__(self, client: redis.Redis, heartbeats_key: str) -> None:
+        self._pool = client.connection_pool
+        self._key = heartbeats_key
+        self._idle: deque[Line] = deque()
+        self._process = os.getpid()
+        self._hashes: dict[str, str] = {}
+
+    def borrow(self) -> Line:
+        """A line of one's own, until it is given back or closed."""
+        if self._process != os.getpid():
+            # The parent still talks on the sockets that this process has inherited.
+            self._process, self._idle = os.getpid(), deque()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Line(self._pool.connection_class(**self._pool.connection_kwargs))
+
+    def give_back(self, line: Line) -> None:
+        self._idle.append(line)
+
+    def script(self, name: str, *arguments: bytes | str | float) -> bytes:
+        """The packed command that runs a script by its hash."""
+        return pack("EVALSHA", scripts.sha1(name), 1, self._key, *arguments)
+
+    def run(self, name: str, *arguments: bytes | str | float) -> Any:
+        """Run a script and answer what it answers.
+
+        Raises:
+          OUTAGE_ERRORS: It may have been carried out, or not.
+        """
+        line = self.borrow()
+        try:
+            line.send(self.script(name, *arguments))
+            return self.read_script(line, name, *arguments)
+        except OUTAGE_ERRORS:
+            # What ended this connection has most likely ended all.
+            self.close()
+            raise
+        finally:
+            self.give_back(line)
+
+    def read_script(self, line: Line, name: str, *arguments: bytes | str | float) -> Any:
+        """Read the answer of a script, the last command sent; where Redis does not know it, run it anew."""
+        try:
+            while line.unread > 1:
+                with contextlib.suppress(redis.ResponseError):
+                    line.read()
+            return line.read()
+        except redis.exceptions.NoScriptError:
+            line.send(pack("EVAL", scripts.source(name), 1, self._key, *arguments))
+            return line.read()
+
+    def post(self, *command: bytes | str | float) -> None:
+        """Send a command for which nobody waits. What the kernel took arrives even if this process is killed.
+
+        Raises:
+          OUTAGE_ERRORS: It was not sent.
+        """
+        line = self.borrow()
+        try:
+            line.send(pack(*command))
+        finally:
+            self.give_back(line)
+
+    def close(self) -> None:
+        """Close the lines that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
