@@ -31,8 +31,8 @@ def hearts():
 def test_a_heart_beats_from_the_first_consumer_to_the_close(open_broker):
     broker = open_broker()
     assert not hearts()
-    broker.consume("jobs")
-    broker.consume("more-jobs")
+    broker.consume("jobs").start()
+    broker.consume("more-jobs").start()
     assert len(hearts()) == 1
     broker.close()
     assert not hearts()
@@ -97,7 +97,7 @@ def test_a_dead_worker_of_dramatiqs_own_broker_is_recovered_in_a_shared_namespac
     assert stock.do_fetch("only-known-to-it", 1)
     assert broker.client.llen("shared:only-known-to-it") == 0
     broker.client.zadd("shared:__heartbeats__", {stock.broker_id: 1})
-    broker.consume("jobs")
+    broker.consume("jobs").start()
     eventually(
         lambda: broker.client.llen("shared:only-known-to-it") == 1, within=SECONDS, what="it is given back"
     )
@@ -105,11 +105,11 @@ def test_a_dead_worker_of_dramatiqs_own_broker_is_recovered_in_a_shared_namespac
 
 def test_a_forked_process_takes_messages_under_a_name_of_its_own(open_broker):
     broker = open_broker()
-    broker.consume("jobs")
+    broker.consume("jobs").start()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        broker.consume("jobs")
+        broker.consume("jobs").start()
         os.write(writing, f"{broker.broker_id} {len(hearts())}".encode())
         os._exit(0)
     os.waitpid(child, 0)

@@ -129,7 +129,7 @@ def test_a_bell_that_a_dying_worker_took_along_rings_again_with_the_next_heartbe
         one.declare_queue("jobs")
     broker.enqueue(make_message(1))
     assert broker.client.lpop(broker.keys.bell("jobs"))
-    other.consume("elsewhere")
+    other.consume("elsewhere").start()
     eventually(lambda: broker.client.llen(broker.keys.bell("jobs")), within=SECONDS, what="it rings again")
 
 
@@ -144,7 +144,7 @@ def test_a_waiting_consumer_survives_a_restart_of_redis(open_broker, redis_serve
     waits.join(SECONDS)
     assert not waits.is_alive()
     with pytest.raises(ConnectionClosed):
-        broker.consume("jobs")
+        next(broker.consume("jobs"))
     redis_server.start()
 
     consumer = broker.consume("jobs", timeout=LONG_MS)

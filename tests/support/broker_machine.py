@@ -147,7 +147,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def new_worker(self):
         broker = self.open_broker()
         for queue in QUEUES:
-            broker.consume(queue)
+            broker.consume(queue).start()
         return Worker(broker)
 
     def key(self, name):
@@ -313,7 +313,7 @@ class BrokerMachine(RuleBasedStateMachine):
             for redis_id in self.redis.smembers(self.key(f"__acks__.{worker.broker.broker_id}.{queue}"))
         }
         for queue in QUEUES:
-            worker.broker.consume(queue)
+            worker.broker.consume(queue).start()
         for number, copy in self.copies.items():
             if copy.redis_id in held and number not in remembered:
                 copy.held_by, copy.begun = None, False

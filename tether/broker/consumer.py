@@ -41,6 +41,7 @@ class TetherConsumer(Consumer):
         self.queued_message_ids: set[str] = set()
         self._room = threading.Condition()
         self._etas: list[tuple[float, str]] = []
+        self._has_started = False
         self._known_empty = False
         self._longest_block = longest_block(broker.careful_client)
         self._line = broker.lines.borrow()
@@ -57,6 +58,8 @@ class TetherConsumer(Consumer):
 
     def __next__(self) -> MessageProxy | None:
         try:
+            if not self._has_started:
+                self.start()
             deadline = time.monotonic() + self._patience()
             while True:
                 if self.message_cache:
@@ -79,6 +82,11 @@ class TetherConsumer(Consumer):
             self._known_empty = False
             self.broker.lines.close()
             raise ConnectionClosed(error) from None
+
+    def start(self) -> None:
+        """Give back what is stranded, and begin to beat: what the first :meth:`__next__` does first."""
+        self.broker.start_consuming(self.queue_name)
+        self._has_started = True
 
     def _patience(self) -> float:
         """Seconds until the worker wants to look around: its idle timeout, or the next delayed message."""

@@ -104,6 +104,13 @@ class HeldMessage(Message[Any]):
         object.__setattr__(self, "holding", holding)
         return self
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.asdict() == other.asdict()
+
+    __hash__ = Message.__hash__
+
     def copy(self, **attributes: Any) -> Self:
         copy = cast(Self, super().copy(**attributes))
         return copy.bind(self.holding)

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 from uuid import uuid4
 
@@ -15,7 +15,6 @@ import redis
 from dramatiq import Message
 from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
 from dramatiq.common import current_millis, dq_name, q_name
-from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Middleware, default_middleware
 from redis.commands.core import Script
 
@@ -161,24 +160,24 @@ class TetherBroker(RedisBroker):
         super().declare_queue(queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TetherConsumer:
-        """Take messages of ``queue_name`` for one worker.
-
-        What this broker's ack set holds and this process no longer has in memory goes back to the queue
-        first: after a lost connection that is what the connection took along.
-
-        Raises:
-          ConnectionClosed: Redis is away.
-        """
+        """Take messages of ``queue_name`` for one worker. Nothing is sent before the first is asked for."""
         self._be_born_again_after_fork()
         if queue_name.endswith(".DQ"):
             # A worker forgets its delayed messages when it loses its connection.
             self.holdings.drop_queue(queue_name)
-        try:
-            self._reclaim(queue_name)
-            self._start_heart()
-        except OUTAGE_ERRORS as error:
-            raise ConnectionClosed(error) from None
         return TetherConsumer(self, queue_name, prefetch, timeout)
+
+    def start_consuming(self, queue_name: str) -> None:
+        """Give back what is stranded, and begin to beat.
+
+        What this broker's ack set holds and this process no longer has in memory goes back to the queue:
+        after a lost connection that is what the connection took along.
+
+        Raises:
+          OUTAGE_ERRORS: Redis is away.
+        """
+        self._reclaim(queue_name)
+        self._start_heart()
 
     def _reclaim(self, queue_name: str) -> None:
         with self._lock:
@@ -284,20 +283,20 @@ class TetherBroker(RedisBroker):
 
     def ack(self, holding: Holding) -> None:
         """End a held message, and place what follows it in the same step."""
-        self._answer("ack", holding, metrics.MESSAGES_ACKNOWLEDGED)
+        self._answer("ack", self.do_ack, holding)
 
     def nack(self, holding: Holding) -> None:
         """Move a held message to the dead letters, and place what follows it in the same step."""
-        self._answer("nack", holding, metrics.MESSAGES_DEAD_LETTERED)
+        self._answer("nack", self.do_nack, holding)
 
-    def _answer(self, script: str, holding: Holding, counter: Any) -> None:
+    def _answer(self, command: str, end: Callable[..., int], holding: Holding) -> None:
         self.ending = None
         successors = holding.answer()
         if holding.phase is Phase.LOST:
-            metrics.FENCED_WRITES.labels(command=script).inc()
+            metrics.FENCED_WRITES.labels(command=command).inc()
             return
         followers = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
-        self._end(script, holding.queue_name, holding.redis_id, counter, *followers)
+        end(holding.queue_name, holding.redis_id, *followers)
         self.holdings.drop([holding])
 
     def close(self) -> None:
@@ -318,14 +317,14 @@ class TetherBroker(RedisBroker):
         answer = self._command("take", queue_name, self.broker_id, count)
         return cast(list[bytes], answer[1::3])
 
-    def do_ack(self, queue_name: str, redis_id: str | bytes) -> int:
-        return self._end("ack", queue_name, redis_id, metrics.MESSAGES_ACKNOWLEDGED)
+    def do_ack(self, queue_name: str, redis_id: str | bytes, *followers: str | bytes) -> int:
+        return self._end("ack", metrics.MESSAGES_ACKNOWLEDGED, queue_name, redis_id, *followers)
 
-    def do_nack(self, queue_name: str, redis_id: str | bytes) -> int:
-        return self._end("nack", queue_name, redis_id, metrics.MESSAGES_DEAD_LETTERED)
+    def do_nack(self, queue_name: str, redis_id: str | bytes, *followers: str | bytes) -> int:
+        return self._end("nack", metrics.MESSAGES_DEAD_LETTERED, queue_name, redis_id, *followers)
 
     def _end(
-        self, script: str, queue_name: str, redis_id: str | bytes, counter: Any, *followers: str | bytes
+        self, script: str, counter: Any, queue_name: str, redis_id: str | bytes, *followers: str | bytes
     ) -> int:
         held = cast(int, self.call(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
         if held:
