@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import redis
 from dramatiq.middleware import MiddlewareError
 
 __all__ = [
@@ -62,8 +63,11 @@ class InvalidMessage(TetherError, ValueError):
     exit_status = 2
 
 
-class BrokerUnavailable(TetherError):
-    """Redis could not be reached, or refused the connection."""
+class BrokerUnavailable(TetherError, redis.ConnectionError):
+    """Redis could not be reached, or takes no writes: whether a message was enqueued is not known.
+
+    A ``redis.ConnectionError``, which is what Dramatiq's own broker raises.
+    """
 
     code = "broker_unavailable"
     http_status = 503

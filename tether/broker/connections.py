@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-OUTAGE_ERRORS: tuple[type[Exception], ...] = (
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
+OUTAGE_ERRORS: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
+"""Errors that pass: the same command can succeed once Redis or its network is back."""
+
+_REFUSALS = re.compile(
+    r"(?:^|[ -])(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|BUSY) "
 )
-"""Errors that pass: the same command can succeed once Redis, its network or its memory is back."""
+"""Error codes of Redis for what it will do later; inside a script's error they stand further behind."""
+
+
+class RefusedForNow(redis.ConnectionError):
+    """Redis is there and takes no writes: out of memory or disk, a replica, without replicas, loading."""
+
+
+def raise_if_refused(error: redis.ResponseError) -> None:
+    """Tell a refusal that passes from an error that does not.
+
+    Raises:
+      RefusedForNow: The same command can succeed later.
+    """
+    if _REFUSALS.search(str(error)):
+        raise RefusedForNow(str(error)) from error
+
+
+def address_of(client: redis.Redis) -> str:
+    """Where a client's server is, for a message: without user and password."""
+    settings = client.connection_pool.connection_kwargs
+    return str(settings.get("path") or f"{settings.get('host')}:{settings.get('port')}")
 
 
 def without_retries(client: redis.Redis, **changes: Any) -> redis.Redis:

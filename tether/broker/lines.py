@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.connections import OUTAGE_ERRORS, RefusedForNow, raise_if_refused
 
 
 def pack(*parts: bytes | str | float) -> bytes:
@@ -52,13 +52,14 @@ class Line:
         """Read the next reply.
 
         Raises:
-          OUTAGE_ERRORS: It did not come. The line is closed and can be used anew.
+          OUTAGE_ERRORS: It did not come (then the line is closed, and can be used anew), or is a refusal.
           redis.ResponseError: It is an error.
         """
         try:
             reply = self._connection.read_response()
-        except redis.ResponseError:
+        except redis.ResponseError as error:
             self.unread -= 1
+            raise_if_refused(error)
             raise
         except BaseException:
             self.close()
@@ -120,7 +121,7 @@ class Lines:
         """Read the answer of a script, the last command sent; where Redis does not know it, run it anew."""
         try:
             while line.unread > 1:
-                with contextlib.suppress(redis.ResponseError):
+                with contextlib.suppress(redis.ResponseError, RefusedForNow):
                     line.read()
             return line.read()
         except redis.exceptions.NoScriptError:

@@ -19,7 +19,7 @@ from dramatiq.middleware import Middleware, default_middleware
 from redis.commands.core import Script
 
 from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS, without_retries
+from tether.broker.connections import OUTAGE_ERRORS, address_of, raise_if_refused, without_retries
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
@@ -28,6 +28,7 @@ from tether.broker.keys import Keys, check_queue_name
 from tether.broker.lines import Line, Lines, pack
 from tether.broker.messages import check_outgoing, encode
 from tether.config import BrokerSettings
+from tether.errors import BrokerUnavailable, ConfigError
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
 
@@ -79,6 +80,7 @@ class TetherBroker(RedisBroker):
 
         Raises:
           InvalidName: The namespace is not one.
+          ConfigError: The client decodes responses.
         """
         self.keys = Keys(namespace, hash_tag)
         self.holdings = Holdings("")
@@ -97,6 +99,11 @@ class TetherBroker(RedisBroker):
             client=client,
             **parameters,
         )
+        if self.client.connection_pool.connection_kwargs.get("decode_responses"):
+            raise ConfigError(
+                "the Redis client of a TetherBroker must not decode responses, since messages are bytes: make "
+                "it without decode_responses=True"
+            )
         self.heartbeat_interval = heartbeat_interval
         self.stall_timeout = stall_timeout
         self.scripts: dict[str, Script] = {
@@ -138,7 +145,11 @@ class TetherBroker(RedisBroker):
 
     def run(self, script: str, *arguments: Any, client: redis.Redis | None = None) -> Any:
         """Run one of the scripts in ``tether/broker/lua`` by the program's client, with its retries."""
-        return self.scripts[script](keys=[self.keys.heartbeats], args=arguments, client=client)
+        try:
+            return self.scripts[script](keys=[self.keys.heartbeats], args=arguments, client=client)
+        except redis.ResponseError as error:
+            raise_if_refused(error)
+            raise
 
     def call(self, script: str, *arguments: Any) -> Any:
         """Run a script that can be sent again on the quick way, and by :meth:`run` where that fails."""
@@ -245,6 +256,7 @@ class TetherBroker(RedisBroker):
         Raises:
           InvalidName: Users' queues cannot have that name.
           InvalidMessage: The message cannot be encoded, or the delay is not a number of milliseconds.
+          BrokerUnavailable: Redis is away, or takes no writes.
         """
         canonical = check_outgoing(message, delay)
         held = holding_of(message) or self.ending
@@ -259,7 +271,13 @@ class TetherBroker(RedisBroker):
         self.emit_before("enqueue", message, delay)
         redis_id, data = options["redis_message_id"], encode(message)
         if held is None or not held.follow(Successor(queue_name, redis_id, data)):
-            self.do_enqueue(queue_name, redis_id, data)
+            try:
+                self.do_enqueue(queue_name, redis_id, data)
+            except OUTAGE_ERRORS as error:
+                raise BrokerUnavailable(
+                    f"no confirmation from Redis at {address_of(self.client)} for a message to queue "
+                    f"{canonical!r} ({error}): see that it runs and takes writes, then send the message again"
+                ) from error
         metrics.MESSAGES_ENQUEUED.labels(queue=canonical).inc()
         self.emit_after("enqueue", message, delay)
         return message
