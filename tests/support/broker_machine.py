@@ -73,7 +73,7 @@ class UnreliableBroker(TetherBroker):
         """Speak as another thread would: each waits for its own commands alone."""
         self._thread_state.producer_of = self._born_in
         self._thread_state.producer = name
-        self._thread_state.ending = None
+        self.ending = None
 
 
 @dataclass(eq=False)

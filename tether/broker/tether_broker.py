@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import redis
 from dramatiq import Message
-from dramatiq.brokers.redis import MAINTENANCE_SCALE, RedisBroker
-from dramatiq.common import current_millis, dq_name, q_name
+from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
-from redis.commands.core import Script
 
-from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS, address_of, raise_if_refused, without_retries
+from tether.broker.connections import OUTAGE_ERRORS, address_of
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.keys import Keys, check_queue_name
-from tether.broker.lines import Line, Lines, pack
+from tether.broker.lines import Line, pack
 from tether.broker.messages import check_outgoing, encode
+from tether.broker.scripted_broker import ScriptedBroker
 from tether.config import BrokerSettings
-from tether.errors import BrokerUnavailable, ConfigError
+from tether.errors import BrokerUnavailable
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
 
 _DEFAULTS = BrokerSettings()
 
 
-class TetherBroker(RedisBroker):
+class TetherBroker(ScriptedBroker):
     """A drop-in for Dramatiq's ``RedisBroker``, with the same layout and commands in Redis.
 
     What differs: consumers block on Redis instead of sleeping; a retry or promotion ends the old message
@@ -82,39 +79,29 @@ class TetherBroker(RedisBroker):
           InvalidName: The namespace is not one.
           ConfigError: The client decodes responses.
         """
-        self.keys = Keys(namespace, hash_tag)
         self.holdings = Holdings("")
         self._deliveries: Deliveries | None = None
         if middleware is None:
             middleware = [kind() for kind in default_middleware]
         if not any(isinstance(given, TraceContext) for given in middleware):
             middleware = [TraceContext(), *middleware]
-        super().__init__(  # type: ignore[no-untyped-call]  # Dramatiq leaves it untyped
+        super().__init__(
+            Keys(namespace, hash_tag),
             url=url,
             middleware=middleware,
-            namespace=self.keys.prefix,
             maintenance_chance=maintenance_chance,
             heartbeat_timeout=heartbeat_timeout,
             dead_message_ttl=dead_message_ttl,
             client=client,
             **parameters,
         )
-        if self.client.connection_pool.connection_kwargs.get("decode_responses"):
-            raise ConfigError(
-                "the Redis client of a TetherBroker must not decode responses, since messages are bytes: make "
-                "it without decode_responses=True"
-            )
         self.heartbeat_interval = heartbeat_interval
         self.stall_timeout = stall_timeout
-        self.scripts: dict[str, Script] = {
-            name: self.client.register_script(scripts.source(name)) for name in scripts.NAMES
-        }
         self._born_in = os.getpid()
         self._lock = threading.Lock()
         self._takes_under_way: Counter[str] = Counter()
-        self._thread_state = threading.local()
+        self._on_this_thread = threading.local()
         self._heart: Heart | None = None
-        self._open_consuming_connections()
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
         self._deliveries = Deliveries(self)
         super().add_middleware(self._deliveries)
@@ -128,10 +115,6 @@ class TetherBroker(RedisBroker):
     def broker_id(self, broker_id: str) -> None:
         self.holdings = Holdings(broker_id)
 
-    def _open_consuming_connections(self) -> None:
-        self.careful_client = without_retries(self.client)
-        self.lines = Lines(self.careful_client, self.keys.heartbeats)
-
     def add_middleware(
         self,
         middleware: Middleware,
@@ -142,23 +125,6 @@ class TetherBroker(RedisBroker):
         if before is None and after is None and self._deliveries is not None:
             before = Deliveries
         super().add_middleware(middleware, before=before, after=after)
-
-    def run(self, script: str, *arguments: Any, client: redis.Redis | None = None) -> Any:
-        """Run one of the scripts in ``tether/broker/lua`` by the program's client, with its retries."""
-        try:
-            return self.scripts[script](keys=[self.keys.heartbeats], args=arguments, client=client)
-        except redis.ResponseError as error:
-            raise_if_refused(error)
-            raise
-
-    def call(self, script: str, *arguments: Any) -> Any:
-        """Run a script that can be sent again on the quick way, and by :meth:`run` where that fails."""
-        try:
-            return self.lines.run(script, *arguments)
-        except OUTAGE_ERRORS:
-            return self.run(script, *arguments)
-
-    # What a worker asks of its broker.
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue.
@@ -285,19 +251,11 @@ class TetherBroker(RedisBroker):
     @property
     def ending(self) -> Holding | None:
         """The message whose attempt has ended on this thread, until it is answered for."""
-        return getattr(self._thread_state, "ending", None)
+        return getattr(self._on_this_thread, "ending", None)
 
     @ending.setter
     def ending(self, holding: Holding | None) -> None:
-        self._thread_state.ending = holding
-
-    @property
-    def _producer(self) -> str:
-        """Name of this thread in Redis: it places one thing at a time, so its last one is enough to know."""
-        state = self._thread_state
-        if getattr(state, "producer_of", None) != os.getpid():
-            state.producer_of, state.producer = os.getpid(), uuid4().hex
-        return cast(str, state.producer)
+        self._on_this_thread.ending = holding
 
     def ack(self, holding: Holding) -> None:
         """End a held message, and place what follows it in the same step."""
@@ -320,56 +278,7 @@ class TetherBroker(RedisBroker):
     def close(self) -> None:
         """Stop the heart and close the connections that the broker opened for itself."""
         self.stop_heart()
-        self.lines.close()
-        if self.careful_client is not self.client:
-            self.careful_client.close()
         super().close()
-
-    # The commands of Dramatiq's Redis layout.
-
-    def do_enqueue(self, queue_name: str, redis_id: str | bytes, data: bytes) -> int:
-        self._maybe_look_after_queues()
-        return cast(int, self.call("enqueue", queue_name, redis_id, data, self._producer))
-
-    def do_fetch(self, queue_name: str, count: int) -> list[bytes]:
-        answer = self._command("take", queue_name, self.broker_id, count)
-        return cast(list[bytes], answer[1::3])
-
-    def do_ack(self, queue_name: str, redis_id: str | bytes, *followers: str | bytes) -> int:
-        return self._end("ack", metrics.MESSAGES_ACKNOWLEDGED, queue_name, redis_id, *followers)
-
-    def do_nack(self, queue_name: str, redis_id: str | bytes, *followers: str | bytes) -> int:
-        return self._end("nack", metrics.MESSAGES_DEAD_LETTERED, queue_name, redis_id, *followers)
-
-    def _end(
-        self, script: str, counter: Any, queue_name: str, redis_id: str | bytes, *followers: str | bytes
-    ) -> int:
-        held = cast(int, self.call(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
-        if held:
-            counter.labels(queue=q_name(queue_name)).inc()
-        else:
-            metrics.FENCED_WRITES.labels(command=script).inc()
-        return held
-
-    def do_requeue(self, queue_name: str, *redis_ids: str | bytes) -> int:
-        return cast(int, self._command("requeue", queue_name, self.broker_id, *redis_ids))
-
-    def do_purge(self, queue_name: str) -> int:
-        return cast(int, self._command("purge", queue_name, self.broker_id))
-
-    def do_qsize(self, queue_name: str) -> int:
-        return cast(int, self._command("qsize", queue_name, self.broker_id))
-
-    def _command(self, script: str, *arguments: Any) -> Any:
-        self._maybe_look_after_queues()
-        return self.run(script, *arguments)
-
-    def _maybe_look_after_queues(self) -> None:
-        if self.maintenance_chance and random.randint(1, MAINTENANCE_SCALE) <= self.maintenance_chance:
-            look_after_queues(self, self.client, "")
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     # The life of this broker as others see it.
 
@@ -395,6 +304,9 @@ class TetherBroker(RedisBroker):
             begun = self.keys.begun(self.broker_id, holding.queue_name)
             self.lines.post("SADD", begun, holding.redis_id)
 
+    def maintain(self) -> None:
+        look_after_queues(self, self.client, "")
+
     def _start_heart(self) -> None:
         with self._lock:
             if self._heart is None:
@@ -418,4 +330,4 @@ class TetherBroker(RedisBroker):
         self._lock = threading.Lock()
         self._takes_under_way = Counter()
         self._heart = None
-        self._open_consuming_connections()
+        self.open_connections()
