@@ -20,6 +20,7 @@ from tether.broker import TetherBroker
 from tether.broker.heart import Suspect, recover
 from tether.broker.holdings import Phase
 from tether.broker.messages import decode
+from tether.errors import BrokerUnavailable
 
 QUEUE, DELAYED = "jobs", "jobs.DQ"
 QUEUES = (QUEUE, DELAYED)
@@ -163,7 +164,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.client.fault = fault
         try:
             self.client.enqueue(message, delay=0 if delay else None)
-        except ReplyLost:
+        except BrokerUnavailable:
             self.unsure_sends.append(self.client.last_call)
         redis_id = self.client.last_call[1][1]
         self.copies[number] = Copy(redis_id, DELAYED if delay else QUEUE)
