@@ -158,6 +158,9 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(delay=st.booleans(), fault=st.sampled_from([None, None, ReplyLost]))
     def send(self, delay, fault):
+        self.send_one(delay, fault)
+
+    def send_one(self, delay, fault):
         number = next(self.numbers)
         self.client.on_thread(f"client-{next(self.threads)}")
         message = Message(queue_name=QUEUE, actor_name="work", args=(number,), kwargs={}, options={})
@@ -168,6 +171,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.unsure_sends.append(self.client.last_call)
         redis_id = self.client.last_call[1][1]
         self.copies[number] = Copy(redis_id, DELAYED if delay else QUEUE)
+        return number
 
     @precondition(lambda self: self.unsure_sends)
     @rule(data=st.data())
@@ -176,6 +180,19 @@ class BrokerMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.unsure_sends))
         self.unsure_sends.remove(call)
         self.client.call(call[0], *call[1])
+
+    @rule(index=st.integers(0, 1))
+    def send_twice(self, index):
+        """The reply to a sender is lost; the message is done before the sender tries again."""
+        worker = self.workers[index]
+        if worker.is_taken_for_dead:
+            return
+        number = self.send_one(delay=False, fault=ReplyLost)
+        self.take_from(worker, QUEUE, count=100, begins=True, waits=False, fault=None)
+        [taken] = [taken for taken in worker.memory if taken.number == number]
+        self.answer_for(worker, taken, "ack", None)
+        script, arguments = self.unsure_sends.pop()
+        self.client.call(script, *arguments)
 
     # What workers do.
 
@@ -190,7 +207,9 @@ class BrokerMachine(RuleBasedStateMachine):
     )
     def take(self, index, queue, count, begins, waits, fault):
         """A worker takes what it may, woken by the bell or by itself, and may begin the work at once."""
-        worker = self.workers[index]
+        self.take_from(self.workers[index], queue, count, begins, waits, fault)
+
+    def take_from(self, worker, queue, count, begins, waits, fault):
         waiting = {c.redis_id: n for n, c in self.copies.items() if c.queue == queue and c.held_by is None}
         worker.broker.fault = fault
         try:
@@ -232,6 +251,9 @@ class BrokerMachine(RuleBasedStateMachine):
     )
     def answer(self, data, how, fault):
         worker, delivery = data.draw(st.sampled_from(self.found(can_be_answered)))
+        self.answer_for(worker, delivery, how, fault)
+
+    def answer_for(self, worker, delivery, how, fault):
         holding = delivery.message.holding
         holding.end()
         successor = None
@@ -246,6 +268,9 @@ class BrokerMachine(RuleBasedStateMachine):
     def promote(self, data, fault):
         """A delayed message is due: Dramatiq enqueues a copy, and acknowledges it."""
         worker, delivery = data.draw(st.sampled_from(self.found(can_be_promoted)))
+        self.promote_for(worker, delivery, fault)
+
+    def promote_for(self, worker, delivery, fault):
         assert delivery.message.options["eta"] <= current_millis()
         due = delivery.message.copy(queue_name=QUEUE)
         del due.options["eta"]
@@ -332,6 +357,41 @@ class BrokerMachine(RuleBasedStateMachine):
     def be_taken_for_dead(self, data):
         """A worker is silent for so long that the other one takes over what it holds. It lives on."""
         worker, _ = data.draw(st.sampled_from(self.found(lambda delivery: delivery.is_current)))
+        self.take_for_dead(worker)
+
+    @precondition(lambda self: self.found(lambda delivery: delivery.is_current and delivery.has_begun))
+    @rule(
+        data=st.data(), how=st.sampled_from(["ack", "nack", "retry"]), late=st.sampled_from(["ack", "retry"])
+    )
+    def be_overtaken(self, data, how, late):
+        """As before; the other worker is done with it before the first one answers too."""
+        behind, delivery = data.draw(
+            st.sampled_from(self.found(lambda delivery: delivery.is_current and delivery.has_begun))
+        )
+        ahead = next(worker for worker in self.workers if worker is not behind)
+        self.take_for_dead(behind)
+        self.take_from(ahead, QUEUE, count=100, begins=True, waits=True, fault=None)
+        for taken in [
+            taken for taken in ahead.memory if taken.number == delivery.number and taken.is_current
+        ]:
+            self.answer_for(ahead, taken, how, None)
+        if can_be_answered(delivery):
+            self.answer_for(behind, delivery, late, None)
+
+    @precondition(lambda self: self.found(can_be_answered))
+    @rule(data=st.data())
+    def answer_twice(self, data):
+        """The reply to a retry is lost; what follows is done before the worker answers again."""
+        worker, delivery = data.draw(st.sampled_from(self.found(can_be_answered)))
+        other = next(another for another in self.workers if another is not worker)
+        self.answer_for(worker, delivery, "retry", ReplyLost)
+        self.take_from(other, DELAYED, count=100, begins=False, waits=False, fault=None)
+        for taken in [d for d in other.memory if d.number == delivery.number and can_be_promoted(d)]:
+            self.promote_for(other, taken, None)
+        if delivery in worker.memory:
+            self.carry_out(worker, delivery, None)
+
+    def take_for_dead(self, worker):
         assert self.recover(worker.broker.broker_id)
         worker.is_taken_for_dead = True
         for delivery in worker.memory:

@@ -30,7 +30,11 @@ def source(name: str) -> str:
     return prelude + (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
 
 
-@cache
 def sha1(name: str) -> str:
     """The hash by which Redis knows the script ``name``."""
-    return hashlib.sha1(source(name).encode()).hexdigest()
+    return _sha1(source(name))
+
+
+@cache
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode()).hexdigest()
