@@ -7,12 +7,14 @@ from pathlib import Path
 
 import dramatiq
 import pytest
+import redis
 from dramatiq import Message, Worker
 from dramatiq.brokers.redis import RedisBroker
 from opentelemetry import trace
 
 from support.waiting import eventually
 from tether.broker.heart import Suspect, recover
+from tether.errors import ConfigError
 from tether.telemetry.trace_context import read_trace_context
 
 NEVER_MS = 10**9
@@ -220,3 +222,37 @@ def test_every_key_in_redis_is_in_the_reference(open_broker):
     broker.client.hset(f"{broker.keys.prefix}:crashes:jobs", "id", 1)
     look()
     assert seen == set(patterns), f"not seen: {set(patterns) - seen}"
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [["+@all"], ["+@all", "-client", "+client|setname", "+client|list"]],
+    ids=["any", "no replies off"],
+)
+def test_begin_marks_arrive_and_leave_no_reply_behind(open_broker, redis_server, commands):
+    redis.Redis.from_url(redis_server.url).acl_setuser(
+        "worker", enabled=True, nopass=True, keys=["*"], commands=commands
+    )
+    address = redis_server.url.replace("redis://", "redis://worker:any@")
+    broker = open_broker(url=address, heartbeat_interval=NEVER_MS)
+    for number in range(10):
+        send(broker, number)
+    consumer = broker.consume("jobs", prefetch=10)
+    for message in [next(consumer) for _ in range(10)]:
+        begun = broker.keys.begun(broker.broker_id, "jobs")
+        broker.mark_begun(message.holding)
+        eventually(
+            lambda begun=begun, message=message: broker.client.sismember(begun, message.holding.redis_id),
+            within=SECONDS,
+            what="the mark arrives",
+        )
+        # A reply too many would be taken for this one's.
+        assert broker.do_ack("jobs", message.holding.redis_id) == 1
+        assert broker.do_ack("jobs", message.holding.redis_id) == 0
+    assert broker.do_qsize("jobs") == 0
+
+
+def test_a_client_that_decodes_responses_is_refused(open_broker, shared_redis_server):
+    client = redis.Redis.from_url(shared_redis_server.url, decode_responses=True)
+    with pytest.raises(ConfigError, match="decode_responses"):
+        open_broker(client=client)

@@ -24,6 +24,10 @@ def pack(*parts: bytes | str | float) -> bytes:
     return b"*%d\r\n%b" % (len(encoded), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded]))
 
 
+_SKIP_REPLY = pack("CLIENT", "REPLY", "SKIP")
+_REPLY = pack("CLIENT", "REPLY", "ON")
+
+
 class Line:
     """One connection, used by one thread at a time. It connects when it is first used.
 
@@ -41,12 +45,23 @@ class Line:
         Raises:
           OUTAGE_ERRORS: They were not sent, or not all. The line is closed and can be used anew.
         """
+        self._send(commands)
+        self.unread += len(commands)
+
+    def send_without_reply(self, command: bytes) -> None:
+        """Send a packed command to which Redis shall not reply.
+
+        Raises:
+          OUTAGE_ERRORS: It was not sent. The line is closed and can be used anew.
+        """
+        self._send((_SKIP_REPLY, command))
+
+    def _send(self, commands: tuple[bytes, ...]) -> None:
         try:
             self._connection.send_packed_command(commands, check_health=False)
         except BaseException:
             self.close()
             raise
-        self.unread += len(commands)
 
     def read(self) -> Any:
         """Read the next reply.
@@ -81,7 +96,7 @@ class Lines:
         self._key = heartbeats_key
         self._idle: deque[Line] = deque()
         self._process = os.getpid()
-        self._hashes: dict[str, str] = {}
+        self._may_skip_replies: bool | None = None
 
     def borrow(self) -> Line:
         """A line of one's own, until it is given back or closed."""
@@ -120,10 +135,7 @@ class Lines:
     def read_script(self, line: Line, name: str, *arguments: bytes | str | float) -> Any:
         """Read the answer of a script, the last command sent; where Redis does not know it, run it anew."""
         try:
-            while line.unread > 1:
-                with contextlib.suppress(redis.ResponseError, RefusedForNow):
-                    line.read()
-            return line.read()
+            return self._read_last(line)
         except redis.exceptions.NoScriptError:
             line.send(pack("EVAL", scripts.source(name), 1, self._key, *arguments))
             return line.read()
@@ -136,9 +148,29 @@ class Lines:
         """
         line = self.borrow()
         try:
-            line.send(pack(*command))
+            if self._may_skip_replies is None:
+                self._may_skip_replies = self._find_out(line)
+            if self._may_skip_replies:
+                line.send_without_reply(pack(*command))
+            else:
+                line.send(pack(*command))
         finally:
             self.give_back(line)
+
+    def _find_out(self, line: Line) -> bool:
+        """Whether this account may ask for no replies: a refusal of that would be a reply too many."""
+        line.send(_REPLY)
+        try:
+            self._read_last(line)
+        except redis.ResponseError:
+            return False
+        return True
+
+    def _read_last(self, line: Line) -> Any:
+        while line.unread > 1:
+            with contextlib.suppress(redis.ResponseError, RefusedForNow):
+                line.read()
+        return line.read()
 
     def close(self) -> None:
         """Close the lines that are not in use."""

@@ -4,7 +4,8 @@ local queue, broker, id = ARGV[1], ARGV[2], ARGV[3]
 if done_before(ARGV[4], 5) then
   return 1
 end
-local held = release(queue, broker, id)
+-- Its begin mark means nothing without it: the next heartbeat clears it away.
+local held = redis.call('SREM', acks_of(broker, queue), id)
 local orphaned = is_orphaned(queue, broker, id, held)
 local data = held == 1 and redis.call('HGET', key(queue .. '.msgs'), id)
 if data then

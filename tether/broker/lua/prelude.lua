@@ -70,7 +70,7 @@ local function put_followers(producer, first)
   end
 end
 
--- Ends a broker's hold of a message. Answers 1 where it had one.
+-- Ends a broker's hold of a message that goes back to its queue. Answers 1 where it had one.
 local function release(queue, broker, id)
   redis.call('SREM', begun_of(broker, queue), id)
   return redis.call('SREM', acks_of(broker, queue), id)
