@@ -102,7 +102,7 @@ class RedisSettings(_Section):
 class BrokerSettings(_Section):
     """How fast a dead worker is noticed, and how long dead letters are kept; all in milliseconds."""
 
-    heartbeat_interval: Milliseconds = 750
+    heartbeat_interval: Milliseconds = 500
     heartbeat_timeout: Milliseconds = 3_000
     stall_timeout: Milliseconds = 15_000
     dead_message_ttl: Annotated[
