@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import redis
 from dramatiq.middleware import MiddlewareError
 
 __all__ = [
@@ -63,11 +62,8 @@ class InvalidMessage(TetherError, ValueError):
     exit_status = 2
 
 
-class BrokerUnavailable(TetherError, redis.ConnectionError):
-    """Redis could not be reached, or takes no writes: whether a message was enqueued is not known.
-
-    A ``redis.ConnectionError``, which is what Dramatiq's own broker raises.
-    """
+class BrokerUnavailable(TetherError):
+    """Redis could not be reached, or takes no writes: whether a message was enqueued is not known."""
 
     code = "broker_unavailable"
     http_status = 503

@@ -9,6 +9,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tether.errors import BrokerUnavailable
+
 OUTAGE_ERRORS: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
 """Errors that pass: the same command can succeed once Redis or its network is back."""
 
@@ -20,6 +22,10 @@ _REFUSALS = re.compile(
 
 class RefusedForNow(redis.ConnectionError):
     """Redis is there and takes no writes: out of memory or disk, a replica, without replicas, loading."""
+
+
+class RedisUnavailable(BrokerUnavailable, redis.ConnectionError):
+    """The same as what Dramatiq's own broker raises, for programs that catch that."""
 
 
 def raise_if_refused(error: redis.ResponseError) -> None:

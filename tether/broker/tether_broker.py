@@ -15,7 +15,7 @@ from dramatiq import Message
 from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
 
-from tether.broker.connections import OUTAGE_ERRORS, address_of
+from tether.broker.connections import OUTAGE_ERRORS, RedisUnavailable, address_of
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
@@ -25,7 +25,6 @@ from tether.broker.lines import Line, pack
 from tether.broker.messages import check_outgoing, encode
 from tether.broker.scripted_broker import ScriptedBroker
 from tether.config import BrokerSettings
-from tether.errors import BrokerUnavailable
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
 
@@ -240,7 +239,7 @@ class TetherBroker(ScriptedBroker):
             try:
                 self.do_enqueue(queue_name, redis_id, data)
             except OUTAGE_ERRORS as error:
-                raise BrokerUnavailable(
+                raise RedisUnavailable(
                     f"no confirmation from Redis at {address_of(self.client)} for a message to queue "
                     f"{canonical!r} ({error}): see that it runs and takes writes, then send the message again"
                 ) from error
