@@ -1,0 +1,52 @@
+"""Puts TetherBroker where tests look for RedisBroker, and one private server where they look for Redis."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from typing import Any
+
+import dramatiq.brokers.redis as stock
+from redis.connection import Connection
+
+from tether.broker import TetherBroker
+
+PORT_VARIABLE = "TETHER_CONFORMANCE_REDIS_PORT"
+"""Names the port of the private server, for this process and those that it starts."""
+
+_ASSUMED_PORT = 6379
+_RABBITMQ = "dramatiq.brokers.rabbitmq"
+
+
+class RabbitmqBroker:
+    """Stands for a broker that needs RabbitMQ; asked for, it answers like one that is not installed."""
+
+    def __init__(self, *arguments: object, **settings: object) -> None:
+        raise ImportError("RabbitMQ has no part in this run")
+
+
+def install() -> None:
+    """Make every later import of Dramatiq's RedisBroker give TetherBroker. Done once per process."""
+    stock.RedisBroker = TetherBroker  # type: ignore[misc]
+    if not isinstance(getattr(sys.modules.get(_RABBITMQ), "RabbitmqBroker", None), type):
+        placeholder = types.ModuleType(_RABBITMQ)
+        placeholder.RabbitmqBroker = RabbitmqBroker  # type: ignore[attr-defined]
+        sys.modules[_RABBITMQ] = placeholder
+    _lead_to_private_server(int(os.environ[PORT_VARIABLE]))
+
+
+def _lead_to_private_server(port: int) -> None:
+    # Tests make clients without naming a port. A server that others run there must not be touched.
+    plain: Any = Connection.__init__
+    if getattr(plain, "leads_to", None) == port:
+        return
+
+    @functools.wraps(plain)
+    def connection(self: Connection, host: str = "localhost", port: int = _ASSUMED_PORT, **rest: Any) -> None:
+        plain(self, host, private_port if port == _ASSUMED_PORT else port, **rest)
+
+    private_port = port
+    connection.leads_to = port  # type: ignore[attr-defined]
+    Connection.__init__ = connection  # type: ignore[assignment,method-assign]
