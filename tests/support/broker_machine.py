@@ -63,10 +63,10 @@ class UnreliableBroker(TetherBroker):
             self.run("take", queue, self.broker_id, count)
             raise ReplyLost
         if not waits:
-            return self.take(queue, count)
+            return self.intake.take(queue, count)
         line = self.lines.borrow()
         try:
-            return self.wait_and_take(line, queue, count, seconds=0.002)
+            return self.intake.wait_and_take(line, queue, count, seconds=0.002)
         finally:
             self.lines.give_back(line)
 
@@ -495,7 +495,7 @@ class BrokerMachine(RuleBasedStateMachine):
         delivered = [
             decode(data, holding).args[0]
             for queue in QUEUES
-            for holding, data in last.broker.take(queue, 10_000)
+            for holding, data in last.broker.intake.take(queue, 10_000)
         ]
         assert sorted(delivered) == sorted(self.copies)
         assert sorted([*self.copies, *self.letters, *self.done]) == list(range(next(self.numbers)))

@@ -316,3 +316,22 @@ def test_the_reference_names_every_variable_kept_for_other_parts():
     assert all(
         f"`{name}`" in text for name in ("TETHER_URL", "TETHER_API_KEY", "TETHER_DIR", "TETHER_CONFIG")
     )
+
+
+def test_every_setting_of_redis_and_the_broker_reaches_the_broker(here):
+    settings = load_settings(
+        environ={
+            "TETHER_REDIS__URL": "redis://10.0.0.9:7000/3",
+            "TETHER_REDIS__NAMESPACE": "other",
+            "TETHER_REDIS__HASH_TAG": "false",
+            "TETHER_BROKER__HEARTBEAT_INTERVAL": "100",
+            "TETHER_BROKER__HEARTBEAT_TIMEOUT": "400",
+            "TETHER_BROKER__STALL_TIMEOUT": "900",
+            "TETHER_BROKER__DEAD_MESSAGE_TTL": "5000",
+        }
+    )
+    broker = TetherBroker.from_settings(settings)
+    address = broker.client.connection_pool.connection_kwargs
+    assert (address["host"], address["port"], address["db"]) == ("10.0.0.9", 7000, 3)
+    assert broker.keys.prefix == "other"
+    assert dict(settings.broker) == {key: getattr(broker, key) for key in BrokerSettings.model_fields}

@@ -6,7 +6,7 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
 from dramatiq.broker import Consumer, MessageProxy
@@ -104,12 +104,12 @@ class TetherConsumer(Consumer):
         return bool(taken)
 
     def _take(self, room: int) -> None:
-        self._keep(self.broker.take(self.queue_name, room), room)
+        self._keep(self.broker.intake.take(self.queue_name, room), room)
 
     def _wait_and_take(self, room: int, seconds: float) -> bool:
         # Redis may round a wait of less than a millisecond to none, which means for ever.
         seconds = max(min(seconds, self._longest_block), 0.002)
-        return self._keep(self.broker.wait_and_take(self._line, self.queue_name, room, seconds), room)
+        return self._keep(self.broker.intake.wait_and_take(self._line, self.queue_name, room, seconds), room)
 
     def _wait_for_room(self, seconds: float) -> None:
         with self._room:
@@ -139,19 +139,16 @@ class TetherConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """End a held message; what follows it is placed in the same step."""
-        holding = holding_of(message) or Holding(message.options["redis_message_id"], self.queue_name)
-        try:
-            self.broker.ack(holding)
-        except OUTAGE_ERRORS as error:
-            raise ConnectionClosed(error) from None
-        finally:
-            self._forget(message)
+        self._answer(self.broker.ack, message)
 
     def nack(self, message: MessageProxy) -> None:
         """Move a held message to the dead letters; what follows it is placed in the same step."""
+        self._answer(self.broker.nack, message)
+
+    def _answer(self, answer: Callable[[Holding], None], message: MessageProxy) -> None:
         holding = holding_of(message) or Holding(message.options["redis_message_id"], self.queue_name)
         try:
-            self.broker.nack(holding)
+            answer(holding)
         except OUTAGE_ERRORS as error:
             raise ConnectionClosed(error) from None
         finally:

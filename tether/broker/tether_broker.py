@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 from uuid import uuid4
 
 import redis
@@ -20,11 +19,11 @@ from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
+from tether.broker.intake import Intake
 from tether.broker.keys import Keys, check_queue_name
-from tether.broker.lines import Line, pack
 from tether.broker.messages import check_outgoing, encode
 from tether.broker.scripted_broker import ScriptedBroker
-from tether.config import BrokerSettings
+from tether.config import BrokerSettings, Settings
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
 
@@ -98,12 +97,17 @@ class TetherBroker(ScriptedBroker):
         self.stall_timeout = stall_timeout
         self._born_in = os.getpid()
         self._lock = threading.Lock()
-        self._takes_under_way: Counter[str] = Counter()
+        self.intake = Intake(self)
         self._on_this_thread = threading.local()
         self._heart: Heart | None = None
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
         self._deliveries = Deliveries(self)
         super().add_middleware(self._deliveries)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, middleware: list[Middleware] | None = None) -> Self:
+        """A broker as the sections ``redis`` and ``broker`` of the settings describe it."""
+        return cls(**dict(settings.redis), **dict(settings.broker), middleware=middleware)
 
     @property
     def broker_id(self) -> str:
@@ -152,65 +156,8 @@ class TetherBroker(ScriptedBroker):
         Raises:
           OUTAGE_ERRORS: Redis is away.
         """
-        self._reclaim(queue_name)
+        self.intake.reclaim(queue_name)
         self._start_heart()
-
-    def _reclaim(self, queue_name: str) -> None:
-        with self._lock:
-            if self._takes_under_way[queue_name]:
-                # What another consumer of this process receives in this moment looks like what is stranded.
-                return
-            remembered = self.holdings.ids(queue_name)
-            returned = self.run(
-                "reclaim", queue_name, self.broker_id, *remembered, client=self.careful_client
-            )
-        if returned:
-            metrics.MESSAGES_RETURNED.labels(queue=queue_name).inc(returned)
-            self.logger.warning("Gave %d stranded messages back to queue %r.", returned, queue_name)
-
-    def take(self, queue_name: str, count: int) -> list[tuple[Holding, bytes]]:
-        """Take up to ``count`` messages: each delivery with its bytes."""
-        with self._taking(queue_name) as holdings:
-            answer = self.lines.run("take", queue_name, holdings.broker_id, count)
-            return self._hold(holdings, queue_name, answer)
-
-    def wait_and_take(
-        self, line: Line, queue_name: str, count: int, seconds: float
-    ) -> list[tuple[Holding, bytes]]:
-        """Wait for the queue's bell, at most for ``seconds``, then take up to ``count`` messages.
-
-        Both commands are sent at once. Redis goes on with the second when the first has ended, so that
-        messages come with the wake-up and not a round trip later.
-        """
-        with self._taking(queue_name) as holdings:
-            arguments = (queue_name, holdings.broker_id, count)
-            wait = pack("BLPOP", self.keys.bell(queue_name), round(seconds, 3))
-            line.send(wait, self.lines.script("take", *arguments))
-            try:
-                line.read()
-            except redis.ResponseError:
-                line.close()
-                raise
-            return self._hold(holdings, queue_name, self.lines.read_script(line, "take", *arguments))
-
-    @contextlib.contextmanager
-    def _taking(self, queue_name: str) -> Iterator[Holdings]:
-        with self._lock:
-            self._takes_under_way[queue_name] += 1
-            holdings = self.holdings
-        try:
-            yield holdings
-        finally:
-            with self._lock:
-                self._takes_under_way[queue_name] -= 1
-
-    def _hold(self, holdings: Holdings, queue_name: str, answer: list[bytes]) -> list[tuple[Holding, bytes]]:
-        taken = [
-            (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
-            for i in range(0, len(answer), 3)
-        ]
-        holdings.add(holding for holding, _ in taken)
-        return taken
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message, ``delay`` milliseconds from now where given.
@@ -327,6 +274,6 @@ class TetherBroker(ScriptedBroker):
         self._born_in = os.getpid()
         self.broker_id = str(uuid4())
         self._lock = threading.Lock()
-        self._takes_under_way = Counter()
+        self.intake = Intake(self)
         self._heart = None
         self.open_connections()
