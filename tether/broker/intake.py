@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import redis
-
 from tether.broker.holdings import Holding, Holdings
 from tether.broker.lines import Line, pack
 from tether.telemetry import metrics
@@ -61,13 +59,14 @@ class Intake:
         with self._taking(queue_name) as holdings:
             arguments = (queue_name, holdings.broker_id, count)
             wait = pack("BLPOP", self._broker.keys.bell(queue_name), round(seconds, 3))
-            line.send(wait, self._broker.lines.script("take", *arguments))
             try:
+                line.send(wait, self._broker.lines.script("take", *arguments))
                 line.read()
-            except redis.ResponseError:
+                answer = self._broker.lines.read_script(line, "take", *arguments)
+            except BaseException:
                 line.close()
                 raise
-            return self._hold(holdings, queue_name, self._broker.lines.read_script(line, "take", *arguments))
+            return self._hold(holdings, queue_name, answer)
 
     @contextlib.contextmanager
     def _taking(self, queue_name: str) -> Iterator[Holdings]:

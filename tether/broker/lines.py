@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -45,8 +46,10 @@ class Line:
         Raises:
           OUTAGE_ERRORS: They were not sent, or not all. The line is closed and can be used anew.
         """
-        self._send(commands)
+        # Counted first: a thread that is interrupted here may wait for a reply too many, and never takes an
+        # old reply for a new one.
         self.unread += len(commands)
+        self._send(commands)
 
     def send_without_reply(self, command: bytes) -> None:
         """Send a packed command to which Redis shall not reply.
@@ -111,6 +114,18 @@ class Lines:
     def give_back(self, line: Line) -> None:
         self._idle.append(line)
 
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[Line]:
+        line = self.borrow()
+        try:
+            yield line
+        except BaseException:
+            # Dramatiq interrupts threads (time limits, shutdown): what is left unread is not to be trusted.
+            line.close()
+            raise
+        finally:
+            self.give_back(line)
+
     def script(self, name: str, *arguments: bytes | str | float) -> bytes:
         """The packed command that runs a script by its hash."""
         return pack("EVALSHA", scripts.sha1(name), 1, self._key, *arguments)
@@ -121,16 +136,14 @@ class Lines:
         Raises:
           OUTAGE_ERRORS: It may have been carried out, or not.
         """
-        line = self.borrow()
         try:
-            line.send(self.script(name, *arguments))
-            return self.read_script(line, name, *arguments)
+            with self._borrowed() as line:
+                line.send(self.script(name, *arguments))
+                return self.read_script(line, name, *arguments)
         except OUTAGE_ERRORS:
             # What ended this connection has most likely ended all.
             self.close()
             raise
-        finally:
-            self.give_back(line)
 
     def read_script(self, line: Line, name: str, *arguments: bytes | str | float) -> Any:
         """Read the answer of a script, the last command sent; where Redis does not know it, run it anew."""
@@ -146,16 +159,13 @@ class Lines:
         Raises:
           OUTAGE_ERRORS: It was not sent.
         """
-        line = self.borrow()
-        try:
+        with self._borrowed() as line:
             if self._may_skip_replies is None:
                 self._may_skip_replies = self._find_out(line)
             if self._may_skip_replies:
                 line.send_without_reply(pack(*command))
             else:
                 line.send(pack(*command))
-        finally:
-            self.give_back(line)
 
     def _find_out(self, line: Line) -> bool:
         """Whether this account may ask for no replies: a refusal of that would be a reply too many."""
