@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 
 import click
 
@@ -15,9 +13,6 @@ VERBS = {
     "worker": ("tether_cli.worker", "worker", "Run a program's actors in supervised worker processes."),
 }
 """Verb: (module, command in it, what it does). The help is here so that listing verbs loads none."""
-
-BROKEN_PIPE_STATUS = 141
-"""Exit status where the reader of our output went away, as a shell counts SIGPIPE."""
 
 
 class Verbs(click.Group):
@@ -34,6 +29,16 @@ class Verbs(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Errors of ours are one line and an exit status."""
+        try:
+            return super().invoke(ctx)
+        except TetherError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"tether: {error}", err=True)
+            ctx.exit(error.exit_status)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, VERBS[verb][2]) for verb in self.list_commands(ctx)])
@@ -42,22 +47,5 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tether.__version__, "--version", "-V", prog_name="tether")
 @click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def main(debug: bool) -> None:
     """Tether: a task queue for model inference over GPUs anywhere."""
-    context.obj = debug
-
-
-def main() -> None:
-    """Entry point of the `tether` command: errors of ours are one line and an exit status."""
-    try:
-        cli()
-    except TetherError as error:
-        if "--debug" in sys.argv[1:]:
-            raise
-        click.echo(f"tether: {error}", err=True)
-        sys.exit(error.exit_status)
-    except BrokenPipeError:
-        # Python would complain once more when it flushes on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(BROKEN_PIPE_STATUS)

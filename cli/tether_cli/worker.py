@@ -14,7 +14,7 @@ from tether.embedded.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 from tether_workers.process import WorkerOptions
 
-STOP_GRACE_SECONDS = 10.0
+STOP_GRACE_SECONDS = 20.0
 """What a worker process gets beyond its actors' time to finish: to give back its messages and end."""
 
 

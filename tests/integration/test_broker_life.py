@@ -10,6 +10,10 @@ import pytest
 import redis
 from dramatiq import Message, Worker
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import ConnectionClosed
+from dramatiq.middleware import Middleware, SkipMessage
+from dramatiq.results import ResultMissing, Results
+from dramatiq.results.backends import RedisBackend
 from opentelemetry import trace
 
 from support.waiting import eventually
@@ -256,3 +260,141 @@ def test_a_client_that_decodes_responses_is_refused(open_broker, shared_redis_se
     client = redis.Redis.from_url(shared_redis_server.url, decode_responses=True)
     with pytest.raises(ConfigError, match="decode_responses"):
         open_broker(client=client)
+
+
+def connections(server):
+    with redis.Redis.from_url(server.url) as client:
+        return {entry["id"] for entry in client.client_list() if entry["id"] != str(client.client_id())}
+
+
+def test_a_closed_broker_leaves_no_connection_open(redis_server, open_broker):
+    broker = open_broker(url=redis_server.url)
+    broker.declare_queue("jobs")
+    worker = Worker(broker, worker_threads=2, worker_timeout=50)
+    worker.start()
+    send(broker, 1)
+    eventually(lambda: len(connections(redis_server)) > 2, within=SECONDS, what="it has connected")
+    worker.stop()
+    broker.close()
+    eventually(lambda: not connections(redis_server), within=SECONDS, what="all its connections are closed")
+
+
+def test_a_worker_that_stops_leaves_the_heart_to_another_one_of_its_process(open_broker):
+    broker = open_broker()
+    broker.declare_queue("jobs")
+    workers = [Worker(broker, worker_threads=1, worker_timeout=50) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    eventually(lambda: broker._consumers == 4, within=SECONDS, what="both consume")
+    workers[0].stop()
+    assert len(hearts()) == 1
+    workers[1].stop()
+    assert not hearts()
+
+
+def test_a_program_without_workers_finds_the_dead_when_it_looks_twice(open_broker):
+    dead = open_broker(heartbeat_interval=NEVER_MS)
+    send(dead, 1)
+    next(dead.consume("jobs"))
+    dead._heart._disconnect()
+    looking = open_broker(heartbeat_timeout=50, maintenance_chance=1_000_000)
+    looking.declare_queue("jobs")
+
+    def look():
+        looking.do_qsize("jobs")
+        return looking.client.llen(f"{looking.keys.prefix}:jobs")
+
+    eventually(look, within=SECONDS, what="it is given back")
+
+
+def test_a_message_that_is_delayed_by_an_option_alone_survives_a_lost_connection(open_broker):
+    broker = open_broker(heartbeat_interval=NEVER_MS)
+    broker.enqueue(Message("jobs", "work", (1,), {}, {"eta": 2**52}))
+    consumer = broker.consume("jobs")
+    assert next(consumer).args == (1,)
+    # What Dramatiq does: it forgets its delayed messages, closes the consumer, and consumes anew.
+    consumer.close()
+    assert next(broker.consume("jobs")).args == (1,)
+
+
+def test_an_unreadable_message_comes_again_if_redis_is_away_when_it_is_found(open_broker, monkeypatch):
+    broker = open_broker(heartbeat_interval=NEVER_MS)
+    broker.client.hset(f"{broker.keys.prefix}:jobs.msgs", "planted", b"{")
+    broker.client.rpush(f"{broker.keys.prefix}:jobs", "planted")
+    consumer = broker.consume("jobs", timeout=50)
+
+    def away(holding):
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(broker, "nack", away)
+    with pytest.raises(ConnectionClosed):
+        next(consumer)
+    consumer.close()
+    monkeypatch.undo()
+    assert next(broker.consume("jobs", timeout=50)) is None
+    assert broker.client.hlen(f"{broker.keys.prefix}:jobs.XQ.msgs") == 1
+
+
+def test_a_message_that_others_took_over_gets_no_result_here(open_broker, shared_redis_server):
+    broker = open_broker(heartbeat_interval=NEVER_MS)
+    backend = RedisBackend(client=redis.Redis.from_url(shared_redis_server.url))
+    broker.add_middleware(Results(backend=backend))
+
+    @dramatiq.actor(broker=broker, queue_name="jobs", store_results=True)
+    def work():
+        return 42
+
+    sent = work.send()
+    message = next(broker.consume("jobs"))
+    message.holding.lose()
+    with pytest.raises(SkipMessage):
+        broker.emit_before("process_message", message)
+    broker.emit_after("skip_message", message)
+    with pytest.raises(ResultMissing):
+        backend.get_result(sent)
+
+
+def test_what_a_stop_gave_up_on_counts_for_no_attempt(open_broker):
+    broker, other = open_broker(), open_broker(heartbeat_interval=20, heartbeat_timeout=60)
+    send(broker, 1)
+    message = next(broker.consume("jobs"))
+    broker.mark_begun(message.holding)
+    begun = broker.keys.begun(broker.broker_id, "jobs")
+    eventually(lambda: broker.client.exists(begun), within=SECONDS, what="the mark arrives")
+    broker.close()
+    assert next(other.consume("jobs", timeout=SECONDS * 1000)).holding.crashes == 0
+
+
+def test_what_an_after_hook_enqueues_is_placed_with_the_acknowledgement(open_broker):
+    broker = open_broker()
+    sizes = []
+
+    class Follow(Middleware):
+        def after_process_message(self, broker, message, *, result=None, exception=None):
+            if message.actor_name == "work":
+                send(broker, 2, queue="later")
+                sizes.append(broker.client.llen(f"{broker.keys.prefix}:later"))
+
+    broker.add_middleware(Follow())
+
+    @dramatiq.actor(broker=broker, queue_name="jobs")
+    def work():
+        pass
+
+    worker = Worker(broker, queues={"jobs"}, worker_threads=1, worker_timeout=50)
+    worker.start()
+    try:
+        work.send()
+        broker.join("jobs", timeout=SECONDS * 1000)
+    finally:
+        worker.stop()
+    assert sizes == [0]
+    assert broker.client.llen(f"{broker.keys.prefix}:later") == 1
+
+
+@pytest.mark.parametrize("limit", ["0.05", "0.2", "3"])
+def test_a_short_time_limit_of_the_socket_is_no_outage(open_broker, shared_redis_server, limit):
+    broker = open_broker(url=f"{shared_redis_server.url}?socket_timeout={limit}")
+    consumer = broker.consume("jobs", timeout=700)
+    assert next(consumer) is None
+    assert next(consumer) is None

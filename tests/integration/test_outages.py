@@ -107,3 +107,17 @@ def test_refusals_that_pass_are_told_from_errors_that_do_not(text, passes):
             raise_if_refused(redis.ResponseError(text))
     else:
         raise_if_refused(redis.ResponseError(text))
+
+
+def test_a_sender_with_a_wrong_password_learns_that(open_broker, redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("requirepass", "hunter2")
+    broker = open_broker(url=redis_server.url.replace("redis://", "redis://:wrong-one@"))
+
+    @dramatiq.actor(broker=broker, queue_name="jobs")
+    def work():
+        pass
+
+    with pytest.raises(BrokerUnavailable, match="check the user and the password") as caught:
+        work.send()
+    assert "wrong-one" not in str(caught.value)

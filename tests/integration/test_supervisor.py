@@ -30,7 +30,7 @@ def supervise():
 
     def start(*codes, stop_limit=20, **policy):
         children = [
-            {"name": f"child-{number}", "command": [sys.executable, "-c", code]}
+            {"name": f"child-{number}", "command": [code] if "/" in code else [sys.executable, "-c", code]}
             for number, code in enumerate(codes)
         ]
         policy = {"first_delay": 0.01, "longest_delay": 0.2, **policy}
@@ -135,6 +135,39 @@ def test_on_sighup_children_are_replaced_one_after_the_other(supervise):
     events = [json.loads(line)["event"] for line in list(process.lines)]
     after_reload = events[events.index("Restarting the children one by one.") + 1 :]
     assert after_reload[:4] == ["Started a child.", "A child is ready."] * 2
+
+
+def test_a_child_that_cannot_be_started_again_leaves_the_others_alone(supervise, tmp_path):
+    """As where memory or processes have run out: here its program is gone."""
+    program = tmp_path / "vanishing"
+    program.write_text(f"#!{sys.executable}\nimport os\nos.remove(__file__)\n{DIES_WHEN_READY}\n")
+    program.chmod(0o755)
+    process = supervise(STEADY, str(program))
+    process.wait_for_line("could not be started", within=SECONDS, count=3)
+    assert len(children_of(process)) == 1
+    assert process.stop() == 0
+
+
+def test_a_queue_that_no_actor_has_is_an_error(program):
+    worker = program.start_tether("worker", "support.program", "-Q", "defualt")
+    worker.wait_for_end(within=SECONDS)
+    assert worker.stop() == 3
+    assert "no actor has the queue 'defualt'; there are: default" in "\n".join(worker.lines)
+
+
+def test_a_signal_to_the_whole_group_lets_running_actors_finish(program):
+    worker = program.start_supervised(threads=1)
+    program.send("hold", 0)
+    assert program.next_word(within=SECONDS) == "started 0"
+    for pid in (*children_of(worker), worker.pid):
+        os.kill(pid, signal.SIGTERM)
+    worker.wait_for_line("Finishing what runs", within=SECONDS)
+    worker.wait_for_line("Stopping the children", within=SECONDS)
+    program.let_go()
+    worker.wait_for_end(within=SECONDS)
+    assert worker.stop() == 0
+    assert program.next_word(within=SECONDS) == "ran 0"
+    assert program.copies() == 0
 
 
 @pytest.fixture

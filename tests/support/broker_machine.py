@@ -169,6 +169,8 @@ class BrokerMachine(RuleBasedStateMachine):
             self.client.enqueue(message, delay=0 if delay else None)
         except BrokerUnavailable:
             self.unsure_sends.append(self.client.last_call)
+            # This sender has not given up: nobody else speaks under its name.
+            self.client._idle_producers.clear()
         redis_id = self.client.last_call[1][1]
         self.copies[number] = Copy(redis_id, DELAYED if delay else QUEUE)
         return number

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
@@ -74,3 +77,21 @@ def test_what_is_added_to_lost_holdings_is_lost():
     holdings.add([after])
     assert before.phase is after.phase is Phase.LOST
     assert holdings.ids("jobs") == []
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda message: pickle.loads(pickle.dumps(message))])
+def test_a_held_message_that_is_cloned_is_the_message_and_stands_for_no_delivery(clone):
+    message = HeldMessage("jobs", "work", (1,), {"a": 2}, {"b": 3}).bind(Holding("1", "jobs"))
+    cloned = clone(message)
+    assert type(cloned) is Message
+    assert cloned.asdict() == message.asdict()
+    assert holding_of(cloned) is None
+
+
+def test_only_what_waits_to_come_due_is_forgotten_with_its_queue():
+    holdings = Holdings("broker")
+    due, delayed, elsewhere = Holding("1", "jobs"), Holding("2", "jobs"), Holding("3", "other")
+    delayed.is_delayed = elsewhere.is_delayed = True
+    holdings.add([due, delayed, elsewhere])
+    holdings.drop_delayed("jobs")
+    assert (holdings.ids("jobs"), holdings.ids("other")) == (["1"], ["3"])

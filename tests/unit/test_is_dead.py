@@ -1,6 +1,6 @@
 import pytest
 
-from tether.broker.heart import Suspect, connection_name, is_dead
+from tether.broker.heart import SecondLook, Suspect, connection_name, is_dead
 
 STALL_MS = 15_000
 
@@ -21,3 +21,21 @@ def suspect(silent_ms):
 )
 def test_a_silent_worker_is_dead_without_a_connection_or_after_the_stall_timeout(silent_ms, connected, dead):
     assert is_dead(suspect(silent_ms), connected, STALL_MS) is dead
+
+
+def test_a_second_look_confirms_who_was_as_silent_long_enough_ago():
+    now = [100.0]
+    looks = SecondLook(clock=lambda: now[0])
+    assert not looks.confirms(suspect(5_000), seconds=3)
+    now[0] += 2.9
+    assert not looks.confirms(suspect(8_000), seconds=3)
+    now[0] += 0.1
+    assert looks.confirms(suspect(8_000), seconds=3)
+
+
+def test_a_heartbeat_between_two_looks_begins_anew():
+    now = [100.0]
+    looks = SecondLook(clock=lambda: now[0])
+    looks.confirms(suspect(5_000), seconds=3)
+    now[0] += 10
+    assert not looks.confirms(Suspect("broker-1", b"7", 4_000, is_ours=True), seconds=3)

@@ -14,6 +14,9 @@ from tether.errors import BrokerUnavailable
 OUTAGE_ERRORS: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
 """Errors that pass: the same command can succeed once Redis or its network is back."""
 
+SHORTEST_PATIENCE_SECONDS = 1.0
+"""Least time limit of a socket over which a consumer blocks: Redis ends a wait up to 0.1 s late."""
+
 _REFUSALS = re.compile(
     r"(?:^|[ -])(?:OOM|MISCONF|READONLY|NOREPLICAS|LOADING|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|BUSY) "
 )
@@ -54,12 +57,16 @@ def without_retries(client: redis.Redis, **changes: Any) -> redis.Redis:
     if type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
         return client
     settings = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0), **changes}
-    return redis.Redis(
-        connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **settings)
-    )
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=pool.connection_class, **settings))
 
 
-def longest_block(client: redis.Redis) -> float:
+def with_patience(settings: dict[str, Any]) -> dict[str, Any]:
+    """Connection settings that leave a blocking command room to block."""
+    limit = settings.get("socket_timeout", 5)
+    return {**settings, "socket_timeout": max(float(limit), SHORTEST_PATIENCE_SECONDS)} if limit else settings
+
+
+def longest_block(settings: dict[str, Any]) -> float:
     """Seconds for which a blocking command may wait before the socket's own time limit strikes."""
-    limit = client.connection_pool.connection_kwargs.get("socket_timeout", 5)
+    limit = settings.get("socket_timeout", 5)
     return float(limit) / 2 if limit else float("inf")

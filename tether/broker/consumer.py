@@ -42,8 +42,9 @@ class TetherConsumer(Consumer):
         self._room = threading.Condition()
         self._etas: list[tuple[float, str]] = []
         self._has_started = False
+        self._life = broker.holdings
         self._known_empty = False
-        self._longest_block = longest_block(broker.careful_client)
+        self._longest_block = longest_block(broker.lines.settings)
         self._line = broker.lines.borrow()
         # Taking one message for each that ends would cost a round trip each. Half of what it may hold keeps
         # a worker's threads busy. Delayed messages must not wait for others to come due.
@@ -60,6 +61,8 @@ class TetherConsumer(Consumer):
         try:
             if not self._has_started:
                 self.start()
+            if self.broker.holdings is not self._life:
+                raise ConnectionClosed(RuntimeError("others took over what this worker held"))
             deadline = time.monotonic() + self._patience()
             while True:
                 if self.message_cache:
@@ -86,6 +89,8 @@ class TetherConsumer(Consumer):
     def start(self) -> None:
         """Give back what is stranded, and begin to beat: what the first :meth:`__next__` does first."""
         self.broker.start_consuming(self.queue_name)
+        self.broker.count_consumer(1)
+        self._life = self.broker.holdings
         self._has_started = True
 
     def _patience(self) -> float:
@@ -129,7 +134,12 @@ class TetherConsumer(Consumer):
                 self.queue_name,
                 error,
             )
-            self.broker.nack(holding)
+            try:
+                self.broker.nack(holding)
+            except BaseException:
+                # Kept where close finds it: it comes again once Redis is back.
+                self.message_cache.appendleft((holding, data))
+                raise
             return None
         self.queued_message_ids.add(message.message_id)
         eta = message.options.get("eta")
@@ -168,6 +178,9 @@ class TetherConsumer(Consumer):
         holdings = [holding for holding, _ in self.message_cache]
         self.message_cache.clear()
         self._line.close()
+        if self._has_started:
+            self._has_started = False
+            self.broker.count_consumer(-1)
         # Dropped first: if Redis is away, the next consumer finds them in the ack set and not in memory.
         self.broker.holdings.drop(holdings)
         self._give_back(holdings)

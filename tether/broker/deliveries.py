@@ -40,6 +40,8 @@ class Deliveries(Middleware):
         if holding.crashes and holding.phase is not Phase.LOST:
             self._count_crashes(message, holding)
         if not holding.begin():
+            # Results would store that a skipped message came to nothing; others are about to run it.
+            message.options["store_results"] = False
             raise SkipMessage("Others took this message over while this worker was silent.")
         self._broker.mark_begun(holding)
 
@@ -91,4 +93,4 @@ class Deliveries(Middleware):
         self._broker.ending = holding
 
     def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
-        self._broker.stop_heart()
+        self._broker.stop_heart_if_unused()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,25 @@ def is_dead(suspect: Suspect, connected: Iterable[str], stall_timeout_ms: int) -
     for long, keeps them. The latter is given until ``stall_timeout_ms``.
     """
     return suspect.silent_ms >= stall_timeout_ms or connection_name(suspect.broker_id) not in connected
+
+
+class SecondLook:
+    """For a program that looks only now and then: dead is who was as silent a while ago.
+
+    At its first look, Redis may have been away until a moment ago, for everybody.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first_looks: dict[str, tuple[bytes, float]] = {}
+
+    def confirms(self, suspect: Suspect, seconds: float) -> bool:
+        """Whether this heartbeat was the last one already so many seconds ago."""
+        last_heartbeat, since = self._first_looks.get(suspect.broker_id, (b"", 0.0))
+        if last_heartbeat != suspect.last_heartbeat:
+            self._first_looks[suspect.broker_id] = (suspect.last_heartbeat, self._clock())
+            return False
+        return self._clock() - since >= seconds
 
 
 def connection_name(broker_id: str) -> str:
@@ -140,9 +159,15 @@ class Heart:
         return bool((time.monotonic() - self._last_beat) * 1000 >= self._broker.heartbeat_timeout)
 
 
-def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str) -> bool:
+def look_after_queues(
+    broker: TetherBroker,
+    client: redis.Redis,
+    broker_id: str,
+    is_sure: Callable[[Suspect], bool] = lambda suspect: True,
+) -> bool:
     """One round of upkeep: heartbeat (where ``broker_id`` is not empty), bells, dead letters' life,
-    and the recovery of messages held by the dead. Answers False where this broker was taken for dead."""
+    and the recovery of messages held by the dead of whom ``is_sure`` is. Answers False where this broker
+    was taken for dead."""
     queues = sorted(broker.queues | broker.delay_queues)
     answer = broker.run(
         "beat",
@@ -164,7 +189,7 @@ def look_after_queues(broker: TetherBroker, client: redis.Redis, broker_id: str)
         return True
     connected = _connected_names(client)
     for suspect in suspects:
-        if is_dead(suspect, connected, broker.stall_timeout):
+        if is_sure(suspect) and is_dead(suspect, connected, broker.stall_timeout):
             recover(broker, client, suspect)
     return True
 

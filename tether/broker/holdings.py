@@ -41,14 +41,18 @@ class Holding:
     Attributes:
       redis_id: The id of this copy of the message in Redis.
       queue_name: The queue it was taken from (``.DQ`` for a delayed one).
+      broker_id: The name under which it is held; None for the broker's current one.
       crashes: Attempts that ended with the death of the worker process.
       phase: How far it has come.
+      is_delayed: Whether it waits in the worker's memory until it is due.
     """
 
     redis_id: str
     queue_name: str
+    broker_id: str | None = None
     crashes: int = 0
     phase: Phase = Phase.WAITING
+    is_delayed: bool = False
     _successors: list[Successor] = field(default_factory=list)
     _answered: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -113,7 +117,12 @@ class HeldMessage(Message[Any]):
 
     def copy(self, **attributes: Any) -> Self:
         copy = cast(Self, super().copy(**attributes))
-        return copy.bind(self.holding)
+        holding = holding_of(self)
+        return copy if holding is None else copy.bind(holding)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process, or deeply copied, it stands for no delivery.
+        return Message, tuple(self.asdict().values())
 
 
 def holding_of(message: object) -> Holding | None:
@@ -150,13 +159,13 @@ class Holdings:
                 if self._by_id.get(holding.redis_id) is holding:
                     del self._by_id[holding.redis_id]
 
-    def drop_queue(self, queue_name: str) -> None:
-        """Forget all that was taken from ``queue_name``."""
+    def drop_delayed(self, queue_name: str) -> None:
+        """Forget what was taken from ``queue_name`` and waits to come due."""
         with self._lock:
             self._by_id = {
                 redis_id: holding
                 for redis_id, holding in self._by_id.items()
-                if holding.queue_name != queue_name
+                if not (holding.is_delayed and holding.queue_name == queue_name)
             }
 
     def ids(self, queue_name: str) -> list[str]:

@@ -23,6 +23,7 @@ class Intake:
         self._broker = broker
         self._lock = threading.Lock()
         self._under_way: Counter[str] = Counter()
+        self._owed: set[str] = set()
 
     def reclaim(self, queue_name: str) -> None:
         """Give back what the broker's ack set holds and this process no longer has in memory.
@@ -33,7 +34,9 @@ class Intake:
         with self._lock:
             if self._under_way[queue_name]:
                 # What another consumer of this process receives in this moment looks like what is stranded.
+                self._owed.add(queue_name)
                 return
+            self._owed.discard(queue_name)
             remembered = self._broker.holdings.ids(queue_name)
             returned = self._broker.run(
                 "reclaim", queue_name, self._broker.broker_id, *remembered, client=self._broker.careful_client
@@ -78,10 +81,12 @@ class Intake:
         finally:
             with self._lock:
                 self._under_way[queue_name] -= 1
+        if queue_name in self._owed:
+            self.reclaim(queue_name)
 
     def _hold(self, holdings: Holdings, queue_name: str, answer: list[bytes]) -> list[tuple[Holding, bytes]]:
         taken = [
-            (Holding(answer[i].decode(), queue_name, int(answer[i + 2])), answer[i + 1])
+            (Holding(answer[i].decode(), queue_name, holdings.broker_id, int(answer[i + 2])), answer[i + 1])
             for i in range(0, len(answer), 3)
         ]
         holdings.add(holding for holding, _ in taken)

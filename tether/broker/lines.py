@@ -94,8 +94,15 @@ class Line:
 class Lines:
     """The lines of one broker: as many as were ever in use at once. Safe to use from many threads."""
 
-    def __init__(self, client: redis.Redis, heartbeats_key: str) -> None:
-        self._pool = client.connection_pool
+    def __init__(self, kind: type[Any], settings: dict[str, Any], heartbeats_key: str) -> None:
+        """
+        Args:
+          kind: redis-py's class of connections.
+          settings: What it is made with.
+          heartbeats_key: The key that scripts are given, by which they know their namespace.
+        """
+        self._kind = kind
+        self.settings = settings
         self._key = heartbeats_key
         self._idle: deque[Line] = deque()
         self._process = os.getpid()
@@ -109,7 +116,7 @@ class Lines:
         try:
             return self._idle.pop()
         except IndexError:
-            return Line(self._pool.connection_class(**self._pool.connection_kwargs))
+            return Line(self._kind(**self.settings))
 
     def give_back(self, line: Line) -> None:
         self._idle.append(line)

@@ -75,4 +75,5 @@ def decode(data: bytes, holding: Holding) -> HeldMessage:
         message = message.copy(queue_name=holding.queue_name)
     # Scripts know the message by this id, whatever another program wrote into its options.
     message.options["redis_message_id"] = holding.redis_id
+    holding.is_delayed = "eta" in message.options
     return message

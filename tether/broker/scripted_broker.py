@@ -14,7 +14,7 @@ from dramatiq.common import q_name
 from redis.commands.core import Script
 
 from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS, raise_if_refused, without_retries
+from tether.broker.connections import OUTAGE_ERRORS, raise_if_refused, with_patience, without_retries
 from tether.broker.keys import Keys
 from tether.broker.lines import Lines
 from tether.errors import ConfigError
@@ -40,6 +40,7 @@ class ScriptedBroker(RedisBroker):
           ConfigError: The client decodes responses.
         """
         self.keys = keys
+        self._owns_client = options.get("client") is None
         super().__init__(namespace=keys.prefix, **options)  # type: ignore[no-untyped-call]  # in Dramatiq
         if self.client.connection_pool.connection_kwargs.get("decode_responses"):
             raise ConfigError(
@@ -50,18 +51,22 @@ class ScriptedBroker(RedisBroker):
             name: self.client.register_script(scripts.source(name)) for name in scripts.NAMES
         }
         self._thread_state = threading.local()
+        self._idle_producers: list[str] = []
         self.open_connections()
 
     def open_connections(self) -> None:
         """Start with new connections, as a process must that inherited its parent's."""
         self.careful_client = without_retries(self.client)
-        self.lines = Lines(self.careful_client, self.keys.heartbeats)
+        pool = self.careful_client.connection_pool
+        self.lines = Lines(pool.connection_class, with_patience(pool.connection_kwargs), self.keys.heartbeats)
 
     def close(self) -> None:
         """Close the connections that the broker opened for itself."""
         self.lines.close()
         if self.careful_client is not self.client:
             self.careful_client.close()
+        if self._owns_client:
+            self.client.connection_pool.disconnect()
         super().close()
 
     def run(self, script: str, *arguments: Any, client: redis.Redis | None = None) -> Any:
@@ -89,7 +94,15 @@ class ScriptedBroker(RedisBroker):
 
     def do_enqueue(self, queue_name: str, redis_id: str | bytes, data: bytes) -> int:
         self._maybe_maintain()
-        return cast(int, self.call("enqueue", queue_name, redis_id, data, self._producer))
+        # Names are used again, since programs may have a thread for each request.
+        try:
+            producer = self._idle_producers.pop()
+        except IndexError:
+            producer = uuid4().hex
+        try:
+            return cast(int, self.call("enqueue", queue_name, redis_id, data, f"{os.getpid()}-{producer}"))
+        finally:
+            self._idle_producers.append(producer)
 
     def do_fetch(self, queue_name: str, count: int) -> list[bytes]:
         answer = self._command("take", queue_name, self.broker_id, count)
@@ -104,7 +117,8 @@ class ScriptedBroker(RedisBroker):
     def _end(
         self, script: str, counter: Any, queue_name: str, redis_id: str | bytes, *followers: str | bytes
     ) -> int:
-        held = cast(int, self.call(script, queue_name, self.broker_id, redis_id, self._producer, *followers))
+        broker_id = getattr(self._thread_state, "answers_as", None) or self.broker_id
+        held = cast(int, self.call(script, queue_name, broker_id, redis_id, self._producer, *followers))
         if held:
             counter.labels(queue=q_name(queue_name)).inc()
         else:

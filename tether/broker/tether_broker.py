@@ -17,7 +17,7 @@ from dramatiq.middleware import Middleware, default_middleware
 from tether.broker.connections import OUTAGE_ERRORS, RedisUnavailable, address_of
 from tether.broker.consumer import TetherConsumer
 from tether.broker.deliveries import Deliveries
-from tether.broker.heart import Heart, look_after_queues
+from tether.broker.heart import Heart, SecondLook, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.intake import Intake
 from tether.broker.keys import Keys, check_queue_name
@@ -98,6 +98,8 @@ class TetherBroker(ScriptedBroker):
         self._born_in = os.getpid()
         self._lock = threading.Lock()
         self.intake = Intake(self)
+        self._consumers = 0
+        self._second_look = SecondLook()
         self._on_this_thread = threading.local()
         self._heart: Heart | None = None
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
@@ -142,9 +144,8 @@ class TetherBroker(ScriptedBroker):
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TetherConsumer:
         """Take messages of ``queue_name`` for one worker. Nothing is sent before the first is asked for."""
         self._be_born_again_after_fork()
-        if queue_name.endswith(".DQ"):
-            # A worker forgets its delayed messages when it loses its connection.
-            self.holdings.drop_queue(queue_name)
+        # A worker forgets its delayed messages when it loses its connection.
+        self.holdings.drop_delayed(queue_name)
         return TetherConsumer(self, queue_name, prefetch, timeout)
 
     def start_consuming(self, queue_name: str) -> None:
@@ -158,6 +159,16 @@ class TetherBroker(ScriptedBroker):
         """
         self.intake.reclaim(queue_name)
         self._start_heart()
+
+    def count_consumer(self, change: int) -> None:
+        """Note that a consumer has started (1) or was closed (-1)."""
+        with self._lock:
+            self._consumers += change
+
+    def stop_heart_if_unused(self) -> None:
+        """End the heartbeat unless consumers of other workers in this process need it."""
+        if self._consumers == 0:
+            self.stop_heart()
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message, ``delay`` milliseconds from now where given.
@@ -186,9 +197,12 @@ class TetherBroker(ScriptedBroker):
             try:
                 self.do_enqueue(queue_name, redis_id, data)
             except OUTAGE_ERRORS as error:
+                remedy = "see that it runs and takes writes"
+                if isinstance(error, redis.AuthenticationError):
+                    remedy = "check the user and the password in its address"
                 raise RedisUnavailable(
                     f"no confirmation from Redis at {address_of(self.client)} for a message to queue "
-                    f"{canonical!r} ({error}): see that it runs and takes writes, then send the message again"
+                    f"{canonical!r} ({error}): {remedy}, then send the message again"
                 ) from error
         metrics.MESSAGES_ENQUEUED.labels(queue=canonical).inc()
         self.emit_after("enqueue", message, delay)
@@ -218,7 +232,12 @@ class TetherBroker(ScriptedBroker):
             metrics.FENCED_WRITES.labels(command=command).inc()
             return
         followers = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
-        end(holding.queue_name, holding.redis_id, *followers)
+        # Under the name that holds it, also if this process is given up in this very moment.
+        self._thread_state.answers_as = holding.broker_id
+        try:
+            end(holding.queue_name, holding.redis_id, *followers)
+        finally:
+            self._thread_state.answers_as = None
         self.holdings.drop([holding])
 
     def close(self) -> None:
@@ -251,7 +270,8 @@ class TetherBroker(ScriptedBroker):
             self.lines.post("SADD", begun, holding.redis_id)
 
     def maintain(self) -> None:
-        look_after_queues(self, self.client, "")
+        patience = self.heartbeat_timeout / 1000
+        look_after_queues(self, self.client, "", lambda who: self._second_look.confirms(who, patience))
 
     def _start_heart(self) -> None:
         with self._lock:
@@ -275,5 +295,6 @@ class TetherBroker(ScriptedBroker):
         self.broker_id = str(uuid4())
         self._lock = threading.Lock()
         self.intake = Intake(self)
+        self._consumers = 0
         self._heart = None
         self.open_connections()

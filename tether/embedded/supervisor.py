@@ -26,7 +26,7 @@ RELOAD_SIGNAL = signal.SIGHUP
 
 
 CHILDREN_KILLED = 1
-"""Exit status after a stop for which children had to be killed."""
+"""Exit status after a stop for which children had to be killed, or ended with an error."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,19 @@ class Supervisor:
         finally:
             os.close(child_ready)
             os.close(child_lifeline)
+        try:
+            process_fd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            os.close(ready_fd)
+            os.close(lifeline_fd)
+            raise
         now = self._clock()
         running = _Running(
             child,
             process,
-            os.pidfd_open(process.pid),
+            process_fd,
             ready_fd,
             lifeline_fd,
             started=now,
@@ -178,7 +186,25 @@ class Supervisor:
         self._selector.register(running.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(running))
         self._log.info("Started a child.", child=child.name, child_pid=process.pid)
 
+    def _start_again(self, child: Child) -> None:
+        try:
+            self._start(child)
+        except OSError as error:
+            # Out of memory or processes, as when the child was killed for that: the others go on.
+            history = self._histories[child.name]
+            history.failures += 1
+            delay = self._policy.delay(history.failures)
+            history.restart_at = self._clock() + delay
+            self._log.error(
+                "A child could not be started. Trying again.",
+                child=child.name,
+                why=str(error),
+                restart_in_seconds=delay,
+            )
+
     def _on_ready_pipe(self, running: _Running) -> None:
+        if self._running.get(running.child.name) is not running:
+            return
         said = os.read(running.ready_fd, len(READY_LINE))
         self._selector.unregister(running.ready_fd)
         if said != READY_LINE:
@@ -196,9 +222,11 @@ class Supervisor:
         self._forget(running)
         history = self._histories[running.child.name]
         if self._is_stopping:
+            if status > 0:
+                self._status = self._status or CHILDREN_KILLED
             return
         if running.is_asked_to_stop:
-            self._start(running.child)
+            self._start_again(running.child)
             return
         if status in self._final_statuses and not history.was_ready:
             self._log.error("A child cannot run as it is set up. Stopping.", child=running.child.name)
@@ -281,7 +309,7 @@ class Supervisor:
         for child in self._children:
             restart_at = self._histories[child.name].restart_at
             if restart_at is not None and now >= restart_at:
-                self._start(child)
+                self._start_again(child)
 
     def _clean_up(self) -> None:
         for running in list(self._running.values()):

@@ -16,7 +16,7 @@ from types import FrameType
 import structlog
 from dramatiq import Broker, Worker, get_broker
 
-from tether.embedded.child import NAME_VARIABLE, announce_ready, follow_parent
+from tether.embedded.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
 from tether.errors import ConfigError, TetherError
 from tether.telemetry.logs import LogForm, configure_logs
 
@@ -71,7 +71,10 @@ def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
                 f"':{name}' out for the broker set with dramatiq.set_broker"
             ) from None
         if callable(broker) and not isinstance(broker, Broker):
-            broker()
+            try:
+                broker()
+            except Exception as error:
+                raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
             broker = None
     for further in modules:
         _import(further)
@@ -108,8 +111,12 @@ def run_worker(options: WorkerOptions) -> int:
     log = structlog.stdlib.get_logger("tether.worker")
     asked_to_stop = threading.Event()
 
+    is_supervised = LIFELINE_VARIABLE in os.environ
+
     def on_signal(number: int, _: FrameType | None) -> None:
-        if asked_to_stop.is_set():
+        # Service managers signal the whole group, and the supervisor signals once more: that is not
+        # somebody's impatience. What must be killed, the supervisor kills.
+        if asked_to_stop.is_set() and not is_supervised:
             os._exit(STOPPED_AT_ONCE)
         asked_to_stop.set()
 
@@ -121,6 +128,10 @@ def run_worker(options: WorkerOptions) -> int:
     broker.emit_after("process_boot")
     for middleware in (type(m).__name__ for m in broker.middleware if m.forks):
         log.warning("Not running the fork functions of a middleware: run them apart.", middleware=middleware)
+    unknown = sorted(set(options.queues) - broker.get_declared_queues())
+    if unknown:
+        declared = ", ".join(sorted(broker.get_declared_queues())) or "none"
+        raise ConfigError(f"no actor has the queue {', '.join(map(repr, unknown))}; there are: {declared}")
     worker = Worker(broker, queues=set(options.queues) or None, worker_threads=options.threads)
     worker.start()
     announce_ready()
@@ -142,7 +153,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return run_worker(options)
     except TetherError as error:
-        structlog.stdlib.get_logger("tether.worker").error(str(error), code=error.code)
+        # Where a program failed stands in what it raised itself; our own words say the rest.
+        cause = error.__cause__ if not isinstance(error.__cause__, ModuleNotFoundError) else None
+        structlog.stdlib.get_logger("tether.worker").error(str(error), code=error.code, exc_info=cause)
         return error.exit_status
 
 

@@ -6,9 +6,12 @@ local broker, timeout, longest_pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV
 local foreign_timeout, dead_letter_life = tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
 
+-- Who only looks now and then is no sign of life: it looks twice instead.
 local tick = redis.call('GET', key('core:tick'))
-redis.call('SET', key('core:tick'), now)
-if not tick or now - tonumber(tick) > longest_pause then
+if broker ~= '' then
+  redis.call('SET', key('core:tick'), now)
+end
+if broker ~= '' and (not tick or now - tonumber(tick) > longest_pause) then
   -- Nobody could beat, so silence proves nothing: everyone gets a whole timeout from now.
   for _, member in ipairs(redis.call('ZRANGE', heartbeats, 0, -1)) do
     if redis.call('EXISTS', key('held:' .. member)) == 1 then
