@@ -37,9 +37,13 @@ class Intake:
                 self._owed.add(queue_name)
                 return
             self._owed.discard(queue_name)
-            remembered = self._broker.holdings.ids(queue_name)
+            holdings = self._broker.holdings
             returned = self._broker.run(
-                "reclaim", queue_name, self._broker.broker_id, *remembered, client=self._broker.careful_client
+                "reclaim",
+                queue_name,
+                holdings.broker_id,
+                *holdings.ids(queue_name),
+                client=self._broker.careful_client,
             )
         if returned:
             metrics.MESSAGES_RETURNED.labels(queue=queue_name).inc(returned)
