@@ -23,13 +23,11 @@ from dramatiq.results.backends import RedisBackend as ResultRedisBackend
 
 from tether.broker import TetherBroker
 from tether_conformance.common import worker
-from tether_conformance.selection import INSIDE_STUB
-from tether_conformance.substitution import PORT_VARIABLE
+from tether_conformance.selection import ONLY_IN_MEMORY
+from tether_conformance.substitution import FILES_VARIABLE, PORT_VARIABLE
 
 STOP_SECONDS = 20.0
 """How long a command line may take to end after SIGTERM; the test fails where it takes longer."""
-
-_FILES_OF_TESTS = ("dramatiq-cli-*", "dramatiq-loaded-at", "dramatiq-dummy-not-used")
 
 
 class DeadLetterErrors(Middleware):
@@ -81,10 +79,9 @@ def _as_global_broker(broker: Broker) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def empty_redis() -> Iterator[redis.Redis]:
-    """Each test starts with an empty server, and without files that an earlier run left."""
-    for pattern in _FILES_OF_TESTS:
-        for left_over in Path("/tmp").glob(pattern):
-            left_over.unlink()
+    """Each test starts with an empty server, and without files that an earlier one left."""
+    for left_over in Path(os.environ[FILES_VARIABLE]).iterdir():
+        left_over.unlink()
     with redis.Redis.from_url(_redis_url()) as client:
         client.flushall()
         yield client
@@ -105,9 +102,9 @@ def redis_worker(redis_broker: TetherBroker) -> Iterator[dramatiq.Worker]:
 
 @pytest.fixture
 def stub_broker(request: pytest.FixtureRequest, empty_redis: redis.Redis) -> Iterator[Broker]:
-    """TetherBroker, except for tests that work inside the stub broker itself."""
+    """TetherBroker, except for tests that only a broker in memory can pass."""
     broker: Any
-    if request.function.__name__ in INSIDE_STUB:
+    if request.function.__name__ in ONLY_IN_MEMORY:
         broker = StubBroker()
     else:
         broker = _tether_broker()

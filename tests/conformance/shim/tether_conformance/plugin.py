@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import NoReturn
 
@@ -28,8 +29,8 @@ from tether_conformance.fixtures import (
     stub_broker,
     stub_worker,
 )
-from tether_conformance.selection import INSIDE_STUB, LEFT_OUT, RUN, ground_of
-from tether_conformance.substitution import PORT_VARIABLE, install
+from tether_conformance.selection import LEFT_OUT, ONLY_IN_MEMORY, RUN, ground_of
+from tether_conformance.substitution import FILES_VARIABLE, PORT_VARIABLE, install
 
 __all__ = [
     "empty_redis",
@@ -51,10 +52,11 @@ VERSION_VARIABLE = "TETHER_CONFORMANCE_DRAMATIQ"
 
 
 class Conformance:
-    """One run: owns the Redis server from before collection until the end of the session."""
+    """One run: owns the Redis server and the folder for the tests' files until the end of the session."""
 
     def __init__(self) -> None:
         self._server = RedisServer(append_only=False)
+        self._files = TemporaryDirectory(prefix="tether-conformance-")
         self._outcomes: dict[str, str] = {}
         self._grounds: dict[str, str] = {}
 
@@ -66,6 +68,7 @@ class Conformance:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._server.start()
         os.environ[PORT_VARIABLE] = str(self._server.port)
+        os.environ[FILES_VARIABLE] = self._files.name
         install()
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
@@ -85,8 +88,8 @@ class Conformance:
         whole_run = config.args_source is pytest.Config.ArgsSource.TESTPATHS
         if whole_run and exceptions - found:
             refuse(f"no such test, so no exception: {', '.join(sorted(exceptions - found))}")
-        if whole_run and INSIDE_STUB - {item.name for item in items}:
-            refuse("no such test in the source distribution: look at INSIDE_STUB")
+        if whole_run and ONLY_IN_MEMORY - {item.name for item in items}:
+            refuse("no such test in the source distribution: look at ONLY_IN_MEMORY")
         left_out = [item for item in items if item.nodeid in exceptions]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
@@ -115,6 +118,7 @@ class Conformance:
             return (yield)
         finally:
             self._server.close()
+            self._files.cleanup()
             grounds = Counter(self._grounds[test] for test in self._outcomes.keys() & self._grounds.keys())
             counted = Counter(self._outcomes.values())
             terminal = config.get_terminal_writer()

@@ -34,21 +34,22 @@ LEFT_OUT = {
     "test_types.py": "for a type checker; holds no test",
 }
 
-INSIDE_STUB = frozenset(
+ONLY_IN_MEMORY = frozenset(
     {
         "test_actors_can_be_sent_messages",
         "test_messages_belonging_to_missing_actors_are_rejected",
         "test_worker_handles_none_eta",
         "test_worker_handles_non_numeric_eta_and_logs_warning",
+        "test_workers_process_messages_in_order",
     }
 )
-"""Tests that read or write the stub broker's own queues in memory; all others that ask for it get
-TetherBroker."""
+"""Tests that read or write the stub broker's own queues, or give a message one millisecond to arrive. All
+others that ask for the stub broker get TetherBroker."""
 
 
 def ground_of(test: pytest.Function) -> str:
     """What a test runs on: TetherBroker, the stub broker, or no broker of ours."""
-    if test.originalname in INSIDE_STUB:
+    if test.originalname in ONLY_IN_MEMORY:
         return "the stub broker"
     asks_for_broker = {"redis_broker", "redis_worker", "stub_broker", "stub_worker"} & set(test.fixturenames)
     if asks_for_broker or hasattr(test.module, "RedisBroker"):

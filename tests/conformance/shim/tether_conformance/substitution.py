@@ -1,7 +1,8 @@
-"""Puts TetherBroker where tests look for RedisBroker, and one private server where they look for Redis."""
+"""Puts TetherBroker where tests look for RedisBroker, and what is private where they use what is shared."""
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import sys
@@ -16,7 +17,11 @@ from tether.broker import TetherBroker
 PORT_VARIABLE = "TETHER_CONFORMANCE_REDIS_PORT"
 """Names the port of the private server, for this process and those that it starts."""
 
+FILES_VARIABLE = "TETHER_CONFORMANCE_FILES"
+"""Names the folder for the files by which tests and the processes that they start talk."""
+
 _ASSUMED_PORT = 6379
+_ASSUMED_FILES = "/tmp/dramatiq-"
 _RABBITMQ = "dramatiq.brokers.rabbitmq"
 
 
@@ -35,6 +40,7 @@ def install() -> None:
         placeholder.RabbitmqBroker = RabbitmqBroker  # type: ignore[attr-defined]
         sys.modules[_RABBITMQ] = placeholder
     _lead_to_private_server(int(os.environ[PORT_VARIABLE]))
+    _lead_to_private_files(os.environ[FILES_VARIABLE])
 
 
 def _lead_to_private_server(port: int) -> None:
@@ -50,3 +56,19 @@ def _lead_to_private_server(port: int) -> None:
     private_port = port
     connection.leads_to = port  # type: ignore[attr-defined]
     Connection.__init__ = connection  # type: ignore[assignment,method-assign]
+
+
+def _lead_to_private_files(folder: str) -> None:
+    # Two runs on one machine would read each other's files, and a test could pass by an older run's.
+    plain: Any = builtins.open
+    if getattr(plain, "leads_to", None) == folder:
+        return
+
+    @functools.wraps(plain)
+    def opened(file: Any, *arguments: Any, **settings: Any) -> Any:
+        if isinstance(file, str) and file.startswith(_ASSUMED_FILES):
+            file = os.path.join(folder, os.path.basename(file))
+        return plain(file, *arguments, **settings)
+
+    opened.leads_to = folder  # type: ignore[attr-defined]
+    builtins.open = opened
