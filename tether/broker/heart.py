@@ -59,11 +59,12 @@ class SecondLook:
 
     def confirms(self, suspect: Suspect, seconds: float) -> bool:
         """Whether this heartbeat was the last one already so many seconds ago."""
-        last_heartbeat, since = self._first_looks.get(suspect.broker_id, (b"", 0.0))
+        now = self._clock()
+        last_heartbeat, since = self._first_looks.get(suspect.broker_id, (b"", now))
         if last_heartbeat != suspect.last_heartbeat:
-            self._first_looks[suspect.broker_id] = (suspect.last_heartbeat, self._clock())
-            return False
-        return self._clock() - since >= seconds
+            since = now
+            self._first_looks[suspect.broker_id] = (suspect.last_heartbeat, now)
+        return now - since >= seconds
 
 
 def connection_name(broker_id: str) -> str:
