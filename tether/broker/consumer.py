@@ -71,9 +71,9 @@ class TetherConsumer(Consumer):
                         return message
                     continue
                 left = deadline - time.monotonic()
-                if self.outstanding_message_count >= self._enough:
+                if self._is_full():
                     self._wait_for_room(left)
-                    if self.outstanding_message_count >= self._enough:
+                    if self._is_full():
                         return None
                     continue
                 room = self.prefetch - self.outstanding_message_count
@@ -116,9 +116,13 @@ class TetherConsumer(Consumer):
         seconds = max(min(seconds, self._longest_block), 0.002)
         return self._keep(self.broker.intake.wait_and_take(self._line, self.queue_name, room, seconds), room)
 
+    def _is_full(self) -> bool:
+        # While more waits in the queue, half is enough; what comes one by one may fill all of it.
+        return self.outstanding_message_count >= (self.prefetch if self._known_empty else self._enough)
+
     def _wait_for_room(self, seconds: float) -> None:
         with self._room:
-            self._room.wait_for(lambda: self.outstanding_message_count < self._enough, max(seconds, 0))
+            self._room.wait_for(lambda: not self._is_full(), max(seconds, 0))
 
     def _hand_out(self) -> MessageProxy | None:
         holding, data = self.message_cache.popleft()
