@@ -71,3 +71,44 @@ class Keys:
 
     def begun(self, broker_id: str, queue_name: str) -> str:
         return f"{self.prefix}:begun:{broker_id}.{queue_name}"
+
+    # Pool jobs. The scripts build all other keys themselves; these are the ones that programs read.
+
+    @property
+    def leases(self) -> str:
+        return f"{self.prefix}:core:leases"
+
+    @property
+    def outcomes(self) -> str:
+        return f"{self.prefix}:core:outcomes"
+
+    @property
+    def submits(self) -> str:
+        return f"{self.prefix}:core:submits"
+
+    @property
+    def epoch(self) -> str:
+        return f"{self.prefix}:core:epoch"
+
+    @property
+    def lease_tick(self) -> str:
+        return f"{self.prefix}:core:lease_tick"
+
+    @property
+    def pools(self) -> str:
+        return f"{self.prefix}:core:pools"
+
+    def job(self, job_id: str) -> str:
+        return f"{self.prefix}:job:{job_id}"
+
+    def stream(self, job_id: str) -> str:
+        return f"{self.prefix}:stream:{job_id}"
+
+    def pool_tenants(self, pool: str, priority: str) -> str:
+        return f"{self.prefix}:pool:{pool}:{priority}"
+
+    def pool_jobs(self, pool: str, priority: str, tenant: str) -> str:
+        return f"{self.prefix}:pool:{pool}:{priority}:{tenant}"
+
+    def wake(self, worker: str) -> str:
+        return f"{self.prefix}:wake:{worker}"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
 
 from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS, RefusedForNow, raise_if_refused
+from tether.broker.connections import OUTAGE_ERRORS, RefusedForNow, raise_if_refused, with_patience
 
 
 def pack(*parts: bytes | str | float) -> bytes:
@@ -92,21 +92,27 @@ class Line:
 
 
 class Lines:
-    """The lines of one broker: as many as were ever in use at once. Safe to use from many threads."""
+    """Lines to one server: as many as were ever in use at once. Safe to use from many threads."""
 
-    def __init__(self, kind: type[Any], settings: dict[str, Any], heartbeats_key: str) -> None:
+    def __init__(self, kind: type[Any], settings: dict[str, Any], key: str) -> None:
         """
         Args:
           kind: redis-py's class of connections.
           settings: What it is made with.
-          heartbeats_key: The key that scripts are given, by which they know their namespace.
+          key: The key that scripts are given, by which they know their namespace.
         """
         self._kind = kind
         self.settings = settings
-        self._key = heartbeats_key
+        self._key = key
         self._idle: deque[Line] = deque()
         self._process = os.getpid()
         self._may_skip_replies: bool | None = None
+
+    @classmethod
+    def like(cls, client: redis.Redis, key: str) -> Lines:
+        """Lines to the server of a client."""
+        pool = client.connection_pool
+        return cls(pool.connection_class, with_patience(pool.connection_kwargs), key)
 
     def borrow(self) -> Line:
         """A line of one's own, until it is given back or closed."""
@@ -151,6 +157,32 @@ class Lines:
             # What ended this connection has most likely ended all.
             self.close()
             raise
+
+    def run_many(self, name: str, calls: Sequence[tuple[bytes | str | float, ...]]) -> list[Any]:
+        """Run a script once for each of ``calls``, all sent at once, and answer what each answers.
+
+        Raises:
+          OUTAGE_ERRORS: Each may have been carried out, or not.
+          redis.ResponseError: The script failed for one of them; the others were carried out.
+        """
+        answers: list[Any] = []
+        with self._borrowed() as line:
+            line.send(*(self.script(name, *call) for call in calls))
+            while line.unread > len(calls):
+                with contextlib.suppress(redis.ResponseError, RefusedForNow):
+                    line.read()
+            for _ in calls:
+                try:
+                    answers.append(line.read())
+                except (redis.ResponseError, RefusedForNow) as error:
+                    answers.append(error)
+        for i, call in enumerate(calls):
+            if isinstance(answers[i], redis.exceptions.NoScriptError):
+                answers[i] = self.run(name, *call)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def read_script(self, line: Line, name: str, *arguments: bytes | str | float) -> Any:
         """Read the answer of a script, the last command sent; where Redis does not know it, run it anew."""

@@ -14,7 +14,7 @@ from dramatiq.common import q_name
 from redis.commands.core import Script
 
 from tether.broker import scripts
-from tether.broker.connections import OUTAGE_ERRORS, raise_if_refused, with_patience, without_retries
+from tether.broker.connections import OUTAGE_ERRORS, raise_if_refused, without_retries
 from tether.broker.keys import Keys
 from tether.broker.lines import Lines
 from tether.errors import ConfigError
@@ -57,8 +57,7 @@ class ScriptedBroker(RedisBroker):
     def open_connections(self) -> None:
         """Start with new connections, as a process must that inherited its parent's."""
         self.careful_client = without_retries(self.client)
-        pool = self.careful_client.connection_pool
-        self.lines = Lines(pool.connection_class, with_patience(pool.connection_kwargs), self.keys.heartbeats)
+        self.lines = Lines.like(self.careful_client, self.keys.heartbeats)
 
     def close(self) -> None:
         """Close the connections that the broker opened for itself."""

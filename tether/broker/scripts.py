@@ -21,13 +21,29 @@ NAMES = (
     "requeue",
     "take",
 )
+"""Scripts of plain queues."""
+
+POOL_NAMES = (
+    "pool/append_many",
+    "pool/beat",
+    "pool/cancel",
+    "pool/draw",
+    "pool/expire",
+    "pool/fail",
+    "pool/finish",
+    "pool/place",
+    "pool/release",
+    "pool/seal",
+    "pool/withdraw",
+)
+"""Scripts of pool jobs: nothing else writes those."""
 
 
 @cache
 def source(name: str) -> str:
-    """Text of the script ``name``, with the part that all scripts share before it."""
-    prelude = (_FOLDER / "prelude.lua").read_text(encoding="utf-8")
-    return prelude + (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    """Text of the script ``name``, with the part that all scripts of its folder share before it."""
+    file = _FOLDER / f"{name}.lua"
+    return file.with_name("prelude.lua").read_text(encoding="utf-8") + file.read_text(encoding="utf-8")
 
 
 def sha1(name: str) -> str:
