@@ -12,6 +12,7 @@ import redis
 from dramatiq.logging import get_logger
 
 from tether.broker.connections import OUTAGE_ERRORS, without_retries
+from tether.broker.keys import INFER
 from tether.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def look_after_queues(
     """One round of upkeep: heartbeat (where ``broker_id`` is not empty), bells, dead letters' life,
     and the recovery of messages held by the dead of whom ``is_sure`` is. Answers False where this broker
     was taken for dead."""
-    queues = sorted(broker.queues | broker.delay_queues)
+    queues = sorted((broker.queues | broker.delay_queues) - {INFER})
     answer = broker.run(
         "beat",
         broker_id,

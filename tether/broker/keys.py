@@ -10,7 +10,10 @@ from tether.errors import InvalidName
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,127}\Z")
 _NAMESPACE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,63}\Z")
 _RESERVED_SUFFIXES = (".DQ", ".XQ", ".msgs")
-_RESERVED_NAMES = ("infer",)
+INFER = "infer"
+"""The queue whose messages are jobs for pools of GPUs."""
+
+_RESERVED_NAMES = (INFER,)
 
 
 def check_queue_name(name: object) -> str:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 from uuid import uuid4
 
 import redis
-from dramatiq import Message
+from dramatiq import Consumer, Message
 from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
 
@@ -20,14 +20,26 @@ from tether.broker.deliveries import Deliveries
 from tether.broker.heart import Heart, SecondLook, look_after_queues
 from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
 from tether.broker.intake import Intake
-from tether.broker.keys import Keys, check_queue_name
+from tether.broker.keys import INFER, Keys, check_queue_name
 from tether.broker.messages import check_outgoing, encode
 from tether.broker.scripted_broker import ScriptedBroker
 from tether.config import BrokerSettings, Settings
+from tether.errors import ConfigError
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
 
 _DEFAULTS = BrokerSettings()
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """Takes messages of the queue ``infer``: they become jobs. A middleware of this form is found by itself."""
+
+    def submit_message(self, message: Message[Any], delay: int | None) -> Message[Any]:
+        """Make a job of the message, ``delay`` milliseconds from now where given.
+
+        Answers the message as it was accepted.
+        """
 
 
 class TetherBroker(ScriptedBroker):
@@ -36,6 +48,13 @@ class TetherBroker(ScriptedBroker):
     What differs: consumers block on Redis instead of sleeping; a retry or promotion ends the old message
     and places the new one in one step; a dead worker's messages are others' within seconds, and its death
     counts as a failed attempt of what it had begun; dead letters stay until they are removed.
+
+    Messages of the queue ``infer`` are jobs for pools of GPUs: who schedules them, and who consumes them, is
+    set from outside.
+
+    Attributes:
+      scheduler: Takes what is enqueued on ``infer``.
+      infer_consumers: Makes consumers of ``infer``, from prefetch and timeout (milliseconds).
 
     It owns the thread ``tether-heart`` (from the first consumer until :meth:`close` or the worker's
     shutdown) and its Redis connections.
@@ -79,6 +98,8 @@ class TetherBroker(ScriptedBroker):
         """
         self.holdings = Holdings("")
         self._deliveries: Deliveries | None = None
+        self.infer_consumers: Callable[[int, int], Consumer] | None = None
+        self.scheduler: Scheduler | None = None
         if middleware is None:
             middleware = [kind() for kind in default_middleware]
         if not any(isinstance(given, TraceContext) for given in middleware):
@@ -129,6 +150,8 @@ class TetherBroker(ScriptedBroker):
     ) -> None:
         if before is None and after is None and self._deliveries is not None:
             before = Deliveries
+        if isinstance(middleware, Scheduler):
+            self.scheduler = middleware
         super().add_middleware(middleware, before=before, after=after)
 
     def declare_queue(self, queue_name: str) -> None:
@@ -137,16 +160,33 @@ class TetherBroker(ScriptedBroker):
         Raises:
           InvalidName: Users' queues cannot have that name.
         """
-        if queue_name not in self.queues:
-            check_queue_name(queue_name)
+        if queue_name in self.queues:
+            return
+        if queue_name == INFER and (self.infer_consumers or self.scheduler):
+            # A delayed job waits in the database: there is no delay queue.
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+            return
+        check_queue_name(queue_name)
         super().declare_queue(queue_name)
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> TetherConsumer:
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """Take messages of ``queue_name`` for one worker. Nothing is sent before the first is asked for."""
+        if queue_name == INFER:
+            return self._consume_infer(prefetch, timeout)
         self._be_born_again_after_fork()
         # A worker forgets its delayed messages when it loses its connection.
         self.holdings.drop_delayed(queue_name)
         return TetherConsumer(self, queue_name, prefetch, timeout)
+
+    def _consume_infer(self, prefetch: int, timeout: int) -> Consumer:
+        if self.infer_consumers is None:
+            raise ConfigError(
+                f"this program's workers cannot run jobs of the queue {INFER!r}: start a worker with "
+                "`tether worker`, and leave that queue out here (-Q with the names of the others)"
+            )
+        return self.infer_consumers(prefetch, timeout)
 
     def start_consuming(self, queue_name: str) -> None:
         """Give back what is stranded, and begin to beat.
@@ -181,6 +221,8 @@ class TetherBroker(ScriptedBroker):
           InvalidMessage: The message cannot be encoded, or the delay is not a number of milliseconds.
           BrokerUnavailable: Redis is away, or takes no writes.
         """
+        if message.queue_name == INFER and self.scheduler is not None:
+            return self.scheduler.submit_message(message, delay)
         canonical = check_outgoing(message, delay)
         held = holding_of(message) or self.ending
         queue_name = message.queue_name
