@@ -5,6 +5,19 @@ from tether.broker import TetherBroker
 from tether.embedded.redis_server import RedisServer
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--mutants", action="store_true", help="run only the tests that plant bugs, to see them caught"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--mutants"):
+        others = [item for item in items if item.get_closest_marker("mutants") is None]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
 @pytest.fixture(scope="session")
 def shared_redis_server():
     with RedisServer() as server:

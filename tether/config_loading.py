@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from tether.config import (
-    BrokerSettings,
-    Expected,
-    Settings,
-    adapter,
-    broken_timings,
-    fields,
-    is_secret,
-    suggestion,
-)
+from tether.config import MODELS, Settings, adapter, fields, sections
+from tether.config_model_loading import Place, models_from_text, read_models
+from tether.config_text import bare, shown_wrong
+from tether.config_types import expected, is_comma_separated, suggestion
 from tether.errors import ConfigError
-from tether.telemetry.redaction import scrub
 
 DEFAULT_FILE = "tether.toml"
 LARGEST_FILE = 1_048_576
@@ -35,7 +27,8 @@ _SERVICE_LINK = re.compile(
 )
 """Variables that Kubernetes and Docker put beside a service named ``tether…``."""
 
-_HEADER = re.compile(r"\s*\[\s*([\w-]+)\s*\]")
+_MODELS_VARIABLE = f"TETHER_{MODELS.upper()}"
+_HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]")
 _KEY = re.compile(r"\s*([\w.-]+)\s*=")
 
 
@@ -48,6 +41,15 @@ class _Given:
     source: str
     place: str
     is_text: bool
+
+
+@dataclass(frozen=True)
+class _GivenModels:
+    """The array of models as it was set, and where each key of it stands."""
+
+    items: object
+    source: str
+    place: Place
 
 
 def load_settings(*, environ: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -65,22 +67,25 @@ def load_settings(*, environ: Mapping[str, str], file: Path | None = None) -> Se
     sources: dict[str, str] = {}
     failed: set[str] = set()
     for given in (*_from_file(environ, file, problems), *_from_environment(environ, problems)):
+        if isinstance(given, _GivenModels):
+            values[MODELS] = read_models(given.items, given.place, problems)
+            sources[MODELS] = given.source
+            continue
         try:
             values[given.key] = _read(given)
             sources[given.key] = given.source
         except ValidationError:
             failed.add(given.key.partition(".")[0])
-            problems.append(f"{given.key} ({given.place}): {_blame(given)}")
-    if "broker" not in failed:
-        problems += _timing_problems(values, sources)
+            info = fields()[given.key]
+            wrong = f"{shown_wrong(info, given.value)} is not {expected(info)}"
+            problems.append(f"{given.key} ({given.place}): {wrong}")
+    for section in sections():
+        if section not in failed:
+            problems += _rule_problems(section, values, sources)
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n  ".join([f"the configuration has {count}:", *problems]))
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    settings = Settings.model_validate(sections)
+    settings = Settings.model_validate(_nested(values))
     settings._sources.update(sources)
     return settings
 
@@ -88,54 +93,60 @@ def load_settings(*, environ: Mapping[str, str], file: Path | None = None) -> Se
 def _read(given: _Given) -> Any:
     reader = adapter(given.key)
     if given.is_text and isinstance(given.value, str):
+        if is_comma_separated(fields()[given.key]):
+            parts = tuple(part.strip() for part in given.value.split(","))
+            return reader.validate_python(tuple(part for part in parts if part), strict=True)
         return reader.validate_strings(given.value)
     return reader.validate_python(given.value, strict=True)
 
 
-def _blame(given: _Given) -> str:
-    info = fields()[given.key]
-    expected = next(mark.text for mark in info.metadata if isinstance(mark, Expected))
-    return f"{_shown_wrong(info, given.value)} is not {expected}"
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if name:
+            nested.setdefault(section, {})[name] = value
+        else:
+            nested[key] = value
+    return nested
 
 
-def _shown_wrong(info: FieldInfo, value: object) -> str:
-    if is_secret(info):
-        return "what stands there (not shown, it may hold a password)"
-    if isinstance(value, dict | list):
-        return "a table" if isinstance(value, dict) else "an array"
-    return _quoted(value)
-
-
-def _quoted(text: object) -> str:
-    shown = scrub(repr(text))
-    return shown if len(shown) <= 80 else f"{shown[:80]}…"
-
-
-def _timing_problems(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    timings = {
-        **dict(BrokerSettings()),
-        **{key.removeprefix("broker."): value for key, value in values.items()},
+def _rule_problems(section: str, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    model = sections()[section]
+    together = {
+        name: values.get(f"{section}.{name}", info.get_default(call_default_factory=True))
+        for name, info in model.model_fields.items()
     }
 
     def told(name: str) -> str:
-        key = f"broker.{name}"
-        return f"{key} = {timings[name]} ({sources.get(key, 'default')})"
+        key = f"{section}.{name}"
+        return f"{key} = {together[name]} ({sources.get(key, 'default')})"
 
-    for longer, factor, shorter in broken_timings(timings):
-        times = f"{factor} times " if factor > 1 else ""
-        yield f"{told(longer)} must be at least {times}{told(shorter)}"
+    for rule in model.broken_rules(together):
+        times = f"{rule.factor} times " if rule.factor > 1 else ""
+        yield f"{told(rule.longer)} must be at least {times}{told(rule.shorter)}"
 
 
-def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterator[_Given]:
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterator[_Given | _GivenModels]:
     keys = {f"TETHER_{key.upper().replace('.', '__')}": key for key in fields()}
     for name in sorted(name for name in environ if name.startswith("TETHER_")):
+        place = f"environment {name}"
         if name in keys:
-            place = f"environment {name}"
             if environ[name]:
                 yield _Given(keys[name], environ[name], place, place, is_text=True)
+        elif name == _MODELS_VARIABLE:
+            try:
+                if environ[name]:
+                    yield _GivenModels(models_from_text(environ[name]), place, _always(place))
+            except ConfigError as error:
+                problems.append(f"{MODELS} ({place}): {error}")
         elif name not in _RESERVED_VARIABLES and not _is_service_link(name, environ[name]):
-            known = (*keys, *_RESERVED_VARIABLES)
-            problems.append(f"environment {_bare(name)}: there is no such variable{suggestion(name, known)}")
+            known = (*keys, _MODELS_VARIABLE, *_RESERVED_VARIABLES)
+            problems.append(f"environment {bare(name)}: there is no such variable{suggestion(name, known)}")
+
+
+def _always(place: str) -> Place:
+    return lambda key: place
 
 
 def _is_service_link(name: str, value: str) -> bool:
@@ -145,7 +156,9 @@ def _is_service_link(name: str, value: str) -> bool:
     return "_SERVICE_" in name or not value.isdigit()
 
 
-def _from_file(environ: Mapping[str, str], file: Path | None, problems: list[str]) -> Iterator[_Given]:
+def _from_file(
+    environ: Mapping[str, str], file: Path | None, problems: list[str]
+) -> Iterator[_Given | _GivenModels]:
     named = environ.get("TETHER_CONFIG")
     path = file or Path(named or DEFAULT_FILE)
     try:
@@ -158,29 +171,39 @@ def _from_file(environ: Mapping[str, str], file: Path | None, problems: list[str
         problems.append(f"the settings file {path} is not valid TOML: {error}")
         return
     lines = _lines_of_keys(text)
-    sections = Settings.model_fields
+
+    def place(key: str) -> str:
+        return f"{path}:{lines[key]}" if key in lines else str(path)
+
+    def nearest_place(key: str) -> str:
+        found = next((part for part in (key, key.rpartition(".")[0], MODELS) if part in lines), "")
+        return place(found)
+
     for section, content in document.items():
-        place = f"{path}:{lines[section]}" if section in lines else str(path)
-        if section not in sections and isinstance(content, dict):
-            problems.append(
-                f"[{_bare(section)}] ({place}): there is no such section{suggestion(section, sections)}"
-            )
-        elif section not in sections:
-            problems.append(
-                f"{_bare(section)} ({place}): there is no such key{suggestion(section, fields())}"
-            )
-        elif not isinstance(content, dict):
-            problems.append(f"{section} ({place}): must be a table, written as [{section}]")
+        if section == MODELS:
+            yield _GivenModels(content, str(path), nearest_place)
+        elif section in sections() and isinstance(content, dict):
+            yield from _from_section(section, content, path, place, problems)
+        elif section in sections():
+            problems.append(f"{section} ({place(section)}): must be a table, written as [{section}]")
+        elif isinstance(content, dict):
+            meant = suggestion(section, (*sections(), MODELS))
+            problems.append(f"[{bare(section)}] ({place(section)}): there is no such section{meant}")
         else:
-            for name, value in content.items():
-                key = f"{section}.{name}"
-                place = f"{path}:{lines[key]}" if key in lines else str(path)
-                if key in fields():
-                    yield _Given(key, value, str(path), place, is_text=False)
-                else:
-                    problems.append(
-                        f"{_bare(key)} ({place}): there is no such key{suggestion(key, fields())}"
-                    )
+            meant = suggestion(section, fields())
+            problems.append(f"{bare(section)} ({place(section)}): there is no such key{meant}")
+
+
+def _from_section(
+    section: str, content: Mapping[str, object], path: Path, place: Place, problems: list[str]
+) -> Iterator[_Given]:
+    for name, value in content.items():
+        key = f"{section}.{name}"
+        if key in fields():
+            yield _Given(key, value, str(path), place(key), is_text=False)
+        else:
+            meant = suggestion(key, fields())
+            problems.append(f"{bare(key)} ({place(key)}): there is no such key{meant}")
 
 
 def _file_text(path: Path, optional: bool) -> str:
@@ -208,18 +231,23 @@ def _file_text(path: Path, optional: bool) -> str:
 
 
 def _lines_of_keys(text: str) -> dict[str, int]:
-    """The lines on which sections and keys are set, as far as a look at each line alone can tell."""
+    """The lines on which sections and keys are set, as far as a look at each line alone can tell.
+
+    The first table of ``[[models]]`` is ``models[0]``, and so on.
+    """
     lines: dict[str, int] = {}
+    tables: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := _HEADER.match(line):
-            section = header.group(1)
+            bracket, section = header.groups()
             lines.setdefault(section, number)
+            first, dot, rest = section.partition(".")
+            if bracket == "[[" and not dot:
+                tables[first] = tables.get(first, -1) + 1
+            if first in tables:
+                section = f"{first}[{tables[first]}]{dot}{rest}"
+                lines.setdefault(section, number)
         elif key := _KEY.match(line):
             lines.setdefault(f"{section}.{key.group(1)}" if section else key.group(1), number)
     return lines
-
-
-def _bare(name: str) -> str:
-    """A name as it is, or quoted and cut short where it is not an ordinary one."""
-    return name if re.fullmatch(r"[\w.-]{1,80}", name, re.ASCII) else _quoted(name)

@@ -12,12 +12,26 @@ from dramatiq.middleware import MiddlewareError
 
 __all__ = [
     "BrokerUnavailable",
+    "CommitUnknown",
     "ConfigError",
+    "EpochChanged",
+    "InvalidAnnouncement",
     "InvalidMessage",
     "InvalidName",
+    "InvalidRequest",
+    "JobCancelled",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFound",
+    "KeyConflict",
+    "QuotaExceeded",
+    "ResultTimeout",
     "ServerMissing",
     "ServerStartFailed",
+    "StoreError",
+    "StoreUnavailable",
     "TetherError",
+    "UnknownModel",
     "WorkerLost",
     "mask_url",
 ]
@@ -62,6 +76,30 @@ class InvalidMessage(TetherError, ValueError):
     exit_status = 2
 
 
+class UnknownModel(TetherError):
+    """A job asks for a model that is not configured."""
+
+    code = "model_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class InvalidAnnouncement(TetherError, ValueError):
+    """A worker's announcement is not one, or is not signed by a worker that is trusted.
+
+    Attributes:
+      reason: A short stable name of what is wrong.
+    """
+
+    code = "announcement_invalid"
+    http_status = 422
+    exit_status = 2
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
 class BrokerUnavailable(TetherError):
     """Redis could not be reached, or takes no writes: whether a message was enqueued is not known."""
 
@@ -94,6 +132,96 @@ class WorkerLost(TetherError, MiddlewareError):
     """
 
     code = "worker_lost"
+
+
+class StoreError(TetherError):
+    """The metadata store refuses an operation, or cannot be used as it is: the same call fails again."""
+
+    code = "store_failed"
+
+
+class StoreUnavailable(StoreError):
+    """The database could not be reached, was locked for too long, or has no room: nothing was written."""
+
+    code = "store_unavailable"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class CommitUnknown(StoreUnavailable):
+    """The connection to the database was lost while a transaction was committed.
+
+    Whether it was written is not known: send the same request again with the same key.
+    """
+
+    code = "commit_unknown"
+
+
+class InvalidRequest(TetherError, ValueError):
+    """What a client asks for is not possible: fields are missing, unknown, of wrong types or out of range."""
+
+    code = "request_invalid"
+    http_status = 422
+    exit_status = 2
+
+
+class KeyConflict(TetherError):
+    """The idempotency key was used before, for another request."""
+
+    code = "key_conflict"
+    http_status = 409
+    exit_status = 2
+
+
+class QuotaExceeded(TetherError):
+    """The tenant has as many open jobs as it may have. Once some have ended, others are accepted."""
+
+    code = "quota_exceeded"
+    http_status = 429
+    exit_status = 4
+    retryable = True
+
+
+class JobNotFound(TetherError, LookupError):
+    """There is no such job, or it is another tenant's."""
+
+    code = "job_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class ResultTimeout(TetherError, TimeoutError):
+    """A job has not ended within the time that the caller had. It goes on."""
+
+    code = "result_timeout"
+    http_status = 504
+    exit_status = 4
+    retryable = True
+
+
+class JobFailed(TetherError):
+    """A job failed for good."""
+
+    code = "job_failed"
+
+
+class JobCancelled(JobFailed):
+    """A job was cancelled."""
+
+    code = "job_cancelled"
+
+
+class JobExpired(JobFailed):
+    """A job was not done by its deadline."""
+
+    code = "job_expired"
+
+
+class EpochChanged(TetherError):
+    """Redis lost what a worker's attempts stand on: drop them all, say hello again, go on."""
+
+    code = "epoch_changed"
 
 
 def mask_url(url: str) -> str:

@@ -124,6 +124,7 @@ def test_no_message_is_lost_or_doubled(url):
     run_machine(url, max_examples=100, phases=(Phase.generate, Phase.shrink))
 
 
+@pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_caught(bug, url, monkeypatch):
     script, original, planted = PLANTED[bug]

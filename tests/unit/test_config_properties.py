@@ -15,7 +15,9 @@ from tether.errors import ConfigError, InvalidName
 KEYS = [row.key for row in Settings().describe()]
 VARIABLES = [f"TETHER_{key.upper().replace('.', '__')}" for key in KEYS]
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-names = st.sampled_from([*VARIABLES, "TETHER_CONFIG", "TETHER_URL"]) | st.text().map(lambda t: f"TETHER_{t}")
+names = st.sampled_from([*VARIABLES, "TETHER_MODELS", "TETHER_CONFIG", "TETHER_URL"]) | st.text().map(
+    lambda t: f"TETHER_{t}"
+)
 texts = (
     st.text() | st.integers().map(str) | st.sampled_from(["true", "none", "info", "redis://h", "redis://[h"])
 )
@@ -30,7 +32,7 @@ def load_or_refuse(**arguments) -> Settings | None:
         loaded = load_settings(**arguments)
     except ConfigError:
         return None
-    assert len(loaded.describe()) == len(KEYS)
+    assert len(loaded.describe()) == len(KEYS) + len(loaded.models)
     return loaded
 
 

@@ -115,3 +115,18 @@ class Keys:
 
     def wake(self, worker: str) -> str:
         return f"{self.prefix}:wake:{worker}"
+
+    # Presence. The announcing script builds the other two from the first.
+
+    @property
+    def fleet_presence(self) -> str:
+        return f"{self.prefix}:fleet:presence"
+
+    @property
+    def fleet_expiry(self) -> str:
+        return f"{self.prefix}:fleet:expiry"
+
+    @property
+    def fleet_news(self) -> str:
+        """A channel."""
+        return f"{self.prefix}:fleet:news"

@@ -120,8 +120,15 @@ class Pools:
 
     def seal(self, job_id: str, state: JobState, life_ms: int, *, code: str = "") -> None:
         """Write the final state that the database has committed."""
-        data = json.dumps({"state": state, "code": code or state})
-        self._lines.run("pool/seal", job_id, state, life_ms, data)
+        self.seal_many([(job_id, state, code)], life_ms)
+
+    def seal_many(self, jobs: Sequence[tuple[str, JobState, str]], life_ms: int) -> None:
+        """Write the final states (job, state, error code or empty) that the database has committed."""
+        calls: list[tuple[bytes | str | float, ...]] = [
+            (job_id, state, life_ms, json.dumps({"state": state, "code": code or state}))
+            for job_id, state, code in jobs
+        ]
+        self._lines.run_many("pool/seal", calls)
 
     def tick(self, lease_ms: int, batch_age_ms: int) -> Tick:
         """One tick of the lease loop."""

@@ -11,7 +11,8 @@ import redis
 from tether.broker.connections import longest_block, without_retries
 from tether.broker.keys import Keys
 from tether.broker.lines import Line, Lines, pack
-from tether.broker.worker_port import Answer, Draw, Drawn, EpochChanged, Growth, Pulse, Written
+from tether.broker.worker_port import Answer, Draw, Drawn, Growth, Pulse, Written
+from tether.errors import EpochChanged
 from tether.jobs import VERSION, Fence, JobError
 from tether.telemetry import metrics
 

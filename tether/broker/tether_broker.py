@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from uuid import uuid4
 
 import redis
-from dramatiq import Consumer, Message
+from dramatiq import Broker, Consumer, Message
 from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
 
@@ -33,9 +33,9 @@ _DEFAULTS = BrokerSettings()
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """Takes messages of the queue ``infer``: they become jobs. A middleware of this form is found by itself."""
+    """Takes messages of the queue ``infer``, which become jobs. A middleware that has this form is used."""
 
-    def submit_message(self, message: Message[Any], delay: int | None) -> Message[Any]:
+    def submit_message(self, broker: Broker, message: Message[Any], delay: int | None) -> Message[Any]:
         """Make a job of the message, ``delay`` milliseconds from now where given.
 
         Answers the message as it was accepted.
@@ -222,7 +222,7 @@ class TetherBroker(ScriptedBroker):
           BrokerUnavailable: Redis is away, or takes no writes.
         """
         if message.queue_name == INFER and self.scheduler is not None:
-            return self.scheduler.submit_message(message, delay)
+            return self.scheduler.submit_message(self, message, delay)
         canonical = check_outgoing(message, delay)
         held = holding_of(message) or self.ending
         queue_name = message.queue_name

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tether.errors import TetherError
 from tether.jobs import Fence, JobError
-
-
-class EpochChanged(TetherError):
-    """Redis lost what this worker's attempts stand on: drop them all, say hello again, go on."""
-
-    code = "epoch_changed"
 
 
 class Answer(StrEnum):
@@ -130,7 +123,7 @@ class WorkerPort(Protocol):
     """Eight verbs, and nothing else. Safe to use from many threads.
 
     Each raises ``OUTAGE_ERRORS`` where nobody answers (the write may have been carried out: it can be sent
-    again), and :class:`EpochChanged` where all attempts of this worker are void.
+    again), and :class:`~tether.errors.EpochChanged` where all attempts of this worker are void.
     """
 
     def hello(self) -> int:

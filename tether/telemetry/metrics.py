@@ -28,6 +28,13 @@ WORKER_CRASHES = _counter("tether_worker_crashes", "Attempts that ended with the
 FENCED_WRITES = _counter("tether_fenced_writes", "Acknowledgements of messages no longer held.", "command")
 
 
+OUTCOMES_SETTLED = _counter("tether_outcomes_settled", "Outcomes settled in the database.", "answer")
+DISPATCHES_RELAYED = Counter(
+    "tether_dispatches_relayed", "Dispatches that the outbox relay placed.", registry=REGISTRY
+)
+LEASES_LOST = Counter("tether_leases_lost", "Attempts that were silent for too long.", registry=REGISTRY)
+
+
 def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:
     """All metrics of the registry in Prometheus's text form (:data:`EXPOSITION_TYPE`), for a scrape."""
     return generate_latest(registry)

@@ -4,11 +4,14 @@
 -- state in which it has ended, whose outcome stands.
 local id, kind = ARGV[1], ARGV[2]
 local name = job_of(id)
-local job = redis.call('HMGET', name, 'state', 'closed', 'cancel')
+local job = redis.call('HMGET', name, 'state', 'silent', 'cancel')
 if not job[1] then
   -- A late placement must find that it comes too late.
-  redis.call('HSET', name, 'v', VERSION, 'state', kind, 'closed', '1', 'run', '0', 'offset', '0', 'n', '0', 'dispatch', '0')
+  redis.call('HSET', name, 'v', VERSION, 'state', kind, 'closed', '1', 'silent', '1', 'run', '0', 'offset', '0', 'n', '0', 'dispatch', '0')
   redis.call('PEXPIRE', name, ARGV[3])
+  return 'closed'
+end
+if job[2] == '1' then
   return 'closed'
 end
 if job[1] == RUNNING then
@@ -18,6 +21,7 @@ if job[1] == RUNNING then
   return 'running'
 end
 if job[1] == WAITING then
+  redis.call('HSET', name, 'silent', '1')
   close(id, kind, now_ms())
   return 'closed'
 end

@@ -1,0 +1,147 @@
+"""Jobs under random interleavings, crashes between any two steps, stale workers, losses in Redis."""
+
+import logging
+import os
+import tempfile
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from support.core_machine import CoreMachine
+from tether.broker import scripts
+from tether.embedded.redis_server import RedisServer
+from tether.orchestrator.outbox import RelayOutbox
+from tether.orchestrator.outcomes import SettleOutcomes
+from tether.orchestrator.reconcile import Reconcile
+from tether.store import settlements
+from tether.store.store import Store
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL)
+
+
+@pytest.fixture(scope="module")
+def url():
+    with RedisServer(append_only=False) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def store():
+    # In memory where that can be had: power cuts are not what is tested here.
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder, Store(f"sqlite:///{folder}/tether.db") as opened:
+        yield opened
+
+
+def run_machine(url, store, max_examples, **more):
+    machine = type("Machine", (CoreMachine,), {"url": url, "store": store})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=max_examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+            report_multiple_bugs=False,
+            **more,
+        ),
+    )
+
+
+def test_every_job_ends_once_and_whole(url, store):
+    run_machine(url, store, max_examples=60, phases=(Phase.generate, Phase.shrink))
+
+
+def plant(script, original, planted):
+    """A bug in one script."""
+
+    def apply(monkeypatch):
+        sound = scripts.source
+        assert original in sound(f"pool/{script}")
+        monkeypatch.setattr(
+            scripts,
+            "source",
+            lambda name: (
+                sound(name).replace(original, planted, 1) if name == f"pool/{script}" else sound(name)
+            ),
+        )
+
+    return apply
+
+
+def without_outbox(monkeypatch):
+    monkeypatch.setattr(RelayOutbox, "__call__", lambda self: 1.0)
+
+
+def settle_before_commit(monkeypatch):
+    carry = SettleOutcomes._carry
+
+    def hasty(self, entries, unreadable):
+        self._outcomes.acknowledge(entry.entry_id for entry in entries)
+        carry(self, entries, unreadable)
+
+    monkeypatch.setattr(SettleOutcomes, "_carry", hasty)
+
+
+def keep_holds(monkeypatch):
+    monkeypatch.setattr(settlements, "free_holds", lambda *_: None)
+
+
+def without_reconcile(monkeypatch):
+    monkeypatch.setattr(Reconcile, "_reconcile", lambda self: None)
+
+
+def settle_any_dispatch(monkeypatch):
+    sound = settlements._settle_one
+
+    def loose(changes, settlement, decide):
+        row = changes.rows.get(settlement.outcome.job_id)
+        if row is not None and not row.state.is_final:
+            changes.rows[row.job_id] = replace(row, dispatch=settlement.outcome.fence.dispatch)
+        return sound(changes, settlement, decide)
+
+    monkeypatch.setattr(settlements, "_settle_one", loose)
+
+
+PLANTED = {
+    "fences are not compared: append": plant("append_many", "if job[1] ~= its_fence then", "if false then"),
+    "fences are not compared: finish": plant("finish", "if job[1] ~= its_fence then", "if false then"),
+    "offsets are not compared": plant(
+        "append_many", "if tonumber(job[2]) ~= run or tonumber(job[3]) ~= offset then", "if false then"
+    ),
+    "a dispatch is placed twice": plant(
+        "place", "if job[1] and tonumber(job[1]) >= tonumber(dispatch) then", "if false then"
+    ),
+    "a success is handed back to nobody": plant(
+        "finish", "write_outcome(id, 'succeeded', now_ms(), '', ARGV[10], ARGV[11])", ""
+    ),
+    "a failure is handed back to nobody": plant("fail", "write_outcome(id, kind, now, ARGV[11])", ""),
+    "a lost attempt's job waits nowhere": plant(
+        "expire", "became = return_to_pool(id, now, job[2])", "became = ''"
+    ),
+    "a lost draw is not answered again": plant("draw", "if ARGV[6] == '1' then", "if false then"),
+    "nobody relays the outbox": without_outbox,
+    "outcomes are acknowledged before the commit": settle_before_commit,
+    "holds are kept": keep_holds,
+    "nothing is reconciled": without_reconcile,
+    "outcomes of former dispatches count": settle_any_dispatch,
+}
+"""Bugs, each of which breaks one promise."""
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_caught(bug, url, store, monkeypatch):
+    PLANTED[bug](monkeypatch)
+    with pytest.raises(AssertionError):
+        # Without shrinking: that there is a counterexample is enough. The same examples every time, so that
+        # whether it is found is no matter of luck.
+        run_machine(url, store, max_examples=400, phases=(Phase.generate,), derandomize=True)

@@ -1,0 +1,283 @@
+"""Announcements from a worker's reporter over a real Redis to the view of the fleet."""
+
+import threading
+
+import pytest
+import redis
+
+from support.presences import KEY, OTHER_KEY, envelope, presence, public
+from support.waiting import eventually
+from tether.broker.keys import Keys
+from tether.discovery.fleet_view import FleetView
+from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.static import StaticPresence
+from tether.discovery.wire import WorkerState, verify
+from tether_workers.health import HealthReporter, Status
+from tether_workers.identity import WorkerIdentity
+
+SECONDS = 30
+WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 1_000
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def client(shared_redis_server):
+    with redis.Redis.from_url(shared_redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def port(client, request):
+    port = RedisPresence(client, Keys(f"test-{request.node.nodeid.encode().hex()[-40:]}"))
+    yield port
+    port.close()
+
+
+@pytest.fixture
+def view_of():
+    views = []
+
+    def start(source, trusted=lambda key: True, **options):
+        view = FleetView(source, trusted, **options)
+        views.append(view)
+        view.start()
+        return view
+
+    yield start
+    for view in views:
+        view.stop()
+        assert not view._thread.is_alive()
+
+
+@pytest.fixture
+def identity(tmp_path):
+    identity = WorkerIdentity.claim(tmp_path)
+    yield identity
+    identity.close()
+
+
+@pytest.fixture
+def report(identity):
+    reporters = []
+
+    def start(port, interval=SECONDS, describe=None, start=True):
+        status = Status(gpu_class="cpu", region="local", slots=2, free=1)
+        reporter = HealthReporter(identity, port, describe or (lambda: status), interval)
+        reporters.append(reporter)
+        if start:
+            reporter.start()
+        return reporter
+
+    yield start
+    for reporter in reporters:
+        reporter.stop()
+        assert not reporter._thread.is_alive()
+
+
+def announce(port, key=KEY, **changes):
+    return port.announce(envelope(key, **changes), presence(key, **changes))
+
+
+def known(port):
+    return {verify(heard.envelope, lambda key: True).worker_id: heard.life_ms for heard in port.read_all()}
+
+
+@pytest.mark.parametrize("kind", ["redis", "static"])
+def test_only_a_strictly_newer_announcement_counts(port, kind):
+    port = port if kind == "redis" else StaticPresence()
+    assert announce(port, boot=2, sequence=10)
+    for boot, sequence in ((2, 10), (2, 9), (1, 99)):
+        assert not announce(port, boot=boot, sequence=sequence)
+    assert announce(port, boot=2, sequence=11)
+    assert announce(port, boot=3, sequence=1)
+
+
+def test_an_announcement_has_fifteen_seconds_by_redis_s_clock(port):
+    announce(port)
+    (life,) = known(port).values()
+    assert 0 < life <= 15_000
+
+
+def test_an_older_announcement_does_not_extend_a_life(port, client):
+    announce(port, sequence=5)
+    expiry = client.zscore(port._keys.fleet_expiry, WORKER)
+    announce(port, sequence=5)
+    announce(port, sequence=4)
+    assert client.zscore(port._keys.fleet_expiry, WORKER) == expiry
+
+
+def test_what_has_expired_is_not_read(client):
+    port = RedisPresence(client, Keys("expires"), expiry_ms=1)
+    announce(port)
+    eventually(lambda: not port.read_all(), within=SECONDS, what="it has expired")
+
+
+@pytest.mark.parametrize("kind", ["redis", "static"])
+def test_a_goodbye_removes_the_worker_at_once_and_is_told(port, kind):
+    port = port if kind == "redis" else StaticPresence()
+    news = port.subscribe()
+    announce(port)
+    announce(port, OTHER_KEY)
+    announce(port, sequence=2, state=WorkerState.STOPPED)
+    assert set(known(port)) == {OTHER}
+    heard = [verify(news.next(SECONDS), lambda key: True) for _ in range(3)]
+    assert [one.state.value for one in heard] == ["serving", "serving", "stopped"]
+    assert news.next(0.01) is None
+    assert not announce(port, sequence=1)
+    news.close()
+
+
+def test_a_view_knows_those_from_before_and_hears_of_those_that_come_and_go(port, view_of):
+    announce(port)
+    view = view_of(port)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER}, SECONDS)
+    announce(port, OTHER_KEY)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER, OTHER}, SECONDS)
+    assert [pool.workers for pool in view.pools()] == [2]
+    announce(port, sequence=2, state=WorkerState.STOPPED)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {OTHER}, SECONDS)
+
+
+def test_a_view_takes_no_word_of_strangers_and_no_nonsense(port, client, view_of):
+    view = view_of(port, trusted=lambda key: key == public(KEY))
+    assert view.wait_until_read(SECONDS)
+    announce(port, OTHER_KEY)
+    client.publish(port._keys.fleet_news, b"nonsense")
+    announce(port)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    assert set(view.fleet.members) == {WORKER}
+
+
+def test_a_view_tells_of_changes_and_a_failing_listener_harms_nobody(view_of):
+    source = StaticPresence()
+    view = view_of(source)
+    heard, told = [], threading.Event()
+    view.on_change(lambda fleet: 1 / 0)
+    view.on_change(lambda fleet: (heard.append(fleet), told.set()))
+    announce(source)
+    assert told.wait(SECONDS)
+    assert set(heard[0].members) == {WORKER}
+
+
+def test_a_listener_that_was_taken_off_hears_nothing_more(view_of):
+    source = StaticPresence()
+    view = view_of(source)
+    heard = []
+    forget = view.on_change(heard.append)
+    later = threading.Event()
+    view.on_change(lambda fleet: later.set())
+    forget()
+    forget()
+    announce(source)
+    assert later.wait(SECONDS)
+    assert not heard
+
+
+def test_members_of_a_view_expire_by_themselves(view_of):
+    clock = FakeClock()
+    source = StaticPresence(expiry_ms=15_000, clock=clock)
+    view = view_of(source, clock=clock)
+    announce(source)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    gone = threading.Event()
+    view.on_change(lambda fleet: gone.set() if not fleet.members else None)
+    clock.now += 15_000
+    assert not view.fleet.members
+    assert gone.wait(SECONDS)
+
+
+def test_a_worker_marked_unroutable_makes_no_pool_until_it_is_heard_of_again(view_of):
+    source = StaticPresence()
+    view = view_of(source)
+    announce(source)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    view.distrust_boot(f"{WORKER}.1")
+    assert not view.pools()
+    announce(source, sequence=2)
+    assert view.wait_for(lambda fleet: bool(view.pools()), SECONDS)
+
+
+def test_a_view_that_stops_ends_its_thread(view_of):
+    view = view_of(StaticPresence())
+    view.stop()
+    assert "tether-fleet" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_reporter_announces_at_once_on_change_and_says_goodbye(port, view_of, report, identity):
+    view = view_of(port)
+    free = [2]
+    reporter = report(port, describe=lambda: Status(gpu_class="cpu", region="local", slots=2, free=free[0]))
+    assert view.wait_for(lambda fleet: identity.worker_id in fleet.members, SECONDS)
+    first = view.fleet.members[identity.worker_id].presence
+    free[0] = 1
+    reporter.announce_now()
+    assert view.wait_for(lambda fleet: fleet.members[identity.worker_id].presence.free == 1, SECONDS)
+    second = view.fleet.members[identity.worker_id].presence
+    assert second.order > first.order
+    assert second.nonce != first.nonce
+    assert second.boot_id == identity.boot_id
+    reporter.stop()
+    assert view.wait_for(lambda fleet: not fleet.members, SECONDS)
+    assert "tether-health" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_reporter_announces_in_each_interval(report, identity):
+    source = StaticPresence()
+    news = source.subscribe()
+    report(source, interval=0.01)
+    sequences = [verify(news.next(SECONDS), lambda key: True).sequence for _ in range(5)]
+    assert sequences == [1, 2, 3, 4, 5]
+
+
+def test_a_reporter_that_cannot_describe_the_worker_goes_on(report):
+    source = StaticPresence()
+    news = source.subscribe()
+    calls = []
+
+    def describe():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("not now")
+        return Status(gpu_class="cpu", region="local", slots=1, free=1)
+
+    report(source, interval=0.01, describe=describe)
+    assert news.next(SECONDS) is not None
+
+
+def test_nothing_is_announced_after_a_goodbye(report):
+    source = StaticPresence()
+    news = source.subscribe()
+    reporter = report(source, start=False)
+    reporter.goodbye()
+    assert verify(news.next(SECONDS), lambda key: True).state is WorkerState.STOPPED
+    reporter.start()
+    reporter.stop()
+    assert news.next(0.01) is None
+
+
+def test_reporter_and_view_go_on_after_an_outage(redis_server, view_of, report, identity):
+    with redis.Redis.from_url(redis_server.url) as client:
+        port = RedisPresence(client, Keys("outage"))
+        view = view_of(port)
+        reporter = report(port, interval=0.05)
+        worker = identity.worker_id
+        assert view.wait_for(lambda fleet: worker in fleet.members, SECONDS)
+        redis_server.kill()
+        reporter.announce_now()
+        assert set(view.fleet.members) == {worker}
+        before = view.fleet.members[worker].presence.sequence
+        redis_server.start()
+        assert view.wait_for(
+            lambda fleet: worker in fleet.members and fleet.members[worker].presence.sequence > before,
+            SECONDS,
+        )
+        redis_server.kill()
+        reporter.stop()
+        port.close()

@@ -1,0 +1,107 @@
+"""Hand-over down: the outbox, what waits, what Redis should have."""
+
+from support.databases import (
+    NOW,
+    OTHER_POOL,
+    POOL,
+    all_held,
+    new_job,
+    outbox,
+    outcome,
+    settle,
+    state_of,
+    write,
+)
+from tether.jobs import JobState, OutcomeKind, Priority
+from tether.store.admissions import SUBMITTER_GRACE_MS, admit
+from tether.store.placements import (
+    Placement,
+    Postponement,
+    due,
+    placed_rows,
+    postpone,
+    raise_dispatches,
+    recall_parked,
+    record_placed,
+    replace,
+    states,
+    waiting,
+)
+from tether.store.requests import Request, request
+
+
+def test_a_recorded_hand_over_leaves_the_outbox(store):
+    write(store, admit, new_job(1), new_job(2))
+    assert write(store, record_placed, ("job-000001", 1), ("job-000002", 2), ("nobody", 1)) == [
+        True,
+        False,
+        False,
+    ]
+    assert state_of(store, 1) == ("placed", 1)
+    assert [each[0] for each in outbox(store)] == ["job-000002"]
+    assert write(store, record_placed, ("job-000001", 1)) == [True]
+    assert store.read(states, ["job-000001", "nobody"]) == {"job-000001": (JobState.PLACED, 1)}
+
+
+def test_due_answers_all_that_a_placement_needs(store):
+    write(store, admit, new_job(1, deadline=5, weight=2.5, priority="batch"))
+    [found] = store.read(due, NOW + SUBMITTER_GRACE_MS, 10)
+    assert (found.job_id, found.dispatch, found.pool, found.tenant_id) == ("job-000001", 1, POOL, "default")
+    assert (found.priority, found.weight, found.deadline, found.cost) == (Priority.BATCH, 2.5, 5, 7)
+    assert (found.body, found.requested) == ('{"v":1}', None)
+
+
+def test_placed_rows_come_in_pages_by_job_id(store):
+    write(store, admit, *(new_job(i) for i in range(5)))
+    write(store, record_placed, *((f"job-{i:06}", 1) for i in (4, 0, 2)))
+    first = store.read(placed_rows, "", 2)
+    assert [each.job_id for each in first] == ["job-000000", "job-000002"]
+    assert [each.job_id for each in store.read(placed_rows, "job-000002", 2)] == ["job-000004"]
+
+
+def test_a_waiting_job_is_replaced_once_and_its_hold_moves(store):
+    write(store, admit, new_job(1), new_job(2, pool=None))
+    settle(store, outcome(1, OutcomeKind.FAILED))
+    assert all_held(store) == {("quota", "default"): 2, ("capacity", POOL): 1}
+    places = [
+        Placement("job-000001", 1, OTHER_POOL, NOW),
+        Placement("job-000001", 1, POOL, NOW),
+        Placement("job-000002", 0, OTHER_POOL, NOW),
+        Placement("nobody", 0, POOL, NOW),
+    ]
+    assert write(store, replace, *places) == [2, None, 1, None]
+    assert write(store, replace, *places) == [None, None, None, None]
+    assert state_of(store, 1) == ("accepted", 2)
+    assert outbox(store) == [("job-000001", 2, OTHER_POOL, NOW), ("job-000002", 1, OTHER_POOL, NOW)]
+    assert all_held(store) == {("quota", "default"): 2, ("capacity", OTHER_POOL): 2}
+
+
+def test_a_job_whose_end_was_asked_for_is_not_placed_again(store):
+    write(store, admit, new_job(1, pool=None))
+    write(store, request, Request(None, "job-000001", "cancelled", NOW))
+    assert store.read(waiting, NOW, 10) == []
+    assert write(store, replace, Placement("job-000001", 0, POOL, NOW)) == [None]
+
+
+def test_what_no_pool_can_serve_is_parked_for_later_and_recalled(store):
+    write(store, admit, new_job(1))
+    settle(store, outcome(1, OutcomeKind.FAILED))
+    assert write(store, postpone, Postponement("job-000001", 1, NOW + 5_000, NOW)) == [True]
+    assert state_of(store, 1) == ("parked", 1)
+    assert all_held(store) == {("quota", "default"): 1}
+    assert store.read(waiting, NOW + 4_999, 10) == []
+    assert store.write_alone(recall_parked, NOW + 10).result() == 1
+    assert [each.dispatch for each in store.read(waiting, NOW + 10, 10)] == [1]
+    assert write(store, postpone, Postponement("job-000001", 0, NOW, NOW)) == [False]
+
+
+def test_a_rebuild_raises_the_dispatch_of_what_is_redis_s(store):
+    write(store, admit, *(new_job(i) for i in range(4)), new_job(4, pool=None))
+    write(store, record_placed, ("job-000000", 1))
+    settle(store, outcome(2), outcome(3, OutcomeKind.FAILED))
+    ids = [f"job-{i:06}" for i in range(5)] + ["nobody"]
+    raised = store.write_alone(raise_dispatches, ids, NOW + 1).result()
+    assert raised == [2, 2, None, None, None, None]
+    assert [each[:2] for each in outbox(store)] == [("job-000000", 2), ("job-000001", 2)]
+    assert state_of(store, 0) == ("accepted", 2)
+    assert [each.kind for each in settle(store, outcome(0))] == ["stale"]

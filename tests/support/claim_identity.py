@@ -1,0 +1,10 @@
+"""Claims an identity in a process of its own, says its boot id, and holds it until its input ends."""
+
+import sys
+from pathlib import Path
+
+from tether_workers.identity import WorkerIdentity
+
+identity = WorkerIdentity.claim(Path(sys.argv[1]))
+print(identity.boot_id, flush=True)
+sys.stdin.read()

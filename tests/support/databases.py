@@ -1,0 +1,161 @@
+"""Fresh databases for tests of the metadata store, and jobs to put into them."""
+
+import contextlib
+import uuid
+from dataclasses import replace
+
+import psycopg
+from sqlalchemy import select, text
+
+from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind, Piece
+from tether.scheduling.verdict import Letter, Verdict
+from tether.store.admissions import NewJob
+from tether.store.schema import counters, dispatches, holds, jobs
+from tether.store.settlements import Settle, Settlement
+from tether.store.tenants import Tenant, save_tenant
+
+NOW = 1_800_000_000_000
+POOL = "gpu.cpu.local.demo-00000000"
+OTHER_POOL = "gpu.cpu.local.other-00000000"
+
+
+@contextlib.contextmanager
+def fresh_postgres(server_url):
+    """The address of an empty database of the server's, which is removed at the end."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    try:
+        yield with_database(server_url, name)
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def with_database(server_url, name):
+    head, _, tail = server_url.partition("://")
+    authority, _, rest = tail.partition("/")
+    _, question, query = rest.partition("?")
+    return f"{head}://{authority}/{name}{question}{query}"
+
+
+def new_job(number=0, **changes):
+    """A job that differs from others by its number."""
+    job = NewJob(
+        job_id=f"job-{number:06}",
+        tenant_id="default",
+        correlation_id=f"correlation-{number}",
+        retry_token="first",
+        retry_of=None,
+        digest=f"digest-{number}",
+        model="demo",
+        priority="standard",
+        labels={},
+        body='{"v":1}',
+        pool=POOL,
+        weight=1.0,
+        not_before=0,
+        deadline=0,
+        cost=7,
+        now_ms=NOW,
+    )
+    return replace(job, **changes)
+
+
+def outcome(number=0, kind=OutcomeKind.SUCCEEDED, *, dispatch=1, attempt=1, draw="worker:1", **fields):
+    """How an attempt of ``new_job(number)`` ended."""
+    if kind is OutcomeKind.SUCCEEDED:
+        fields = {
+            "offset": 2,
+            "input_tokens": 5,
+            "finish_reason": "stop",
+            "pieces": (Piece(11, "a"), Piece(12, "b\0")),
+        } | fields
+    elif kind in (OutcomeKind.FAILED, OutcomeKind.POISONED):
+        fields = {"error": JobError("engine_failed", "it broke", retryable=True)} | fields
+    return Outcome(
+        job_id=f"job-{number:06}", kind=kind, fence=Fence(dispatch, attempt, draw), worker="worker", **fields
+    )
+
+
+def decide(outcome, row):
+    """A simple policy: a failed job is tried three times; a request to end comes first."""
+    if outcome.kind in (OutcomeKind.SUCCEEDED, OutcomeKind.CANCELLED, OutcomeKind.EXPIRED):
+        return Verdict(JobState(outcome.kind))
+    if row.requested is not None:
+        return Verdict(row.requested)
+    if outcome.kind is OutcomeKind.WITHDRAWN:
+        return Verdict(JobState.PARKED, due_at=NOW)
+    if outcome.kind is OutcomeKind.POISONED or row.attempts >= 2:
+        return Verdict(JobState.DEAD, letter=Letter("attempts_exhausted", True, f"letter-{row.job_id}"))
+    return Verdict(JobState.WAITING_RETRY, due_at=NOW + 100)
+
+
+def write(store, operation, *items):
+    """What an operation answers to these items, in one transaction."""
+    return store.write_alone(operation, list(items)).result()
+
+
+SETTLE = Settle(decide)
+
+
+def settle(store, *outcomes, now_ms=NOW):
+    return write(store, SETTLE, *(Settlement(each, now_ms) for each in outcomes))
+
+
+def give_quota(store, quota, tenant_id="small"):
+    store.write_alone(save_tenant, Tenant(tenant_id, tenant_id, 1.0, quota, NOW)).result()
+
+
+def all_held(store):
+    """Every counter that is not 0, by (kind, name); checked against the holds."""
+
+    def look(connection):
+        held = {(row.kind, row.name): row.held for row in connection.execute(select(counters)) if row.held}
+        sums = {}
+        for hold in connection.execute(select(holds)):
+            sums[hold.kind, hold.name] = sums.get((hold.kind, hold.name), 0) + hold.amount
+        assert held == sums
+        return held
+
+    return store.read(look)
+
+
+def outbox(store):
+    """The outbox rows, as (job id, dispatch, pool, due time), by job id."""
+    columns = (dispatches.c.job_id, dispatches.c.dispatch, dispatches.c.pool, dispatches.c.due_at)
+    query = select(*columns).order_by(dispatches.c.job_id, dispatches.c.dispatch)
+    return store.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+
+
+def state_of(store, number=0):
+    query = select(jobs.c.state, jobs.c.dispatch).where(jobs.c.job_id == f"job-{number:06}")
+    return store.read(lambda connection: tuple(connection.execute(query).one()))
+
+
+def check(store):
+    """What must be true between any two transactions."""
+
+    def look(connection):
+        for row in connection.execute(select(jobs)):
+            mine = {
+                hold.kind: hold
+                for hold in connection.execute(select(holds).where(holds.c.job_id == row.job_id))
+            }
+            rows = connection.execute(select(dispatches).where(dispatches.c.job_id == row.job_id)).all()
+            state = JobState(row.state)
+            expected = set() if state.is_final else {"quota"}
+            if state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING, JobState.WAITING_RETRY):
+                expected |= {"capacity"}
+                assert mine["capacity"].name == row.pool
+                assert mine["capacity"].dispatch == row.dispatch
+            assert set(mine) == expected, (row.job_id, state)
+            assert [r.dispatch for r in rows] == ([row.dispatch] if state is JobState.ACCEPTED else [])
+            assert (row.finished_at is not None) == state.is_final
+            letters = connection.execute(
+                text("SELECT count(*) FROM dead_letters WHERE job_id = :job"), {"job": row.job_id}
+            ).scalar_one()
+            assert letters == (state is JobState.DEAD)
+
+    store.read(look)
+    all_held(store)

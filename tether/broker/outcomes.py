@@ -1,0 +1,144 @@
+"""Reading what Redis hands back to the database: the stream ``core:outcomes``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis
+
+from tether.broker.connections import without_retries
+from tether.broker.keys import Keys
+from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
+from tether.token_log import read_pieces
+
+GROUP = "settle"
+READABLE_VERSIONS = (VERSION, VERSION - 1)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One outcome and the id of its entry."""
+
+    entry_id: str
+    outcome: Outcome
+
+
+class Outcomes:
+    """The outcomes that one orchestrator reads, as a member of the group of all.
+
+    It owns one connection; :meth:`close` closes it.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys, member: str) -> None:
+        self._client = without_retries(client, socket_timeout=None)
+        self._owns_client = self._client is not client
+        self._keys = keys
+        self._member = member
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._owns_client:
+            self._client.close()
+
+    def read(self, count: int, wait_ms: int) -> tuple[list[Entry], list[str]]:
+        """The next outcomes, after waiting for the first where ``wait_ms`` is not 0; and the ids of entries
+        that cannot be read."""
+        try:
+            answer: Any = self._client.xreadgroup(
+                GROUP, self._member, {self._keys.outcomes: ">"}, count=count, block=wait_ms or None
+            )
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._make_group()
+            return [], []
+        return _parse(_entries_of(answer))
+
+    def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], list[str]]:
+        """Outcomes that others of the group have read and not settled for so long."""
+        try:
+            # 6.2 answers two parts, 7 and later three: the entries are the second in both.
+            answer: Any = self._client.xautoclaim(
+                self._keys.outcomes, GROUP, self._member, idle_ms, "0-0", count=count
+            )
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            return [], []
+        return _parse(answer[1])
+
+    def with_pieces(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The same, each with the tokens that its stream holds."""
+        pipeline = self._client.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.xrange(self._keys.stream(entry.outcome.job_id))
+        streams = pipeline.execute()
+        return [
+            replace(entry, outcome=replace(entry.outcome, pieces=read_pieces(stream, entry.outcome.run)))
+            for entry, stream in zip(entries, streams, strict=True)
+        ]
+
+    def acknowledge(self, entry_ids: Iterable[str]) -> None:
+        """Forget entries whose outcomes are committed."""
+        ids = list(entry_ids)
+        if ids:
+            self._client.xack(self._keys.outcomes, GROUP, *ids)
+
+    def trim(self) -> None:
+        """Remove what the whole group has settled, and members that hold nothing and are long gone."""
+        try:
+            groups: Any = self._client.xinfo_groups(self._keys.outcomes)
+        except redis.ResponseError:
+            return
+        group = next((g for g in groups if g["name"] in (GROUP, GROUP.encode())), None)
+        if group is None:
+            return
+        oldest = group["last-delivered-id"]
+        if group["pending"]:
+            summary: Any = self._client.xpending(self._keys.outcomes, GROUP)
+            oldest = summary["min"] or oldest
+        self._client.xtrim(self._keys.outcomes, minid=oldest, approximate=True)
+
+    def _make_group(self) -> None:
+        try:
+            self._client.xgroup_create(self._keys.outcomes, GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+
+def _entries_of(answer: Any) -> list[Any]:
+    """Entries of the one stream in an answer to XREADGROUP."""
+    return list(answer[0][1]) if answer else []
+
+
+def _parse(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> tuple[list[Entry], list[str]]:
+    found, unreadable = [], []
+    for entry_id, fields in entries:
+        try:
+            found.append(Entry(entry_id.decode(), _outcome(fields or {})))
+        except (KeyError, ValueError):
+            unreadable.append(entry_id.decode())
+    return found, unreadable
+
+
+def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
+    if int(fields[b"v"]) not in READABLE_VERSIONS:
+        raise ValueError(f"version {fields[b'v']!r} of an outcome is not known here")
+    error = json.loads(fields[b"error"]) if fields[b"error"] else None
+    return Outcome(
+        job_id=fields[b"job"].decode(),
+        kind=OutcomeKind(fields[b"kind"].decode()),
+        fence=Fence(int(fields[b"dispatch"]), int(fields[b"attempt"]), fields[b"draw"].decode()),
+        worker=fields[b"worker"].decode(),
+        run=int(fields[b"run"]),
+        offset=int(fields[b"offset"]),
+        error=JobError(**error) if error else None,
+        input_tokens=int(fields[b"input"]),
+        finish_reason=fields[b"reason"].decode(),
+        deaths=int(fields[b"deaths"]),
+        ended_at=int(fields[b"at"]),
+    )

@@ -1,0 +1,1 @@
+"""The Python API: submit jobs, follow their streams, wait for their results."""

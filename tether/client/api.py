@@ -1,0 +1,205 @@
+"""Tether and its twin for event loops: the enqueue API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tether.client.backend import Backend, Submitted
+from tether.client.handles import AsyncJobHandle, JobHandle
+from tether.client.requests import make_request
+from tether.jobs import JobRequest
+
+if TYPE_CHECKING:
+    from tether.config import Settings
+
+
+class Tether:
+    """Submits jobs. Safe to use from many threads; give it back with :meth:`close`, or use it in ``with``.
+
+    ``Tether.direct()`` talks to the database and Redis itself, for programs that may hold their passwords.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> Self:
+        """A client that talks to the database and Redis itself.
+
+        Args:
+          settings: Where they are, and which models there are; from ``tether.toml`` and the environment
+            where None.
+          tenant: On whose behalf.
+
+        Raises:
+          ConfigError: The settings are not valid.
+          StoreError: The database cannot be used.
+        """
+        from tether.client.direct import open_direct
+
+        return cls(open_direct(settings, tenant))
+
+    def submit(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        priority: str = "standard",
+        delay: float | timedelta | None = None,
+        eta: datetime | None = None,
+        time_limit: float | timedelta | None = None,
+        labels: Mapping[str, str] | None = None,
+        adapter: str = "",
+        correlation_id: str = "",
+        retry_token: str = "",
+        **sampling: Any,
+    ) -> JobHandle:
+        """Submit one job. When it answers, the job is durable.
+
+        Args:
+          model: Name of a configured model.
+          prompt: The text to go on from.
+          priority: ``interactive``, ``standard`` or ``batch``.
+          delay: Time before which it does not run, in seconds.
+          eta: The same as a point in time, with its time zone.
+          time_limit: Time after which it expires, running or not, in seconds.
+          labels: Marks of your own.
+          adapter: Name of one of the model's adapters.
+          correlation_id: Your name for it.
+          retry_token: With the correlation id the idempotency key: the same twice is the same job.
+          sampling: ``max_tokens``, ``temperature``, ``top_p``, ``top_k``, ``seed``, ``stop``.
+
+        Raises:
+          InvalidRequest: What is asked for is not possible; the message says why.
+          UnknownModel: No such model is configured.
+          KeyConflict: The idempotency key was used for another request.
+          QuotaExceeded: The tenant has as many open jobs as it may have.
+          StoreUnavailable: Nothing was accepted, or (``CommitUnknown``) that is not known: submit again with
+            the same ``correlation_id`` and ``retry_token``.
+        """
+        request = make_request(
+            model,
+            prompt,
+            now_ms=int(time.time() * 1000),
+            priority=priority,
+            delay=delay,
+            eta=eta,
+            time_limit=time_limit,
+            labels=labels,
+            adapter=adapter,
+            correlation_id=correlation_id,
+            retry_token=retry_token,
+            sampling=sampling,
+        )
+        return self._handle(_accepted(self._backend.submit([request])[0]))
+
+    def submit_many(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
+        """Submit many jobs in few transactions.
+
+        Raises:
+          TetherError: The first refusal, if there is one; the others were accepted all the same.
+        """
+        return [self._handle(_accepted(answer)) for answer in self._backend.submit(requests)]
+
+    def job(self, job_id: str) -> JobHandle:
+        """A handle of a job that was submitted anywhere. Whether it exists shows when it is used."""
+        return JobHandle(job_id, self._backend)
+
+    def _handle(self, found: Submitted) -> JobHandle:
+        return JobHandle(found.job_id, self._backend, found.correlation_id, found.retry_token, found.is_new)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncTether:
+    """:class:`Tether` for programs on an event loop, which is never blocked."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @classmethod
+    async def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> Self:
+        """See :meth:`Tether.direct`."""
+        from tether.client.direct import open_direct
+
+        return cls(await asyncio.to_thread(open_direct, settings, tenant))
+
+    async def submit(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        priority: str = "standard",
+        delay: float | timedelta | None = None,
+        eta: datetime | None = None,
+        time_limit: float | timedelta | None = None,
+        labels: Mapping[str, str] | None = None,
+        adapter: str = "",
+        correlation_id: str = "",
+        retry_token: str = "",
+        **sampling: Any,
+    ) -> AsyncJobHandle:
+        """See :meth:`Tether.submit`."""
+        request = make_request(
+            model,
+            prompt,
+            now_ms=int(time.time() * 1000),
+            priority=priority,
+            delay=delay,
+            eta=eta,
+            time_limit=time_limit,
+            labels=labels,
+            adapter=adapter,
+            correlation_id=correlation_id,
+            retry_token=retry_token,
+            sampling=sampling,
+        )
+        answers = await asyncio.to_thread(self._backend.submit, [request])
+        return self._handle(_accepted(answers[0]))
+
+    async def submit_many(self, requests: Sequence[JobRequest]) -> list[AsyncJobHandle]:
+        """See :meth:`Tether.submit_many`."""
+        answers = await asyncio.to_thread(self._backend.submit, requests)
+        return [self._handle(_accepted(answer)) for answer in answers]
+
+    def job(self, job_id: str) -> AsyncJobHandle:
+        """See :meth:`Tether.job`."""
+        return AsyncJobHandle(job_id, self._backend)
+
+    def _handle(self, found: Submitted) -> AsyncJobHandle:
+        return AsyncJobHandle(
+            found.job_id, self._backend, found.correlation_id, found.retry_token, found.is_new
+        )
+
+    async def close(self) -> None:
+        """Give everything back."""
+        await asyncio.to_thread(self._backend.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _accepted(answer: Submitted | Exception) -> Submitted:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -1,0 +1,117 @@
+"""What a client needs from whatever carries its calls: the database and Redis, a gateway, or a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tether.jobs import JobError, JobRequest, JobState, Piece
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was accepted, now or when its keys were first used.
+
+    Attributes:
+      is_new: Whether this call made it.
+    """
+
+    job_id: str
+    correlation_id: str
+    retry_token: str
+    state: JobState
+    is_new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamEvent:
+    """One thing that happened to a job, as its stream tells it.
+
+    Attributes:
+      kind: ``started``, ``delta``, ``rerouted`` (another worker goes on), ``restarted`` (what came after
+        ``offset`` is void, and is made anew), ``finished`` or ``failed``.
+      run: Counts restarts.
+      offset: Tokens until then.
+      pieces: The tokens of a ``delta``.
+      details: What else there is to say.
+    """
+
+    kind: str
+    run: int = 0
+    offset: int = 0
+    pieces: tuple[Piece, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def is_last(self) -> bool:
+        return self.kind in ("finished", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """What is known of a job. Times are milliseconds since the epoch.
+
+    Attributes:
+      attempts: Attempts that failed.
+      offset: Tokens made so far.
+      error: Why it failed, or its last attempt.
+    """
+
+    job_id: str
+    state: JobState
+    model: str
+    priority: str
+    labels: Mapping[str, str]
+    pool: str | None
+    dispatch: int
+    attempts: int
+    offset: int
+    created_at: int
+    finished_at: int | None
+    error: JobError | None
+    input_tokens: int
+    output_tokens: int
+
+
+class Subscription(Protocol):
+    """A reader of one stream; :meth:`close` ends it."""
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """Carries a client's calls. Safe to use from many threads. Every method may block."""
+
+    def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+        """Accept jobs: all are durable when it answers. One that is refused does not touch the others."""
+
+    def status(self, job_id: str) -> JobStatus:
+        """What is known of a job.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+
+    def cancel(self, job_id: str) -> JobState:
+        """Ask for a job's end. Answers the state it is in then.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+
+    def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> Subscription:
+        """Call ``deliver`` with every event from token ``offset`` on, in order, until the last one.
+
+        It is called on the backend's own thread, and must not block.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+
+    def close(self) -> None:
+        """Give everything back."""

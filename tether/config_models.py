@@ -1,0 +1,115 @@
+"""The models of the configuration: one ``[[models]]`` table each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tether.config_types import AnyPlace, Expected, Secret, Section, as_tuple, shown
+
+MOST_MODELS = 1_000
+
+_Text = Annotated[str, Field(min_length=1, max_length=1_024, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Option = Annotated[bool | int | float | str, Field(union_mode="smart")]
+
+NULL_OPTIONS: Mapping[str, tuple[str, float]] = {
+    "tokens_per_second": ("a number from 0 (as fast as possible) to 1000000", 0),
+    "output_tokens": ("a whole number from 1 to 1000000", 1),
+}
+"""Options of the null engine: what each must be, and its least value."""
+
+
+class ModelSettings(Section):
+    """A model that workers can serve.
+
+    Attributes:
+      name: What clients call it.
+      version: Which edition of it.
+      source: Where its weights are; empty only for the null engine.
+      engine: What runs it.
+      gpu_class: The only class of GPU that serves it; empty is any.
+      region: The only region that serves it; empty is any.
+      context: Most tokens of prompt and answer together.
+      quantize: How its weights are shortened on load.
+      pinned: Whether it stays loaded.
+      adapters: Names of adapters that can be put on it.
+      options: For the engine; never shown, they may hold a password.
+    """
+
+    name: Annotated[
+        str,
+        Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,127}$"),
+        Expected("a name of letters, digits, '.', '_', ':', '/' or '-', at most 128 of them"),
+    ]
+    version: Annotated[
+        str,
+        Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$"),
+        Expected("a text of letters, digits, '.', '_' or '-', at most 64 of them"),
+    ] = "1"
+    source: Annotated[
+        str,
+        Field(max_length=1_024, pattern=r"^[^\x00-\x1f\x7f]*$"),
+        Secret(),
+        Expected("a text in one line, at most 1024 characters"),
+    ] = ""
+    engine: Annotated[Literal["transformers", "openai", "null"], Expected("transformers, openai or null")] = (
+        "transformers"
+    )
+    gpu_class: AnyPlace = ""
+    region: AnyPlace = ""
+    context: Annotated[
+        int, Field(ge=1, le=16_777_216), Expected("a whole number of tokens from 1 to 16777216")
+    ] = 8_192
+    quantize: Annotated[Literal["none", "int8", "nf4"], Expected("none, int8 or nf4")] = "none"
+    pinned: Annotated[bool, Expected("true or false")] = False
+    adapters: Annotated[tuple[_Text, ...], BeforeValidator(as_tuple), Expected("an array of names")] = ()
+    options: Annotated[dict[str, _Option], Secret(), Expected("a table of numbers, texts, true or false")] = (
+        Field(default_factory=dict)
+    )
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        for _, problem in model_problems(dict(self)):
+            raise ValueError(problem)
+        return self
+
+    def describe(self) -> str:
+        """The model in one line, secrets masked: what is not as by default."""
+        parts = [f"{self.name}@{self.version}"]
+        for key, info in type(self).model_fields.items():
+            value = getattr(self, key)
+            if key not in ("name", "version") and value != info.get_default(call_default_factory=True):
+                text = shown(info, value)
+                parts.append(f"{key}=({text})" if key == "options" else f"{key}={text}")
+        return " ".join(parts)
+
+
+def model_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What does not go together in a model's valid values: the key, and what is wrong with it."""
+    if values["engine"] != "null":
+        if not values["source"]:
+            yield "source", "is missing: say where the model is (only the null engine needs none)"
+        return
+    for name, value in values["options"].items():
+        if name not in NULL_OPTIONS:
+            near = difflib.get_close_matches(name[:100], NULL_OPTIONS, n=1, cutoff=0.7)
+            meant = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(NULL_OPTIONS)}"
+            yield "options", f"the null engine has no option {name[:80]!r}{meant}"
+            continue
+        what, least = NULL_OPTIONS[name]
+        is_whole = name == "output_tokens"
+        is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= 1_000_000:
+            yield f"options.{name}", f"is not {what}"
+
+
+def duplicates(models: Sequence[ModelSettings]) -> Iterator[tuple[int, int]]:
+    """Places of models whose name and version an earlier one has, and the place of that one."""
+    places: dict[tuple[str, str], int] = {}
+    for place, model in enumerate(models):
+        first = places.setdefault((model.name, model.version), place)
+        if first != place:
+            yield place, first

@@ -1,0 +1,96 @@
+"""What every process on the side of the database has: store, Redis, fleet, scheduler, put together once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Self
+
+import redis
+
+from tether.broker import TetherBroker
+from tether.broker.keys import Keys
+from tether.broker.pools import Pools
+from tether.config import Settings
+from tether.discovery.fleet_view import FleetView
+from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.trust import TrustedKeys
+from tether.scheduling.endings import Ending
+from tether.scheduling.models import Registry
+from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.scheduler_middleware import SchedulerMiddleware, now_ms
+from tether.scheduling.tenants import Tenants
+from tether.store.store import Store
+
+FIRST_LOOK_SECONDS = 1.0
+"""How long opening waits for the first look at the fleet. Without it, jobs are parked until it comes."""
+
+
+class ControlPlane:
+    """Opens and closes, in order, what submitting and orchestrating stand on.
+
+    Attributes:
+      broker: Whose queue ``infer`` goes to the scheduler. Its workers run plain actors only.
+      store, pools: The database's side and Redis's side of jobs.
+      fleet: Who can serve what.
+      scheduler, reservations, ending: What changes jobs.
+    """
+
+    def __init__(self, settings: Settings, *, tenant: str = "default") -> None:
+        self.settings = settings
+        self.keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
+        self.client = redis.Redis.from_url(settings.redis.url)
+        self.store = Store(settings.database.url)
+        self.pools = Pools(self.client, self.keys)
+        expiry_ms = settings.presence.expiry
+        self.presence = RedisPresence(self.client, self.keys, expiry_ms=expiry_ms)
+        self.fleet = FleetView(
+            self.presence,
+            TrustedKeys.from_settings(settings),
+            interval_ms=settings.presence.interval,
+            expiry_ms=expiry_ms,
+        )
+        self.reservations = ReservationManager(self.store, self.pools)
+        self.ending = Ending(self.store, self.pools, settings.jobs.result_ttl)
+        self.scheduler = SchedulerMiddleware(
+            PoolChoice(self.fleet, Registry.from_settings(settings), settings.scheduling, self.store),
+            self.reservations,
+            Tenants(self.store),
+            tenant=tenant,
+            now_ms=now_ms,
+            randomness=os.urandom,
+        )
+        self.broker = TetherBroker.from_settings(settings)
+        self.broker.add_middleware(self.scheduler)
+        self._opened = contextlib.ExitStack()
+
+    def open(self) -> Self:
+        """Open the database, and follow the fleet.
+
+        Raises:
+          StoreError: The database cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.client.close)
+            stack.callback(self.broker.close)
+            stack.callback(self.pools.close)
+            self.store.open()
+            stack.callback(self.store.close)
+            stack.callback(self.presence.close)
+            self.fleet.start()
+            stack.callback(self.fleet.stop)
+            # What is submitted first shall not be parked only because nobody has looked yet.
+            self.fleet.wait_until_read(FIRST_LOOK_SECONDS)
+            self._opened = stack.pop_all()
+        return self
+
+    def close(self) -> None:
+        """Close everything that :meth:`open` opened."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

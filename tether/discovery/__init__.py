@@ -1,0 +1,1 @@
+"""Which workers there are: what they announce, and the view of all of it."""

@@ -1,0 +1,1 @@
+"""The edge: what comes in is checked here."""

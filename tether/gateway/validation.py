@@ -1,0 +1,145 @@
+"""Checks what a client asks for: pure, with a message for each thing that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tether.errors import InvalidRequest
+from tether.jobs import JobRequest, Priority, Sampling
+
+LONGEST_PROMPT = 4_194_304
+"""Bytes of a prompt, as UTF-8."""
+
+LONGEST_KEY = 200
+"""Characters of a correlation id or a retry token."""
+
+MOST_LABELS = 32
+LONGEST_LABEL = 256
+MOST_STOPS = 16
+LONGEST_STOP = 256
+MOST_TOKENS = 1_000_000
+LATEST_TIME_MS = 2**53
+
+_NUMBERS: Mapping[str, tuple[type | tuple[type, ...], float, float, str]] = {
+    "max_tokens": (int, 1, MOST_TOKENS, f"a whole number from 1 to {MOST_TOKENS}"),
+    "temperature": ((int, float), 0, 100, "a number from 0 to 100"),
+    "top_k": (int, 0, MOST_TOKENS, f"a whole number from 0 (all) to {MOST_TOKENS}"),
+    "seed": (int, 0, 2**63 - 1, "a whole number from 0 to 9223372036854775807"),
+    "not_before": (int, 0, LATEST_TIME_MS, "milliseconds since the epoch"),
+    "deadline": (int, 0, LATEST_TIME_MS, "milliseconds since the epoch"),
+}
+_SAMPLING = ("max_tokens", "top_k", "seed", "temperature", "top_p")
+_KEYS = ("correlation_id", "retry_token")
+_TEXTS = ("model", "prompt", "adapter", "traceparent", *_KEYS)
+FIELDS = (*_TEXTS, "priority", "labels", "top_p", "stop", *_NUMBERS)
+"""Every field that a request can have."""
+
+
+def read_request(values: Mapping[str, Any]) -> JobRequest:
+    """A request from plain values.
+
+    Raises:
+      InvalidRequest: Fields are missing, unknown, of wrong types or out of range. The message names all.
+    """
+    problems = list(_problems(values))
+    if problems:
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InvalidRequest(
+            "; ".join(problems) if len(problems) == 1 else f"{count}: " + "; ".join(problems)
+        )
+    stop = values.get("stop", ())
+    chosen: dict[str, Any] = {name: values[name] for name in _SAMPLING if name in values}
+    sampling = Sampling(**chosen, stop=(stop,) if isinstance(stop, str) else tuple(stop))
+    given = {name: values[name] for name in (*_TEXTS, "not_before", "deadline") if name in values}
+    return JobRequest(
+        **given,
+        sampling=sampling,
+        priority=Priority(values.get("priority", Priority.STANDARD)),
+        labels=dict(values.get("labels") or {}),
+    )
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+    for name in values:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(str(name)[:100], FIELDS, n=1, cutoff=0.7)
+            yield f"there is no field {str(name)[:80]!r}{f'; did you mean {near[0]}?' if near else ''}"
+    for name in ("model", "prompt"):
+        if not values.get(name):
+            yield f"{name} is missing or empty"
+    for name in _TEXTS:
+        if name in values:
+            yield from _text_problems(name, values[name])
+    for name, (kind, least, most, words) in _NUMBERS.items():
+        if name in values and not _is_number(values[name], kind, least, most):
+            yield f"{name}={_shown(values[name])} is not {words}"
+    if "top_p" in values and not (_is_number(values["top_p"], (int, float), 0, 1) and values["top_p"] > 0):
+        yield f"top_p={_shown(values['top_p'])} is not a number greater than 0, at most 1"
+    if values.get("priority", "standard") not in tuple(Priority):
+        yield f"priority={_shown(values['priority'])} is not interactive, standard or batch"
+    yield from _stop_problems(values.get("stop", ()))
+    yield from _label_problems(values.get("labels") or {})
+
+
+def _is_number(value: object, kind: type | tuple[type, ...], least: float, most: float) -> bool:
+    return (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and isinstance(value, int | float)
+        and math.isfinite(value)
+        and least <= value <= most
+    )
+
+
+def _text_problems(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, str):
+        yield f"{name} is of type {type(value).__name__}, not text"
+        return
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        yield f"{name} holds half of a surrogate pair, which is no text: decode it as UTF-8 first"
+        return
+    if name in _KEYS and (len(value) > LONGEST_KEY or not value.isprintable()):
+        yield f"{name} has more than {LONGEST_KEY} characters, or some that cannot be printed"
+    if name == "prompt" and size > LONGEST_PROMPT:
+        yield f"prompt has {size} bytes, and may have {LONGEST_PROMPT}"
+    if name in ("model", "adapter", "traceparent") and (size > LONGEST_LABEL or not value.isprintable()):
+        yield f"{name} has more than {LONGEST_LABEL} bytes, or characters that cannot be printed"
+
+
+def _stop_problems(stop: object) -> Iterator[str]:
+    texts = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(texts, list | tuple) or len(texts) > MOST_STOPS:
+        yield f"stop is not a text or a list of at most {MOST_STOPS} texts"
+    elif not all(
+        isinstance(text, str) and 0 < len(text) <= LONGEST_STOP and _is_text(text) for text in texts
+    ):
+        yield f"stop holds something other than texts of 1 to {LONGEST_STOP} characters"
+
+
+def _label_problems(labels: object) -> Iterator[str]:
+    if not isinstance(labels, Mapping) or len(labels) > MOST_LABELS:
+        yield f"labels is not a table of at most {MOST_LABELS} texts"
+    elif not all(
+        isinstance(text, str) and len(text) <= LONGEST_LABEL and _is_text(text) and "\0" not in text
+        for pair in labels.items()
+        for text in pair
+    ):
+        yield f"labels holds something other than texts of at most {LONGEST_LABEL} characters"
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -1,0 +1,1 @@
+"""Where jobs go, and whether they are tried again: pure decisions, and the middleware that asks them."""

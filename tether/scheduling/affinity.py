@@ -1,0 +1,239 @@
+"""Which pool serves a job best: five terms, each absolute and from 0 to 1, weighted and added up. Pure.
+
+The depth term is made of an expected wait in seconds, so that a good match cannot draw all jobs to one pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from tether.config import SchedulingSettings
+from tether.discovery.fleet import PoolView
+from tether.scheduling.filters import PlacementRequest, why_not
+
+SECONDS_A_HOP = 0.025
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What is assumed of a pool where nothing was measured yet.
+
+    Attributes:
+      tokens_per_second: Of one slot.
+      load_seconds: To load a model that is cold.
+    """
+
+    tokens_per_second: float = 20.0
+    load_seconds: float = 10.0
+
+
+def expected_wait(
+    pool: PoolView, depth: int, tokens: float, assumptions: Assumptions = Assumptions()
+) -> float:
+    """Seconds until a pool would come to a new job.
+
+    ``depth * tokens / tokens_per_second + (load_seconds if cold) + latency_hops * 0.025``
+
+    Args:
+      depth: Jobs in the pool that have not ended.
+      tokens: Tokens that one of them makes.
+    """
+    rate = pool.tokens_per_second or assumptions.tokens_per_second * max(pool.slots, 1)
+    load = 0.0 if pool.warm else assumptions.load_seconds
+    return depth * tokens / rate + load + pool.latency_hops * SECONDS_A_HOP
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pool that can serve the job.
+
+    Attributes:
+      pool: The pool.
+      depth: Jobs in it that have not ended.
+      expected_wait_seconds: Until it would come to the job.
+    """
+
+    pool: PoolView
+    depth: int
+    expected_wait_seconds: float
+
+
+class Scorer(Protocol):
+    """One term of the score. Users add theirs under the entry point group ``tether.scorers``.
+
+    Attributes:
+      name: The term's, as tables show it.
+      weight: How much it counts, 0 or more.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        """From 0 to 1, from this candidate alone: never relative to the others."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelMatch:
+    """1 for exactly the version that is asked for; 0.5 for another one."""
+
+    weight: float = 1.0
+    name: str = "model_match"
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        return 1.0 if candidate.pool.digest == request.model.digest else 0.5
+
+
+@dataclass(frozen=True)
+class RegionProximity:
+    """1 in the region that is asked for, or where none is; else ``other_region - hop_step * latency_hops``,
+    at least 0."""
+
+    weight: float = 1.0
+    other_region: float = 0.5
+    hop_step: float = 0.05
+    name: str = "region"
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        pool = candidate.pool
+        if request.region in ("", pool.region):
+            return 1.0
+        return max(0.0, self.other_region - self.hop_step * pool.latency_hops)
+
+
+@dataclass(frozen=True)
+class GpuClassMatch:
+    """1 for the class that is asked for; 0.5 where none is; else 0."""
+
+    weight: float = 1.0
+    name: str = "gpu_class"
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        wanted = request.gpu_class or request.model.gpu_class
+        if not wanted:
+            return 0.5
+        return 1.0 if wanted == candidate.pool.gpu_class else 0.0
+
+
+@dataclass(frozen=True)
+class InverseDepth:
+    """``1 / (1 + expected wait / scale)``, both in seconds: one half where the wait is the scale."""
+
+    weight: float = 1.0
+    scale_seconds: float = 5.0
+    name: str = "depth"
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        return 1.0 / (1.0 + candidate.expected_wait_seconds / self.scale_seconds)
+
+
+@dataclass(frozen=True)
+class WarmBonus:
+    """1 where a worker of the pool has the model loaded; else 0."""
+
+    weight: float = 1.0
+    name: str = "warm"
+
+    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
+        return 1.0 if candidate.pool.warm else 0.0
+
+
+def scorers_from(settings: SchedulingSettings) -> tuple[Scorer, ...]:
+    """The five terms with the configured weights."""
+    return (
+        ModelMatch(settings.model_match),
+        RegionProximity(settings.region, settings.other_region, settings.hop_step),
+        GpuClassMatch(settings.gpu_class),
+        InverseDepth(settings.depth, settings.wait_scale / 1000),
+        WarmBonus(settings.warm),
+    )
+
+
+DEFAULT_SCORERS = scorers_from(SchedulingSettings())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One pool in a choice.
+
+    Attributes:
+      pool: Its name.
+      refused: Why it cannot serve the job; empty where it can.
+      total: The weighted sum of its terms.
+      terms: Each term, unweighted.
+      expected_wait_seconds: Until it would come to the job.
+    """
+
+    pool: str
+    refused: str = ""
+    total: float = 0.0
+    terms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    expected_wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where a job goes.
+
+    Attributes:
+      pool: The pool; None where none can serve it now.
+      table: Every pool that was looked at, the best first, those that cannot serve it last.
+    """
+
+    pool: str | None
+    table: tuple[Scored, ...]
+
+
+def choose(
+    request: PlacementRequest,
+    pools: Sequence[PoolView],
+    depths: Mapping[str, int],
+    scorers: Sequence[Scorer] = DEFAULT_SCORERS,
+    assumptions: Assumptions = Assumptions(),
+) -> Choice:
+    """The pool with the greatest weighted sum; of equal ones the first by name.
+
+    Pools whose workers are all suspect are chosen only where no other can serve the job.
+
+    Args:
+      depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
+    """
+    refused = {pool.name: why_not(request, pool) for pool in pools}
+    if any(pool.sure and not refused[pool.name] for pool in pools):
+        for pool in pools:
+            if not pool.sure:
+                refused[pool.name] = refused[pool.name] or "all its workers are suspect, and others can serve"
+    tokens = max(1, request.output_tokens)
+    rows = []
+    for pool in pools:
+        if refused[pool.name]:
+            rows.append(Scored(pool.name, refused[pool.name]))
+            continue
+        depth = max(0, depths.get(pool.name, 0))
+        candidate = Candidate(pool, depth, expected_wait(pool, depth, tokens, assumptions))
+        rows.append(_scored(request, candidate, scorers))
+    rows.sort(key=lambda row: (bool(row.refused), -row.total, row.pool))
+    best = rows[0] if rows and not rows[0].refused else None
+    return Choice(best.pool if best else None, tuple(rows))
+
+
+def _scored(request: PlacementRequest, candidate: Candidate, scorers: Sequence[Scorer]) -> Scored:
+    terms = {scorer.name: _clamped(scorer.score(request, candidate)) for scorer in scorers}
+    return Scored(
+        pool=candidate.pool.name,
+        total=math.fsum(scorer.weight * terms[scorer.name] for scorer in scorers),
+        terms=MappingProxyType(terms),
+        expected_wait_seconds=candidate.expected_wait_seconds,
+    )
+
+
+def _clamped(value: float) -> float:
+    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

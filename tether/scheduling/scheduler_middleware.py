@@ -1,0 +1,246 @@
+"""The scheduler: what is enqueued on `infer` becomes a job with a pool, by one function for every door."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dramatiq import Broker, Message, Middleware
+
+from tether.broker.keys import INFER
+from tether.client.backend import Submitted
+from tether.client.requests import make_request
+from tether.errors import InvalidRequest, KeyConflict, QuotaExceeded, TetherError, UnknownModel
+from tether.jobs import VERSION, JobRequest, canonical_json, new_job_id, sampling_to_json
+from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.tenants import Tenants
+from tether.store.admissions import Admission, AdmissionKind, NewJob
+from tether.store.placements import WaitingJob
+
+CHARACTERS_A_TOKEN = 4
+"""By which a prompt's tokens are estimated before an engine has counted them."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request with its keys, job and message."""
+
+    request: JobRequest
+    new_job: NewJob
+    message: Message[Any]
+
+
+class SchedulerMiddleware(Middleware):
+    """Chooses a pool for every job and reserves it, first submissions, retries and re-placements alike.
+
+    The broker asks it when a message of the queue ``infer`` is enqueued. It is no hook of Dramatiq's: one
+    that runs before enqueueing cannot change the queue, and enqueueing happens again for each retry.
+    """
+
+    def __init__(
+        self,
+        choice: PoolChoice,
+        reservations: ReservationManager,
+        tenants: Tenants,
+        *,
+        tenant: str,
+        now_ms: Callable[[], int],
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        """
+        Args:
+          choice: Which pool can serve a job best.
+          reservations: Makes it durable, and hands it over.
+          tenants: Their shares.
+          tenant: On whose behalf messages are enqueued in this process.
+          now_ms: Milliseconds since the epoch.
+          randomness: So many random bytes.
+        """
+        self._choice = choice
+        self._reservations = reservations
+        self._tenants = tenants
+        self._tenant = tenant
+        self._now_ms = now_ms
+        self._randomness = randomness
+
+    def submit(
+        self, requests: Sequence[JobRequest], *, broker: Broker, tenant: str | None = None
+    ) -> list[Submitted | Exception]:
+        """Admit jobs: all that are accepted are durable when it answers.
+
+        Returns:
+          For each request the job that has its keys, or why it was refused.
+
+        Raises:
+          StoreUnavailable: Nothing was accepted; where it is a ``CommitUnknown``, that is not known.
+        """
+        prepared = [self._prepare(request, broker, tenant or self._tenant) for request in requests]
+        accepted = [one for one in prepared if isinstance(one, _Prepared)]
+        answers = iter(self._reservations.reserve([one.new_job for one in accepted]))
+        results: list[Submitted | Exception] = []
+        for one in prepared:
+            if not isinstance(one, _Prepared):
+                results.append(one)
+                continue
+            answer = next(answers)
+            self._choice.note_depth(answer.pool, answer.depth)
+            results.append(_answer(one, answer))
+            if not isinstance(results[-1], Exception):
+                broker.emit_after("enqueue", one.message, None)
+        return results
+
+    def submit_message(self, broker: Broker, message: Message[Any], delay: int | None) -> Message[Any]:
+        """Make a job of a message of ``infer``; see :class:`~tether.broker.tether_broker.Scheduler`.
+
+        Raises:
+          InvalidRequest: Its arguments are not those of a job.
+          TetherError: The job was refused.
+        """
+        if message.args:
+            raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
+        values = {name: value for name, value in message.kwargs.items() if name in _REQUEST_ARGUMENTS}
+        sampling = {name: value for name, value in message.kwargs.items() if name not in _REQUEST_ARGUMENTS}
+        seconds = None if delay is None else delay / 1000
+        request = make_request(
+            values.pop("model", ""),
+            values.pop("prompt", ""),
+            now_ms=self._now_ms(),
+            delay=seconds,
+            sampling=sampling,
+            **values,
+        )
+        if not request.correlation_id:
+            # The same message sent again after a failure is the same job.
+            request = replace(
+                request,
+                correlation_id=message.message_id,
+                retry_token=request.retry_token or message.message_id,
+            )
+        answer = self.submit([request], broker=broker)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return message.copy(message_id=answer.job_id)
+
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[str | None]:
+        """A pool for each job that waits in the database, or None where none can serve it now."""
+        return [self._choose(job) for job in jobs]
+
+    def _choose(self, job: WaitingJob) -> str | None:
+        try:
+            return self._choice.choose(job.model, prompt_tokens=job.cost)
+        except UnknownModel:
+            # It was known when the job was accepted: it waits until somebody configures it again.
+            return None
+
+    def _prepare(self, request: JobRequest, broker: Broker, tenant: str) -> _Prepared | TetherError:
+        now_ms = self._now_ms()
+        try:
+            version = self._choice.version_of(request.model)
+            weight = self._tenants.weight(tenant)
+        except TetherError as error:
+            return error
+        if request.deadline and request.deadline <= max(now_ms, request.not_before):
+            return InvalidRequest("the time limit ends before the job could begin: give it more time")
+        if request.sampling.max_tokens > version.context:
+            return InvalidRequest(
+                f"max_tokens={request.sampling.max_tokens} is more than the context of model "
+                f"{request.model!r}, which is {version.context} tokens"
+            )
+        if request.adapter and request.adapter not in version.adapters:
+            known = ", ".join(version.adapters) or "none"
+            return InvalidRequest(
+                f"model {request.model!r} has no adapter {request.adapter!r}; it has: {known}"
+            )
+        job_id = new_job_id(now_ms, self._randomness(10))
+        keyed = _with_keys(request, job_id)
+        message: Message[Any] = Message(
+            queue_name=INFER,
+            actor_name=INFER,
+            args=(),
+            kwargs={"model": request.model},
+            options={"traceparent": request.traceparent} if request.traceparent else {},
+            message_id=job_id,
+            message_timestamp=now_ms,
+        )
+        broker.emit_before("enqueue", message, None)
+        if not keyed.traceparent:
+            keyed = replace(keyed, traceparent=str(message.options.get("traceparent", "")))
+        return _Prepared(
+            keyed, self._new_job(keyed, job_id, tenant, weight, version.version, now_ms), message
+        )
+
+    def _new_job(
+        self, request: JobRequest, job_id: str, tenant: str, weight: float, version: str, now_ms: int
+    ) -> NewJob:
+        cost = len(request.prompt) // CHARACTERS_A_TOKEN + 1
+        body = {
+            "v": VERSION,
+            "model": request.model,
+            "version": version,
+            "prompt": request.prompt,
+            "sampling": sampling_to_json(request.sampling),
+            "adapter": request.adapter,
+            "tenant": tenant,
+            "correlation_id": request.correlation_id,
+            "traceparent": request.traceparent,
+        }
+        return NewJob(
+            job_id=job_id,
+            tenant_id=tenant,
+            correlation_id=request.correlation_id,
+            retry_token=request.retry_token,
+            retry_of=None,
+            digest=request.digest(),
+            model=request.model,
+            priority=request.priority.value,
+            labels=request.labels,
+            body=canonical_json(body).decode(),
+            pool=self._choice.choose(
+                request.model, prompt_tokens=cost, output_tokens=request.sampling.max_tokens
+            ),
+            weight=weight,
+            not_before=request.not_before,
+            deadline=request.deadline,
+            cost=cost,
+            now_ms=now_ms,
+        )
+
+
+_REQUEST_ARGUMENTS = (
+    *("model", "prompt", "priority", "eta", "time_limit", "labels", "adapter"),
+    *("correlation_id", "retry_token"),
+)
+
+
+def _with_keys(request: JobRequest, job_id: str) -> JobRequest:
+    retry_token = request.retry_token or job_id
+    return replace(request, retry_token=retry_token, correlation_id=request.correlation_id or retry_token)
+
+
+def _answer(one: _Prepared, answer: Admission) -> Submitted | TetherError:
+    request, tenant = one.request, one.new_job.tenant_id
+    if answer.kind is AdmissionKind.CONFLICT:
+        return KeyConflict(
+            f"correlation id {request.correlation_id!r} with retry token {request.retry_token!r} belongs to "
+            f"job {answer.job_id}, which asked for something else: send the same request, or take other keys"
+        )
+    if answer.kind is AdmissionKind.OVER_QUOTA:
+        return QuotaExceeded(
+            f"tenant {tenant!r} has {answer.depth} open jobs and may not have more: wait until some end"
+        )
+    assert answer.state is not None
+    return Submitted(
+        answer.job_id,
+        request.correlation_id,
+        request.retry_token,
+        answer.state,
+        answer.kind is AdmissionKind.ACCEPTED,
+    )
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, by this machine's clock."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,60 @@
+"""Where the metadata store is: the address of its database, checked, and a place for its file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tether.errors import StoreError
+
+_OWNER_ONLY_FOLDER = 0o700
+_OWNER_ONLY_FILE = 0o600
+_POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
+_SQLITE = ("sqlite", "sqlite+pysqlite")
+
+
+def database_url(url: str) -> URL:
+    """The address as SQLAlchemy takes it: ``postgresql://`` means psycopg 3.
+
+    Raises:
+      StoreError: It is not the address of a Postgres database or of an SQLite file.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The text itself may hold a password, so it is not repeated.
+        raise StoreError(_expected("the address of the database cannot be read")) from None
+    if parsed.drivername in _POSTGRES:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername in _SQLITE:
+        if not parsed.database or parsed.database == ":memory:" or parsed.query:
+            raise StoreError(
+                _expected("an SQLite database needs a file, and takes no options; others cannot share it")
+            )
+        return parsed.set(drivername="sqlite")
+    raise StoreError(_expected(f"a database of the kind {parsed.drivername!r} is not supported"))
+
+
+def make_room(url: URL) -> None:
+    """Create an SQLite file and its missing folders for their owner alone. Others are left as they are.
+
+    Raises:
+      StoreError: They cannot be created.
+    """
+    path = Path(url.database or "").absolute()
+    try:
+        for folder in reversed([folder for folder in path.parents if not folder.exists()]):
+            folder.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY_FILE))
+    except OSError as error:
+        raise StoreError(
+            f"the database file {path} cannot be created or written: {error.strerror}; "
+            "choose a place that this user may write to"
+        ) from error
+
+
+def _expected(problem: str) -> str:
+    return f"{problem}; use postgresql://user:password@host/database or sqlite:///path/to/file.db"

@@ -1,0 +1,103 @@
+"""What jobs hold: of their tenant's quota and of their pool's capacity, and the counters of both.
+
+A counter is the sum of the holds of its kind and name. It is changed in the transaction that changes the
+holds, after everything else in it, and several in the order of (kind, name): the rows that most transactions
+share are locked for the shortest time, and no two transactions wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+
+from tether.store.bulk import insert_into, is_among
+from tether.store.schema import IS_FINAL, counters, holds, jobs
+
+QUOTA: Final = "quota"
+CAPACITY: Final = "capacity"
+
+Moves = Counter[tuple[str, str]]
+"""By how much each counter, named by (kind, name), rises or falls."""
+
+
+def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Change counters, lock them until the transaction ends, and answer what each holds then."""
+    if not moves:
+        return {}
+    insert = insert_into(connection, counters)
+    statement = insert.on_conflict_do_update(
+        index_elements=[counters.c.kind, counters.c.name],
+        set_={"held": counters.c.held + insert.excluded.held},
+    ).returning(counters.c.kind, counters.c.name, counters.c.held)
+    rows = [{"kind": kind, "name": name, "held": moves[kind, name]} for kind, name in sorted(moves)]
+    return {(row.kind, row.name): row.held for row in connection.execute(statement, rows)}
+
+
+def free_holds(
+    connection: Connection, job_ids: Collection[str], kinds: Collection[str], moves: Moves
+) -> None:
+    """Delete these jobs' holds of these kinds, and note in ``moves`` what the counters lose by it."""
+    if not job_ids:
+        return
+    _delete(connection, and_(is_among(connection, holds.c.job_id, job_ids), holds.c.kind.in_(kinds)), moves)
+
+
+def sweep_holds(connection: Connection) -> int:
+    """Free the holds of jobs that are final or gone, and put right counters that are not their holds' sum.
+
+    A hold is judged by its job's row alone, never by its age. Every transaction keeps this right by itself:
+    an answer other than 0 means that something else changed the database.
+
+    Returns:
+      How many holds were freed and counters put right.
+    """
+    has_open_job = select(jobs.c.job_id).where(jobs.c.job_id == holds.c.job_id, ~IS_FINAL).exists()
+    moves: Moves = Counter()
+    freed = _delete(connection, ~has_open_job, moves)
+    move_counters(connection, moves)
+    return freed + _put_right(connection)
+
+
+def _delete(connection: Connection, condition: ColumnElement[bool], moves: Moves) -> int:
+    statement = delete(holds).where(condition).returning(holds.c.kind, holds.c.name, holds.c.amount)
+    freed = connection.execute(statement).all()
+    for hold in freed:
+        moves[hold.kind, hold.name] -= hold.amount
+    return len(freed)
+
+
+def _put_right(connection: Connection) -> int:
+    sums = (
+        select(holds.c.kind, holds.c.name, func.sum(holds.c.amount).label("amount"))
+        .group_by(holds.c.kind, holds.c.name)
+        .subquery()
+    )
+    held = func.coalesce(counters.c.held, 0)
+    amount = func.coalesce(sums.c.amount, 0)
+    same = and_(counters.c.kind == sums.c.kind, counters.c.name == sums.c.name)
+    wrong = (
+        select(func.coalesce(counters.c.kind, sums.c.kind), func.coalesce(counters.c.name, sums.c.name))
+        .select_from(counters.join(sums, same, full=True))
+        .where(held != amount)
+    )
+    suspects: Moves = Counter(dict.fromkeys(connection.execute(wrong), 0))
+    if not suspects:
+        return 0
+    # Whoever changes a hold locks its counter before it commits: under these locks the sums stand still.
+    move_counters(connection, suspects)
+    is_suspect = or_(*(and_(holds.c.kind == kind, holds.c.name == name) for kind, name in suspects))
+    again = (
+        select(holds.c.kind, holds.c.name, func.sum(holds.c.amount))
+        .where(is_suspect)
+        .group_by(holds.c.kind, holds.c.name)
+    )
+    right: Moves = Counter({(kind, name): amount for kind, name, amount in connection.execute(again)})
+    number = 0
+    for kind, name in sorted(suspects):
+        statement = update(counters).where(counters.c.kind == kind, counters.c.name == name)
+        statement = statement.where(counters.c.held != right[kind, name]).values(held=right[kind, name])
+        number += connection.execute(statement).rowcount
+    return number

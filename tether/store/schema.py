@@ -1,0 +1,205 @@
+"""The tables of the metadata store. Every time is a whole number of milliseconds since the epoch.
+
+What a column means is told in ``docs/reference/database.md``. A change here needs a migration in
+``tether/store/migrations/versions``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    literal_column,
+)
+
+from tether.jobs import FINAL_STATES, JobState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+DEFAULT_TENANT = "default"
+"""The tenant that the first migration makes."""
+
+
+def _literals(states: frozenset[JobState] | tuple[JobState, ...]) -> list[ColumnElement[str]]:
+    # An index with a condition is used only where the query's own condition has the same constants in its
+    # text, so these are never parameters.
+    return [literal_column(f"'{state.value}'", Text) for state in sorted(states)]
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("weight", Float, nullable=False, server_default="1"),
+    Column("quota", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("quota >= 0", name="quota"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.tenant_id"), nullable=False, index=True),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.tenant_id"), nullable=False),
+    Column("correlation_id", Text, nullable=False),
+    Column("retry_token", Text, nullable=False),
+    Column("retry_of", Text),
+    Column("digest", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("dispatch", Integer, nullable=False),
+    Column("pool", Text),
+    Column("weight", Float, nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("deadline", BigInteger, nullable=False),
+    Column("cost", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("requested", Text),
+    Column("requested_at", BigInteger),
+    Column("error", Text),
+    Column("result", Text),
+    Column("input_tokens", Integer, nullable=False, server_default="0"),
+    Column("output_tokens", Integer, nullable=False, server_default="0"),
+    Column("due_at", BigInteger, nullable=False, server_default="0"),
+    UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
+    CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
+    CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),
+    CheckConstraint("dispatch >= 0", name="dispatch"),
+)
+
+IS_FINAL: ColumnElement[bool] = jobs.c.state.in_(_literals(FINAL_STATES))
+IS_OPEN: ColumnElement[bool] = jobs.c.state.in_(_literals(frozenset(JobState) - FINAL_STATES))
+IS_WAITING: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PARKED, JobState.WAITING_RETRY)))
+IS_IN_REDIS: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PLACED, JobState.RUNNING)))
+HAS_DEADLINE: ColumnElement[bool] = jobs.c.deadline > literal_column("0", BigInteger)
+HAS_REQUEST: ColumnElement[bool] = jobs.c.requested.is_not(None)
+HAS_ENDED: ColumnElement[bool] = jobs.c.finished_at.is_not(None)
+
+
+def _index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) -> Index:
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+# Indexes with a condition stay as small as what is under way, however many ended jobs are kept.
+_index("ix_jobs_waiting", jobs.c.job_id, jobs.c.due_at, where=IS_WAITING)
+_index("ix_jobs_in_redis", jobs.c.job_id, where=IS_IN_REDIS)
+_index("ix_jobs_deadline", jobs.c.deadline, where=and_(IS_OPEN, HAS_DEADLINE))
+_index("ix_jobs_requested", jobs.c.requested_at, where=and_(IS_OPEN, HAS_REQUEST))
+_index("ix_jobs_finished_at", jobs.c.finished_at, where=HAS_ENDED)
+Index("ix_jobs_tenant_id_job_id", jobs.c.tenant_id, jobs.c.job_id)
+
+dispatches = Table(
+    "dispatches",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("dispatch", Integer, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("due_at", BigInteger, nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("dispatch", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("draw_id", Text, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("offset", Integer, nullable=False),
+    Column("error", Text),
+    Column("ended_at", BigInteger, nullable=False),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("dispatch", Integer, nullable=False),
+    Column("amount", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('quota', 'capacity')", name="kind"),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("held", Integer, nullable=False),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.job_id"), primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("retryable", Boolean, nullable=False),
+    Column("retry_token", Text, nullable=False, unique=True),
+    Column("history", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("retried_as", Text),
+    Index("ix_dead_letters_tenant_id_job_id", "tenant_id", "job_id"),
+)
+
+loop_leases = Table(
+    "loop_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+core = Table(
+    "core",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

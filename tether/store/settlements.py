@@ -1,0 +1,235 @@
+"""Settling: what Redis handed back becomes final, or waits for its next attempt, once and in any order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, delete, select
+
+from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
+from tether.scheduling.verdict import Letter, Verdict
+from tether.store.bulk import insert_rows, is_among, lock_jobs, update_rows
+from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
+from tether.store.rows import JobRow, compact_json, error_to_text
+from tether.store.schema import attempts, dead_letters, dispatches, jobs
+
+_WAITING = (JobState.PARKED, JobState.WAITING_RETRY)
+
+
+class Decide(Protocol):
+    """What becomes of a job, from the outcome and the row as it is in the transaction. It may be asked again
+    about the same outcome, and must not block."""
+
+    def __call__(self, outcome: Outcome, row: JobRow) -> Verdict: ...
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """One outcome to settle, at ``now_ms`` milliseconds since the epoch."""
+
+    outcome: Outcome
+    now_ms: int
+
+
+class SettledKind(StrEnum):
+    """What settling did with an outcome."""
+
+    SETTLED = "settled"
+    REPEATED = "repeated"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The answer to one :class:`Settlement`.
+
+    Attributes:
+      kind: ``settled``: the row changed. ``repeated``: this very outcome was settled before. ``stale``: it is
+        noted, but the row had moved on. ``unknown``: there is no such job; nothing was written.
+      state: The row's, afterwards; None where the job is unknown.
+      dispatch: The row's newest hand-over.
+      error: Why the job failed, or its last attempt.
+    """
+
+    kind: SettledKind
+    job_id: str
+    state: JobState | None
+    dispatch: int
+    error: JobError | None
+
+
+class Settle:
+    """The operation that settles. Make one and keep it: what goes through it shares transactions.
+
+    Args:
+      decide: What becomes of a job.
+    """
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+
+    def __call__(self, connection: Connection, settlements: list[Settlement]) -> list[Settled]:
+        return settle(connection, settlements, self._decide)
+
+
+def settle(connection: Connection, settlements: list[Settlement], decide: Decide) -> list[Settled]:
+    """Settle outcomes, in order; several may be of one job.
+
+    An outcome is known by (job, dispatch, attempt, draw id). It changes the row only if the row is not final
+    and is still at the outcome's dispatch. A row that waits for its next hand-over was settled by an earlier
+    outcome of the same one: only an outcome that makes it final changes it again.
+    """
+    ids = sorted({settlement.outcome.job_id for settlement in settlements})
+    rows = lock_jobs(connection, ids)
+    changes = _Changes(rows, _known_attempts(connection, list(rows)))
+    answers = [_settle_one(changes, settlement, decide) for settlement in settlements]
+    _write(connection, changes)
+    return answers
+
+
+@dataclass
+class _Changes:
+    """The rows as they become, and what has to be written for it."""
+
+    rows: dict[str, JobRow]
+    known: dict[str, dict[Fence, Mapping[str, Any]]]
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, str | None] = field(default_factory=dict)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _known_attempts(connection: Connection, job_ids: list[str]) -> dict[str, dict[Fence, Mapping[str, Any]]]:
+    known: dict[str, dict[Fence, Mapping[str, Any]]] = {job_id: {} for job_id in job_ids}
+    if job_ids:
+        # The jobs' rows are locked, so nobody else adds to these meanwhile.
+        query = select(attempts).where(is_among(connection, attempts.c.job_id, job_ids))
+        for row in connection.execute(query):
+            known[row.job_id][Fence(row.dispatch, row.attempt, row.draw_id)] = dict(row._mapping)
+    return known
+
+
+def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Settled:
+    outcome = settlement.outcome
+    row = changes.rows.get(outcome.job_id)
+    if row is None:
+        return Settled(SettledKind.UNKNOWN, outcome.job_id, None, 0, None)
+    known = changes.known[row.job_id]
+    if outcome.fence in known:
+        return _settled(SettledKind.REPEATED, row)
+    known[outcome.fence] = attempt = _attempt_columns(outcome)
+    changes.attempts.append(attempt)
+    if row.state.is_final or row.dispatch != outcome.fence.dispatch:
+        return _settled(SettledKind.STALE, row)
+    verdict = decide(outcome, row)
+    if row.state in _WAITING and not verdict.state.is_final:
+        return _settled(SettledKind.STALE, row)
+    row = changes.rows[row.job_id] = _after(row, outcome, verdict, settlement.now_ms)
+    changes.results[row.job_id] = _result(outcome) if row.state.is_final else None
+    if verdict.letter is not None:
+        changes.letters.append(_letter_columns(row, verdict.letter, known, settlement.now_ms))
+    return _settled(SettledKind.SETTLED, row)
+
+
+def _settled(kind: SettledKind, row: JobRow) -> Settled:
+    return Settled(kind, row.job_id, row.state, row.dispatch, row.error)
+
+
+def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobRow:
+    has_failed = outcome.kind in (OutcomeKind.FAILED, OutcomeKind.POISONED)
+    is_final = verdict.state.is_final
+    return replace(
+        row,
+        state=verdict.state,
+        attempts=row.attempts + has_failed,
+        error=row.error if outcome.kind is OutcomeKind.WITHDRAWN else outcome.error,
+        input_tokens=outcome.input_tokens if is_final else row.input_tokens,
+        output_tokens=outcome.offset if is_final else row.output_tokens,
+        due_at=row.due_at if is_final else verdict.due_at,
+        updated_at=now_ms,
+        finished_at=now_ms if is_final else None,
+    )
+
+
+def _result(outcome: Outcome) -> str | None:
+    """The tokens as they are kept, so that a stream can be served from any offset. What was made before a
+    job failed or was cancelled is kept too."""
+    if outcome.kind is not OutcomeKind.SUCCEEDED and not outcome.pieces:
+        return None
+    return compact_json(
+        {
+            "ids": [piece.token_id for piece in outcome.pieces],
+            "texts": [piece.text for piece in outcome.pieces],
+            "run": outcome.run,
+            "finish_reason": outcome.finish_reason,
+        }
+    )
+
+
+def _attempt_columns(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "job_id": outcome.job_id,
+        "dispatch": outcome.fence.dispatch,
+        "attempt": outcome.fence.attempt,
+        "draw_id": outcome.fence.draw_id,
+        "worker": outcome.worker,
+        "kind": outcome.kind.value,
+        "run": outcome.run,
+        "offset": outcome.offset,
+        "error": error_to_text(outcome.error),
+        "ended_at": outcome.ended_at,
+    }
+
+
+def _letter_columns(
+    row: JobRow, letter: Letter, known: Mapping[Fence, Mapping[str, Any]], now_ms: int
+) -> dict[str, Any]:
+    history = [
+        {name: value for name, value in known[fence].items() if name != "job_id"} for fence in sorted(known)
+    ]
+    return {
+        "job_id": row.job_id,
+        "tenant_id": row.tenant_id,
+        "reason": letter.reason,
+        "retryable": letter.retryable,
+        "retry_token": letter.retry_token,
+        "history": compact_json(history),
+        "created_at": now_ms,
+    }
+
+
+def _write(connection: Connection, changes: _Changes) -> None:
+    insert_rows(connection, attempts, changes.attempts)
+    changed = [changes.rows[job_id] for job_id in sorted(changes.results)]
+    if not changed:
+        return
+    # The rows are locked, so they are still what the changes were decided on.
+    update_rows(connection, jobs, "job_id", [_change(row, changes.results[row.job_id]) for row in changed])
+    insert_rows(connection, dead_letters, changes.letters)
+    ended = is_among(connection, dispatches.c.job_id, [row.job_id for row in changed])
+    connection.execute(delete(dispatches).where(ended))
+    moves: Moves = Counter()
+    final = [row.job_id for row in changed if row.state.is_final]
+    parked = [row.job_id for row in changed if row.state is JobState.PARKED]
+    free_holds(connection, final, (CAPACITY, QUOTA), moves)
+    free_holds(connection, parked, (CAPACITY,), moves)
+    move_counters(connection, moves)
+
+
+def _change(row: JobRow, result: str | None) -> dict[str, Any]:
+    return {
+        "job_id": row.job_id,
+        "state": row.state.value,
+        "attempts": row.attempts,
+        "error": error_to_text(row.error),
+        "result": result,
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "due_at": row.due_at,
+        "updated_at": row.updated_at,
+        "finished_at": row.finished_at,
+    }

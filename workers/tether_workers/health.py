@@ -1,0 +1,154 @@
+"""HealthReporter: a worker's signed heartbeats, from its start to its goodbye."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from tether import __version__
+from tether.broker.connections import OUTAGE_ERRORS
+from tether.discovery.port import Announcer
+from tether.discovery.wire import Presence, Supported, WorkerState, sign
+from tether_workers.identity import WorkerIdentity
+
+PAUSE_AFTER_OUTAGE_SECONDS = 1.0
+_NONCE_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What a worker has to tell of itself now. The attributes mean what they do in ``Presence``."""
+
+    gpu_class: str
+    region: str
+    slots: int
+    free: int
+    supported: tuple[Supported, ...] = ()
+    pools: tuple[str, ...] = ()
+    latency_hops: int = 0
+    queue_depth: int = 0
+    tokens_per_second: float = 0.0
+    state: WorkerState = WorkerState.SERVING
+
+
+class HealthReporter:
+    """Announces a worker in each interval, when something changed, and when it goes.
+
+    It owns the thread ``tether-health``, from :meth:`start` to :meth:`stop`. It goes on through outages of
+    whatever carries the announcements.
+    """
+
+    def __init__(
+        self,
+        identity: WorkerIdentity,
+        presence_port: Announcer,
+        describe: Callable[[], Status],
+        interval: float = 5.0,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        randomness: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """
+        Args:
+          describe: Called in the thread before each announcement.
+          interval: Seconds between two announcements.
+          clock: Milliseconds since the epoch.
+          randomness: Answers with so many random bytes.
+        """
+        self._identity = identity
+        self._port = presence_port
+        self._describe = describe
+        self._interval = interval
+        self._clock = clock
+        self._randomness = randomness
+        self._log = structlog.stdlib.get_logger("tether.health")
+        self._sending = threading.Lock()
+        self._sequence = 0
+        self._said_goodbye = False
+        self._news = threading.Condition()
+        self._is_asked = False
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="tether-health", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def announce_now(self) -> None:
+        """Announce without waiting for the interval: something changed."""
+        with self._news:
+            self._is_asked = True
+            self._news.notify_all()
+
+    def stop(self) -> None:
+        """End the thread, and say goodbye where nobody did."""
+        with self._news:
+            self._is_stopping = True
+            self._news.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.goodbye()
+
+    def goodbye(self) -> None:
+        """Announce that the worker is gone; nothing is announced after that. A second call does nothing.
+
+        Where nobody can be told, the last announcement runs out by itself.
+        """
+        try:
+            self._announce(WorkerState.STOPPED)
+        except OUTAGE_ERRORS as error:
+            self._log.warning("Goodbye could not be said. The last heartbeat runs out.", error=str(error))
+        except Exception:
+            self._log.exception("Goodbye failed. The last heartbeat runs out.")
+
+    def _run(self) -> None:
+        away = False
+        while not self._is_stopping:
+            pause = self._interval
+            try:
+                self._announce()
+                away = False
+            except OUTAGE_ERRORS as error:
+                if not away:
+                    self._log.warning("Heartbeats cannot be sent. Going on.", error=str(error))
+                away, pause = True, min(self._interval, PAUSE_AFTER_OUTAGE_SECONDS)
+            except Exception:
+                self._log.exception("A heartbeat failed. Going on.")
+            with self._news:
+                self._news.wait_for(lambda: self._is_stopping or self._is_asked, pause)
+                self._is_asked = False
+
+    def _announce(self, state: WorkerState | None = None) -> None:
+        with self._sending:
+            if self._said_goodbye:
+                return
+            self._said_goodbye = state is WorkerState.STOPPED
+            status = self._describe()
+            self._sequence += 1
+            presence = Presence(
+                pub_key=self._identity.pub_key,
+                gpu_class=status.gpu_class,
+                region=status.region,
+                slots=status.slots,
+                free=status.free,
+                supported=status.supported,
+                pools=status.pools,
+                latency_hops=status.latency_hops,
+                queue_depth=status.queue_depth,
+                tokens_per_second=status.tokens_per_second,
+                state=state or status.state,
+                software_version=__version__,
+                boot_counter=self._identity.boot_counter,
+                sequence=self._sequence,
+                nonce=self._randomness(_NONCE_BYTES).hex(),
+                issued_at=self._clock(),
+            )
+            counts = self._port.announce(sign(presence, self._identity.key), presence)
+        if not counts:
+            self._log.warning(
+                "A newer announcement of this worker is known. Give each host its own identity folder.",
+                worker=presence.worker_id,
+            )

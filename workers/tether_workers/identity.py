@@ -1,0 +1,157 @@
+"""Who a worker process is: a key of its own, held for life, and a counter of its starts."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nacl.signing import SigningKey
+
+from tether.discovery.wire import boot_id, worker_id
+from tether.errors import ConfigError
+
+MOST_SLOTS = 4_096
+"""Worker processes that can share one folder."""
+
+_OWNER_ONLY_FOLDER = 0o700
+_OWNER_ONLY_FILE = 0o600
+_PUBLIC_FILE = 0o644
+_SEED_BYTES = 32
+
+
+@dataclass
+class WorkerIdentity:
+    """The key of one worker process. No other process has it until :meth:`close` or the process's end.
+
+    Attributes:
+      name: The slot in the folder, as in ``worker-1``.
+      key: Signs what it announces.
+      boot_counter: How often this key was claimed, this time included.
+    """
+
+    name: str
+    key: SigningKey
+    boot_counter: int
+    _lock: int
+
+    @classmethod
+    def claim(cls, folder: Path) -> Self:
+        """Take the first slot in ``folder`` that no process holds; its key is made where there is none.
+
+        The boot counter is raised and on disk before this returns: no two lives share a number, whatever
+        ends them.
+
+        Raises:
+          ConfigError: The folder or a file in it cannot be used.
+        """
+        try:
+            folder.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
+            for number in range(1, MOST_SLOTS + 1):
+                lock = _try_lock(folder / f"worker-{number}.lock")
+                if lock is not None:
+                    return cls._open(folder, f"worker-{number}", lock)
+        except OSError as error:
+            raise ConfigError(
+                f"the worker's identity in {folder} cannot be used: {error.strerror}; let this user write "
+                "there, or choose another folder with presence.identity_dir"
+            ) from error
+        raise ConfigError(f"all {MOST_SLOTS} identities in {folder} are in use: choose another folder")
+
+    @classmethod
+    def _open(cls, folder: Path, name: str, lock: int) -> Self:
+        try:
+            base = folder / name
+            seed_file, counter_file = base.with_suffix(".key"), base.with_suffix(".boot")
+            if not seed_file.exists():
+                # The counter is first: where there is a key there is its counter.
+                _write(counter_file, b"0\n", _OWNER_ONLY_FILE)
+                _write(seed_file, SigningKey.generate().encode().hex().encode() + b"\n", _OWNER_ONLY_FILE)
+            key = _read_key(seed_file)
+            counter = _read_counter(counter_file, base) + 1
+            _write(base.with_suffix(".pub"), key.verify_key.encode().hex().encode() + b"\n", _PUBLIC_FILE)
+            _write(counter_file, b"%d\n" % counter, _OWNER_ONLY_FILE)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(name=name, key=key, boot_counter=counter, _lock=lock)
+
+    @property
+    def pub_key(self) -> str:
+        """The public key, in hexadecimal."""
+        return self.key.verify_key.encode().hex()
+
+    @property
+    def worker_id(self) -> str:
+        return worker_id(self.pub_key)
+
+    @property
+    def boot_id(self) -> str:
+        """Names this life of the worker."""
+        return boot_id(self.worker_id, self.boot_counter)
+
+    def close(self) -> None:
+        """Let other processes have the key. A second call does nothing."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def __repr__(self) -> str:
+        return f"WorkerIdentity({self.name}, {self.boot_id})"
+
+
+def _try_lock(path: Path) -> int | None:
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _OWNER_ONLY_FILE)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(opened)
+        return None
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _read_key(path: Path) -> SigningKey:
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"others can read the worker's key {path}: run chmod 600 on it")
+    with contextlib.suppress(ValueError):
+        seed = bytes.fromhex(path.read_text("ascii").strip())
+        if len(seed) == _SEED_BYTES:
+            return SigningKey(seed)
+    raise ConfigError(
+        f"{path} is not a worker's key: put back the right file, or remove all {path.stem}.* files"
+    )
+
+
+def _read_counter(path: Path, base: Path) -> int:
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        text = path.read_text("ascii").strip()
+        if text.isdigit():
+            return int(text)
+    raise ConfigError(
+        f"{path} does not hold the number of starts of the key beside it: put back the right file, or remove "
+        f"{base.name}.key too, so that a new key is made"
+    )
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file in one step, on disk when this returns."""
+    aside = path.with_name(path.name + ".new")
+    opened = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(opened, mode)
+        os.write(opened, data)
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    aside.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
