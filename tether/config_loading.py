@@ -22,6 +22,7 @@ LARGEST_FILE = 1_048_576
 """Bytes that a settings file may have."""
 
 _RESERVED_VARIABLES = ("TETHER_URL", "TETHER_API_KEY", "TETHER_DIR", "TETHER_CONFIG")
+_CHILD_VARIABLES = "TETHER_CHILD_"
 _SERVICE_LINK = re.compile(
     r"TETHER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9]+)*|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)"
 )
@@ -140,6 +141,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterat
                     yield _GivenModels(models_from_text(environ[name]), place, _always(place))
             except ConfigError as error:
                 problems.append(f"{MODELS} ({place}): {error}")
+        elif name.startswith(_CHILD_VARIABLES):
+            # How a supervisor speaks to its children.
+            continue
         elif name not in _RESERVED_VARIABLES and not _is_service_link(name, environ[name]):
             known = (*keys, _MODELS_VARIABLE, *_RESERVED_VARIABLES)
             problems.append(f"environment {bare(name)}: there is no such variable{suggestion(name, known)}")

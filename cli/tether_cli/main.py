@@ -10,7 +10,16 @@ import tether
 from tether.errors import TetherError
 
 VERBS = {
-    "worker": ("tether_cli.worker", "worker", "Run a program's actors in supervised worker processes."),
+    "orchestrator": (
+        "tether_cli.orchestrator",
+        "orchestrator",
+        "Carry jobs between the database and Redis until they end.",
+    ),
+    "worker": (
+        "tether_cli.worker",
+        "worker",
+        "Serve models, or run a program's actors, in supervised worker processes.",
+    ),
 }
 """Verb: (module, command in it, what it does). The help is here so that listing verbs loads none."""
 

@@ -1,4 +1,4 @@
-"""`tether worker`: a program's actors in supervised worker processes."""
+"""`tether worker`: the configured models, or a program's actors, in supervised worker processes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from tether_workers.process import WorkerOptions
 STOP_GRACE_SECONDS = 20.0
 """What a worker process gets beyond its actors' time to finish: to give back its messages and end."""
 
+INFERENCE_WORKER = "tether_workers.app:broker"
+"""The program that serves the models of the configuration."""
+
 
 @click.command()
-@click.argument("broker", metavar="MODULE[:BROKER]")
+@click.argument("broker", metavar="[MODULE[:BROKER]]", default=INFERENCE_WORKER)
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
 @click.option("--processes", "-p", type=click.IntRange(1, 1024), help="Worker processes.")
 @click.option("--threads", "-t", type=click.IntRange(1, 4096), help="Actors at a time in each process.")
@@ -47,13 +50,15 @@ def worker(
     paths: tuple[Path, ...],
     shutdown_timeout: int | None,
 ) -> None:
-    """Run the actors of a Dramatiq program in worker processes.
+    """Serve the configured models, or run the actors of a Dramatiq program, in worker processes.
 
-    MODULE is imported in each of them; BROKER names the broker in it, or a function that sets one. What is
-    not given here comes from tether.toml and TETHER_WORKER__* variables.
+    Without MODULE they serve the models that [[models]] tables of tether.toml describe. Else MODULE is
+    imported in each of them; BROKER names the broker in it, or a function that sets one. What is not given
+    here comes from tether.toml and TETHER_WORKER__* variables.
 
     A process that ends, however it ends, is started again; the others go on. SIGTERM or Ctrl-C stops in
-    order: running actors finish, everything else goes back to its queue. SIGHUP restarts the processes one
+    order: running actors finish, everything else goes back to its queue, and jobs of models that are not
+    done within worker.drain_timeout go on elsewhere. SIGHUP restarts the processes one
     by one, to load new code.
     """
     settings = load_settings(environ=os.environ, file=None)

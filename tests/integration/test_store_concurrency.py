@@ -15,6 +15,7 @@ from support.databases import (
     give_quota,
     new_job,
     outcome,
+    write,
 )
 from support.waiting import eventually
 from tether.jobs import OutcomeKind

@@ -46,7 +46,8 @@ def is_among(
     """Whether a column is one of ``values``."""
     if is_postgres(connection):
         return tested == any_(bindparam(None, list(values), type_=postgresql.ARRAY(Text), unique=True))
-    return tested.in_(values)
+    given = func.json_each(bindparam(None, compact_json(list(values)), type_=Text, unique=True))
+    return tested.in_(select(given.table_valued(column("value", Text)).c.value))
 
 
 def lock_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobRow]:
@@ -58,6 +59,7 @@ def lock_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, Job
     query = (
         select(*ROW_COLUMNS)
         .where(is_among(connection, jobs.c.job_id, job_ids))
+        .order_by(jobs.c.job_id)
         .with_for_update()
     )
     return {row.job_id: job_row(row) for row in connection.execute(query)}

@@ -1,0 +1,98 @@
+"""A whole Tether on loopback: Redis, a database, orchestrators, workers, clients."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import redis
+
+from support.workers import WorkerProcess
+from tether import Tether
+from tether.broker.keys import Keys
+from tether.config_loading import load_settings
+from tether.control import ControlPlane
+from tether.embedded.redis_server import RedisServer
+from tether.orchestrator.orchestrator import Orchestrator
+
+READY_SECONDS = 40.0
+
+MODEL = """
+[[models]]
+name = "{name}"
+engine = "null"
+[models.options]
+tokens_per_second = {rate}
+output_tokens = {tokens}
+"""
+
+
+class Cluster:
+    """Started part by part; :meth:`close` ends all of it."""
+
+    def __init__(self, *, database=None, models=None, config="", append_only=True):
+        """`models`: name -> (tokens per second, tokens); 0 a second is as fast as possible."""
+        self._stack = contextlib.ExitStack()
+        place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
+        self.server = RedisServer(append_only=append_only).start()
+        self._stack.callback(self.server.close)
+        database = database or f"sqlite:///{self.folder}/tether.db"
+        models = models or {"counter": (0, 8)}
+        self.file = self.folder / "tether.toml"
+        self.file.write_text(
+            f'[redis]\nurl = "{self.server.url}"\n[database]\nurl = "{database}"\n'
+            f'[presence]\nidentity_dir = "{self.folder}/identity"\n{config}\n'
+            + "".join(
+                MODEL.format(name=name, rate=rate, tokens=tokens) for name, (rate, tokens) in models.items()
+            )
+        )
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TETHER_")},
+            "TETHER_CONFIG": str(self.file),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.settings = load_settings(environ={}, file=self.file)
+        self.keys = Keys(self.settings.redis.namespace)
+        self.redis = redis.Redis.from_url(self.server.url)
+        self._stack.callback(self.redis.close)
+        self.processes = []
+
+    def client(self, **options):
+        """A client in this process."""
+        return self._stack.enter_context(Tether.direct(self.settings, **options))
+
+    def orchestrator(self):
+        """An orchestrator in this process."""
+        plane = self._stack.enter_context(ControlPlane(self.settings))
+        return self._stack.enter_context(Orchestrator(plane))
+
+    def start_orchestrator(self):
+        """`tether orchestrator`, once it is ready."""
+        return self._start([sys.executable, "-m", "tether_cli", "orchestrator"], "A child is ready")
+
+    def start_worker(self, *, processes=1, threads=8, wait=True):
+        """`tether worker`, once its processes are ready."""
+        command = [sys.executable, "-m", "tether_cli", "worker", "-p", str(processes), "-t", str(threads)]
+        return self._start(command, "A child is ready" if wait else None, processes)
+
+    def _start(self, command, line, count=1):
+        process = WorkerProcess(command, self.environ)
+        self.processes.append(process)
+        if line:
+            process.wait_for_line(line, within=READY_SECONDS, count=count)
+        return process
+
+    def close(self):
+        for process in self.processes:
+            with contextlib.suppress(Exception):
+                process.stop()
+            process.close()
+        self._stack.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

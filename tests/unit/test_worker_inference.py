@@ -1,0 +1,423 @@
+"""What a slot does with a drawn job, on a port in memory."""
+
+import json
+import threading
+
+import pytest
+import structlog
+
+from support.drawn_jobs import body_of, drawn_job
+from support.fake_port import FakePort
+from support.waiting import eventually
+from tether.broker.worker_port import Answer
+from tether.config import ModelSettings
+from tether.errors import UnknownModel
+from tether.jobs import Fence, Piece, Sampling
+from tether.token_log import encode_pieces
+from tether_workers.attempt import Ending
+from tether_workers.attempts import Attempts
+from tether_workers.base import BaseWorker, Refused, ResultKind
+from tether_workers.engine import Delta
+from tether_workers.engines.null import NullEngine
+from tether_workers.flush import FlushThread
+from tether_workers.inference import Inference
+from tether_workers.loading import EngineLoader
+
+SECRET = "hunter2"
+
+
+class ScriptedEngine:
+    """Yields what it was given; a callable among it is called, an exception raised."""
+
+    def __init__(self, *steps, repeatable=False):
+        self.steps = steps
+        self.repeatable = repeatable
+        self.started = []
+        self.is_closed = False
+
+    def encode(self, prompt):
+        return (1, 2, 3)
+
+    def start(self, prompt_ids, accepted_ids, sampling, cancelled):
+        self.started.append(tuple(accepted_ids))
+        try:
+            for step in self.steps:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Delta):
+                    yield step
+                else:
+                    step()
+        finally:
+            self.is_closed = True
+
+    def close(self):
+        pass
+
+
+class Team(BaseWorker):
+    def __init__(self):
+        self.results = []
+
+    def after_result(self, job, result):
+        self.results.append(result)
+
+
+class Bench:
+    """A slot with a port, its flush thread (not running: tests flush), and one engine."""
+
+    def __init__(self):
+        self.port = FakePort()
+        self.flush = FlushThread(self.port)
+        self.attempts = Attempts(clock=lambda: 0.0, on_unwritten=self.flush.note)
+        self.base = Team()
+        self.engine = NullEngine()
+        self.model = ModelSettings(name="count", engine="null")
+
+    def loader(self):
+        return EngineLoader(
+            [self.model],
+            {"null": lambda model, adapter: self.engine},
+            before_load=self.base.before_load,
+            on_change=lambda: None,
+        )
+
+    def draw(self, *arguments, **changes):
+        drawn = self.port.hold(drawn_job(*arguments, **changes))
+        self.attempts.began(drawn)
+        return self.attempts.find(drawn.fence.draw_id)
+
+    def run(self, attempt):
+        inference = Inference(self.port, self.attempts, self.loader(), self.base)
+        inference.run(attempt.drawn.fence.draw_id)
+        assert attempt not in self.attempts.all()
+        return self.base.results[-1] if self.base.results else None
+
+    def stream(self, number=1):
+        return self.port.streams[f"job-{number}"]
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def delta(offset, *texts, reason=None):
+    ids = tuple(range(offset, offset + len(texts)))
+    return Delta(offset, ids, texts, reason)
+
+
+def test_a_short_job_takes_one_call_after_its_draw(bench):
+    result = bench.run(bench.draw(body=body_of(max_tokens=20)))
+    assert bench.port.calls == ["finish"]
+    assert (result.kind, result.offset, result.made) == (ResultKind.SUCCEEDED, 20, 20)
+    assert bench.stream().end == {"input_tokens": 3, "reason": "length"}
+    assert len(bench.stream().texts()) == 20
+
+
+def test_it_goes_on_from_the_tokens_of_former_attempts(bench):
+    whole = [
+        piece
+        for d in NullEngine().start(
+            NullEngine().encode("one two three"), (), Sampling(max_tokens=30), threading.Event()
+        )
+        for piece in map(Piece, d.token_ids, d.texts)
+    ]
+    drawn = bench.draw(made=whole[:11], body=body_of(max_tokens=30), lossy=True)
+    bench.run(drawn)
+    assert bench.stream().texts() == [piece.text for piece in whole[11:]]
+    assert bench.stream().run == 0
+
+
+def test_a_job_whose_tokens_are_all_made_is_finished_without_the_engine(bench):
+    bench.engine = ScriptedEngine()
+    bench.run(bench.draw(made=[Piece(1, "a"), Piece(2, "b")], body=body_of(max_tokens=2)))
+    assert bench.stream().end["reason"] == "length"
+    assert bench.engine.started == []
+
+
+@pytest.mark.parametrize(("dispatch", "run", "new_run"), [(1, 0, 1), (1, 4, 5), (3, 0, 513), (2, 300, 301)])
+def test_lost_tokens_begin_a_new_run_where_they_are_not_made_again_equally(bench, dispatch, run, new_run):
+    bench.engine = ScriptedEngine(delta(0, "x", "y", reason="stop"))
+    bench.flush.start()
+    bench.run(bench.draw(made=[Piece(1, "a")], run=run, dispatch=dispatch, lossy=True))
+    bench.flush.stop()
+    stream = bench.stream()
+    assert bench.engine.started == [()]
+    assert (stream.run, stream.offset, stream.texts()) == (new_run, 2, ["x", "y"])
+    assert stream.state == "succeeded"
+
+
+@pytest.mark.parametrize("data", [(b"not json",), (), (encode_pieces([Piece(1, "a")]),)])
+def test_tokens_that_are_not_whole_begin_a_new_run_on_any_engine(bench, data):
+    bench.flush.start()
+    bench.run(bench.draw(offset=2, data=data, body=body_of(max_tokens=5)))
+    bench.flush.stop()
+    assert (bench.stream().run, bench.stream().offset) == (1, 5)
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(Answer.CANCELLED, "cancelled"), (Answer.EXPIRED, "expired")])
+def test_a_job_that_nobody_wants_ends_as_it_was_told(bench, answer, kind):
+    attempt = None
+
+    def hear():
+        bench.stream().cancel = answer
+        bench.flush.flush([attempt])
+
+    bench.engine = ScriptedEngine(delta(0, "a"), hear, delta(1, "b"), delta(2, "c"))
+    attempt = bench.draw()
+    result = bench.run(attempt)
+    assert (result.kind, bench.stream().state) == (kind, kind)
+    assert bench.stream().texts() == ["a"]
+    assert bench.engine.is_closed
+
+
+def test_a_fenced_attempt_writes_nothing_more(bench):
+    attempt = None
+
+    def lose():
+        bench.stream().fence = Fence(1, 2, "other:1")
+        bench.flush.flush([attempt])
+
+    bench.engine = ScriptedEngine(delta(0, "a"), lose, delta(1, "b"))
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.DROPPED
+    assert bench.port.calls == ["append_many"]
+
+
+def test_a_released_attempt_hands_over_what_it_made(bench):
+    attempt = None
+    bench.engine = ScriptedEngine(
+        delta(0, "a"), lambda: attempt.end(Ending.RELEASE), delta(1, "b"), delta(2, "c", reason="stop")
+    )
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.RELEASED
+    assert (bench.stream().state, bench.stream().texts()) == ("placed", ["a"])
+
+
+def test_an_attempt_that_is_complete_when_it_shall_be_released_is_finished(bench):
+    attempt = None
+    bench.engine = ScriptedEngine(lambda: attempt.end(Ending.RELEASE), delta(0, "a", reason="stop"))
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.SUCCEEDED
+
+
+def test_an_engine_that_breaks_fails_the_attempt_without_its_words(bench):
+    bench.engine = ScriptedEngine(delta(0, "a"), RuntimeError(f"password={SECRET}"))
+    result = bench.run(bench.draw())
+    error = bench.stream().end["error"]
+    assert (bench.stream().state, bench.stream().texts()) == ("failed", ["a"])
+    assert (error.code, error.retryable) == ("engine_failed", True)
+    assert SECRET not in error.message
+    assert result.error == error
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Delta(0, (1,), ("a",)), Delta(3, (1,), ("a",))],
+        [Delta(0, (1, 2), ("a",))],
+        [Delta(0, (1,), ("a",))],
+        [],
+    ],
+)
+def test_an_engine_that_breaks_its_contract_fails_the_attempt(bench, steps):
+    bench.engine = ScriptedEngine(*steps)
+    bench.run(bench.draw())
+    assert bench.stream().end["error"].code == "engine_failed"
+
+
+def test_tokens_beyond_those_asked_for_are_cut(bench):
+    bench.engine = ScriptedEngine(delta(0, "a", "b", "c", "d"))
+    bench.run(bench.draw(body=body_of(max_tokens=3)))
+    assert bench.stream().texts() == ["a", "b", "c"]
+    assert bench.stream().end["reason"] == "length"
+    assert bench.engine.is_closed
+
+
+BAD_BODIES = [
+    b"\xff",
+    b"[]",
+    b"{}",
+    json.dumps({**json.loads(body_of()), "v": 2}).encode(),
+    json.dumps({**json.loads(body_of()), "prompt": 1}).encode(),
+    json.dumps({**json.loads(body_of()), "sampling": None}).encode(),
+    json.dumps({**json.loads(body_of()), "sampling": {"max_tokens": True}}).encode(),
+    json.dumps({**json.loads(body_of()), "sampling": {"top_p": 0}}).encode(),
+    json.dumps({**json.loads(body_of()), "sampling": {"stop": [""]}}).encode(),
+    b'{"v":1,"model":"count","version":"1","prompt":"","sampling":{"temperature":NaN}}',
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+def test_a_body_that_cannot_be_read_fails_for_good(bench, body):
+    bench.run(bench.draw(body=body))
+    error = bench.stream().end["error"]
+    assert (error.code, error.retryable) == ("request_invalid", False)
+
+
+def test_a_model_that_is_not_served_fails_for_good(bench):
+    bench.run(bench.draw(body=body_of(model="other")))
+    assert bench.stream().end["error"].code == UnknownModel.code
+
+
+def test_an_adapter_that_is_not_configured_fails_for_good(bench):
+    bench.run(bench.draw(body=body_of(adapter="other")))
+    assert bench.stream().end["error"].retryable is False
+
+
+@pytest.mark.parametrize("refusal", [Refused("not today"), RuntimeError(f"password={SECRET}")])
+def test_a_refused_job_fails_for_good_and_loads_nothing(bench, refusal):
+    def authorize(job):
+        raise refusal
+
+    bench.base.authorize = authorize
+    bench.engine = ScriptedEngine()
+    bench.run(bench.draw())
+    error = bench.stream().end["error"]
+    assert (error.code, error.retryable) == ("job_refused", False)
+    assert SECRET not in error.message
+    assert ("not today" in error.message) == isinstance(refusal, Refused)
+    assert bench.engine.started == []
+
+
+def test_hooks_that_raise_end_no_slot(bench):
+    def fail(*arguments):
+        raise RuntimeError("hook")
+
+    bench.base.after_result = fail
+    with structlog.testing.capture_logs() as logs:
+        bench.run(bench.draw(body=body_of(max_tokens=2)))
+    assert bench.stream().state == "succeeded"
+    assert any("after_result" in line["event"] for line in logs)
+
+
+def test_a_failed_load_fails_the_attempt(bench):
+    def fail(model):
+        raise RuntimeError("no room")
+
+    bench.base.before_load = fail
+    bench.run(bench.draw())
+    assert bench.stream().state == "failed"
+
+
+def test_a_lost_reply_to_the_end_ends_it_once(bench):
+    bench.port.lost_replies.append("finish")
+    result = bench.run(bench.draw(body=body_of(max_tokens=4)))
+    assert bench.port.calls == ["finish", "finish"]
+    assert (result.kind, result.offset) == (ResultKind.SUCCEEDED, 4)
+
+
+def test_an_outage_at_the_end_is_waited_out(bench):
+    attempt = bench.draw(body=body_of(max_tokens=4))
+    bench.port.is_away.set()
+    slot = threading.Thread(target=bench.run, args=(attempt,))
+    slot.start()
+    for _ in range(3):
+        assert bench.port.tried.acquire(timeout=10)
+    bench.port.is_away.clear()
+    slot.join(10)
+    assert bench.stream().state == "succeeded"
+
+
+def test_a_dropped_attempt_does_not_wait_for_redis(bench):
+    attempt = bench.draw(body=body_of(max_tokens=4))
+    bench.port.is_away.set()
+    slot = threading.Thread(target=bench.run, args=(attempt,))
+    slot.start()
+    assert bench.port.tried.acquire(timeout=10)
+    attempt.end(Ending.DROP)
+    slot.join(10)
+    assert not slot.is_alive()
+    assert bench.base.results[-1].kind is ResultKind.DROPPED
+
+
+def test_a_finish_for_which_redis_lost_the_tokens_hands_the_job_over(bench):
+    attempt = None
+
+    def lose():
+        bench.flush.flush([attempt])
+        bench.stream().offset = 0
+        bench.stream().pieces = {}
+
+    bench.engine = ScriptedEngine(delta(0, "a"), lose, delta(1, "b", reason="stop"))
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.RELEASED
+    assert (bench.stream().state, bench.stream().offset) == ("placed", 0)
+
+
+def test_an_epoch_that_changed_at_the_end_drops_the_attempt(bench):
+    attempt = bench.draw(body=body_of(max_tokens=4))
+    bench.port.epoch = 2
+    assert bench.run(attempt).kind is ResultKind.DROPPED
+
+
+def test_only_one_may_begin_an_attempt(bench):
+    attempt = bench.draw()
+    assert attempt.begin()
+    Inference(bench.port, bench.attempts, bench.loader(), bench.base).run("boot:1")
+    assert bench.port.calls == []
+
+
+def test_a_draw_that_was_given_back_is_not_run(bench):
+    Inference(bench.port, bench.attempts, bench.loader(), bench.base).run("boot:1")
+    assert bench.port.calls == []
+
+
+def test_slots_that_ask_at_once_load_a_model_once():
+    loads, is_loading, go_on = [], threading.Event(), threading.Event()
+
+    def load(model, adapter):
+        loads.append(adapter)
+        is_loading.set()
+        assert go_on.wait(10)
+        return NullEngine()
+
+    model = ModelSettings(name="count", engine="null")
+    changes = []
+    loader = EngineLoader(
+        [model], {"null": load}, before_load=lambda model: None, on_change=lambda: changes.append(1)
+    )
+    engines = []
+    slots = [threading.Thread(target=lambda: engines.append(loader.load("count", "1", ""))) for _ in range(4)]
+    for slot in slots:
+        slot.start()
+    assert is_loading.wait(10)
+    assert loader.is_loading("count", "1")
+    go_on.set()
+    for slot in slots:
+        slot.join(10)
+    assert loads == [""]
+    assert len(set(map(id, engines))) == 1
+    assert loader.is_warm("count", "1")
+    assert not loader.is_loading("count", "1")
+    assert len(changes) == 2
+
+
+def test_a_load_that_failed_is_tried_again():
+    answers = [RuntimeError("no room"), NullEngine()]
+
+    def load(model, adapter):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loader = EngineLoader(
+        [ModelSettings(name="count", engine="null")],
+        {"null": load},
+        before_load=lambda model: None,
+        on_change=lambda: None,
+    )
+    with pytest.raises(RuntimeError, match="no room"):
+        loader.load("count", "1", "")
+    assert isinstance(loader.load("count", "1", ""), NullEngine)
+
+
+def test_flush_and_slot_together_write_a_long_stream_whole(bench):
+    bench.flush.start()
+    attempt = bench.draw(body=body_of(max_tokens=5_000))
+    bench.run(attempt)
+    bench.flush.stop()
+    assert eventually(lambda: bench.stream().state == "succeeded", 10, "it succeeded")
+    assert len(bench.stream().texts()) == 5_000

@@ -1,0 +1,183 @@
+"""The consumer of pool jobs: draws for free slots only, and gives back what no thread has begun."""
+
+import threading
+
+import pytest
+from dramatiq.errors import ConnectionClosed
+
+from support.drawn_jobs import drawn_job
+from support.fake_port import FakePort
+from tether.broker.pool_consumer import PoolConsumer
+from tether.broker.slots import Slots
+from tether.broker.worker_port import Draw
+from tether_workers.attempts import Attempts
+
+
+@pytest.fixture
+def port():
+    return FakePort()
+
+
+@pytest.fixture
+def attempts():
+    return Attempts(clock=lambda: 0.0, on_unwritten=lambda attempt: None)
+
+
+@pytest.fixture
+def make(port, attempts):
+    def make(slots, pools=("pool",), timeout=1, clock=lambda: 0.0):
+        return PoolConsumer(port, slots, lambda: pools, timeout=timeout, listener=attempts, clock=clock)
+
+    return make
+
+
+def handed_out(consumer, calls):
+    return [message for message in (next(consumer) for _ in range(calls)) if message is not None]
+
+
+def test_it_draws_as_many_jobs_as_there_are_free_slots(port, make, attempts):
+    port.draws.extend(drawn_job(number) for number in range(5))
+    consumer = make(Slots(2))
+    messages = handed_out(consumer, 3)
+    assert [message.kwargs["job_id"] for message in messages] == ["job-0", "job-1"]
+    assert port.calls == ["draw"]
+    assert {attempt.drawn.job_id for attempt in attempts.all()} == {"job-0", "job-1"}
+
+
+def test_each_message_is_named_after_its_draw(port, make):
+    port.draws.append(drawn_job(7))
+    message = next(make(Slots(1)))
+    assert (message.queue_name, message.actor_name) == ("infer", "infer")
+    assert message.message_id == message.kwargs["draw_id"] == "boot:7"
+
+
+@pytest.mark.parametrize("answer", ["ack", "nack"])
+def test_answering_frees_the_slot_and_writes_nothing(port, make, answer):
+    port.draws.extend([drawn_job(1), drawn_job(2)])
+    consumer = make(Slots(1))
+    message = next(consumer)
+    assert next(consumer) is None
+    getattr(consumer, answer)(message)
+    assert next(consumer).kwargs["job_id"] == "job-2"
+    assert port.calls == ["draw", "draw"]
+
+
+def test_beside_a_job_that_runs_alone_nothing_is_drawn(port, make):
+    port.draws.extend([drawn_job(1, alone=True), drawn_job(2)])
+    consumer = make(Slots(4))
+    alone = next(consumer)
+    assert next(consumer) is None
+    consumer.ack(alone)
+    assert next(consumer).kwargs["job_id"] == "job-2"
+
+
+def test_the_slots_outlive_the_consumer(port, make):
+    port.draws.extend([drawn_job(1), drawn_job(2), drawn_job(3)])
+    slots = Slots(2)
+    first = make(slots)
+    next(first)
+    first.close()
+    second = make(slots)
+    assert next(second).kwargs["job_id"] == "job-2"
+    assert next(second) is None
+    assert port.calls == ["draw"]
+
+
+def test_without_pools_nothing_is_drawn(port, make):
+    assert next(make(Slots(1), pools=())) is None
+    assert port.calls == []
+
+
+def test_a_draw_whose_answer_was_lost_is_asked_for_again_at_once(port, make):
+    port.draws.append(drawn_job(1))
+    port.lost_replies.append("draw")
+    assert next(make(Slots(1))) is None
+    assert port.calls == ["draw", "draw"]
+
+
+def test_an_outage_closes_the_connection_for_dramatiq(port, make):
+    port.is_away.set()
+    with pytest.raises(ConnectionClosed):
+        next(make(Slots(1)))
+
+
+def test_a_changed_epoch_drops_all_attempts_and_goes_on(port, make, attempts):
+    port.draws.append(drawn_job(1))
+    consumer = make(Slots(2))
+    next(consumer)
+    port.epoch = 2
+    port.draws.append(drawn_job(2))
+    assert handed_out(consumer, 2)[0].kwargs["job_id"] == "job-2"
+    assert attempts.find("boot:1").dropped.is_set()
+    assert not attempts.find("boot:2").dropped.is_set()
+    assert "hello" in port.calls
+
+
+def test_before_the_first_epoch_it_waits_for_a_stop_at_most_its_time(port, make):
+    port.epoch, port.said_epoch = 0, 1
+    slots = Slots(1)
+    consumer = make(slots, timeout=60_000)
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(next(consumer)))
+    waiting.start()
+    slots.stop_drawing()
+    waiting.join(10)
+    assert answers == [None]
+
+
+def test_it_draws_again_when_it_was_told_to(port, make, monkeypatch):
+    now = [0.0]
+    answers = [Draw((), 40), Draw(()), Draw(())]
+    waits = []
+
+    def draw(count, pools, *, busy, wait_seconds=0.0):
+        waits.append(wait_seconds)
+        return answers.pop(0)
+
+    monkeypatch.setattr(port, "draw", draw)
+    consumer = make(Slots(1), timeout=100_000, clock=lambda: now[0])
+    next(consumer)
+    now[0] = 0.01
+    next(consumer)
+    next(consumer)
+    assert waits == [5.0, pytest.approx(0.03), 5.0]
+
+
+def test_a_stop_gives_back_what_was_not_handed_out_and_leaves_the_idle_sets(port, make, attempts):
+    port.draws.extend([drawn_job(1), drawn_job(2), drawn_job(3)])
+    slots = Slots(3)
+    consumer = make(slots)
+    begun = next(consumer)
+    slots.stop_drawing()
+    assert next(consumer) is None
+    assert port.calls == ["draw", "release", "release", "draw"]
+    assert {job for job, stream in port.streams.items() if stream.state == "placed"} == {"job-2", "job-3"}
+    assert [attempt.drawn.job_id for attempt in attempts.all()] == [begun.kwargs["job_id"]]
+    consumer.close()
+    assert port.calls.count("draw") == 2
+
+
+def test_what_is_drawn_while_the_worker_stops_is_given_back(port, make, attempts, monkeypatch):
+    slots = Slots(1)
+    draw = port.draw
+
+    def draw_during_the_stop(*arguments, **options):
+        port.draws.append(drawn_job(1))
+        slots.stop_drawing()
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(port, "draw", draw_during_the_stop)
+    assert next(make(slots)) is None
+    assert port.streams["job-1"].state == "placed"
+    assert attempts.all() == ()
+
+
+def test_requeued_messages_are_given_back(port, make, attempts):
+    port.draws.append(drawn_job(1))
+    slots = Slots(1)
+    consumer = make(slots)
+    message = next(consumer)
+    consumer.requeue([message])
+    assert port.streams["job-1"].state == "placed"
+    assert slots.outstanding == 0
+    assert attempts.all() == ()

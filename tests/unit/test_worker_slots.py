@@ -1,0 +1,67 @@
+"""Slots: what is drawn never exceeds them."""
+
+import threading
+
+import pytest
+
+from support.drawn_jobs import drawn_job
+from tether.broker.slots import Slots
+
+
+def test_filled_slots_are_not_free_and_cleared_ones_are():
+    slots = Slots(2)
+    assert slots.free == 2
+    assert slots.fill([drawn_job(1), drawn_job(2)])
+    assert (slots.free, slots.outstanding) == (0, 2)
+    slots.clear("boot:1")
+    slots.clear("boot:1")
+    assert (slots.free, slots.outstanding) == (1, 1)
+
+
+def test_beside_a_job_that_runs_alone_no_slot_is_free():
+    slots = Slots(4)
+    slots.fill([drawn_job(1, alone=True)])
+    assert slots.free == 0
+    slots.clear("boot:1")
+    assert slots.free == 4
+
+
+def test_jobs_are_handed_out_once_and_in_order():
+    slots = Slots(4)
+    slots.fill([drawn_job(1), drawn_job(2)])
+    assert [slots.hand_out().job_id, slots.hand_out().job_id] == ["job-1", "job-2"]
+    assert slots.hand_out() is None
+
+
+def test_once_stopped_nothing_is_free_filled_or_handed_out():
+    slots = Slots(4)
+    slots.fill([drawn_job(1)])
+    slots.stop_drawing()
+    assert slots.free == 0
+    assert not slots.fill([drawn_job(2)])
+    assert slots.hand_out() is None
+    assert [drawn.job_id for drawn in slots.take_back()] == ["job-1"]
+    assert slots.outstanding == 0
+
+
+@pytest.mark.parametrize("what", ["clear", "stop"])
+def test_who_waits_for_a_free_slot_is_told_of_one_and_of_the_end(what):
+    slots = Slots(1)
+    slots.fill([drawn_job(1)])
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(slots.wait_for_free(30)))
+    waiting.start()
+    if what == "clear":
+        slots.clear("boot:1")
+    else:
+        slots.stop_drawing()
+    waiting.join(10)
+    assert answers == [what == "clear"]
+
+
+def test_nobody_waits_longer_than_asked():
+    slots = Slots(1)
+    slots.fill([drawn_job(1)])
+    assert not slots.wait_for_free(0.001)
+    assert not slots.wait_for_stop(0.001)
+    assert not slots.wait_until_empty(0.001)

@@ -1,0 +1,115 @@
+"""An engine without a model: it makes words of its own at a set rate. For measuring and testing only."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Self
+
+from tether.config import ModelSettings
+from tether.jobs import Sampling, canonical_json
+from tether_workers.engine import Cancelled, Delta, FinishReason
+
+WORDS = (
+    *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "juniper", "kelp"),
+    *("lagoon", "maple", "nettle", "ochre", "pebble", "quartz", "reed", "slate", "thicket", "umber"),
+    *("valley", "willow", "xylem", "yarrow", "zephyr"),
+)
+
+VOCABULARY = 32_768
+"""Token ids are below this."""
+
+BURST = 64
+"""Most tokens of one step where the rate is not limited."""
+
+
+class NullEngine:
+    """Makes tokens that depend on the seed, the prompt and the absolute position alone.
+
+    It computes nothing and knows nothing: it stands in for a model where queue, streams and failover are
+    measured or tested. Its promise of equal tokens after resuming holds always.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        *,
+        tokens_per_second: float = 0.0,
+        output_tokens: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          tokens_per_second: For each job; 0 is as fast as possible.
+          output_tokens: After how many it stops by itself; 0 is never.
+          clock: Seconds.
+        """
+        self._rate = tokens_per_second
+        self._most = output_tokens
+        self._clock = clock
+
+    @classmethod
+    def from_settings(cls, model: ModelSettings, adapter: str) -> Self:
+        """The engine that a model's options describe. An adapter changes nothing."""
+        return cls(
+            tokens_per_second=float(model.options.get("tokens_per_second", 0.0)),
+            output_tokens=int(model.options.get("output_tokens", 0)),
+        )
+
+    def encode(self, prompt: str) -> tuple[int, ...]:
+        """One token for each word."""
+        return tuple(zlib.crc32(word.encode()) % VOCABULARY for word in prompt.split())
+
+    def start(
+        self,
+        prompt_ids: Sequence[int],
+        accepted_ids: Sequence[int],
+        sampling: Sampling,
+        cancelled: Cancelled,
+    ) -> Generator[Delta, None, None]:
+        """See :class:`~tether_workers.engine.ExecutionEngine`.
+
+        A stop text ends the answer before the word with which it is complete.
+        """
+        source = hashlib.blake2b(canonical_json([sampling.seed, list(prompt_ids)]), digest_size=16).digest()
+        last = min(sampling.max_tokens, self._most or sampling.max_tokens)
+        reason: FinishReason = "length" if last == sampling.max_tokens else "stop"
+        longest_stop = max(map(len, sampling.stop), default=0)
+        first = offset = len(accepted_ids)
+        begun = self._clock()
+        tail = "".join(_token(source, i)[1] for i in range(max(0, first - longest_stop), first))
+        while offset < last:
+            if self._rate:
+                due = begun + (offset - first + 1) / self._rate
+                if cancelled.wait(max(due - self._clock(), 0.0)):
+                    return
+            elif cancelled.is_set():
+                return
+            ids: list[int] = []
+            texts: list[str] = []
+            while len(ids) < (1 if self._rate else BURST) and offset + len(ids) < last:
+                token_id, text = _token(source, offset + len(ids))
+                if longest_stop:
+                    tail = (tail + text)[-longest_stop - len(text) :]
+                    if any(stop in tail for stop in sampling.stop):
+                        yield Delta(offset, tuple(ids), tuple(texts), "stop")
+                        return
+                ids.append(token_id)
+                texts.append(text)
+            begin, offset = offset, offset + len(ids)
+            yield Delta(begin, tuple(ids), tuple(texts), reason if offset == last else None)
+        if first >= last:
+            yield Delta(first, (), (), reason)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _token(source: bytes, position: int) -> tuple[int, str]:
+    digest = hashlib.blake2b(position.to_bytes(8, "big"), key=source, digest_size=8).digest()
+    token_id = int.from_bytes(digest, "big") % VOCABULARY
+    word = WORDS[token_id % len(WORDS)]
+    return token_id, word if position == 0 else f" {word}"

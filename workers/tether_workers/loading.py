@@ -1,0 +1,94 @@
+"""Loads engines: each once, however many slots ask for it at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from tether.config import ModelSettings
+from tether.errors import InvalidRequest, UnknownModel
+from tether_workers.engine import ExecutionEngine
+from tether_workers.engines.null import NullEngine
+
+EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
+"""Loads a model, with the adapter named, or none where that is empty."""
+
+FACTORIES: Mapping[str, EngineFactory] = {"null": NullEngine.from_settings}
+"""Engines by their names in the configuration."""
+
+
+class EngineLoader:
+    """Keeps what it loaded until :meth:`close`. A load that failed is tried again by the next who asks."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelSettings],
+        factories: Mapping[str, EngineFactory],
+        *,
+        before_load: Callable[[ModelSettings], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+          models: What can be loaded; each one's engine is among ``factories``.
+          factories: Engines by name.
+          before_load: Called in the slot that loads; what it raises fails the load.
+          on_change: Called when a load begins or ends.
+        """
+        self._models = {(model.name, model.version): model for model in models}
+        self._factories = factories
+        self._before_load = before_load
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[str, str, str], threading.Lock] = {}
+        self._engines: dict[tuple[str, str, str], ExecutionEngine] = {}
+        self._loading: set[tuple[str, str]] = set()
+
+    def load(self, model: str, version: str, adapter: str) -> ExecutionEngine:
+        """See :class:`~tether_workers.engine.ModelLoader`."""
+        settings = self._models.get((model, version))
+        if settings is None:
+            raise UnknownModel(
+                f"this worker does not serve version {version[:80]!r} of model {model[:200]!r}: give all "
+                "workers and gateways the same [[models]] tables"
+            )
+        if adapter and adapter not in settings.adapters:
+            raise InvalidRequest(f"model {model!r} has no adapter {adapter[:200]!r} on this worker")
+        key = (model, version, adapter)
+        with self._lock:
+            flight = self._flights.setdefault(key, threading.Lock())
+        with flight:
+            engine = self._engines.get(key)
+            if engine is None:
+                engine = self._engines[key] = self._load(settings, adapter)
+                self._on_change()
+            return engine
+
+    def _load(self, model: ModelSettings, adapter: str) -> ExecutionEngine:
+        key = (model.name, model.version)
+        self._loading.add(key)
+        self._on_change()
+        try:
+            self._before_load(model)
+            return self._factories[model.engine](model, adapter)
+        finally:
+            self._loading.discard(key)
+
+    def is_warm(self, model: str, version: str) -> bool:
+        """Whether it is loaded, with any adapter or none."""
+        return any(key[:2] == (model, version) for key in list(self._engines))
+
+    def is_loading(self, model: str, version: str) -> bool:
+        return (model, version) in self._loading
+
+    def close(self) -> None:
+        """Close all engines. No slot may use one any more."""
+        with self._lock:
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            try:
+                engine.close()
+            except Exception:
+                structlog.stdlib.get_logger("tether.worker").exception("An engine could not be closed.")

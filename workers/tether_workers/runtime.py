@@ -1,0 +1,193 @@
+"""All that lives in an inference worker process, from the worker's boot to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import redis
+import structlog
+
+from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.keys import Keys
+from tether.broker.pool_consumer import PoolConsumer
+from tether.broker.redis_port import RedisWorkerPort
+from tether.broker.slots import Slots
+from tether.broker.worker_port import Growth
+from tether.config import ModelSettings, Settings
+from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.wire import ModelState, Supported, WorkerState
+from tether.errors import EpochChanged
+from tether_workers.attempt import Attempt, Ending, Phase
+from tether_workers.attempts import Attempts
+from tether_workers.base import BaseWorker
+from tether_workers.beats import BeatThread
+from tether_workers.flush import FlushThread
+from tether_workers.health import HealthReporter, Status
+from tether_workers.identity import WorkerIdentity
+from tether_workers.inference import Inference
+from tether_workers.loading import EngineFactory, EngineLoader
+from tether_workers.serving import Served
+from tether_workers.throughput import Throughput
+
+HAND_OVER_SECONDS = 10.0
+"""What handing over may take beyond the drain time; then what is left is given up, and its lease runs out."""
+
+
+class WorkerRuntime:
+    """Owns the identity, the connections, the threads and the engines of a worker process.
+
+    Threads: ``tether-flush``, ``tether-beat`` and ``tether-health`` from :meth:`start` to :meth:`stop`, and
+    ``tether-drain`` from :meth:`drain` until the attempts have ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        served: Sequence[Served],
+        factories: Mapping[str, EngineFactory],
+        base: BaseWorker,
+        *,
+        slots: int,
+    ) -> None:
+        """
+        Args:
+          settings: Where Redis is, and how patient everybody is.
+          served: What the worker serves.
+          factories: Engines by name.
+          base: The hooks.
+          slots: Jobs that can run at once.
+
+        Raises:
+          ConfigError: No identity can be claimed.
+        """
+        self._settings = settings
+        self._served = tuple(served)
+        self._base = base
+        self._log = structlog.stdlib.get_logger("tether.worker")
+        self._told: Mapping[str, object] = {}
+        self._is_draining = False
+        self.identity = WorkerIdentity.claim(settings.presence.identity_dir)
+        keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
+        self._client = redis.Redis.from_url(settings.redis.url)
+        self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease)
+        self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
+        self.slots = Slots(slots)
+        self._throughput = Throughput()
+        self._flush = FlushThread(self.port)
+        self.attempts = Attempts(clock=time.monotonic, on_unwritten=self._flush.note)
+        self._beat = BeatThread(
+            self.port,
+            self.attempts,
+            self._throughput,
+            lease=settings.jobs.lease / 1000,
+            loading_limit=settings.jobs.loading_limit / 1000,
+        )
+        self._health = HealthReporter(
+            self.identity, self._presence, self._status, interval=settings.presence.interval / 1000
+        )
+        self._loader = EngineLoader(
+            [one.settings for one in served],
+            factories,
+            before_load=self._before_load,
+            on_change=self._health.announce_now,
+        )
+        self.inference = Inference(self.port, self.attempts, self._loader, base)
+        self._drain = threading.Thread(target=self._hand_over, name="tether-drain", daemon=True)
+
+    def consumer(self, timeout: int) -> PoolConsumer:
+        """A consumer of the worker's pools, whose calls block for at most ``timeout`` milliseconds."""
+        pools = [one.pool for one in self._served]
+        return PoolConsumer(self.port, self.slots, lambda: pools, timeout=timeout, listener=self.attempts)
+
+    def start(self) -> None:
+        """Start the threads: from now on the worker announces itself."""
+        self._flush.start()
+        self._beat.start()
+        self._health.start()
+        self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
+
+    def drain(self) -> None:
+        """Draw no more, say so, and hand over what does not end in time. Returns at once."""
+        if not self._is_draining:
+            self._is_draining = True
+            self.slots.stop_drawing()
+            self._health.announce_now()
+            self._drain.start()
+
+    def stop(self) -> None:
+        """End everything, in order. Jobs that still run are given up."""
+        self.drain()
+        self._drain.join()
+        self._beat.stop()
+        self._flush.stop()
+        self._health.stop()
+        self._loader.close()
+        self._presence.close()
+        self.port.close()
+        self._client.close()
+        self.identity.close()
+
+    def _hand_over(self) -> None:
+        for attempt in self.attempts.all():
+            # What no thread has begun need not wait; whoever begins it first has it.
+            if attempt.phase is Phase.WAITING and attempt.begin():
+                self._release(attempt)
+        limit = min(self._settings.worker.drain_timeout, self._settings.worker.shutdown_timeout) / 1000
+        if self.attempts.wait_until_none(limit):
+            return
+        self._log.info("Handing over what still runs.", jobs=len(self.attempts.all()))
+        self.attempts.end_all(Ending.RELEASE)
+        if not self.attempts.wait_until_none(HAND_OVER_SECONDS):
+            self._log.warning(
+                "Giving up what could not be handed over: others get it when its lease runs out.",
+                jobs=len(self.attempts.all()),
+            )
+            self.attempts.end_all(Ending.DROP)
+
+    def _release(self, attempt: Attempt) -> None:
+        drawn = attempt.drawn
+        with contextlib.suppress(EpochChanged, *OUTAGE_ERRORS):
+            self.port.release(
+                Growth(job_id=drawn.job_id, fence=drawn.fence, run=drawn.run, offset=drawn.offset)
+            )
+        self.attempts.forget(drawn.fence.draw_id)
+
+    def _before_load(self, model: ModelSettings) -> None:
+        self._base.before_load(model)
+
+    def _status(self) -> Status:
+        self._log_health()
+        waiting = sum(attempt.phase is Phase.WAITING for attempt in self.attempts.all())
+        return Status(
+            gpu_class=self._settings.worker.gpu_class,
+            region=self._settings.worker.region,
+            slots=self.slots.count,
+            free=self.slots.free,
+            supported=tuple(
+                Supported(one.version.name, one.version.version, one.version.digest, self._state_of(one))
+                for one in self._served
+            ),
+            pools=tuple(one.pool for one in self._served),
+            queue_depth=waiting,
+            tokens_per_second=self._throughput.tokens_per_second,
+            state=WorkerState.DRAINING if self._is_draining else WorkerState.SERVING,
+        )
+
+    def _state_of(self, one: Served) -> ModelState:
+        name, version = one.version.name, one.version.version
+        if self._loader.is_warm(name, version):
+            return ModelState.WARM
+        return ModelState.LOADING if self._loader.is_loading(name, version) else ModelState.COLD
+
+    def _log_health(self) -> None:
+        try:
+            told = dict(self._base.health())
+        except Exception:
+            self._log.exception("The hook health failed.")
+            return
+        if told != self._told:
+            self._told = told
+            self._log.info("Health.", health=told)

@@ -1,0 +1,56 @@
+"""Which of the configured models a worker serves, and the pools that it draws from for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tether.config import ModelSettings, Settings
+from tether.errors import ConfigError
+from tether.scheduling.models import ModelVersion, pool_name
+
+MOST_POOLS = 16
+"""Pools of one worker: each costs every draw some microseconds."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model that a worker serves."""
+
+    settings: ModelSettings
+    version: ModelVersion
+    pool: str
+
+
+def served_models(settings: Settings, engines: Collection[str]) -> tuple[Served, ...]:
+    """The models for this worker's GPU class and region whose engine it has.
+
+    Args:
+      engines: Names of the engines that the worker has.
+
+    Raises:
+      ConfigError: There is none, or there are more than :data:`MOST_POOLS`.
+    """
+    gpu_class, region = settings.worker.gpu_class, settings.worker.region
+    served, others = [], []
+    for model in settings.models:
+        version = ModelVersion.from_settings(model)
+        name = f"{model.name}@{model.version}"
+        if not version.may_run_on(gpu_class, region):
+            others.append(f"{name} is for another GPU class or region")
+        elif model.engine not in engines:
+            others.append(f"{name} needs the engine {model.engine!r}, which is not installed here")
+        else:
+            served.append(Served(model, version, pool_name(gpu_class, region, version)))
+    if not served:
+        why = "; ".join(others[:10]) or "no models are configured; add a [[models]] table"
+        raise ConfigError(
+            f"there is no model for this worker (worker.gpu_class {gpu_class!r}, worker.region {region!r}): "
+            f"{why}"
+        )
+    if len(served) > MOST_POOLS:
+        raise ConfigError(
+            f"this worker would serve {len(served)} models, and can serve {MOST_POOLS}: set gpu_class or "
+            "region of some [[models]] tables"
+        )
+    return tuple(served)
