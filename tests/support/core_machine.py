@@ -580,9 +580,7 @@ class CoreMachine(RuleBasedStateMachine):
                 return
 
     def check_end(self, row):
-        assert row.state in FINAL_STATES, (
-            f"a job never ends: {row}, {self.redis.hgetall(self.keys.job(row.job_id))}"
-        )
+        assert row.state in FINAL_STATES, f"a job never ends: {row.state}"
         reasons = {
             JobState.SUCCEEDED: True,
             JobState.CANCELLED: row.job_id in self.cancelled,

@@ -112,7 +112,12 @@ class Pools:
 
     def cancel(self, job_id: str, kind: JobState) -> str:
         """Ask for a job's end: ``closed``, ``running`` or the state in which it had ended before."""
-        return str(self._lines.run("pool/cancel", job_id, kind, TOMBSTONE_MS).decode())
+        return self.cancel_many([(job_id, kind)])[0]
+
+    def cancel_many(self, jobs: Sequence[tuple[str, JobState]]) -> list[str]:
+        """Ask for the end of jobs, each ``cancelled`` or ``expired``; see :meth:`cancel`."""
+        answers = self._lines.run_many("pool/cancel", [(job_id, kind, TOMBSTONE_MS) for job_id, kind in jobs])
+        return [answer.decode() for answer in answers]
 
     def withdraw(self, job_id: str, dispatch: int, *, running: bool) -> str:
         """Take a dispatch, or an older one, out of Redis; ``running`` ones only where that is wanted."""

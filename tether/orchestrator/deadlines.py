@@ -30,6 +30,5 @@ class EndOverdue:
         now_ms = self._now_ms()
         late = self._store.read(overdue, now_ms, BATCH)
         self._ending.end([Request(None, row.job_id, JobState.EXPIRED, now_ms) for row in late])
-        for row in self._store.read(requested, now_ms - GRACE_MS, BATCH):
-            self._ending.carry_out(row, now_ms)
+        self._ending.carry_out(self._store.read(requested, now_ms - GRACE_MS, BATCH), now_ms)
         return 0 if len(late) == BATCH else self._interval

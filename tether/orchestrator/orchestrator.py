@@ -19,6 +19,7 @@ from tether.orchestrator.outbox import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.pruning import Prune
 from tether.orchestrator.reconcile import Reconcile
+from tether.orchestrator.submits import AdmitSubmits
 from tether.orchestrator.ticks import TickLeases
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.retry_policy import RetryPolicy
@@ -81,9 +82,11 @@ class Orchestrator:
             on_waiting=self._waiting.wake,
             randomness=random.Random(),
         )
+        self._submits = AdmitSubmits(self._client, plane.keys, holder, plane.scheduler, plane.broker)
         self._loops = [
             Loop(self._keeper),
             Loop(settle),
+            Loop(self._submits),
             self._waiting,
             *(self._held(step) for step in steps if step is not waiting),
         ]
@@ -114,6 +117,7 @@ class Orchestrator:
             self._keeper.give_up()
         self._outcomes.close()
         self._trimming.close()
+        self._submits.close()
         self._client.close()
 
     def __enter__(self) -> Self:

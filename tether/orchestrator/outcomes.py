@@ -65,14 +65,21 @@ class SettleOutcomes:
         # Made once: the store brings together what has the same operation.
         self._settle = Settle(self._decide)
         self._claimed_at = 0
+        self._has_failed = False
         self._log = structlog.stdlib.get_logger("tether.orchestrator")
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
-        if now_ms - self._claimed_at >= CLAIM_AFTER_MS:
+        # What was in hand when a step failed is not read again by itself. That others may have it in hand in
+        # this moment does no harm.
+        if self._has_failed or now_ms - self._claimed_at >= CLAIM_AFTER_MS:
+            claimed = self._outcomes.claim(BATCH, 0 if self._has_failed else CLAIM_AFTER_MS)
+            self._has_failed = True
+            self._carry(*claimed)
             self._claimed_at = now_ms
-            self._carry(*self._outcomes.claim(BATCH, CLAIM_AFTER_MS))
+        self._has_failed = True
         self._carry(*self._outcomes.read(BATCH, WAIT_MS))
+        self._has_failed = False
         return 0
 
     def _carry(self, entries: Sequence[Entry], unreadable: Sequence[str]) -> None:

@@ -37,28 +37,42 @@ class Ending:
           StoreUnavailable: The request was not written.
           OUTAGE_ERRORS: It was, and is carried out when Redis is back.
         """
+        if not requests:
+            return []
         rows = [future.result() for future in self.store.write_many(request, requests)]
-        return [
-            None if row is None else self.carry_out(row, asked.now_ms)
-            for row, asked in zip(rows, requests, strict=True)
-        ]
+        now_ms = requests[0].now_ms
+        ended = self.carry_out([row for row in rows if row is not None], now_ms)
+        return [None if row is None else ended.get(row.job_id, row.state) for row in rows]
 
-    def carry_out(self, row: RequestedRow, now_ms: int) -> JobState:
-        """Carry out a request that is written. Can be repeated.
+    def carry_out(self, rows: Sequence[RequestedRow], now_ms: int) -> dict[str, JobState]:
+        """Carry out requests that are written. Can be repeated. Answers the jobs that this made final.
 
         Raises:
           OUTAGE_ERRORS: Redis is away.
         """
-        if row.state.is_final or row.requested is None:
-            return row.state
-        found = self.pools.cancel(row.job_id, row.requested)
-        # An attempt that failed ended its dispatch; what the database owns since, it ends by itself. Where it
-        # has not read that outcome yet, it will find the request with it.
-        is_free = found == CLOSED or (found in ("failed", "withdrawn") and row.state in _OWNED_BY_DATABASE)
-        if not is_free:
-            return row.state
-        conclusion = Conclusion(row.job_id, row.dispatch, row.requested, now_ms)
-        if not self.store.write(conclude, conclusion).result():
-            return row.state
-        self.pools.seal(row.job_id, row.requested, self.life_ms)
-        return row.requested
+        wanted = [(row, row.requested) for row in rows if row.requested and not row.state.is_final]
+        if not wanted:
+            return {}
+        found = self.pools.cancel_many([(row.job_id, end) for row, end in wanted])
+        free = [
+            Conclusion(row.job_id, row.dispatch, end, now_ms)
+            for (row, end), answer in zip(wanted, found, strict=True)
+            if _is_free(row, answer)
+        ]
+        concluded = [future.result() for future in self.store.write_many(conclude, free)]
+        ended = {
+            conclusion.job_id: JobState(conclusion.state)
+            for conclusion, is_final in zip(free, concluded, strict=True)
+            if is_final
+        }
+        self.pools.seal_many([(job_id, state, "") for job_id, state in ended.items()], self.life_ms)
+        return ended
+
+
+def _is_free(row: RequestedRow, answer: str) -> bool:
+    """Whether no outcome will come for the row's dispatch any more.
+
+    An attempt that failed ended its dispatch; what the database owns since, it ends by itself. Where it has
+    not read that outcome yet, it will find the request with it.
+    """
+    return answer == CLOSED or (answer in ("failed", "withdrawn") and row.state in _OWNED_BY_DATABASE)
