@@ -128,8 +128,8 @@ local function draw_of_tenant(pool, priority, tenant)
       end
       return false
     end
-    local id, ticket = string.match(entry, '^(%S+) (%S+)$')
-    local verdict = judge(id, ticket)
+    local id, ticket = string.match(entry, '^(.+) (%d+)$')
+    local verdict = id and judge(id, ticket) or 'discard'
     if verdict == 'skip' then
       skipped = skipped + 1
       i = i + 1

@@ -63,9 +63,9 @@ for _, pool in ipairs(redis.call('SMEMBERS', key('core:pools'))) do
   for _, tenant in ipairs(redis.call('ZRANGE', batch, 0, MOST_AGED - 1)) do
     local list = batch .. ':' .. tenant
     local entry = redis.call('LINDEX', list, 0)
-    local id, ticket = string.match(entry or '', '^(%S+) (%S+)$')
-    local job = id and redis.call('HMGET', job_of(id), 'placed_at', 'state', 'ticket')
-    if job and job[1] and tonumber(job[1]) + age <= now then
+    local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
+    local job = id and redis.call('HMGET', job_of(id), 'placed_at', 'state', 'ticket') or {}
+    if entry and (not job[1] or tonumber(job[1]) + age <= now) then
       redis.call('LPOP', list)
       if redis.call('EXISTS', list) == 0 then
         redis.call('ZREM', batch, tenant)

@@ -1,0 +1,487 @@
+"""The scripts of pool jobs, each promise by itself. The state machine drives them together."""
+
+import threading
+
+import pytest
+import redis
+
+from tether.broker.keys import Keys
+from tether.broker.pools import Dispatch, Placed, Pools
+from tether.broker.redis_port import RedisWorkerPort
+from tether.broker.worker_port import Answer, Growth, Pulse
+from tether.errors import EpochChanged
+from tether.jobs import JobError, JobState, Piece, Priority
+from tether.token_log import encode_pieces, read_events, read_pieces
+
+POOL = "gpu.cpu.local.model-12345678"
+OTHER = "gpu.cpu.local.other-12345678"
+LEASE_MS = 600_000
+AGE_MS = 600_000
+
+
+class Stage:
+    def __init__(self, server, namespace):
+        self.redis = redis.Redis.from_url(server.url)
+        self.keys = Keys(namespace)
+        for key in self.redis.scan_iter(self.keys.prefix + ":*"):
+            self.redis.delete(key)
+        self.redis.set(self.keys.epoch, 1)
+        self.pools = Pools(self.redis, self.keys)
+        self.ports = []
+        self.tick()
+
+    def place(self, job_id, *, dispatch=1, **changes):
+        given = {
+            "pool": POOL,
+            "tenant": "default",
+            "priority": Priority.STANDARD,
+            "weight": 1.0,
+            "deadline": 0,
+            "cost": 1,
+            "body": b'{"v":1}',
+        }
+        return self.pools.place([Dispatch(job_id=job_id, dispatch=dispatch, **{**given, **changes})])[0]
+
+    def worker(self, name):
+        port = RedisWorkerPort(self.redis, self.keys, name, LEASE_MS)
+        port.hello()
+        self.ports.append(port)
+        return port
+
+    def tick(self, age_ms=AGE_MS):
+        return self.pools.tick(LEASE_MS, age_ms)
+
+    def lose(self, job_id):
+        """Let the lease of a running attempt run out."""
+        assert self.redis.zadd(self.keys.leases, {f"j {job_id}": 1}, xx=True, ch=True) == 1
+        return self.tick()
+
+    def field(self, job_id, name):
+        value = self.redis.hget(self.keys.job(job_id), name)
+        return value and value.decode()
+
+    def events(self, job_id):
+        return [event.kind for event in read_events(self.redis.xrange(self.keys.stream(job_id)))]
+
+    def outcomes(self):
+        return [
+            (fields[b"job"].decode(), fields[b"kind"].decode())
+            for _, fields in self.redis.xrange(self.keys.outcomes)
+        ]
+
+    def close(self):
+        for port in self.ports:
+            port.close()
+        self.pools.close()
+        self.redis.close()
+
+
+@pytest.fixture
+def stage(shared_redis_server, request):
+    opened = Stage(shared_redis_server, f"pools-{abs(hash(request.node.name)) % 10**8}")
+    yield opened
+    opened.close()
+
+
+def draw(port, count=1, pools=(POOL,), busy=False):
+    return list(port.draw(count, pools, busy=busy).jobs)
+
+
+def growth(job, count=0, offset=None):
+    begin = job.offset if offset is None else offset
+    pieces = [Piece(i, f"t{i} ") for i in range(begin, begin + count)]
+    return Growth(
+        job_id=job.job_id,
+        fence=job.fence,
+        run=job.run,
+        offset=begin,
+        count=count,
+        data=encode_pieces(pieces),
+    )
+
+
+def ids(jobs):
+    return [job.job_id for job in jobs]
+
+
+def test_a_job_goes_from_placed_to_its_outcome(stage):
+    assert stage.place("a") is Placed.PLACED
+    worker = stage.worker("w")
+    (job,) = draw(worker)
+    assert (job.job_id, job.fence.dispatch, job.fence.attempt, job.fence.draw_id) == ("a", 1, 1, "w:1")
+    assert worker.append_many([growth(job, 2)])[0].answer is Answer.OK
+    written = worker.finish(growth(job, 1, offset=2), input_tokens=7, reason="length")
+    assert (written.answer, written.offset) == (Answer.OK, 3)
+    assert stage.events("a") == ["started", "delta", "delta", "finished"]
+    assert len(read_pieces(stage.redis.xrange(stage.keys.stream("a")), 0)) == 3
+    assert stage.outcomes() == [("a", "succeeded")]
+    assert stage.redis.zcard(stage.keys.leases) == 0
+
+
+def test_a_dispatch_is_placed_once_and_a_newer_one_takes_its_place(stage):
+    assert stage.place("a") is Placed.PLACED
+    assert stage.place("a") is Placed.KNOWN
+    worker = stage.worker("w")
+    (former,) = draw(worker)
+    assert stage.place("a", dispatch=2) is Placed.PLACED
+    assert worker.append_many([growth(former, 1)])[0].answer is Answer.FENCED
+    (job,) = draw(worker)
+    assert job.fence.dispatch == 2
+    assert stage.place("a", dispatch=1) is Placed.KNOWN
+
+
+def test_priorities_come_before_pools_and_pools_in_the_worker_s_order(stage):
+    stage.place("batch", priority=Priority.BATCH)
+    stage.place("standard", pool=OTHER)
+    stage.place("interactive", pool=OTHER, priority=Priority.INTERACTIVE)
+    stage.place("first pool")
+    assert ids(draw(stage.worker("w"), 4, (POOL, OTHER))) == [
+        "interactive",
+        "first pool",
+        "standard",
+        "batch",
+    ]
+
+
+def test_old_batch_jobs_count_as_standard_ones(stage):
+    stage.place("old", priority=Priority.BATCH)
+    stage.tick(age_ms=0)
+    stage.place("new")
+    assert ids(draw(stage.worker("w"), 2)) == ["old", "new"]
+
+
+def test_tenants_share_a_pool_by_the_tokens_that_they_were_served(stage):
+    for i in range(6):
+        stage.place(f"greedy-{i}", tenant="greedy", cost=10)
+    for i in range(3):
+        stage.place(f"modest-{i}", tenant="modest", cost=10)
+    worker = stage.worker("w")
+    tenants = [job.tenant for job in draw(worker, 6)]
+    assert tenants.count("greedy") == tenants.count("modest") == 3
+
+
+def test_a_heavier_tenant_gets_more(stage):
+    for i in range(9):
+        stage.place(f"heavy-{i}", tenant="heavy", cost=10, weight=2.0)
+        stage.place(f"light-{i}", tenant="light", cost=10, weight=1.0)
+    tenants = [job.tenant for job in draw(stage.worker("w"), 9)]
+    assert tenants.count("heavy") == 6
+
+
+def test_generated_tokens_count(stage):
+    worker = stage.worker("w")
+    stage.place("a-1", tenant="a", cost=1)
+    (job,) = draw(worker)
+    stage.place("a-2", tenant="a", cost=1)
+    stage.place("b-1", tenant="b", cost=1)
+    worker.append_many([growth(job, 50)])
+    assert ids(draw(worker, 2)) == ["b-1", "a-2"]
+
+
+def test_a_tenant_gets_no_credit_for_having_been_away(stage):
+    worker = stage.worker("w")
+    for i in range(5):
+        stage.place(f"busy-{i}", tenant="busy", cost=100)
+    draw(worker, 3)
+    for i in range(5):
+        stage.place(f"back-{i}", tenant="back", cost=100)
+    tenants = [job.tenant for job in draw(worker, 4)]
+    assert tenants.count("back") == 2
+
+
+def test_one_placement_wakes_one_idle_worker(stage):
+    workers = [stage.worker(f"w{i}") for i in range(3)]
+    for worker in workers:
+        assert draw(worker) == []
+    stage.place("a")
+    woken = [w for w in workers if stage.redis.llen(stage.keys.wake(w.worker))]
+    assert len(woken) == 1
+    stage.place("b")
+    assert sum(stage.redis.llen(stage.keys.wake(w.worker)) for w in workers) == 2
+
+
+def test_a_worker_that_waits_for_several_pools_is_woken_for_one(stage):
+    waiting, other = stage.worker("waiting"), stage.worker("other")
+    draw(waiting, pools=(POOL, OTHER))
+    stage.place("a")
+    draw(other, pools=(OTHER,))
+    stage.place("b", pool=OTHER)
+    assert stage.redis.llen(stage.keys.wake("waiting")) == 1
+    assert stage.redis.llen(stage.keys.wake("other")) == 1
+
+
+def test_a_waiting_worker_draws_what_is_placed(stage):
+    worker = stage.worker("w")
+    draw(worker)
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.extend(worker.draw(1, [POOL], busy=False, wait_seconds=2.0).jobs)
+    )
+    thread.start()
+    stage.place("a")
+    thread.join(10)
+    assert ids(found) == ["a"]
+
+
+def test_when_a_woken_worker_does_not_come_another_is_woken(stage):
+    dead, living = stage.worker("dead"), stage.worker("living")
+    draw(dead)
+    stage.place("a")
+    draw(living, pools=(OTHER, POOL), count=0)
+    assert draw(living, pools=(OTHER,)) == []
+    stage.redis.delete(stage.keys.wake("living"))
+    # It waits for the pool too, from now on; the first one was woken for it before.
+    stage.redis.sadd(f"{stage.keys.prefix}:pool:{POOL}:idle", "living")
+    stage.redis.zadd(stage.keys.leases, {"w dead": 1})
+    stage.tick()
+    assert stage.redis.llen(stage.keys.wake("living")) == 1
+    assert ids(draw(living)) == ["a"]
+
+
+def test_a_lost_job_goes_on_where_it_stood_and_the_loser_is_fenced(stage):
+    loser, other = stage.worker("loser"), stage.worker("other")
+    stage.place("a")
+    (job,) = draw(loser)
+    loser.append_many([growth(job, 2)])
+    tick = stage.lose("a")
+    assert tick.lost == (("loser", "placed"),)
+    (again,) = draw(other)
+    assert (again.fence.attempt, again.offset, len(again.made)) == (2, 2, 1)
+    assert loser.append_many([growth(job, 1, offset=2)])[0].answer is Answer.FENCED
+    assert loser.finish(growth(job, 1, offset=2), input_tokens=1, reason="stop").answer is Answer.FENCED
+    assert stage.events("a") == ["started", "delta", "rerouted", "started"]
+
+
+def test_the_worker_that_lost_a_job_is_not_given_it_again_at_once(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    draw(worker)
+    stage.lose("a")
+    found = worker.draw(1, [POOL], busy=False)
+    assert found.jobs == ()
+    assert 0 < found.again_in_ms <= 2_000
+    assert ids(draw(stage.worker("other"))) == ["a"]
+
+
+def test_a_worker_that_still_speaks_was_not_dead(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.lose("a")
+    assert stage.field("a", "deaths") == "1"
+    assert worker.beat([Pulse("a", job.fence, True)]) == [Answer.FENCED]
+    assert stage.field("a", "deaths") == "0"
+    worker.beat([Pulse("a", job.fence, True)])
+    assert stage.field("a", "deaths") == "0"
+
+
+def lose_twice(stage, job_id):
+    for i in range(2):
+        draw(stage.worker(f"victim-{i}"))
+        stage.lose(job_id)
+
+
+def test_after_two_deaths_a_job_runs_alone(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    busy = stage.worker("busy")
+    assert draw(busy, 4, busy=True) == []
+    stage.place("b")
+    idle = stage.worker("idle")
+    jobs = draw(idle, 4)
+    assert ids(jobs) == ["a"]
+    assert jobs[0].alone
+
+
+def test_a_third_death_alone_makes_it_poison(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    draw(stage.worker("last"))
+    assert stage.lose("a").lost == (("last", "poisoned"),)
+    assert stage.outcomes() == [("a", "poisoned")]
+
+
+def test_a_busy_worker_keeps_itself_free_for_a_job_that_waits_long_to_run_alone(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    stage.redis.hset(stage.keys.job("a"), "placed_at", "1")
+    stage.place("b")
+    busy = stage.worker("busy")
+    assert draw(busy, 4, busy=True) == []
+    assert ids(draw(stage.worker("second"), 4, busy=True)) == ["b"]
+    assert ids(draw(busy, 4, busy=False)) == ["a"]
+
+
+def test_a_drain_is_no_death_and_the_job_goes_on_first(stage):
+    worker, other = stage.worker("w"), stage.worker("other")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.place("b")
+    assert worker.release(growth(job, 3)).offset == 3
+    jobs = draw(other, 2)
+    assert ids(jobs) == ["a", "b"]
+    assert (jobs[0].offset, jobs[0].deaths) == (3, 0)
+    assert worker.release(growth(job, 3)).answer is Answer.OK
+    assert ids(draw(other)) == []
+
+
+def test_a_draw_whose_answer_was_lost_is_answered_again(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    number = worker._number
+    first = draw(worker, 2)
+    worker._number, worker._is_answer_owed = number, True
+    stage.place("b")
+    second = draw(worker, 2)
+    assert [job.fence for job in second[:1]] == [job.fence for job in first]
+    assert ids(second) == ["a", "b"]
+    assert second[1].fence.draw_id != second[0].fence.draw_id
+
+
+def test_the_same_write_twice_changes_nothing(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.append_many([growth(job, 2)])
+    again = worker.append_many([growth(job, 2)])[0]
+    assert (again.answer, again.offset) == (Answer.OFFSET, 2)
+    end = growth(job, 1, offset=2)
+    assert worker.finish(end, input_tokens=1, reason="stop").answer is Answer.OK
+    assert worker.finish(end, input_tokens=1, reason="stop").answer is Answer.OK
+    assert stage.outcomes() == [("a", "succeeded")]
+    assert stage.events("a") == ["started", "delta", "delta", "finished"]
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_stays_so(stage):
+    stage.place("a")
+    assert stage.pools.cancel("a", JobState.CANCELLED) == "closed"
+    assert stage.pools.cancel("a", JobState.CANCELLED) == "closed"
+    assert draw(stage.worker("w")) == []
+    assert stage.place("a", dispatch=2) is Placed.CLOSED
+    assert stage.outcomes() == []
+
+
+def test_a_placement_after_a_cancel_of_an_unknown_job_is_refused(stage):
+    assert stage.pools.cancel("a", JobState.CANCELLED) == "closed"
+    assert stage.place("a") is Placed.CLOSED
+    assert draw(stage.worker("w")) == []
+
+
+def test_a_running_job_hears_of_its_cancel_with_its_tokens_and_with_its_beat(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    assert stage.pools.cancel("a", JobState.CANCELLED) == "running"
+    assert worker.append_many([growth(job, 1)])[0].answer is Answer.CANCELLED
+    assert worker.beat([Pulse("a", job.fence, True)]) == [Answer.CANCELLED]
+    end = growth(job, 0, offset=1)
+    assert worker.fail(end, kind="cancelled", error=JobError("cancelled", "")).answer is Answer.OK
+    assert stage.outcomes() == [("a", "cancelled")]
+    assert stage.events("a")[-1] == "failed"
+
+
+def test_a_cancelled_job_whose_worker_dies_ends(stage):
+    stage.place("a")
+    draw(stage.worker("w"))
+    stage.pools.cancel("a", JobState.CANCELLED)
+    stage.lose("a")
+    assert stage.outcomes() == [("a", "cancelled")]
+
+
+def test_a_job_past_its_deadline_is_not_drawn(stage):
+    stage.place("late", deadline=1)
+    stage.place("in time")
+    assert ids(draw(stage.worker("w"), 2)) == ["in time"]
+    assert stage.outcomes() == [("late", "expired")]
+
+
+def test_after_a_new_epoch_whatever_was_drawn_is_void(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.redis.set(stage.keys.epoch, 2)
+    for write in (
+        lambda: worker.append_many([growth(job, 1)]),
+        lambda: worker.finish(growth(job, 1), input_tokens=1, reason="stop"),
+        lambda: worker.beat([Pulse("a", job.fence, True)]),
+        lambda: worker.draw(1, [POOL], busy=False),
+    ):
+        with pytest.raises(EpochChanged):
+            write()
+    assert stage.events("a") == ["started"]
+    assert worker.hello() == 2
+
+
+def test_after_a_restart_all_leases_are_extended_once(stage):
+    stage.place("a")
+    draw(stage.worker("w"))
+    stage.redis.zadd(stage.keys.leases, {"j a": 1})
+    stage.redis.hset(stage.keys.lease_tick, "run_id", "another")
+    tick = stage.tick()
+    assert (tick.extended, tick.taken) == (1, 0)
+    assert stage.tick().taken == 0
+    stage.lose("a")
+    (job,) = draw(stage.worker("other"))
+    assert job.lossy
+
+
+def test_after_a_pause_of_the_ticks_all_leases_are_extended_once(stage):
+    stage.place("a")
+    draw(stage.worker("w"))
+    stage.redis.zadd(stage.keys.leases, {"j a": 1})
+    at = int(stage.redis.hget(stage.keys.lease_tick, "at"))
+    stage.redis.hset(stage.keys.lease_tick, "at", at - 1_500)
+    assert stage.tick().extended == 1
+    assert stage.tick().taken == 0
+
+
+def test_what_is_withdrawn_is_handed_back_and_its_worker_fenced(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    assert stage.pools.withdraw("a", 1, running=False) == "running"
+    assert stage.pools.withdraw("a", 1, running=True) == "withdrawn"
+    assert worker.append_many([growth(job, 1)])[0].answer is Answer.FENCED
+    assert stage.outcomes() == [("a", "withdrawn")]
+    assert stage.place("a", dispatch=2) is Placed.PLACED
+    assert stage.pools.withdraw("a", 1, running=True) == "unknown"
+
+
+def test_a_sealed_job_tells_its_end_and_is_forgotten_after_a_while(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.fail(growth(job), kind="failed", error=JobError("engine_failed", "it broke"))
+    assert stage.events("a") == ["started"]
+    stage.pools.seal("a", JobState.DEAD, 60_000, code="engine_failed")
+    stage.pools.seal("a", JobState.DEAD, 60_000, code="engine_failed")
+    assert stage.events("a") == ["started", "failed"]
+    assert 0 < stage.redis.pttl(stage.keys.job("a")) <= 60_000
+    assert 0 < stage.redis.pttl(stage.keys.stream("a")) <= 60_000
+    assert stage.field("a", "body") is None
+
+
+def test_a_new_run_goes_back_and_only_forward_in_number(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.append_many([growth(job, 3)])
+    again = Growth(job_id="a", fence=job.fence, run=1, offset=0, restarted=True)
+    assert worker.append_many([again])[0].answer is Answer.OK
+    assert worker.append_many([again])[0].answer is Answer.OFFSET
+    assert worker.append_many([growth(job, 1, offset=3)])[0].answer is Answer.OFFSET
+    assert stage.events("a") == ["started", "delta", "restarted"]
+
+
+def test_many_dead_entries_do_not_hold_up_a_draw(stage):
+    for i in range(600):
+        stage.place(f"dead-{i}")
+        stage.pools.cancel(f"dead-{i}", JobState.CANCELLED)
+    stage.place("alive")
+    worker = stage.worker("w")
+    found = worker.draw(1, [POOL], busy=False)
+    rounds = 0
+    while not found.jobs and rounds < 5:
+        assert found.again_in_ms == 1
+        found, rounds = worker.draw(1, [POOL], busy=False), rounds + 1
+    assert ids(found.jobs) == ["alive"]
