@@ -1,0 +1,300 @@
+"""The loops of the orchestrator, on a real database and a real Redis, without workers."""
+
+import json
+import threading
+
+import pytest
+from sqlalchemy import select
+
+from support.cluster import Cluster
+from support.waiting import eventually
+from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.redis_port import RedisWorkerPort
+from tether.broker.worker_port import Growth
+from tether.control import ControlPlane
+from tether.discovery.fleet import PoolView
+from tether.errors import EpochChanged
+from tether.jobs import JobError, JobRequest, JobState, Piece
+from tether.orchestrator.lease_keeper import KeepLeases
+from tether.orchestrator.orchestrator import Orchestrator
+from tether.scheduling.models import Registry, pool_name
+from tether.scheduling.scheduler_middleware import now_ms
+from tether.store import queries
+from tether.store.schema import counters, dispatches, loop_leases
+from tether.token_log import encode_pieces
+
+PATIENCE = 20
+
+
+@pytest.fixture
+def cluster():
+    with Cluster(config="[orchestrator]\noutbox_interval = 100\n[jobs]\nretry_base = 1\n") as opened:
+        yield opened
+
+
+@pytest.fixture
+def plane(cluster):
+    with ControlPlane(cluster.settings) as opened:
+        yield opened
+
+
+class Hands:
+    """A worker by hand: what draws and ends jobs, and the pool that the fleet is made to show."""
+
+    def __init__(self, cluster, plane):
+        version = Registry.from_settings(cluster.settings).find("counter")
+        self.pool = pool_name("cpu", "local", version)
+        view = PoolView(
+            name=self.pool,
+            model=version.name,
+            version=version.version,
+            digest=version.digest,
+            gpu_class="cpu",
+            region="local",
+            workers=1,
+            slots=8,
+            free=8,
+        )
+        plane.fleet.pools = lambda: (view,)
+        self.port = RedisWorkerPort(cluster.redis, cluster.keys, "hands.1", 600_000)
+
+    def draw(self):
+        def found():
+            try:
+                return self.port.draw(1, [self.pool], busy=False).jobs
+            except EpochChanged:
+                self.port.hello()
+            except OUTAGE_ERRORS:
+                pass
+            return ()
+
+        return eventually(found, PATIENCE, "a job to draw")[0]
+
+    def finish(self, job, count=2):
+        pieces = [Piece(i, f"t{i} ") for i in range(job.offset, count)]
+        growth = Growth(
+            job_id=job.job_id,
+            fence=job.fence,
+            run=job.run,
+            offset=job.offset,
+            count=len(pieces),
+            data=encode_pieces(pieces),
+        )
+        return self.port.finish(growth, input_tokens=5, reason="stop")
+
+    def fail(self, job, **error):
+        growth = Growth(job_id=job.job_id, fence=job.fence, run=job.run, offset=job.offset)
+        return self.port.fail(growth, kind="failed", error=JobError("engine_failed", "it broke", **error))
+
+
+@pytest.fixture
+def hands(cluster, plane):
+    made = Hands(cluster, plane)
+    yield made
+    made.port.close()
+
+
+@pytest.fixture
+def orchestrator(plane):
+    with Orchestrator(plane) as running:
+        yield running
+
+
+def submit(plane, **changes):
+    request = JobRequest(**{"model": "counter", "prompt": "p", **changes})
+    answer = plane.scheduler.submit([request], broker=plane.broker)[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer.job_id
+
+
+def row(plane, job_id):
+    return plane.store.read(queries.job, job_id)
+
+
+def wait_for(plane, job_id, state):
+    eventually(lambda: row(plane, job_id).state is state, PATIENCE, f"the job is {state}")
+
+
+def test_a_job_is_settled_with_its_tokens_and_holds_nothing_afterwards(plane, hands, orchestrator):
+    job_id = submit(plane)
+    hands.finish(hands.draw())
+    wait_for(plane, job_id, JobState.SUCCEEDED)
+    assert plane.store.read(queries.result_pieces, job_id).pieces == (Piece(0, "t0 "), Piece(1, "t1 "))
+    assert row(plane, job_id).input_tokens == 5
+    held = plane.store.read(lambda c: [r.held for r in c.execute(select(counters))])
+    assert set(held) == {0}
+    eventually(lambda: plane.pools.known([job_id])[0].state == "succeeded", PATIENCE, "it is sealed")
+
+
+def test_a_failed_job_is_tried_again_and_then_dead_with_its_history(plane, hands, orchestrator):
+    job_id = submit(plane)
+    former = 0
+    for _ in range(4):
+        job = hands.draw()
+        assert job.fence.dispatch > former
+        former = job.fence.dispatch
+        hands.fail(job, retryable=True)
+    wait_for(plane, job_id, JobState.DEAD)
+    letter = plane.store.read(queries.dead_letter, job_id)
+    assert (letter.reason, letter.retryable, len(letter.history)) == ("attempts_exhausted", True, 4)
+    assert row(plane, job_id).error.code == "engine_failed"
+
+
+def test_what_cannot_be_helped_is_not_tried_again(plane, hands, orchestrator):
+    job_id = submit(plane)
+    hands.fail(hands.draw(), retryable=False)
+    wait_for(plane, job_id, JobState.DEAD)
+    letter = plane.store.read(queries.dead_letter, job_id)
+    assert (letter.reason, letter.retryable) == ("not_retryable", False)
+
+
+def test_a_job_accepted_while_redis_is_away_runs_when_it_is_back(cluster, plane, hands, orchestrator):
+    first = submit(plane)
+    hands.finish(hands.draw())
+    wait_for(plane, first, JobState.SUCCEEDED)
+    cluster.server.kill()
+    job_id = submit(plane)
+    assert row(plane, job_id).state is JobState.ACCEPTED
+    cluster.server.start()
+    hands.finish(hands.draw())
+    wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_a_delayed_job_waits_in_the_database_until_it_is_due(plane, hands, orchestrator):
+    due_at = now_ms() + 700
+    job_id = submit(plane, not_before=due_at)
+    assert plane.pools.known([job_id]) == [None]
+    job = hands.draw()
+    assert now_ms() >= due_at
+    hands.finish(job)
+    wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_a_job_that_nobody_can_serve_is_parked_and_placed_when_somebody_can(plane, hands, orchestrator):
+    served, plane.fleet.pools = plane.fleet.pools, lambda: ()
+    job_id = submit(plane)
+    assert row(plane, job_id).state is JobState.PARKED
+    plane.fleet.pools = served
+    orchestrator._on_fleet_change()
+    hands.finish(hands.draw())
+    wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_a_job_past_its_deadline_expires_wherever_it_is(plane, hands, orchestrator):
+    plane.fleet.pools = lambda: ()
+    parked = submit(plane, deadline=now_ms() + 300)
+    wait_for(plane, parked, JobState.EXPIRED)
+
+
+def test_what_a_flushed_redis_lost_is_placed_anew_in_a_new_epoch(cluster, plane, hands, orchestrator):
+    job_id = submit(plane)
+    former = hands.draw()
+    epoch = int(cluster.redis.get(cluster.keys.epoch))
+    cluster.redis.flushall()
+    eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE, "a new epoch")
+    assert int(cluster.redis.get(cluster.keys.epoch)) > epoch
+    job = hands.draw()
+    assert job.job_id == former.job_id
+    assert job.fence.dispatch > former.fence.dispatch
+    assert job.lossy
+    hands.finish(job)
+    wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_what_redis_lost_alone_is_put_back(cluster, plane, hands):
+    job_id = submit(plane)
+
+    def is_placed():
+        return row(plane, job_id).state is JobState.PLACED
+
+    eventually(is_placed, PATIENCE, "the placement is noted")
+    for key in cluster.redis.scan_iter(f"{cluster.keys.prefix}:*"):
+        if job_id.encode() in key or b":pool:" in key:
+            cluster.redis.delete(key)
+    cluster.redis.set(cluster.keys.epoch, 1)
+    with Orchestrator(plane):
+        hands.finish(hands.draw())
+        wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_jobs_that_a_worker_asks_for_are_admitted_once(plane, hands, orchestrator):
+    request = json.dumps({"model": "counter", "prompt": "from a task", "tenant": "default"}).encode()
+    hands.port.submit("token-1", request)
+    hands.port.submit("token-1", request)
+    hands.port.submit("token-2", b"not JSON")
+    hands.port.submit("token-3", request)
+    done = {hands.draw(): None for _ in range(2)}
+    for job in done:
+        hands.finish(job)
+    rows = eventually(
+        lambda: [r for r in plane.store.read(queries.jobs_of, "default") if r.state.is_final][1:],
+        PATIENCE,
+        "both end",
+    )
+    assert {r.retry_token for r in [*rows, *plane.store.read(queries.jobs_of, "default")]} == {
+        "token-1",
+        "token-3",
+    }
+
+
+def test_settled_outcomes_are_removed(cluster, plane, hands, orchestrator):
+    jobs = [submit(plane) for _ in range(3)]
+    for _ in jobs:
+        hands.finish(hands.draw())
+    for job_id in jobs:
+        wait_for(plane, job_id, JobState.SUCCEEDED)
+    orchestrator._trimming.trim()
+    # Redis trims whole blocks of a stream only; that nothing is pending is what lets it.
+    assert cluster.redis.xpending(cluster.keys.outcomes, "settle")["pending"] == 0
+
+
+def test_of_two_orchestrators_one_holds_each_lease_and_the_other_takes_over(plane):
+    clock = {"now": 0.0}
+    keepers = [
+        KeepLeases(
+            plane.store,
+            ["a", "b"],
+            holder,
+            now_ms=lambda: int(clock["now"] * 1000),
+            clock=lambda: clock["now"],
+        )
+        for holder in ("first", "second")
+    ]
+    for keeper in keepers:
+        keeper()
+    assert [keeper.holds("a") for keeper in keepers] == [True, False]
+    clock["now"] = 2.6
+    assert not keepers[0].holds("a"), "it stops before another may begin"
+    keepers[1]()
+    assert not keepers[1].holds("a")
+    clock["now"] = 3.1
+    keepers[1]()
+    assert keepers[1].holds("a")
+    keepers[0]()
+    assert not keepers[0].holds("a")
+    keepers[1].give_up()
+    keepers[0]()
+    assert keepers[0].holds("b")
+
+
+def test_an_orchestrator_leaves_no_thread_and_no_lease_behind(plane):
+    before = set(threading.enumerate())
+    for _ in range(3):
+        with Orchestrator(plane):
+            eventually(
+                lambda: plane.store.read(lambda c: c.execute(select(loop_leases)).all()),
+                PATIENCE,
+                "leases are taken",
+            )
+        assert plane.store.read(lambda c: c.execute(select(loop_leases)).all()) == []
+    assert set(threading.enumerate()) <= before
+
+
+def test_the_outbox_is_empty_when_all_is_placed(plane, hands, orchestrator):
+    submit(plane)
+    eventually(
+        lambda: not plane.store.read(lambda c: c.execute(select(dispatches)).all()),
+        PATIENCE,
+        "no hand-over is owed",
+    )
