@@ -7,6 +7,7 @@ from support.databases import NOW, POOL, all_held, give_quota, new_job, outcome,
 from tether.errors import StoreError
 from tether.jobs import JobState, OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
+from tether.store.bulk import rows_with_keys
 from tether.store.epoch import epoch, raise_epoch
 from tether.store.holds import sweep_holds
 from tether.store.leases import give_up_lease, take_lease
@@ -125,6 +126,9 @@ def test_text_that_the_database_cannot_hold_fails_alone(store):
         failed.result()
 
 
+UNIQUE_KEY = ("uq_jobs_tenant_id_correlation_id_retry_token", "tenant_id", "correlation_id", "retry_token")
+
+
 def plan_of(store, function, *args):
     """How the database finds what ``function`` asks for."""
     asked = []
@@ -154,7 +158,10 @@ def plan_of(store, function, *args):
         ("ix_jobs_tenant_id_job_id", jobs_of, ("default",)),
         ("ix_dispatches_due_at", due, (NOW, 10)),
         ("ix_jobs_finished_at", prune, (NOW, 10)),
+        (UNIQUE_KEY[0], rows_with_keys, (jobs, ("job_id",), UNIQUE_KEY[1:], [("a", "b", "c")] * 3)),
     ],
 )
 def test_a_query_that_runs_often_has_an_index(store, index, function, args):
-    assert index in plan_of(store, function, *args)
+    plan = plan_of(store, function, *args)
+    # SQLite gives the index of a unique constraint a name of its own.
+    assert index in plan or (index == UNIQUE_KEY[0] and "sqlite_autoindex_jobs_2" in plan)

@@ -116,7 +116,8 @@ class CoreMachine(RuleBasedStateMachine):
         self.clear_store()
         self.keys = Keys("machine")
         self.fuse = Fuse()
-        self.now = itertools.count(1_000_000, 1)
+        # Each look at the clock is 20 s later: whatever waits is due at the next.
+        self.now = itertools.count(10**12, 20_000)
         self.real_pools = Pools(self.redis, self.keys)
         self.pools = Fused(self.real_pools, self.fuse)
         self.fused_store = Fused(self.store, self.fuse)
@@ -165,18 +166,16 @@ class CoreMachine(RuleBasedStateMachine):
             outcomes,
             policy=RetryPolicy(max_attempts=3, base_ms=1, cap_ms=1),
             life_ms=600_000,
-            now_ms=lambda: next(self.now) * 20_000,
+            now_ms=self.later,
             on_waiting=lambda: None,
             randomness=self.randomness,
         )
-        self.waiting_step = PlaceWaiting(
-            store, self, self.reservations, interval=1, now_ms=lambda: next(self.now) * 20_000 + 10**12
-        )
+        self.waiting_step = PlaceWaiting(store, self, self.reservations, interval=1, now_ms=self.later)
         self.deadline_step = EndOverdue(store, self.ending, interval=1, now_ms=self.later)
         self.reconcile_step = Reconcile(store, pools, interval=0, life_ms=600_000, now_ms=self.later)
 
     def later(self):
-        return next(self.now) * 20_000
+        return next(self.now)
 
     def choose_pools(self, waiting):
         return [POOL if self.has_pool else None for _ in waiting]

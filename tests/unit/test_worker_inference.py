@@ -238,7 +238,9 @@ def test_tokens_beyond_those_asked_for_are_cut(bench):
 BAD_BODIES = [
     b"\xff",
     b"[]",
+    b"[" * 100_000,
     b"{}",
+    json.dumps({**json.loads(body_of()), "prompt": "\ud800"}).encode(),
     json.dumps({**json.loads(body_of()), "v": 2}).encode(),
     json.dumps({**json.loads(body_of()), "prompt": 1}).encode(),
     json.dumps({**json.loads(body_of()), "sampling": None}).encode(),
@@ -344,6 +346,27 @@ def test_a_finish_for_which_redis_lost_the_tokens_hands_the_job_over(bench):
     attempt = bench.draw()
     assert bench.run(attempt).kind is ResultKind.RELEASED
     assert (bench.stream().state, bench.stream().offset) == ("placed", 0)
+
+
+def test_an_attempt_that_lost_tokens_is_not_finished_though_its_engine_is_done(bench):
+    attempt = None
+
+    def lose():
+        bench.flush.flush([attempt])
+        bench.stream().offset = 0
+        bench.stream().pieces = {}
+
+    bench.engine = ScriptedEngine(
+        delta(0, "a"),
+        lose,
+        delta(1, "b"),
+        lambda: bench.flush.flush([attempt]),
+        delta(2, "c", reason="stop"),
+    )
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.RELEASED
+    assert (bench.stream().state, bench.stream().offset) == ("placed", 0)
+    assert "finish" not in bench.port.calls
 
 
 def test_an_epoch_that_changed_at_the_end_drops_the_attempt(bench):

@@ -51,6 +51,21 @@ def test_each_message_is_named_after_its_draw(port, make):
     assert message.message_id == message.kwargs["draw_id"] == "boot:7"
 
 
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        (b'{"traceparent":"00-1-2-01"}', {"traceparent": "00-1-2-01"}),
+        (b'{"traceparent":""}', {}),
+        (b"[]", {}),
+        (b"\xff", {}),
+        (b"[" * 100_000, {}),
+    ],
+)
+def test_the_trace_of_the_submitter_goes_on(port, make, body, options):
+    port.draws.append(drawn_job(1, body=body))
+    assert next(make(Slots(1))).options == options
+
+
 @pytest.mark.parametrize("answer", ["ack", "nack"])
 def test_answering_frees_the_slot_and_writes_nothing(port, make, answer):
     port.draws.extend([drawn_job(1), drawn_job(2)])
