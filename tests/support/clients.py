@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 
 from dramatiq import Worker
 
@@ -9,17 +10,21 @@ from support.cluster import Cluster
 from support.waiting import eventually
 from tether import AsyncTether, Tether
 from tether.errors import InvalidRequest
+from tether.jobs import JobState, Sampling
+from tether.scheduling.retry_policy import RetryPolicy
+from tether.store import Store
 from tether.store.tenants import Tenant, save_tenant
-from tether.testing import AsyncFakeTether, FakeModel, FakeTether
+from tether.testing import FakeBackend
 from tether_workers.engine import Delta, EngineFailed
 from tether_workers.engines.null import NullEngine
 from tether_workers.pool_worker import make_worker
 
 PATIENCE_SECONDS = 30
 TOKENS = 8
+MOST_ATTEMPTS = 3
 OTHER_TENANT = "neighbour"
 
-MODELS = {"counter": (0, TOKENS), "slow": (50, 100_000), "broken": (0, TOKENS), "refusing": (0, TOKENS)}
+MODELS = {"counter": (0, TOKENS), "slow": (50, 1_000), "broken": (0, TOKENS), "refusing": (0, TOKENS)}
 """Name: tokens a second, tokens. `broken` fails after two more tokens, always; `refusing` refuses."""
 
 
@@ -40,34 +45,32 @@ def make_engine(model, adapter):
     return kinds.get(model.name, NullEngine).from_settings(model, adapter)
 
 
-class DirectService:
+class Direct:
     """The real thing: Redis, a database, an orchestrator and a worker in this process."""
 
     def __init__(self, database=None):
         self._stack = contextlib.ExitStack()
-        config = "[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = 3\n"
-        self.cluster = self._stack.enter_context(Cluster(database=database, models=MODELS, config=config))
-        self.cluster.orchestrator()
-        broker = make_worker(self.cluster.settings, factories={"null": make_engine})
+        config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MOST_ATTEMPTS}\n"
+        cluster = self._stack.enter_context(Cluster(database=database, models=MODELS, config=config))
+        self.settings = cluster.settings
+        cluster.orchestrator()
+        with Store(self.settings.database.url) as store:
+            tenant = Tenant(OTHER_TENANT, OTHER_TENANT, 1.0, None, 1)
+            store.write_alone(save_tenant, tenant).result()
+        broker = make_worker(self.settings, factories={"null": make_engine})
         self._stack.callback(broker.close)
         worker = Worker(broker, worker_threads=16, worker_timeout=100)
         worker.start()
         self._stack.callback(worker.stop, timeout=20_000)
-        self.settings = self.cluster.settings
-        with self.open() as client:
-            tenant = Tenant(OTHER_TENANT, OTHER_TENANT, 1.0, None, 1)
-            client.client._direct._plane.store.write_alone(save_tenant, tenant).result()
-            client.wait_until_served()
 
-    def open(self, tenant="default"):
-        return Client(Tether.direct(self.settings, tenant=tenant))
+    def backend(self, kind, tenant, run):
+        return run(kind.direct(self.settings, tenant=tenant))
 
-    def open_async(self, tenant="default"):
-        runner = asyncio.Runner()
-        return AsyncClient(runner, runner.run(AsyncTether.direct(self.settings, tenant=tenant)))
+    def begin(self, job_id):
+        """Jobs begin by themselves."""
 
     def work(self):
-        """Let jobs run: they do by themselves."""
+        """Jobs go on by themselves."""
 
     def advance(self, seconds):
         """Time passes by itself."""
@@ -76,48 +79,127 @@ class DirectService:
         self._stack.close()
 
 
-class FakeService:
-    """The fake, which runs nothing by itself: `work` and `advance` do what elsewhere happens by itself."""
+class Fake:
+    """The fake, told to do what happens by itself elsewhere."""
 
     def __init__(self):
-        words = NullEngine(output_tokens=TOKENS)
+        models = {name: self._of_words(tokens) for name, (_, tokens) in MODELS.items()}
+        models |= {"broken": self._broken, "refusing": self._refusing}
+        policy = RetryPolicy(MOST_ATTEMPTS, 0, 0)
+        self._attempts = 0
+        self._fake = FakeBackend(models, autorun=False, retry_policy=policy)
 
-        def count(prompt):
-            return self._texts(words, prompt)
+    def _of_words(self, tokens):
+        engine = NullEngine(output_tokens=tokens)
 
-        def slow(prompt):
-            return self._texts(NullEngine(output_tokens=1_000), prompt)
+        def answer(prompt):
+            deltas = engine.start(engine.encode(prompt), (), Sampling(max_tokens=8_000), threading.Event())
+            return [text for delta in deltas for text in delta.texts]
 
-        def broken(prompt):
-            # One attempt goes on where the one before broke.
-            self._broken_at += 2
-            yield from count(prompt)[: self._broken_at]
-            raise EngineFailed("it broke")
+        return answer
 
-        def refusing(prompt):
-            raise InvalidRequest("it does not like this prompt")
+    def _broken(self, prompt):
+        # Each attempt goes on where the one before broke.
+        self._attempts += 1
+        yield from self._of_words(TOKENS)(prompt)[: 2 * self._attempts]
+        raise EngineFailed("it broke")
 
-        self._broken_at = 0
-        models = {"counter": count, "slow": slow, "broken": broken, "refusing": FakeModel(refusing)}
-        from tether.scheduling.retry_policy import RetryPolicy
+    def _refusing(self, prompt):
+        raise InvalidRequest("it does not like this prompt")
 
-        options = {"autorun": False, "retry_policy": RetryPolicy(3, 10, 20)}
-        self._tether = FakeTether(models, **options)
-        self._fake = self._tether.fake
+    def backend(self, kind, tenant, run):
+        return kind(self._fake.for_tenant(tenant))
 
-    def _texts(self, engine, prompt):
-        from threading import Event
-
-        from tether.jobs import Sampling
-
-        deltas = engine.start(engine.encode(prompt), (), Sampling(max_tokens=1_000), Event())
-        return [text for delta in deltas for text in delta.texts]
-
-    def open(self, tenant="default"):
-        return Client(Tether(self._fake.for_tenant(tenant)))
-
-    def open_async(self, tenant="default"):
-        return AsyncClient(asyncio.Runner(), AsyncTether(self._fake.for_tenant(tenant)))
+    def begin(self, job_id):
+        while self._fake.status(job_id).offset < 3:
+            assert self._fake.step()
 
     def work(self):
-        self._fake.run_all()
+        while self._fake.run_pending():
+            pass
+
+    def advance(self, seconds):
+        self._fake.advance(seconds)
+        self.work()
+
+    def close(self):
+        pass
+
+
+class Client:
+    """A client of either kind. What waits elsewhere lets the fake work first."""
+
+    def __init__(self, service, *, on_loop, tenant="default"):
+        self.service = service
+        self._runner = asyncio.Runner() if on_loop else None
+        self.tether = service.backend(AsyncTether if on_loop else Tether, tenant, self.run)
+
+    def run(self, value):
+        """What the loop makes of it, where there is one."""
+        return value if self._runner is None or not asyncio.iscoroutine(value) else self._runner.run(value)
+
+    def submit(self, model="counter", prompt="one two three", **options):
+        return Handle(self, self.run(self.tether.submit(model, prompt, **options)))
+
+    def submit_many(self, requests):
+        return [Handle(self, handle) for handle in self.run(self.tether.submit_many(requests))]
+
+    def job(self, job_id):
+        return Handle(self, self.tether.job(job_id))
+
+    def close(self):
+        self.run(self.tether.close())
+        if self._runner is not None:
+            self._runner.close()
+
+
+class Handle:
+    """A handle of either kind."""
+
+    def __init__(self, client, handle):
+        self._client = client
+        self._handle = handle
+        self.job_id = handle.job_id
+        self.is_new = handle.is_new
+
+    def iterate(self, events):
+        """A generator of either kind, as a generator."""
+        if not hasattr(events, "__aiter__"):
+            yield from events
+            return
+        with contextlib.suppress(StopAsyncIteration):
+            try:
+                while True:
+                    yield self._client.run(anext(events))
+            finally:
+                self._client.run(events.aclose())
+
+    def events(self, *, offset=0):
+        self._client.service.work()
+        return list(self.iterate(self._handle.events(offset=offset, timeout=PATIENCE_SECONDS)))
+
+    def stream(self):
+        self._client.service.work()
+        return list(self.iterate(self._handle.stream(timeout=PATIENCE_SECONDS)))
+
+    def result(self, timeout=PATIENCE_SECONDS):
+        self._client.service.work()
+        return self._client.run(self._handle.result(timeout))
+
+    def open_events(self, *, offset=0):
+        """Events one by one, while the job runs."""
+        return self.iterate(self._handle.events(offset=offset, timeout=PATIENCE_SECONDS))
+
+    def status(self):
+        return self._client.run(self._handle.status())
+
+    def cancel(self):
+        return self._client.run(self._handle.cancel())
+
+    def wait_until_running(self):
+        self._client.service.begin(self.job_id)
+        eventually(self._has_tokens, PATIENCE_SECONDS, f"{self.job_id} runs and has made tokens")
+
+    def _has_tokens(self):
+        status = self.status()
+        return status.state is JobState.RUNNING and status.offset >= 3

@@ -72,9 +72,10 @@ class Cluster:
         """`tether orchestrator`, once it is ready."""
         return self._start([sys.executable, "-m", "tether_cli", "orchestrator"], "A child is ready")
 
-    def start_worker(self, *, processes=1, threads=8, wait=True):
-        """`tether worker`, once its processes are ready."""
-        command = [sys.executable, "-m", "tether_cli", "worker", "-p", str(processes), "-t", str(threads)]
+    def start_worker(self, *broker, processes=1, threads=8, wait=True):
+        """`tether worker`, once its processes are ready; `broker`: another program than the default one."""
+        command = [sys.executable, "-m", "tether_cli", "worker", *broker]
+        command += ["-p", str(processes), "-t", str(threads)]
         return self._start(command, "A child is ready" if wait else None, processes)
 
     def _start(self, command, line, count=1):

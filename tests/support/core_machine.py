@@ -426,6 +426,31 @@ class CoreMachine(RuleBasedStateMachine):
         elif answer in (Answer.FENCED, Answer.UNKNOWN):
             worker.attempts.remove(attempt)
 
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), is_drawn=st.booleans(), finishes=st.booleans())
+    def a_silent_worker_speaks_again(self, data, is_drawn, finishes):
+        """Its lease ran out, another may have the job, and it goes on as if nothing had happened."""
+        worker, attempt = data.draw(st.sampled_from(self.running()))
+        self.expire([f"j {attempt.job_id}".encode()])
+        if is_drawn:
+            other = self.workers[1 - self.workers.index(worker)]
+            try:
+                drawn = other.port.draw(5, [POOL], busy=False).jobs
+            except EpochChanged:
+                return
+            other.attempts += [Attempt(job) for job in drawn]
+        if attempt.unanswered or attempt.offset >= LENGTH:
+            return
+        if finishes:
+            self.finish_attempt(worker, attempt)
+        else:
+            growth = attempt.growth(1)
+            written = self.write(worker, attempt, lambda: worker.port.append_many([growth])[0])
+            if written is not None and written.answer is Answer.OK:
+                attempt.offset += 1
+            elif attempt in worker.attempts:
+                worker.attempts.remove(attempt)
+
     @rule(index=st.integers(0, 1))
     def a_worker_dies(self, index):
         self.may_die |= {attempt.job_id for attempt in self.workers[index].attempts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -193,6 +194,16 @@ def _message_of(drawn: Drawn) -> Message[Any]:
         actor_name=INFER,
         args=(),
         kwargs={"job_id": drawn.job_id, "draw_id": drawn.fence.draw_id},
-        options={},
+        options=_options_of(drawn),
         message_id=drawn.fence.draw_id,
     )
+
+
+def _options_of(drawn: Drawn) -> dict[str, Any]:
+    """The submitter's trace context, which the attempt goes on with."""
+    try:
+        body = json.loads(drawn.body)
+    except (ValueError, RecursionError):
+        return {}
+    traceparent = body.get("traceparent") if isinstance(body, dict) else None
+    return {"traceparent": traceparent} if traceparent and isinstance(traceparent, str) else {}

@@ -42,13 +42,14 @@ class Inference:
         attempt = self._attempts.find(draw_id)
         if attempt is None or not attempt.begin():
             return
-        job: Job | None = None
+        job, problem = _read(attempt)
         result = AttemptResult(ResultKind.DROPPED, attempt.drawn.offset, 0)
-        with structlog.contextvars.bound_contextvars(
-            job_id=attempt.drawn.job_id, tenant=attempt.drawn.tenant
-        ):
+        told = {"job_id": attempt.drawn.job_id, "tenant": attempt.drawn.tenant}
+        if job is not None:
+            told["correlation_id"] = job.correlation_id
+        with structlog.contextvars.bound_contextvars(**told):
             try:
-                job, result = self._run(attempt)
+                result = self._run(attempt, job, problem)
             except Exception:
                 self._log.exception("An attempt broke off.")
             finally:
@@ -62,15 +63,13 @@ class Inference:
         except Exception:
             self._log.exception("The hook after_result failed.")
 
-    def _run(self, attempt: Attempt) -> tuple[Job | None, AttemptResult]:
-        job: Job | None = None
+    def _run(self, attempt: Attempt, job: Job | None, error: JobError | None) -> AttemptResult:
         reason: FinishReason | None = None
-        error: JobError | None = None
         prompt_ids: tuple[int, ...] = ()
         try:
-            job = read_job(attempt.drawn)
-            self._authorize(job)
-            if attempt.ending is None:
+            if job is not None:
+                self._authorize(job)
+            if job is not None and attempt.ending is None:
                 engine = self._loader.load(job.model, job.version, job.adapter)
                 attempt.enter(Phase.PREFILL)
                 prompt_ids = engine.encode(job.prompt)
@@ -82,7 +81,7 @@ class Inference:
                 self._log.exception("The engine failed.")
             error = error_of(failure)
         attempt.enter(Phase.ENDING)
-        return job, self._end(attempt, reason, error, len(prompt_ids))
+        return self._end(attempt, reason, error, len(prompt_ids))
 
     def _authorize(self, job: Job) -> None:
         try:
@@ -153,6 +152,13 @@ class Inference:
                 pause = min(max(pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
                 if attempt.dropped.wait(pause):
                     return None
+
+
+def _read(attempt: Attempt) -> tuple[Job | None, JobError | None]:
+    try:
+        return read_job(attempt.drawn), None
+    except TetherError as problem:
+        return None, error_of(problem)
 
 
 def make_tokens(

@@ -53,7 +53,7 @@ def read_job(drawn: Drawn) -> Job:
     """
     try:
         body = json.loads(drawn.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidRequest("the job's body is not JSON: see who places such jobs") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the job's body is not a JSON object: see who places such jobs")
@@ -82,6 +82,10 @@ def _text(body: Mapping[str, Any], name: str, default: str | None = None) -> str
     value = body.get(name, default)
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} in the job's body is missing or no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} in the job's body holds half of a surrogate pair") from None
     return value
 
 
