@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from tether.config_types import (
     AtLeast,
@@ -49,12 +49,10 @@ def _check_database_url(url: str) -> str:
     return url
 
 
-def _check_path(value: object) -> object:
-    if isinstance(value, str):
-        if not value or "\0" in value:
-            raise ValueError("not a path")
-        return Path(value)
-    return value
+def _read_path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise ValueError("not a path")
+    return Path(value)
 
 
 class RedisSettings(Section):
@@ -132,7 +130,7 @@ class PresenceSettings(Section):
 
     interval: Milliseconds = 5_000
     expiry: Milliseconds = 15_000
-    identity_dir: Annotated[Path, BeforeValidator(_check_path), Expected("the path of a folder")] = Path(
+    identity_dir: Annotated[Path, PlainValidator(_read_path), Expected("the path of a folder")] = Path(
         ".tether/identity"
     )
     trusted_keys: Annotated[

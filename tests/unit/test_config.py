@@ -335,3 +335,10 @@ def test_every_setting_of_redis_and_the_broker_reaches_the_broker(here):
     assert (address["host"], address["port"], address["db"]) == ("10.0.0.9", 7000, 3)
     assert broker.keys.prefix == "other"
     assert dict(settings.broker) == {key: getattr(broker, key) for key in BrokerSettings.model_fields}
+
+
+def test_a_path_can_come_from_the_environment():
+    settings = load_settings(environ={"TETHER_PRESENCE__IDENTITY_DIR": "/some/where"})
+    assert settings.presence.identity_dir == Path("/some/where")
+    with pytest.raises(ConfigError, match="identity_dir"):
+        load_settings(environ={"TETHER_PRESENCE__IDENTITY_DIR": "a\0b"})
