@@ -275,6 +275,16 @@ def test_a_worker_that_still_speaks_was_not_dead(stage):
     assert stage.field("a", "deaths") == "0"
 
 
+def test_a_worker_that_draws_again_was_not_dead(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    draw(worker)
+    stage.lose("a")
+    assert stage.field("a", "deaths") == "1"
+    worker.draw(1, [OTHER], busy=False)
+    assert stage.field("a", "deaths") == "0"
+
+
 def lose_twice(stage, job_id):
     for i in range(2):
         draw(stage.worker(f"victim-{i}"))

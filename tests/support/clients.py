@@ -45,11 +45,30 @@ def make_engine(model, adapter):
     return kinds.get(model.name, NullEngine).from_settings(model, adapter)
 
 
-class Direct:
+class Service:
+    """What clients talk to. :meth:`close` ends it and all its clients."""
+
+    def __init__(self):
+        self._stack = contextlib.ExitStack()
+        self._clients = {}
+
+    def client(self, *, on_loop, tenant="default"):
+        """A client of either kind; the same for the same arguments."""
+        key = (on_loop, tenant)
+        if key not in self._clients:
+            self._clients[key] = client = Client(self, on_loop=on_loop, tenant=tenant)
+            self._stack.callback(client.close)
+        return self._clients[key]
+
+    def close(self):
+        self._stack.close()
+
+
+class Direct(Service):
     """The real thing: Redis, a database, an orchestrator and a worker in this process."""
 
     def __init__(self, database=None):
-        self._stack = contextlib.ExitStack()
+        super().__init__()
         config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MOST_ATTEMPTS}\n"
         cluster = self._stack.enter_context(Cluster(database=database, models=MODELS, config=config))
         self.settings = cluster.settings
@@ -75,14 +94,12 @@ class Direct:
     def advance(self, seconds):
         """Time passes by itself."""
 
-    def close(self):
-        self._stack.close()
 
-
-class Fake:
+class Fake(Service):
     """The fake, told to do what happens by itself elsewhere."""
 
     def __init__(self):
+        super().__init__()
         models = {name: self._of_words(tokens) for name, (_, tokens) in MODELS.items()}
         models |= {"broken": self._broken, "refusing": self._refusing}
         policy = RetryPolicy(MOST_ATTEMPTS, 0, 0)
@@ -121,9 +138,6 @@ class Fake:
     def advance(self, seconds):
         self._fake.advance(seconds)
         self.work()
-
-    def close(self):
-        pass
 
 
 class Client:

@@ -337,8 +337,8 @@ class CoreMachine(RuleBasedStateMachine):
         return written
 
     @precondition(lambda self: self.running())
-    @rule(data=st.data(), count=st.integers(1, 2), is_lost=st.booleans())
-    def append(self, data, count, is_lost):
+    @rule(data=st.data(), count=st.integers(1, 2), is_lost=st.booleans(), is_sent_again=st.booleans())
+    def append(self, data, count, is_lost, is_sent_again):
         worker, attempt = data.draw(st.sampled_from(self.running()))
         count = min(count, LENGTH - attempt.offset)
         if count <= 0:
@@ -349,7 +349,11 @@ class CoreMachine(RuleBasedStateMachine):
             return
         if is_lost:
             attempt.unanswered = growth
-            return
+            if not is_sent_again:
+                return
+            written = self.write(worker, attempt, lambda: worker.port.append_many([growth])[0])
+            if written is None or attempt not in worker.attempts:
+                return
         end = growth.offset + growth.count
         arrived_before = written.answer is Answer.OFFSET and written.offset == end and attempt.unanswered
         attempt.unanswered = None

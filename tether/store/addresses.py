@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -44,16 +45,30 @@ def make_room(url: URL) -> None:
     Raises:
       StoreError: They cannot be created.
     """
-    path = Path(url.database or "").absolute()
+    path = Path(url.database or "").resolve()
     try:
         for folder in reversed([folder for folder in path.parents if not folder.exists()]):
             folder.mkdir(mode=_OWNER_ONLY_FOLDER, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, _OWNER_ONLY_FILE))
+        _create(path)
     except OSError as error:
         raise StoreError(
             f"the database file {path} cannot be created or written: {error.strerror}; "
             "choose a place that this user may write to"
         ) from error
+
+
+def _create(path: Path) -> None:
+    """Create a file where there is none. One that is there is never opened: when a process closes a file, it
+    loses all locks that it has on it, those of SQLite's connections too. The next process to close the database
+    would then believe to be the last one, and remove the log that this process goes on writing to.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY_FILE))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _expected(problem: str) -> str:

@@ -6,12 +6,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Integer,
+    Select,
+    Text,
+    insert,
+    literal_column,
+    select,
+    union_all,
+)
 
 from tether.jobs import JobState
-from tether.store.bulk import insert_new_rows, is_among, rows_with_keys
+from tether.store.bulk import delete_of_jobs, insert_new_rows, is_among, is_postgres, rows_with_keys
 from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
 from tether.store.rows import AnyRow, compact_json
 from tether.store.schema import dispatches, holds, jobs, tenants
@@ -21,6 +33,7 @@ SUBMITTER_GRACE_MS = 300
 
 _Key = tuple[str, str, str]
 _KEY = ("tenant_id", "correlation_id", "retry_token")
+_KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest")
 
 
 @dataclass(frozen=True)
@@ -187,9 +200,7 @@ def _due_at(job: NewJob) -> int:
 
 
 def _jobs_by_key(connection: Connection, keys: list[_Key]) -> dict[_Key, AnyRow]:
-    key = [jobs.c[name] for name in _KEY]
-    columns = (*key, jobs.c.job_id, jobs.c.state, jobs.c.dispatch, jobs.c.pool, jobs.c.digest)
-    rows = rows_with_keys(connection, columns, jobs, _KEY, keys)
+    rows = rows_with_keys(connection, jobs, _KNOWN_COLUMNS, _KEY, keys)
     return {(row.tenant_id, row.correlation_id, row.retry_token): row for row in rows}
 
 
@@ -206,7 +217,7 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
         claims.refused = _over_quota(accepted, quotas, held)
         if claims.refused:
             for table in (dispatches, holds, jobs):
-                connection.execute(delete(table).where(is_among(connection, table.c.job_id, claims.refused)))
+                delete_of_jobs(connection, table, claims.refused)
             accepted = [job for job in accepted if job.job_id not in claims.refused]
             moves = _moves(accepted)
     after = move_counters(connection, moves)
@@ -218,30 +229,29 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
 
 
 def _insert_holds(connection: Connection, job_ids: list[str]) -> None:
-    """Write the holds and the outbox rows of jobs that were just inserted, from their rows."""
-    are_these = is_among(connection, jobs.c.job_id, job_ids)
+    for statement in _hold_statements(is_postgres(connection)):
+        connection.execute(statement, {"ids": job_ids})
+
+
+@cache
+def _hold_statements(postgres: bool) -> tuple[Insert, Insert]:
+    """Write the outbox rows and the holds of jobs that were just inserted, from their rows."""
+    are_these = is_among(postgres, jobs.c.job_id)
     have_pool = jobs.c.pool.is_not(None)
     place = (jobs.c.job_id, jobs.c.dispatch, jobs.c.pool, jobs.c.due_at, jobs.c.created_at)
-    connection.execute(
-        insert(dispatches).from_select(
-            [column.name for column in place], select(*place).where(are_these, have_pool)
-        )
+
+    def hold(kind: str, name: ColumnElement[Any]) -> Select[Any]:
+        the_kind = literal_column(f"'{kind}'", Text)
+        one = literal_column("1", Integer)
+        return select(jobs.c.job_id, the_kind, name, jobs.c.dispatch, one, jobs.c.created_at)
+
+    quota = hold(QUOTA, jobs.c.tenant_id).where(are_these)
+    capacity = hold(CAPACITY, jobs.c.pool).where(are_these, have_pool)
+    outbox = select(*place).where(are_these, have_pool)
+    return (
+        insert(dispatches).from_select([column.name for column in place], outbox),
+        insert(holds).from_select([column.name for column in holds.c], union_all(quota, capacity)),
     )
-    for kind, name, condition in (
-        (QUOTA, jobs.c.tenant_id, are_these),
-        (CAPACITY, jobs.c.pool, are_these & have_pool),
-    ):
-        hold: tuple[ColumnElement[Any], ...] = (
-            jobs.c.job_id,
-            literal_column(f"'{kind}'"),
-            name,
-            jobs.c.dispatch,
-            literal_column("1"),
-            jobs.c.created_at,
-        )
-        connection.execute(
-            insert(holds).from_select([c.name for c in holds.c], select(*hold).where(condition))
-        )
 
 
 def _moves(accepted: list[NewJob]) -> Moves:
@@ -251,10 +261,15 @@ def _moves(accepted: list[NewJob]) -> Moves:
 
 
 def _quotas(connection: Connection, tenant_ids: set[str]) -> dict[str, int]:
-    query = select(tenants.c.tenant_id, tenants.c.quota).where(
-        tenants.c.tenant_id.in_(sorted(tenant_ids)), tenants.c.quota.is_not(None)
-    )
-    return {row.tenant_id: row.quota for row in connection.execute(query)}
+    query = _tenants_with_quota(is_postgres(connection))
+    found = connection.execute(query, {"ids": sorted(tenant_ids)})
+    return {row.tenant_id: row.quota for row in found}
+
+
+@cache
+def _tenants_with_quota(postgres: bool) -> Select[Any]:
+    are_these = is_among(postgres, tenants.c.tenant_id)
+    return select(tenants.c.tenant_id, tenants.c.quota).where(are_these, tenants.c.quota.is_not(None))
 
 
 def _over_quota(

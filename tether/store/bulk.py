@@ -8,26 +8,30 @@ longer still.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     ColumnElement,
     Connection,
+    Delete,
+    Insert,
+    Select,
     Table,
     Text,
     any_,
     bindparam,
     cast,
     column,
+    delete,
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from tether.store.rows import ROW_COLUMNS, AnyRow, JobRow, compact_json, job_row
@@ -40,14 +44,12 @@ def is_postgres(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-def is_among(
-    connection: Connection, tested: ColumnElement[str], values: Collection[str]
-) -> ColumnElement[bool]:
-    """Whether a column is one of ``values``."""
-    if is_postgres(connection):
-        return tested == any_(bindparam(None, list(values), type_=postgresql.ARRAY(Text), unique=True))
-    given = func.json_each(bindparam(None, compact_json(list(values)), type_=Text, unique=True))
-    return tested.in_(select(given.table_valued(column("value", Text)).c.value))
+def is_among(postgres: bool, tested: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether a column is one of the parameter ``ids``, a list. For a statement that is made once for each
+    database and kept: to make one takes longer than to run it."""
+    if postgres:
+        return tested == any_(bindparam("ids", type_=postgresql.ARRAY(Text)))
+    return tested.in_(bindparam("ids", expanding=True, type_=Text))
 
 
 def lock_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobRow]:
@@ -56,38 +58,36 @@ def lock_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, Job
     That order is the same in every transaction, so that no two wait for each other. SQLite has one writer
     and needs no lock.
     """
-    query = (
-        select(*ROW_COLUMNS)
-        .where(is_among(connection, jobs.c.job_id, job_ids))
-        .order_by(jobs.c.job_id)
-        .with_for_update()
-    )
-    return {row.job_id: job_row(row) for row in connection.execute(query)}
+    statement = _lock_jobs(is_postgres(connection))
+    return {row.job_id: job_row(row) for row in connection.execute(statement, {"ids": list(job_ids)})}
 
 
-def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def delete_of_jobs(connection: Connection, table: Table, job_ids: Collection[str]) -> None:
+    """Delete a table's rows of these jobs."""
+    connection.execute(_delete_of_jobs(is_postgres(connection), table), {"ids": list(job_ids)})
+
+
+def insert_into(postgres: bool, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that can be told what to do on a conflict, which both databases say alike."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    return postgresql.insert(table) if postgres else sqlite.insert(table)
 
 
 def rows_with_keys(
     connection: Connection,
-    columns: Sequence[ColumnElement[Any]],
     table: Table,
+    names: tuple[str, ...],
     unique: tuple[str, ...],
     keys: Sequence[tuple[str, ...]],
 ) -> Sequence[AnyRow]:
-    """These columns of the rows whose ``unique`` columns together are one of ``keys``."""
+    """The columns ``names`` of the rows whose ``unique`` columns together are one of ``keys``."""
     if not keys:
         return []
     if is_postgres(connection):
-        given = _from_json(table, unique)
-        query = select(*columns).where(*(table.c[name] == given.c[name] for name in unique))
         rows = [dict(zip(unique, key, strict=True)) for key in keys]
-        return connection.execute(query, {"rows": compact_json(rows)}).all()
-    return connection.execute(
-        select(*columns).where(tuple_(*(table.c[name] for name in unique)).in_(keys))
-    ).all()
+        given = compact_json(rows)
+        return connection.execute(_with_keys_from_json(table, names, unique), {"rows": given}).all()
+    values = tuple(value for key in keys for value in key)
+    return connection.exec_driver_sql(_with_keys(table.name, names, unique, len(keys)), values).all()
 
 
 def insert_rows(connection: Connection, table: Table, rows: Rows) -> None:
@@ -97,7 +97,7 @@ def insert_rows(connection: Connection, table: Table, rows: Rows) -> None:
     if is_postgres(connection):
         connection.execute(_insert_from_json(table, tuple(rows[0])), {"rows": compact_json(rows)})
     else:
-        connection.execute(insert(table), rows)
+        connection.execute(_insert_one(table), rows)
 
 
 def insert_new_rows(
@@ -114,13 +114,9 @@ def insert_new_rows(
     if not rows:
         return set()
     if not is_postgres(connection):
-        connection.execute(insert(table), rows)
+        connection.execute(_insert_one(table), rows)
         return {row[key] for row in rows}
-    statement = (
-        _insert_from_json(table, tuple(rows[0]))
-        .on_conflict_do_nothing(index_elements=[table.c[name] for name in unique])
-        .returning(table.c[key])
-    )
+    statement = _insert_new_from_json(table, tuple(rows[0]), key, unique)
     return set(connection.execute(statement, {"rows": compact_json(rows)}).scalars())
 
 
@@ -137,9 +133,54 @@ def update_rows(connection: Connection, table: Table, key: str, rows: Rows) -> N
 
 
 @cache
+def _lock_jobs(postgres: bool) -> Select[Any]:
+    query = select(*ROW_COLUMNS).where(is_among(postgres, jobs.c.job_id))
+    return query.order_by(jobs.c.job_id).with_for_update()
+
+
+@cache
+def _delete_of_jobs(postgres: bool, table: Table) -> Delete:
+    return delete(table).where(is_among(postgres, table.c.job_id))
+
+
+@cache
+def _with_keys_from_json(table: Table, names: tuple[str, ...], unique: tuple[str, ...]) -> Select[Any]:
+    given = _from_json(table, unique)
+    query = select(*(table.c[name] for name in names))
+    return query.where(*(table.c[name] == given.c[name] for name in unique))
+
+
+@lru_cache(maxsize=512)
+def _with_keys(table: str, names: tuple[str, ...], unique: tuple[str, ...], count: int) -> str:
+    # SQLite reads the whole table for `(a, b) IN (VALUES ...)`. The cross join makes it look up each key in
+    # the index instead, and every part of the text is one of our own names.
+    one = f"({', '.join('?' * len(unique))})"
+    is_same = " AND ".join(f"found.{name} = given.{name}" for name in unique)
+    return (
+        f"WITH given({', '.join(unique)}) AS (VALUES {', '.join([one] * count)}) "
+        f"SELECT {', '.join(f'found.{name} AS {name}' for name in names)} "
+        f"FROM given CROSS JOIN {table} AS found ON {is_same}"
+    )
+
+
+@cache
 def _insert_from_json(table: Table, names: tuple[str, ...]) -> postgresql.Insert:
     rows = _from_json(table, names)
     return postgresql.insert(table).from_select(list(names), select(*(rows.c[name] for name in names)))
+
+
+@cache
+def _insert_new_from_json(
+    table: Table, names: tuple[str, ...], key: str, unique: tuple[str, ...]
+) -> ReturningInsert[Any]:
+    statement = _insert_from_json(table, names)
+    untaken = statement.on_conflict_do_nothing(index_elements=[table.c[name] for name in unique])
+    return untaken.returning(table.c[key])
+
+
+@cache
+def _insert_one(table: Table) -> Insert:
+    return insert(table)
 
 
 @cache

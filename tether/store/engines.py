@@ -18,6 +18,13 @@ BUSY_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 10_000
 """How long a statement in Postgres waits for a lock."""
 
+CACHE_KIB = 32_768
+"""Memory of each SQLite connection for pages. Its default of 2 MiB is less than 10,000 jobs need."""
+
+CHECKPOINT_PAGES = 8_000
+"""Pages of 4 KiB after which SQLite's log is copied into the file, by whoever commits then. At its default of
+1,000 that is every few transactions, and pages that all of them change are copied each time."""
+
 READERS = 8
 """Most connections that are kept for reading."""
 
@@ -28,6 +35,8 @@ _POSTGRES_CONNECT: dict[str, object] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
     "application_name": "tether",
+    # A prepared statement keeps the plan that was best for the tables as they were, which are empty at first.
+    "prepare_threshold": None,
 }
 
 
@@ -82,6 +91,8 @@ def _prepare_sqlite(engine: Engine, begin: str, query_only: bool) -> None:
             "synchronous=FULL",
             "foreign_keys=ON",
             f"busy_timeout={BUSY_TIMEOUT_MS}",
+            f"cache_size=-{CACHE_KIB}",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
             f"query_only={'ON' if query_only else 'OFF'}",
         ):
             cursor.execute(f"PRAGMA {pragma}")

@@ -8,12 +8,15 @@ share are locked for the shortest time, and no two transactions wait for each ot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
-from tether.store.bulk import insert_into, is_among
+from tether.store.bulk import insert_into, is_among, is_postgres
+from tether.store.rows import AnyRow
 from tether.store.schema import IS_FINAL, counters, holds, jobs
 
 QUOTA: Final = "quota"
@@ -27,13 +30,10 @@ def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) 
     """Change counters, lock them until the transaction ends, and answer what each holds then."""
     if not moves:
         return {}
-    insert = insert_into(connection, counters)
-    statement = insert.on_conflict_do_update(
-        index_elements=[counters.c.kind, counters.c.name],
-        set_={"held": counters.c.held + insert.excluded.held},
-    ).returning(counters.c.kind, counters.c.name, counters.c.held)
     rows = [{"kind": kind, "name": name, "held": moves[kind, name]} for kind, name in sorted(moves)]
-    return {(row.kind, row.name): row.held for row in connection.execute(statement, rows)}
+    return {
+        (row.kind, row.name): row.held for row in connection.execute(_move(is_postgres(connection)), rows)
+    }
 
 
 def free_holds(
@@ -42,7 +42,8 @@ def free_holds(
     """Delete these jobs' holds of these kinds, and note in ``moves`` what the counters lose by it."""
     if not job_ids:
         return
-    _delete(connection, and_(is_among(connection, holds.c.job_id, job_ids), holds.c.kind.in_(kinds)), moves)
+    statement = _free(is_postgres(connection), tuple(kinds))
+    _note(connection.execute(statement, {"ids": list(job_ids)}).all(), moves)
 
 
 def sweep_holds(connection: Connection) -> int:
@@ -56,17 +57,34 @@ def sweep_holds(connection: Connection) -> int:
     """
     has_open_job = select(jobs.c.job_id).where(jobs.c.job_id == holds.c.job_id, ~IS_FINAL).exists()
     moves: Moves = Counter()
-    freed = _delete(connection, ~has_open_job, moves)
+    freed = connection.execute(delete(holds).where(~has_open_job).returning(*_FREED)).all()
+    _note(freed, moves)
     move_counters(connection, moves)
-    return freed + _put_right(connection)
+    return len(freed) + _put_right(connection)
 
 
-def _delete(connection: Connection, condition: ColumnElement[bool], moves: Moves) -> int:
-    statement = delete(holds).where(condition).returning(holds.c.kind, holds.c.name, holds.c.amount)
-    freed = connection.execute(statement).all()
+_FREED = (holds.c.kind, holds.c.name, holds.c.amount)
+
+
+@cache
+def _move(postgres: bool) -> ReturningInsert[Any]:
+    insert = insert_into(postgres, counters)
+    moved = insert.on_conflict_do_update(
+        index_elements=[counters.c.kind, counters.c.name],
+        set_={"held": counters.c.held + insert.excluded.held},
+    )
+    return moved.returning(counters.c.kind, counters.c.name, counters.c.held)
+
+
+@cache
+def _free(postgres: bool, kinds: tuple[str, ...]) -> ReturningDelete[Any]:
+    are_these = is_among(postgres, holds.c.job_id)
+    return delete(holds).where(are_these, holds.c.kind.in_(kinds)).returning(*_FREED)
+
+
+def _note(freed: Sequence[AnyRow], moves: Moves) -> None:
     for hold in freed:
         moves[hold.kind, hold.name] -= hold.amount
-    return len(freed)
 
 
 def _put_right(connection: Connection) -> int:

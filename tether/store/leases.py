@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, or_
 
-from tether.store.bulk import insert_into
+from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import loop_leases
 
 
@@ -14,7 +14,7 @@ def take_lease(connection: Connection, name: str, holder: str, now_ms: int, life
     Returns:
       Whether ``holder`` has it now.
     """
-    insert = insert_into(connection, loop_leases)
+    insert = insert_into(is_postgres(connection), loop_leases)
     is_free = or_(loop_leases.c.holder == insert.excluded.holder, loop_leases.c.until <= now_ms)
     statement = insert.on_conflict_do_update(
         index_elements=[loop_leases.c.name],

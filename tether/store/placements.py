@@ -6,15 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, delete, select, update
+from sqlalchemy import Connection, Select, Update, select, update
 
 from tether.jobs import JobState, Priority
-from tether.store.bulk import insert_rows, is_among, lock_jobs, update_rows
+from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs, update_rows
+from tether.store.hand_overs import hand_over
 from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
 from tether.store.rows import AnyRow, JobRow, optional_state
-from tether.store.schema import IS_IN_REDIS, IS_WAITING, dispatches, holds, jobs
+from tether.store.schema import IS_IN_REDIS, IS_WAITING, dispatches, jobs
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,10 @@ def waiting(connection: Connection, now_ms: int, limit: int, after_job_id: str =
 
 def states(connection: Connection, job_ids: list[str]) -> dict[str, tuple[JobState, int]]:
     """State and newest hand-over of these jobs; a job that is not known is left out."""
-    query = select(jobs.c.job_id, jobs.c.state, jobs.c.dispatch).where(
-        is_among(connection, jobs.c.job_id, job_ids)
-    )
-    return {row.job_id: (JobState(row.state), row.dispatch) for row in connection.execute(query)}
+    are_these = is_among(is_postgres(connection), jobs.c.job_id)
+    query = select(jobs.c.job_id, jobs.c.state, jobs.c.dispatch).where(are_these)
+    found = connection.execute(query, {"ids": job_ids})
+    return {row.job_id: (JobState(row.state), row.dispatch) for row in found}
 
 
 def record_placed(connection: Connection, placed: list[tuple[str, int]]) -> list[bool]:
@@ -180,14 +182,16 @@ def record_placed(connection: Connection, placed: list[tuple[str, int]]) -> list
     current = [(job_id, dispatch) for job_id, dispatch in placed if _is_current(rows.get(job_id), dispatch)]
     arrived = [job_id for job_id, _ in current if rows[job_id].state is JobState.ACCEPTED]
     if arrived:
-        connection.execute(delete(dispatches).where(is_among(connection, dispatches.c.job_id, arrived)))
-        connection.execute(
-            update(jobs)
-            .where(is_among(connection, jobs.c.job_id, arrived))
-            .values(state=JobState.PLACED.value)
-        )
+        delete_of_jobs(connection, dispatches, arrived)
+        connection.execute(_mark_placed(is_postgres(connection)), {"ids": arrived})
     known = set(current)
     return [(job_id, dispatch) in known for job_id, dispatch in placed]
+
+
+@cache
+def _mark_placed(postgres: bool) -> Update:
+    are_these = is_among(postgres, jobs.c.job_id)
+    return update(jobs).where(are_these).values(state=JobState.PLACED.value)
 
 
 def replace(connection: Connection, placements: list[Placement]) -> list[int | None]:
@@ -208,7 +212,7 @@ def replace(connection: Connection, placements: list[Placement]) -> list[int | N
         else:
             chosen[placement.job_id] = placement
             answers.append(placement.from_dispatch + 1)
-    _hand_over(connection, rows, {job_id: (p.pool, p.now_ms) for job_id, p in chosen.items()})
+    hand_over(connection, rows, {job_id: (p.pool, p.now_ms) for job_id, p in chosen.items()})
     return answers
 
 
@@ -248,7 +252,7 @@ def recall_parked(connection: Connection, now_ms: int) -> int:
         .order_by(jobs.c.job_id)
         .with_for_update()
     )
-    locked = parked.cte() if connection.dialect.name == "postgresql" else parked.subquery()
+    locked = parked.cte() if is_postgres(connection) else parked.subquery()
     statement = update(jobs).where(jobs.c.job_id.in_(select(locked.c.job_id))).values(due_at=now_ms)
     return connection.execute(statement).rowcount
 
@@ -266,54 +270,8 @@ def raise_dispatches(connection: Connection, job_ids: list[str], now_ms: int) ->
         for job_id, row in rows.items()
         if row.pool is not None and row.state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING)
     }
-    _hand_over(connection, rows, again)
+    hand_over(connection, rows, again)
     return [rows[job_id].dispatch + 1 if job_id in again else None for job_id in job_ids]
-
-
-def _hand_over(connection: Connection, rows: dict[str, JobRow], to: Mapping[str, tuple[str, int]]) -> None:
-    """Raise the dispatch of locked rows: job id to (pool, time)."""
-    if not to:
-        return
-    ordered = [(rows[job_id], *to[job_id]) for job_id in sorted(to)]
-    changes = [
-        {
-            "job_id": row.job_id,
-            "state": JobState.ACCEPTED.value,
-            "dispatch": row.dispatch + 1,
-            "pool": pool,
-            "updated_at": now_ms,
-        }
-        for row, pool, now_ms in ordered
-    ]
-    outbox = [
-        {
-            "job_id": row.job_id,
-            "dispatch": row.dispatch + 1,
-            "pool": pool,
-            "due_at": max(row.not_before, now_ms),
-            "created_at": now_ms,
-        }
-        for row, pool, now_ms in ordered
-    ]
-    new_holds = [
-        {
-            "job_id": row.job_id,
-            "kind": CAPACITY,
-            "name": pool,
-            "dispatch": row.dispatch + 1,
-            "amount": 1,
-            "created_at": now_ms,
-        }
-        for row, pool, now_ms in ordered
-    ]
-    update_rows(connection, jobs, "job_id", changes)
-    connection.execute(delete(dispatches).where(is_among(connection, dispatches.c.job_id, to)))
-    insert_rows(connection, dispatches, outbox)
-    moves: Moves = Counter()
-    free_holds(connection, list(to), (CAPACITY,), moves)
-    insert_rows(connection, holds, new_holds)
-    moves.update((CAPACITY, pool) for _, pool, _ in ordered)
-    move_counters(connection, {counter: change for counter, change in moves.items() if change})
 
 
 def _due_dispatches(connection: Connection, query: Select[Any]) -> list[DueDispatch]:

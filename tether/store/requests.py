@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy import Connection, Select, select
 
 from tether.jobs import JobState
-from tether.store.bulk import is_among, lock_jobs, update_rows
+from tether.store.bulk import delete_of_jobs, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import AnyRow, JobRow, optional_state
 from tether.store.schema import HAS_DEADLINE, HAS_REQUEST, IS_OPEN, dispatches, jobs
@@ -157,7 +157,7 @@ def _end(connection: Connection, ends: dict[str, Conclusion]) -> None:
         for job_id in sorted(ends)
     ]
     update_rows(connection, jobs, "job_id", changes)
-    connection.execute(delete(dispatches).where(is_among(connection, dispatches.c.job_id, ends)))
+    delete_of_jobs(connection, dispatches, ends)
     moves: Moves = Counter()
     free_holds(connection, list(ends), (CAPACITY, QUOTA), moves)
     move_counters(connection, moves)

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Select, select
 
 from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
 from tether.scheduling.verdict import Letter, Verdict
-from tether.store.bulk import insert_rows, is_among, lock_jobs, update_rows
+from tether.store.bulk import delete_of_jobs, insert_rows, is_among, is_postgres, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import JobRow, compact_json, error_to_text
 from tether.store.schema import attempts, dead_letters, dispatches, jobs
@@ -107,10 +108,15 @@ def _known_attempts(connection: Connection, job_ids: list[str]) -> dict[str, dic
     known: dict[str, dict[Fence, Mapping[str, Any]]] = {job_id: {} for job_id in job_ids}
     if job_ids:
         # The jobs' rows are locked, so nobody else adds to these meanwhile.
-        query = select(attempts).where(is_among(connection, attempts.c.job_id, job_ids))
-        for row in connection.execute(query):
+        query = _attempts_of(is_postgres(connection))
+        for row in connection.execute(query, {"ids": job_ids}):
             known[row.job_id][Fence(row.dispatch, row.attempt, row.draw_id)] = dict(row._mapping)
     return known
+
+
+@cache
+def _attempts_of(postgres: bool) -> Select[Any]:
+    return select(attempts).where(is_among(postgres, attempts.c.job_id))
 
 
 def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Settled:
@@ -210,8 +216,7 @@ def _write(connection: Connection, changes: _Changes) -> None:
     # The rows are locked, so they are still what the changes were decided on.
     update_rows(connection, jobs, "job_id", [_change(row, changes.results[row.job_id]) for row in changed])
     insert_rows(connection, dead_letters, changes.letters)
-    ended = is_among(connection, dispatches.c.job_id, [row.job_id for row in changed])
-    connection.execute(delete(dispatches).where(ended))
+    delete_of_jobs(connection, dispatches, [row.job_id for row in changed])
     moves: Moves = Counter()
     final = [row.job_id for row in changed if row.state.is_final]
     parked = [row.job_id for row in changed if row.state is JobState.PARKED]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from tether.store.bulk import insert_into
+from tether.store.bulk import insert_into, is_postgres
 from tether.store.rows import AnyRow
 from tether.store.schema import tenants
 
@@ -40,7 +40,7 @@ def all_tenants(connection: Connection) -> list[Tenant]:
 
 def save_tenant(connection: Connection, saved: Tenant) -> None:
     """Create a tenant, or change its name, weight and quota. Open jobs above a lowered quota go on."""
-    insert = insert_into(connection, tenants)
+    insert = insert_into(is_postgres(connection), tenants)
     statement = insert.on_conflict_do_update(
         index_elements=[tenants.c.tenant_id],
         set_={name: insert.excluded[name] for name in ("name", "weight", "quota")},

@@ -25,6 +25,15 @@ if redis.call('ZREM', leases, 'w ' .. worker) == 1 then
   redis.call('HDEL', key('core:woken'), worker)
 end
 
+-- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.
+local given_up = redis.call('HGETALL', key('given_up:' .. worker))
+if #given_up > 0 then
+  redis.call('DEL', key('given_up:' .. worker))
+  for i = 1, #given_up, 2 do
+    exonerate(given_up[i], given_up[i + 1])
+  end
+end
+
 local function soon(ms)
   if answer[2] == 0 or ms < answer[2] then
     answer[2] = math.max(1, ms)

@@ -4,6 +4,8 @@
 local lease, age, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 -- Ticks that lie further apart than this mean that Redis or everybody was away (ms).
 local LONGEST_PAUSE = 1000
+-- For so long it is known what was taken from a worker, in case that it comes back (ms).
+local GIVEN_UP_LIFE = 600000
 -- Batch jobs that grow old are moved so many a pool and tick.
 local MOST_AGED = 16
 
@@ -44,6 +46,8 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT'
       local is_poison = job[5] == '1'
       local deaths = math.min(tonumber(job[4]) + 1, is_poison and DEATHS_BEFORE_ALONE + 1 or DEATHS_BEFORE_ALONE)
       redis.call('HSET', name, 'deaths', integer(deaths), 'lost', job[3])
+      redis.call('HSET', key('given_up:' .. job[2]), id, job[3])
+      redis.call('PEXPIRE', key('given_up:' .. job[2]), GIVEN_UP_LIFE)
       local became
       if is_poison then
         redis.call('HSET', name, 'state', 'poisoned', 'fence', '')

@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tether.jobs import FINAL_STATES, NEXT, Fence, JobError, JobState, Outcome, OutcomeKind
+from tether.scheduling.retry_policy import (
+    ATTEMPTS_EXHAUSTED,
+    NOT_RETRYABLE,
+    POISON,
+    RetryPolicy,
+    decide,
+)
+
+NOW = 1_800_000_000_000
+POLICY = RetryPolicy(max_attempts=4, base_ms=500, cap_ms=60_000)
+
+
+def verdict(kind, *, error=None, failed_before=0, requested=None, policy=POLICY, chance=0.5):
+    outcome = Outcome(job_id="job", kind=kind, fence=Fence(1, 1, "w:1"), error=error)
+    return decide(
+        outcome,
+        failed_before=failed_before,
+        requested=requested,
+        policy=policy,
+        chance=chance,
+        now_ms=NOW,
+        retry_token="fresh",
+    )
+
+
+BROKE = JobError("engine_failed", "it broke", retryable=True)
+
+
+@pytest.mark.parametrize(("failed", "longest"), [(1, 500), (2, 1_000), (3, 2_000), (7, 32_000), (8, 60_000)])
+def test_the_longest_wait_doubles_up_to_the_cap(failed, longest):
+    assert POLICY.wait_ms(failed, 0.0) == 0
+    assert POLICY.wait_ms(failed, 0.5) == longest // 2
+    assert longest - 1 <= POLICY.wait_ms(failed, 0.999999) <= longest
+
+
+@given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True), st.integers(0, 10**7))
+def test_a_wait_is_never_beyond_the_cap_nor_below_what_was_asked_for(failed, chance, at_least):
+    wait = POLICY.wait_ms(failed, chance, at_least)
+    assert at_least <= wait <= max(POLICY.cap_ms, at_least)
+
+
+@given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
+def test_waits_do_not_get_shorter_with_failures(failed, chance):
+    assert POLICY.wait_ms(failed, chance) <= POLICY.wait_ms(failed + 1, chance)
+
+
+def test_a_failed_attempt_waits_for_the_next_one():
+    found = verdict(OutcomeKind.FAILED, error=BROKE, failed_before=1)
+    assert (found.state, found.due_at, found.letter) == (JobState.WAITING_RETRY, NOW + 500, None)
+
+
+def test_a_failure_says_how_long_to_wait_at_least():
+    error = JobError("engine_failed", "", retryable=True, retry_after_ms=9_000)
+    assert verdict(OutcomeKind.FAILED, error=error).due_at == NOW + 9_000
+
+
+@pytest.mark.parametrize(("failed_before", "state"), [(2, JobState.WAITING_RETRY), (3, JobState.DEAD)])
+def test_the_last_attempt_that_fails_makes_it_dead(failed_before, state):
+    found = verdict(OutcomeKind.FAILED, error=BROKE, failed_before=failed_before)
+    assert found.state is state
+    if state is JobState.DEAD:
+        letter = (found.letter.reason, found.letter.retryable, found.letter.retry_token)
+        assert letter == (ATTEMPTS_EXHAUSTED, True, "fresh")
+
+
+def test_an_error_that_cannot_be_mended_makes_it_dead_at_once():
+    found = verdict(OutcomeKind.FAILED, error=JobError("request_invalid", "no", retryable=False))
+    assert (found.state, found.letter.reason, found.letter.retryable) == (JobState.DEAD, NOT_RETRYABLE, False)
+
+
+def test_a_failure_without_a_reason_is_tried_again():
+    assert verdict(OutcomeKind.FAILED).state is JobState.WAITING_RETRY
+
+
+def test_a_poisoned_job_is_dead_however_few_attempts_failed():
+    found = verdict(OutcomeKind.POISONED)
+    assert (found.state, found.letter.reason, found.letter.retryable) == (JobState.DEAD, POISON, True)
+
+
+def test_a_withdrawn_job_is_parked_and_due_at_once():
+    found = verdict(OutcomeKind.WITHDRAWN, failed_before=100)
+    assert (found.state, found.due_at) == (JobState.PARKED, NOW)
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.FAILED, OutcomeKind.POISONED, OutcomeKind.WITHDRAWN])
+@pytest.mark.parametrize("end", [JobState.CANCELLED, JobState.EXPIRED])
+def test_an_end_that_was_asked_for_comes_before_another_attempt(kind, end):
+    found = verdict(kind, error=BROKE, requested=end)
+    assert (found.state, found.letter) == (end, None)
+
+
+@pytest.mark.parametrize("end", [None, JobState.CANCELLED, JobState.EXPIRED])
+def test_a_job_that_succeeded_has_succeeded_whatever_was_asked_for(end):
+    assert verdict(OutcomeKind.SUCCEEDED, requested=end).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.CANCELLED, OutcomeKind.EXPIRED])
+def test_how_redis_ended_it_stands(kind):
+    assert verdict(kind, requested=JobState.EXPIRED).state == kind
+
+
+@given(
+    st.sampled_from(OutcomeKind),
+    st.none() | st.builds(JobError, st.just("code"), st.just(""), st.booleans(), st.integers(0, 10**6)),
+    st.integers(0, 20),
+    st.sampled_from([None, JobState.CANCELLED, JobState.EXPIRED]),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_every_verdict_can_follow_and_the_dead_alone_have_a_letter(kind, error, failed, requested, chance):
+    found = verdict(kind, error=error, failed_before=failed, requested=requested, chance=chance)
+    before = JobState.PLACED if kind is OutcomeKind.WITHDRAWN else JobState.RUNNING
+    # A withdrawn job becomes accepted and then parked, in one step of the database.
+    assert found.state in NEXT[before] | ({JobState.PARKED} if kind is OutcomeKind.WITHDRAWN else set())
+    assert (found.letter is not None) == (found.state is JobState.DEAD)
+    assert (found.due_at >= NOW) == (found.state not in FINAL_STATES)

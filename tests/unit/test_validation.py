@@ -1,0 +1,220 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tether.client.requests import check_request, make_request
+from tether.errors import InvalidRequest
+from tether.gateway.validation import (
+    FIELDS,
+    LONGEST_KEY,
+    LONGEST_LABEL,
+    LONGEST_PROMPT,
+    MOST_LABELS,
+    MOST_STOPS,
+    MOST_TOKENS,
+    check_for_model,
+    read_request,
+)
+from tether.jobs import JobRequest, Priority, Sampling
+from tether.scheduling.models import ModelVersion
+
+GOOD = {"model": "demo", "prompt": "one"}
+NOW = 1_800_000_000_000
+
+
+def refusal(**values):
+    with pytest.raises(InvalidRequest) as refused:
+        read_request({**GOOD, **values})
+    return str(refused.value)
+
+
+def test_a_request_of_two_fields_gets_the_defaults():
+    assert read_request(GOOD) == JobRequest(model="demo", prompt="one")
+
+
+def test_every_field_is_read():
+    values = {
+        **GOOD,
+        "adapter": "pirate",
+        "traceparent": "00-1-2-01",
+        "correlation_id": "c",
+        "retry_token": "r",
+        "priority": "batch",
+        "labels": {"a": "b"},
+        "not_before": 1,
+        "deadline": 2,
+        "max_tokens": 3,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 4,
+        "seed": 5,
+        "stop": ["x", "y"],
+    }
+    assert set(values) == set(FIELDS)
+    assert read_request(values) == JobRequest(
+        model="demo",
+        prompt="one",
+        adapter="pirate",
+        traceparent="00-1-2-01",
+        correlation_id="c",
+        retry_token="r",
+        priority=Priority.BATCH,
+        labels={"a": "b"},
+        not_before=1,
+        deadline=2,
+        sampling=Sampling(max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=5, stop=("x", "y")),
+    )
+
+
+def test_one_stop_text_needs_no_list():
+    assert read_request({**GOOD, "stop": "end"}).sampling.stop == ("end",)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_tokens": 1},
+        {"max_tokens": MOST_TOKENS},
+        {"temperature": 0},
+        {"temperature": 100.0},
+        {"top_p": 1},
+        {"top_p": 1e-9},
+        {"seed": 2**63 - 1},
+        {"prompt": "x" * LONGEST_PROMPT},
+        {"correlation_id": "k" * LONGEST_KEY},
+        {"stop": ["x"] * MOST_STOPS},
+        {"labels": {str(i): "x" * LONGEST_LABEL for i in range(MOST_LABELS)}},
+        {"labels": None},
+    ],
+)
+def test_what_lies_on_a_limit_is_allowed(values):
+    read_request({**GOOD, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_tokens": 0}, "max_tokens=0 is not a whole number from 1"),
+        ({"max_tokens": MOST_TOKENS + 1}, "max_tokens"),
+        ({"max_tokens": 1.0}, "max_tokens=1.0 is not a whole number"),
+        ({"max_tokens": True}, "max_tokens=True"),
+        ({"max_tokens": None}, "max_tokens=None"),
+        ({"temperature": float("inf")}, "temperature=inf is not a number from 0 to 100"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"top_p": 0}, "top_p=0 is not a number greater than 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"seed": 2**63}, "seed"),
+        ({"not_before": -1}, "not_before"),
+        ({"deadline": 1.5}, "deadline"),
+        ({"priority": "urgent"}, "priority='urgent' is not interactive, standard or batch"),
+        ({"priority": None}, "priority"),
+        ({"priority": []}, "priority"),
+        ({"prompt": "x" * (LONGEST_PROMPT + 1)}, "prompt has 4194305 bytes"),
+        ({"prompt": "\ud800"}, "half of a surrogate pair"),
+        ({"prompt": b"one"}, "prompt is of type bytes"),
+        ({"prompt": ""}, "prompt is missing or empty"),
+        ({"model": "a\nb"}, "cannot be printed"),
+        ({"adapter": 5}, "adapter is of type int"),
+        ({"correlation_id": "k" * (LONGEST_KEY + 1)}, "correlation_id has more than 200"),
+        ({"retry_token": "a\x00"}, "retry_token"),
+        ({"stop": 5}, "stop is not a text or a list"),
+        ({"stop": ["x"] * (MOST_STOPS + 1)}, "at most 16"),
+        ({"stop": [""]}, "stop holds something other"),
+        ({"stop": ["\ud800"]}, "stop holds something other"),
+        ({"labels": {"a": "\x00"}}, "labels holds"),
+        ({"labels": {"a": 1}}, "labels holds"),
+        ({"labels": {1: "a"}}, "labels holds"),
+        ({"labels": ["a"]}, "labels is not a table"),
+        ({"labels": {str(i): "" for i in range(MOST_LABELS + 1)}}, "at most 32"),
+        ({"tempratur": 1}, "there is no field 'tempratur'; did you mean temperature?"),
+        ({"zzz": 1}, "there is no field 'zzz'"),
+    ],
+)
+def test_what_is_wrong_is_named(values, words):
+    assert words in refusal(**values)
+
+
+def test_all_problems_are_told_at_once():
+    message = refusal(max_tokens=0, top_p=2, prompt="", surprise=1)
+    assert message.startswith("4 problems: ")
+    assert all(name in message for name in ("max_tokens", "top_p", "prompt", "surprise"))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "other"]), ANYTHING))
+def test_any_values_make_a_request_or_are_refused(values):
+    try:
+        request = read_request(values)
+    except InvalidRequest:
+        return
+    assert check_request(request) == request
+    assert len(request.digest()) == 64
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["labels", "priority", "delay", "eta", "time_limit", "adapter"]), ANYTHING
+    )
+)
+def test_any_arguments_of_submit_make_a_request_or_are_refused(arguments):
+    try:
+        request = make_request("demo", "one", now_ms=NOW, **arguments)
+    except InvalidRequest:
+        return
+    assert request.not_before == 0 or request.not_before >= NOW
+
+
+@given(ANYTHING, ANYTHING, ANYTHING)
+def test_a_request_that_a_program_made_is_checked_too(prompt, labels, stop):
+    request = JobRequest(model="demo", prompt=prompt, labels=labels, sampling=Sampling(stop=stop))
+    try:
+        checked = check_request(request)
+    except InvalidRequest:
+        return
+    assert isinstance(checked.prompt, str)
+    assert check_request(checked) == checked
+
+
+@pytest.mark.parametrize("value", [None, {}, "x", Sampling(), JobRequest])
+def test_what_is_no_request_is_refused(value):
+    with pytest.raises(InvalidRequest, match="not by a JobRequest"):
+        check_request(value)
+
+
+VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, adapters=("pirate",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sampling": Sampling(max_tokens=101)}, "max_tokens=101 is more than the context of model 'demo'"),
+        ({"adapter": "piratt"}, "no adapter 'piratt'; it has: pirate"),
+        ({"deadline": NOW}, "the time limit ends before"),
+        ({"deadline": NOW + 5, "not_before": NOW + 5}, "the time limit ends before"),
+    ],
+)
+def test_what_the_model_or_the_time_does_not_allow_is_refused(changes, words):
+    fields = {"sampling": Sampling(max_tokens=100), **changes}
+    request = JobRequest(model="demo", prompt="x", **fields)
+    with pytest.raises(InvalidRequest, match=words):
+        check_for_model(request, VERSION, NOW)
+
+
+def test_what_the_model_and_the_time_allow_passes():
+    request = JobRequest(
+        model="demo",
+        prompt="x",
+        sampling=Sampling(max_tokens=100),
+        adapter="pirate",
+        not_before=NOW + 5,
+        deadline=NOW + 6,
+    )
+    check_for_model(request, VERSION, NOW)
