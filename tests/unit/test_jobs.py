@@ -78,8 +78,8 @@ def test_the_tables_cannot_be_changed():
 
 
 def test_fences_are_ordered_by_dispatch_then_attempt():
-    fences = [Fence(1, 1, "z:9"), Fence(1, 2, "a:1"), Fence(2, 1, "a:1")]
-    assert sorted(fences[::-1]) == fences
+    first, second, third = Fence(1, 1, "z:9"), Fence(1, 2, "a:1"), Fence(2, 1, "a:1")
+    assert sorted([third, first, second]) == [first, second, third]
 
 
 def test_values_are_frozen():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tether.client.backend import Backend, Submitted
 from tether.client.handles import AsyncJobHandle, JobHandle
-from tether.client.requests import make_request
+from tether.client.requests import check_request, make_request
+from tether.errors import InvalidRequest
 from tether.jobs import JobRequest
 
 if TYPE_CHECKING:
+    from tether.client.direct_tether import AsyncDirectTether, DirectTether
     from tether.config import Settings
 
 
@@ -28,7 +29,7 @@ class Tether:
         self._backend = backend
 
     @classmethod
-    def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> Self:
+    def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> DirectTether:
         """A client that talks to the database and Redis itself.
 
         Args:
@@ -41,8 +42,9 @@ class Tether:
           StoreError: The database cannot be used.
         """
         from tether.client.direct import open_direct
+        from tether.client.direct_tether import DirectTether
 
-        return cls(open_direct(settings, tenant))
+        return DirectTether(open_direct(settings, tenant))
 
     def submit(
         self,
@@ -85,7 +87,7 @@ class Tether:
         request = make_request(
             model,
             prompt,
-            now_ms=int(time.time() * 1000),
+            now_ms=self._backend.now_ms(),
             priority=priority,
             delay=delay,
             eta=eta,
@@ -104,7 +106,7 @@ class Tether:
         Raises:
           TetherError: The first refusal, if there is one; the others were accepted all the same.
         """
-        return [self._handle(_accepted(answer)) for answer in self._backend.submit(requests)]
+        return [self._handle(_accepted(answer)) for answer in _submit_checked(self._backend, requests)]
 
     def job(self, job_id: str) -> JobHandle:
         """A handle of a job that was submitted anywhere. Whether it exists shows when it is used."""
@@ -133,11 +135,12 @@ class AsyncTether:
         self._backend = backend
 
     @classmethod
-    async def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> Self:
+    async def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> AsyncDirectTether:
         """See :meth:`Tether.direct`."""
         from tether.client.direct import open_direct
+        from tether.client.direct_tether import AsyncDirectTether
 
-        return cls(await asyncio.to_thread(open_direct, settings, tenant))
+        return AsyncDirectTether(await asyncio.to_thread(open_direct, settings, tenant))
 
     async def submit(
         self,
@@ -158,7 +161,7 @@ class AsyncTether:
         request = make_request(
             model,
             prompt,
-            now_ms=int(time.time() * 1000),
+            now_ms=self._backend.now_ms(),
             priority=priority,
             delay=delay,
             eta=eta,
@@ -174,7 +177,7 @@ class AsyncTether:
 
     async def submit_many(self, requests: Sequence[JobRequest]) -> list[AsyncJobHandle]:
         """See :meth:`Tether.submit_many`."""
-        answers = await asyncio.to_thread(self._backend.submit, requests)
+        answers = await asyncio.to_thread(_submit_checked, self._backend, requests)
         return [self._handle(_accepted(answer)) for answer in answers]
 
     def job(self, job_id: str) -> AsyncJobHandle:
@@ -197,6 +200,17 @@ class AsyncTether:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _submit_checked(backend: Backend, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+    checked: list[JobRequest | InvalidRequest] = []
+    for request in requests:
+        try:
+            checked.append(check_request(request))
+        except InvalidRequest as error:
+            checked.append(error)
+    answers = iter(backend.submit([one for one in checked if isinstance(one, JobRequest)]))
+    return [next(answers) if isinstance(one, JobRequest) else one for one in checked]
 
 
 def _accepted(answer: Submitted | Exception) -> Submitted:

@@ -59,7 +59,9 @@ class JobStatus:
     Attributes:
       attempts: Attempts that failed.
       offset: Tokens made so far.
+      finished_at: When the database recorded its end, which follows the end itself within milliseconds.
       error: Why it failed, or its last attempt.
+      input_tokens: Tokens of the prompt; 0 until the end is recorded.
     """
 
     job_id: str
@@ -85,10 +87,16 @@ class Subscription(Protocol):
 
 
 class Backend(Protocol):
-    """Carries a client's calls. Safe to use from many threads. Every method may block."""
+    """Carries a client's calls. Safe to use from many threads. Every method but :meth:`now_ms` may block."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, by the clock that delays and time limits count from."""
 
     def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
-        """Accept jobs: all are durable when it answers. One that is refused does not touch the others."""
+        """Accept jobs: all are durable when it answers. One that is refused does not touch the others.
+
+        The requests are valid: :func:`~tether.client.requests.check_request` made them.
+        """
 
     def status(self, job_id: str) -> JobStatus:
         """What is known of a job.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from dramatiq import Actor
 from sqlalchemy import Connection
 
+from tether.broker import TetherBroker
 from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.keys import INFER
 from tether.client.backend import JobStatus, StreamEvent, Submitted
 from tether.client.stream_hub import Ended, Follower, StreamHub
 from tether.config import Settings
 from tether.config_loading import load_settings
 from tether.control import ControlPlane
-from tether.errors import BrokerUnavailable, JobNotFound
+from tether.errors import BrokerUnavailable, ConfigError, JobNotFound
 from tether.jobs import FINAL_STATES, JobRequest, JobState
 from tether.scheduling.scheduler_middleware import now_ms
 from tether.store import queries
@@ -24,6 +29,13 @@ from tether.store.store import Store
 
 __all__ = ["DirectBackend", "open_direct"]
 
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+_DECIDED_BY_REDIS = frozenset(
+    {JobState.PLACED, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED}
+)
+"""States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
+
 
 def open_direct(settings: Settings | None = None, tenant: str = "default") -> DirectBackend:
     """A backend on the database and the Redis of the settings; from file and environment where None."""
@@ -33,12 +45,32 @@ def open_direct(settings: Settings | None = None, tenant: str = "default") -> Di
 
 
 class DirectBackend:
-    """Carries calls to the database and Redis. It owns the control plane that it is given."""
+    """Carries calls to the database and Redis. It owns the control plane that it is given.
+
+    Attributes:
+      infer: The Dramatiq actor whose messages are jobs.
+    """
 
     def __init__(self, plane: ControlPlane, tenant: str) -> None:
         self._plane = plane
         self._tenant = tenant
         self._hub = StreamHub(plane.client, plane.keys, StoreArchive(plane.store))
+        self.infer: Actor[..., Any] = Actor(
+            _run_elsewhere,
+            broker=plane.broker,
+            actor_name=INFER,
+            queue_name=INFER,
+            priority=0,
+            options={},
+        )
+
+    @property
+    def broker(self) -> TetherBroker:
+        """Whose queue ``infer`` makes jobs."""
+        return self._plane.broker
+
+    def now_ms(self) -> int:
+        return now_ms()
 
     def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
         return self._plane.scheduler.submit(requests, broker=self._plane.broker, tenant=self._tenant)
@@ -54,7 +86,7 @@ class DirectBackend:
                 known = None
             if known is not None and known.dispatch == row.dispatch:
                 offset = known.offset
-                if known.state in (JobState.PLACED, JobState.RUNNING):
+                if known.state in _DECIDED_BY_REDIS:
                     state = JobState(known.state)
         return JobStatus(
             job_id=job_id,
@@ -70,10 +102,11 @@ class DirectBackend:
             finished_at=row.finished_at,
             error=row.error,
             input_tokens=row.input_tokens,
-            output_tokens=row.output_tokens,
+            output_tokens=offset if state.is_final else row.output_tokens,
         )
 
     def cancel(self, job_id: str) -> JobState:
+        _check_job_id(job_id)
         try:
             request = Request(self._tenant, job_id, JobState.CANCELLED, now_ms())
             state = self._plane.ending.end([request])[0]
@@ -83,7 +116,7 @@ class DirectBackend:
             ) from error
         if state is None:
             raise _not_found(job_id)
-        return state
+        return state if state.is_final else self.status(job_id).state
 
     def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> Follower:
         self._row(job_id)
@@ -94,6 +127,7 @@ class DirectBackend:
         self._plane.close()
 
     def _row(self, job_id: str) -> JobRow:
+        _check_job_id(job_id)
         row = self._plane.store.read(queries.job, job_id, self._tenant)
         if row is None:
             raise _not_found(job_id)
@@ -132,5 +166,15 @@ def _ended(connection: Connection, job_ids: list[str]) -> dict[str, Ended]:
     return found
 
 
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id!r}, or it is another tenant's")
+def _run_elsewhere(**_: Any) -> None:
+    raise ConfigError("jobs of models run on workers that were started with `tether worker`, not here")
+
+
+def _check_job_id(job_id: object) -> None:
+    """What cannot be a job's id is no job's: some of it no database takes."""
+    if not isinstance(job_id, str) or _JOB_ID.match(job_id) is None:
+        raise _not_found(job_id)
+
+
+def _not_found(job_id: object) -> JobNotFound:
+    return JobNotFound(f"there is no job {repr(job_id)[:100]}, or it is another tenant's")

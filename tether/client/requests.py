@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from tether.errors import InvalidRequest
 from tether.gateway.validation import read_request
-from tether.jobs import JobRequest
+from tether.jobs import JobRequest, Sampling, sampling_to_json
 
 
 def make_request(
@@ -36,6 +37,8 @@ def make_request(
     """
     if delay is not None and eta is not None:
         raise InvalidRequest("delay and eta are both given: give one of them")
+    if eta is not None and not isinstance(eta, datetime):
+        raise InvalidRequest(f"eta is of type {type(eta).__name__}, not a datetime")
     if eta is not None and eta.tzinfo is None:
         raise InvalidRequest("eta has no time zone: give one, as in datetime.now(UTC) + timedelta(hours=1)")
     not_before = 0
@@ -47,13 +50,36 @@ def make_request(
         "model": model,
         "prompt": prompt,
         "priority": priority,
-        "labels": dict(labels or {}),
+        "labels": labels or {},
         "adapter": adapter,
         "correlation_id": correlation_id,
         "retry_token": retry_token,
         "not_before": not_before,
         "deadline": 0 if time_limit is None else now_ms + _milliseconds("time_limit", time_limit),
         **(sampling or {}),
+    }
+    return read_request(values)
+
+
+def check_request(request: object) -> JobRequest:
+    """The same request, checked as if it had come from outside: a program may put anything into one.
+
+    Raises:
+      InvalidRequest: It is no request, or holds what is not possible. The message names all of it.
+    """
+    if not isinstance(request, JobRequest):
+        raise InvalidRequest(
+            f"a job is asked for by a value of type {type(request).__name__}, not by a JobRequest"
+        )
+    if not isinstance(request.sampling, Sampling):
+        raise InvalidRequest(f"sampling is of type {type(request.sampling).__name__}, not a Sampling")
+    stop = request.sampling.stop
+    if not isinstance(stop, str | list | tuple):
+        raise InvalidRequest(f"stop is of type {type(stop).__name__}, not a tuple of texts")
+    values = {
+        **{field.name: getattr(request, field.name) for field in fields(request) if field.name != "sampling"},
+        **sampling_to_json(request.sampling),
+        "stop": stop,
     }
     return read_request(values)
 

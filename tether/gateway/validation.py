@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tether.errors import InvalidRequest
 from tether.jobs import JobRequest, Priority, Sampling
+
+if TYPE_CHECKING:
+    from tether.scheduling.models import ModelVersion
 
 LONGEST_PROMPT = 4_194_304
 """Bytes of a prompt, as UTF-8."""
@@ -60,6 +63,27 @@ def read_request(values: Mapping[str, Any]) -> JobRequest:
         priority=Priority(values.get("priority", Priority.STANDARD)),
         labels=dict(values.get("labels") or {}),
     )
+
+
+def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> None:
+    """Check what can only be judged with the model and the time known.
+
+    Args:
+      now_ms: Milliseconds since the epoch.
+
+    Raises:
+      InvalidRequest: The job could never run.
+    """
+    if request.deadline and request.deadline <= max(now_ms, request.not_before):
+        raise InvalidRequest("the time limit ends before the job could begin: give it more time")
+    if request.sampling.max_tokens > version.context:
+        raise InvalidRequest(
+            f"max_tokens={request.sampling.max_tokens} is more than the context of model "
+            f"{request.model!r}, which is {version.context} tokens"
+        )
+    if request.adapter and request.adapter not in version.adapters:
+        known = ", ".join(version.adapters) or "none"
+        raise InvalidRequest(f"model {request.model!r} has no adapter {request.adapter!r}; it has: {known}")
 
 
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:

@@ -63,10 +63,8 @@ class Reconcile:
 
     def _rebuild(self, at_least: int) -> None:
         """Begin a new epoch. Workers are refused until it stands in Redis, which is last."""
-        new = self._store.write_alone(raise_epoch).result()
-        while new <= at_least:
-            # The database was set back, and Redis was not.
-            new = self._store.write_alone(raise_epoch).result()
+        # Redis has the higher one where the database was set back.
+        new = self._store.write_alone(raise_epoch, at_least).result()
         self._log.warning("Redis lost its jobs, or never had any: placing all anew.", epoch=new)
         for rows in self._placed():
             ids = [row.job_id for row in rows]

@@ -13,6 +13,7 @@ from tether.broker.keys import INFER
 from tether.client.backend import Submitted
 from tether.client.requests import make_request
 from tether.errors import InvalidRequest, KeyConflict, QuotaExceeded, TetherError, UnknownModel
+from tether.gateway.validation import check_for_model
 from tether.jobs import VERSION, JobRequest, canonical_json, new_job_id, sampling_to_json
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
@@ -99,10 +100,9 @@ class SchedulerMiddleware(Middleware):
           InvalidRequest: Its arguments are not those of a job.
           TetherError: The job was refused.
         """
-        if message.args:
-            raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
-        values = {name: value for name, value in message.kwargs.items() if name in _REQUEST_ARGUMENTS}
-        sampling = {name: value for name, value in message.kwargs.items() if name not in _REQUEST_ARGUMENTS}
+        arguments = _arguments_of(message)
+        values = {name: value for name, value in arguments.items() if name in _REQUEST_ARGUMENTS}
+        sampling = {name: value for name, value in arguments.items() if name not in _REQUEST_ARGUMENTS}
         seconds = None if delay is None else delay / 1000
         request = make_request(
             values.pop("model", ""),
@@ -140,20 +140,9 @@ class SchedulerMiddleware(Middleware):
         try:
             version = self._choice.version_of(request.model)
             weight = self._tenants.weight(tenant)
+            check_for_model(request, version, now_ms)
         except TetherError as error:
             return error
-        if request.deadline and request.deadline <= max(now_ms, request.not_before):
-            return InvalidRequest("the time limit ends before the job could begin: give it more time")
-        if request.sampling.max_tokens > version.context:
-            return InvalidRequest(
-                f"max_tokens={request.sampling.max_tokens} is more than the context of model "
-                f"{request.model!r}, which is {version.context} tokens"
-            )
-        if request.adapter and request.adapter not in version.adapters:
-            known = ", ".join(version.adapters) or "none"
-            return InvalidRequest(
-                f"model {request.model!r} has no adapter {request.adapter!r}; it has: {known}"
-            )
         job_id = new_job_id(now_ms, self._randomness(10))
         keyed = _with_keys(request, job_id)
         message: Message[Any] = Message(
@@ -209,10 +198,28 @@ class SchedulerMiddleware(Middleware):
         )
 
 
+_FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uuid")
+"""Options of Dramatiq's that call for something after the message, in the process that ran it."""
+
 _REQUEST_ARGUMENTS = (
     *("model", "prompt", "priority", "eta", "time_limit", "labels", "adapter"),
     *("correlation_id", "retry_token"),
 )
+
+
+def _arguments_of(message: Message[Any]) -> dict[str, Any]:
+    followed = [name for name in _FOLLOWED_BY if message.options.get(name)]
+    if followed:
+        raise InvalidRequest(
+            f"nothing can follow a job ({', '.join(followed)}): put infer last in a pipeline, and in no "
+            "group with callbacks; its result is that of Tether.job(message.message_id).result()"
+        )
+    if not message.args:
+        return dict(message.kwargs)
+    # A pipeline hands on what its step before answered as an unnamed argument.
+    if len(message.args) > 1 or "prompt" in message.kwargs:
+        raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
+    return {**message.kwargs, "prompt": message.args[0]}
 
 
 def _with_keys(request: JobRequest, job_id: str) -> JobRequest:
