@@ -127,7 +127,6 @@ PLANTED = {
     "a lost attempt's job waits nowhere": plant(
         "expire", "became = return_to_pool(id, now, job[2])", "became = ''"
     ),
-    "a lost draw is not answered again": plant("draw", "if ARGV[6] == '1' then", "if false then"),
     "nobody relays the outbox": without_outbox,
     "outcomes are acknowledged before the commit": settle_before_commit,
     "holds are kept": keep_holds,
