@@ -128,6 +128,8 @@ class JobRequest:
       correlation_id: The client's name for what it does; made where empty.
       retry_token: With tenant and correlation id the idempotency key; made where empty.
       traceparent: W3C trace context of the submitter, or empty.
+      delay_ms: The delay from which ``not_before`` was made; 0 where it was asked for as a time.
+      time_limit_ms: The time limit from which ``deadline`` was made; 0 where it was asked for as a time.
     """
 
     model: str
@@ -141,9 +143,14 @@ class JobRequest:
     correlation_id: str = ""
     retry_token: str = ""
     traceparent: str = ""
+    delay_ms: int = 0
+    time_limit_ms: int = 0
 
     def canonical(self) -> dict[str, Any]:
-        """What makes two requests the same: all but the keys they are known by and their trace."""
+        """What makes two requests the same: all but the keys they are known by and their trace.
+
+        Times are as they were asked for: a delay counts as one, whenever it is sent again.
+        """
         return {
             "v": VERSION,
             "model": self.model,
@@ -152,8 +159,10 @@ class JobRequest:
             "priority": self.priority.value,
             "adapter": self.adapter,
             "labels": dict(self.labels),
-            "not_before": self.not_before,
-            "deadline": self.deadline,
+            "not_before": 0 if self.delay_ms else self.not_before,
+            "deadline": 0 if self.time_limit_ms else self.deadline,
+            "delay_ms": self.delay_ms,
+            "time_limit_ms": self.time_limit_ms,
         }
 
     def digest(self) -> str:

@@ -1,12 +1,13 @@
 """The enqueue API, the same for every kind of client: direct and fake, plain and for event loops."""
 
+import queue
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from dramatiq import Message, actor, group, pipeline
+from dramatiq import Worker, actor, group, pipeline
 
-from support.clients import MODELS, MOST_ATTEMPTS, OTHER_TENANT, TOKENS, Direct, Fake
+from support.clients import MODELS, MOST_ATTEMPTS, OTHER_TENANT, PATIENCE_SECONDS, TOKENS, Direct, Fake
 from support.databases import fresh_postgres
 from tether import JobRequest, JobState, Sampling, Tether
 from tether.errors import (
@@ -275,6 +276,15 @@ class TestClient:
                 client.submit(**keys, **change)
         assert client.submit(**{**keys, "retry_token": "2"}, prompt="other").is_new
 
+    def test_a_delayed_job_that_is_submitted_again_is_the_same_job(self, client):
+        options = {**fresh_keys(), "delay": 3_600, "time_limit": 7_200}
+        job = client.submit(**options)
+        client.service.advance(0.05)
+        assert client.submit(**options).job_id == job.job_id
+        with pytest.raises(KeyConflict):
+            client.submit(**{**options, "delay": 3_601})
+        job.cancel()
+
     def test_a_delayed_job_runs_when_its_delay_is_over(self, client):
         job = client.submit(delay=timedelta(seconds=0.5))
         client.service.work()
@@ -442,13 +452,22 @@ class TestDramatiq:
             tether.infer.send_with_options(args=args, kwargs=kwargs)
 
     def test_plain_actors_use_the_same_broker(self, tether):
-        @actor(broker=tether.broker, queue_name="plain")
-        def put(number):
-            pass
+        seen = queue.SimpleQueue()
 
-        message = put.send(1)
-        assert isinstance(message, Message)
-        assert message.queue_name == "plain"
+        @actor(broker=tether.broker, queue_name="plain")
+        def report(job_id):
+            seen.put(tether.job(job_id).result(PATIENCE_SECONDS).text)
+
+        worker = Worker(tether.broker, worker_threads=1, worker_timeout=100)
+        worker.start()
+        try:
+            message = tether.infer.send(model="counter", prompt="one")
+            assert report.send(message.message_id).queue_name == "plain"
+            assert seen.get(timeout=PATIENCE_SECONDS) == tether.job(message.message_id).result().text
+        finally:
+            worker.stop()
+        # A worker of such a program has nothing to consume there.
+        assert tether.broker.get_declared_queues() == {"plain"}
 
 
 class TestOnPostgres:

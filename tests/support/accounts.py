@@ -52,12 +52,16 @@ class Accounts:
 
     def prompts(self):
         """What was asked, by job id."""
-        rows = self.store.read(lambda connection: connection.execute(select(jobs.c.job_id, jobs.c.body)).all())
+        rows = self.store.read(
+            lambda connection: connection.execute(select(jobs.c.job_id, jobs.c.body)).all()
+        )
         return {job_id: json.loads(body)["prompt"] for job_id, body in rows}
 
     def prompts(self):
         """What was asked, by job id."""
-        rows = self.store.read(lambda connection: connection.execute(select(jobs.c.job_id, jobs.c.body)).all())
+        rows = self.store.read(
+            lambda connection: connection.execute(select(jobs.c.job_id, jobs.c.body)).all()
+        )
         return {job_id: json.loads(body)["prompt"] for job_id, body in rows}
 
     def texts(self):
@@ -97,7 +101,8 @@ class Accounts:
         """All jobs succeeded, each by one attempt, with these tokens by job id; and nothing is held for them."""
         assert Counter(self.states().values()) == Counter(succeeded=len(texts))
         successes = {
-            job_id: sum(kind == "succeeded" for kind, *_ in tries) for job_id, tries in self.attempts().items()
+            job_id: sum(kind == "succeeded" for kind, *_ in tries)
+            for job_id, tries in self.attempts().items()
         }
         assert successes == dict.fromkeys(texts, 1)
         assert self.texts() == texts

@@ -31,8 +31,11 @@ output_tokens = {tokens}
 class Cluster:
     """Started part by part; :meth:`close` ends all of it."""
 
-    def __init__(self, *, database=None, models=None, config="", append_only=True):
-        """`models`: name -> (tokens per second, tokens); 0 a second is as fast as possible."""
+    def __init__(self, *, database=None, models=None, config="", presence="", append_only=True):
+        """`models`: name -> (tokens per second, tokens); 0 a second is as fast as possible.
+
+        `config`: more sections; `presence`: more lines of that section.
+        """
         self._stack = contextlib.ExitStack()
         place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
@@ -43,7 +46,7 @@ class Cluster:
         self.file = self.folder / "tether.toml"
         self.file.write_text(
             f'[redis]\nurl = "{self.server.url}"\n[database]\nurl = "{database}"\n'
-            f'[presence]\nidentity_dir = "{self.folder}/identity"\n{config}\n'
+            f'[presence]\nidentity_dir = "{self.folder}/identity"\n{presence}\n{config}\n'
             + "".join(
                 MODEL.format(name=name, rate=rate, tokens=tokens) for name, (rate, tokens) in models.items()
             )
@@ -68,9 +71,10 @@ class Cluster:
         plane = self._stack.enter_context(ControlPlane(self.settings))
         return self._stack.enter_context(Orchestrator(plane))
 
-    def start_orchestrator(self):
+    def start_orchestrator(self, **environ):
         """`tether orchestrator`, once it is ready."""
-        return self._start([sys.executable, "-m", "tether_cli", "orchestrator"], "A child is ready")
+        command = [sys.executable, "-m", "tether_cli", "orchestrator"]
+        return self._start(command, "A child is ready", environ=environ)
 
     def start_worker(self, *broker, processes=1, threads=8, wait=True):
         """`tether worker`, once its processes are ready; `broker`: another program than the default one."""
@@ -78,8 +82,8 @@ class Cluster:
         command += ["-p", str(processes), "-t", str(threads)]
         return self._start(command, "A child is ready" if wait else None, processes)
 
-    def _start(self, command, line, count=1):
-        process = WorkerProcess(command, self.environ)
+    def _start(self, command, line, count=1, environ=()):
+        process = WorkerProcess(command, self.environ | dict(environ))
         self.processes.append(process)
         if line:
             process.wait_for_line(line, within=READY_SECONDS, count=count)

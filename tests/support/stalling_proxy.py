@@ -7,6 +7,7 @@ import threading
 from collections import deque
 
 CHUNK = 65_536
+ORDER_SECONDS = 10
 
 
 class StallingProxy:
@@ -55,7 +56,7 @@ class StallingProxy:
         done = threading.Event()
         self._orders.append((order, done))
         os.write(self._order, b"!")
-        done.wait()
+        assert done.wait(ORDER_SECONDS), "the proxy's thread is gone"
 
     # The thread's side.
 
@@ -116,11 +117,11 @@ class StallingProxy:
             for data in held:
                 if late or not end.is_gone or not data:
                     self._send(one, data)
-        for one, end in list(self._pairs.items()):
-            other = self._pairs[end.other]
-            if end.is_gone and other.is_gone:
-                del self._pairs[one]
-                one.close()
+        for one in [
+            one for one, end in self._pairs.items() if end.is_gone and self._pairs[end.other].is_gone
+        ]:
+            del self._pairs[one]
+            one.close()
 
 
 class _End:

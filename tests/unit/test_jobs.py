@@ -131,6 +131,8 @@ OTHERS = {
     "labels": {"a": "b"},
     "not_before": 1,
     "deadline": 1,
+    "delay_ms": 1,
+    "time_limit_ms": 1,
 }
 KEYS = {"correlation_id": "c", "retry_token": "r", "traceparent": "t"}
 
@@ -139,6 +141,13 @@ KEYS = {"correlation_id": "c", "retry_token": "r", "traceparent": "t"}
 def test_what_is_asked_for_changes_the_digest(name):
     request = JobRequest(model="m", prompt="p")
     assert replace(request, **{name: OTHERS[name]}).digest() != request.digest()
+
+
+def test_a_delay_and_a_limit_are_the_same_whenever_they_are_asked_for():
+    one = JobRequest(model="m", prompt="p", delay_ms=5, not_before=105, time_limit_ms=9, deadline=109)
+    assert replace(one, not_before=205, deadline=209).digest() == one.digest()
+    assert replace(one, delay_ms=6).digest() != one.digest()
+    assert replace(one, time_limit_ms=8).digest() != one.digest()
 
 
 @pytest.mark.parametrize("name", KEYS)

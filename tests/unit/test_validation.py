@@ -189,6 +189,28 @@ def test_what_is_no_request_is_refused(value):
         check_request(value)
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"delay_ms": -1},
+        {"delay_ms": 1.5, "not_before": 1},
+        {"time_limit_ms": True, "deadline": 1},
+        {"delay_ms": 5},
+        {"time_limit_ms": 5},
+    ],
+)
+def test_delays_that_go_with_no_time_are_refused(times):
+    with pytest.raises(InvalidRequest, match=r"delay_ms|time_limit_ms"):
+        check_request(JobRequest(model="demo", prompt="x", **times))
+
+
+def test_a_request_with_a_delay_passes_as_it_is():
+    request = make_request("demo", "x", now_ms=NOW, delay=1.5, time_limit=3)
+    assert (request.not_before, request.deadline) == (NOW + 1_500, NOW + 3_000)
+    assert check_request(request) == request
+    assert make_request("demo", "x", now_ms=NOW + 7, delay=1.5, time_limit=3).digest() == request.digest()
+
+
 VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, adapters=("pirate",))
 
 

@@ -16,6 +16,8 @@ from tether.token_log import read_pieces
 
 GROUP = "settle"
 READABLE_VERSIONS = (VERSION, VERSION - 1)
+LONGEST_RETRY_AFTER_MS = 86_400_000
+UNREADABLE_ERROR = JobError("engine_failed", "the worker gave a reason that cannot be read", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,6 @@ def _parse(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> tuple[
 def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
     if int(fields[b"v"]) not in READABLE_VERSIONS:
         raise ValueError(f"version {fields[b'v']!r} of an outcome is not known here")
-    error = json.loads(fields[b"error"]) if fields[b"error"] else None
     return Outcome(
         job_id=fields[b"job"].decode(),
         kind=OutcomeKind(fields[b"kind"].decode()),
@@ -136,9 +137,25 @@ def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
         worker=fields[b"worker"].decode(),
         run=int(fields[b"run"]),
         offset=int(fields[b"offset"]),
-        error=JobError(**error) if error else None,
+        error=_error(fields[b"error"]),
         input_tokens=int(fields[b"input"]),
         finish_reason=fields[b"reason"].decode(),
         deaths=int(fields[b"deaths"]),
         ended_at=int(fields[b"at"]),
     )
+
+
+def _error(data: bytes) -> JobError | None:
+    """Why it failed. The words are the worker's: whatever they are, the outcome counts."""
+    if not data:
+        return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return UNREADABLE_ERROR
+    match value:
+        case {"code": str(code), "message": str(message), "retryable": bool(retryable)}:
+            wait = value.get("retry_after_ms", 0)
+            if type(wait) is int and 0 <= wait <= LONGEST_RETRY_AFTER_MS:
+                return JobError(code, message, retryable, wait)
+    return UNREADABLE_ERROR

@@ -162,7 +162,10 @@ class TetherBroker(ScriptedBroker):
         """
         if queue_name in self.queues:
             return
-        if queue_name == INFER and (self.infer_consumers or self.scheduler):
+        if queue_name == INFER and self.scheduler and not self.infer_consumers:
+            # What is sent there becomes a job: this program's workers have nothing to consume.
+            return
+        if queue_name == INFER and self.infer_consumers:
             # A delayed job waits in the database: there is no delay queue.
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from tether.errors import InvalidRequest
-from tether.gateway.validation import read_request
+from tether.gateway.validation import FIELDS, read_request
 from tether.jobs import JobRequest, Sampling, sampling_to_json
 
 
@@ -41,10 +41,10 @@ def make_request(
         raise InvalidRequest(f"eta is of type {type(eta).__name__}, not a datetime")
     if eta is not None and eta.tzinfo is None:
         raise InvalidRequest("eta has no time zone: give one, as in datetime.now(UTC) + timedelta(hours=1)")
-    not_before = 0
-    if delay is not None:
-        not_before = now_ms + _milliseconds("delay", delay)
-    elif eta is not None:
+    delay_ms = 0 if delay is None else _milliseconds("delay", delay)
+    limit_ms = 0 if time_limit is None else _milliseconds("time_limit", time_limit)
+    not_before = now_ms + delay_ms if delay_ms else 0
+    if eta is not None:
         not_before = int(eta.timestamp() * 1000)
     values = {
         "model": model,
@@ -55,10 +55,10 @@ def make_request(
         "correlation_id": correlation_id,
         "retry_token": retry_token,
         "not_before": not_before,
-        "deadline": 0 if time_limit is None else now_ms + _milliseconds("time_limit", time_limit),
+        "deadline": 0 if time_limit is None else now_ms + limit_ms,
         **(sampling or {}),
     }
-    return read_request(values)
+    return replace(read_request(values), delay_ms=delay_ms, time_limit_ms=limit_ms)
 
 
 def check_request(request: object) -> JobRequest:
@@ -77,11 +77,17 @@ def check_request(request: object) -> JobRequest:
     if not isinstance(stop, str | list | tuple):
         raise InvalidRequest(f"stop is of type {type(stop).__name__}, not a tuple of texts")
     values = {
-        **{field.name: getattr(request, field.name) for field in fields(request) if field.name != "sampling"},
+        **{name: getattr(request, name) for name in FIELDS if hasattr(request, name)},
         **sampling_to_json(request.sampling),
         "stop": stop,
     }
-    return read_request(values)
+    times = {name: getattr(request, name) for name in ("delay_ms", "time_limit_ms")}
+    for name, value in times.items():
+        if type(value) is not int or value < 0:
+            raise InvalidRequest(f"{name}={value!r} is not a whole number of milliseconds")
+    if (request.delay_ms and not request.not_before) or (request.time_limit_ms and not request.deadline):
+        raise InvalidRequest("delay_ms and time_limit_ms only tell how not_before and deadline were made")
+    return replace(read_request(values), **times)
 
 
 def _milliseconds(name: str, value: object) -> int:

@@ -57,6 +57,8 @@ class Follower:
     Attributes:
       run, offset: What was delivered: tokens of that run.
       cursor: Id of the last entry that was read.
+      heard_at: When something was delivered, or it began; seconds of the hub's clock.
+      waits_until: It is not read before: tokens are missing in its stream, and may come from the database.
     """
 
     hub: StreamHub
@@ -66,6 +68,7 @@ class Follower:
     run: int = 0
     cursor: str = "0"
     heard_at: float = 0.0
+    waits_until: float = 0.0
     closed: bool = field(default=False)
 
     def close(self) -> None:
@@ -213,7 +216,10 @@ class StreamHub:
 
     def _read(self, followers: Sequence[Follower]) -> None:
         by_key: dict[str, list[Follower]] = {}
+        begun = self._clock()
         for follower in followers:
+            if follower.waits_until > begun:
+                continue
             by_key.setdefault(self._keys.stream(follower.job_id), []).append(follower)
         cursors: dict[Any, Any] = {
             key: min((f.cursor for f in of_key), key=_order) for key, of_key in by_key.items()
@@ -226,16 +232,20 @@ class StreamHub:
                 self._bell_cursor = entries[-1][0].decode()
                 continue
             for follower in by_key[key.decode()]:
-                follower.heard_at = now
-                self._hand_on(follower, read_events(entries))
+                if self._hand_on(follower, read_events(entries)):
+                    follower.heard_at = now
+                else:
+                    follower.waits_until = now + SILENCE_SECONDS
 
-    def _hand_on(self, follower: Follower, events: Sequence[Event]) -> None:
+    def _hand_on(self, follower: Follower, events: Sequence[Event]) -> bool:
+        """Deliver events. Answers False where tokens before one of them are missing."""
         for event in events:
             if follower.closed:
-                return
+                return True
             if _order(event.entry_id) > _order(follower.cursor) and not follower.take(event):
                 follower.rewind()
-                return
+                return False
+        return True
 
     def _ask_archive(self, followers: Sequence[Follower]) -> None:
         now = self._clock()

@@ -1,0 +1,166 @@
+"""One reader of many streams, on a real Redis that may lose parts of them."""
+
+import queue
+import threading
+import uuid
+
+import pytest
+import redis
+
+from tether.broker.keys import Keys
+from tether.client.backend import StreamEvent
+from tether.client.stream_hub import Ended, StreamHub
+from tether.jobs import Piece
+from tether.token_log import RUN_STEP, encode_pieces
+
+PATIENCE_SECONDS = 20
+
+
+class Shelf:
+    """An archive that the test fills."""
+
+    def __init__(self):
+        self.jobs = {}
+
+    def ended(self, job_ids):
+        return {job_id: self.jobs[job_id] for job_id in job_ids if job_id in self.jobs}
+
+
+@pytest.fixture
+def client(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def shelf():
+    return Shelf()
+
+
+@pytest.fixture
+def hub(client, shelf):
+    hub = StreamHub(client, Keys("tether"), shelf)
+    yield hub
+    hub.close()
+    assert "tether-streams" not in {thread.name for thread in threading.enumerate()}
+
+
+def pieces(begin, end):
+    return tuple(Piece(place, f"{place} ") for place in range(begin, end))
+
+
+def write(client, job_id, kind, end, *, begin=None, run=0, n=1):
+    data = b"{}" if begin is None else encode_pieces(pieces(begin, end))
+    client.xadd(Keys("tether").stream(job_id), {"e": kind, "d": data}, id=f"{run * RUN_STEP + end}-{n}")
+
+
+def follow(hub, job_id, offset=0):
+    inbox = queue.SimpleQueue()
+    hub.follow(job_id, offset, inbox.put)
+    return inbox
+
+
+def read_to_end(inbox):
+    seen = []
+    while not seen or not seen[-1].is_last:
+        seen.append(inbox.get(timeout=PATIENCE_SECONDS))
+    return seen
+
+
+def tokens(seen):
+    return tuple(piece for event in seen for piece in event.pieces)
+
+
+def new_job():
+    return uuid.uuid4().hex
+
+
+def test_events_are_delivered_as_they_are_written(client, hub):
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    write(client, job_id, "started", 0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).kind == "started"
+    write(client, job_id, "delta", 2, begin=0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).pieces == pieces(0, 2)
+    write(client, job_id, "finished", 2, n=2)
+    assert inbox.get(timeout=PATIENCE_SECONDS).is_last
+
+
+def test_readers_of_one_stream_begin_where_each_wants_to(client, hub):
+    job_id = new_job()
+    inboxes = [follow(hub, job_id, offset) for offset in range(5)]
+    for end in range(1, 5):
+        write(client, job_id, "delta", end, begin=end - 1)
+    write(client, job_id, "finished", 4, n=2)
+    for offset, inbox in enumerate(inboxes):
+        assert tokens(read_to_end(inbox)) == pieces(offset, 4)
+
+
+def test_many_streams_are_read_by_one_thread(client, hub):
+    jobs = [new_job() for _ in range(100)]
+    inboxes = [follow(hub, job_id) for job_id in jobs]
+    for job_id in jobs:
+        write(client, job_id, "delta", 3, begin=0)
+        write(client, job_id, "finished", 3, n=2)
+    assert all(tokens(read_to_end(inbox)) == pieces(0, 3) for inbox in inboxes)
+    assert [thread.name for thread in threading.enumerate()].count("tether-streams") == 1
+
+
+def test_a_stream_that_redis_lost_is_ended_by_the_database(client, hub, shelf):
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    write(client, job_id, "delta", 2, begin=0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).offset == 2
+    client.flushall()
+    shelf.jobs[job_id] = Ended(0, pieces(0, 5), StreamEvent(kind="finished", offset=5))
+    assert tokens(read_to_end(inbox)) == pieces(2, 5)
+
+
+def test_a_stream_with_a_gap_is_ended_by_the_database_and_does_not_keep_redis_busy(client, hub, shelf):
+    job_id = new_job()
+    write(client, job_id, "delta", 5, begin=3)
+    reads_before = reads(client)
+    inbox = follow(hub, job_id)
+    with pytest.raises(queue.Empty):
+        inbox.get(timeout=1.5)
+    assert reads(client) - reads_before < 20
+    write(client, job_id, "finished", 5, n=2)
+    shelf.jobs[job_id] = Ended(0, pieces(0, 5), StreamEvent(kind="finished", offset=5))
+    assert tokens(read_to_end(inbox)) == pieces(0, 5)
+
+
+def test_a_reader_beside_one_with_a_gap_is_not_held_up(client, hub):
+    broken, whole = new_job(), new_job()
+    write(client, broken, "delta", 5, begin=3)
+    inboxes = [follow(hub, broken), follow(hub, whole)]
+    write(client, whole, "delta", 2, begin=0)
+    write(client, whole, "finished", 2, n=2)
+    assert tokens(read_to_end(inboxes[1])) == pieces(0, 2)
+    assert inboxes[0].empty()
+
+
+def test_streams_go_on_through_a_restart_of_redis(redis_server, client, hub):
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    write(client, job_id, "delta", 2, begin=0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).offset == 2
+    redis_server.stop()
+    redis_server.start()
+    client.delete(Keys("tether").stream(job_id))
+    write(client, job_id, "delta", 3, begin=1)
+    write(client, job_id, "finished", 3, n=2)
+    assert tokens(read_to_end(inbox)) == pieces(2, 3)
+
+
+def test_a_reader_that_left_gets_nothing_more(client, hub):
+    job_id = new_job()
+    inbox = queue.SimpleQueue()
+    hub.follow(job_id, 0, inbox.put).close()
+    other = follow(hub, job_id)
+    write(client, job_id, "finished", 0)
+    read_to_end(other)
+    assert inbox.empty()
+
+
+def reads(client):
+    return client.info("commandstats").get("cmdstat_xread", {}).get("calls", 0)

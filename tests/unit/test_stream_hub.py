@@ -1,0 +1,231 @@
+"""What a follower makes of the events of a stream, whatever Redis lost or repeats."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tether.client.backend import StreamEvent
+from tether.client.stream_hub import Ended, Follower
+from tether.jobs import Piece
+from tether.token_log import RUN_STEP, Event, encode_pieces
+
+
+class NoHub:
+    """A follower needs its hub only to leave it."""
+
+    def __init__(self):
+        self.dropped = []
+
+    def drop(self, follower):
+        follower.closed = True
+        self.dropped.append(follower)
+
+
+def token(place, run=0):
+    return Piece(place, f"{run}:{place} ")
+
+
+def follower(offset=0, deliver=None):
+    seen = []
+    made = Follower(NoHub(), "job", deliver or seen.append, offset)
+    made.rewind()
+    return made, seen
+
+
+def event(kind, end, *, run=0, n=1, data=b"{}"):
+    return Event(f"{run * RUN_STEP + end}-{n}", kind, run, end, data)
+
+
+def delta(begin, end, *, run=0, n=1):
+    pieces = [token(place, run) for place in range(begin, end)]
+    return event("delta", end, run=run, n=n, data=encode_pieces(pieces))
+
+
+def offsets(seen):
+    return [(found.kind, found.run, found.offset) for found in seen]
+
+
+def tokens(seen):
+    """The tokens that a reader holds in the end."""
+    held = []
+    for found in seen:
+        if found.kind == "restarted":
+            del held[found.offset :]
+        held += found.pieces
+    return held
+
+
+def test_events_are_delivered_as_they_are():
+    reader, seen = follower()
+    events = [event("started", 0, data=b'{"attempt":1}'), delta(0, 2), event("finished", 2, data=b'{"a":1}')]
+    assert all(reader.take(each) for each in events)
+    assert offsets(seen) == [("started", 0, 0), ("delta", 0, 2), ("finished", 0, 2)]
+    assert [dict(found.details) for found in seen] == [{"attempt": 1}, {}, {"a": 1}]
+    assert tokens(seen) == [token(0), token(1)]
+
+
+def test_what_overlaps_is_cut():
+    reader, seen = follower()
+    reader.take(delta(0, 3))
+    assert reader.take(delta(1, 5))
+    assert [len(found.pieces) for found in seen] == [3, 2]
+    assert tokens(seen) == [token(place) for place in range(5)]
+
+
+def test_what_was_delivered_before_is_not_delivered_again():
+    reader, seen = follower()
+    reader.take(delta(0, 3))
+    assert reader.take(delta(0, 3))
+    assert reader.take(delta(1, 2))
+    assert len(seen) == 1
+    assert reader.offset == 3
+
+
+def test_a_reader_begins_where_it_wants_to():
+    reader, seen = follower(offset=2)
+    assert reader.cursor == "2-0"
+    assert reader.take(delta(0, 4))
+    assert tokens(seen) == [token(2), token(3)]
+
+
+def test_a_gap_is_refused_and_nothing_is_delivered():
+    reader, seen = follower()
+    reader.take(delta(0, 2))
+    assert not reader.take(delta(3, 5))
+    assert (reader.offset, len(seen)) == (2, 1)
+    reader.rewind()
+    assert reader.cursor == "2-0"
+
+
+def test_an_end_beyond_what_was_delivered_is_a_gap():
+    reader, seen = follower()
+    reader.take(delta(0, 2))
+    assert not reader.take(event("finished", 3))
+    assert not reader.closed
+    assert len(seen) == 1
+
+
+def test_a_failure_ends_a_stream_whatever_is_missing():
+    reader, seen = follower()
+    assert reader.take(event("failed", 3, data=b'{"state":"dead"}'))
+    assert reader.closed
+    assert offsets(seen) == [("failed", 0, 3)]
+
+
+def test_a_restart_voids_what_came_after_its_offset():
+    reader, seen = follower()
+    reader.take(delta(0, 4))
+    assert reader.take(event("restarted", 1, run=1))
+    assert reader.take(delta(1, 3, run=1))
+    assert offsets(seen)[1:] == [("restarted", 1, 1), ("delta", 1, 3)]
+    assert tokens(seen) == [token(0), token(1, 1), token(2, 1)]
+
+
+def test_a_restart_that_redis_lost_is_told_all_the_same():
+    reader, seen = follower()
+    reader.take(delta(0, 4))
+    assert reader.take(delta(0, 2, run=2))
+    assert offsets(seen)[1:] == [("restarted", 2, 0), ("delta", 2, 2)]
+    assert tokens(seen) == [token(0, 2), token(1, 2)]
+
+
+def test_what_belongs_to_an_older_run_is_left_out():
+    reader, seen = follower()
+    reader.take(event("restarted", 0, run=1))
+    assert reader.take(delta(0, 4))
+    assert reader.take(event("finished", 4))
+    assert len(seen) == 1
+    assert not reader.closed
+
+
+def test_a_reader_that_is_closed_gets_nothing_more():
+    reader, seen = follower()
+    reader.take(event("finished", 0))
+    reader.take(delta(0, 2))
+    assert len(seen) == 1
+    other, seen = follower()
+    other.close()
+    other.take(delta(0, 2))
+    assert seen == []
+    assert other.hub.dropped == [other]
+
+
+def test_a_rewound_cursor_lies_before_all_events_at_the_offset():
+    reader, _ = follower()
+    reader.take(event("restarted", 2, run=3))
+    reader.take(delta(2, 7, run=3))
+    reader.rewind()
+    assert reader.cursor == f"{3 * RUN_STEP + 7}-0"
+
+
+def ended(count, *, run=0, kind="finished"):
+    pieces = tuple(token(place, run) for place in range(count))
+    return Ended(run, pieces, StreamEvent(kind=kind, run=run, offset=count))
+
+
+@pytest.mark.parametrize("offset", range(7))
+def test_the_database_delivers_what_is_missing(offset):
+    reader, seen = follower(offset=offset)
+    reader.take_ended(ended(5))
+    assert tokens(seen) == [token(place) for place in range(offset, 5)]
+    assert seen[-1].kind == "finished"
+    assert len(seen) == (2 if offset < 5 else 1)
+    assert reader.closed
+
+
+def test_the_database_tells_of_a_restart_that_was_missed():
+    reader, seen = follower()
+    reader.take(delta(0, 3))
+    reader.take_ended(ended(2, run=1))
+    assert offsets(seen)[1:] == [("restarted", 1, 0), ("delta", 1, 2), ("finished", 1, 2)]
+    assert tokens(seen) == [token(0, 1), token(1, 1)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=20), st.integers(0, 20))
+def test_tokens_are_delivered_once_and_in_order_whatever_comes(parts, offset):
+    reader, seen = follower(offset=offset)
+    for begin, length in parts:
+        before = reader.offset
+        taken = reader.take(delta(begin, begin + length))
+        # Only what begins behind it is a gap, and a gap delivers nothing.
+        assert taken == (begin <= before)
+        if not taken:
+            assert reader.offset == before
+    places = [piece.token_id for found in seen for piece in found.pieces]
+    assert places == list(range(offset, offset + len(places)))
+    assert reader.offset == offset + len(places)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("tokens"), st.integers(1, 4)),
+            st.tuples(st.just("restart"), st.integers(0, 10)),
+            st.tuples(st.just("rewind"), st.just(0)),
+        ),
+        max_size=15,
+    )
+)
+def test_a_reader_that_reads_again_holds_what_the_stream_holds(steps):
+    stream, held, run = [], [], 0
+    reader, seen = follower()
+
+    def read():
+        order = reader.cursor.split("-")
+        for each in stream:
+            first, second = each.entry_id.split("-")
+            if (int(first), int(second)) > (int(order[0]), int(order[1])):
+                assert reader.take(each)
+
+    for n, (kind, number) in enumerate(steps, 1):
+        if kind == "tokens":
+            stream.append(delta(len(held), len(held) + number, run=run, n=n))
+            held += [token(place, run) for place in range(len(held), len(held) + number)]
+        elif kind == "restart":
+            run += 1
+            del held[number:]
+            stream.append(event("restarted", len(held), run=run, n=n))
+        else:
+            reader.rewind()
+        read()
+    assert tokens(seen) == held

@@ -1,0 +1,172 @@
+"""The fake's side of a client's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Self
+
+from tether.client.backend import JobStatus, StreamEvent, Submitted
+from tether.errors import KeyConflict, QuotaExceeded, TetherError
+from tether.gateway.validation import check_for_model
+from tether.jobs import JobRequest, JobState, new_job_id
+from tether.scheduling.retry_policy import RetryPolicy
+from tether.testing.jobs import FakeJob, FakeSubscription
+from tether.testing.models import Answer, FakeModel
+from tether.testing.queue import AT_ONCE, FakeQueue
+
+
+class FakeBackend:
+    """A backend in this process's memory: ``Tether(FakeBackend())``. Its clock stands until it is moved."""
+
+    def __init__(
+        self,
+        models: Mapping[str, FakeModel | Answer] | None = None,
+        *,
+        tenant: str = "default",
+        quota: int | None = None,
+        autorun: bool = True,
+        retry_policy: RetryPolicy = AT_ONCE,
+        now_ms: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+          models: What there is to ask for, by name: a function of the prompt or a :class:`FakeModel`. Where
+            None, there is ``echo``.
+          tenant: On whose behalf.
+          quota: Most open jobs of each tenant; None is no limit.
+          autorun: Whether jobs that are due run to their end within ``submit`` and ``advance``. Without it
+            they run when :meth:`step`, :meth:`run_pending` or :meth:`run_all` is called.
+          retry_policy: Whether and when failed jobs are tried again; by default at once.
+          now_ms: Where the clock stands, in milliseconds since the epoch; at this moment where None.
+          seed: Of job ids and of the waits before retries.
+        """
+        self._queue = FakeQueue(models, retry_policy=retry_policy, autorun=autorun, now_ms=now_ms, seed=seed)
+        self._tenant = tenant
+        self._quota = quota
+
+    def for_tenant(self, tenant: str) -> Self:
+        """A backend of another tenant on the same queue, models and clock."""
+        other = object.__new__(type(self))
+        other.__dict__ |= {**self.__dict__, "_tenant": tenant}
+        return other
+
+    # The backend of a client.
+
+    def now_ms(self) -> int:
+        return self._queue.now_ms
+
+    def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+        with self._queue.lock:
+            answers: list[Submitted | Exception] = [self._submit(request) for request in requests]
+            self._queue.run_by_itself()
+            return answers
+
+    def status(self, job_id: str) -> JobStatus:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            return JobStatus(
+                job_id=job_id,
+                state=job.state,
+                model=job.request.model,
+                priority=job.request.priority,
+                labels=job.request.labels,
+                pool=f"gpu.fake.local.{job.request.model}",
+                dispatch=job.dispatch,
+                attempts=job.failed,
+                offset=len(job.pieces),
+                created_at=job.created_at,
+                finished_at=job.finished_at,
+                error=job.error,
+                input_tokens=job.input_tokens,
+                output_tokens=len(job.pieces) if job.state.is_final else 0,
+            )
+
+    def cancel(self, job_id: str) -> JobState:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            self._queue.end(job, JobState.CANCELLED)
+            return job.state
+
+    def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> FakeSubscription:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            subscription = FakeSubscription(deliver, offset)
+            job.follow(subscription)
+            return subscription
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    # What a test does.
+
+    def step(self) -> bool:
+        """Do one thing: begin an attempt, make one token, end. Attempts that run come first, then what is
+        due by priority and order of submission. Answers False where there is nothing to do now."""
+        return self._queue.step()
+
+    def run_pending(self) -> int:
+        """Run what is due now, each job by one attempt at most. Answers how many jobs that were."""
+        return self._queue.run_pending()
+
+    def run_all(self) -> None:
+        """Run until every job has ended; the clock moves over delays and waits."""
+        self._queue.run_all()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, in seconds. What is past its deadline then expires; with ``autorun``, what is due
+        runs."""
+        self._queue.advance(seconds)
+
+    def jobs(self) -> list[JobStatus]:
+        """All jobs of the tenant, in the order of submission."""
+        with self._queue.lock:
+            mine = [job.job_id for job in self._queue.jobs.values() if job.tenant == self._tenant]
+            return [self.status(job_id) for job_id in mine]
+
+    def request(self, job_id: str) -> JobRequest:
+        """What a job asks for, its keys filled in.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+        with self._queue.lock:
+            return self._queue.find(job_id, self._tenant).request
+
+    def _submit(self, request: JobRequest) -> Submitted | TetherError:
+        queue, now_ms = self._queue, self._queue.now_ms
+        try:
+            check_for_model(request, queue.registry.find(request.model), now_ms)
+        except TetherError as error:
+            return error
+        job_id = new_job_id(now_ms, queue.random.randbytes(10))
+        retry_token = request.retry_token or job_id
+        correlation_id = request.correlation_id or retry_token
+        key = (self._tenant, correlation_id, retry_token)
+        if key in queue.keys:
+            return self._known(request, queue.jobs[queue.keys[key]])
+        held = sum(job.tenant == self._tenant for job in queue.open_jobs())
+        if self._quota is not None and held >= self._quota:
+            return QuotaExceeded(
+                f"tenant {self._tenant!r} has {held} open jobs and may not have more: wait until some end"
+            )
+        queue.keys[key] = job_id
+        queue.jobs[job_id] = FakeJob(
+            job_id=job_id,
+            number=len(queue.jobs),
+            tenant=self._tenant,
+            request=replace(request, correlation_id=correlation_id, retry_token=retry_token),
+            created_at=now_ms,
+            due_at=max(request.not_before, now_ms),
+        )
+        return Submitted(job_id, correlation_id, retry_token, JobState.ACCEPTED, True)
+
+    def _known(self, request: JobRequest, job: FakeJob) -> Submitted | TetherError:
+        mine = job.request
+        if request.digest() != mine.digest():
+            return KeyConflict(
+                f"correlation id {mine.correlation_id!r} with retry token {mine.retry_token!r} belongs to "
+                f"job {job.job_id}, which asked for something else: send the same request, or take other keys"
+            )
+        return Submitted(job.job_id, mine.correlation_id, mine.retry_token, job.state, False)

@@ -1,0 +1,115 @@
+"""Jobs of the fake: their state, moved as the table of states allows, and their streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tether.client.backend import StreamEvent
+from tether.errors import TetherError
+from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece
+
+_QUEUE_ORDER = ("interactive", "standard", "batch")
+
+
+class ForbiddenTransition(TetherError):
+    """A job was moved in a way that its state does not allow: a fault of the fake, or of what drives it."""
+
+    code = "transition_forbidden"
+
+
+@dataclass(eq=False)
+class FakeSubscription:
+    """A reader of one fake stream."""
+
+    deliver: Callable[[StreamEvent], None]
+    offset: int
+    closed: bool = False
+
+    def close(self) -> None:
+        """Deliver no more."""
+        self.closed = True
+
+    def take(self, event: StreamEvent) -> None:
+        """Deliver what the reader has not seen."""
+        if self.closed:
+            return
+        if event.kind == "delta":
+            begin = event.offset - len(event.pieces)
+            pieces = event.pieces[max(0, self.offset - begin) :]
+            if not pieces:
+                return
+            event = replace(event, pieces=pieces)
+            self.offset = event.offset
+        elif event.offset < self.offset and not event.is_last:
+            return
+        self.closed = event.is_last
+        self.deliver(event)
+
+
+@dataclass(eq=False)
+class FakeJob:
+    """One job. Times are milliseconds since the epoch.
+
+    Attributes:
+      number: Its place in the order of submission.
+      due_at: When it may be placed.
+      failed: Attempts that failed.
+      requested: The end that somebody asked for.
+      attempt: What is left to do of the attempt that runs.
+      is_busy: Whether its attempt is in a step at this moment: its model has been asked.
+    """
+
+    job_id: str
+    number: int
+    tenant: str
+    request: JobRequest
+    created_at: int
+    due_at: int
+    state: JobState = JobState.ACCEPTED
+    dispatch: int = 1
+    failed: int = 0
+    requested: JobState | None = None
+    error: JobError | None = None
+    pieces: tuple[Piece, ...] = ()
+    input_tokens: int = 0
+    finished_at: int | None = None
+    attempt: Iterator[None] | None = None
+    is_busy: bool = False
+    events: list[StreamEvent] = field(default_factory=list)
+    readers: list[FakeSubscription] = field(default_factory=list)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Whose turn is first: by priority, then by submission."""
+        return _QUEUE_ORDER.index(self.request.priority), self.number
+
+    def move(self, state: JobState, by: Owner) -> None:
+        """Change the state.
+
+        Raises:
+          ForbiddenTransition: It cannot follow, or the other side owns the job.
+        """
+        if state not in NEXT[self.state] or OWNER[self.state] is not by:
+            raise ForbiddenTransition(
+                f"job {self.job_id} is {self.state}, which {OWNER[self.state]} decides about: "
+                f"{by} cannot make it {state}"
+            )
+        self.state = state
+
+    def say(self, kind: str, pieces: tuple[Piece, ...] = (), **details: Any) -> None:
+        """Write an event, and deliver it."""
+        self.pieces += pieces
+        event = StreamEvent(kind=kind, offset=len(self.pieces), pieces=pieces, details=details)
+        self.events.append(event)
+        for reader in list(self.readers):
+            reader.take(event)
+        self.readers = [reader for reader in self.readers if not reader.closed]
+
+    def follow(self, reader: FakeSubscription) -> None:
+        """Deliver what was, and what will be."""
+        for event in list(self.events):
+            reader.take(event)
+        if not reader.closed:
+            self.readers.append(reader)

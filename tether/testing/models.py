@@ -1,0 +1,128 @@
+"""Models of the fake: functions of the prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tether.errors import TetherError
+from tether.jobs import JobError, Piece, Sampling, canonical_json
+from tether.scheduling.models import ModelVersion, Registry
+
+Answer = Callable[[str], str | Iterable[str]]
+"""Answers a prompt: with a text, which is cut into words, or with the texts of single tokens."""
+
+VOCABULARY = 32_768
+"""Token ids are below this."""
+
+_WORDS = re.compile(r"\s*\S+|\s+\Z")
+
+
+def echo(prompt: str) -> str:
+    """Answers with the prompt."""
+    return prompt
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """A model of the fake.
+
+    Attributes:
+      answer: What it makes of a prompt. What it raises fails the attempt: an error of Tether's with its own
+        code and ``retryable``, any other one as ``engine_failed``, which is tried again.
+      fail_times: So many attempts of each job fail before ``answer`` is asked.
+      context: Most tokens that a job may ask for.
+      adapters: Names of its adapters.
+    """
+
+    answer: Answer = echo
+    fail_times: int = 0
+    context: int = 8_192
+    adapters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a model made of a prompt.
+
+    Attributes:
+      pieces: All tokens from the first on.
+      reason: ``stop`` or ``length``; empty where it failed after them.
+      error: Why it failed then.
+    """
+
+    pieces: tuple[Piece, ...]
+    reason: str
+    error: JobError | None = None
+
+
+def as_models(models: Mapping[str, FakeModel | Answer] | None) -> dict[str, FakeModel]:
+    """Models by name. Where none are given, there is ``echo``."""
+    given = {"echo": echo} if models is None else models
+    return {
+        name: model if isinstance(model, FakeModel) else FakeModel(model) for name, model in given.items()
+    }
+
+
+def registry_of(models: Mapping[str, FakeModel]) -> Registry:
+    return Registry(
+        ModelVersion(
+            name=name,
+            version="1",
+            digest=hashlib.sha256(canonical_json({"name": name})).hexdigest(),
+            context=model.context,
+            adapters=model.adapters,
+        )
+        for name, model in models.items()
+    )
+
+
+def count_tokens(prompt: str) -> int:
+    """A prompt's tokens: its words."""
+    return len(prompt.split())
+
+
+def make(model: FakeModel, prompt: str, sampling: Sampling) -> Made:
+    """Ask a model, as far as the sampling goes. Raises nothing that the model raises."""
+    texts: list[str] = []
+    error = None
+    try:
+        answer = model.answer(prompt)
+        tokens = _WORDS.findall(answer) if isinstance(answer, str) else answer
+        for text in itertools.islice(tokens, sampling.max_tokens):
+            if not isinstance(text, str):
+                raise TypeError(f"the model made a token of type {type(text).__name__}, not text")
+            texts.append(text)
+    except Exception as failure:
+        error = error_of(failure)
+    texts, is_stopped = _until_stop(texts, sampling.stop)
+    pieces = tuple(Piece(zlib.crc32(text.encode()) % VOCABULARY, text) for text in texts)
+    if error is not None and not is_stopped:
+        return Made(pieces, "", error)
+    return Made(pieces, "length" if len(pieces) >= sampling.max_tokens and not is_stopped else "stop")
+
+
+def error_of(error: Exception) -> JobError:
+    """An error as a job carries it."""
+    if isinstance(error, TetherError):
+        return JobError(error.code, str(error), error.retryable)
+    return JobError("engine_failed", f"the model raised {type(error).__name__}: {error}", retryable=True)
+
+
+def _until_stop(texts: list[str], stops: tuple[str, ...]) -> tuple[list[str], bool]:
+    whole = "".join(texts)
+    ends = [place for place in (whole.find(stop) for stop in stops) if place >= 0]
+    if not ends:
+        return texts, False
+    left = min(ends)
+    kept = []
+    for text in texts:
+        if left <= 0:
+            break
+        kept.append(text[:left])
+        left -= len(text)
+    return kept, True

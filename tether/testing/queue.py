@@ -1,0 +1,233 @@
+"""The fake's queue: all jobs, a clock that stands until it is moved, and the steps that end jobs."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+
+from tether.errors import InvalidRequest, JobNotFound, TetherError
+from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
+from tether.scheduling.retry_policy import RetryPolicy, decide
+from tether.testing.jobs import FakeJob
+from tether.testing.models import Answer, FakeModel, as_models, count_tokens, error_of, make, registry_of
+
+AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)
+"""Failed jobs are tried again without a wait."""
+
+
+class FakeQueue:
+    """What all backends of one fake share. Safe to use from many threads; nothing in it waits.
+
+    Attributes:
+      lock: Held while anything changes. Models are asked under it.
+      models, registry: What there is to ask for.
+      jobs: All of them by id.
+      keys: Their ids by tenant, correlation id and retry token.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, FakeModel | Answer] | None,
+        *,
+        retry_policy: RetryPolicy,
+        autorun: bool,
+        now_ms: int | None,
+        seed: int,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.models = as_models(models)
+        self.registry = registry_of(self.models)
+        self.jobs: dict[str, FakeJob] = {}
+        self.keys: dict[tuple[str, str, str], str] = {}
+        self.now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        self.random = random.Random(seed)
+        self._policy = retry_policy
+        self._autorun = autorun
+
+    def find(self, job_id: str, tenant: str) -> FakeJob:
+        """A tenant's job.
+
+        Raises:
+          JobNotFound: There is none.
+        """
+        job = self.jobs.get(job_id)
+        if job is None or job.tenant != tenant:
+            raise JobNotFound(f"there is no job {repr(job_id)[:100]}, or it is another tenant's")
+        return job
+
+    def open_jobs(self) -> list[FakeJob]:
+        return [job for job in self.jobs.values() if not job.state.is_final]
+
+    # Steps.
+
+    def step(self) -> bool:
+        """Do one thing: expire, begin an attempt, or take it on by one event. False where nothing is due."""
+        with self.lock:
+            job = self._next()
+            if job is None:
+                return False
+            self._step(job)
+            return True
+
+    def run_pending(self) -> int:
+        """Run what is due now, each job by one attempt at most. Answers how many jobs that were."""
+        with self.lock:
+            count = 0
+            for job in sorted(self._idle_jobs(), key=lambda job: job.order):
+                # The model of one before may have ended it.
+                if job.state.is_final or job.is_busy or not self._is_due(job):
+                    continue
+                count += 1
+                self._step(job)
+                while job.attempt is not None:
+                    self._step(job)
+            return count
+
+    def run_all(self) -> None:
+        """Run until every job has ended, moving the clock over delays and waits."""
+        with self.lock:
+            while self._idle_jobs():
+                if not self.run_pending():
+                    self.now_ms = max(self.now_ms, min(self._wakes_at(job) for job in self._idle_jobs()))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock.
+
+        Raises:
+          InvalidRequest: It would go back.
+        """
+        if not 0 <= seconds < 1e10:
+            raise InvalidRequest(f"the clock cannot be moved by {seconds!r} s: only on, by 0 or more")
+        with self.lock:
+            self.now_ms += round(seconds * 1000)
+            self.expire()
+            self.run_by_itself()
+
+    def run_by_itself(self) -> None:
+        """Run what is due, where the fake does that without being told."""
+        while self._autorun and self.run_pending():
+            continue
+
+    def expire(self) -> None:
+        """End what waits beyond its deadline; a running attempt is told."""
+        for job in self.open_jobs():
+            if self._is_late(job):
+                self.end(job, JobState.EXPIRED)
+
+    def end(self, job: FakeJob, end: JobState) -> None:
+        """Ask for a job's end, as a client or the deadline does. A running attempt hears of it in its next
+        step."""
+        if job.state.is_final:
+            return
+        job.requested = job.requested or end
+        if job.state is not JobState.RUNNING:
+            self._conclude(job, job.requested, OWNER[job.state])
+
+    def _next(self) -> FakeJob | None:
+        due = [job for job in self._idle_jobs() if self._is_due(job)]
+        return min(due, key=lambda job: (job.attempt is None, job.order), default=None)
+
+    def _idle_jobs(self) -> list[FakeJob]:
+        """Open jobs but for those whose models are being asked: these may use the fake themselves."""
+        return [job for job in self.open_jobs() if not job.is_busy]
+
+    def _is_due(self, job: FakeJob) -> bool:
+        return job.state is JobState.RUNNING or job.due_at <= self.now_ms or self._is_late(job)
+
+    def _is_late(self, job: FakeJob) -> bool:
+        return bool(job.request.deadline) and job.request.deadline <= self.now_ms
+
+    def _wakes_at(self, job: FakeJob) -> int:
+        return min(job.due_at, job.request.deadline or job.due_at)
+
+    def _step(self, job: FakeJob) -> None:
+        if self._is_late(job):
+            self.end(job, JobState.EXPIRED)
+            if job.state.is_final:
+                return
+        if job.attempt is None:
+            job.attempt = self._attempt(job)
+        job.is_busy = True
+        try:
+            if next(job.attempt, self) is self:
+                job.attempt = None
+        finally:
+            job.is_busy = False
+
+    def _attempt(self, job: FakeJob) -> Iterator[None]:
+        """An attempt, one event a step."""
+        if job.state is JobState.WAITING_RETRY:
+            job.dispatch += 1
+            job.say("rerouted")
+        job.move(JobState.PLACED, Owner.DATABASE)
+        job.move(JobState.RUNNING, Owner.REDIS)
+        job.say("started", attempt=1, dispatch=job.dispatch)
+        yield
+        model = self.models[self.registry.find(job.request.model).name]
+        if job.failed < model.fail_times:
+            self._fail(job, error_of(_told_to_fail(job.failed + 1, model.fail_times)))
+            return
+        made = make(model, job.request.prompt, job.request.sampling)
+        for piece in made.pieces[len(job.pieces) :]:
+            if self._hears_of_end(job):
+                return
+            job.say("delta", (piece,))
+            yield
+        if self._hears_of_end(job):
+            return
+        if made.error is not None:
+            self._fail(job, made.error)
+            return
+        job.input_tokens = count_tokens(job.request.prompt)
+        self._conclude(job, JobState.SUCCEEDED, Owner.REDIS, reason=made.reason)
+
+    def _hears_of_end(self, job: FakeJob) -> bool:
+        if self._is_late(job):
+            job.requested = job.requested or JobState.EXPIRED
+        if job.requested is not None:
+            self._conclude(job, job.requested, Owner.REDIS)
+        return job.state.is_final
+
+    def _fail(self, job: FakeJob, error: JobError) -> None:
+        verdict = decide(
+            Outcome(
+                job_id=job.job_id,
+                kind=OutcomeKind.FAILED,
+                fence=Fence(job.dispatch, 1, "fake:1"),
+                error=error,
+            ),
+            failed_before=job.failed,
+            requested=job.requested,
+            policy=self._policy,
+            chance=self.random.random(),
+            now_ms=self.now_ms,
+            retry_token="",
+        )
+        job.failed += 1
+        job.error = error
+        if verdict.state.is_final:
+            self._conclude(job, verdict.state, Owner.REDIS)
+        else:
+            job.move(verdict.state, Owner.REDIS)
+            job.due_at = verdict.due_at
+
+    def _conclude(self, job: FakeJob, state: JobState, by: Owner, *, reason: str = "") -> None:
+        job.move(state, by)
+        job.finished_at = self.now_ms
+        if state is JobState.SUCCEEDED:
+            job.error = None
+            job.say("finished", reason=reason, input_tokens=job.input_tokens)
+        else:
+            code = job.error.code if state is JobState.DEAD and job.error else state.value
+            job.say("failed", state=state.value, code=code)
+
+
+class _ToldToFail(TetherError):
+    code = "engine_failed"
+    retryable = True
+
+
+def _told_to_fail(number: int, times: int) -> _ToldToFail:
+    return _ToldToFail(f"attempt {number} of {times} that were told to fail")

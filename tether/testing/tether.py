@@ -1,0 +1,35 @@
+"""Clients whose backend is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tether.client.api import AsyncTether, Tether
+from tether.testing.backend import FakeBackend
+from tether.testing.models import Answer, FakeModel
+
+
+class FakeTether(Tether):
+    """A :class:`~tether.client.api.Tether` for tests.
+
+    Attributes:
+      fake: Its backend, which a test drives and looks into. ``AsyncTether(t.fake)`` sees the same jobs.
+    """
+
+    def __init__(self, models: Mapping[str, FakeModel | Answer] | None = None, **options: Any) -> None:
+        """
+        Args:
+          models: See :class:`FakeBackend`.
+          options: The other arguments of :class:`FakeBackend`.
+        """
+        self.fake = FakeBackend(models, **options)
+        super().__init__(self.fake)
+
+
+class AsyncFakeTether(AsyncTether):
+    """An :class:`~tether.client.api.AsyncTether` for tests. See :class:`FakeTether`."""
+
+    def __init__(self, models: Mapping[str, FakeModel | Answer] | None = None, **options: Any) -> None:
+        self.fake = FakeBackend(models, **options)
+        super().__init__(self.fake)
