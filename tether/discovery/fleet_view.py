@@ -24,6 +24,10 @@ MOST_COMPLAINTS = 256
 """Different refusals of announcements that are logged, each once."""
 
 
+FRESH_POOLS_MS = 100
+"""How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""
+
+
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
@@ -56,6 +60,7 @@ class FleetView:
         self._interval = interval_ms
         self._log = structlog.stdlib.get_logger("tether.fleet")
         self._news = threading.Condition()
+        self._known_pools: tuple[Fleet, int, tuple[PoolView, ...]] | None = None
         self._fleet = Fleet(interval_ms=interval_ms, expiry_ms=expiry_ms)
         self._callbacks: tuple[Callable[[Fleet], None], ...] = ()
         self._complaints: set[str] = set()
@@ -81,7 +86,11 @@ class FleetView:
 
     def pools(self) -> tuple[PoolView, ...]:
         """The pools that live workers draw from now, by name."""
-        return fleets.pools(self._fleet, self._clock())
+        fleet, now = self._fleet, self._clock()
+        known = self._known_pools
+        if known is None or known[0] is not fleet or now - known[1] >= FRESH_POOLS_MS:
+            known = self._known_pools = (fleet, now, fleets.pools(fleet, now))
+        return known[2]
 
     def on_change(self, callback: Callable[[Fleet], None]) -> Callable[[], None]:
         """Call ``callback`` with the new fleet after each announcement and each end of a life, in the thread

@@ -144,7 +144,6 @@ class SchedulerMiddleware(Middleware):
         except TetherError as error:
             return error
         job_id = new_job_id(now_ms, self._randomness(10))
-        keyed = _with_keys(request, job_id)
         message: Message[Any] = Message(
             queue_name=INFER,
             actor_name=INFER,
@@ -155,8 +154,13 @@ class SchedulerMiddleware(Middleware):
             message_timestamp=now_ms,
         )
         broker.emit_before("enqueue", message, None)
-        if not keyed.traceparent:
-            keyed = replace(keyed, traceparent=str(message.options.get("traceparent", "")))
+        retry_token = request.retry_token or job_id
+        keyed = replace(
+            request,
+            retry_token=retry_token,
+            correlation_id=request.correlation_id or retry_token,
+            traceparent=request.traceparent or str(message.options.get("traceparent", "")),
+        )
         return _Prepared(
             keyed, self._new_job(keyed, job_id, tenant, weight, version.version, now_ms), message
         )
@@ -220,11 +224,6 @@ def _arguments_of(message: Message[Any]) -> dict[str, Any]:
     if len(message.args) > 1 or "prompt" in message.kwargs:
         raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
     return {**message.kwargs, "prompt": message.args[0]}
-
-
-def _with_keys(request: JobRequest, job_id: str) -> JobRequest:
-    retry_token = request.retry_token or job_id
-    return replace(request, retry_token=retry_token, correlation_id=request.correlation_id or retry_token)
 
 
 def _answer(one: _Prepared, answer: Admission) -> Submitted | TetherError:

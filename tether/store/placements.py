@@ -178,14 +178,27 @@ def record_placed(connection: Connection, placed: list[tuple[str, int]]) -> list
       For each whether it is the job's newest hand-over and the job is not final: the row is ``placed``, or
       waits again because the outcome came first.
     """
-    rows = lock_jobs(connection, [job_id for job_id, _ in placed])
-    current = [(job_id, dispatch) for job_id, dispatch in placed if _is_current(rows.get(job_id), dispatch)]
-    arrived = [job_id for job_id, _ in current if rows[job_id].state is JobState.ACCEPTED]
+    statement = _lock_states(is_postgres(connection))
+    found = connection.execute(statement, {"ids": [job_id for job_id, _ in placed]})
+    rows = {row.job_id: (row.dispatch, JobState(row.state)) for row in found}
+    current = [
+        (job_id, dispatch)
+        for job_id, dispatch in placed
+        if job_id in rows and rows[job_id][0] == dispatch and not rows[job_id][1].is_final
+    ]
+    arrived = [job_id for job_id, _ in current if rows[job_id][1] is JobState.ACCEPTED]
     if arrived:
         delete_of_jobs(connection, dispatches, arrived)
         connection.execute(_mark_placed(is_postgres(connection)), {"ids": arrived})
     known = set(current)
     return [(job_id, dispatch) in known for job_id, dispatch in placed]
+
+
+@cache
+def _lock_states(postgres: bool) -> Select[Any]:
+    are_these = is_among(postgres, jobs.c.job_id)
+    query = select(jobs.c.job_id, jobs.c.dispatch, jobs.c.state).where(are_these)
+    return query.order_by(jobs.c.job_id).with_for_update()
 
 
 @cache

@@ -40,9 +40,8 @@ local function soon(ms)
   end
 end
 
-local function hand_out(id)
-  local job = redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'run', 'offset', 'pool', 'tenant', 'deadline',
-    'alone', 'lossy', 'deaths', 'cancel', 'body')
+-- Adds a job to the answer, with the tokens that former attempts made.
+local function tell(job, id)
   local made = {}
   if job[5] ~= '0' then
     local first = integer(tonumber(job[4]) * RUN_STEP)
@@ -58,13 +57,18 @@ local function hand_out(id)
   is_full = is_full or job[10] == '1'
 end
 
+local function tell_again(id)
+  tell(redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'run', 'offset', 'pool', 'tenant', 'deadline',
+    'alone', 'lossy', 'deaths', 'cancel', 'body'), id)
+end
+
 if ARGV[6] == '1' then
   local drawn = redis.call('HGETALL', drawn_of(worker))
   local newest = number
   for i = 1, #drawn, 2 do
     local its_number = tonumber(drawn[i + 1])
     if its_number >= number then
-      hand_out(drawn[i])
+      tell_again(drawn[i])
       redis.call('ZADD', leases, now + lease, 'j ' .. drawn[i])
       newest = math.max(newest, its_number + 1)
     end
@@ -72,11 +76,11 @@ if ARGV[6] == '1' then
   number = newest
 end
 
--- 'take', 'skip' or 'discard'
+-- 'take', 'skip' or 'discard'; and the job, for the first
 local function judge(id, ticket)
   local name = job_of(id)
   local job = redis.call('HMGET', name, 'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at', 'reserved',
-    'reserved_until')
+    'reserved_until', 'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'pool', 'tenant', 'body')
   if job[1] ~= WAITING or job[2] ~= ticket then
     return 'discard'
   end
@@ -101,27 +105,27 @@ local function judge(id, ticket)
     soon(1000)
     return 'skip'
   end
-  return 'take'
+  return 'take', job
 end
 
-local function take(id, pool, priority, tenant)
+local boot = redis.call('GET', key('core:restarts')) or '0'
+
+local function take(id, job, pool, priority, tenant)
   local name = job_of(id)
-  local job = redis.call('HMGET', name, 'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'deaths', 'boot', 'lossy')
-  local attempt, draw, n = integer(tonumber(job[2]) + 1), worker .. ':' .. integer(number), tonumber(job[5]) + 1
-  local boot = redis.call('GET', key('core:restarts')) or '0'
-  local lossy = (job[10] == '1' or job[9] ~= boot) and '1' or '0'
-  local alone = tonumber(job[8]) >= DEATHS_BEFORE_ALONE and '1' or '0'
+  local dispatch, run, offset = job[10], job[12], job[13]
+  local attempt, draw, n = integer(tonumber(job[11]) + 1), worker .. ':' .. integer(number), tonumber(job[14]) + 1
+  local lossy = (job[18] == '1' or job[17] ~= boot) and '1' or '0'
+  local alone = tonumber(job[4]) >= DEATHS_BEFORE_ALONE and '1' or '0'
   redis.call('HSET', name, 'state', RUNNING, 'attempt', attempt, 'draw', draw, 'worker', worker, 'n', integer(n),
-    'fence', fence(job[1], attempt, draw), 'boot', boot, 'lossy', lossy, 'alone', alone)
+    'fence', fence(dispatch, attempt, draw), 'boot', boot, 'lossy', lossy, 'alone', alone)
   redis.call('ZADD', leases, now + lease, 'j ' .. id)
   redis.call('HSET', drawn_of(worker), id, integer(number))
-  say(id, tonumber(job[3]), tonumber(job[4]), n, 'started', '{"attempt":' .. attempt .. ',"dispatch":' .. job[1] .. '}')
+  say(id, tonumber(run), tonumber(offset), n, 'started', '{"attempt":' .. attempt .. ',"dispatch":' .. dispatch .. '}')
   number = number + 1
-  local tenants = tenants_of(pool, priority)
-  local counter = tonumber(redis.call('ZSCORE', tenants, tenant))
-  local charged = redis.call('ZINCRBY', tenants, tonumber(job[6]) / tonumber(job[7]), tenant)
-  redis.call('HSET', served_of(pool, priority), 't:' .. tenant, charged, 'floor', counter)
-  hand_out(id)
+  local cost = tonumber(job[15]) / tonumber(job[16])
+  local charged = tonumber(redis.call('ZINCRBY', tenants_of(pool, priority), cost, tenant))
+  redis.call('HSET', served_of(pool, priority), 't:' .. tenant, charged, 'floor', charged - cost)
+  tell({dispatch, attempt, draw, run, offset, job[19], job[20], job[3], alone, lossy, job[4], '', job[21]}, id)
 end
 
 -- Takes the next job of a tenant. Answers whether there was one.
@@ -138,7 +142,10 @@ local function draw_of_tenant(pool, priority, tenant)
       return false
     end
     local id, ticket = string.match(entry, '^(.+) (%d+)$')
-    local verdict = id and judge(id, ticket) or 'discard'
+    local verdict, job = 'discard', nil
+    if id then
+      verdict, job = judge(id, ticket)
+    end
     if verdict == 'skip' then
       skipped = skipped + 1
       i = i + 1
@@ -149,7 +156,7 @@ local function draw_of_tenant(pool, priority, tenant)
         redis.call('LREM', list, 1, entry)
       end
       if verdict == 'take' then
-        take(id, pool, priority, tenant)
+        take(id, job, pool, priority, tenant)
         if redis.call('EXISTS', list) == 0 then
           redis.call('ZREM', tenants, tenant)
         end

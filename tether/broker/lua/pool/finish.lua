@@ -7,7 +7,8 @@ end
 local id, draw = ARGV[2], ARGV[5]
 local run, offset, made = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local name = job_of(id)
-local job = redis.call('HMGET', name, 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant', 'weight')
+local job = redis.call('HMGET', name, 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant', 'weight',
+  'deaths')
 local its_fence = fence(ARGV[3], ARGV[4], draw)
 if job[1] == its_fence and job[5] == 'succeeded' then
   return {'ok', job[3]}
@@ -26,8 +27,9 @@ if made > 0 then
   charge(job[7], job[8], job[9], made / tonumber(job[10]))
 end
 local stands_at = integer(offset + made)
-redis.call('HSET', name, 'state', 'succeeded', 'offset', stands_at, 'n', integer(n))
+redis.call('HSET', name, 'state', 'succeeded', 'offset', stands_at, 'n', integer(n + 1), 'said', '1')
 let_go(id, job[6])
-say_the_end(id, 'finished', '{"reason":"' .. ARGV[11] .. '","input_tokens":' .. ARGV[10] .. '}')
-write_outcome(id, 'succeeded', now_ms(), '', ARGV[10], ARGV[11])
+say(id, run, offset + made, n + 1, 'finished', '{"reason":"' .. ARGV[11] .. '","input_tokens":' .. ARGV[10] .. '}')
+add_outcome(id, 'succeeded', now_ms(), '', ARGV[10], ARGV[11],
+  {ARGV[3], ARGV[4], draw, job[6], ARGV[6], stands_at, job[11]})
 return {'ok', stands_at}

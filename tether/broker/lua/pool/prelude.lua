@@ -134,12 +134,16 @@ local function let_go(id, worker)
   redis.call('HDEL', drawn_of(worker), id)
 end
 
--- Hands a job back to the database.
-local function write_outcome(id, kind, now, error, input, reason)
-  local job = redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
+-- Hands a job back to the database. `job` holds dispatch, attempt, draw, worker, run, offset, deaths.
+local function add_outcome(id, kind, now, error, input, reason, job)
   redis.call('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
     'dispatch', job[1], 'attempt', job[2], 'draw', job[3], 'worker', job[4], 'run', job[5], 'offset', job[6],
-    'deaths', job[7], 'at', integer(now), 'error', error or '', 'input', input or '0', 'reason', reason or '')
+    'deaths', job[7], 'at', integer(now), 'error', error, 'input', input, 'reason', reason)
+end
+
+local function write_outcome(id, kind, now, error)
+  local job = redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
+  add_outcome(id, kind, now, error or '', '0', '', job)
 end
 
 -- The last event of a stream, once.
