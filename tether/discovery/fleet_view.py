@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
-import structlog
-
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.discovery import fleet as fleets
 from tether.discovery.fleet import Fleet, PoolView
 from tether.discovery.port import PresenceSource, Subscription
 from tether.discovery.wire import verify
 from tether.errors import InvalidAnnouncement
+from tether.telemetry.logs import get_logger
 
 LONGEST_LISTEN_SECONDS = 0.25
 """How long the thread may take to notice that it shall stop, or that a worker's life has ended."""
@@ -58,7 +57,7 @@ class FleetView:
         self._trusted = trusted
         self._clock = clock
         self._interval = interval_ms
-        self._log = structlog.stdlib.get_logger("tether.fleet")
+        self._log = get_logger("tether.fleet")
         self._news = threading.Condition()
         self._known_pools: tuple[Fleet, int, tuple[PoolView, ...]] | None = None
         self._fleet = Fleet(interval_ms=interval_ms, expiry_ms=expiry_ms)

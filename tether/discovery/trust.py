@@ -22,7 +22,7 @@ class TrustedKeys:
     """The keys of the configuration, and every ``*.pub`` file in the folder of the workers' keys.
 
     So one machine works without configuration. The folder is read again when a key is asked for that is not
-    known, at most each second. Safe to use from many threads.
+    known: at once where a file was added since, else at most each second. Safe to use from many threads.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class TrustedKeys:
         self._lock = threading.Lock()
         self._found: frozenset[str] = frozenset()
         self._read_at: float | None = None
+        self._changed_at = 0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -44,11 +45,19 @@ class TrustedKeys:
         if pub_key in self._given or pub_key in self._found:
             return True
         with self._lock:
-            now = self._clock()
-            if self._read_at is None or now - self._read_at >= READ_AGAIN_SECONDS:
-                self._read_at = now
+            now, changed_at = self._clock(), _changed_at(self._folder)
+            is_old = self._read_at is None or now - self._read_at >= READ_AGAIN_SECONDS
+            if is_old or changed_at != self._changed_at:
+                self._read_at, self._changed_at = now, changed_at
                 self._found = frozenset(_keys_in(self._folder)) if self._folder else frozenset()
         return pub_key in self._found
+
+
+def _changed_at(folder: Path | None) -> int:
+    try:
+        return folder.stat().st_mtime_ns if folder else 0
+    except OSError:
+        return 0
 
 
 def _keys_in(folder: Path) -> Iterable[str]:

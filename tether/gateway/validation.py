@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LONGEST_PROMPT = 4_194_304
 """Bytes of a prompt, as UTF-8."""
 
+MOST_CHARACTERS_A_TOKEN = 16
+"""By which a prompt is refused that is too long whatever the tokenizer; the engine counts exactly."""
+
 LONGEST_KEY = 200
 """Characters of a correlation id or a retry token."""
 
@@ -81,6 +84,12 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
             f"max_tokens={request.sampling.max_tokens} is more than the context of model "
             f"{request.model!r}, which is {version.context} tokens"
         )
+    least_tokens = len(request.prompt) // MOST_CHARACTERS_A_TOKEN
+    if least_tokens >= version.context:
+        raise InvalidRequest(
+            f"the prompt has {len(request.prompt)} characters, at least {least_tokens} tokens, and the "
+            f"context of model {request.model!r} is {version.context} tokens: shorten it"
+        )
     if request.adapter and request.adapter not in version.adapters:
         known = ", ".join(version.adapters) or "none"
         raise InvalidRequest(f"model {request.model!r} has no adapter {request.adapter!r}; it has: {known}")
@@ -113,8 +122,8 @@ def _is_number(value: object, kind: type | tuple[type, ...], least: float, most:
         isinstance(value, kind)
         and not isinstance(value, bool)
         and isinstance(value, int | float)
-        and math.isfinite(value)
         and least <= value <= most
+        and math.isfinite(value)
     )
 
 

@@ -25,10 +25,14 @@ class EndOverdue:
         self._ending = ending
         self._interval = interval
         self._now_ms = now_ms
+        self._passed_over = 0
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
         late = self._store.read(overdue, now_ms, BATCH)
         self._ending.end([Request(None, row.job_id, JobState.EXPIRED, now_ms) for row in late])
-        self._ending.carry_out(self._store.read(requested, now_ms - GRACE_MS, BATCH), now_ms)
+        asked = self._store.read(requested, now_ms - GRACE_MS, BATCH, self._passed_over)
+        # Those that cannot end yet hold up nobody: the next look goes on behind them.
+        self._passed_over = self._passed_over + BATCH if len(asked) == BATCH else 0
+        self._ending.carry_out(asked, now_ms)
         return 0 if len(late) == BATCH else self._interval

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.errors import StoreUnavailable
+from tether.telemetry.logs import get_logger
 
 PASSING_ERRORS: tuple[type[Exception], ...] = (*OUTAGE_ERRORS, StoreUnavailable)
 """Redis or the database is away: the step is done again when it is back."""
@@ -43,7 +42,7 @@ class Loop:
         self._step = step
         self._may_run = may_run
         self._rest = rest
-        self._log = structlog.stdlib.get_logger("tether.orchestrator").bind(loop=step.name)
+        self._log = get_logger("tether.orchestrator").bind(loop=step.name)
         self._news = threading.Condition()
         self._is_stopping = False
         self._is_woken = False

@@ -50,14 +50,15 @@ class Orchestrator:
         waiting = PlaceWaiting(
             plane.store, plane.scheduler, plane.reservations, interval=outbox_interval, now_ms=now_ms
         )
+        # Needs no lease: several at once do no harm, and it goes on while the database is away.
+        ticks = TickLeases(
+            plane.pools,
+            lease_ms=jobs.lease,
+            interval=settings.orchestrator.lease_interval / 1000,
+            on_lost=plane.fleet.distrust_boot,
+        )
         steps: list[Step] = [
             RelayOutbox(plane.store, plane.pools, plane.ending, interval=outbox_interval, now_ms=now_ms),
-            TickLeases(
-                plane.pools,
-                lease_ms=jobs.lease,
-                interval=settings.orchestrator.lease_interval / 1000,
-                on_lost=plane.fleet.distrust_boot,
-            ),
             EndOverdue(plane.store, plane.ending, interval=LOOK_SECONDS, now_ms=now_ms),
             Reconcile(
                 plane.store,
@@ -87,17 +88,24 @@ class Orchestrator:
             Loop(self._keeper),
             Loop(settle),
             Loop(self._submits),
+            Loop(ticks),
             self._waiting,
             *(self._held(step) for step in steps if step is not waiting),
         ]
+        self._fleet = plane.fleet
+        self._served: frozenset[str] = frozenset()
         self._unwatch = plane.fleet.on_change(lambda _: self._on_fleet_change())
 
     def _held(self, step: Step) -> Loop:
         return Loop(step, may_run=lambda: self._keeper.holds(step.name))
 
     def _on_fleet_change(self) -> None:
-        self._waiting_step.recall()
-        self._waiting.wake()
+        pools = frozenset(pool.name for pool in self._fleet.pools() if pool.workers)
+        is_new = bool(pools - self._served)
+        self._served = pools
+        if is_new:
+            self._waiting_step.recall()
+            self._waiting.wake()
 
     def start(self) -> Self:
         """Start all loops."""

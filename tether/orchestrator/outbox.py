@@ -47,7 +47,7 @@ class RelayOutbox:
         placed = [
             (row.job_id, row.dispatch)
             for row, answer in zip(rows, answers, strict=True)
-            if answer is not Placed.CLOSED
+            if answer in (Placed.PLACED, Placed.KNOWN)
         ]
         metrics.DISPATCHES_RELAYED.inc(len(placed))
         for future in self._store.write_many(record_placed, placed):

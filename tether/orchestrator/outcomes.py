@@ -6,10 +6,9 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from tether.broker.outcomes import Entry, Outcomes
 from tether.broker.pools import Pools
+from tether.errors import StoreUnavailable
 from tether.jobs import JobState, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.scheduling.verdict import Verdict
@@ -17,6 +16,7 @@ from tether.store.rows import JobRow
 from tether.store.settlements import Settle, Settled, SettledKind, Settlement
 from tether.store.store import Store
 from tether.telemetry import metrics
+from tether.telemetry.logs import get_logger
 
 BATCH = 256
 WAIT_MS = 1_000
@@ -66,7 +66,7 @@ class SettleOutcomes:
         self._settle = Settle(self._decide)
         self._claimed_at = 0
         self._has_failed = False
-        self._log = structlog.stdlib.get_logger("tether.orchestrator")
+        self._log = get_logger("tether.orchestrator")
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
@@ -93,9 +93,22 @@ class SettleOutcomes:
         filled = {e.entry_id: e for e in self._outcomes.with_pieces(have_tokens)} if have_tokens else {}
         entries = [filled.get(entry.entry_id, entry) for entry in entries]
         futures = self._store.write_many(self._settle, [Settlement(e.outcome, now_ms) for e in entries])
-        settled = [future.result() for future in futures]
-        self._outcomes.acknowledge(entry.entry_id for entry in entries)
+        settled, done = [], []
+        failures: list[Exception] = []
+        for entry, future in zip(entries, futures, strict=True):
+            try:
+                settled.append(future.result())
+                done.append(entry.entry_id)
+            except StoreUnavailable as error:
+                failures.append(error)
+            except Exception as error:
+                # It stays with the group, holds up nobody else, and is tried again with what is claimed.
+                self._log.error("An outcome cannot be settled.", job=entry.outcome.job_id, error=str(error))
+        # Sealed first: whoever is ended between the two settles again, which seals again.
         self._seal(settled)
+        self._outcomes.acknowledge(done)
+        if failures:
+            raise failures[0]
         for answer in settled:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
         if any(answer.state in (JobState.WAITING_RETRY, JobState.PARKED) for answer in settled):

@@ -8,15 +8,13 @@ import sys
 import threading
 from types import FrameType
 
-import structlog
-
 from tether.config import Settings
 from tether.config_loading import load_settings
 from tether.control import ControlPlane
 from tether.embedded.child import NAME_VARIABLE, announce_ready, follow_parent
 from tether.errors import TetherError
 from tether.orchestrator.orchestrator import Orchestrator
-from tether.telemetry.logs import configure_logs
+from tether.telemetry.logs import configure_logs, get_logger
 
 
 def run_orchestrator(settings: Settings) -> int:
@@ -25,7 +23,7 @@ def run_orchestrator(settings: Settings) -> int:
     Raises:
       StoreError: The database cannot be used.
     """
-    log = structlog.stdlib.get_logger("tether.orchestrator")
+    log = get_logger("tether.orchestrator")
     asked_to_stop = threading.Event()
 
     def on_signal(number: int, _: FrameType | None) -> None:
@@ -50,7 +48,7 @@ def main() -> int:
         configure_logs(form=settings.logs.form, level=settings.logs.level, process=name)
         return run_orchestrator(settings)
     except TetherError as error:
-        structlog.stdlib.get_logger("tether.orchestrator").error(str(error), code=error.code)
+        get_logger("tether.orchestrator").error(str(error), code=error.code)
         return error.exit_status
 
 

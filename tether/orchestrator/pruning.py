@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from tether.broker.outcomes import Outcomes
 from tether.store.holds import sweep_holds
 from tether.store.pruning import prune
 from tether.store.store import Store
+from tether.telemetry.logs import get_logger
 
 BATCH = 500
 INTERVAL_SECONDS = 5.0
@@ -34,7 +33,7 @@ class Prune:
         self._retention_ms = retention_ms
         self._now_ms = now_ms
         self._steps = 0
-        self._log = structlog.stdlib.get_logger("tether.orchestrator")
+        self._log = get_logger("tether.orchestrator")
 
     def __call__(self) -> float:
         self._outcomes.trim()

@@ -6,20 +6,20 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import structlog
-
 from tether.broker.pools import Pools
 from tether.jobs import FINAL_STATES, JobState, Priority
 from tether.scheduling.dispatches import of_row
 from tether.store.epoch import epoch, raise_epoch
 from tether.store.placements import DueDispatch, placed_rows, raise_dispatches, states
 from tether.store.store import Store
+from tether.telemetry.logs import get_logger
 
 BATCH = 256
 LOOK_SECONDS = 0.5
 """How often it is looked whether Redis lost something."""
 
-_OWNED_BY_DATABASE = (JobState.PARKED, JobState.WAITING_RETRY)
+_WAITING = (JobState.PARKED, JobState.WAITING_RETRY)
+_IN_REDIS = (JobState.PLACED, JobState.RUNNING)
 
 
 class Reconcile:
@@ -42,7 +42,8 @@ class Reconcile:
         self._now_ms = now_ms
         self._run_id: str | None = None
         self._done_at = 0
-        self._log = structlog.stdlib.get_logger("tether.orchestrator")
+        self._ended_before: set[tuple[str, int]] = set()
+        self._log = get_logger("tether.orchestrator")
 
     def __call__(self) -> float:
         run_id, in_redis = self._look()
@@ -78,10 +79,21 @@ class Reconcile:
             yield rows
 
     def _reconcile(self) -> None:
+        ended = set()
         for rows in self._placed():
-            self._pools.place([of_row(row, lossy=True) for row in rows])
-        found = self._jobs_in_redis()
-        while job_ids := list(dict.fromkeys(itertools.islice(found, BATCH))):
+            known = self._pools.known([row.job_id for row in rows])
+            pairs = list(zip(rows, known, strict=True))
+            lost = [row for row, found in pairs if found is None or found.dispatch < row.dispatch]
+            self._pools.place([of_row(row, lossy=True) for row in lost])
+            for row, found in pairs:
+                if found and found.dispatch == row.dispatch and found.state not in _IN_REDIS:
+                    ended.add((row.job_id, row.dispatch))
+        # What had ended already at the last look was handed back to nobody: its entry is gone.
+        for job_id, dispatch in ended & self._ended_before:
+            self._pools.hand_back(job_id, dispatch)
+        self._ended_before = ended
+        in_redis = self._jobs_in_redis()
+        while job_ids := list(dict.fromkeys(itertools.islice(in_redis, BATCH))):
             self._correct(job_ids)
 
     def _jobs_in_redis(self) -> Iterator[str]:
@@ -116,7 +128,7 @@ class Reconcile:
             found = known[job_id]
             if state in FINAL_STATES or found is None:
                 continue
-            if state in _OWNED_BY_DATABASE:
+            if state in _WAITING:
                 self._pools.withdraw(job_id, dispatch, running=True)
             elif found.dispatch < dispatch:
                 self._pools.withdraw(job_id, dispatch - 1, running=True)

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import redis
-import structlog
 from dramatiq import Broker
 
 from tether.broker.connections import without_retries
+from tether.broker.groups import PATIENCE_SECONDS, trim_done
 from tether.broker.keys import Keys
 from tether.client.backend import Submitted
 from tether.errors import InvalidRequest, TetherError
 from tether.gateway.validation import read_request
 from tether.jobs import VERSION, JobRequest
+from tether.orchestrator.loop import PASSING_ERRORS
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
+from tether.telemetry.logs import get_logger
 
 GROUP = "admit"
+READABLE_VERSIONS = tuple(str(version).encode() for version in range(max(1, VERSION - 1), VERSION + 1))
 BATCH = 64
 WAIT_MS = 1_000
 CLAIM_AFTER_MS = 10_000
-KEEP = 10_000
-"""About so many entries are kept in the stream."""
 
 
 class AdmitSubmits:
@@ -38,12 +38,12 @@ class AdmitSubmits:
     def __init__(
         self, client: redis.Redis, keys: Keys, member: str, scheduler: SchedulerMiddleware, broker: Broker
     ) -> None:
-        self._client = without_retries(client, socket_timeout=None)
+        self._client = without_retries(client, socket_timeout=PATIENCE_SECONDS)
         self._keys = keys
         self._member = member
         self._scheduler = scheduler
         self._broker = broker
-        self._log = structlog.stdlib.get_logger("tether.orchestrator")
+        self._log = get_logger("tether.orchestrator")
 
     def close(self) -> None:
         """Close the connection."""
@@ -67,19 +67,23 @@ class AdmitSubmits:
             self._admit(found[0][1])
         return 0
 
-    def _admit(self, entries: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> None:
+    def _admit(self, entries: Sequence[tuple[bytes | None, dict[bytes, bytes] | None]]) -> None:
         for entry_id, fields in entries:
+            if entry_id is None:
+                continue
             try:
                 tenant, request = _read(fields or {})
-            except InvalidRequest as error:
-                self._refuse(entry_id, error)
-            else:
                 answer = self._scheduler.submit([request], broker=self._broker, tenant=tenant)[0]
                 if not isinstance(answer, Submitted):
                     self._refuse(entry_id, answer)
+            except PASSING_ERRORS:
+                raise
+            except Exception as error:
+                # Whatever a worker may write, it holds up nobody else's jobs.
+                self._refuse(entry_id, error)
             self._client.xack(self._keys.submits, GROUP, entry_id)
         if entries:
-            self._client.xtrim(self._keys.submits, maxlen=KEEP, approximate=True)
+            trim_done(self._client, self._keys.submits, GROUP)
 
     def _refuse(self, entry_id: bytes, error: Exception) -> None:
         code = error.code if isinstance(error, TetherError) else "internal"
@@ -92,7 +96,7 @@ class AdmitSubmits:
 
 
 def _read(fields: dict[bytes, bytes]) -> tuple[str, JobRequest]:
-    if fields.get(b"v") != str(VERSION).encode():
+    if fields.get(b"v") not in READABLE_VERSIONS:
         raise InvalidRequest(f"version {fields.get(b'v')!r} of the entry is not known here")
     try:
         values = json.loads(fields[b"request"])
@@ -102,5 +106,5 @@ def _read(fields: dict[bytes, bytes]) -> tuple[str, JobRequest]:
     if not isinstance(values, dict):
         raise InvalidRequest("the request is not a JSON object")
     tenant = values.pop("tenant", "default")
-    request = read_request(values)
-    return str(tenant), replace(request, retry_token=token, correlation_id=request.correlation_id or token)
+    request = read_request({"correlation_id": token, **values, "retry_token": token})
+    return str(tenant), request

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from tether.broker.pools import MOST_LEASES_A_TICK, Pools
 from tether.telemetry import metrics
+from tether.telemetry.logs import get_logger
 
 BATCH_AGE_MS = 300_000
 """Age from which a batch job counts as a standard one."""
@@ -36,7 +35,7 @@ class TickLeases:
         self._lease_ms = lease_ms
         self._interval = interval
         self._on_lost = on_lost
-        self._log = structlog.stdlib.get_logger("tether.orchestrator")
+        self._log = get_logger("tether.orchestrator")
 
     def __call__(self) -> float:
         tick = self._pools.tick(self._lease_ms, BATCH_AGE_MS)

@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from sqlalchemy import Connection, select
-
 from tether.config import SchedulingSettings
 from tether.discovery.fleet import PoolView
 from tether.scheduling.affinity import Choice, choose, scorers_from
 from tether.scheduling.filters import PlacementRequest
 from tether.scheduling.models import ModelVersion, Registry
 from tether.scheduling.scorer_plugins import load_scorers
-from tether.store.holds import CAPACITY
-from tether.store.schema import counters
+from tether.store.holds import depths
 from tether.store.store import Store
 
 FRESH_SECONDS = 1.0
@@ -27,12 +24,6 @@ class SeesPools(Protocol):
     """The fleet, as far as it is needed here."""
 
     def pools(self) -> tuple[PoolView, ...]: ...
-
-
-def read_depths(connection: Connection) -> dict[str, int]:
-    """Jobs with a hold on each pool's capacity."""
-    query = select(counters.c.name, counters.c.held).where(counters.c.kind == CAPACITY)
-    return {row.name: row.held for row in connection.execute(query)}
 
 
 class PoolChoice:
@@ -68,12 +59,15 @@ class PoolChoice:
         """
         return self._registry.find(model)
 
-    def choose(self, model: str, *, prompt_tokens: int = 0, output_tokens: int = 256) -> str | None:
+    def choose(self, model: str, *, output_tokens: int = 256) -> str | None:
         """The best pool for a job, or None where none can serve it now."""
-        request = PlacementRequest(
-            model=self._registry.find(model), prompt_tokens=prompt_tokens, output_tokens=output_tokens
-        )
-        return self.explain(request).pool
+        request = PlacementRequest(model=self._registry.find(model), output_tokens=output_tokens)
+        pool = self.explain(request).pool
+        if pool is not None:
+            # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
+            with self._lock:
+                self._depths[pool] = self._depths.get(pool, 0) + 1
+        return pool
 
     def explain(self, request: PlacementRequest) -> Choice:
         """The choice with every pool's score, or why it was refused."""
@@ -91,7 +85,7 @@ class PoolChoice:
             if now - self._read_at < FRESH_SECONDS:
                 return self._depths
             self._read_at = now
-        found = self._store.read(read_depths)
+        found = self._store.read(depths)
         with self._lock:
             self._depths = found
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,17 @@ from dramatiq import Broker, Message, Middleware
 from tether.broker.keys import INFER
 from tether.client.backend import Submitted
 from tether.client.requests import make_request
-from tether.errors import InvalidRequest, KeyConflict, QuotaExceeded, TetherError, UnknownModel
+from tether.errors import (
+    InvalidRequest,
+    KeyConflict,
+    QuotaExceeded,
+    StoreUnavailable,
+    TetherError,
+    UnknownModel,
+)
 from tether.gateway.validation import check_for_model
 from tether.jobs import VERSION, JobRequest, canonical_json, new_job_id, sampling_to_json
+from tether.scheduling.models import ModelVersion
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
@@ -130,7 +139,9 @@ class SchedulerMiddleware(Middleware):
 
     def _choose(self, job: WaitingJob) -> str | None:
         try:
-            return self._choice.choose(job.model, prompt_tokens=job.cost)
+            # The version was settled when the job was accepted, and stands in what its worker gets.
+            version = json.loads(job.body).get("version", "")
+            return self._choice.choose(f"{job.model}@{version}")
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return None
@@ -141,6 +152,8 @@ class SchedulerMiddleware(Middleware):
             version = self._choice.version_of(request.model)
             weight = self._tenants.weight(tenant)
             check_for_model(request, version, now_ms)
+        except StoreUnavailable:
+            raise
         except TetherError as error:
             return error
         job_id = new_job_id(now_ms, self._randomness(10))
@@ -161,18 +174,16 @@ class SchedulerMiddleware(Middleware):
             correlation_id=request.correlation_id or retry_token,
             traceparent=request.traceparent or str(message.options.get("traceparent", "")),
         )
-        return _Prepared(
-            keyed, self._new_job(keyed, job_id, tenant, weight, version.version, now_ms), message
-        )
+        return _Prepared(keyed, self._new_job(keyed, job_id, tenant, weight, version, now_ms), message)
 
     def _new_job(
-        self, request: JobRequest, job_id: str, tenant: str, weight: float, version: str, now_ms: int
+        self, request: JobRequest, job_id: str, tenant: str, weight: float, version: ModelVersion, now_ms: int
     ) -> NewJob:
         cost = len(request.prompt) // CHARACTERS_A_TOKEN + 1
         body = {
             "v": VERSION,
-            "model": request.model,
-            "version": version,
+            "model": version.name,
+            "version": version.version,
             "prompt": request.prompt,
             "sampling": sampling_to_json(request.sampling),
             "adapter": request.adapter,
@@ -187,13 +198,11 @@ class SchedulerMiddleware(Middleware):
             retry_token=request.retry_token,
             retry_of=None,
             digest=request.digest(),
-            model=request.model,
+            model=version.name,
             priority=request.priority.value,
             labels=request.labels,
             body=canonical_json(body).decode(),
-            pool=self._choice.choose(
-                request.model, prompt_tokens=cost, output_tokens=request.sampling.max_tokens
-            ),
+            pool=self._choice.choose(request.model, output_tokens=request.sampling.max_tokens),
             weight=weight,
             not_before=request.not_before,
             deadline=request.deadline,

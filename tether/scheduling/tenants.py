@@ -5,19 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Connection, select
-
 from tether.errors import InvalidRequest
-from tether.store.schema import tenants
 from tether.store.store import Store
+from tether.store.tenants import all_tenants
 
 FRESH_SECONDS = 10.0
-
-
-def read_weights(connection: Connection) -> dict[str, float]:
-    """Every tenant's share."""
-    query = select(tenants.c.tenant_id, tenants.c.weight)
-    return {row.tenant_id: row.weight for row in connection.execute(query)}
 
 
 class Tenants:
@@ -37,7 +29,8 @@ class Tenants:
         """
         now = self._clock()
         if tenant not in self._weights or now - self._read_at >= FRESH_SECONDS:
-            self._weights, self._read_at = self._store.read(read_weights), now
+            found = self._store.read(all_tenants)
+            self._weights, self._read_at = {one.tenant_id: one.weight for one in found}, now
         if tenant not in self._weights:
             raise InvalidRequest(f"there is no tenant {tenant!r}: make it first, or name another")
         return self._weights[tenant]

@@ -58,9 +58,11 @@ def make_room(url: URL) -> None:
 
 
 def _create(path: Path) -> None:
-    """Create a file where there is none. One that is there is never opened: when a process closes a file, it
-    loses all locks that it has on it, those of SQLite's connections too. The next process to close the database
-    would then believe to be the last one, and remove the log that this process goes on writing to.
+    """Create a file where there is none. One that is there is never opened.
+
+    When a process closes a file, it loses all its POSIX locks on it, those of SQLite's connections too. The
+    next process to close the database would then believe to be the last one, and remove the log that this
+    process goes on writing to. Source: SQLite, "How To Corrupt An SQLite Database File", section 2.2.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY_FILE))

@@ -28,7 +28,7 @@ from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
 from tether.store.rows import AnyRow, compact_json
 from tether.store.schema import dispatches, holds, jobs, tenants
 
-SUBMITTER_GRACE_MS = 300
+SUBMITTER_GRACE_MS = 1_000
 """How long whoever submits a job has for handing it over, before the outbox relay does."""
 
 _Key = tuple[str, str, str]

@@ -36,6 +36,12 @@ def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) 
     }
 
 
+def depths(connection: Connection) -> dict[str, int]:
+    """Jobs with a hold on each pool's capacity."""
+    query = select(counters.c.name, counters.c.held).where(counters.c.kind == CAPACITY)
+    return {row.name: row.held for row in connection.execute(query)}
+
+
 def free_holds(
     connection: Connection, job_ids: Collection[str], kinds: Collection[str], moves: Moves
 ) -> None:

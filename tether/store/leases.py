@@ -15,7 +15,9 @@ def take_lease(connection: Connection, name: str, holder: str, now_ms: int, life
       Whether ``holder`` has it now.
     """
     insert = insert_into(is_postgres(connection), loop_leases)
-    is_free = or_(loop_leases.c.holder == insert.excluded.holder, loop_leases.c.until <= now_ms)
+    # One that lies too far ahead is of a host whose clock was wrong.
+    is_over = or_(loop_leases.c.until <= now_ms, loop_leases.c.until > now_ms + 2 * life_ms)
+    is_free = or_(loop_leases.c.holder == insert.excluded.holder, is_over)
     statement = insert.on_conflict_do_update(
         index_elements=[loop_leases.c.name],
         set_={"holder": insert.excluded.holder, "until": insert.excluded.until},

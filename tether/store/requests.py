@@ -135,15 +135,18 @@ def conclude(connection: Connection, conclusions: list[Conclusion]) -> list[bool
 
 
 def overdue(connection: Connection, now_ms: int, limit: int) -> list[RequestedRow]:
-    """Jobs that are not final at or past their deadline, the longest past first."""
+    """Jobs that are not final at or past their deadline, and whose end nobody has asked for yet, the longest
+    past first."""
     query = select(*_COLUMNS).where(IS_OPEN, HAS_DEADLINE, jobs.c.deadline <= now_ms)
+    query = query.where(jobs.c.requested.is_(None))
     return _rows(connection, query.order_by(jobs.c.deadline, jobs.c.job_id).limit(limit))
 
 
-def requested(connection: Connection, older_than_ms: int, limit: int) -> list[RequestedRow]:
-    """Jobs that are not final though their end was asked for before ``older_than_ms``, the oldest first."""
+def requested(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:
+    """Jobs that are not final though their end was asked for before ``older_than_ms``, the oldest first, but
+    the first ``offset`` of them."""
     query = select(*_COLUMNS).where(IS_OPEN, HAS_REQUEST, jobs.c.requested_at < older_than_ms)
-    return _rows(connection, query.order_by(jobs.c.requested_at, jobs.c.job_id).limit(limit))
+    return _rows(connection, query.order_by(jobs.c.requested_at, jobs.c.job_id).limit(limit).offset(offset))
 
 
 def _end(connection: Connection, ends: dict[str, Conclusion]) -> None:

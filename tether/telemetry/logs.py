@@ -61,6 +61,15 @@ def unbind_ids(token: Token[Mapping[str, object]]) -> None:
     _IDS.reset(token)
 
 
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger of ours by name. Where nobody has configured logs it is the standard library's: a program that
+    uses Tether as a library keeps its standard output to itself."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name), wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return logger
+
+
 def configure_logs(
     *,
     form: LogForm = "human",

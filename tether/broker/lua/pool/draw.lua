@@ -14,6 +14,8 @@ local MOST_DISCARDED = 256
 -- A job that must run alone waits so long for a worker that is idle, then one keeps itself free for it (ms).
 local ALONE_PATIENCE = 5000
 local RESERVED_LIFE = 30000
+-- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
+local IDLE_LIFE = 60000
 
 local now = now_ms()
 local busy = ARGV[7] == '1'
@@ -183,9 +185,11 @@ local function draw_of_pool(pool, priority)
   end
 end
 
+-- Another pool comes first each time, or one that is never empty would starve the others.
+local pool_count, first = #ARGV - 7, number
 for _, priority in ipairs({'interactive', 'standard', 'batch'}) do
-  for i = 8, #ARGV do
-    draw_of_pool(ARGV[i], priority)
+  for i = 0, pool_count - 1 do
+    draw_of_pool(ARGV[8 + (first + i) % pool_count], priority)
   end
 end
 
@@ -195,11 +199,13 @@ end
 local pools = table.concat(ARGV, ' ', 8)
 if #answer - 2 >= count or is_full then
   leave_idle(worker)
-elseif redis.call('GET', key('idle:' .. worker)) ~= pools then
-  leave_idle(worker)
-  for i = 8, #ARGV do
-    redis.call('SADD', idle_of(ARGV[i]), worker)
+else
+  if redis.call('GET', key('idle:' .. worker)) ~= pools then
+    leave_idle(worker)
+    for i = 8, #ARGV do
+      redis.call('SADD', idle_of(ARGV[i]), worker)
+    end
   end
-  redis.call('SET', key('idle:' .. worker), pools)
+  redis.call('SET', key('idle:' .. worker), pools, 'PX', IDLE_LIFE)
 end
 return answer

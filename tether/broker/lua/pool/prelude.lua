@@ -7,6 +7,8 @@ local VERSION = '1'
 local WAKE_LIFE = 500
 -- Life of a bell that nobody listens to (ms).
 local BELL_LIFE = 60000
+-- So many idle workers are looked at for one that lives.
+local MOST_LOOKED_AT = 8
 -- The worker that lost a job is not given it again for so long, where others may be had (ms).
 local AVOID_LIFE = 2000
 -- Deaths of its workers after which a job runs alone.
@@ -91,13 +93,22 @@ end
 
 -- Wakes one idle worker of the pool, another than `avoid` where there is one.
 local function wake_one(pool, now, avoid)
-  local found = redis.call('SRANDMEMBER', idle_of(pool), 2)
-  local worker = found[1]
-  if worker == avoid and found[2] then
-    worker = found[2]
+  local idle, last = idle_of(pool), nil
+  for _ = 1, MOST_LOOKED_AT do
+    -- One at a time: asked for several, Redis answers a small set in its own order.
+    local worker = redis.call('SRANDMEMBER', idle)
+    if not worker then
+      break
+    elseif redis.call('EXISTS', key('idle:' .. worker)) == 0 then
+      redis.call('SREM', idle, worker)
+    elseif worker ~= avoid then
+      return ring(worker, pool, now)
+    else
+      last = worker
+    end
   end
-  if worker then
-    ring(worker, pool, now)
+  if last then
+    ring(last, pool, now)
   end
 end
 
@@ -203,7 +214,7 @@ local function exonerate(id, draw)
   end
 end
 
--- Checks what a worker wants to write: {code, offset}; nothing is written unless code is 'ok'.
+-- Checks what a worker wants to write, and answers a code: nothing may be written unless it is 'ok'.
 local function check(job, id, its_fence, draw, run, offset)
   if not job[1] then
     return 'unknown'

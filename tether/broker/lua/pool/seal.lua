@@ -9,12 +9,13 @@ if not job[1] then
   redis.call('PEXPIRE', name, life)
   return 'unknown'
 end
+-- First, since it frees memory: what follows is then allowed also where Redis has none left.
+redis.call('HDEL', name, 'body')
 if job[1] == RUNNING then
   let_go(id, job[2])
   redis.call('HSET', name, 'fence', '')
 end
 redis.call('HSET', name, 'state', state, 'closed', '1')
-redis.call('HDEL', name, 'body')
 say_the_end(id, state == 'succeeded' and 'finished' or 'failed', ARGV[4])
 redis.call('PEXPIRE', name, life)
 redis.call('PEXPIRE', stream_of(id), life)
