@@ -1,4 +1,4 @@
-"""What the database and Redis say of jobs after a show: how they ended, how often they ran, what they made."""
+"""What the database and Redis say of jobs after a show: how they ended, how often, what they made."""
 
 import contextlib
 import json
@@ -57,13 +57,6 @@ class Accounts:
         )
         return {job_id: json.loads(body)["prompt"] for job_id, body in rows}
 
-    def prompts(self):
-        """What was asked, by job id."""
-        rows = self.store.read(
-            lambda connection: connection.execute(select(jobs.c.job_id, jobs.c.body)).all()
-        )
-        return {job_id: json.loads(body)["prompt"] for job_id, body in rows}
-
     def texts(self):
         """The tokens of all results, by job id."""
         query = select(jobs.c.job_id, jobs.c.result).where(jobs.c.result.is_not(None))
@@ -98,7 +91,7 @@ class Accounts:
         assert self.ended() == count, f"not all of {count} have ended within {within} s: {states}"
 
     def assert_succeeded_once(self, texts):
-        """All jobs succeeded, each by one attempt, with these tokens by job id; and nothing is held for them."""
+        """All jobs succeeded, each by one attempt, with these tokens by job id; nothing is held any more."""
         assert Counter(self.states().values()) == Counter(succeeded=len(texts))
         successes = {
             job_id: sum(kind == "succeeded" for kind, *_ in tries)

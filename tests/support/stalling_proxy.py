@@ -11,7 +11,7 @@ ORDER_SECONDS = 10
 
 
 class StallingProxy:
-    """Forwards connections to one port on loopback. It owns the thread ``stalling-proxy`` until :meth:`close`.
+    """Forwards connections to a port on loopback. It owns the thread ``stalling-proxy`` until :meth:`close`.
 
     While it is stalled, what either side sends is kept. What a client that is gone has sent is dropped when
     it goes on, or delivered all the same, late.
@@ -38,6 +38,10 @@ class StallingProxy:
     def stall(self):
         """Forward nothing that comes from now on."""
         self._do(self._begin_stall)
+
+    def holds(self, data):
+        """Whether something was sent since it stalled that has these bytes in it."""
+        return any(data in b"".join(end.held) for end in list(self._pairs.values()))
 
     def go_on(self, *, late):
         """Forward again. ``late``: also what clients that are gone by now had sent."""

@@ -6,11 +6,12 @@ PATIENCE_SECONDS = 60
 
 
 class StreamReader:
-    """Follows one job. It owns the thread ``stream-reader``, which ends with the stream or when nothing comes."""
+    """Follows one job. It owns the thread ``stream-reader``, which ends with the stream or its silence."""
 
     def __init__(self, handle):
         self.events = []
         self.error = None
+        self._is_over = False
         self._handle = handle
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._read, name="stream-reader", daemon=True)
@@ -24,6 +25,10 @@ class StreamReader:
                     self._news.notify_all()
         except Exception as error:
             self.error = error
+        finally:
+            with self._news:
+                self._is_over = True
+                self._news.notify_all()
 
     @property
     def kinds(self):
@@ -42,14 +47,15 @@ class StreamReader:
         return found
 
     def wait_for_tokens(self, count):
-        with self._news:
-            came = self._news.wait_for(lambda: len(self.texts) >= count, PATIENCE_SECONDS)
-        assert came, f"no {count} tokens within {PATIENCE_SECONDS} s in {self.events}, {self.error!r}"
+        self._wait_for(lambda: len(self.texts) >= count, f"{count} tokens")
 
     def wait_for_event(self, kind):
+        self._wait_for(lambda: kind in self.kinds, f"event {kind}")
+
+    def _wait_for(self, condition, what):
         with self._news:
-            came = self._news.wait_for(lambda: kind in self.kinds, PATIENCE_SECONDS)
-        assert came, f"no event {kind} within {PATIENCE_SECONDS} s in {self.events}, {self.error!r}"
+            self._news.wait_for(lambda: self._is_over or condition(), PATIENCE_SECONDS)
+            assert condition(), f"no {what} in {self.events}, {self.error!r}"
 
     def join(self):
         """Wait for the last event."""

@@ -1,0 +1,100 @@
+"""A worker is lost in mid-stream: another goes on, and the reader sees every token once."""
+
+import contextlib
+import signal
+
+import psutil
+import pytest
+
+from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
+from support.cluster import Cluster
+from support.stream_reader import StreamReader
+from support.waiting import eventually
+
+PROMPT = "one two three"
+RATE, TOKENS = 10, 100
+CONFIG = """
+[jobs]
+lease = 1000
+[worker]
+drain_timeout = 200
+"""
+PRESENCE = "interval = 500\nexpiry = 2000\n"
+
+
+class Show:
+    """A job that runs on the first of two workers, and a reader that has seen its first tokens."""
+
+    def __init__(self, stack):
+        self.cluster = stack.enter_context(
+            Cluster(models={"counter": (RATE, TOKENS)}, config=CONFIG, presence=PRESENCE)
+        )
+        self.accounts = stack.enter_context(Accounts(self.cluster))
+        self.cluster.start_orchestrator()
+        self.first = self.cluster.start_worker()
+        handle = self.cluster.client().submit("counter", PROMPT)
+        self.job_id = handle.job_id
+        self.reader = StreamReader(handle)
+        self.reader.wait_for_tokens(5)
+        self.second = self.cluster.start_worker()
+        self.worker = self.in_redis("worker")
+
+    def in_redis(self, field):
+        return self.accounts.one_in_redis(self.job_id, field)
+
+    def deaths(self):
+        return int(self.in_redis("deaths"))
+
+    def wait_for_another_worker(self):
+        eventually(
+            lambda: self.in_redis("state") == "running" and self.in_redis("worker") != self.worker,
+            PATIENCE_SECONDS,
+            "another worker goes on",
+        )
+
+    def assert_whole(self):
+        """The reader got what an undisturbed worker would have made, and the job ran to its end once."""
+        self.reader.join()
+        assert self.reader.texts == expected_texts(PROMPT, TOKENS)
+        assert self.reader.kinds == ["started", "rerouted", "started", "finished"]
+        self.accounts.wait_until_all_ended(1)
+        self.accounts.assert_succeeded_once({self.job_id: expected_texts(PROMPT, TOKENS)})
+        # The second worker went on in the middle: it made nothing again.
+        first, second = (event.offset for event in self.reader.events if event.kind == "started")
+        assert first == 0
+        assert 5 <= second < TOKENS
+        assert self.in_redis("attempt") == "2"
+
+
+@pytest.fixture
+def show():
+    with contextlib.ExitStack() as stack:
+        yield Show(stack)
+
+
+def test_a_job_goes_on_where_it_stands_when_its_worker_is_killed(show):
+    show.first.close()
+    show.reader.wait_for_event("rerouted")
+    show.wait_for_another_worker()
+    assert show.deaths() == 1
+    show.assert_whole()
+
+
+def test_a_job_is_handed_over_when_its_worker_is_stopped_in_order(show):
+    assert show.first.stop() == 0
+    show.wait_for_another_worker()
+    assert show.deaths() == 0
+    show.assert_whole()
+
+
+def test_a_worker_that_was_stopped_for_longer_than_its_lease_is_fenced_and_its_loss_is_no_death(show):
+    for process in psutil.Process(show.first.pid).children(recursive=True):
+        process.send_signal(signal.SIGSTOP)
+    show.reader.wait_for_event("rerouted")
+    show.wait_for_another_worker()
+    assert show.deaths() == 1
+    for process in psutil.Process(show.first.pid).children(recursive=True):
+        process.send_signal(signal.SIGCONT)
+    eventually(lambda: show.deaths() == 0, PATIENCE_SECONDS, "the loss counts no longer")
+    assert show.in_redis("state") == "running", "the second worker was to be running still"
+    show.assert_whole()
