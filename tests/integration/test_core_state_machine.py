@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from support.core_machine import CoreMachine
 from tether.broker import scripts
+from tether.broker.pools import Pools
 from tether.embedded.redis_server import RedisServer
 from tether.jobs import JobState
 from tether.orchestrator.outbox import RelayOutbox
@@ -58,7 +59,7 @@ def run_machine(url, store, max_examples, **more):
 
 
 def test_every_job_ends_once_and_whole(url, store):
-    run_machine(url, store, max_examples=60, phases=(Phase.generate, Phase.shrink))
+    run_machine(url, store, max_examples=50, phases=(Phase.generate, Phase.shrink))
 
 
 def plant(script, original, planted):
@@ -74,6 +75,16 @@ def plant(script, original, planted):
                 sound(name).replace(original, planted, 1) if name == f"pool/{script}" else sound(name)
             ),
         )
+
+    return apply
+
+
+def without_second_look(planted):
+    """The same bug where reconcile does not look for what was handed back to nobody."""
+
+    def apply(monkeypatch):
+        planted(monkeypatch)
+        monkeypatch.setattr(Pools, "hand_back", lambda *_: "")
 
     return apply
 
@@ -121,10 +132,12 @@ PLANTED = {
     "a dispatch is placed twice": plant(
         "place", "if job[1] and tonumber(job[1]) >= tonumber(dispatch) then", "if false then"
     ),
-    "a success is handed back to nobody": plant(
-        "finish", "add_outcome(id, 'succeeded',", "local _ = (function() end)(id, 'succeeded',"
+    "a success is handed back to nobody": without_second_look(
+        plant("finish", "add_outcome(id, 'succeeded',", "local _ = (function() end)(id, 'succeeded',")
     ),
-    "a failure is handed back to nobody": plant("fail", "write_outcome(id, kind, now, ARGV[11])", ""),
+    "a failure is handed back to nobody": without_second_look(
+        plant("fail", "write_outcome(id, kind, now, ARGV[11])", "")
+    ),
     "a lost attempt's job waits nowhere": plant(
         "expire", "became = return_to_pool(id, now, job[2])", "became = ''"
     ),
@@ -144,4 +157,4 @@ def test_a_planted_bug_is_caught(bug, url, store, monkeypatch):
     with pytest.raises(AssertionError):
         # Without shrinking: that there is a counterexample is enough. The same examples every time, so that
         # whether it is found is no matter of luck.
-        run_machine(url, store, max_examples=400, phases=(Phase.generate,), derandomize=True)
+        run_machine(url, store, max_examples=250, phases=(Phase.generate,), derandomize=True)

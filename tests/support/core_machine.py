@@ -127,6 +127,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.known = {}
         self.accepted = {}
         self.late = []
+        self.placements = []
         self.finals = {}
         self.cancelled = set()
         self.overdue = set()
@@ -232,6 +233,9 @@ class CoreMachine(RuleBasedStateMachine):
                 self.late.append(dispatches_module.of_new_job(new, answers[0].dispatch))
         else:
             self.run(lambda: answers.extend(self.reservations.reserve([new])), fuse)
+        for answer in answers:
+            if answer.kind is AdmissionKind.ACCEPTED and answer.pool:
+                self.placements.append(dispatches_module.of_new_job(new, answer.dispatch))
         for row in self.rows():
             if row.job_id not in self.accepted:
                 assert row.correlation_id == f"key-{key}", "one job for each key"
@@ -247,6 +251,17 @@ class CoreMachine(RuleBasedStateMachine):
         late = data.draw(st.sampled_from(self.late))
         self.late.remove(late)
         self.real_pools.place([late])
+
+    @precondition(lambda self: self.placements)
+    @rule(data=st.data())
+    def a_placement_comes_again(self, data):
+        """Of any age: what Redis knows, or knows better, stays as it is."""
+        dispatch = data.draw(st.sampled_from(self.placements))
+        name = self.keys.job(dispatch.job_id)
+        before = self.redis.hgetall(name)
+        self.real_pools.place([dispatch])
+        if before and (before[b"closed"] == b"1" or int(before[b"dispatch"]) >= dispatch.dispatch):
+            assert self.redis.hgetall(name) == before, "a dispatch is placed once"
 
     @rule(fuse=fuses)
     def relay(self, fuse):
