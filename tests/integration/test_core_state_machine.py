@@ -142,7 +142,7 @@ PLANTED = {
         "expire", "became = return_to_pool(id, now, job[2])", "became = ''"
     ),
     "nobody relays the outbox": without_outbox,
-    "outcomes are acknowledged before the commit": settle_before_commit,
+    "outcomes are acknowledged before the commit": without_second_look(settle_before_commit),
     "holds are kept": keep_holds,
     "nothing is reconciled": without_reconcile,
     "what is final is settled again": settle_what_is_final,

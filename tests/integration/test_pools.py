@@ -1,6 +1,8 @@
 """The scripts of pool jobs, each promise by itself. The state machine drives them together."""
 
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import redis
@@ -547,3 +549,33 @@ def test_many_dead_entries_do_not_hold_up_a_draw(stage):
         assert found.again_in_ms == 1
         found, rounds = worker.draw(1, [POOL], busy=False), rounds + 1
     assert ids(found.jobs) == ["alive"]
+
+
+KEYS_REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "redis-keys.md"
+
+
+def test_every_key_and_every_field_of_a_job_is_in_the_reference(stage):
+    _, _, reference = KEYS_REFERENCE.read_text().partition("# Keys of pool jobs")
+    keys, _, fields = reference.partition("## A job's hash")
+    patterns = [
+        re.sub(r"<\w+>", "[^:]+", re.escape(key).replace(r"\<", "<").replace(r"\>", ">"))
+        for key in re.findall(r"^\| `(\S+)` \|", keys, re.MULTILINE)
+    ]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", fields.partition("## Scripts")[0], re.MULTILINE)
+    told = {name for row in rows for cell in row for name in re.findall(r"`(\w+)`", cell)} | {"v"}
+    worker = stage.worker("w")
+    stage.place("a")
+    draw(worker)
+    stage.lose("a")
+    stage.place("waiting")
+    stage.pools.cancel("gone", JobState.CANCELLED)
+    (job,) = draw(stage.worker("other"))
+    stage.worker("other").fail(growth(job), kind="failed", error=JobError("engine_failed", ""))
+    draw(stage.worker("idle"), pools=(OTHER,))
+    stage.place("b", pool=OTHER)
+    for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*"):
+        name = key.decode().removeprefix(f"{stage.keys.prefix}:")
+        assert any(re.fullmatch(pattern, name) for pattern in patterns), f"{name} is not in the reference"
+        if name.startswith("job:"):
+            missing = {field.decode() for field in stage.redis.hkeys(key)} - told
+            assert not missing, f"fields of a job that are not in the reference: {missing}"

@@ -1,5 +1,6 @@
 """One reader of many streams, on a real Redis that may lose parts of them."""
 
+import os
 import queue
 import threading
 import uuid
@@ -8,12 +9,15 @@ import pytest
 import redis
 
 from tether.broker.keys import Keys
-from tether.client.backend import StreamEvent
-from tether.client.stream_hub import Ended, StreamHub
+from tether.client.backend import ClientClosed, StreamEvent
+from tether.client.stream_archive import Ended
+from tether.client.stream_hub import StreamHub
+from tether.errors import InvalidRequest
 from tether.jobs import Piece
 from tether.token_log import RUN_STEP, encode_pieces
 
 PATIENCE_SECONDS = 20
+THREADS = {"tether-streams", "tether-stream-archive"}
 
 
 class Shelf:
@@ -21,8 +25,16 @@ class Shelf:
 
     def __init__(self):
         self.jobs = {}
+        self.error = None
+        self.asked = threading.Semaphore(0)
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def ended(self, job_ids):
+        self.asked.release()
+        assert self.go_on.wait(PATIENCE_SECONDS)
+        if self.error is not None:
+            raise self.error
         return {job_id: self.jobs[job_id] for job_id in job_ids if job_id in self.jobs}
 
 
@@ -42,7 +54,7 @@ def hub(client, shelf):
     hub = StreamHub(client, Keys("tether"), shelf)
     yield hub
     hub.close()
-    assert "tether-streams" not in {thread.name for thread in threading.enumerate()}
+    assert not THREADS & {thread.name for thread in threading.enumerate()}
 
 
 def pieces(begin, end):
@@ -160,6 +172,106 @@ def test_a_reader_that_left_gets_nothing_more(client, hub):
     write(client, job_id, "finished", 0)
     read_to_end(other)
     assert inbox.empty()
+
+
+@pytest.mark.parametrize("offset", [-1, 2**32])
+def test_an_offset_that_no_stream_can_have_is_refused_and_stops_no_other(client, hub, offset):
+    with pytest.raises(InvalidRequest):
+        hub.follow(new_job(), offset, print)
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    write(client, job_id, "finished", 0)
+    assert read_to_end(inbox)
+
+
+def test_streams_are_read_on_whatever_the_database_answers(client, hub, shelf):
+    shelf.error = RuntimeError("a row that cannot be read")
+    lost, other = new_job(), new_job()
+    inboxes = [follow(hub, lost), follow(hub, other)]
+    for _ in range(2):
+        assert shelf.asked.acquire(timeout=PATIENCE_SECONDS)
+    write(client, other, "finished", 0)
+    assert read_to_end(inboxes[1])
+    shelf.jobs[lost] = Ended(0, pieces(0, 2), StreamEvent(kind="finished", offset=2))
+    shelf.error = None
+    assert tokens(read_to_end(inboxes[0])) == pieces(0, 2)
+
+
+def test_a_database_that_hangs_holds_up_no_stream(client, hub, shelf):
+    shelf.go_on.clear()
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    follow(hub, new_job())
+    assert shelf.asked.acquire(timeout=PATIENCE_SECONDS)
+    for end in range(1, 6):
+        write(client, job_id, "delta", end, begin=end - 1)
+        assert inbox.get(timeout=PATIENCE_SECONDS).pieces == pieces(end - 1, end)
+    assert not shelf.go_on.is_set()
+    shelf.go_on.set()
+
+
+def test_who_still_follows_is_told_when_the_hub_is_closed(client, hub):
+    ended, going_on = new_job(), new_job()
+    write(client, ended, "finished", 0)
+    inboxes = [follow(hub, ended), follow(hub, going_on)]
+    read_to_end(inboxes[0])
+    hub.close()
+    assert isinstance(inboxes[1].get(timeout=PATIENCE_SECONDS), ClientClosed)
+    assert inboxes[0].empty()
+    with pytest.raises(ClientClosed):
+        hub.follow(going_on, 0, print)
+    hub.close()
+
+
+class ClosedMeanwhile(threading.Event):
+    """What a hub waits for, where it is closed at the very moment at which its thread clears it."""
+
+    def __init__(self, hub):
+        super().__init__()
+        self._hub = hub
+
+    def clear(self):
+        self._hub._is_stopping.set()
+        self.set()
+        super().clear()
+
+
+def test_a_hub_that_is_closed_while_its_thread_begins_to_wait_ends(hub):
+    hub.follow(new_job(), 0, print).close()
+    old, hub._changed = hub._changed, ClosedMeanwhile(hub)
+    hub._ring()
+    old.set()
+    hub._thread.join(PATIENCE_SECONDS)
+    assert not hub._thread.is_alive()
+
+
+def test_a_redis_without_room_keeps_nobody_from_following_and_closing(client, hub):
+    job_id = new_job()
+    write(client, job_id, "delta", 2, begin=0)
+    write(client, job_id, "finished", 2, n=2)
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            client.set("room", 1)
+        assert tokens(read_to_end(follow(hub, job_id))) == pieces(0, 2)
+        follow(hub, new_job())
+        hub.close()
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+def test_a_child_of_the_process_is_told_to_make_its_own(hub):
+    follow(hub, new_job())
+    child = os.fork()
+    if child == 0:
+        try:
+            hub.close()
+            hub.follow(new_job(), 0, print)
+        except ClientClosed as error:
+            os._exit(7 if "in the child" in str(error) else 1)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def reads(client):

@@ -395,10 +395,12 @@ class CoreMachine(RuleBasedStateMachine):
             worker.attempts.remove(attempt)
 
     @precondition(lambda self: self.running())
-    @rule(data=st.data(), is_lost=st.booleans())
-    def finish(self, data, is_lost):
+    @rule(data=st.data(), is_lost=st.booleans(), is_settled=st.booleans(), fuse=st.integers(1, 5))
+    def finish(self, data, is_lost, is_settled, fuse):
         worker, attempt = data.draw(st.sampled_from(self.running()))
         self.finish_attempt(worker, attempt, is_lost)
+        if is_settled:
+            self.run(self.settle_step, fuse)
 
     def finish_attempt(self, worker, attempt, is_lost=False):
         if attempt.unanswered:

@@ -25,6 +25,7 @@ class FakeOutcomes(Outcomes):
         self._client = OneAnswer(entries)
         self._keys = Keys("tether")
         self._member = "me"
+        self._claimed_until = "0-0"
 
 
 def fields(**changes):
@@ -117,15 +118,20 @@ def test_what_a_reason_says_beyond_what_is_known_is_left_out():
     assert read((b"1-0", fields(error=error)))[0][0].outcome.error == JobError("c", "m", False, 0)
 
 
-def test_the_version_before_is_read_and_others_are_not():
+def test_what_has_no_version_is_unreadable_and_a_later_version_is_left_to_others():
     found, unreadable = read(
-        (b"1-0", fields(v=str(VERSION - 1))),
+        (b"1-0", fields()),
         (b"2-0", fields(v=str(VERSION + 1))),
         (b"3-0", fields(v="x")),
         (b"4-0", fields(v=None)),
+        (b"5-0", fields(v="0")),
     )
     assert [entry.entry_id for entry in found] == ["1-0"]
-    assert unreadable == ["2-0", "3-0", "4-0"]
+    assert unreadable == ["3-0", "4-0", "5-0"]
+
+
+def test_an_entry_that_was_removed_while_somebody_had_it_is_passed_over():
+    assert read((None, None)) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """What a follower makes of the events of a stream, whatever Redis lost or repeats."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.client.backend import StreamEvent
-from tether.client.stream_hub import Ended, Follower
+from tether.client.backend import MOST_OFFSET, ClientClosed, StreamEvent, check_offset
+from tether.client.followed_streams import SILENCE_SECONDS, FollowedStreams
+from tether.client.follower import Follower
+from tether.client.stream_archive import ArchiveThread, Ended
+from tether.errors import InvalidRequest, StoreUnavailable
 from tether.jobs import Piece
 from tether.token_log import RUN_STEP, Event, encode_pieces
 
@@ -229,3 +234,215 @@ def test_a_reader_that_reads_again_holds_what_the_stream_holds(steps):
             reader.rewind()
         read()
     assert tokens(seen) == held
+
+
+@pytest.mark.parametrize("offset", [-1, MOST_OFFSET + 1, 1.0, "1", None, True])
+def test_an_offset_that_no_stream_can_have_is_refused(offset):
+    with pytest.raises(InvalidRequest, match="offset="):
+        check_offset(offset)
+
+
+@pytest.mark.parametrize("offset", [0, MOST_OFFSET])
+def test_every_offset_that_a_stream_can_have_is_taken(offset):
+    check_offset(offset)
+
+
+def test_an_error_is_the_last_that_a_reader_gets():
+    reader, seen = follower()
+    reader.give_up(ClientClosed("closed"))
+    reader.give_up(ClientClosed("closed"))
+    reader.take(delta(0, 2))
+    assert [type(found) for found in seen] == [ClientClosed]
+
+
+KEY = b"stream:job"
+
+
+def entry(found):
+    return found.entry_id.encode(), {b"e": found.kind.encode(), b"d": found.data}
+
+
+class Streams:
+    """Followed streams, and a clock that stands until it is moved."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.streams = FollowedStreams("stream:{}".format)
+
+    def add(self, job_id="job", offset=0):
+        seen = []
+        made = Follower(NoHub(), job_id, seen.append, offset)
+        made.rewind()
+        self.streams.add(made)
+        return made, seen
+
+    def hand_on(self, *events, key=KEY):
+        return self.streams.hand_on(key, [entry(each) for each in events], self.now)
+
+
+@pytest.fixture
+def streams():
+    return Streams()
+
+
+def test_a_stream_is_read_from_the_first_that_any_of_its_readers_needs(streams):
+    streams.add(offset=5)
+    assert streams.streams.cursors == {KEY: "5-0"}
+    first, seen = streams.add(offset=2)
+    assert streams.streams.cursors == {KEY: "2-0"}
+    streams.hand_on(delta(0, 7))
+    assert streams.streams.cursors == {KEY: "7-1"}
+    assert tokens(seen) == [token(place) for place in range(2, 7)]
+    streams.streams.remove(first)
+    assert streams.streams.cursors == {KEY: "7-1"}
+
+
+def test_a_stream_without_readers_is_not_read(streams):
+    reader, _ = streams.add()
+    other, _ = streams.add("other")
+    streams.streams.remove(reader)
+    streams.streams.remove(reader)
+    assert list(streams.streams.cursors) == [b"stream:other"]
+    assert streams.hand_on(event("finished", 0), key=b"stream:other") == [other]
+    assert not streams.streams
+    assert streams.streams.cursors == {}
+
+
+def test_what_comes_for_readers_that_left_meanwhile_is_left_out(streams):
+    reader, seen = streams.add()
+    streams.streams.remove(reader)
+    assert streams.hand_on(delta(0, 2)) == []
+    assert seen == []
+
+
+def test_a_reader_that_left_before_it_was_read_for_is_not_read_for(streams):
+    made = Follower(NoHub(), "job", print, 0, closed=True)
+    streams.streams.add(made)
+    assert not streams.streams
+
+
+def test_a_stream_with_a_gap_is_read_again_after_a_while(streams):
+    _, seen = streams.add()
+    streams.hand_on(delta(3, 5))
+    assert streams.streams.cursors == {}
+    assert streams.streams.silent(SILENCE_SECONDS / 2) == set()
+    assert streams.streams.cursors == {}
+    assert streams.streams.silent(SILENCE_SECONDS) == {"job"}
+    assert streams.streams.cursors == {KEY: "0-0"}
+    streams.hand_on(delta(0, 5))
+    assert len(tokens(seen)) == 5
+
+
+def test_a_gap_for_one_reader_is_none_for_another(streams):
+    streams.add()
+    _, seen = streams.add(offset=3)
+    streams.hand_on(delta(3, 5))
+    assert streams.streams.cursors == {KEY: "5-1"}
+    assert tokens(seen) == [token(3), token(4)]
+    assert streams.streams.silent(SILENCE_SECONDS) == {"job"}
+    assert streams.streams.cursors == {KEY: "0-0"}
+
+
+@pytest.mark.parametrize(
+    "bad", [(b"0-1", {}), (b"2-1", {b"e": b"delta", b"d": b"{}"}), (b"2-1", {b"e": b"delta", b"d": b"\xff"})]
+)
+def test_a_stream_that_cannot_be_read_leaves_the_others_alone(streams, bad):
+    _, broken = streams.add()
+    _, whole = streams.add("other")
+    streams.streams.hand_on(KEY, [bad], 0.0)
+    streams.hand_on(delta(0, 2), key=b"stream:other")
+    assert (len(broken), len(tokens(whole))) == (0, 2)
+    assert list(streams.streams.cursors) == [b"stream:other"]
+
+
+def test_only_those_of_whom_nothing_was_heard_are_silent_and_once(streams):
+    streams.add()
+    streams.add("other")
+    streams.now = SILENCE_SECONDS
+    streams.hand_on(delta(0, 1))
+    assert streams.streams.silent(SILENCE_SECONDS) == {"other"}
+    assert streams.streams.silent(SILENCE_SECONDS) == set()
+    assert streams.streams.silent(2 * SILENCE_SECONDS) == {"job", "other"}
+
+
+def test_the_end_that_the_database_knows_ends_all_readers_of_a_job(streams):
+    readers = [streams.add(offset=offset) for offset in (0, 2)]
+    streams.hand_on(delta(2, 3))
+    assert streams.streams.hand_on_ended("job", ended(4)) == [reader for reader, _ in readers]
+    assert [len(tokens(seen)) for _, seen in readers] == [4, 2]
+    assert streams.streams.cursors == {}
+    assert streams.streams.hand_on_ended("job", ended(4)) == []
+
+
+def test_after_an_outage_all_is_read_again_from_what_was_delivered(streams):
+    streams.add()
+    streams.hand_on(delta(0, 4))
+    streams.streams.rewind()
+    assert streams.streams.cursors == {KEY: "4-0"}
+
+
+class Shelf:
+    """An archive that refuses some jobs, and may be away."""
+
+    def __init__(self, *bad):
+        self.bad = set(bad)
+        self.error = RuntimeError("a row that cannot be read")
+        self.asked = threading.Semaphore(0)
+
+    def ended(self, job_ids):
+        self.asked.release()
+        if self.bad & set(job_ids):
+            raise self.error
+        return {job_id: ended(1) for job_id in job_ids}
+
+
+class Asking:
+    def __init__(self, shelf):
+        self.answered = threading.Semaphore(0)
+        self.thread = ArchiveThread(shelf, on_answer=self.answered.release)
+
+    def ask(self, *job_ids):
+        self.thread.ask(job_ids)
+        assert self.answered.acquire(timeout=20)
+        return set(self.thread.take())
+
+    def close(self):
+        self.thread.close()
+        assert "tether-stream-archive" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def open_asking():
+    opened = []
+
+    def open_one(shelf):
+        opened.append(Asking(shelf))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
+
+
+def test_one_job_whose_end_cannot_be_read_leaves_the_others_alone(open_asking):
+    asking = open_asking(Shelf("bad"))
+    assert asking.ask("one", "bad", "two") == {"one", "two"}
+    assert asking.ask("three") == {"three"}
+
+
+def test_a_database_that_is_away_is_asked_once_for_all_and_again_when_somebody_asks(open_asking):
+    shelf = Shelf("away")
+    shelf.error = StoreUnavailable("away")
+    asking = open_asking(shelf)
+    asking.thread.ask(["one", "away"])
+    assert shelf.asked.acquire(timeout=20)
+    assert asking.ask("two") == {"two"}
+    assert not shelf.asked.acquire(blocking=False) or not shelf.asked.acquire(blocking=False)
+
+
+def test_an_archive_that_is_not_asked_needs_no_thread(open_asking):
+    asking = open_asking(Shelf())
+    asking.thread.ask([])
+    assert "tether-stream-archive" not in {thread.name for thread in threading.enumerate()}
+    asking.close()
+    asking.thread.ask(["one"])

@@ -211,6 +211,15 @@ def test_one_attempt_that_cannot_be_written_does_not_hold_up_the_others(port, fl
     assert port.streams["job-2"].texts() == texts(0, 1)
 
 
+def test_tokens_that_cannot_be_encoded_do_not_hold_up_the_others(port, flush, begin):
+    bad, good = begin(1), begin(2)
+    bad.push([Piece(b"1", "a")])
+    good.push(pieces(0, 1))
+    flush.flush([bad, good])
+    assert bad.dropped.is_set()
+    assert port.streams["job-2"].texts() == texts(0, 1)
+
+
 def test_a_stronger_reason_to_end_takes_the_place_of_a_weaker_one(begin):
     attempt = begin()
     for ending in (Ending.RELEASE, Ending.CANCELLED, Ending.RELEASE, Ending.DROP, Ending.CANCELLED):

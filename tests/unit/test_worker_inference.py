@@ -12,7 +12,7 @@ from support.waiting import eventually
 from tether.broker.worker_port import Answer
 from tether.config import ModelSettings
 from tether.errors import UnknownModel
-from tether.jobs import Fence, Piece, Sampling
+from tether.jobs import VERSION, Fence, Piece, Sampling
 from tether.token_log import encode_pieces
 from tether_workers.attempt import Ending
 from tether_workers.attempts import Attempts
@@ -21,6 +21,7 @@ from tether_workers.engine import Delta
 from tether_workers.engines.null import NullEngine
 from tether_workers.flush import FlushThread
 from tether_workers.inference import Inference
+from tether_workers.job import READABLE_VERSIONS
 from tether_workers.loading import EngineLoader
 
 SECRET = "hunter2"
@@ -218,13 +219,21 @@ def test_an_engine_that_breaks_fails_the_attempt_without_its_words(bench):
         [Delta(0, (1,), ("a",)), Delta(3, (1,), ("a",))],
         [Delta(0, (1, 2), ("a",))],
         [Delta(0, (1,), ("a",))],
+        [Delta(0, (1,), (b"a",), "stop")],
+        [Delta(0, (b"1",), ("a",), "stop")],
+        [Delta(0, (1.5,), ("a",), "stop")],
+        [Delta(0, (True,), ("a",), "stop")],
+        [Delta(0, (10**5_000,), ("a",), "stop")],
+        [Delta(0, 5, ("a",), "stop")],
+        [Delta(0, (1,), ("a",), b"stop")],
         [],
     ],
 )
 def test_an_engine_that_breaks_its_contract_fails_the_attempt(bench, steps):
     bench.engine = ScriptedEngine(*steps)
     bench.run(bench.draw())
-    assert bench.stream().end["error"].code == "engine_failed"
+    error = bench.stream().end["error"]
+    assert (error.code, error.retryable) == ("engine_failed", True)
 
 
 def test_tokens_beyond_those_asked_for_are_cut(bench):
@@ -241,7 +250,10 @@ BAD_BODIES = [
     b"[" * 100_000,
     b"{}",
     json.dumps({**json.loads(body_of()), "prompt": "\ud800"}).encode(),
-    json.dumps({**json.loads(body_of()), "v": 2}).encode(),
+    json.dumps({**json.loads(body_of()), "v": VERSION + 1}).encode(),
+    json.dumps({**json.loads(body_of()), "v": 0}).encode(),
+    json.dumps({**json.loads(body_of()), "v": True}).encode(),
+    json.dumps({**json.loads(body_of()), "v": [VERSION]}).encode(),
     json.dumps({**json.loads(body_of()), "prompt": 1}).encode(),
     json.dumps({**json.loads(body_of()), "sampling": None}).encode(),
     json.dumps({**json.loads(body_of()), "sampling": {"max_tokens": True}}).encode(),
@@ -258,9 +270,15 @@ def test_a_body_that_cannot_be_read_fails_for_good(bench, body):
     assert (error.code, error.retryable) == ("request_invalid", False)
 
 
-def test_a_model_that_is_not_served_fails_for_good(bench):
+def test_bodies_of_this_version_and_the_one_before_are_read():
+    assert VERSION in READABLE_VERSIONS
+    assert set(READABLE_VERSIONS) == {max(VERSION - 1, 1), VERSION}
+
+
+def test_a_model_that_is_not_served_fails_here_and_may_be_served_elsewhere(bench):
     bench.run(bench.draw(body=body_of(model="other")))
-    assert bench.stream().end["error"].code == UnknownModel.code
+    error = bench.stream().end["error"]
+    assert (error.code, error.retryable) == (UnknownModel.code, True)
 
 
 def test_an_adapter_that_is_not_configured_fails_for_good(bench):

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+import redis
 from dramatiq.errors import ConnectionClosed
 
 from support.drawn_jobs import drawn_job
@@ -195,4 +196,46 @@ def test_requeued_messages_are_given_back(port, make, attempts):
     consumer.requeue([message])
     assert port.streams["job-1"].state == "placed"
     assert slots.outstanding == 0
+    assert attempts.all() == ()
+
+
+def test_a_job_whose_hand_over_got_no_reply_is_handed_over_again_and_so_are_the_others(port, make, attempts):
+    port.draws.extend([drawn_job(1), drawn_job(2), drawn_job(3)])
+    slots = Slots(3)
+    consumer = make(slots)
+    begun = next(consumer)
+    port.lost_replies.append("release")
+    consumer.requeue([begun])
+    slots.stop_drawing()
+    assert next(consumer) is None
+    assert {stream.state for stream in port.streams.values()} == {"placed"}
+    assert attempts.all() == ()
+
+
+def test_what_cannot_be_handed_over_frees_its_slot_and_stays_with_who_runs_attempts(port, make, attempts):
+    port.draws.extend([drawn_job(1), drawn_job(2)])
+    slots = Slots(2)
+    consumer = make(slots)
+    messages = [next(consumer), next(consumer)]
+    port.is_away.set()
+    with pytest.raises(ConnectionClosed):
+        consumer.requeue(messages)
+    assert slots.outstanding == 0
+    assert [attempt.drawn.job_id for attempt in attempts.all()] == ["job-1", "job-2"]
+
+
+def test_a_hand_over_that_is_refused_does_not_hold_up_the_others(port, make, attempts, monkeypatch):
+    port.draws.extend([drawn_job(1), drawn_job(2)])
+    consumer = make(Slots(2))
+    messages = [next(consumer), next(consumer)]
+    release = port.release
+
+    def refuse(growth):
+        if growth.job_id == "job-1":
+            raise redis.ResponseError("wrong type")
+        return release(growth)
+
+    monkeypatch.setattr(port, "release", refuse)
+    consumer.requeue(messages)
+    assert port.streams["job-2"].state == "placed"
     assert attempts.all() == ()

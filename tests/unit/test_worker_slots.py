@@ -64,4 +64,3 @@ def test_nobody_waits_longer_than_asked():
     slots.fill([drawn_job(1)])
     assert not slots.wait_for_free(0.001)
     assert not slots.wait_for_stop(0.001)
-    assert not slots.wait_until_empty(0.001)

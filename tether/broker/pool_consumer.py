@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self
 
+import redis
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
@@ -34,7 +35,11 @@ class DrawListener(Protocol):
         """A job was drawn: its attempt has begun, and must be kept alive from now on."""
 
     def gave_back(self, drawn: Drawn) -> None:
-        """A job that no thread had begun is no longer this worker's."""
+        """A job that no thread had begun is no longer this worker's.
+
+        Where this is not said of a job that is not handed out either, Redis was away: the listener hands it
+        over as soon as it can.
+        """
 
     def all_void(self) -> None:
         """Redis has lost what all attempts until now stand on."""
@@ -175,16 +180,37 @@ class PoolConsumer(Consumer):
             raise ConnectionClosed(error) from None
 
     def _release(self, jobs: Iterable[Drawn]) -> None:
+        """Hand jobs over, and free their slots.
+
+        Raises:
+          OUTAGE_ERRORS: Redis is away. The listener keeps what is not handed over.
+        """
+        outage: Exception | None = None
         for drawn in jobs:
+            self._slots.clear(drawn.fence.draw_id)
+            if outage is not None:
+                continue
             try:
-                self._port.release(
-                    Growth(job_id=drawn.job_id, fence=drawn.fence, run=drawn.run, offset=drawn.offset)
-                )
-            except EpochChanged:
-                self.logger.debug("Job %s is void: Redis lost it.", drawn.job_id)
-            finally:
-                self._slots.clear(drawn.fence.draw_id)
+                self._release_one(drawn)
+            except OUTAGE_ERRORS as error:
+                outage = error
+            else:
                 self._listener.gave_back(drawn)
+        if outage is not None:
+            raise outage
+
+    def _release_one(self, drawn: Drawn) -> None:
+        growth = Growth(job_id=drawn.job_id, fence=drawn.fence, run=drawn.run, offset=drawn.offset)
+        try:
+            try:
+                self._port.release(growth)
+            except OUTAGE_ERRORS:
+                # Only the connection may have broken.
+                self._port.release(growth)
+        except EpochChanged:
+            self.logger.debug("Job %s is void: Redis lost it.", drawn.job_id)
+        except redis.ResponseError:
+            self.logger.exception("Job %s cannot be handed over.", drawn.job_id)
 
 
 def _message_of(drawn: Drawn) -> Message[Any]:

@@ -89,11 +89,6 @@ class Slots:
         with self._changed:
             return self._changed.wait_for(lambda: self._is_stopped, timeout)
 
-    def wait_until_empty(self, timeout: float) -> bool:
-        """Wait up to so many seconds until no slot is filled."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._held, timeout)
-
     def stop_drawing(self) -> None:
         """Draw and hand out nothing more."""
         with self._changed:

@@ -28,10 +28,6 @@ class Answer(StrEnum):
     OFFSET = "offset"
     UNKNOWN = "unknown"
 
-    @property
-    def ends_attempt(self) -> bool:
-        return self is not Answer.OK
-
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:

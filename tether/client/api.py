@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from tether.client.async_calls import AsyncCalls
 from tether.client.backend import Backend, Submitted
 from tether.client.handles import AsyncJobHandle, JobHandle
 from tether.client.requests import check_request, make_request
@@ -133,6 +134,7 @@ class AsyncTether:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._calls = AsyncCalls()
 
     @classmethod
     async def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> AsyncDirectTether:
@@ -172,26 +174,35 @@ class AsyncTether:
             retry_token=retry_token,
             sampling=sampling,
         )
-        answers = await asyncio.to_thread(self._backend.submit, [request])
+        answers = await self._calls.call(self._backend.submit, [request])
         return self._handle(_accepted(answers[0]))
 
     async def submit_many(self, requests: Sequence[JobRequest]) -> list[AsyncJobHandle]:
         """See :meth:`Tether.submit_many`."""
-        answers = await asyncio.to_thread(_submit_checked, self._backend, requests)
+        answers = await self._calls.call(_submit_checked, self._backend, requests)
         return [self._handle(_accepted(answer)) for answer in answers]
 
     def job(self, job_id: str) -> AsyncJobHandle:
         """See :meth:`Tether.job`."""
-        return AsyncJobHandle(job_id, self._backend)
+        return AsyncJobHandle(job_id, self._backend, self._calls)
 
     def _handle(self, found: Submitted) -> AsyncJobHandle:
         return AsyncJobHandle(
-            found.job_id, self._backend, found.correlation_id, found.retry_token, found.is_new
+            found.job_id,
+            self._backend,
+            self._calls,
+            found.correlation_id,
+            found.retry_token,
+            found.is_new,
         )
 
     async def close(self) -> None:
         """Give everything back."""
-        await asyncio.to_thread(self._backend.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._backend.close()
+        self._calls.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tether.errors import InvalidRequest, TetherError
 from tether.jobs import JobError, JobRequest, JobState, Piece
+
+MOST_OFFSET = 2**32 - 1
+"""Greatest token offset that a stream can have."""
+
+
+class ClientClosed(TetherError):
+    """The client was closed, or belongs to another process: it can be used no longer. Jobs go on."""
+
+    code = "client_closed"
+
+
+def check_process(process: int) -> None:
+    """Whether this is the process in which a client was made: its threads do not come along in a fork.
+
+    Raises:
+      ClientClosed: It is another one.
+    """
+    if os.getpid() != process:
+        raise ClientClosed(
+            f"the client was made in process {process}, from which this one was forked: make the client "
+            "in the child, after the fork"
+        )
+
+
+def check_offset(offset: object) -> None:
+    """Whether a stream can be followed from there.
+
+    Raises:
+      InvalidRequest: It is no number of tokens.
+    """
+    if type(offset) is not int or not 0 <= offset <= MOST_OFFSET:
+        raise InvalidRequest(
+            f"offset={repr(offset)[:100]} is no number of tokens: give a whole number from 0 to {MOST_OFFSET}"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +116,10 @@ class JobStatus:
     output_tokens: int
 
 
+Deliver = Callable[[StreamEvent | TetherError], None]
+"""Takes what comes of a stream: its events; or the error for which nothing more comes, as the last."""
+
+
 class Subscription(Protocol):
     """A reader of one stream; :meth:`close` ends it."""
 
@@ -112,12 +152,15 @@ class Backend(Protocol):
           JobNotFound: There is no such job.
         """
 
-    def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> Subscription:
+    def follow(self, job_id: str, offset: int, deliver: Deliver) -> Subscription:
         """Call ``deliver`` with every event from token ``offset`` on, in order, until the last one.
 
-        It is called on the backend's own thread, and must not block.
+        It is called on the backend's own thread, and must not block. Where the backend is closed before the
+        last event, :class:`ClientClosed` is delivered.
 
         Raises:
+          InvalidRequest: The offset is not possible.
+          ClientClosed: The backend was closed, or belongs to another process.
           JobNotFound: There is no such job.
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dramatiq import Actor
@@ -13,8 +13,10 @@ from sqlalchemy import Connection
 from tether.broker import TetherBroker
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.keys import INFER
-from tether.client.backend import JobStatus, StreamEvent, Submitted
-from tether.client.stream_hub import Ended, Follower, StreamHub
+from tether.client.backend import Deliver, JobStatus, StreamEvent, Submitted, check_offset
+from tether.client.follower import Follower
+from tether.client.stream_archive import Ended
+from tether.client.stream_hub import StreamHub
 from tether.config import Settings
 from tether.config_loading import load_settings
 from tether.control import ControlPlane
@@ -118,7 +120,8 @@ class DirectBackend:
             raise _not_found(job_id)
         return state if state.is_final else self.status(job_id).state
 
-    def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> Follower:
+    def follow(self, job_id: str, offset: int, deliver: Deliver) -> Follower:
+        check_offset(offset)
         self._row(job_id)
         return self._hub.follow(job_id, offset, deliver)
 

@@ -7,10 +7,12 @@ import contextlib
 import queue
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
-from tether.client.backend import Backend, JobStatus, StreamEvent
-from tether.errors import JobCancelled, JobExpired, JobFailed, ResultTimeout
+from tether.client.async_calls import AsyncCalls
+from tether.client.backend import Backend, JobStatus, StreamEvent, Subscription
+from tether.errors import JobCancelled, JobExpired, JobFailed, ResultTimeout, TetherError
 from tether.jobs import JobState, Piece
 
 
@@ -70,6 +72,12 @@ def _error(job_id: str, event: StreamEvent) -> JobFailed:
     return JobFailed(f"job {job_id} failed for good ({reason}){': ' if message else ''}{message}")
 
 
+def _event(found: StreamEvent | TetherError) -> StreamEvent:
+    if isinstance(found, TetherError):
+        raise found
+    return found
+
+
 def _late(job_id: str, timeout: float | None) -> ResultTimeout:
     return ResultTimeout(f"job {job_id} has not ended within {timeout} s; it goes on, and can be asked again")
 
@@ -93,13 +101,14 @@ class JobHandle:
         Raises:
           JobNotFound: There is no such job.
           ResultTimeout: Nothing came for so long.
+          ClientClosed: The client was closed meanwhile.
         """
-        inbox: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
         subscription = self.backend.follow(self.job_id, offset, inbox.put)
         try:
             while True:
                 try:
-                    event = inbox.get(timeout=timeout)
+                    event = _event(inbox.get(timeout=timeout))
                 except queue.Empty:
                     raise _late(self.job_id, timeout) from None
                 yield event
@@ -114,6 +123,7 @@ class JobHandle:
         Raises:
           JobFailed: It failed, was cancelled or expired.
           ResultTimeout: Nothing came for ``timeout`` seconds.
+          ClientClosed: The client was closed meanwhile.
         """
         with contextlib.closing(self.events(timeout=timeout)) as events:
             for event in events:
@@ -131,16 +141,17 @@ class JobHandle:
         Raises:
           JobFailed: It failed, was cancelled or expired.
           ResultTimeout: It has not ended by then.
+          ClientClosed: The client was closed meanwhile.
         """
         gathering = _Gathering(self.job_id)
-        inbox: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
         deadline = None if timeout is None else time.monotonic() + timeout
         subscription = self.backend.follow(self.job_id, 0, inbox.put)
         try:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 try:
-                    event = inbox.get(timeout=left)
+                    event = _event(inbox.get(timeout=left))
                 except queue.Empty:
                     raise _late(self.job_id, timeout) from None
                 gathering.add(event)
@@ -164,6 +175,7 @@ class AsyncJobHandle:
 
     job_id: str
     backend: Backend
+    calls: AsyncCalls = field(repr=False, compare=False)
     correlation_id: str = ""
     retry_token: str = ""
     is_new: bool = False
@@ -173,19 +185,25 @@ class AsyncJobHandle:
     ) -> AsyncGenerator[StreamEvent, None]:
         """Everything that happens from token ``offset`` on, to the end."""
         loop = asyncio.get_running_loop()
-        inbox: asyncio.Queue[StreamEvent] = asyncio.Queue()
+        inbox: asyncio.Queue[StreamEvent | TetherError] = asyncio.Queue()
 
-        def deliver(event: StreamEvent) -> None:
+        def deliver(found: StreamEvent | TetherError) -> None:
             # A loop that is closed listens no more.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(inbox.put_nowait, event)
+                loop.call_soon_threadsafe(inbox.put_nowait, found)
 
-        subscription = await asyncio.to_thread(self.backend.follow, self.job_id, offset, deliver)
+        following = self.calls.begin(self.backend.follow, self.job_id, offset, deliver)
+        try:
+            subscription = await asyncio.wrap_future(following)
+        except asyncio.CancelledError:
+            # The call goes on in its thread, and nobody would close what it answers.
+            following.add_done_callback(_close)
+            raise
         try:
             while True:
                 try:
                     async with asyncio.timeout(timeout):
-                        event = await inbox.get()
+                        event = _event(await inbox.get())
                 except TimeoutError:
                     raise _late(self.job_id, timeout) from None
                 yield event
@@ -219,8 +237,13 @@ class AsyncJobHandle:
 
     async def status(self) -> JobStatus:
         """What is known of it now."""
-        return await asyncio.to_thread(self.backend.status, self.job_id)
+        return await self.calls.call(self.backend.status, self.job_id)
 
     async def cancel(self) -> JobState:
         """Ask for its end."""
-        return await asyncio.to_thread(self.backend.cancel, self.job_id)
+        return await self.calls.call(self.backend.cancel, self.job_id)
+
+
+def _close(following: Future[Subscription]) -> None:
+    if not following.cancelled() and following.exception() is None:
+        following.result().close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -42,6 +43,7 @@ class Store:
         self._readers: Engine | None = None
         self._writers: Engine | None = None
         self._writer: Writer | None = None
+        self._process = os.getpid()
 
     def open(self, *, migrate: bool = True) -> Self:
         """Connect, and bring the tables to this version's form where they are behind.
@@ -55,6 +57,7 @@ class Store:
         """
         if self._writer is not None:
             raise StoreError("the store is open already")
+        self._process = os.getpid()
         if is_sqlite(self._url):
             make_room(self._url)
         self._writers = writing_engine(self._url, echo=self._echo)
@@ -71,9 +74,13 @@ class Store:
         return self
 
     def close(self) -> None:
-        """Write what was given before, then end the writer thread and all connections. May be repeated."""
+        """Write what was given before, then end the writer thread and all connections. May be repeated.
+
+        In a child of the process that opened it, it only forgets them.
+        """
         writer, self._writer = self._writer, None
-        if writer is not None:
+        # Where the process was forked, thread and connections are the parent's.
+        if writer is not None and self._process == os.getpid():
             writer.close()
         self._dispose()
 
@@ -98,7 +105,7 @@ class Store:
           succeeded.
 
         Raises:
-          StoreError: The store is not open.
+          StoreError: The store is not open, or was opened by the process that this one was forked from.
         """
         return self._open_writer().write(operation, (item,))[0]
 
@@ -130,10 +137,12 @@ class Store:
 
         Raises:
           StoreUnavailable: The database cannot be reached, or all connections are in use for too long.
-          StoreError: The store is not open, or the database refuses the query.
+          StoreError: The store is not open, was opened by the process that this one was forked from, or the
+            database refuses the query.
         """
         if self._readers is None:
             raise StoreError("the store is not open: call open() first")
+        self._check_process()
         return self._read_from(self._readers, function, *args, **kwargs)
 
     def _read_from(
@@ -156,10 +165,19 @@ class Store:
     def _open_writer(self) -> Writer:
         if self._writer is None:
             raise StoreError("the store is not open: call open() first")
+        self._check_process()
         return self._writer
+
+    def _check_process(self) -> None:
+        """Threads do not come along where a process forks, and its connections serve one process only."""
+        if self._process != os.getpid():
+            raise StoreError(
+                f"the store was opened by process {self._process}, from which this one was forked: make the "
+                "client in the child, after the fork"
+            )
 
     def _dispose(self) -> None:
         for engine in (self._readers, self._writers):
             if engine is not None:
-                engine.dispose()
+                engine.dispose(close=self._process == os.getpid())
         self._readers = self._writers = None

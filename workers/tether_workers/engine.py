@@ -95,7 +95,7 @@ class ModelLoader(Protocol):
         """The engine of a model's version, with an adapter where one is named.
 
         Raises:
-          UnknownModel: This worker does not serve it.
+          UnknownModel: This worker does not serve it; it is retryable, since another one may.
           TetherError: It cannot be loaded.
         """
         ...

@@ -66,9 +66,16 @@ class FlushThread:
 
     def flush(self, attempts: Sequence[Attempt]) -> None:
         """Write what these attempts have made."""
-        batch = [(attempt, growth) for attempt in attempts if (growth := attempt.take()) is not None]
+        batch = [(attempt, growth) for attempt in attempts if (growth := self._take(attempt)) is not None]
         if batch:
             self._write(batch)
+
+    def _take(self, attempt: Attempt) -> Growth | None:
+        try:
+            return attempt.take()
+        except Exception:
+            self._give_up(attempt)
+            return None
 
     def _write(self, batch: Sequence[tuple[Attempt, Growth]]) -> None:
         try:
@@ -96,6 +103,8 @@ class FlushThread:
             for one in batch:
                 self._write([one])
             return
-        attempt = batch[0][0]
+        self._give_up(batch[0][0])
+
+    def _give_up(self, attempt: Attempt) -> None:
         self._log.exception("Tokens cannot be written. Giving the attempt up.", job_id=attempt.drawn.job_id)
         attempt.end(Ending.DROP)

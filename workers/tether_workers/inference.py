@@ -208,7 +208,7 @@ def pieces_of(delta: Delta, offset: int) -> tuple[Piece, ...]:
     """The tokens of a delta that must begin at ``offset``.
 
     Raises:
-      EngineFailed: It begins elsewhere, or has not one text for each token.
+      EngineFailed: It begins elsewhere, has not one text for each token, or holds what is no token.
     """
     if delta.offset != offset:
         raise EngineFailed(f"the engine made tokens from {delta.offset} where {offset} was next")
@@ -216,6 +216,12 @@ def pieces_of(delta: Delta, offset: int) -> tuple[Piece, ...]:
         raise EngineFailed(
             f"the engine made {len(delta.token_ids)} tokens with {len(delta.texts)} texts at {offset}"
         )
+    if not all(type(token_id) is int and token_id.bit_length() < 64 for token_id in delta.token_ids):
+        raise EngineFailed(f"the engine made a token at {offset} whose id is no whole number of 64 bits")
+    if not all(type(text) is str for text in delta.texts):
+        raise EngineFailed(f"the engine made a token at {offset} whose text is no text")
+    if delta.finish_reason not in (None, "stop", "length"):
+        raise EngineFailed(f"the engine ended at {offset} for a reason that is neither stop nor length")
     return tuple(map(Piece, delta.token_ids, delta.texts))
 
 

@@ -12,6 +12,8 @@ from tether.broker.worker_port import Drawn
 from tether.errors import InvalidRequest
 from tether.jobs import VERSION, Fence, Sampling
 
+READABLE_VERSIONS = tuple(version for version in (VERSION - 1, VERSION) if version >= 1)
+
 MOST_TOKENS = 2**31
 
 
@@ -57,10 +59,11 @@ def read_job(drawn: Drawn) -> Job:
         raise InvalidRequest("the job's body is not JSON: see who places such jobs") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the job's body is not a JSON object: see who places such jobs")
-    if body.get("v") != VERSION:
+    version = body.get("v")
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise InvalidRequest(
-            f"the job's body has version {str(body.get('v'))[:20]!r}, and this worker reads {VERSION}: "
-            "update the workers before the gateways"
+            f"the job's body has version {str(version)[:20]!r}, and this worker reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}: update the workers before the gateways"
         )
     return Job(
         job_id=drawn.job_id,

@@ -19,6 +19,12 @@ FACTORIES: Mapping[str, EngineFactory] = {"null": NullEngine.from_settings}
 """Engines by their names in the configuration."""
 
 
+class NotServed(UnknownModel):
+    """A model is not among those that this worker serves. Another one may have it."""
+
+    retryable = True
+
+
 class EngineLoader:
     """Keeps what it loaded until :meth:`close`. A load that failed is tried again by the next who asks."""
 
@@ -50,7 +56,7 @@ class EngineLoader:
         """See :class:`~tether_workers.engine.ModelLoader`."""
         settings = self._models.get((model, version))
         if settings is None:
-            raise UnknownModel(
+            raise NotServed(
                 f"this worker does not serve version {version[:80]!r} of model {model[:200]!r}: give all "
                 "workers and gateways the same [[models]] tables"
             )

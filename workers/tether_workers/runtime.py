@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Mapping, Sequence
 
 import redis
 import structlog
 
-from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.keys import Keys
 from tether.broker.pool_consumer import PoolConsumer
 from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.slots import Slots
-from tether.broker.worker_port import Growth
 from tether.config import ModelSettings, Settings
 from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.wire import ModelState, Supported, WorkerState
-from tether.errors import EpochChanged
-from tether_workers.attempt import Attempt, Ending, Phase
+from tether_workers.attempt import Phase
 from tether_workers.attempts import Attempts
 from tether_workers.base import BaseWorker
 from tether_workers.beats import BeatThread
 from tether_workers.flush import FlushThread
+from tether_workers.hand_over import HandOver
 from tether_workers.health import HealthReporter, Status
 from tether_workers.identity import WorkerIdentity
 from tether_workers.inference import Inference
 from tether_workers.loading import EngineFactory, EngineLoader
 from tether_workers.serving import Served
 from tether_workers.throughput import Throughput
-
-HAND_OVER_SECONDS = 10.0
-"""What handing over may take beyond the drain time; then what is left is given up, and its lease runs out."""
 
 
 class WorkerRuntime:
@@ -95,7 +88,8 @@ class WorkerRuntime:
             on_change=self._health.announce_now,
         )
         self.inference = Inference(self.port, self.attempts, self._loader, base)
-        self._drain = threading.Thread(target=self._hand_over, name="tether-drain", daemon=True)
+        limit = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout)
+        self._hand_over = HandOver(self.port, self.attempts, drain_time=limit / 1000)
 
     def consumer(self, timeout: int) -> PoolConsumer:
         """A consumer of the worker's pools, whose calls block for at most ``timeout`` milliseconds."""
@@ -115,12 +109,12 @@ class WorkerRuntime:
             self._is_draining = True
             self.slots.stop_drawing()
             self._health.announce_now()
-            self._drain.start()
+            self._hand_over.start()
 
     def stop(self) -> None:
         """End everything, in order. Jobs that still run are given up."""
         self.drain()
-        self._drain.join()
+        self._hand_over.join()
         self._beat.stop()
         self._flush.stop()
         self._health.stop()
@@ -129,31 +123,6 @@ class WorkerRuntime:
         self.port.close()
         self._client.close()
         self.identity.close()
-
-    def _hand_over(self) -> None:
-        for attempt in self.attempts.all():
-            # What no thread has begun need not wait; whoever begins it first has it.
-            if attempt.phase is Phase.WAITING and attempt.begin():
-                self._release(attempt)
-        limit = min(self._settings.worker.drain_timeout, self._settings.worker.shutdown_timeout) / 1000
-        if self.attempts.wait_until_none(limit):
-            return
-        self._log.info("Handing over what still runs.", jobs=len(self.attempts.all()))
-        self.attempts.end_all(Ending.RELEASE)
-        if not self.attempts.wait_until_none(HAND_OVER_SECONDS):
-            self._log.warning(
-                "Giving up what could not be handed over: others get it when its lease runs out.",
-                jobs=len(self.attempts.all()),
-            )
-            self.attempts.end_all(Ending.DROP)
-
-    def _release(self, attempt: Attempt) -> None:
-        drawn = attempt.drawn
-        with contextlib.suppress(EpochChanged, *OUTAGE_ERRORS):
-            self.port.release(
-                Growth(job_id=drawn.job_id, fence=drawn.fence, run=drawn.run, offset=drawn.offset)
-            )
-        self.attempts.forget(drawn.fence.draw_id)
 
     def _before_load(self, model: ModelSettings) -> None:
         self._base.before_load(model)

@@ -1,0 +1,113 @@
+"""What a draining worker hands over, through outages, and what it gives up in the end."""
+
+import pytest
+import redis
+
+from support.drawn_jobs import drawn_job
+from support.fake_port import FakePort
+from support.waiting import eventually
+from tether_workers.attempt import Ending
+from tether_workers.attempts import Attempts
+from tether_workers.hand_over import HandOver
+
+PATIENCE_SECONDS = 20
+
+
+@pytest.fixture
+def port():
+    return FakePort()
+
+
+@pytest.fixture
+def attempts():
+    return Attempts(clock=lambda: 0.0, on_unwritten=lambda attempt: None)
+
+
+@pytest.fixture
+def draw(port, attempts):
+    def draw(number):
+        drawn = port.hold(drawn_job(number))
+        attempts.began(drawn)
+        return attempts.find(drawn.fence.draw_id)
+
+    return draw
+
+
+def states(port):
+    return [stream.state for stream in port.streams.values()]
+
+
+def test_what_nobody_has_begun_is_handed_over_at_once(port, attempts, draw):
+    unbegun, running = draw(1), draw(2)
+    assert running.begin()
+    hand_over = HandOver(port, attempts, drain_time=PATIENCE_SECONDS)
+    hand_over.start()
+    eventually(lambda: attempts.all() == (running,), PATIENCE_SECONDS, "the other one is handed over")
+    assert states(port) == ["placed", "running"]
+    assert not unbegun.begin()
+    attempts.forget(running.drawn.fence.draw_id)
+    hand_over.join()
+
+
+def test_an_outage_is_waited_out_and_all_are_handed_over(port, attempts, draw):
+    for number in range(3):
+        draw(number)
+    port.is_away.set()
+    hand_over = HandOver(port, attempts, drain_time=PATIENCE_SECONDS)
+    hand_over.start()
+    for _ in range(2):
+        assert port.tried.acquire(timeout=PATIENCE_SECONDS)
+    assert len(attempts.all()) == 3
+    port.is_away.clear()
+    hand_over.join()
+    assert states(port) == ["placed"] * 3
+    assert attempts.all() == ()
+
+
+def test_what_is_left_unbegun_later_is_handed_over_too(port, attempts, draw):
+    running = draw(1)
+    assert running.begin()
+    hand_over = HandOver(port, attempts, drain_time=PATIENCE_SECONDS)
+    hand_over.start()
+    draw(2)
+    eventually(lambda: attempts.all() == (running,), PATIENCE_SECONDS, "the late one is handed over")
+    attempts.forget(running.drawn.fence.draw_id)
+    hand_over.join()
+
+
+def test_a_job_that_is_refused_does_not_hold_up_the_others(port, attempts, draw, monkeypatch):
+    draw(1)
+    draw(2)
+    release = port.release
+
+    def refuse(growth):
+        if growth.job_id == "job-1":
+            raise redis.ResponseError("wrong type")
+        return release(growth)
+
+    monkeypatch.setattr(port, "release", refuse)
+    hand_over = HandOver(port, attempts, drain_time=PATIENCE_SECONDS)
+    hand_over.start()
+    hand_over.join()
+    assert states(port) == ["running", "placed"]
+
+
+def test_what_is_void_is_forgotten(port, attempts, draw):
+    draw(1)
+    port.epoch = 2
+    hand_over = HandOver(port, attempts, drain_time=PATIENCE_SECONDS)
+    hand_over.start()
+    hand_over.join()
+    assert attempts.all() == ()
+
+
+def test_when_time_is_up_what_runs_is_told_to_release_and_then_dropped(port, attempts, draw):
+    unbegun, running = draw(1), draw(2)
+    assert running.begin()
+    port.is_away.set()
+    hand_over = HandOver(port, attempts, drain_time=0.05, hand_over_time=0.3)
+    hand_over.start()
+    eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
+    hand_over.join()
+    assert running.ending is unbegun.ending is Ending.DROP
+    assert attempts.all() == (running,)
