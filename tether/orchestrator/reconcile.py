@@ -15,6 +15,7 @@ from tether.store.store import Store
 from tether.telemetry.logs import get_logger
 
 BATCH = 256
+FIRST_EPOCH = 1
 LOOK_SECONDS = 0.5
 """How often it is looked whether Redis lost something."""
 
@@ -66,7 +67,10 @@ class Reconcile:
         """Begin a new epoch. Workers are refused until it stands in Redis, which is last."""
         # Redis has the higher one where the database was set back.
         new = self._store.write_alone(raise_epoch, at_least).result()
-        self._log.warning("Redis lost its jobs, or never had any: placing all anew.", epoch=new)
+        if new == FIRST_EPOCH:
+            self._log.info("The first epoch begins.", epoch=new)
+        else:
+            self._log.warning("Redis lost its jobs: placing all anew.", epoch=new)
         for rows in self._placed():
             ids = [row.job_id for row in rows]
             self._store.write_alone(raise_dispatches, ids, self._now_ms()).result()

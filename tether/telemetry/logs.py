@@ -108,6 +108,8 @@ def configure_logs(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    # What it says of itself at each start tells an operator nothing; its warnings do.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     root = logging.getLogger()
     earlier = [other for other in root.handlers if isinstance(other, _TetherHandler)]
     root.addHandler(handler)
