@@ -171,7 +171,7 @@ class SchedulingSettings(Section):
 class OrchestratorSettings(Section):
     """How often the loops look without being told; all in milliseconds."""
 
-    outbox_interval: Milliseconds = 1_000
+    outbox_interval: Milliseconds = 250
     lease_interval: Annotated[
         int, Field(ge=1, le=500), Expected("a whole number of milliseconds from 1 to 500")
     ] = 250

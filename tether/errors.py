@@ -12,8 +12,10 @@ from dramatiq.middleware import MiddlewareError
 
 __all__ = [
     "BrokerUnavailable",
+    "ClientClosed",
     "CommitUnknown",
     "ConfigError",
+    "EngineFailed",
     "EpochChanged",
     "InvalidAnnouncement",
     "InvalidMessage",
@@ -23,7 +25,9 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobNotFound",
+    "JobRefused",
     "KeyConflict",
+    "NotServed",
     "QuotaExceeded",
     "ResultTimeout",
     "ServerMissing",
@@ -222,6 +226,32 @@ class EpochChanged(TetherError):
     """Redis lost what a worker's attempts stand on: drop them all, say hello again, go on."""
 
     code = "epoch_changed"
+
+
+class ClientClosed(TetherError):
+    """The client was closed, or belongs to another process: it can be used no longer. Jobs go on."""
+
+    code = "client_closed"
+
+
+class JobRefused(TetherError):
+    """A worker's own rules refuse a job. It is not tried again."""
+
+    code = "job_refused"
+    http_status = 403
+
+
+class EngineFailed(TetherError):
+    """An engine broke, or broke its contract. Another attempt may succeed."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class NotServed(UnknownModel):
+    """A model is not among those that this worker serves. Another one may have it."""
+
+    retryable = True
 
 
 def mask_url(url: str) -> str:

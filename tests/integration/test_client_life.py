@@ -10,9 +10,8 @@ from support.cluster import Cluster
 from support.waiting import eventually
 from tether import AsyncTether, Tether
 from tether.client.async_calls import AsyncCalls
-from tether.client.backend import ClientClosed
 from tether.client.handles import AsyncJobHandle
-from tether.errors import InvalidRequest, StoreError
+from tether.errors import ClientClosed, InvalidRequest, StoreError
 
 PATIENCE_SECONDS = 20
 
@@ -62,8 +61,9 @@ def test_who_waits_on_a_loop_is_told_when_the_client_is_closed(settings):
         client = await AsyncTether.direct(settings)
         job = await client.submit("counter", "one")
         waiting = asyncio.create_task(job.result())
-        while "tether-streams" not in names():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(
+            eventually, lambda: "tether-streams" in names(), PATIENCE_SECONDS, "the stream is followed"
+        )
         await client.close()
         with pytest.raises(ClientClosed):
             await waiting

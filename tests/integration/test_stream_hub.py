@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from tether.broker.keys import Keys
-from tether.client.backend import ClientClosed, StreamEvent
+from tether.client.backend import StreamEvent
 from tether.client.stream_archive import Ended
 from tether.client.stream_hub import StreamHub
-from tether.errors import InvalidRequest
+from tether.errors import ClientClosed, InvalidRequest
 from tether.jobs import Piece
 from tether.token_log import RUN_STEP, encode_pieces
 

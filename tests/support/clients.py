@@ -9,13 +9,13 @@ from dramatiq import Worker
 from support.cluster import Cluster
 from support.waiting import eventually
 from tether import AsyncTether, Tether
-from tether.errors import InvalidRequest
+from tether.errors import EngineFailed, InvalidRequest
 from tether.jobs import JobState, Sampling
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import Store
 from tether.store.tenants import Tenant, save_tenant
 from tether.testing import FakeBackend
-from tether_workers.engine import Delta, EngineFailed
+from tether_workers.engine import Delta
 from tether_workers.engines.null import NullEngine
 from tether_workers.pool_worker import make_worker
 

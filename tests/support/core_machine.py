@@ -24,7 +24,7 @@ from tether.orchestrator.outbox import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling import dispatches as dispatches_module
+from tether.scheduling.dispatches import dispatch_of
 from tether.scheduling.endings import Ending
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.retry_policy import RetryPolicy
@@ -230,12 +230,12 @@ class CoreMachine(RuleBasedStateMachine):
             # The gateway is stopped between its commit and its placement, which comes at any later time.
             admit_only()
             if answers[0].kind is AdmissionKind.ACCEPTED and answers[0].pool:
-                self.late.append(dispatches_module.of_new_job(new, answers[0].dispatch))
+                self.late.append(dispatch_of(new, answers[0].dispatch, POOL))
         else:
             self.run(lambda: answers.extend(self.reservations.reserve([new])), fuse)
         for answer in answers:
             if answer.kind is AdmissionKind.ACCEPTED and answer.pool:
-                self.placements.append(dispatches_module.of_new_job(new, answer.dispatch))
+                self.placements.append(dispatch_of(new, answer.dispatch, POOL))
         for row in self.rows():
             if row.job_id not in self.accepted:
                 assert row.correlation_id == f"key-{key}", "one job for each key"

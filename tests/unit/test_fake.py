@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether import AsyncTether, JobState, Tether
-from tether.errors import InvalidRequest, JobExpired, JobFailed, QuotaExceeded, ResultTimeout
+from tether.errors import (
+    ClientClosed,
+    InvalidRequest,
+    JobExpired,
+    JobFailed,
+    QuotaExceeded,
+    ResultTimeout,
+)
 from tether.jobs import NEXT, OWNER, JobRequest, Owner
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.testing import AsyncFakeTether, FakeBackend, FakeModel, FakeTether, ForbiddenTransition
@@ -386,3 +393,23 @@ def test_whatever_is_done_every_job_ends_once_with_a_whole_stream(actions, autor
             offset += len(event.pieces)
             assert event.offset == offset
         assert offset == status.output_tokens
+
+
+def test_a_stream_cannot_be_followed_from_an_offset_that_no_stream_has():
+    fake = FakeTether({"m": "one two"})
+    job = fake.submit("m", "p")
+    for offset in (-1, "0", 2**32):
+        with pytest.raises(InvalidRequest):
+            next(job.events(offset=offset))
+
+
+def test_who_follows_a_stream_is_told_when_the_client_is_closed():
+    backend = FakeBackend({"m": "one two"}, autorun=False)
+    job = Tether(backend).submit("m", "p")
+    heard = []
+    backend.follow(job.job_id, 0, heard.append)
+    backend.close()
+    backend.run_all()
+    assert [type(what) for what in heard] == [ClientClosed]
+    with pytest.raises(ClientClosed):
+        backend.follow(job.job_id, 0, heard.append)

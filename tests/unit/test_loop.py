@@ -2,7 +2,7 @@ import threading
 
 from support.waiting import eventually
 from tether.errors import StoreUnavailable
-from tether.orchestrator.loop import Loop
+from tether.orchestrator.loop import Loop, until
 
 
 class Counting:
@@ -84,3 +84,10 @@ def test_loops_start_and_stop_at_any_time():
         loop.start()
         loop.stop()
     eventually(lambda: "tether-counting" not in names(), 5, "all loops have ended")
+
+
+def test_a_loop_rests_until_the_next_is_due_and_never_longer_than_it_may():
+    assert until(None, 1_000, 5.0) == 5.0
+    assert until(1_250, 1_000, 5.0) == 0.25
+    assert until(900, 1_000, 5.0) == 0.0
+    assert until(60_000, 1_000, 5.0) == 5.0

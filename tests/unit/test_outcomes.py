@@ -2,6 +2,7 @@
 
 import pytest
 
+from tether.broker.groups import GroupReader
 from tether.broker.keys import Keys
 from tether.broker.outcomes import UNREADABLE_ERROR, Outcomes
 from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
@@ -20,12 +21,17 @@ class OneAnswer:
         return [b"0-0", self.entries, []]
 
 
+class OneReader(GroupReader):
+    def __init__(self, entries):
+        self.client = OneAnswer(entries)
+        self._stream, self._group, self._member = "outcomes", "settle", "me"
+        self._claimed_until = "0-0"
+
+
 class FakeOutcomes(Outcomes):
     def __init__(self, entries):
-        self._client = OneAnswer(entries)
+        self._reader = OneReader(entries)
         self._keys = Keys("tether")
-        self._member = "me"
-        self._claimed_until = "0-0"
 
 
 def fields(**changes):

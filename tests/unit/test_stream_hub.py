@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.client.backend import MOST_OFFSET, ClientClosed, StreamEvent, check_offset
+from tether.client.backend import MOST_OFFSET, StreamEvent, check_offset
 from tether.client.followed_streams import SILENCE_SECONDS, FollowedStreams
 from tether.client.follower import Follower
 from tether.client.stream_archive import ArchiveThread, Ended
-from tether.errors import InvalidRequest, StoreUnavailable
+from tether.errors import ClientClosed, InvalidRequest, StoreUnavailable
 from tether.jobs import Piece
 from tether.token_log import RUN_STEP, Event, encode_pieces
 

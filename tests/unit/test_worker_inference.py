@@ -11,12 +11,12 @@ from support.fake_port import FakePort
 from support.waiting import eventually
 from tether.broker.worker_port import Answer
 from tether.config import ModelSettings
-from tether.errors import UnknownModel
+from tether.errors import JobRefused, UnknownModel
 from tether.jobs import VERSION, Fence, Piece, Sampling
 from tether.token_log import encode_pieces
 from tether_workers.attempt import Ending
 from tether_workers.attempts import Attempts
-from tether_workers.base import BaseWorker, Refused, ResultKind
+from tether_workers.base import BaseWorker, ResultKind
 from tether_workers.engine import Delta
 from tether_workers.engines.null import NullEngine
 from tether_workers.flush import FlushThread
@@ -286,7 +286,7 @@ def test_an_adapter_that_is_not_configured_fails_for_good(bench):
     assert bench.stream().end["error"].retryable is False
 
 
-@pytest.mark.parametrize("refusal", [Refused("not today"), RuntimeError(f"password={SECRET}")])
+@pytest.mark.parametrize("refusal", [JobRefused("not today"), RuntimeError(f"password={SECRET}")])
 def test_a_refused_job_fails_for_good_and_loads_nothing(bench, refusal):
     def authorize(job):
         raise refusal
@@ -297,7 +297,7 @@ def test_a_refused_job_fails_for_good_and_loads_nothing(bench, refusal):
     error = bench.stream().end["error"]
     assert (error.code, error.retryable) == ("job_refused", False)
     assert SECRET not in error.message
-    assert ("not today" in error.message) == isinstance(refusal, Refused)
+    assert ("not today" in error.message) == isinstance(refusal, JobRefused)
     assert bench.engine.started == []
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import redis
 
-from tether.broker.connections import without_retries
-from tether.broker.groups import PATIENCE_SECONDS, trim_done
+from tether.broker.groups import GroupReader, RawEntry
 from tether.broker.keys import Keys
 from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
 from tether.token_log import readable_pieces
@@ -37,48 +35,25 @@ class Outcomes:
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, member: str) -> None:
-        self._client = without_retries(client, socket_timeout=PATIENCE_SECONDS)
-        self._owns_client = self._client is not client
+        self._reader = GroupReader(client, keys.outcomes, GROUP, member)
         self._keys = keys
-        self._member = member
-        self._claimed_until: Any = "0-0"
 
     def close(self) -> None:
         """Close the connection."""
-        if self._owns_client:
-            self._client.close()
+        self._reader.close()
 
     def read(self, count: int, wait_ms: int) -> tuple[list[Entry], list[str]]:
         """The next outcomes, after waiting for the first where ``wait_ms`` is not 0; and the ids of entries
         that cannot be read."""
-        try:
-            answer: Any = self._client.xreadgroup(
-                GROUP, self._member, {self._keys.outcomes: ">"}, count=count, block=wait_ms or None
-            )
-        except redis.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            self._make_group()
-            return [], []
-        return _parse(_entries_of(answer))
+        return _parse(self._reader.read(count, wait_ms))
 
     def claim(self, count: int, idle_ms: int) -> tuple[list[Entry], list[str]]:
         """Outcomes that were read and not settled for so long; from where the last claim ended."""
-        try:
-            # 6.2 answers two parts, 7 and later three: the entries are the second in both.
-            answer: Any = self._client.xautoclaim(
-                self._keys.outcomes, GROUP, self._member, idle_ms, self._claimed_until, count=count
-            )
-        except redis.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            return [], []
-        self._claimed_until = answer[0]
-        return _parse(answer[1])
+        return _parse(self._reader.claim(count, idle_ms))
 
     def with_pieces(self, entries: Sequence[Entry]) -> list[Entry]:
         """The same, each with the tokens that its stream holds, up to the first that cannot be read."""
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = self._reader.client.pipeline(transaction=False)
         for entry in entries:
             pipeline.xrange(self._keys.stream(entry.outcome.job_id))
         streams = pipeline.execute()
@@ -89,40 +64,21 @@ class Outcomes:
 
     def acknowledge(self, entry_ids: Iterable[str]) -> None:
         """Forget entries whose outcomes are committed."""
-        ids = list(entry_ids)
-        if ids:
-            self._client.xack(self._keys.outcomes, GROUP, *ids)
+        self._reader.acknowledge(entry_ids)
 
     def trim(self) -> None:
         """Remove what the whole group has settled."""
-        trim_done(self._client, self._keys.outcomes, GROUP)
-
-    def _make_group(self) -> None:
-        try:
-            self._client.xgroup_create(self._keys.outcomes, GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+        self._reader.trim()
 
 
-def _entries_of(answer: Any) -> list[Any]:
-    """Entries of the one stream in an answer to XREADGROUP."""
-    return list(answer[0][1]) if answer else []
-
-
-def _parse(
-    entries: Iterable[tuple[bytes | None, dict[bytes, bytes] | None]],
-) -> tuple[list[Entry], list[str]]:
+def _parse(entries: Iterable[RawEntry]) -> tuple[list[Entry], list[str]]:
     found, unreadable = [], []
     for entry_id, fields in entries:
-        if entry_id is None:
-            # Removed while somebody had it in hand: Redis 6.2 answers so.
-            continue
-        if fields and _version(fields) > VERSION:
+        if _version(fields) > VERSION:
             # Somebody newer wrote it, and somebody newer will read it.
             continue
         try:
-            found.append(Entry(entry_id.decode(), _outcome(fields or {})))
+            found.append(Entry(entry_id.decode(), _outcome(fields)))
         except (KeyError, ValueError):
             unreadable.append(entry_id.decode())
     return found, unreadable

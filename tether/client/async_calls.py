@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from tether.client.backend import ClientClosed, check_process
+from tether.client.backend import check_process
+from tether.errors import ClientClosed
 
 MOST_THREADS = 32
 """Calls that are under way at once."""

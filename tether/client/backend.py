@@ -7,17 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tether.errors import InvalidRequest, TetherError
+from tether.errors import ClientClosed, InvalidRequest, TetherError
 from tether.jobs import JobError, JobRequest, JobState, Piece
 
 MOST_OFFSET = 2**32 - 1
 """Greatest token offset that a stream can have."""
-
-
-class ClientClosed(TetherError):
-    """The client was closed, or belongs to another process: it can be used no longer. Jobs go on."""
-
-    code = "client_closed"
 
 
 def check_process(process: int) -> None:

@@ -15,10 +15,11 @@ import structlog
 
 from tether.broker.connections import OUTAGE_ERRORS, without_retries
 from tether.broker.keys import Keys
-from tether.client.backend import ClientClosed, Deliver, check_offset, check_process
+from tether.client.backend import Deliver, check_offset, check_process
 from tether.client.followed_streams import FollowedStreams
 from tether.client.follower import Follower
 from tether.client.stream_archive import Archive, ArchiveThread
+from tether.errors import ClientClosed
 
 BLOCK_MS = 500
 """How long one read waits for news."""

@@ -16,6 +16,15 @@ PASSING_ERRORS: tuple[type[Exception], ...] = (*OUTAGE_ERRORS, StoreUnavailable)
 PAUSE_AFTER_ERROR_SECONDS = 0.5
 
 
+def until(due_at: int | None, now_ms: int, longest: float) -> float:
+    """Seconds until ``due_at``, at most ``longest``: others may put something due in between.
+
+    Args:
+      due_at, now_ms: Milliseconds since the epoch; None is never.
+    """
+    return longest if due_at is None else min(max((due_at - now_ms) / 1000, 0.0), longest)
+
+
 class Step(Protocol):
     """What a loop does again and again.
 

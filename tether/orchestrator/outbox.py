@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tether.broker.pools import Placed, Pools
-from tether.scheduling.dispatches import of_row
+from tether.orchestrator.loop import until
+from tether.scheduling.dispatches import dispatch_of
 from tether.scheduling.endings import Ending
-from tether.store.placements import DueDispatch, due, record_placed
+from tether.store.placements import DueDispatch, due, next_due, record_placed
 from tether.store.requests import Request
 from tether.store.store import Store
 from tether.telemetry import metrics
@@ -38,12 +39,12 @@ class RelayOutbox:
         self._place([row for row in rows if row.requested is None])
         if len(rows) == BATCH:
             return 0
-        return self._interval
+        return until(self._store.read(next_due), self._now_ms(), self._interval)
 
     def _place(self, rows: list[DueDispatch]) -> None:
         if not rows:
             return
-        answers = self._pools.place([of_row(row) for row in rows])
+        answers = self._pools.place([dispatch_of(row, row.dispatch, row.pool) for row in rows])
         placed = [
             (row.job_id, row.dispatch)
             for row, answer in zip(rows, answers, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tether.broker.pools import Pools
 from tether.jobs import FINAL_STATES, JobState, Priority
-from tether.scheduling.dispatches import of_row
+from tether.scheduling.dispatches import dispatch_of
 from tether.store.epoch import epoch, raise_epoch
 from tether.store.placements import DueDispatch, placed_rows, raise_dispatches, states
 from tether.store.store import Store
@@ -88,7 +88,7 @@ class Reconcile:
             known = self._pools.known([row.job_id for row in rows])
             pairs = list(zip(rows, known, strict=True))
             lost = [row for row, found in pairs if found is None or found.dispatch < row.dispatch]
-            self._pools.place([of_row(row, lossy=True) for row in lost])
+            self._pools.place([dispatch_of(row, row.dispatch, row.pool, lossy=True) for row in lost])
             for row, found in pairs:
                 if found and found.dispatch == row.dispatch and found.state not in _IN_REDIS:
                     ended.add((row.job_id, row.dispatch))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import redis
 from dramatiq import Broker
 
-from tether.broker.connections import without_retries
-from tether.broker.groups import PATIENCE_SECONDS, trim_done
+from tether.broker.groups import GroupReader, RawEntry
 from tether.broker.keys import Keys
 from tether.client.backend import Submitted
 from tether.errors import InvalidRequest, TetherError
@@ -38,41 +36,24 @@ class AdmitSubmits:
     def __init__(
         self, client: redis.Redis, keys: Keys, member: str, scheduler: SchedulerMiddleware, broker: Broker
     ) -> None:
-        self._client = without_retries(client, socket_timeout=PATIENCE_SECONDS)
-        self._keys = keys
-        self._member = member
+        self._reader = GroupReader(client, keys.submits, GROUP, member)
         self._scheduler = scheduler
         self._broker = broker
         self._log = get_logger("tether.orchestrator")
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._reader.close()
 
     def __call__(self) -> float:
-        try:
-            claimed: Any = self._client.xautoclaim(
-                self._keys.submits, GROUP, self._member, CLAIM_AFTER_MS, "0-0", count=BATCH
-            )
-            self._admit(claimed[1])
-            found: Any = self._client.xreadgroup(
-                GROUP, self._member, {self._keys.submits: ">"}, count=BATCH, block=WAIT_MS
-            )
-        except redis.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            self._client.xgroup_create(self._keys.submits, GROUP, id="0", mkstream=True)
-            return 0
-        if found:
-            self._admit(found[0][1])
+        self._admit(self._reader.claim(BATCH, CLAIM_AFTER_MS))
+        self._admit(self._reader.read(BATCH, WAIT_MS))
         return 0
 
-    def _admit(self, entries: Sequence[tuple[bytes | None, dict[bytes, bytes] | None]]) -> None:
+    def _admit(self, entries: Sequence[RawEntry]) -> None:
         for entry_id, fields in entries:
-            if entry_id is None:
-                continue
             try:
-                tenant, request = _read(fields or {})
+                tenant, request = _read(fields)
                 answer = self._scheduler.submit([request], broker=self._broker, tenant=tenant)[0]
                 if not isinstance(answer, Submitted):
                     self._refuse(entry_id, answer)
@@ -81,9 +62,9 @@ class AdmitSubmits:
             except Exception as error:
                 # Whatever a worker may write, it holds up nobody else's jobs.
                 self._refuse(entry_id, error)
-            self._client.xack(self._keys.submits, GROUP, entry_id)
+            self._reader.acknowledge([entry_id])
         if entries:
-            trim_done(self._client, self._keys.submits, GROUP)
+            self._reader.trim()
 
     def _refuse(self, entry_id: bytes, error: Exception) -> None:
         code = error.code if isinstance(error, TetherError) else "internal"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from tether.scheduling.dispatches import of_waiting
+from tether.orchestrator.loop import until
+from tether.scheduling.dispatches import dispatch_of
 from tether.scheduling.reservations import ReservationManager
 from tether.store.placements import (
     Placement,
     Postponement,
     WaitingJob,
+    next_waiting,
     postpone,
     recall_parked,
     replace,
@@ -67,7 +69,7 @@ class PlaceWaiting:
         raised = [future.result() for future in self._store.write_many(replace, placements)]
         self._reservations.hand_over(
             [
-                of_waiting(job, pool, dispatch)
+                dispatch_of(job, dispatch, pool)
                 for (job, pool), dispatch in zip(chosen, raised, strict=True)
                 if dispatch is not None
             ]
@@ -81,4 +83,6 @@ class PlaceWaiting:
         ]
         for future in self._store.write_many(postpone, postponed):
             future.result()
-        return 0 if len(jobs) == BATCH else self._interval
+        if len(jobs) == BATCH:
+            return 0
+        return until(self._store.read(next_waiting), self._now_ms(), self._interval)

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from tether.broker.pools import Dispatch
 from tether.jobs import Priority
-from tether.store.admissions import NewJob
-from tether.store.placements import DueDispatch, WaitingJob
 
 
-def of_new_job(job: NewJob, dispatch: int) -> Dispatch:
-    """The first dispatch of a job that was just admitted with a pool."""
-    assert job.pool is not None
+class KeptJob(Protocol):
+    """What the store's values of a job have in common: new, due, and waiting ones."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def priority(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def deadline(self) -> int: ...
+    @property
+    def cost(self) -> int: ...
+    @property
+    def body(self) -> str: ...
+
+
+def dispatch_of(job: KeptJob, dispatch: int, pool: str, *, lossy: bool = False) -> Dispatch:
+    """One hand-over of a job to a pool; ``lossy`` where Redis had it and lost it."""
     return Dispatch(
         job_id=job.job_id,
         dispatch=dispatch,
-        pool=job.pool,
+        pool=pool,
         tenant=job.tenant_id,
         priority=Priority(job.priority),
         weight=job.weight,
         deadline=job.deadline,
         cost=job.cost,
         body=job.body.encode(),
-    )
-
-
-def of_row(row: DueDispatch, *, lossy: bool = False) -> Dispatch:
-    """A dispatch from the outbox, or one that Redis should have."""
-    return Dispatch(
-        job_id=row.job_id,
-        dispatch=row.dispatch,
-        pool=row.pool,
-        tenant=row.tenant_id,
-        priority=row.priority,
-        weight=row.weight,
-        deadline=row.deadline,
-        cost=row.cost,
-        body=row.body.encode(),
         lossy=lossy,
-    )
-
-
-def of_waiting(job: WaitingJob, pool: str, dispatch: int) -> Dispatch:
-    """The next dispatch of a job that has waited in the database."""
-    return Dispatch(
-        job_id=job.job_id,
-        dispatch=dispatch,
-        pool=pool,
-        tenant=job.tenant_id,
-        priority=job.priority,
-        weight=job.weight,
-        deadline=job.deadline,
-        cost=job.cost,
-        body=job.body.encode(),
     )

@@ -12,7 +12,7 @@ import redis
 from tether.broker.pools import Dispatch, Placed, Pools
 from tether.errors import CommitUnknown
 from tether.jobs import JobState
-from tether.scheduling.dispatches import of_new_job
+from tether.scheduling.dispatches import dispatch_of
 from tether.store.admissions import Admission, AdmissionKind, NewJob, admit
 from tether.store.placements import record_placed
 from tether.store.store import Store
@@ -53,9 +53,10 @@ class ReservationManager:
             admissions += answers
             self.hand_over(
                 [
-                    of_new_job(job, answer.dispatch)
+                    dispatch_of(job, answer.dispatch, answer.pool)
                     for job, answer in zip(part, answers, strict=True)
                     if answer.kind is AdmissionKind.ACCEPTED
+                    and answer.pool is not None
                     and answer.state is JobState.ACCEPTED
                     and job.not_before <= job.now_ms
                 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Update, select, update
+from sqlalchemy import Connection, Select, Update, func, select, update
 
 from tether.jobs import JobState, Priority
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs, update_rows
@@ -115,6 +115,19 @@ def due(connection: Connection, now_ms: int, limit: int) -> list[DueDispatch]:
         .limit(limit)
     )
     return _due_dispatches(connection, query)
+
+
+def next_due(connection: Connection) -> int | None:
+    """When the next hand-over is to be carried out; None where none is owed."""
+    found: int | None = connection.execute(select(func.min(dispatches.c.due_at))).scalar_one()
+    return found
+
+
+def next_waiting(connection: Connection) -> int | None:
+    """When the next waiting job may be placed; None where none waits."""
+    query = select(func.min(jobs.c.due_at)).where(IS_WAITING, jobs.c.requested.is_(None))
+    found: int | None = connection.execute(query).scalar_one()
+    return found
 
 
 def placed_rows(connection: Connection, after_job_id: str, limit: int) -> list[DueDispatch]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from tether.client.backend import JobStatus, StreamEvent, Submitted
-from tether.errors import KeyConflict, QuotaExceeded, TetherError
+from tether.client.backend import Deliver, JobStatus, Submitted, check_offset
+from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
 from tether.gateway.validation import check_for_model
 from tether.jobs import JobRequest, JobState, new_job_id
 from tether.scheduling.retry_policy import RetryPolicy
@@ -45,11 +45,13 @@ class FakeBackend:
         self._queue = FakeQueue(models, retry_policy=retry_policy, autorun=autorun, now_ms=now_ms, seed=seed)
         self._tenant = tenant
         self._quota = quota
+        self._subscriptions: list[FakeSubscription] = []
+        self._is_closed = False
 
     def for_tenant(self, tenant: str) -> Self:
         """A backend of another tenant on the same queue, models and clock."""
         other = object.__new__(type(self))
-        other.__dict__ |= {**self.__dict__, "_tenant": tenant}
+        other.__dict__ |= {**self.__dict__, "_tenant": tenant, "_subscriptions": []}
         return other
 
     # The backend of a client.
@@ -89,15 +91,24 @@ class FakeBackend:
             self._queue.end(job, JobState.CANCELLED)
             return job.state
 
-    def follow(self, job_id: str, offset: int, deliver: Callable[[StreamEvent], None]) -> FakeSubscription:
+    def follow(self, job_id: str, offset: int, deliver: Deliver) -> FakeSubscription:
+        check_offset(offset)
+        if self._is_closed:
+            raise ClientClosed("the client is closed: make a new one")
         with self._queue.lock:
             job = self._queue.find(job_id, self._tenant)
             subscription = FakeSubscription(deliver, offset)
             job.follow(subscription)
+            self._subscriptions.append(subscription)
             return subscription
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Tell all who still follow a stream that nothing more comes."""
+        with self._queue.lock:
+            self._is_closed = True
+            for subscription in self._subscriptions:
+                subscription.end()
+            self._subscriptions.clear()
 
     # What a test does.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tether.client.backend import StreamEvent
-from tether.errors import TetherError
+from tether.client.backend import Deliver, StreamEvent
+from tether.errors import ClientClosed, TetherError
 from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece
 
 _QUEUE_ORDER = ("interactive", "standard", "batch")
@@ -23,13 +23,19 @@ class ForbiddenTransition(TetherError):
 class FakeSubscription:
     """A reader of one fake stream."""
 
-    deliver: Callable[[StreamEvent], None]
+    deliver: Deliver
     offset: int
     closed: bool = False
 
     def close(self) -> None:
         """Deliver no more."""
         self.closed = True
+
+    def end(self) -> None:
+        """The client was closed."""
+        if not self.closed:
+            self.closed = True
+            self.deliver(ClientClosed("the client was closed while a stream was followed; the job goes on"))
 
     def take(self, event: StreamEvent) -> None:
         """Deliver what the reader has not seen."""

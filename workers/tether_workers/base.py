@@ -7,16 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tether.config import ModelSettings
-from tether.errors import TetherError
 from tether.jobs import JobError
 from tether_workers.job import Job
-
-
-class Refused(TetherError):
-    """A worker's own rules refuse a job. It is not tried again."""
-
-    code = "job_refused"
-    http_status = 403
 
 
 class ResultKind(StrEnum):
@@ -64,7 +56,7 @@ class BaseWorker:
     def authorize(self, job: Job) -> None:
         """Decide whether to run a job, before anything is loaded for it.
 
-        Raise :class:`Refused` with a message for the client to refuse it; anything else that is raised
+        Raise :class:`JobRefused` with a message for the client to refuse it; anything else that is raised
         refuses it too, without its words. A job that is refused is not tried again.
         """
 

@@ -6,18 +6,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tether.errors import TetherError
 from tether.jobs import Sampling
 
 FinishReason = Literal["stop", "length"]
 """Why an engine makes no more tokens: it came to an end by itself or a stop text, or to ``max_tokens``."""
-
-
-class EngineFailed(TetherError):
-    """An engine broke, or broke its contract. Another attempt may succeed."""
-
-    code = "engine_failed"
-    retryable = True
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import structlog
 
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.worker_port import Answer, Growth, WorkerPort, Written
-from tether.errors import EpochChanged, TetherError
+from tether.errors import EngineFailed, EpochChanged, JobRefused, TetherError
 from tether.jobs import JobError, Piece
 from tether.telemetry.redaction import scrub
 from tether.token_log import decode_pieces
 from tether_workers.attempt import Attempt, Ending, Phase
 from tether_workers.attempts import Attempts
-from tether_workers.base import AttemptResult, BaseWorker, Refused, ResultKind
-from tether_workers.engine import Delta, EngineFailed, ExecutionEngine, FinishReason, ModelLoader
+from tether_workers.base import AttemptResult, BaseWorker, ResultKind
+from tether_workers.engine import Delta, ExecutionEngine, FinishReason, ModelLoader
 from tether_workers.job import Job, read_job
 
 RUNS_A_DISPATCH = 256
@@ -86,11 +86,11 @@ class Inference:
     def _authorize(self, job: Job) -> None:
         try:
             self._base.authorize(job)
-        except Refused:
+        except JobRefused:
             raise
         except Exception as error:
             self._log.exception("The hook authorize failed. The job is refused.")
-            raise Refused("the worker's own rules refuse this job: see the worker's log") from error
+            raise JobRefused("the worker's own rules refuse this job: see the worker's log") from error
 
     def _end(
         self, attempt: Attempt, reason: FinishReason | None, error: JobError | None, input_tokens: int

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from tether.config import ModelSettings
-from tether.errors import InvalidRequest, UnknownModel
+from tether.errors import InvalidRequest, NotServed
 from tether_workers.engine import ExecutionEngine
 from tether_workers.engines.null import NullEngine
 
@@ -17,12 +17,6 @@ EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
 
 FACTORIES: Mapping[str, EngineFactory] = {"null": NullEngine.from_settings}
 """Engines by their names in the configuration."""
-
-
-class NotServed(UnknownModel):
-    """A model is not among those that this worker serves. Another one may have it."""
-
-    retryable = True
 
 
 class EngineLoader:

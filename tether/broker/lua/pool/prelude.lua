@@ -228,3 +228,27 @@ local function check(job, id, its_fence, draw, run, offset)
   end
   return 'ok'
 end
+
+-- What finish, fail and release begin with. ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data.
+local function read_ending()
+  local id, draw, run, offset = ARGV[2], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+  local job = redis.call('HMGET', job_of(id), 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant',
+    'weight', 'deaths')
+  local code = check(job, id, fence(ARGV[3], ARGV[4], draw), draw, run, offset)
+  return {
+    id = id, draw = draw, run = run, state = job[5], worker = job[6], deaths = job[11], job = job, code = code,
+    made = tonumber(ARGV[8]), end_offset = offset + tonumber(ARGV[8]), n = tonumber(job[4] or '0'),
+    is_its_own = job[1] == fence(ARGV[3], ARGV[4], draw), stands_at = job[3] or '0'
+  }
+end
+
+-- The last tokens of an attempt that ends. Answers where the stream stands.
+local function add_last_tokens(ending)
+  if ending.made > 0 then
+    local job = ending.job
+    ending.n = ending.n + 1
+    say(ending.id, ending.run, ending.end_offset, ending.n, 'delta', ARGV[9])
+    charge(job[7], job[8], job[9], ending.made / tonumber(job[10]))
+  end
+  return integer(ending.end_offset)
+end
