@@ -3,10 +3,10 @@
 import logging
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import Phase
 
 from support.broker_machine import BrokerMachine
+from support.machines import run_machine
 from tether.broker import scripts
 from tether.embedded.redis_server import RedisServer
 
@@ -104,24 +104,8 @@ def url():
         yield server.url
 
 
-def run_machine(url, max_examples, **more):
-    machine = type("Machine", (BrokerMachine,), {"url": url})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=max_examples,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-            report_multiple_bugs=False,
-            **more,
-        ),
-    )
-
-
 def test_no_message_is_lost_or_doubled(url):
-    run_machine(url, max_examples=100, phases=(Phase.generate, Phase.shrink))
+    run_machine(BrokerMachine, {"url": url}, max_examples=100, phases=(Phase.generate, Phase.shrink))
 
 
 @pytest.mark.mutants
@@ -138,4 +122,4 @@ def test_a_planted_bug_is_caught(bug, url, monkeypatch):
     with pytest.raises(AssertionError):
         # Without shrinking: that there is a counterexample is enough. The same examples every time, so that
         # whether it is found is no matter of luck.
-        run_machine(url, max_examples=300, phases=(Phase.generate,), derandomize=True)
+        run_machine(BrokerMachine, {"url": url}, max_examples=300, phases=(Phase.generate,), derandomize=True)

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import Phase
 
 from support.core_machine import CoreMachine
+from support.machines import run_machine
 from tether.broker import scripts
 from tether.broker.pools import Pools
 from tether.embedded.redis_server import RedisServer
@@ -42,24 +42,10 @@ def store():
         yield opened
 
 
-def run_machine(url, store, max_examples, **more):
-    machine = type("Machine", (CoreMachine,), {"url": url, "store": store})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=max_examples,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-            report_multiple_bugs=False,
-            **more,
-        ),
-    )
-
-
 def test_every_job_ends_once_and_whole(url, store):
-    run_machine(url, store, max_examples=50, phases=(Phase.generate, Phase.shrink))
+    run_machine(
+        CoreMachine, {"url": url, "store": store}, max_examples=50, phases=(Phase.generate, Phase.shrink)
+    )
 
 
 def plant(script, original, planted):
@@ -157,4 +143,10 @@ def test_a_planted_bug_is_caught(bug, url, store, monkeypatch):
     with pytest.raises(AssertionError):
         # Without shrinking: that there is a counterexample is enough. The same examples every time, so that
         # whether it is found is no matter of luck.
-        run_machine(url, store, max_examples=250, phases=(Phase.generate,), derandomize=True)
+        run_machine(
+            CoreMachine,
+            {"url": url, "store": store},
+            max_examples=250,
+            phases=(Phase.generate,),
+            derandomize=True,
+        )
