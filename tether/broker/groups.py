@@ -37,15 +37,18 @@ class GroupReader:
     def read(self, count: int, wait_ms: int) -> list[RawEntry]:
         """The next entries, after waiting for the first where ``wait_ms`` is not 0."""
         try:
-            answer: Any = self.client.xreadgroup(
-                self._group, self._member, {self._stream: ">"}, count=count, block=wait_ms or None
-            )
+            answer = self._read(count, wait_ms)
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             self._make_group()
-            return []
+            answer = self._read(count, wait_ms)
         return _present(answer[0][1]) if answer else []
+
+    def _read(self, count: int, wait_ms: int) -> Any:
+        return self.client.xreadgroup(
+            self._group, self._member, {self._stream: ">"}, count=count, block=wait_ms or None
+        )
 
     def claim(self, count: int, idle_ms: int) -> list[RawEntry]:
         """Entries that were read and not acknowledged for so long; from where the last claim ended."""
