@@ -17,6 +17,7 @@ from tether.config_models import ModelSettings, duplicates
 from tether.config_sections import (
     BrokerSettings,
     DatabaseSettings,
+    GatewaySettings,
     JobSettings,
     LogSettings,
     OrchestratorSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "MODELS",
     "BrokerSettings",
     "DatabaseSettings",
+    "GatewaySettings",
     "JobSettings",
     "LogSettings",
     "ModelSettings",
@@ -71,6 +73,7 @@ class Settings(Section):
     jobs: JobSettings = Field(default_factory=JobSettings)
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     models: tuple[ModelSettings, ...] = ()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from tether.config_types import (
     AtLeast,
+    Bytes,
     CommaSeparated,
     Expected,
     Lifetime,
@@ -176,3 +177,20 @@ class OrchestratorSettings(Section):
         int, Field(ge=1, le=500), Expected("a whole number of milliseconds from 1 to 500")
     ] = 250
     reconcile_interval: Milliseconds = 300_000
+
+
+class GatewaySettings(Section):
+    """Where the gateway listens, and how much it takes."""
+
+    host: Annotated[
+        str, Field(pattern=r"^[0-9A-Za-z.:_-]{1,253}$"), Expected("an address or a host's name")
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535), Expected("a port from 1 to 65535, or 0 for any")] = 8470
+    body_limit: Bytes = 16_777_216
+    header_limit: Bytes = 32_768
+    streams_per_tenant: Annotated[
+        int, Field(ge=1, le=1_000_000), Expected("a whole number from 1 to 1000000")
+    ] = 1_000
+    stream_buffer: Bytes = 1_048_576
+    keepalive: Milliseconds = 15_000
+    drain_timeout: Milliseconds = 10_000

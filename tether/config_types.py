@@ -57,6 +57,9 @@ def as_tuple(value: object) -> object:
 Milliseconds = Annotated[
     int, Field(ge=1, le=DAY_MS), Expected(f"a whole number of milliseconds from 1 to {DAY_MS}")
 ]
+Bytes = Annotated[
+    int, Field(ge=1_024, le=1_073_741_824), Expected("a whole number of bytes from 1024 to 1073741824")
+]
 Lifetime = Annotated[
     Annotated[int, Field(ge=1, le=TEN_YEARS_MS)] | None,
     BeforeValidator(none_word),

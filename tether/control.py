@@ -33,7 +33,7 @@ class ControlPlane:
     Attributes:
       broker: Whose queue ``infer`` goes to the scheduler. Its workers run plain actors only.
       store, pools: The database's side and Redis's side of jobs.
-      fleet: Who can serve what.
+      fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending: What changes jobs.
     """
 
@@ -53,8 +53,9 @@ class ControlPlane:
         )
         self.reservations = ReservationManager(self.store, self.pools)
         self.ending = Ending(self.store, self.pools, settings.jobs.result_ttl)
+        self.registry = Registry.from_settings(settings)
         self.scheduler = SchedulerMiddleware(
-            PoolChoice(self.fleet, Registry.from_settings(settings), settings.scheduling, self.store),
+            PoolChoice(self.fleet, self.registry, settings.scheduling, self.store),
             self.reservations,
             Tenants(self.store),
             tenant=tenant,

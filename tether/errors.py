@@ -6,17 +6,23 @@ A message says what is wrong, where, and what to do. It never holds a secret: a 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import ClassVar
 
 from dramatiq.middleware import MiddlewareError
 
 __all__ = [
+    "AddressInUse",
     "BrokerUnavailable",
     "ClientClosed",
     "CommitUnknown",
     "ConfigError",
     "EngineFailed",
     "EpochChanged",
+    "Forbidden",
+    "GatewayUnavailable",
+    "GatewayUnknown",
+    "HeadersTooLarge",
     "InvalidAnnouncement",
     "InvalidMessage",
     "InvalidName",
@@ -27,16 +33,27 @@ __all__ = [
     "JobNotFound",
     "JobRefused",
     "KeyConflict",
+    "KeyNotFound",
+    "MalformedBody",
+    "MethodNotAllowed",
     "NotServed",
     "QuotaExceeded",
+    "RequestTooLarge",
     "ResultTimeout",
+    "RouteUnknown",
     "ServerMissing",
     "ServerStartFailed",
     "StoreError",
     "StoreUnavailable",
+    "StreamInterrupted",
+    "TenantNotFound",
     "TetherError",
+    "TooManyRequests",
+    "Unauthenticated",
+    "UnexpectedAnswer",
     "UnknownModel",
     "WorkerLost",
+    "error_of",
     "mask_url",
 ]
 
@@ -49,12 +66,14 @@ class TetherError(Exception):
       http_status: The status with which the gateway answers this error.
       exit_status: The status with which the command line ends on this error.
       retryable: Whether the same call can succeed later without being changed.
+      retry_after: Least wait before that, in seconds; None where nothing is known.
     """
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
     exit_status: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    retry_after: float | None = None
 
 
 class ConfigError(TetherError):
@@ -126,6 +145,13 @@ class ServerStartFailed(TetherError):
     code = "server_start_failed"
     exit_status = 5
     retryable = True
+
+
+class AddressInUse(TetherError):
+    """Another program listens at the address that a server of ours was told to listen at."""
+
+    code = "address_in_use"
+    exit_status = 5
 
 
 class WorkerLost(TetherError, MiddlewareError):
@@ -214,12 +240,126 @@ class JobCancelled(JobFailed):
     """A job was cancelled."""
 
     code = "job_cancelled"
+    exit_status = 8
 
 
 class JobExpired(JobFailed):
     """A job was not done by its deadline."""
 
     code = "job_expired"
+    exit_status = 9
+
+
+class MalformedBody(InvalidRequest):
+    """The body of a request is not JSON in UTF-8, or no object."""
+
+    code = "body_malformed"
+    http_status = 400
+
+
+class RequestTooLarge(InvalidRequest):
+    """A request is larger than the gateway takes."""
+
+    code = "request_too_large"
+    http_status = 413
+
+
+class RouteUnknown(TetherError, LookupError):
+    """The gateway has no such address, or it does not take this method."""
+
+    code = "route_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class MethodNotAllowed(RouteUnknown):
+    """An address of the gateway does not take this method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class HeadersTooLarge(RequestTooLarge):
+    """The head of a request is larger than the gateway takes."""
+
+    code = "headers_too_large"
+    http_status = 431
+
+
+class Unauthenticated(TetherError):
+    """A request has no API key, or one that is not known or was revoked."""
+
+    code = "unauthenticated"
+    http_status = 401
+    exit_status = 6
+
+
+class Forbidden(TetherError):
+    """An API key lacks the scope that a request needs."""
+
+    code = "forbidden"
+    http_status = 403
+    exit_status = 6
+
+
+class KeyNotFound(TetherError, LookupError):
+    """There is no such API key, or it is another tenant's."""
+
+    code = "key_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class TenantNotFound(TetherError, LookupError):
+    """There is no such tenant."""
+
+    code = "tenant_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class TooManyRequests(TetherError):
+    """A tenant has as many streams open as it may have, or the gateway as many requests as it can take."""
+
+    code = "too_many_requests"
+    http_status = 429
+    exit_status = 4
+    retryable = True
+
+
+class StreamInterrupted(TetherError):
+    """The gateway ended a stream before its end: follow it again from the last event's id."""
+
+    code = "stream_interrupted"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class GatewayUnknown(ConfigError):
+    """Nobody said which gateway to use, and none was found."""
+
+    code = "gateway_unknown"
+
+
+class GatewayUnavailable(TetherError):
+    """The gateway could not be reached, or answered that it cannot serve now.
+
+    Whether a submission was accepted is not known: submit again with the same keys.
+    """
+
+    code = "gateway_unavailable"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class UnexpectedAnswer(TetherError):
+    """What answered is no gateway of Tether's, or one of a version that cannot be understood."""
+
+    code = "answer_unexpected"
+    http_status = 502
+    exit_status = 5
 
 
 class EpochChanged(TetherError):
@@ -252,6 +392,28 @@ class NotServed(UnknownModel):
     """A model is not among those that this worker serves. Another one may have it."""
 
     retryable = True
+
+
+def error_of(code: str, message: str, retry_after: float | None = None) -> TetherError:
+    """The error that has this code; a plain :class:`TetherError` for a code that is not known here.
+
+    Args:
+      retry_after: See :class:`TetherError`.
+    """
+    error = _errors_by_code().get(code, TetherError)(message)
+    error.retry_after = retry_after
+    return error
+
+
+@cache
+def _errors_by_code() -> dict[str, type[TetherError]]:
+    found: dict[str, type[TetherError]] = {}
+    waiting: list[type[TetherError]] = [TetherError]
+    while waiting:
+        kind = waiting.pop(0)
+        found.setdefault(kind.code, kind)
+        waiting += kind.__subclasses__()
+    return found
 
 
 def mask_url(url: str) -> str:

@@ -190,6 +190,26 @@ def sampling_from_json(value: Mapping[str, Any]) -> Sampling:
     return Sampling(**{**value, "stop": tuple(value["stop"])})
 
 
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs are asked for. What is empty or None excludes none.
+
+    Attributes:
+      states: Any of these states.
+      labels: All of these marks.
+      created_after, created_before: Milliseconds since the epoch; from the first on, before the second.
+    """
+
+    states: tuple[JobState, ...] = ()
+    model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+EVERY_JOB = JobFilter()
+
+
 class OutcomeKind(StrEnum):
     """How a dispatch or an attempt ended, as the script that ended it wrote."""
 
@@ -271,3 +291,9 @@ def new_job_id(now_ms: int, randomness: bytes) -> str:
     number = number & ~(0x3 << 62) | 0x2 << 62
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def first_id_at(now_ms: int) -> str:
+    """No job that was made at this time, in milliseconds since the epoch, or later has a smaller id."""
+    text = f"{now_ms & 0xFFFFFFFFFFFF:012x}"
+    return f"{text[:8]}-{text[8:]}-0000-0000-000000000000"

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
 import tether
-from tether.errors import TetherError
+from tether_cli.frame import LazyVerbs, Verb
+from tether_cli.surroundings import Surroundings
 
-VERBS = {
+VERBS: dict[str, Verb] = {
+    "completion": ("tether_cli.completion", "completion", "Print what makes a shell complete this command."),
+    "config": ("tether_cli.config", "config", "Show and check the settings."),
+    "gateway": ("tether_cli.gateway", "gateway", "Serve jobs over HTTP."),
+    "jobs": ("tether_cli.jobs", "jobs", "List, show, follow and cancel jobs."),
+    "keys": ("tether_cli.keys", "keys", "Make, list and revoke API keys."),
     "orchestrator": (
         "tether_cli.orchestrator",
         "orchestrator",
         "Carry jobs between the database and Redis until they end.",
     ),
+    "status": ("tether_cli.status", "status", "Say what the gateway serves, and which jobs are open."),
+    "submit": ("tether_cli.submit", "submit", "Submit a job, and print its text as it is made."),
+    "tenants": ("tether_cli.tenants", "tenants", "Make, list and change tenants: their shares and quotas."),
     "worker": (
         "tether_cli.worker",
         "worker",
@@ -24,37 +31,15 @@ VERBS = {
 """Verb: (module, command in it, what it does). The help is here so that listing verbs loads none."""
 
 
-class Verbs(click.Group):
-    """Loads a verb's module when the verb is used: `tether --help` stays quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module, command, _ = VERBS[cmd_name]
-        found = getattr(importlib.import_module(module), command)
-        assert isinstance(found, click.Command)
-        return found
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Errors of ours are one line and an exit status."""
-        try:
-            return super().invoke(ctx)
-        except TetherError as error:
-            if ctx.params["debug"]:
-                raise
-            click.echo(f"tether: {error}", err=True)
-            ctx.exit(error.exit_status)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, VERBS[verb][2]) for verb in self.list_commands(ctx)])
-
-
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyVerbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tether.__version__, "--version", "-V", prog_name="tether")
 @click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
-def main(debug: bool) -> None:
-    """Tether: a task queue for model inference over GPUs anywhere."""
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """Tether: a task queue for model inference over GPUs anywhere.
+
+    Verbs that talk to a gateway find it by --url, TETHER_URL, or a `tether up` on this machine, and show it
+    the API key of --api-key-file or TETHER_API_KEY.
+    """
+    if ctx.obj is None:
+        ctx.obj = Surroundings()

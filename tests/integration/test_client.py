@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from dramatiq import Worker, actor, group, pipeline
 
-from support.clients import MODELS, MOST_ATTEMPTS, OTHER_TENANT, PATIENCE_SECONDS, TOKENS, Direct, Fake
+from support.clients import MODELS, MOST_ATTEMPTS, OTHER_TENANT, PATIENCE_SECONDS, TOKENS, Direct, Fake, Http
 from support.databases import fresh_postgres
 from tether import JobRequest, JobState, Sampling, Tether
 from tether.errors import (
@@ -64,6 +64,13 @@ def direct():
 
 
 @pytest.fixture(scope="module")
+def http():
+    service = Http()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
 def direct_on_postgres(postgres_url):
     with fresh_postgres(postgres_url) as url:
         service = Direct(url)
@@ -71,11 +78,11 @@ def direct_on_postgres(postgres_url):
         service.close()
 
 
-@pytest.fixture(params=["direct", "direct on a loop", "fake", "fake on a loop"])
+@pytest.fixture(params=["direct", "direct on a loop", "http", "http on a loop", "fake", "fake on a loop"])
 def open_client(request):
     """Opens clients on one service, by tenant."""
     kind, _, on_loop = request.param.partition(" ")
-    service = request.getfixturevalue("direct") if kind == "direct" else Fake()
+    service = Fake() if kind == "fake" else request.getfixturevalue(kind)
     yield lambda tenant="default": service.client(on_loop=bool(on_loop), tenant=tenant)
     if kind == "fake":
         service.close()
@@ -179,6 +186,63 @@ class TestClient:
         done = job.status()
         assert (done.state, done.offset, done.output_tokens) == (JobState.SUCCEEDED, 20, 20)
         assert (done.job_id, done.model, done.error, done.attempts) == (job.job_id, "slow", None, 0)
+
+    def test_jobs_are_listed_newest_first_and_by_what_is_true_of_them(self, client):
+        mark = uuid4().hex
+        begun = datetime.now(UTC) - timedelta(seconds=1)
+        jobs = [
+            client.submit(labels={"mark": mark, "n": str(n)}, delay=3_600 if n == 1 else None)
+            for n in range(3)
+        ]
+        jobs[0].result(), jobs[2].result()
+        ids = [job.job_id for job in jobs]
+
+        def found(**filters):
+            return [status.job_id for status in client.jobs(labels={"mark": mark}, **filters)]
+
+        assert found() == ids[::-1]
+        assert found(state="accepted") == [ids[1]]
+        assert found(state=["succeeded", "dead"]) == [ids[2], ids[0]]
+        assert found(model="slow") == []
+        assert found(created_after=begun) == ids[::-1]
+        assert found(created_before=begun) == []
+        assert [status.labels["n"] for status in client.jobs(labels={"mark": mark, "n": "2"})] == ["2"]
+        assert (jobs[1].cancel(), found(state="cancelled")) == (JobState.CANCELLED, [ids[1]])
+
+    def test_running_jobs_are_found_by_their_state(self, client):
+        mark = uuid4().hex
+        job = client.submit("slow", labels={"mark": mark})
+        job.wait_until_running()
+        waiting = client.submit(labels={"mark": mark}, delay=3_600)
+        found = {s: [one.job_id for one in client.jobs(state=s, labels={"mark": mark})] for s in JobState}
+        assert (found["running"], found["placed"], found["accepted"]) == ([job.job_id], [], [waiting.job_id])
+        job.cancel(), waiting.cancel()
+
+    def test_more_jobs_than_a_page_are_all_listed(self, client, monkeypatch):
+        monkeypatch.setattr("tether.client.api.PAGE", 3)
+        mark = uuid4().hex
+        requests = [JobRequest(model="counter", prompt="x", labels={"mark": mark}) for _ in range(8)]
+        ids = [job.job_id for job in client.submit_many(requests)]
+        assert [status.job_id for status in client.jobs(labels={"mark": mark})] == sorted(ids, reverse=True)
+
+    @pytest.mark.parametrize(
+        "filters",
+        [
+            {"state": "runing"},
+            {"state": 5},
+            {"labels": "team"},
+            {"model": 5},
+            {"created_after": "yesterday"},
+            {"created_before": datetime(2030, 1, 1)},
+        ],
+    )
+    def test_a_list_of_what_cannot_be_is_refused(self, client, filters):
+        with pytest.raises(InvalidRequest):
+            client.jobs(**filters)
+
+    def test_models_are_listed_as_they_are_configured(self, client):
+        assert [model.name for model in client.models()] == list(MODELS)
+        assert all(model.workers == 1 and model.context > 0 for model in client.models())
 
     def test_labels_and_priority_are_kept(self, client):
         labels = {"team": "search", "größe": "ü\"'"}

@@ -5,7 +5,7 @@ from sqlalchemy import delete, event, insert, update
 
 from support.databases import NOW, POOL, all_held, give_quota, new_job, outcome, settle, state_of, write
 from tether.errors import StoreError
-from tether.jobs import JobState, OutcomeKind
+from tether.jobs import JobFilter, JobState, OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.bulk import rows_with_keys
 from tether.store.epoch import epoch, raise_epoch
@@ -31,18 +31,21 @@ def test_jobs_are_listed_newest_first_and_filtered(store):
     )
     settle(store, outcome(4))
 
-    def ids(**filters):
-        return [row.job_id[-1] for row in store.read(jobs_of, "default", **filters)]
+    def ids(after=None, limit=50, **filters):
+        rows = store.read(jobs_of, "default", JobFilter(**filters), after, limit)
+        return [row.job_id[-1] for row in rows]
 
     assert ids() == ["4", "3", "2", "1"]
     assert ids(limit=2) == ["4", "3"]
     assert ids(after="job-000003") == ["2", "1"]
-    assert ids(state=JobState.SUCCEEDED) == ["4"]
+    assert ids(states=(JobState.SUCCEEDED,)) == ["4"]
     assert ids(model="other") == ["2"]
-    assert ids(label=("team", "a")) == ["1"]
-    assert ids(label=(odd, "x")) == ["1"]
-    assert ids(label=("b", "x")) == []
-    assert ids(label=("z", "\0\ud800")) == ["3"]
+    assert ids(labels={"team": "a"}) == ["1"]
+    assert ids(labels={odd: "x"}) == ["1"]
+    assert ids(labels={"b": "x"}) == []
+    assert ids(labels={"team": "a", odd: "x"}) == ["1"]
+    assert ids(labels={"team": "A", odd: "x"}) == []
+    assert ids(labels={"z": "\0\ud800"}) == ["3"]
     assert store.read(jobs_of, "another") == []
     assert len(store.read(jobs_of, None)) == 4
     assert store.read(job, "job-000001", "another") is None

@@ -260,6 +260,39 @@ def test_a_redis_without_room_keeps_nobody_from_following_and_closing(client, hu
         client.config_set("maxmemory", 0)
 
 
+def test_news_of_one_stream_reads_no_other(client, hub, monkeypatch):
+    quiet, busy = [new_job() for _ in range(50)], new_job()
+    for job_id in quiet:
+        follow(hub, job_id)
+    inbox = follow(hub, busy)
+    write(client, busy, "started", 0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).kind == "started"
+    read, asked = hub._watch.read, []
+
+    def note(cursors, most):
+        asked.append(set(cursors))
+        return read(cursors, most)
+
+    monkeypatch.setattr(hub._watch, "read", note)
+    write(client, busy, "delta", 2, begin=0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).offset == 2
+    bell, stream = hub._bell, Keys("tether").stream(busy).encode()
+    assert {stream, bell} in asked
+    assert all(keys <= {stream, bell} for keys in asked)
+
+
+def test_redis_emptied_under_readers_is_noticed(client, hub):
+    """All watched streams have changed then, and what is written after that arrives."""
+    inboxes = {job_id: follow(hub, job_id) for job_id in (new_job(), new_job())}
+    for job_id, inbox in inboxes.items():
+        write(client, job_id, "delta", 2, begin=0)
+        assert inbox.get(timeout=PATIENCE_SECONDS).offset == 2
+    client.flushall()
+    for job_id, inbox in inboxes.items():
+        write(client, job_id, "delta", 4, begin=2)
+        assert inbox.get(timeout=PATIENCE_SECONDS).pieces == pieces(2, 4)
+
+
 def test_a_child_of_the_process_is_told_to_make_its_own(hub):
     follow(hub, new_job())
     child = os.fork()

@@ -7,6 +7,7 @@ import threading
 from dramatiq import Worker
 
 from support.cluster import Cluster
+from support.gateways import RunningGateway
 from support.waiting import eventually
 from tether import AsyncTether, Tether
 from tether.errors import EngineFailed, InvalidRequest
@@ -70,7 +71,9 @@ class Direct(Service):
     def __init__(self, database=None):
         super().__init__()
         config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MOST_ATTEMPTS}\n"
-        cluster = self._stack.enter_context(Cluster(database=database, models=MODELS, config=config))
+        self.cluster = cluster = self._stack.enter_context(
+            Cluster(database=database, models=MODELS, config=config)
+        )
         self.settings = cluster.settings
         cluster.orchestrator()
         with Store(self.settings.database.url) as store:
@@ -93,6 +96,17 @@ class Direct(Service):
 
     def advance(self, seconds):
         """Time passes by itself."""
+
+
+class Http(Direct):
+    """The real thing behind a gateway."""
+
+    def __init__(self, database=None):
+        super().__init__(database)
+        self.gateway = self._stack.enter_context(RunningGateway(self.settings))
+
+    def backend(self, kind, tenant, run):
+        return kind(self.gateway.url, self.gateway.key(tenant))
 
 
 class Fake(Service):
@@ -125,7 +139,7 @@ class Fake(Service):
         raise InvalidRequest("it does not like this prompt")
 
     def backend(self, kind, tenant, run):
-        return kind(self._fake.for_tenant(tenant))
+        return kind(backend=self._fake.for_tenant(tenant))
 
     def begin(self, job_id):
         while self._fake.status(job_id).offset < 3:
@@ -160,6 +174,20 @@ class Client:
 
     def job(self, job_id):
         return Handle(self, self.tether.job(job_id))
+
+    def jobs(self, **filters):
+        """All of them, also where they come one by one on a loop."""
+        found = self.tether.jobs(**filters)
+        if not hasattr(found, "__aiter__"):
+            return list(found)
+
+        async def gather():
+            return [status async for status in found]
+
+        return self._runner.run(gather())
+
+    def models(self):
+        return self.run(self.tether.models())
 
     def close(self):
         self.run(self.tether.close())

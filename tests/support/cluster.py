@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 
 import redis
 
+from support.api_keys import add_api_key
 from support.workers import WorkerProcess
 from tether import Tether
 from tether.broker.keys import Keys
@@ -81,6 +83,17 @@ class Cluster:
         command = [sys.executable, "-m", "tether_cli", "worker", *broker]
         command += ["-p", str(processes), "-t", str(threads)]
         return self._start(command, "A child is ready" if wait else None, processes)
+
+    def start_gateway(self):
+        """`tether gateway` at a free port, once it answers; its ``url`` and an API ``key`` are on it."""
+        key = add_api_key(self.settings)[0]
+        command = [sys.executable, "-m", "tether_cli", "gateway", "--port", "0"]
+        process = self._start(command, "A child is ready")
+        (listening,) = (line for line in process.lines if "Listening." in line)
+        process.url = re.search(r"http://[\d.:]+", listening).group()
+        process.port = int(process.url.rpartition(":")[2])
+        process.key = key
+        return process
 
     def _start(self, command, line, count=1, environ=()):
         process = WorkerProcess(command, self.environ | dict(environ))

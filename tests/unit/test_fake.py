@@ -224,7 +224,7 @@ def test_jobs_run_by_priority_and_then_in_order():
 
 def test_a_tenant_has_a_quota_of_open_jobs():
     tether = FakeTether(quota=2, autorun=False)
-    other = Tether(tether.fake.for_tenant("other"))
+    other = Tether(backend=tether.fake.for_tenant("other"))
     for _ in range(2):
         tether.submit("echo", "x")
     with pytest.raises(QuotaExceeded, match="has 2 open jobs"):
@@ -270,7 +270,7 @@ def test_its_ids_repeat_with_its_seed_and_clock():
 
 def test_both_kinds_of_client_share_one_backend():
     async def ask():
-        async with AsyncTether(tether.fake) as client:
+        async with AsyncTether(backend=tether.fake) as client:
             job = await client.submit("echo", "hello world")
             return [text async for text in client.job(job.job_id).stream(timeout=1)]
 
@@ -370,7 +370,7 @@ def test_whatever_is_done_every_job_ends_once_with_a_whole_stream(actions, autor
 
     models = {"echo": str, "flaky": FakeModel(fail_times=2), "bad": bad, "refuse": refuse}
     fake = FakeBackend(models, autorun=autorun, retry_policy=RetryPolicy(3, 2_000, 4_000))
-    tether = Tether(fake)
+    tether = Tether(backend=fake)
     jobs = []
     for action, *details in actions:
         if action == "submit":
@@ -405,7 +405,7 @@ def test_a_stream_cannot_be_followed_from_an_offset_that_no_stream_has():
 
 def test_who_follows_a_stream_is_told_when_the_client_is_closed():
     backend = FakeBackend({"m": "one two"}, autorun=False)
-    job = Tether(backend).submit("m", "p")
+    job = Tether(backend=backend).submit("m", "p")
     heard = []
     backend.follow(job.job_id, 0, heard.append)
     backend.close()

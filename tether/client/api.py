@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tether.client.async_calls import AsyncCalls
-from tether.client.backend import Backend, Submitted
+from tether.client.backend import Backend, JobStatus, ModelInfo, Submitted
+from tether.client.gateways import open_gateway
 from tether.client.handles import AsyncJobHandle, JobHandle
-from tether.client.requests import check_request, make_request
+from tether.client.requests import check_request, make_filter, make_request
 from tether.errors import InvalidRequest
-from tether.jobs import JobRequest
+from tether.jobs import JobFilter, JobRequest
 
 if TYPE_CHECKING:
     from tether.client.direct_tether import AsyncDirectTether, DirectTether
     from tether.config import Settings
 
 
+PAGE = 100
+"""Jobs that are asked for together."""
+
+
 class Tether:
     """Submits jobs. Safe to use from many threads; give it back with :meth:`close`, or use it in ``with``.
 
-    ``Tether.direct()`` talks to the database and Redis itself, for programs that may hold their passwords.
+    ``Tether()`` talks to a gateway over HTTP. ``Tether.direct()`` talks to the database and Redis itself, for
+    programs that may hold their passwords.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, backend: Backend | None = None
+    ) -> None:
+        """
+        Args:
+          url: The gateway's address. Where None, that of ``TETHER_URL``, else of a ``tether up`` on this
+            machine.
+          api_key: The gateway's key for you. Where None, that of ``TETHER_API_KEY``, or of the ``tether up``.
+          backend: What carries the calls, in place of a gateway.
+
+        Raises:
+          GatewayUnknown: No gateway is named, and none is found.
+        """
+        self._backend = backend or open_gateway(url, api_key)
 
     @classmethod
     def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> DirectTether:
@@ -113,6 +131,41 @@ class Tether:
         """A handle of a job that was submitted anywhere. Whether it exists shows when it is used."""
         return JobHandle(job_id, self._backend)
 
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        model: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> Iterator[JobStatus]:
+        """Your jobs, the newest first, read page by page as you go.
+
+        Args:
+          state: One of the states, or several.
+          labels: All of these marks.
+          created_after, created_before: From the first on, before the second; with their time zones.
+
+        Raises:
+          InvalidRequest: What is asked for is not possible; the message says why.
+        """
+        job_filter = make_filter(state, model, labels, created_after, created_before)
+        return self._jobs(job_filter)
+
+    def _jobs(self, job_filter: JobFilter) -> Iterator[JobStatus]:
+        cursor = None
+        while True:
+            page = self._backend.find(job_filter, cursor, PAGE)
+            yield from page.jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def models(self) -> list[ModelInfo]:
+        """What can be asked for."""
+        return self._backend.models()
+
     def _handle(self, found: Submitted) -> JobHandle:
         return JobHandle(found.job_id, self._backend, found.correlation_id, found.retry_token, found.is_new)
 
@@ -132,8 +185,11 @@ class Tether:
 class AsyncTether:
     """:class:`Tether` for programs on an event loop, which is never blocked."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, backend: Backend | None = None
+    ) -> None:
+        """See :class:`Tether`."""
+        self._backend = backend or open_gateway(url, api_key)
         self._calls = AsyncCalls()
 
     @classmethod
@@ -185,6 +241,33 @@ class AsyncTether:
     def job(self, job_id: str) -> AsyncJobHandle:
         """See :meth:`Tether.job`."""
         return AsyncJobHandle(job_id, self._backend, self._calls)
+
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] = (),
+        model: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> AsyncIterator[JobStatus]:
+        """See :meth:`Tether.jobs`."""
+        job_filter = make_filter(state, model, labels, created_after, created_before)
+        return self._jobs(job_filter)
+
+    async def _jobs(self, job_filter: JobFilter) -> AsyncIterator[JobStatus]:
+        cursor = None
+        while True:
+            page = await self._calls.call(self._backend.find, job_filter, cursor, PAGE)
+            for status in page.jobs:
+                yield status
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def models(self) -> list[ModelInfo]:
+        """See :meth:`Tether.models`."""
+        return await self._calls.call(self._backend.models)
 
     def _handle(self, found: Submitted) -> AsyncJobHandle:
         return AsyncJobHandle(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tether.errors import ClientClosed, InvalidRequest, TetherError
-from tether.jobs import JobError, JobRequest, JobState, Piece
+from tether.errors import ClientClosed, InvalidRequest, JobNotFound, TetherError
+from tether.jobs import JobError, JobFilter, JobRequest, JobState, Piece
 
 MOST_OFFSET = 2**32 - 1
 """Greatest token offset that a stream can have."""
@@ -36,6 +37,39 @@ def check_offset(offset: object) -> None:
     if type(offset) is not int or not 0 <= offset <= MOST_OFFSET:
         raise InvalidRequest(
             f"offset={repr(offset)[:100]} is no number of tokens: give a whole number from 0 to {MOST_OFFSET}"
+        )
+
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+def check_job_id(job_id: object) -> None:
+    """What cannot be a job's id is no job's: some of it no database and no address takes.
+
+    Raises:
+      JobNotFound: It cannot be one.
+    """
+    if not isinstance(job_id, str) or _JOB_ID.match(job_id) is None:
+        raise no_such_job(job_id)
+
+
+def no_such_job(job_id: object) -> JobNotFound:
+    return JobNotFound(f"there is no job {repr(job_id)[:100]}, or it is another tenant's")
+
+
+def check_page(cursor: object, limit: object) -> None:
+    """Whether a page can be asked for so.
+
+    Raises:
+      InvalidRequest: It cannot.
+    """
+    if type(limit) is not int or not 1 <= limit <= MOST_JOBS_A_PAGE:
+        raise InvalidRequest(
+            f"limit={repr(limit)[:100]} is no number of jobs: give one from 1 to {MOST_JOBS_A_PAGE}"
+        )
+    if cursor is not None and (not isinstance(cursor, str) or _JOB_ID.match(cursor) is None):
+        raise InvalidRequest(
+            f"cursor={repr(cursor)[:100]} is none that was answered: take next_cursor of the page before"
         )
 
 
@@ -95,6 +129,8 @@ class JobStatus:
     """
 
     job_id: str
+    correlation_id: str
+    retry_token: str
     state: JobState
     model: str
     priority: str
@@ -108,6 +144,36 @@ class JobStatus:
     error: JobError | None
     input_tokens: int
     output_tokens: int
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs, the newest first, and where the next page begins; None where there is none.
+
+    A page may hold fewer jobs than were asked for, or none, and still have one after it.
+    """
+
+    jobs: tuple[JobStatus, ...]
+    next_cursor: str | None
+
+
+MOST_JOBS_A_PAGE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A model that can be asked for.
+
+    Attributes:
+      context: Most tokens of prompt and answer together.
+      workers: Live workers that serve it now. Without any, its jobs wait.
+    """
+
+    name: str
+    version: str
+    context: int
+    adapters: tuple[str, ...] = ()
+    workers: int = 0
 
 
 Deliver = Callable[[StreamEvent | TetherError], None]
@@ -145,6 +211,20 @@ class Backend(Protocol):
         Raises:
           JobNotFound: There is no such job.
         """
+
+    def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        """A page of jobs, the newest first.
+
+        Args:
+          cursor: That of the page before; None for the first.
+          limit: Most jobs to answer, up to ``MOST_JOBS_A_PAGE``.
+
+        Raises:
+          InvalidRequest: The cursor or the limit is not possible.
+        """
+
+    def models(self) -> list[ModelInfo]:
+        """What can be asked for, in the order of configuration."""
 
     def follow(self, job_id: str, offset: int, deliver: Deliver) -> Subscription:
         """Call ``deliver`` with every event from token ``offset`` on, in order, until the last one.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from dramatiq import Actor
 from sqlalchemy import Connection
@@ -13,15 +13,28 @@ from sqlalchemy import Connection
 from tether.broker import TetherBroker
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.keys import INFER
-from tether.client.backend import Deliver, JobStatus, StreamEvent, Submitted, check_offset
+from tether.broker.pools import Known
+from tether.client.backend import (
+    MOST_JOBS_A_PAGE,
+    Deliver,
+    JobPage,
+    JobStatus,
+    ModelInfo,
+    StreamEvent,
+    Submitted,
+    check_job_id,
+    check_offset,
+    check_page,
+    no_such_job,
+)
 from tether.client.follower import Follower
 from tether.client.stream_archive import Ended
 from tether.client.stream_hub import StreamHub
 from tether.config import Settings
 from tether.config_loading import load_settings
 from tether.control import ControlPlane
-from tether.errors import BrokerUnavailable, ConfigError, JobNotFound
-from tether.jobs import FINAL_STATES, JobRequest, JobState
+from tether.errors import ConfigError
+from tether.jobs import FINAL_STATES, JobFilter, JobRequest, JobState
 from tether.scheduling.scheduler_middleware import now_ms
 from tether.store import queries
 from tether.store.placements import states
@@ -31,12 +44,15 @@ from tether.store.store import Store
 
 __all__ = ["DirectBackend", "open_direct"]
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-
 _DECIDED_BY_REDIS = frozenset(
     {JobState.PLACED, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED}
 )
 """States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
+
+_RECORDED_AS_PLACED = _DECIDED_BY_REDIS
+
+MOST_LOOKS = 20
+"""Pages of the database's that are looked through for one page of an answer."""
 
 
 def open_direct(settings: Settings | None = None, tenant: str = "default") -> DirectBackend:
@@ -71,6 +87,12 @@ class DirectBackend:
         """Whose queue ``infer`` makes jobs."""
         return self._plane.broker
 
+    def for_tenant(self, tenant: str) -> Self:
+        """The same for another tenant: it shares everything, and is not closed by itself."""
+        other = object.__new__(type(self))
+        other.__dict__ |= {**self.__dict__, "_tenant": tenant}
+        return other
+
     def now_ms(self) -> int:
         return now_ms()
 
@@ -78,63 +100,109 @@ class DirectBackend:
         return self._plane.scheduler.submit(requests, broker=self._plane.broker, tenant=self._tenant)
 
     def status(self, job_id: str) -> JobStatus:
-        row = self._row(job_id)
-        state, offset = row.state, row.output_tokens
-        if not state.is_final:
-            # While Redis owns it, the database knows no better than that it was handed over.
-            try:
-                known = self._plane.pools.known([job_id])[0]
-            except OUTAGE_ERRORS:
-                known = None
-            if known is not None and known.dispatch == row.dispatch:
-                offset = known.offset
-                if known.state in _DECIDED_BY_REDIS:
-                    state = JobState(known.state)
-        return JobStatus(
-            job_id=job_id,
-            state=state,
-            model=row.model,
-            priority=row.priority,
-            labels=row.labels,
-            pool=row.pool,
-            dispatch=row.dispatch,
-            attempts=row.attempts,
-            offset=offset,
-            created_at=row.created_at,
-            finished_at=row.finished_at,
-            error=row.error,
-            input_tokens=row.input_tokens,
-            output_tokens=offset if state.is_final else row.output_tokens,
-        )
+        return self._statuses([self._row(job_id)])[0]
+
+    def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        check_page(cursor, limit)
+        asked = in_database(job_filter)
+        found: list[JobStatus] = []
+        for _ in range(MOST_LOOKS):
+            rows = self._plane.store.read(queries.jobs_of, self._tenant, asked, cursor, MOST_JOBS_A_PAGE)
+            for status in self._statuses(rows):
+                if not job_filter.states or status.state in job_filter.states:
+                    found.append(status)
+                    if len(found) > limit:
+                        return JobPage(tuple(found[:limit]), found[limit - 1].job_id)
+            if len(rows) < MOST_JOBS_A_PAGE:
+                return JobPage(tuple(found), None)
+            cursor = rows[-1].job_id
+        return JobPage(tuple(found), cursor)
+
+    def models(self) -> list[ModelInfo]:
+        pools = self._plane.fleet.pools()
+        return [
+            ModelInfo(
+                name=model.name,
+                version=model.version,
+                context=model.context,
+                adapters=model.adapters,
+                workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
+            )
+            for model in self._plane.registry.models
+        ]
+
+    def _statuses(self, rows: Sequence[JobRow]) -> list[JobStatus]:
+        # While Redis owns a job, the database knows no better than that it was handed over.
+        unknown = [row.job_id for row in rows if not row.state.is_final]
+        try:
+            known = dict(zip(unknown, self._plane.pools.known(unknown), strict=True)) if unknown else {}
+        except OUTAGE_ERRORS:
+            known = {}
+        return [_status(row, known.get(row.job_id)) for row in rows]
 
     def cancel(self, job_id: str) -> JobState:
-        _check_job_id(job_id)
+        check_job_id(job_id)
         try:
             request = Request(self._tenant, job_id, JobState.CANCELLED, now_ms())
             state = self._plane.ending.end([request])[0]
-        except OUTAGE_ERRORS as error:
-            raise BrokerUnavailable(
-                f"job {job_id} will be cancelled once Redis is back ({type(error).__name__})"
-            ) from error
+        except OUTAGE_ERRORS:
+            # The request is durable, and carried out once Redis is back.
+            return self._row(job_id).state
         if state is None:
-            raise _not_found(job_id)
+            raise no_such_job(job_id)
         return state if state.is_final else self.status(job_id).state
 
-    def follow(self, job_id: str, offset: int, deliver: Deliver) -> Follower:
+    def follow(self, job_id: str, offset: int, deliver: Deliver, *, run: int = 0) -> Follower:
+        """See :meth:`~tether.client.backend.Backend.follow`; ``run`` is that which the offset counts in."""
         check_offset(offset)
+        check_offset(run)
         self._row(job_id)
-        return self._hub.follow(job_id, offset, deliver)
+        return self._hub.follow(job_id, offset, deliver, run=run)
 
     def close(self) -> None:
         self._hub.close()
         self._plane.close()
 
     def _row(self, job_id: str) -> JobRow:
-        _check_job_id(job_id)
+        check_job_id(job_id)
         row = self._plane.store.read(queries.job, job_id, self._tenant)
         if row is None:
-            raise _not_found(job_id)
+            raise no_such_job(job_id)
         return row
+
+
+def _status(row: JobRow, known: Known | None) -> JobStatus:
+    state, offset = row.state, row.output_tokens
+    if known is not None and known.dispatch == row.dispatch:
+        offset = known.offset
+        if known.state in _DECIDED_BY_REDIS:
+            state = JobState(known.state)
+    return JobStatus(
+        job_id=row.job_id,
+        correlation_id=row.correlation_id,
+        retry_token=row.retry_token,
+        state=state,
+        model=row.model,
+        priority=row.priority,
+        labels=row.labels,
+        pool=row.pool,
+        dispatch=row.dispatch,
+        attempts=row.attempts,
+        offset=offset,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        error=row.error,
+        input_tokens=row.input_tokens,
+        output_tokens=offset if state.is_final else row.output_tokens,
+    )
+
+
+def in_database(job_filter: JobFilter) -> JobFilter:
+    """The same with the states in which the database may hold such jobs: what runs, it has as placed."""
+    states = set(job_filter.states)
+    if states & _RECORDED_AS_PLACED:
+        states |= {JobState.PLACED, JobState.RUNNING}
+    return replace(job_filter, states=tuple(sorted(states)))
 
 
 class StoreArchive:
@@ -171,13 +239,3 @@ def _ended(connection: Connection, job_ids: list[str]) -> dict[str, Ended]:
 
 def _run_elsewhere(**_: Any) -> None:
     raise ConfigError("jobs of models run on workers that were started with `tether worker`, not here")
-
-
-def _check_job_id(job_id: object) -> None:
-    """What cannot be a job's id is no job's: some of it no database takes."""
-    if not isinstance(job_id, str) or _JOB_ID.match(job_id) is None:
-        raise _not_found(job_id)
-
-
-def _not_found(job_id: object) -> JobNotFound:
-    return JobNotFound(f"there is no job {repr(job_id)[:100]}, or it is another tenant's")

@@ -15,7 +15,7 @@ class DirectTether(Tether):
     """What :meth:`Tether.direct` answers."""
 
     def __init__(self, backend: DirectBackend) -> None:
-        super().__init__(backend)
+        super().__init__(backend=backend)
         self._direct = backend
 
     @property
@@ -37,7 +37,7 @@ class AsyncDirectTether(AsyncTether):
     """What :meth:`AsyncTether.direct` answers. What Dramatiq does blocks: send from a thread."""
 
     def __init__(self, backend: DirectBackend) -> None:
-        super().__init__(backend)
+        super().__init__(backend=backend)
         self._direct = backend
 
     @property

@@ -20,7 +20,7 @@ class FollowedStreams:
     """The followers of one hub. Only its thread uses it; nothing here blocks.
 
     Attributes:
-      cursors: From where the next read goes on, by the stream's key.
+      cursors: From where the next read of each goes on, by the stream's key.
     """
 
     def __init__(self, key_of: Callable[[str], str]) -> None:
@@ -33,6 +33,8 @@ class FollowedStreams:
         self._job_of: dict[bytes, str] = {}
         self._log = structlog.stdlib.get_logger("tether.client")
         self.cursors: dict[bytes, str] = {}
+        # In the order in which that was noticed, each once.
+        self._changed: dict[bytes, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._of_job)
@@ -46,7 +48,26 @@ class FollowedStreams:
         self._of_job.setdefault(follower.job_id, {})[follower] = None
         self._read_from(key, follower.cursor)
 
+    def note_changed(self, keys: Iterable[bytes]) -> None:
+        """These streams have more to read. Those that are not followed are left out."""
+        self._changed.update((key, None) for key in keys if key in self.cursors)
+
+    def note_all_changed(self) -> None:
+        """Every stream may have more to read."""
+        self.note_changed(self.cursors)
+
+    def take_changed(self, most: int) -> dict[bytes, str]:
+        """Some of the streams that have more to read, with their cursors."""
+        found: dict[bytes, str] = {}
+        while self._changed and len(found) < most:
+            key = next(iter(self._changed))
+            del self._changed[key]
+            if key in self.cursors:
+                found[key] = self.cursors[key]
+        return found
+
     def _read_from(self, key: bytes, cursor: str) -> None:
+        self._changed[key] = None
         self.cursors[key] = min(self.cursors.get(key, cursor), cursor, key=order)
 
     def remove(self, follower: Follower) -> None:
@@ -121,6 +142,7 @@ class FollowedStreams:
     def rewind(self) -> None:
         """Read all again from what was delivered: what was read before may be lost."""
         self.cursors.clear()
+        self._changed.clear()
         for job_id, followers in self._of_job.items():
             key = self._key_of(job_id).encode()
             for follower in followers:

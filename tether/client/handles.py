@@ -34,17 +34,21 @@ class Result:
     finish_reason: str
 
 
-class _Gathering:
-    """The tokens of a stream as they come, restarts heeded."""
+class Gathering:
+    """The tokens of a stream as they come, restarts heeded.
+
+    Attributes:
+      pieces: All that stand now.
+    """
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
-        self._pieces: list[Piece] = []
+        self.pieces: list[Piece] = []
 
     def add(self, event: StreamEvent) -> None:
         if event.kind == "restarted":
-            del self._pieces[event.offset :]
-        self._pieces += event.pieces
+            del self.pieces[event.offset :]
+        self.pieces += event.pieces
 
     def result(self, last: StreamEvent) -> Result:
         """The result, or the error that the last event tells of."""
@@ -52,8 +56,8 @@ class _Gathering:
             raise _error(self._job_id, last)
         return Result(
             job_id=self._job_id,
-            text="".join(piece.text for piece in self._pieces),
-            token_ids=tuple(piece.token_id for piece in self._pieces),
+            text="".join(piece.text for piece in self.pieces),
+            token_ids=tuple(piece.token_id for piece in self.pieces),
             input_tokens=int(last.details.get("input_tokens", 0)),
             finish_reason=str(last.details.get("reason", "")),
         )
@@ -143,7 +147,7 @@ class JobHandle:
           ResultTimeout: It has not ended by then.
           ClientClosed: The client was closed meanwhile.
         """
-        gathering = _Gathering(self.job_id)
+        gathering = Gathering(self.job_id)
         inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
         deadline = None if timeout is None else time.monotonic() + timeout
         subscription = self.backend.follow(self.job_id, 0, inbox.put)
@@ -223,7 +227,7 @@ class AsyncJobHandle:
 
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for the end."""
-        gathering = _Gathering(self.job_id)
+        gathering = Gathering(self.job_id)
         try:
             async with asyncio.timeout(timeout):
                 async with contextlib.aclosing(self.events()) as events:

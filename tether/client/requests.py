@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from tether.errors import InvalidRequest
-from tether.gateway.validation import FIELDS, read_request
-from tether.jobs import JobRequest, Sampling, sampling_to_json
+from tether.gateway.validation import FIELDS, read_filter, read_request
+from tether.jobs import JobFilter, JobRequest, Sampling, sampling_to_json
 
 
 def make_request(
@@ -37,15 +37,12 @@ def make_request(
     """
     if delay is not None and eta is not None:
         raise InvalidRequest("delay and eta are both given: give one of them")
-    if eta is not None and not isinstance(eta, datetime):
-        raise InvalidRequest(f"eta is of type {type(eta).__name__}, not a datetime")
-    if eta is not None and eta.tzinfo is None:
-        raise InvalidRequest("eta has no time zone: give one, as in datetime.now(UTC) + timedelta(hours=1)")
+    starts_at = _moment("eta", eta)
     delay_ms = 0 if delay is None else _milliseconds("delay", delay)
     limit_ms = 0 if time_limit is None else _milliseconds("time_limit", time_limit)
     not_before = now_ms + delay_ms if delay_ms else 0
-    if eta is not None:
-        not_before = int(eta.timestamp() * 1000)
+    if starts_at is not None:
+        not_before = starts_at
     values = {
         "model": model,
         "prompt": prompt,
@@ -88,6 +85,42 @@ def check_request(request: object) -> JobRequest:
     if (request.delay_ms and not request.not_before) or (request.time_limit_ms and not request.deadline):
         raise InvalidRequest("delay_ms and time_limit_ms only tell how not_before and deadline were made")
     return replace(read_request(values), **times)
+
+
+def make_filter(
+    state: str | Sequence[str] = (),
+    model: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> JobFilter:
+    """A filter from a client's arguments.
+
+    Raises:
+      InvalidRequest: Arguments are of wrong types or out of range.
+    """
+    states = (state,) if isinstance(state, str) else state
+    values = {
+        "state": list(states) if isinstance(states, Iterable) else states,
+        "model": model,
+        "labels": labels or {},
+        "created_after": _moment("created_after", created_after),
+        "created_before": _moment("created_before", created_before),
+    }
+    return read_filter(values)
+
+
+def _moment(name: str, value: datetime | None) -> int | None:
+    """Milliseconds since the epoch."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidRequest(f"{name} is of type {type(value).__name__}, not a datetime")
+    if value.tzinfo is None:
+        raise InvalidRequest(
+            f"{name} has no time zone: give one, as in datetime.now(UTC) + timedelta(hours=1)"
+        )
+    return int(value.timestamp() * 1000)
 
 
 def _milliseconds(name: str, value: object) -> int:

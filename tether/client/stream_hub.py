@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
 from uuid import uuid4
 
 import redis
@@ -19,10 +18,11 @@ from tether.client.backend import Deliver, check_offset, check_process
 from tether.client.followed_streams import FollowedStreams
 from tether.client.follower import Follower
 from tether.client.stream_archive import Archive, ArchiveThread
+from tether.client.stream_watch import StreamWatch
 from tether.errors import ClientClosed
 
-BLOCK_MS = 500
-"""How long one read waits for news."""
+WAIT_SECONDS = 0.5
+"""How long one wait for news takes."""
 
 LOOK_SECONDS = 0.5
 """Between two looks at who heard nothing for long: with many followers each takes a while."""
@@ -32,6 +32,9 @@ REST_SECONDS = 0.2
 
 MOST_ENTRIES = 512
 """Entries of one stream in one read."""
+
+MOST_STREAMS = 256
+"""Streams in one read."""
 
 WAKE_LIFE_MS = 60_000
 
@@ -54,11 +57,12 @@ class StreamHub:
     ) -> None:
         self._client = without_retries(client)
         self._owns_client = self._client is not client
+        self._watch = StreamWatch(self._client)
         self._archive = ArchiveThread(archive, on_answer=self._ring)
         self._clock = clock
         self._process = os.getpid()
-        self._bell = f"{keys.prefix}:hub:{uuid4().hex}"
-        self._bell_cursor = "0"
+        self._bell = f"{keys.prefix}:hub:{uuid4().hex}".encode()
+        self._bell_is_read = False
         self._streams = FollowedStreams(keys.stream)
         self._look_at = 0.0
         self._failure_is_known = False
@@ -71,8 +75,8 @@ class StreamHub:
         self._thread: threading.Thread | None = None
         self._log = structlog.stdlib.get_logger("tether.client")
 
-    def follow(self, job_id: str, offset: int, deliver: Deliver) -> Follower:
-        """Deliver a job's events from token ``offset`` on.
+    def follow(self, job_id: str, offset: int, deliver: Deliver, *, run: int = 0) -> Follower:
+        """Deliver a job's events from token ``offset`` of ``run`` on.
 
         Raises:
           InvalidRequest: The offset is not possible.
@@ -80,7 +84,7 @@ class StreamHub:
         """
         check_offset(offset)
         check_process(self._process)
-        follower = Follower(self, job_id, deliver, offset, heard_at=self._clock())
+        follower = Follower(self, job_id, deliver, offset, run, heard_at=self._clock())
         follower.rewind()
         with self._lock:
             if self._is_stopping.is_set():
@@ -116,11 +120,12 @@ class StreamHub:
         for follower in followers:
             follower.give_up(_closed())
         self._archive.close()
+        self._watch.close()
         if self._owns_client:
             self._client.close()
 
     def _ring(self) -> None:
-        """Let the thread see what changed: it blocks on a stream of its own too."""
+        """Let the thread see what changed: it watches a stream of its own too."""
         self._changed.set()
         try:
             pipeline = self._client.pipeline(transaction=False)
@@ -155,7 +160,9 @@ class StreamHub:
             if not isinstance(error, OUTAGE_ERRORS) and not self._failure_is_known:
                 self._log.exception("Redis refuses to let streams be read. Trying on.")
                 self._failure_is_known = True
+            self._watch.close()
             self._streams.rewind()
+            self._bell_is_read = False
             self._is_stopping.wait(REST_SECONDS)
         now = self._clock()
         if now >= self._look_at:
@@ -171,14 +178,29 @@ class StreamHub:
             self._forget(self._streams.hand_on_ended(job_id, ended))
 
     def _read(self) -> None:
-        cursors: dict[Any, Any] = {**self._streams.cursors, self._bell: self._bell_cursor}
-        answer: Any = self._client.xread(cursors, count=MOST_ENTRIES, block=BLOCK_MS) or []
+        """Read what has changed; wait for that where nothing has."""
+        cursors = self._streams.take_changed(MOST_STREAMS)
+        if not cursors and self._bell_is_read:
+            self._note(self._watch.wait(WAIT_SECONDS))
+            return
+        # Its entry is read again each time, and says nothing: that it was written is what wakes.
+        answer = self._watch.read({**cursors, self._bell: "0"}, MOST_ENTRIES)
+        self._bell_is_read = True
         now = self._clock()
-        for key, entries in answer:
-            if key.decode() == self._bell:
-                self._bell_cursor = entries[-1][0].decode()
-            else:
+        for key in cursors:
+            entries = answer.get(key, ())
+            if entries:
                 self._forget(self._streams.hand_on(key, entries, now))
+            if len(entries) >= MOST_ENTRIES:
+                self._streams.note_changed((key,))
+
+    def _note(self, changed: set[bytes] | None) -> None:
+        if changed is None:
+            self._streams.note_all_changed()
+            self._bell_is_read = False
+        else:
+            self._bell_is_read = self._bell not in changed
+            self._streams.note_changed(changed)
 
     def _forget(self, followers: Iterable[Follower]) -> None:
         with self._lock:

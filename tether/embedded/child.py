@@ -19,6 +19,9 @@ LIFELINE_VARIABLE = "TETHER_CHILD_LIFELINE_FD"
 NAME_VARIABLE = "TETHER_CHILD_NAME"
 """Environment variable with the name that the supervisor calls the child by."""
 
+SOCKET_VARIABLE = "TETHER_CHILD_SOCKET_FD"
+"""Environment variable with the file descriptor of the socket that a child shall listen at."""
+
 READY_LINE = b"ready\n"
 
 

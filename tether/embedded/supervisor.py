@@ -36,10 +36,13 @@ class Child:
     Attributes:
       name: What logs call it; unique within one supervisor.
       command: Program and arguments.
+      descriptors: File descriptors that it inherits under their numbers, such as a socket that listens: it
+        goes on listening while the child is started again.
     """
 
     name: str
     command: tuple[str, ...]
+    descriptors: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
@@ -152,7 +155,7 @@ class Supervisor:
                 child.command,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                pass_fds=(child_ready, child_lifeline),
+                pass_fds=(child_ready, child_lifeline, *child.descriptors),
                 start_new_session=True,
             )
         except OSError:

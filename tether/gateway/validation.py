@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tether.errors import InvalidRequest
-from tether.jobs import JobRequest, Priority, Sampling
+from tether.jobs import JobFilter, JobRequest, JobState, Priority, Sampling
 
 if TYPE_CHECKING:
     from tether.scheduling.models import ModelVersion
@@ -28,6 +28,8 @@ MOST_STOPS = 16
 LONGEST_STOP = 256
 MOST_TOKENS = 1_000_000
 LATEST_TIME_MS = 2**53
+LATEST_FILTER_MS = 2**48 - 1
+"""Latest time that a job's id can hold."""
 
 _NUMBERS: Mapping[str, tuple[type | tuple[type, ...], float, float, str]] = {
     "max_tokens": (int, 1, MOST_TOKENS, f"a whole number from 1 to {MOST_TOKENS}"),
@@ -44,18 +46,18 @@ FIELDS = (*_TEXTS, "priority", "labels", "top_p", "stop", *_NUMBERS)
 """Every field that a request can have."""
 
 
-def read_request(values: Mapping[str, Any]) -> JobRequest:
+def read_request(values: Mapping[str, Any], *, also: Sequence[str] = ()) -> JobRequest:
     """A request from plain values.
+
+    Args:
+      also: Fields that the caller knows beside these, to be named where one is mistyped.
 
     Raises:
       InvalidRequest: Fields are missing, unknown, of wrong types or out of range. The message names all.
     """
-    problems = list(_problems(values))
+    problems = list(_problems(values, (*FIELDS, *also)))
     if problems:
-        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InvalidRequest(
-            "; ".join(problems) if len(problems) == 1 else f"{count}: " + "; ".join(problems)
-        )
+        raise InvalidRequest(_told(problems))
     stop = values.get("stop", ())
     chosen: dict[str, Any] = {name: values[name] for name in _SAMPLING if name in values}
     sampling = Sampling(**chosen, stop=(stop,) if isinstance(stop, str) else tuple(stop))
@@ -65,6 +67,38 @@ def read_request(values: Mapping[str, Any]) -> JobRequest:
         sampling=sampling,
         priority=Priority(values.get("priority", Priority.STANDARD)),
         labels=dict(values.get("labels") or {}),
+    )
+
+
+def read_filter(values: Mapping[str, Any]) -> JobFilter:
+    """A filter of jobs from plain values: ``state`` (a list), ``model``, ``labels``, ``created_after`` and
+    ``created_before``.
+
+    Raises:
+      InvalidRequest: Values are of wrong types or out of range. The message names all.
+    """
+    problems = [*_label_problems(values.get("labels") or {})]
+    states = values.get("state") or []
+    if not isinstance(states, list):
+        problems.append(f"state={_shown(states)} is not a state or a list of states")
+        states = []
+    for state in states:
+        if state not in tuple(JobState):
+            problems.append(f"state={_shown(state)} is not one of {', '.join(JobState)}")
+    if values.get("model") is not None:
+        problems += _text_problems("model", values["model"])
+    for name in ("created_after", "created_before"):
+        value = values.get(name)
+        if value is not None and not _is_number(value, int, 0, LATEST_FILTER_MS):
+            problems.append(f"{name}={_shown(value)} is no time in milliseconds since the epoch")
+    if problems:
+        raise InvalidRequest(_told(problems))
+    return JobFilter(
+        states=tuple(map(JobState, states)),
+        model=values.get("model"),
+        labels=dict(values.get("labels") or {}),
+        created_after=values.get("created_after"),
+        created_before=values.get("created_before"),
     )
 
 
@@ -95,10 +129,14 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
         raise InvalidRequest(f"model {request.model!r} has no adapter {request.adapter!r}; it has: {known}")
 
 
-def _problems(values: Mapping[str, Any]) -> Iterator[str]:
+def _told(problems: Sequence[str]) -> str:
+    return "; ".join(problems) if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(problems)
+
+
+def _problems(values: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
     for name in values:
         if name not in FIELDS:
-            near = difflib.get_close_matches(str(name)[:100], FIELDS, n=1, cutoff=0.7)
+            near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.6)
             yield f"there is no field {str(name)[:80]!r}{f'; did you mean {near[0]}?' if near else ''}"
     for name in ("model", "prompt"):
         if not values.get(name):
@@ -114,7 +152,7 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     if values.get("priority", "standard") not in tuple(Priority):
         yield f"priority={_shown(values['priority'])} is not interactive, standard or batch"
     yield from _stop_problems(values.get("stop", ()))
-    yield from _label_problems(values.get("labels") or {})
+    yield from _label_problems({} if values.get("labels") is None else values["labels"])
 
 
 def _is_number(value: object, kind: type | tuple[type, ...], least: float, most: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from tether.jobs import JobState, Piece
+from tether.jobs import EVERY_JOB, JobFilter, Piece, first_id_at
 from tether.store.rows import ROW_COLUMNS, AnyRow, JobRow, compact_json, job_row
 from tether.store.schema import attempts, dead_letters, jobs
 
@@ -60,9 +60,7 @@ def job(connection: Connection, job_id: str, tenant_id: str | None = None) -> Jo
 def jobs_of(
     connection: Connection,
     tenant_id: str | None,
-    state: JobState | None = None,
-    model: str | None = None,
-    label: tuple[str, str] | None = None,
+    job_filter: JobFilter = EVERY_JOB,
     after: str | None = None,
     limit: int = 50,
 ) -> list[JobRow]:
@@ -70,25 +68,29 @@ def jobs_of(
 
     Args:
       tenant_id: Whose; None for everybody's.
-      label: Key and value that the job must be marked with.
+      job_filter: Which. A job's time is the one in its id.
       after: The last job id of the page before.
       limit: Most jobs to answer.
     """
     query = select(*ROW_COLUMNS).order_by(jobs.c.job_id.desc()).limit(limit)
     if tenant_id is not None:
         query = query.where(jobs.c.tenant_id == tenant_id)
-    if state is not None:
-        query = query.where(jobs.c.state == state.value)
-    if model is not None:
-        query = query.where(jobs.c.model == model)
+    if job_filter.states:
+        query = query.where(jobs.c.state.in_([state.value for state in job_filter.states]))
+    if job_filter.model is not None:
+        query = query.where(jobs.c.model == job_filter.model)
     if after is not None:
         query = query.where(jobs.c.job_id < after)
-    if label is not None:
+    if job_filter.created_after is not None:
+        query = query.where(jobs.c.job_id >= first_id_at(job_filter.created_after))
+    if job_filter.created_before is not None:
+        query = query.where(jobs.c.job_id < first_id_at(job_filter.created_before))
+    for key, value in job_filter.labels.items():
         # Labels are kept as JSON without white space, so a pair follows '{' or ','. Inside of a string, a
         # quotation mark has a backslash before it: there neither pair is found. Postgres's own JSON
         # operators would fail on a label with a NUL in it.
         find = func.instr if connection.dialect.name == "sqlite" else func.strpos
-        pair = compact_json({label[0]: label[1]})[1:-1]
+        pair = compact_json({key: value})[1:-1]
         query = query.where((find(jobs.c.labels, "{" + pair) > 0) | (find(jobs.c.labels, "," + pair) > 0))
     return [job_row(row) for row in connection.execute(query)]
 

@@ -70,6 +70,7 @@ api_keys = Table(
     Column("scopes", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("name", Text, nullable=False, server_default=""),
 )
 
 jobs = Table(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 
 REGISTRY = CollectorRegistry()
 """Tether's own registry, apart from the process's default one."""
@@ -33,6 +40,22 @@ DISPATCHES_RELAYED = Counter(
     "tether_dispatches_relayed", "Dispatches that the outbox relay placed.", registry=REGISTRY
 )
 LEASES_LOST = Counter("tether_leases_lost", "Attempts that were silent for too long.", registry=REGISTRY)
+
+HTTP_REQUESTS = Counter(
+    "tether_http_requests",
+    "Requests that the gateway answered.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+HTTP_SECONDS = Histogram(
+    "tether_http_request_seconds",
+    "Time from a request's head to its whole answer; streams are left out.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+OPEN_STREAMS = Gauge("tether_open_streams", "Streams that readers have open.", registry=REGISTRY)
+STREAMS_CUT_OFF = _counter("tether_streams_cut_off", "Streams that ended before their end.", "reason")
 
 
 def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:

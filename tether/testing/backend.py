@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from tether.client.backend import Deliver, JobStatus, Submitted, check_offset
+from tether.client.backend import Deliver, JobPage, JobStatus, ModelInfo, Submitted, check_offset, check_page
 from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
 from tether.gateway.validation import check_for_model
-from tether.jobs import JobRequest, JobState, new_job_id
+from tether.jobs import JobFilter, JobRequest, JobState, new_job_id
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.testing.jobs import FakeJob, FakeSubscription
 from tether.testing.models import Answer, FakeModel
@@ -17,7 +17,10 @@ from tether.testing.queue import AT_ONCE, FakeQueue
 
 
 class FakeBackend:
-    """A backend in this process's memory: ``Tether(FakeBackend())``. Its clock stands until it is moved."""
+    """A backend in this process's memory, as in ``Tether(backend=FakeBackend())``.
+
+    Its clock stands until it is moved.
+    """
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class FakeBackend:
             job = self._queue.find(job_id, self._tenant)
             return JobStatus(
                 job_id=job_id,
+                correlation_id=job.request.correlation_id,
+                retry_token=job.request.retry_token,
                 state=job.state,
                 model=job.request.model,
                 priority=job.request.priority,
@@ -90,6 +95,19 @@ class FakeBackend:
             job = self._queue.find(job_id, self._tenant)
             self._queue.end(job, JobState.CANCELLED)
             return job.state
+
+    def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        check_page(cursor, limit)
+        by_id = sorted(self.jobs(), key=lambda status: status.job_id, reverse=True)
+        found = [status for status in by_id if _matches(status, job_filter)]
+        later = [status for status in found if cursor is None or status.job_id < cursor]
+        return JobPage(tuple(later[:limit]), later[limit - 1].job_id if len(later) > limit else None)
+
+    def models(self) -> list[ModelInfo]:
+        return [
+            ModelInfo(name=model.name, version=model.version, context=model.context, workers=1)
+            for model in self._queue.registry.models
+        ]
 
     def follow(self, job_id: str, offset: int, deliver: Deliver) -> FakeSubscription:
         check_offset(offset)
@@ -151,7 +169,8 @@ class FakeBackend:
             check_for_model(request, queue.registry.find(request.model), now_ms)
         except TetherError as error:
             return error
-        job_id = new_job_id(now_ms, queue.random.randbytes(10))
+        # The clock stands: within one millisecond ids are in the order of submission all the same.
+        job_id = new_job_id(now_ms, bytes(2) + len(queue.jobs).to_bytes(5, "big") + queue.random.randbytes(3))
         retry_token = request.retry_token or job_id
         correlation_id = request.correlation_id or retry_token
         key = (self._tenant, correlation_id, retry_token)
@@ -181,3 +200,14 @@ class FakeBackend:
                 f"job {job.job_id}, which asked for something else: send the same request, or take other keys"
             )
         return Submitted(job.job_id, mine.correlation_id, mine.retry_token, job.state, False)
+
+
+def _matches(status: JobStatus, job_filter: JobFilter) -> bool:
+    after, before = job_filter.created_after, job_filter.created_before
+    return (
+        (not job_filter.states or status.state in job_filter.states)
+        and job_filter.model in (None, status.model)
+        and job_filter.labels.items() <= status.labels.items()
+        and (after is None or status.created_at >= after)
+        and (before is None or status.created_at < before)
+    )

@@ -14,7 +14,8 @@ class FakeTether(Tether):
     """A :class:`~tether.client.api.Tether` for tests.
 
     Attributes:
-      fake: Its backend, which a test drives and looks into. ``AsyncTether(t.fake)`` sees the same jobs.
+      fake: Its backend, which a test drives and looks into. ``AsyncTether(backend=t.fake)`` sees the same
+        jobs.
     """
 
     def __init__(self, models: Mapping[str, FakeModel | Answer] | None = None, **options: Any) -> None:
@@ -24,7 +25,7 @@ class FakeTether(Tether):
           options: The other arguments of :class:`FakeBackend`.
         """
         self.fake = FakeBackend(models, **options)
-        super().__init__(self.fake)
+        super().__init__(backend=self.fake)
 
 
 class AsyncFakeTether(AsyncTether):
@@ -32,4 +33,4 @@ class AsyncFakeTether(AsyncTether):
 
     def __init__(self, models: Mapping[str, FakeModel | Answer] | None = None, **options: Any) -> None:
         self.fake = FakeBackend(models, **options)
-        super().__init__(self.fake)
+        super().__init__(backend=self.fake)

@@ -1,0 +1,50 @@
+"""`tether config`: the settings, where each is from, and whether they are valid."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from tether_cli.frame import VerbGroup
+from tether_cli.printable import one_line
+from tether_cli.tables import print_json, print_table
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.group(cls=VerbGroup)
+def config() -> None:
+    """Show and check the settings."""
+
+
+@config.command()
+@as_json_option
+def show(as_json: bool) -> None:
+    """Show every setting, its value, and where that is from. Secrets are masked."""
+    from tether.config_loading import load_settings
+
+    rows = load_settings(environ=os.environ, file=None).describe()
+    if as_json:
+        print_json([{"key": row.key, "value": row.value, "source": row.source} for row in rows])
+        return
+    shown = [tuple(map(one_line, (row.key, str(row.value), row.source))) for row in rows]
+    print_table(("KEY", "VALUE", "SOURCE"), shown)
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@as_json_option
+def check(file: Path | None, as_json: bool) -> None:
+    """Say "ok", or everything that is wrong with the settings.
+
+    They are those that every program finds here, or those of FILE and the environment.
+    """
+    from tether.config_loading import load_settings
+
+    load_settings(environ=os.environ, file=file)
+    if as_json:
+        print_json({"is_ok": True})
+    else:
+        click.echo("ok")

@@ -1,0 +1,54 @@
+"""The `tether` command over a fake, as a process of its own: `python -m support.cli_program SCENE ARGS...`.
+
+`said`: the job runs to its end at once. `halfway`: it makes two tokens and stays;
+that it is followed is said on standard error.
+`endless`: as many tokens as a test can want. `escapes`: control characters. `fault`: a bug. `wide`: a text
+that ASCII cannot show.
+"""
+
+import sys
+
+from tether.client.api import Tether
+from tether.testing import FakeBackend, FakeModel
+from tether_cli.main import main
+from tether_cli.surroundings import Surroundings
+
+ANSWERS = {
+    "endless": lambda prompt: ["0123456789\n" for _ in range(50_000)],
+    "escapes": lambda prompt: ["a\x1b[2J\x9b31m", "b\r\n\x07c"],
+    "wide": lambda prompt: ["süß ", "☃"],
+}
+STEPS = {"halfway": 3}
+
+
+class SteppedBackend(FakeBackend):
+    """Goes some steps after each submission, and no further."""
+
+    def __init__(self, steps):
+        super().__init__({"m": lambda prompt: ["one ", "two ", "three"]}, autorun=False)
+        self._steps = steps
+
+    def submit(self, requests):
+        answers = super().submit(requests)
+        for _ in range(self._steps):
+            self.step()
+        return answers
+
+    def follow(self, job_id, offset, deliver):
+        subscription = super().follow(job_id, offset, deliver)
+        print("followed", file=sys.stderr, flush=True)
+        return subscription
+
+
+def open_client(scene):
+    if scene == "fault":
+        raise RuntimeError("a bug")
+    if scene in STEPS:
+        return Tether(backend=SteppedBackend(STEPS[scene]))
+    answer = ANSWERS.get(scene, lambda prompt: prompt)
+    return Tether(backend=FakeBackend({"m": FakeModel(answer, context=200_000)}))
+
+
+if __name__ == "__main__":
+    scene = sys.argv.pop(1)
+    main(prog_name="tether", obj=Surroundings(lambda url, key: open_client(scene)))

@@ -1,0 +1,31 @@
+"""Answers: JSON, and errors each in the one form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from tether.client.documents import error_to_json
+from tether.errors import TetherError
+
+
+def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A document. Half of a surrogate pair, which UTF-8 cannot say, is escaped."""
+    try:
+        body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(body, status, headers, media_type="application/json")
+
+
+def error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error, with its status, and when a retry can help."""
+    told = dict(headers or {})
+    if error.retry_after is not None:
+        told["retry-after"] = str(max(math.ceil(error.retry_after), 1))
+    if error.http_status == 401:
+        told["www-authenticate"] = 'Bearer realm="tether"'
+    return json_answer(error_to_json(error), error.http_status, told)

@@ -1,0 +1,76 @@
+"""What every request passes through: the limit of its head, its measures, and an answer whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tether.errors import HeadersTooLarge, TetherError
+from tether.gateway.answers import error_answer
+from tether.telemetry import metrics
+from tether.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_STREAM = "/v1/jobs/{job_id}/stream"
+
+
+class Frame:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, *, header_limit: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._app = app
+        self._header_limit = header_limit
+        self._clock = clock
+        self._log = get_logger("tether.gateway")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = self._clock(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        size = len(scope["raw_path"]) + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        try:
+            if size > self._header_limit:
+                error: TetherError = HeadersTooLarge(
+                    f"the head of the request has {size} bytes and may have {self._header_limit}: send "
+                    "less, or raise gateway.header_limit"
+                )
+                await error_answer(error)(scope, receive, watched)
+            else:
+                await self._app(scope, receive, watched)
+        except Exception as failure:
+            self._log.exception("A request failed.", method=scope["method"], path=scope["path"][:200])
+            if status:
+                raise
+            error = TetherError(f"the gateway failed ({type(failure).__name__}); its log says more")
+            await error_answer(error)(scope, receive, watched)
+        finally:
+            self._note(scope, status, self._clock() - began)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route: Any = scope.get("route")
+        path = getattr(route, "path", "other")
+        method = scope["method"] if path != "other" else "any"
+        metrics.HTTP_REQUESTS.labels(method=method, route=path, status=str(status)).inc()
+        if path != _STREAM:
+            metrics.HTTP_SECONDS.labels(route=path).observe(seconds)
+        self._log.debug(
+            "Answered.",
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+        )

@@ -1,0 +1,62 @@
+"""One gateway process: serves until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+from tether.config import Settings
+from tether.config_loading import load_settings
+from tether.embedded.child import NAME_VARIABLE, SOCKET_VARIABLE, announce_ready, follow_parent
+from tether.errors import TetherError
+from tether.gateway.listening import listen
+from tether.gateway.server import GatewayServer
+from tether.telemetry.logs import configure_logs, get_logger
+
+
+def run_gateway(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, or until the supervisor dies. It must be called from the main thread.
+
+    It listens at the socket that it inherited, where there is one, else at that of the settings.
+
+    Raises:
+      TetherError: It cannot serve as it is set up.
+    """
+    inherited = os.environ.pop(SOCKET_VARIABLE, None)
+    listening = (
+        listen(settings.gateway.host, settings.gateway.port)
+        if inherited is None
+        else socket.socket(fileno=int(inherited))
+    )
+    log = get_logger("tether.gateway")
+    server = GatewayServer(settings, listening, on_ready=announce_ready)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    follow_parent(on_death=server.stop)
+    host, port = listening.getsockname()[:2]
+    log.info("Serving.", host=host, port=port)
+    server.run()
+    return 0
+
+
+def main() -> int:
+    """Run the gateway that the environment and ``tether.toml`` describe."""
+    try:
+        settings = load_settings(environ=os.environ)
+        name = os.environ.get(NAME_VARIABLE, "gateway")
+        configure_logs(form=settings.logs.form, level=settings.logs.level, process=name)
+        return run_gateway(settings)
+    except TetherError as error:
+        get_logger("tether.gateway").error(str(error), code=error.code)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

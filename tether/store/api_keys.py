@@ -1,0 +1,78 @@
+"""API keys: who may ask on whose behalf. Only a key's digest is kept, never the key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from tether.store.rows import AnyRow
+from tether.store.schema import api_keys
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is kept of an API key. Times are milliseconds since the epoch.
+
+    Attributes:
+      key_id: What it is called by; not a secret.
+      digest: SHA-256 of the whole key, in hexadecimal.
+      prefix: Its first characters, to recognize it by.
+      scopes: What it is good for, by name.
+      name: What it is for, in its owner's words; may be empty.
+    """
+
+    key_id: str
+    tenant_id: str
+    digest: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: int
+    revoked_at: int | None = None
+    name: str = ""
+
+
+def add_key(connection: Connection, key: ApiKey) -> None:
+    """Keep a new key. Its tenant must be there: without one the database refuses the key."""
+    connection.execute(insert(api_keys), {**vars(key), "scopes": ",".join(key.scopes)})
+
+
+def revoke_key(connection: Connection, key_id: str, tenant_id: str | None, now_ms: int) -> ApiKey | None:
+    """Revoke a key; one that was revoked stays so. None where there is none, or not of this tenant.
+
+    Args:
+      tenant_id: Whose it must be; None for anybody's.
+    """
+    of_this = api_keys.c.key_id == key_id
+    if tenant_id is not None:
+        of_this &= api_keys.c.tenant_id == tenant_id
+    connection.execute(
+        update(api_keys).where(of_this, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_ms)
+    )
+    row = connection.execute(select(api_keys).where(of_this)).one_or_none()
+    return None if row is None else _key(row)
+
+
+def keys_of(connection: Connection, tenant_id: str | None) -> list[ApiKey]:
+    """A tenant's keys, or everybody's, the oldest first, revoked ones among them."""
+    query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
+    if tenant_id is not None:
+        query = query.where(api_keys.c.tenant_id == tenant_id)
+    return [_key(row) for row in connection.execute(query)]
+
+
+def key_by_digest(connection: Connection, digest: str) -> ApiKey | None:
+    """The key with this digest, or None."""
+    row = connection.execute(select(api_keys).where(api_keys.c.digest == digest)).one_or_none()
+    return None if row is None else _key(row)
+
+
+def revoked_among(connection: Connection, key_ids: Collection[str]) -> set[str]:
+    """Those of the keys that are good no longer: revoked, or not there."""
+    good = select(api_keys.c.key_id).where(api_keys.c.key_id.in_(key_ids), api_keys.c.revoked_at.is_(None))
+    return set(key_ids) - set(connection.execute(good).scalars())
+
+
+def _key(row: AnyRow) -> ApiKey:
+    return ApiKey(**{**row._mapping, "scopes": tuple(row.scopes.split(","))})
