@@ -21,6 +21,8 @@ from tether import Tether
 from tether.client.backend import StreamEvent
 from tether.errors import TetherError
 
+SETTLE_SECONDS = 2.0
+
 
 class Delays:
     """What all readers have measured; only from :meth:`begin` on."""
@@ -70,6 +72,8 @@ async def over_http(port: int, key: str, seconds: float, job_ids: Sequence[str])
     for _ in job_ids:
         await begun.acquire()
     print(json.dumps({"open": len(job_ids)}), flush=True)
+    # What was made while the streams were opened is read by then.
+    await asyncio.sleep(SETTLE_SECONDS)
     delays.is_open = True
     await asyncio.sleep(seconds)
     return list(delays.found)
@@ -97,6 +101,7 @@ def directly(seconds: float, job_ids: Sequence[str]) -> list[float]:
     for _ in job_ids:
         begun.acquire()
     print(json.dumps({"open": len(job_ids)}), flush=True)
+    time.sleep(SETTLE_SECONDS)
     delays.is_open = True
     time.sleep(seconds)
     found = list(delays.found)
