@@ -32,14 +32,18 @@ class Connection:
     api_key_file: Path | None
     surroundings: Surroundings
 
-    def open(self) -> Tether:
+    def open(self, *, is_patient: bool = True) -> Tether:
         """A client. The caller closes it.
+
+        Args:
+          is_patient: Whether it waits for a gateway that is away.
 
         Raises:
           ConfigError: The API key cannot be read, or no gateway is named and none is found.
         """
         api_key = None if self.api_key_file is None else read_api_key(self.api_key_file)
-        return self.surroundings.open_client(self.url, api_key)
+        open_client = self.surroundings.open_client if is_patient else self.surroundings.open_impatient_client
+        return open_client(self.url, api_key)
 
 
 def connection_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from tether.jobs import JobState
 from tether_cli.client_options import Connection, connection_options
 from tether_cli.endings import ending_of, tell
 from tether_cli.frame import VerbGroup
-from tether_cli.output import open_output
+from tether_cli.output import open_output, telling_of_waits
 from tether_cli.parameters import read_duration, read_labels, read_moment
 from tether_cli.printable import one_line
 from tether_cli.tables import print_json, print_table, time_text
@@ -68,7 +68,7 @@ def list_jobs(
     as_json: bool,
 ) -> None:
     """List your jobs, the newest first."""
-    with connection.open() as client:
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
         found = client.jobs(
             state=states, model=model, labels=labels, created_after=since, created_before=until
         )
@@ -91,7 +91,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
     """Show what is known of a job. Its text is what `tether jobs watch` prints."""
     from tether.client.documents import status_to_json
 
-    with connection.open() as client:
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
         status = client.job(job_id).status()
     if as_json:
         print_json(status_to_json(status))
@@ -116,7 +116,7 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
 
     answers: list[dict[str, Any]] = []
     failed = 0
-    with connection.open() as client:
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
         for job_id in job_ids:
             try:
                 state = client.job(job_id).cancel().value

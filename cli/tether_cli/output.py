@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
 
 from tether_cli.printable import printable
+
+WAIT_SECONDS = 3.0
+"""What an answer of the gateway may take before somebody is told."""
 
 
 class TextOutput:
@@ -70,6 +76,24 @@ class Notes:
         shown = printable(text)
         is_dim = dim and not os.environ.get("NO_COLOR")
         click.echo(click.style(shown, dim=True) if is_dim else shown, err=True)
+
+
+@contextlib.contextmanager
+def telling_of_waits(notes: Notes, *, after: float = WAIT_SECONDS) -> Iterator[None]:
+    """Says so where an answer takes its time: clients wait half a minute for a gateway that is away.
+
+    Owns the thread ``tether-cli-wait``, which ends with it.
+    """
+    timer = threading.Timer(
+        after, notes.progress, ("the gateway has not answered yet: trying on (Ctrl-C stops)",)
+    )
+    timer.name = "tether-cli-wait"
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def open_output(*, is_silent: bool = False) -> tuple[TextOutput, Notes]:

@@ -34,7 +34,7 @@ def status(connection: Connection, as_json: bool) -> None:
     from tether.errors import TetherError
 
     try:
-        with connection.open() as client:
+        with connection.open(is_patient=False) as client:
             document = {"url": told_url(connection.url, os.environ), "is_serving": True, **_seen(client)}
     except TetherError as error:
         # What is wrong with the request or the settings is no state of the gateway.

@@ -11,7 +11,7 @@ import click
 
 from tether.jobs import Priority
 from tether_cli.client_options import Connection, connection_options
-from tether_cli.output import Notes, open_output, print_line
+from tether_cli.output import Notes, open_output, print_line, telling_of_waits
 from tether_cli.parameters import read_duration, read_labels
 from tether_cli.tables import print_json
 
@@ -108,7 +108,7 @@ def submit(
         sampling["stop"] = list(stop)
     output, notes = open_output(is_silent=as_json or as_events)
     with connection.open() as client:
-        with _accepting(notes):
+        with _accepting(notes), telling_of_waits(notes):
             name = model or only_model(client)
             handle = client.submit(name, text, **asked, **sampling)
         if no_wait:

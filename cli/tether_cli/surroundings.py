@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
 
 
-def _open_client(url: str | None, api_key: str | None) -> Tether:
+def open_client(url: str | None, api_key: str | None) -> Tether:
+    """A client that waits for a gateway as clients do."""
     from tether.client.api import Tether
 
     return Tether(url, api_key)
+
+
+def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
+    """A client that does not wait for a gateway that is away: for saying whether it is there."""
+    from tether.client.api import Tether
+    from tether.client.endpoint import find_endpoint
+    from tether.client.http_backend import HttpBackend
+    from tether.client.patience import Pace
+
+    endpoint = find_endpoint(
+        url, api_key, environ=os.environ, working_folder=Path(), home=Path(os.path.expanduser("~"))
+    )
+    return Tether(backend=HttpBackend(endpoint, pace=Pace(patience=1.0), read_timeout=5.0))
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,8 @@ class Surroundings:
     Attributes:
       open_client: Makes a client of the gateway's address and an API key; where they are None it looks in
         the environment itself.
+      open_impatient_client: The same, for a client that does not wait long.
     """
 
-    open_client: Callable[[str | None, str | None], Tether] = _open_client
+    open_client: Callable[[str | None, str | None], Tether] = open_client
+    open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client

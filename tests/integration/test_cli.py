@@ -16,7 +16,9 @@ TESTS = Path(__file__).parents[1]
 
 
 def environment(**more):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TETHER_", "LC_"))}
+    # Where the interpreter buffers nothing, nothing shows whether the command does.
+    others = ("TETHER_", "LC_", "PYTHONUNBUFFERED", "NO_COLOR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**kept, "PYTHONPATH": str(TESTS), "LANG": "C.UTF-8", "TERM": "xterm", **more}
 
 

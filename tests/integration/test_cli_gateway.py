@@ -33,7 +33,8 @@ def client(service):
 @pytest.fixture
 def start(service, tmp_path):
     def start_one(*arguments, key=None, url=None):
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("TETHER_")}
+        others = ("TETHER_", "PYTHONUNBUFFERED")
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         environ |= {
             "TETHER_URL": url or service.gateway.url,
             "TETHER_API_KEY": key or service.gateway.key(),
@@ -149,7 +150,7 @@ def test_what_the_gateway_refuses_is_one_line(run, service):
         assert (found, output, errors.count("\n")) == (status, "", 1), (arguments, errors)
         assert errors.startswith("tether: ")
         assert words in errors
-        assert "tk_" not in errors
+        assert "tk_nobody" not in errors
 
 
 def test_no_gateway_is_told_with_its_address(run):

@@ -776,7 +776,9 @@ def test_a_client_that_was_forgotten_leaves_no_thread():
 def run_program(url, code):
     """Run a program with a client ``backend`` that was used."""
     begin = (
-        "import os, sys, threading\n"
+        "import atexit, os, sys, threading\n"
+        # What is registered first is called last.
+        "atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))\n"
         "from tether.client.endpoint import Endpoint\n"
         "from tether.client.http_backend import HttpBackend\n"
         f"backend = HttpBackend(Endpoint({url!r}, {KEY!r}))\n"
@@ -792,7 +794,7 @@ def test_a_program_may_end_without_closing_its_client():
             gateway.url,
             f"came = threading.Event()\nbackend.follow({JOB!r}, 0, lambda event: came.set())\ncame.wait()\n",
         )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "['MainThread']", "")
 
 
 def test_a_forked_process_is_told_to_make_its_own_client():
@@ -804,15 +806,14 @@ def test_a_forked_process_is_told_to_make_its_own_client():
         "    except Exception as failure:\n"
         "        print(type(failure).__name__)\n"
         "    backend.close()\n"
-        "    sys.stdout.flush()\n"
-        "    os._exit(0)\n"
+        "    sys.exit()\n"
         "os.waitpid(pid, 0)\n"
         "assert backend.models() == []\n"
         "backend.close()\n"
     )
     with ScriptedGateway(answer(200, {"data": []})) as gateway:
         done = run_program(gateway.url, code)
-    assert (done.returncode, done.stdout.strip()) == (0, "ClientClosed")
+    assert (done.returncode, done.stdout.split("\n")[0], done.stderr) == (0, "ClientClosed", "")
 
 
 def test_the_key_is_in_no_message_and_no_log(script, caplog):

@@ -24,7 +24,7 @@ class CommandLine:
             main,
             list(arguments),
             input=stdin,
-            obj=Surroundings(open_client or self._open),
+            obj=Surroundings(open_client or self._open, open_client or self._open),
             prog_name="tether",
         )
 

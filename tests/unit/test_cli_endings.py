@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +22,11 @@ from tether.errors import (
     Unauthenticated,
     UnexpectedAnswer,
     UnknownModel,
+    error_of,
 )
-from tether_cli.endings import asks_for_json, ending_of
+from tether_cli.endings import INPUT_OUTPUT, INTERNAL, asks_for_json, ending_of
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 STATUSES = [
     (JobFailed("it broke"), 1),
@@ -117,3 +122,11 @@ def test_what_others_say_cannot_steer_the_terminal():
 )
 def test_json_is_asked_for_by_an_option(arguments, asks):
     assert asks_for_json(arguments) is asks
+
+
+def test_the_reference_tells_the_exit_status_of_every_code_that_it_names():
+    rows = re.findall(r"^\| (\d+) \| .* \| (`.*`) \|$", REFERENCE.read_text(), re.MULTILINE)
+    named = {code: int(status) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    own = {"internal": INTERNAL, "io_failed": INPUT_OUTPUT}
+    assert named == {code: own.get(code, error_of(code, "").exit_status) for code in named}
+    assert {getattr(error, "code", "io_failed") for error, _ in STATUSES} <= set(named)

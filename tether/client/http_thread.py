@@ -80,7 +80,6 @@ class HttpThread:
 
     def _start(self) -> None:
         loop = asyncio.new_event_loop()
-        loop.set_exception_handler(self._handle)
         thread = threading.Thread(target=self._run, args=(loop,), name="tether-http", daemon=True)
         try:
             thread.start()
@@ -89,11 +88,6 @@ class HttpThread:
             raise
         self._loop, self._thread = loop, thread
         _open.add(self)
-
-    def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # What a forked process inherits is closed by this one.
-        if os.getpid() == self._process:
-            loop.default_exception_handler(context)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

@@ -201,6 +201,8 @@ def _label_problems(labels: object) -> Iterator[str]:
         for text in pair
     ):
         yield f"labels holds something other than texts of at most {LONGEST_LABEL} characters"
+    elif any("=" in name or not name for name in labels):
+        yield "labels has a name that is empty or has '=' in it: it could not be asked for as name=value"
 
 
 def _is_text(text: str) -> bool:
