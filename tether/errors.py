@@ -7,9 +7,10 @@ A message says what is wrong, where, and what to do. It never holds a secret: a 
 from __future__ import annotations
 
 from functools import cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dramatiq.middleware import MiddlewareError
+if TYPE_CHECKING:
+    from tether.broker.worker_lost import WorkerLost as WorkerLost
 
 __all__ = [
     "AddressInUse",
@@ -152,16 +153,6 @@ class AddressInUse(TetherError):
 
     code = "address_in_use"
     exit_status = 5
-
-
-class WorkerLost(TetherError, MiddlewareError):
-    """The worker process that ran a message died, and the message has no attempts left.
-
-    A ``MiddlewareError``, so that Dramatiq treats it as the failure of the attempt: ``retry_when``,
-    ``on_retry_exhausted`` and the dead-letter queue see it like an exception of the actor.
-    """
-
-    code = "worker_lost"
 
 
 class StoreError(TetherError):
@@ -392,6 +383,15 @@ class NotServed(UnknownModel):
     """A model is not among those that this worker serves. Another one may have it."""
 
     retryable = True
+
+
+def __getattr__(name: str) -> Any:
+    # Its other base is Dramatiq's, which the command line starts without.
+    if name == "WorkerLost":
+        from tether.broker.worker_lost import WorkerLost
+
+        return WorkerLost
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def error_of(code: str, message: str, retry_after: float | None = None) -> TetherError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,14 +20,8 @@ def open_client(url: str | None, api_key: str | None) -> Tether:
 def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
     """A client that does not wait for a gateway that is away: for saying whether it is there."""
     from tether.client.api import Tether
-    from tether.client.endpoint import find_endpoint
-    from tether.client.http_backend import HttpBackend
-    from tether.client.patience import Pace
 
-    endpoint = find_endpoint(
-        url, api_key, environ=os.environ, working_folder=Path(), home=Path(os.path.expanduser("~"))
-    )
-    return Tether(backend=HttpBackend(endpoint, pace=Pace(patience=1.0), read_timeout=5.0))
+    return Tether(url, api_key, patience=1.0)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, Retries, SkipMessage
 
 from tether.broker.holdings import Holding, Phase, holding_of
-from tether.errors import WorkerLost
+from tether.broker.worker_lost import WorkerLost
 
 if TYPE_CHECKING:
     from tether.broker.tether_broker import TetherBroker

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tether.client.async_calls import AsyncCalls
 from tether.client.backend import Backend, JobStatus, ModelInfo, Submitted
-from tether.client.gateways import open_gateway
+from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import AsyncJobHandle, JobHandle
 from tether.client.requests import check_request, make_filter, make_request
 from tether.errors import InvalidRequest
@@ -33,19 +33,26 @@ class Tether:
     """
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, backend: Backend | None = None
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        backend: Backend | None = None,
     ) -> None:
         """
         Args:
           url: The gateway's address. Where None, that of ``TETHER_URL``, else of a ``tether up`` on this
             machine.
           api_key: The gateway's key for you. Where None, that of ``TETHER_API_KEY``, or of the ``tether up``.
+          patience: How long calls are tried again while the gateway is away, in seconds. Streams are followed
+            for as long as it takes.
           backend: What carries the calls, in place of a gateway.
 
         Raises:
           GatewayUnknown: No gateway is named, and none is found.
         """
-        self._backend = backend or open_gateway(url, api_key)
+        self._backend = backend or open_gateway(url, api_key, patience)
 
     @classmethod
     def direct(cls, settings: Settings | None = None, *, tenant: str = "default") -> DirectTether:
@@ -186,10 +193,15 @@ class AsyncTether:
     """:class:`Tether` for programs on an event loop, which is never blocked."""
 
     def __init__(
-        self, url: str | None = None, api_key: str | None = None, *, backend: Backend | None = None
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        backend: Backend | None = None,
     ) -> None:
         """See :class:`Tether`."""
-        self._backend = backend or open_gateway(url, api_key)
+        self._backend = backend or open_gateway(url, api_key, patience)
         self._calls = AsyncCalls()
 
     @classmethod

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from tether.client.backend import Backend
 from tether.client.endpoint import find_endpoint, is_on_this_machine
-from tether.telemetry.logs import get_logger
+
+PATIENCE_SECONDS = 30.0
+"""For so long calls are tried again while the gateway is away, where nobody says."""
+
+LEAST_READ_SECONDS, MOST_READ_SECONDS = 5.0, 30.0
+"""Between these lies the longest wait for the next bytes of an answer."""
 
 
-def open_gateway(url: str | None, api_key: str | None) -> Backend:
+def open_gateway(url: str | None, api_key: str | None, patience: float = PATIENCE_SECONDS) -> Backend:
     """A backend that talks to a gateway over HTTP. Nothing is sent before its first call.
 
     Args:
       url, api_key: See :func:`~tether.client.endpoint.find_endpoint`.
+      patience: How long calls are tried again while the gateway is away, in seconds.
 
     Raises:
       GatewayUnknown: No gateway is named, and none is found.
@@ -24,10 +31,12 @@ def open_gateway(url: str | None, api_key: str | None) -> Backend:
         url, api_key, environ=os.environ, working_folder=Path(), home=Path(os.path.expanduser("~"))
     )
     if endpoint.url.startswith("http:") and not is_on_this_machine(endpoint.url):
-        get_logger("tether.client").warning(
-            "The API key travels to the gateway unencrypted. Use https.", url=endpoint.url
+        logging.getLogger("tether.client").warning(
+            "The API key travels to the gateway unencrypted. Use https.", extra={"url": endpoint.url}
         )
     # Loaded when used: programs that never talk to a gateway do without the HTTP library.
     from tether.client.http_backend import HttpBackend
+    from tether.client.patience import Pace
 
-    return HttpBackend(endpoint)
+    read_timeout = min(max(patience, LEAST_READ_SECONDS), MOST_READ_SECONDS)
+    return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout)

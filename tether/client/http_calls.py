@@ -102,7 +102,7 @@ class HttpCalls:
             ) as response:
                 return await self._judge(response)
         except (ClientError, TimeoutError, OSError) as error:
-            return self.failure(error)
+            return self.failure(error, submits=call.method == "POST")
 
     async def open_stream(
         self, session: ClientSession, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str]
@@ -149,8 +149,12 @@ class HttpCalls:
             body=body,
         )
 
-    def failure(self, error: BaseException) -> Failure:
-        """What an error of the connection means."""
+    def failure(self, error: BaseException, *, submits: bool = False) -> Failure:
+        """What an error of the connection means.
+
+        Args:
+          submits: Whether jobs may have been accepted.
+        """
         if isinstance(error, aiohttp.InvalidURL):
             return Failure(ConfigError(f"the address {self.place} cannot be asked (TETHER_URL)"), False)
         if isinstance(error, aiohttp.ClientResponseError):
@@ -171,14 +175,13 @@ class HttpCalls:
                 ),
                 False,
             )
-        return Failure(
-            GatewayUnavailable(
-                f"the gateway at {self.place} cannot be reached ({reason_of(error)}): see that it runs and "
-                "that the address is right (TETHER_URL), and try again. What was submitted may have been "
-                "accepted: submit it again with the same keys"
-            ),
-            True,
+        message = (
+            f"the gateway at {self.place} cannot be reached ({reason_of(error)}): see that it runs and that "
+            "the address is right (TETHER_URL), and try again"
         )
+        if submits:
+            message += ". What was submitted may have been accepted: submit it again with the same keys"
+        return Failure(GatewayUnavailable(message), True)
 
 
 def reason_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,6 @@ from tether.client.patience import Patience, wait_after
 from tether.client.server_sent_events import EventParser, ServerSentEvent
 from tether.client.stream_place import KINDS, Place, read_event, read_json, take
 from tether.errors import TetherError
-from tether.telemetry.logs import get_logger
 
 LONGEST_HINT = 30.0
 """Longest wait before it comes back that a stream may ask for, in seconds."""
@@ -59,7 +59,7 @@ class HttpStream:
         self._has_complained = False
         self._task: asyncio.Task[None] | None = None
         self._response: ClientResponse | None = None
-        self._log = get_logger("tether.client")
+        self._log = logging.getLogger("tether.client")
 
     async def open(self, session: ClientSession) -> None:
         """Connect, and go on reading in a task.
@@ -90,7 +90,7 @@ class HttpStream:
         if task.cancelled():
             self._give_up(closed())
         elif (error := task.exception()) is not None:
-            self._log.error("A stream cannot be followed.", job_id=self._job_id, exc_info=error)
+            self._log.error("A stream cannot be followed.", extra={"job_id": self._job_id}, exc_info=error)
             self._give_up(TetherError(f"the stream cannot be followed ({type(error).__name__})"))
 
     async def _connect(self, session: ClientSession) -> Failure | None:
@@ -133,7 +133,7 @@ class HttpStream:
         # Once until something comes again: an outage may take long.
         if self._failures == 0:
             say: Callable[..., object] = self._log.warning if broken.is_odd else self._log.info
-            say("A stream broke off. Following it again.", job_id=self._job_id, why=broken.why)
+            say("A stream broke off. Following it again.", extra={"job_id": self._job_id, "why": broken.why})
 
     async def _read(self, response: ClientResponse) -> _Break | None:
         """Deliver what comes. Answers why it ended; None where the last was delivered."""
@@ -198,4 +198,6 @@ class HttpStream:
         except Exception:
             if not self._has_complained:
                 self._has_complained = True
-                self._log.exception("What takes a stream's events failed. Going on.", job_id=self._job_id)
+                self._log.exception(
+                    "What takes a stream's events failed. Going on.", extra={"job_id": self._job_id}
+                )
