@@ -275,6 +275,16 @@ def test_models_are_in_the_shape_of_openai_s_list(ask):
     assert "did you mean 'counter'" in refused["error"]["message"]
 
 
+def test_what_a_client_makes_up_does_not_become_a_metric(ask):
+    for method in ("PUT", "MADEUP1", "MADEUP2"):
+        assert ask(method, "/v1/jobs")[0] == 405
+        assert ask(method, f"/{method}")[0] == 404
+    text = ask("GET", "/metrics")[2]
+    assert 'tether_http_requests_total{method="other",route="/v1/jobs",status="405"}' in text
+    assert 'route="other",status="404"' in text
+    assert "MADEUP" not in text
+
+
 def test_pages_follow_each_other(ask, submit):
     mark = uuid4().hex
     ids = [submit(labels={"mark": mark}, delay_ms=3_600_000) for _ in range(5)]

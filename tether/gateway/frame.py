@@ -14,6 +14,7 @@ from tether.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_METHODS = frozenset({"GET", "POST", "DELETE"})
 _STREAM = "/v1/jobs/{job_id}/stream"
 
 
@@ -63,7 +64,8 @@ class Frame:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
         path = getattr(route, "path", "other")
-        method = scope["method"] if path != "other" else "any"
+        # Neither paths nor methods of a client's own making become labels: each would stay for ever.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics.HTTP_REQUESTS.labels(method=method, route=path, status=str(status)).inc()
         if path != _STREAM:
             metrics.HTTP_SECONDS.labels(route=path).observe(seconds)

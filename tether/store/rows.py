@@ -15,13 +15,14 @@ from tether.store.schema import jobs
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 """A row of any columns."""
 
-ROW_COLUMNS = tuple(column for column in jobs.c if column.name != "result")
-"""What a :class:`JobRow` is made from, in its order. The result may be large, and is read by itself."""
+ROW_COLUMNS = tuple(column for column in jobs.c if column.name not in ("body", "result"))
+"""What a :class:`JobRow` is made from, in its order. Prompt and result may be large, and are read by
+themselves."""
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """What the database knows of one job, but its result. Times are milliseconds since the epoch.
+    """What the database knows of one job, but its prompt and result. Times are milliseconds since the epoch.
 
     Attributes:
       dispatch: The newest hand-over to Redis; 0 where there was none yet.
@@ -43,7 +44,6 @@ class JobRow:
     model: str
     priority: Priority
     labels: Mapping[str, str]
-    body: str
     state: JobState
     dispatch: int
     pool: str | None
