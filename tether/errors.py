@@ -39,6 +39,7 @@ __all__ = [
     "MethodNotAllowed",
     "NotServed",
     "QuotaExceeded",
+    "RequestTimeout",
     "RequestTooLarge",
     "ResultTimeout",
     "RouteUnknown",
@@ -253,6 +254,15 @@ class RequestTooLarge(InvalidRequest):
 
     code = "request_too_large"
     http_status = 413
+
+
+class RequestTimeout(TetherError):
+    """The body of a request did not come in time."""
+
+    code = "request_timeout"
+    http_status = 408
+    exit_status = 4
+    retryable = True
 
 
 class RouteUnknown(TetherError, LookupError):

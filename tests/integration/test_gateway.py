@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 import time
 from uuid import uuid4
@@ -295,6 +296,50 @@ def test_pages_follow_each_other(ask, submit):
         found += [job["job_id"] for job in page["data"]]
         cursor = page["next_cursor"]
     assert found == ids[::-1]
+
+
+def test_whoever_sends_half_of_a_request_does_not_keep_a_connection(service, monkeypatch):
+    monkeypatch.setattr("tether.gateway.protocol.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("tether.gateway.bodies.BODY_SECONDS", 0.3)
+    with RunningGateway(service.settings) as gateway:
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key()}\r\n"
+        for sent in (b"", b"GET /healthz HT", head.encode(), f"{head}Content-Length: 9\r\n\r\n{{".encode()):
+            with socket.create_connection(
+                ("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS
+            ) as connection:
+                connection.sendall(sent)
+                answer = b""
+                while data := connection.recv(65_536):
+                    answer += data
+            assert (b"request_timeout" in answer) == (b"Content-Length" in sent)
+        # A connection that did its work and rests is another matter.
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+        for pause in (0, 0.5):
+            threading.Event().wait(pause)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        connection.close()
+
+
+def test_a_client_that_leaves_in_mid_body_is_no_failure(gateway, ask, caplog):
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+            connection.sendall(
+                f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key()}\r\n"
+                "Content-Length: 100\r\n\r\n{".encode()
+            )
+    counted = 'tether_http_requests_total{method="POST",route="/v1/jobs",status="400"}'
+    eventually(lambda: counted in ask("GET", "/metrics")[2], PATIENCE_SECONDS, "they are counted")
+    assert "A request failed" not in caplog.text
+
+
+def test_load_balancers_may_ask_with_head(gateway):
+    for path in ("/healthz", "/readyz"):
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.close()
 
 
 def test_health_needs_no_key(ask):

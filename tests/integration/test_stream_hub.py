@@ -281,6 +281,32 @@ def test_news_of_one_stream_reads_no_other(client, hub, monkeypatch):
     assert all(keys <= {stream, bell} for keys in asked)
 
 
+class DeadConnection:
+    """Stands in for one whose peer is gone without a word: nothing comes, and nothing is answered."""
+
+    def can_read(self, timeout):
+        return False
+
+    def send_command(self, *command):
+        pass
+
+    def read_response(self, **_):
+        raise redis.TimeoutError("nothing came")
+
+    def disconnect(self):
+        pass
+
+
+def test_a_connection_that_died_without_a_word_is_noticed(client, hub):
+    job_id = new_job()
+    inbox = follow(hub, job_id)
+    write(client, job_id, "delta", 1, begin=0)
+    assert inbox.get(timeout=PATIENCE_SECONDS).offset == 1
+    hub._watch._connection = DeadConnection()
+    write(client, job_id, "delta", 2, begin=1)
+    assert inbox.get(timeout=PATIENCE_SECONDS).pieces == pieces(1, 2)
+
+
 def test_redis_emptied_under_readers_is_noticed(client, hub):
     """All watched streams have changed then, and what is written after that arrives."""
     inboxes = {job_id: follow(hub, job_id) for job_id in (new_job(), new_job())}

@@ -43,6 +43,12 @@ def test_a_body_that_is_no_json_object_is_refused_with_what_is_wrong(case):
         parse_json(body)
 
 
+def test_of_many_fields_the_one_that_stands_twice_is_found():
+    body = json.dumps({f"k{n}": 1 for n in range(50_000)})[:-1] + ', "k49999": 2}'
+    with pytest.raises(MalformedBody, match="'k49999' twice"):
+        parse_json(body.encode())
+
+
 @given(st.binary(max_size=200))
 def test_no_body_makes_the_reader_fail(body):
     try:

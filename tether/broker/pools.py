@@ -160,13 +160,22 @@ class Pools:
 
     def known(self, job_ids: Sequence[str]) -> list[Known | None]:
         """What Redis knows of jobs."""
-        pipeline = self.client.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hmget(self.keys.job(job_id), "state", "dispatch", "offset")
-        return [
-            Known(state.decode(), int(dispatch or 0), int(offset or 0)) if state else None
-            for state, dispatch, offset in pipeline.execute()
-        ]
+        return known_jobs(self.client, self.keys, job_ids)
+
+
+def known_jobs(client: redis.Redis, keys: Keys, job_ids: Sequence[str]) -> list[Known | None]:
+    """What Redis knows of jobs, asked by this client.
+
+    Raises:
+      OUTAGE_ERRORS: It is away.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset")
+    return [
+        Known(state.decode(), int(dispatch or 0), int(offset or 0)) if state else None
+        for state, dispatch, offset in pipeline.execute()
+    ]
 
 
 def _arguments(dispatch: Dispatch) -> tuple[bytes | str | float, ...]:

@@ -28,6 +28,7 @@ from tether.client.backend import (
     no_such_job,
 )
 from tether.client.follower import Follower
+from tether.client.live_states import LiveStates
 from tether.client.stream_archive import Ended
 from tether.client.stream_hub import StreamHub
 from tether.config import Settings
@@ -73,6 +74,7 @@ class DirectBackend:
         self._plane = plane
         self._tenant = tenant
         self._hub = StreamHub(plane.client, plane.keys, StoreArchive(plane.store))
+        self._live = LiveStates(plane.client, plane.keys)
         self.infer: Actor[..., Any] = Actor(
             _run_elsewhere,
             broker=plane.broker,
@@ -133,11 +135,7 @@ class DirectBackend:
 
     def _statuses(self, rows: Sequence[JobRow]) -> list[JobStatus]:
         # While Redis owns a job, the database knows no better than that it was handed over.
-        unknown = [row.job_id for row in rows if not row.state.is_final]
-        try:
-            known = dict(zip(unknown, self._plane.pools.known(unknown), strict=True)) if unknown else {}
-        except OUTAGE_ERRORS:
-            known = {}
+        known = self._live.known([row.job_id for row in rows if not row.state.is_final])
         return [_status(row, known.get(row.job_id)) for row in rows]
 
     def cancel(self, job_id: str) -> JobState:
@@ -161,6 +159,7 @@ class DirectBackend:
 
     def close(self) -> None:
         self._hub.close()
+        self._live.close()
         self._plane.close()
 
     def _row(self, job_id: str) -> JobRow:

@@ -24,6 +24,9 @@ from tether.errors import ClientClosed
 WAIT_SECONDS = 0.5
 """How long one wait for news takes."""
 
+CHECK_SECONDS = 2.0
+"""After so long without news the connection is asked whether it lives: one that died silently brings none."""
+
 LOOK_SECONDS = 0.5
 """Between two looks at who heard nothing for long: with many followers each takes a while."""
 
@@ -63,6 +66,7 @@ class StreamHub:
         self._process = os.getpid()
         self._bell = f"{keys.prefix}:hub:{uuid4().hex}".encode()
         self._bell_is_read = False
+        self._checked_at = 0.0
         self._streams = FollowedStreams(keys.stream)
         self._look_at = 0.0
         self._failure_is_known = False
@@ -180,13 +184,13 @@ class StreamHub:
     def _read(self) -> None:
         """Read what has changed; wait for that where nothing has."""
         cursors = self._streams.take_changed(MOST_STREAMS)
-        if not cursors and self._bell_is_read:
+        if not cursors and self._bell_is_read and self._clock() - self._checked_at < CHECK_SECONDS:
             self._note(self._watch.wait(WAIT_SECONDS))
             return
         # Its entry is read again each time, and says nothing: that it was written is what wakes.
         answer = self._watch.read({**cursors, self._bell: "0"}, MOST_ENTRIES)
         self._bell_is_read = True
-        now = self._clock()
+        now = self._checked_at = self._clock()
         for key in cursors:
             entries = answer.get(key, ())
             if entries:

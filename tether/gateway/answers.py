@@ -26,6 +26,9 @@ def error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -
     told = dict(headers or {})
     if error.retry_after is not None:
         told["retry-after"] = str(max(math.ceil(error.retry_after), 1))
+    if error.http_status == 408:
+        # The rest of the body may come yet, and would be taken for a head.
+        told["connection"] = "close"
     if error.http_status == 401:
         told["www-authenticate"] = 'Bearer realm="tether"'
     return json_answer(error_to_json(error), error.http_status, told)

@@ -68,7 +68,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     where = f"{request.method} {request.url.path[:200]}"
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        allowed = ", ".join(sorted(_methods(request.app, request.url.path)))
+        allowed = ", ".join(sorted(_methods(request.app, request.url.path))) or headers.get("Allow", "")
         refusal = MethodNotAllowed(f"{where}: this address takes only {allowed}")
         return error_answer(refusal, {**headers, "Allow": allowed})
     return error_answer(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tether.config_types import DAY_MS
-from tether.errors import InvalidRequest, MalformedBody, RequestTooLarge
+from tether.errors import InvalidRequest, MalformedBody, RequestTimeout, RequestTooLarge
 from tether.gateway.validation import LATEST_TIME_MS, read_request
 from tether.jobs import JobRequest
 
 MOST_JOBS = 1_000
 """Jobs in one batch."""
+
+BODY_SECONDS = 60.0
+"""How long a body may take to come."""
 
 LONGEST_DELAY_MS = 3_650 * DAY_MS
 _DELAYS = ("delay_ms", "time_limit_ms")
@@ -31,6 +36,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
 
     Raises:
       RequestTooLarge: It has more.
+      RequestTimeout: It takes too long to come.
       MalformedBody: It is no JSON object in UTF-8.
     """
     told = request.headers.get("content-length", "")
@@ -40,10 +46,16 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
     if encoding.lower() not in ("", "identity"):
         raise MalformedBody(f"the body is encoded as {encoding[:40]!r}: send it as it is")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not come within {BODY_SECONDS:g} s: send it faster") from None
+    except ClientDisconnect:
+        raise MalformedBody("the connection ended before the body did") from None
     return parse_json(bytes(body))
 
 
@@ -83,8 +95,7 @@ def _no_constant(name: str) -> Any:
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise MalformedBody(f"the body has the field {twice[:80]!r} twice: give it once")
     return found
 

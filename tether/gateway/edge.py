@@ -52,6 +52,8 @@ class Edge:
         limits = settings.gateway
         self.settings = settings
         self.calls = AsyncCalls()
+        # Whether all is well is known also while every other thread waits for something.
+        self._probes = AsyncCalls()
         self.streams = OpenStreams(
             most_per_tenant=limits.streams_per_tenant,
             buffer_bytes=limits.stream_buffer,
@@ -86,6 +88,7 @@ class Edge:
         if opened is not None:
             opened.backend.close()
         self.calls.close()
+        self._probes.close()
 
     def _open_core(self) -> None:
         while not self._is_stopping.is_set():
@@ -188,8 +191,8 @@ class Edge:
     async def _answers(self, probe: Callable[[], bool]) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                return await self.call(probe)
-        except (TimeoutError, TooManyRequests):
+                return await self._probes.call(probe)
+        except TimeoutError:
             return False
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tether.errors import HeadersTooLarge, TetherError
+from tether.errors import GatewayUnavailable, HeadersTooLarge, TetherError
 from tether.gateway.answers import error_answer
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
@@ -52,6 +53,12 @@ class Frame:
                 await error_answer(error)(scope, receive, watched)
             else:
                 await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            # Uvicorn does that, when a gateway stops and a request has not ended in time.
+            if status:
+                raise
+            error = GatewayUnavailable("the gateway is stopping: send the same again, here or to another one")
+            await error_answer(error)(scope, receive, watched)
         except Exception as failure:
             self._log.exception("A request failed.", method=scope["method"], path=scope["path"][:200])
             if status:

@@ -23,6 +23,7 @@ _ERRORS = {
     403: "The API key lacks the scope.",
     404: "There is no such thing here.",
     405: "This address does not take this method.",
+    408: "The body did not come in time.",
     409: "The idempotency key was used for another request.",
     413: "The body is too large.",
     422: "What is asked for is not possible; the message names all that is wrong.",
@@ -81,7 +82,7 @@ SUBMIT = _route(
         202: ("It is durable, and will run.", schemas.SubmittedDocument),
         200: ("The job that these keys were first used for.", schemas.SubmittedDocument),
     },
-    (400, 404, 409, 413, 422),
+    (400, 404, 408, 409, 413, 422),
     requestBody=_body(schemas.JobRequestBody),
     parameters=[
         _header("Idempotency-Key", _KEY, "The retry token: the same twice is the same job."),
@@ -91,7 +92,7 @@ SUBMIT = _route(
 BATCH = _route(
     "Submit many jobs",
     {200: ("The answers, in order: each is a job or an error.", schemas.BatchDocument)},
-    (400, 413, 422),
+    (400, 408, 413, 422),
     requestBody=_body(schemas.BatchBody),
 )
 LIST = _route(
@@ -164,7 +165,7 @@ KEYS = _route("List API keys", {200: ("Those of the tenant.", schemas.KeyListDoc
 CREATE_KEY = _route(
     "Make an API key",
     {201: ("The key, shown this once.", schemas.NewKeyDocument)},
-    (400, 413, 422),
+    (400, 408, 413, 422),
     requestBody=_body(schemas.CreateKeyBody),
 )
 REVOKE_KEY = _route(

@@ -57,6 +57,10 @@ def health_routes(edge: Edge) -> APIRouter:
         }
         return json_answer(document, 200 if database else 503)
 
+    # Load balancers ask with HEAD.
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, response_model=None)
+
     @router.get("/metrics", **METRICS)
     async def show_metrics() -> Response:
         return Response(metrics.exposition(), media_type=metrics.EXPOSITION_TYPE)

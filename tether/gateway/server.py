@@ -15,6 +15,10 @@ from tether.errors import TetherError
 from tether.gateway.app import make_app
 from tether.gateway.edge import Edge
 from tether.gateway.listening import BACKLOG
+from tether.gateway.protocol import GatewayProtocol
+
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle between two requests: longer than clients keep theirs."""
 
 
 class GatewayServer:
@@ -66,7 +70,7 @@ class GatewayServer:
         server = _Server(
             uvicorn.Config(
                 make_app(self._settings, edge),
-                http="h11",
+                http=GatewayProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -75,6 +79,7 @@ class GatewayServer:
                 server_header=False,
                 backlog=BACKLOG,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # Heads beyond the limit are answered as such; what never comes to its end is not kept.
                 h11_max_incomplete_event_size=2 * limits.header_limit,
                 timeout_graceful_shutdown=max(1, limits.drain_timeout // 1000),

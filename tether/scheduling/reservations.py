@@ -21,7 +21,7 @@ from tether.telemetry.logs import get_logger
 CHUNK = 256
 """Jobs that are placed together."""
 
-REST_AFTER_OUTAGE_SECONDS = 1.0
+REST_AFTER_OUTAGE_SECONDS = 5.0
 """For how long nothing is placed here after Redis did not answer: the outbox relay does it."""
 
 

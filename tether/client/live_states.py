@@ -1,0 +1,52 @@
+"""What Redis knows of jobs that it owns, where it can tell at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import redis
+
+from tether.broker.connections import OUTAGE_ERRORS, without_retries
+from tether.broker.keys import Keys
+from tether.broker.pools import Known, known_jobs
+
+PATIENCE_SECONDS = 1.0
+"""How long an answer is waited for: a status without it is as the database has it."""
+
+REST_SECONDS = 2.0
+"""For so long Redis is not asked again after it did not answer."""
+
+
+class LiveStates:
+    """Asks Redis on connections of its own, which :meth:`close` closes. Safe to use from many threads."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+          client: Whose server to ask.
+        """
+        self._client = without_retries(
+            client, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS
+        )
+        self._owns_client = self._client is not client
+        self._keys = keys
+        self._clock = clock
+        self._away_until = 0.0
+
+    def known(self, job_ids: Sequence[str]) -> Mapping[str, Known | None]:
+        """What Redis knows of each job; nothing of any while it does not answer."""
+        if not job_ids or self._clock() < self._away_until:
+            return {}
+        try:
+            return dict(zip(job_ids, known_jobs(self._client, self._keys, job_ids), strict=True))
+        except OUTAGE_ERRORS:
+            self._away_until = self._clock() + REST_SECONDS
+            return {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owns_client:
+            self._client.close()
