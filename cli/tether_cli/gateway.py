@@ -17,8 +17,8 @@ from tether.errors import ServerMissing
 from tether.gateway.listening import listen
 from tether.telemetry.logs import configure_logs, get_logger
 
-STOP_GRACE_SECONDS = 10.0
-"""What the process gets to stop, beyond the time in which requests may end."""
+STOP_GRACE_SECONDS = 30.0
+"""What the process gets to stop, beyond the time in which requests may end: a database may hang for long."""
 
 
 @click.command()
@@ -30,7 +30,8 @@ def gateway(host: str | None, port: int | None) -> None:
     It takes its settings from tether.toml and TETHER_* variables. Clients need an API key: `tether keys
     create` makes one. A process that ends, however it ends, is started again, and nobody is turned away
     meanwhile. SIGTERM or Ctrl-C stops in order: streams end with a word about coming back. SIGHUP puts a new
-    process in the place of the old one.
+    process in the place of the old one: requests that come meanwhile wait for it, for as long as those that
+    are under way take to end.
     """
     if not all(find_spec(name) for name in ("fastapi", "uvicorn")):
         raise ServerMissing("the gateway needs packages that are not here: pip install 'tether[gateway]'")

@@ -321,6 +321,69 @@ def test_whoever_sends_half_of_a_request_does_not_keep_a_connection(service, mon
         connection.close()
 
 
+def raw(gateway, sent):
+    """What is answered to these bytes, until the connection ends."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(sent)
+        answer = b""
+        while data := connection.recv(65_536):
+            answer += data
+    return answer
+
+
+def test_a_body_that_is_answered_early_is_not_read_for_ever(gateway, monkeypatch):
+    monkeypatch.setattr("tether.gateway.protocol.LINGER_SECONDS", 0.3)
+    chunk = b"1000\r\n" + b" " * 4_096 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 401")
+        with pytest.raises(ConnectionError):
+            connection.sendall(chunk * 100_000)
+
+
+def test_what_is_no_http_is_answered_in_the_form_of_errors(gateway):
+    answer = raw(gateway, b"\x16\x03\x01 not HTTP at all\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b'"code":"body_malformed"' in answer
+
+
+def test_headers_that_contradict_each_other_are_refused(gateway):
+    head = (
+        f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {gateway.key()}\r\n"
+    )
+    for more, words in (
+        ("Idempotency-Key: a\r\nIdempotency-Key: b\r\n", b"idempotency-key stands twice"),
+        ("Authorization: Bearer x\r\n", b"authorization stands twice"),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"stand together"),
+    ):
+        answer = raw(gateway, f"{head}{more}\r\n0\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 422"), answer
+        assert words in answer
+
+
+def test_more_connections_than_the_process_can_have_are_closed_and_others_served(service, monkeypatch):
+    with RunningGateway(service.settings) as gateway:
+        monkeypatch.setattr("tether.gateway.protocol.most_connections", lambda: 5)
+        idle = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(20)]
+
+        def refused():
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+            try:
+                connection.request("GET", "/metrics")
+                text = connection.getresponse().read().decode()
+            except (OSError, http.client.HTTPException):
+                # One that is closed makes room for the next.
+                idle.pop(0).close()
+                return 0
+            finally:
+                connection.close()
+            return float(text.partition("\ntether_connections_refused_total ")[2].partition("\n")[0])
+
+        assert eventually(refused, PATIENCE_SECONDS, "somebody is served, and somebody was refused") >= 15
+        for connection in idle:
+            connection.close()
+
+
 def test_a_client_that_leaves_in_mid_body_is_no_failure(gateway, ask, caplog):
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", gateway.port)) as connection:

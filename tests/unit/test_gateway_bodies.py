@@ -120,6 +120,13 @@ def test_times_and_fields_that_are_not_possible_are_named(more, words):
         read_job({**LEAST, **more}, NOW)
 
 
+def test_of_many_unknown_fields_some_are_named():
+    with pytest.raises(InvalidRequest, match="more fields that are not known") as refusal:
+        read_job({**LEAST, **{f"field{n}": n for n in range(50_000)}}, NOW)
+    assert "49990 more" in str(refusal.value)
+    assert len(str(refusal.value)) < 1_000
+
+
 def test_null_is_not_given_and_a_whole_number_may_have_a_point():
     read = read_job({**LEAST, "seed": None, "stop": None, "time_limit_ms": None, "max_tokens": 8.0}, NOW)
     assert read == read_job({**LEAST, "max_tokens": 8}, NOW)

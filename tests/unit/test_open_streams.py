@@ -172,6 +172,38 @@ async def test_a_slow_reader_is_cut_off_with_a_word_about_coming_back(streams, t
 
 
 @on_loop
+async def test_a_reader_that_takes_steadily_and_too_little_is_cut_off_too(streams, time):
+    stream = streams.open("job", CALLER)
+    sent = []
+
+    async def send(chunk):
+        sent.append(chunk)
+        time.now += 0.6
+        # While this chunk goes out, more than that is made.
+        for _ in range(20):
+            stream.deliver(delta(1, 500))
+
+    await stream.send_all(send)
+    assert b"event: interrupted" in sent[-1]
+    assert time.now < 10
+    streams.close(stream)
+
+
+@on_loop
+async def test_the_frames_of_a_long_delta_are_made_when_they_are_sent(streams, time):
+    stream = streams.open("job", CALLER)
+    before = stream._size
+    stream.deliver(delta(100_000, 100_000))
+    stream.deliver(finished(100_000))
+    assert stream._size < before + 200
+    reader = Reader(streams, stream)
+    await reader.task
+    events = reader.events()
+    assert sum(len(data.get("texts", ())) for _, _, data in events) == 100_000
+    assert [kind for _, kind, _ in events][-2:] == ["delta", "finished"]
+
+
+@on_loop
 async def test_a_reader_that_takes_nothing_is_given_up(streams, time):
     reader = Reader(streams, streams.open("job", CALLER))
     reader.takes.clear()

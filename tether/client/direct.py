@@ -140,12 +140,17 @@ class DirectBackend:
 
     def cancel(self, job_id: str) -> JobState:
         check_job_id(job_id)
-        try:
-            request = Request(self._tenant, job_id, JobState.CANCELLED, now_ms())
-            state = self._plane.ending.end([request])[0]
-        except OUTAGE_ERRORS:
-            # The request is durable, and carried out once Redis is back.
-            return self._row(job_id).state
+        request = Request(self._tenant, job_id, JobState.CANCELLED, now_ms())
+        if self._live.is_away():
+            row = self._plane.ending.ask([request])[0]
+            state = None if row is None else row.state
+        else:
+            try:
+                state = self._plane.ending.end([request])[0]
+            except OUTAGE_ERRORS:
+                # The request is durable, and carried out once Redis is back.
+                self._live.note_away()
+                return self._row(job_id).state
         if state is None:
             raise no_such_job(job_id)
         return state if state.is_final else self.status(job_id).state

@@ -38,13 +38,21 @@ class LiveStates:
 
     def known(self, job_ids: Sequence[str]) -> Mapping[str, Known | None]:
         """What Redis knows of each job; nothing of any while it does not answer."""
-        if not job_ids or self._clock() < self._away_until:
+        if not job_ids or self.is_away():
             return {}
         try:
             return dict(zip(job_ids, known_jobs(self._client, self._keys, job_ids), strict=True))
         except OUTAGE_ERRORS:
-            self._away_until = self._clock() + REST_SECONDS
+            self.note_away()
             return {}
+
+    def is_away(self) -> bool:
+        """Whether Redis did not answer a moment ago."""
+        return self._clock() < self._away_until
+
+    def note_away(self) -> None:
+        """Redis did not answer somebody."""
+        self._away_until = self._clock() + REST_SECONDS
 
     def close(self) -> None:
         """Close the connections."""

@@ -21,6 +21,9 @@ from tether.client.stream_archive import Archive, ArchiveThread
 from tether.client.stream_watch import StreamWatch
 from tether.errors import ClientClosed
 
+RING_SECONDS = 1.0
+"""Time limit of a ring."""
+
 WAIT_SECONDS = 0.5
 """How long one wait for news takes."""
 
@@ -58,9 +61,13 @@ class StreamHub:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = without_retries(client)
+        self._watch = StreamWatch(client)
+        # Callers ring: they shall not wait for a Redis that hangs.
+        self._client = without_retries(
+            client, socket_timeout=RING_SECONDS, socket_connect_timeout=RING_SECONDS
+        )
         self._owns_client = self._client is not client
-        self._watch = StreamWatch(self._client)
+        self._rings_from = 0.0
         self._archive = ArchiveThread(archive, on_answer=self._ring)
         self._clock = clock
         self._process = os.getpid()
@@ -131,14 +138,16 @@ class StreamHub:
     def _ring(self) -> None:
         """Let the thread see what changed: it watches a stream of its own too."""
         self._changed.set()
+        if self._clock() < self._rings_from:
+            return
         try:
             pipeline = self._client.pipeline(transaction=False)
             pipeline.xadd(self._bell, {"v": 1}, maxlen=1, approximate=False)
             pipeline.pexpire(self._bell, WAKE_LIFE_MS)
             pipeline.execute()
         except redis.RedisError:
-            # It finds out by itself when its read ends.
-            return
+            # It finds out by itself when its wait ends.
+            self._rings_from = self._clock() + CHECK_SECONDS
 
     def _run(self) -> None:
         while True:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tether.errors import GatewayUnavailable, HeadersTooLarge, TetherError
+from tether.errors import GatewayUnavailable, HeadersTooLarge, InvalidRequest, TetherError
 from tether.gateway.answers import error_answer
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 _METHODS = frozenset({"GET", "POST", "DELETE"})
 _STREAM = "/v1/jobs/{job_id}/stream"
+
+
+_ONCE = (b"authorization", b"idempotency-key", b"x-correlation-id", b"last-event-id", b"content-length")
+
+
+def _contradiction(names: Sequence[bytes]) -> str:
+    """What is wrong with headers that another program on the way could read otherwise than this one."""
+    for name in _ONCE:
+        if names.count(name) > 1:
+            return f"the header {name.decode()} stands twice: send it once"
+    if b"content-length" in names and b"transfer-encoding" in names:
+        return "the headers content-length and transfer-encoding stand together: send one of them"
+    return ""
 
 
 class Frame:
@@ -45,8 +58,12 @@ class Frame:
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) for name, value in scope["headers"])
         try:
-            if size > self._header_limit:
-                error: TetherError = HeadersTooLarge(
+            problem = _contradiction([name for name, _ in scope["headers"]])
+            if problem:
+                error: TetherError = InvalidRequest(problem)
+                await error_answer(error)(scope, receive, watched)
+            elif size > self._header_limit:
+                error = HeadersTooLarge(
                     f"the head of the request has {size} bytes and may have {self._header_limit}: send "
                     "less, or raise gateway.header_limit"
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.client.backend import JobStatus, StreamEvent, Submitted, check_job_id
+from tether.client.direct import DirectBackend, StoreArchive
 from tether.client.documents import (
     error_to_json,
     page_to_json,
@@ -36,7 +37,7 @@ from tether.gateway.openapi import (
     SUBMIT,
 )
 from tether.gateway.queries import ListQuery, read_list_query, single
-from tether.jobs import JobRequest
+from tether.jobs import JobRequest, Piece
 from tether.scheduling.scheduler_middleware import now_ms
 
 RESULT_SECONDS = 5.0
@@ -79,8 +80,13 @@ def job_routes(edge: Edge) -> APIRouter:
     @router.get("/jobs/{job_id}", **SHOW)
     async def show_job(request: Request, job_id: str) -> Response:
         caller = await edge.caller(request, Scope.READ)
-        status = await edge.call(edge.backend(caller).status, job_id)
-        result = await _result(edge, caller, status) if status.state.is_final else None
+        backend, archive = edge.backend(caller), edge.core().archive
+        status, answer = await edge.call(_show, backend, archive, job_id)
+        if answer is not None:
+            return answer
+        # It has ended in Redis, and its end is about to be recorded.
+        gathered = await _gather(AsyncJobHandle(job_id, backend, edge.calls))
+        result = None if gathered is None else _result(gathered[0].pieces, gathered[1])
         return json_answer({**status_to_json(status), "result": result})
 
     @router.delete("/jobs/{job_id}", **CANCEL)
@@ -149,17 +155,19 @@ def _position(request: Request) -> tuple[int, int]:
         ) from None
 
 
-async def _result(edge: Edge, caller: Caller, status: JobStatus) -> dict[str, Any] | None:
+def _show(backend: DirectBackend, archive: StoreArchive, job_id: str) -> tuple[JobStatus, Response | None]:
+    """A job's status, and the answer that shows it. A result may be large: it is written on this thread."""
+    status = backend.status(job_id)
+    if not status.state.is_final:
+        return status, json_answer({**status_to_json(status), "result": None})
+    found = archive.ended([job_id]).get(job_id)
+    if found is None:
+        return status, None
+    return status, json_answer({**status_to_json(status), "result": _result(found.pieces, found.last)})
+
+
+def _result(pieces: Sequence[Piece], last: StreamEvent) -> dict[str, Any] | None:
     """What a job that ended has made; None where it made nothing."""
-    found = (await edge.call(edge.core().archive.ended, [status.job_id])).get(status.job_id)
-    if found is not None:
-        pieces, last = found.pieces, found.last
-    else:
-        # It has ended in Redis, and its end is about to be recorded.
-        gathered = await _gather(AsyncJobHandle(status.job_id, edge.backend(caller), edge.calls))
-        if gathered is None:
-            return None
-        pieces, last = tuple(gathered[0].pieces), gathered[1]
     if not pieces and last.kind != "finished":
         return None
     return {

@@ -29,8 +29,8 @@ KEY_CHECK_SECONDS = 2.0
 STUCK_SECONDS = 30.0
 """How long a reader may take nothing at all, before its connection is closed."""
 
-SLOW_SECONDS = 1.0
-"""How long one send may take while more waits than the buffer shall hold, before a reader is cut off."""
+SLOW_SECONDS = 2.0
+"""For so long more may wait for a reader than the buffer shall hold, before it is cut off."""
 
 MOST_BYTES_A_SEND = 65_536
 MOST_TOKENS_A_FRAME = 512
@@ -97,8 +97,9 @@ class OpenStream:
         self._waker = waker
         self._clock = clock
         self._lock = threading.Lock()
-        self._frames: deque[bytes] = deque([_FIRST])
+        self._frames: deque[bytes | Iterator[bytes]] = deque([_FIRST])
         self._size = len(_FIRST)
+        self._too_much_since: float | None = None
         self._has_ended = False
         self._subscription: Subscription | None = None
         self._task: asyncio.Task[object] | None = None
@@ -122,11 +123,9 @@ class OpenStream:
         with self._lock:
             if self._has_ended:
                 return
-            is_slow = self._size > self._buffer_bytes and self._sends_for() >= SLOW_SECONDS
+            is_slow = self._is_slow()
             if not is_slow:
-                for frame in frames_of(found):
-                    self._frames.append(frame)
-                    self._size += len(frame)
+                self._add(found)
                 self._has_ended = found.is_last
         if is_slow:
             metrics.STREAMS_CUT_OFF.labels(reason="slow").inc()
@@ -140,11 +139,27 @@ class OpenStream:
         else:
             self._waker.wake(self)
 
-    def _sends_for(self) -> float:
-        """Seconds for which the reader has not taken what is sent. What waits for a reader that takes it at
-        once, as the beginning of a long stream does, does not make it slow."""
-        since = self.sending_since
-        return 0.0 if since is None else self._clock() - since
+    def _add(self, event: StreamEvent) -> None:
+        frames = frames_of(event)
+        if len(event.pieces) > MOST_TOKENS_A_FRAME:
+            # The tokens are shared by all who read them now. Their frames, which are not, are made when sent.
+            self._frames.append(frames)
+            return
+        for frame in frames:
+            self._push(frame)
+
+    def _push(self, frame: bytes) -> None:
+        self._frames.append(frame)
+        self._size += len(frame)
+
+    def _is_slow(self) -> bool:
+        """Whether too much waits for the reader, and has for long. Where much comes at once, as the beginning
+        of a long stream does, a reader that takes it is not slow."""
+        if self._size <= self._buffer_bytes:
+            self._too_much_since = None
+        elif self._too_much_since is None:
+            self._too_much_since = self._clock()
+        return self._too_much_since is not None and self._clock() - self._too_much_since >= SLOW_SECONDS
 
     def interrupt(self, error: TetherError, *, keep: bool = True) -> None:
         """End the stream before its end, and say why.
@@ -158,7 +173,8 @@ class OpenStream:
             self._has_ended = True
             if not keep:
                 self._frames.clear()
-            self._frames.append(frame_of_error(error))
+                self._size = 0
+            self._push(frame_of_error(error))
             subscription = self._subscription
         if subscription is not None:
             subscription.close()
@@ -169,6 +185,7 @@ class OpenStream:
         with self._lock:
             self._has_ended = True
             self._frames.clear()
+            self._size = 0
             subscription = self._subscription
         if subscription is not None:
             subscription.close()
@@ -179,7 +196,7 @@ class OpenStream:
         with self._lock:
             if self._has_ended or self._frames:
                 return
-            self._frames.append(_KEEPALIVE)
+            self._push(_KEEPALIVE)
         self.ready.set()
 
     def give_up(self) -> None:
@@ -215,10 +232,20 @@ class OpenStream:
         size = 0
         with self._lock:
             while self._frames and size < MOST_BYTES_A_SEND:
-                frame = self._frames.popleft()
-                chunk.append(frame)
-                size += len(frame)
-            self._size = max(self._size - size, 0)
+                first = self._frames[0]
+                if isinstance(first, bytes):
+                    self._frames.popleft()
+                    self._size -= len(first)
+                    frame: bytes | None = first
+                else:
+                    frame = next(first, None)
+                if frame is None:
+                    self._frames.popleft()
+                else:
+                    chunk.append(frame)
+                    size += len(frame)
+            if self._size <= self._buffer_bytes:
+                self._too_much_since = None
         return b"".join(chunk)
 
 

@@ -17,6 +17,9 @@ from tether.gateway.edge import Edge
 from tether.gateway.listening import BACKLOG
 from tether.gateway.protocol import GatewayProtocol
 
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted each time that the loop looks."""
+
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle between two requests: longer than clients keep theirs."""
 
@@ -77,7 +80,7 @@ class GatewayServer:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                backlog=BACKLOG,
+                backlog=ACCEPTED_AT_ONCE,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 # Heads beyond the limit are answered as such; what never comes to its end is not kept.
@@ -112,4 +115,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # Asyncio takes one number for both: how many wait in the kernel's queue, and how many it accepts.
+        for one in sockets or ():
+            one.listen(BACKLOG)
         self.has_started.set()

@@ -22,6 +22,9 @@ MOST_CHARACTERS_A_TOKEN = 16
 LONGEST_KEY = 200
 """Characters of a correlation id or a retry token."""
 
+MOST_NAMED = 10
+"""Unknown fields that a message names."""
+
 MOST_LABELS = 32
 LONGEST_LABEL = 256
 MOST_STOPS = 16
@@ -134,10 +137,12 @@ def _told(problems: Sequence[str]) -> str:
 
 
 def _problems(values: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
-    for name in values:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.6)
-            yield f"there is no field {str(name)[:80]!r}{f'; did you mean {near[0]}?' if near else ''}"
+    unknown = [name for name in values if name not in FIELDS]
+    if len(unknown) > MOST_NAMED:
+        yield f"there are {len(unknown) - MOST_NAMED} more fields that are not known"
+    for name in unknown[:MOST_NAMED]:
+        near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.6)
+        yield f"there is no field {str(name)[:80]!r}{f'; did you mean {near[0]}?' if near else ''}"
     for name in ("model", "prompt"):
         if not values.get(name):
             yield f"{name} is missing or empty"

@@ -39,10 +39,18 @@ class Ending:
         """
         if not requests:
             return []
-        rows = [future.result() for future in self.store.write_many(request, requests)]
+        rows = self.ask(requests)
         now_ms = requests[0].now_ms
         ended = self.carry_out([row for row in rows if row is not None], now_ms)
         return [None if row is None else ended.get(row.job_id, row.state) for row in rows]
+
+    def ask(self, requests: Sequence[Request]) -> list[RequestedRow | None]:
+        """Only write the requests, which the orchestrator carries out; None where there is no such job.
+
+        Raises:
+          StoreUnavailable: They were not written.
+        """
+        return [future.result() for future in self.store.write_many(request, requests)]
 
     def carry_out(self, rows: Sequence[RequestedRow], now_ms: int) -> dict[str, JobState]:
         """Carry out requests that are written. Can be repeated. Answers the jobs that this made final.

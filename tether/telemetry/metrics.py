@@ -54,6 +54,9 @@ HTTP_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
+CONNECTIONS_REFUSED = Counter(
+    "tether_connections_refused", "Connections closed for want of file descriptors.", registry=REGISTRY
+)
 OPEN_STREAMS = Gauge("tether_open_streams", "Streams that readers have open.", registry=REGISTRY)
 STREAMS_CUT_OFF = _counter("tether_streams_cut_off", "Streams that ended before their end.", "reason")
 
