@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,6 @@ from tether_cli.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
     from tether.gateway.api_keys import Scope
-    from tether.store.api_keys import ApiKey
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
 
@@ -46,7 +45,7 @@ def create(tenant_id: str, scopes: tuple[str, ...], name: str, is_json: bool) ->
 
         export TETHER_API_KEY=$(tether keys create)
     """
-    from tether.gateway.api_keys import make_key
+    from tether.gateway.api_keys import key_to_json, make_key
     from tether.store.api_keys import add_key
 
     known = [_scope(text) for text in scopes]
@@ -58,7 +57,7 @@ def create(tenant_id: str, scopes: tuple[str, ...], name: str, is_json: bool) ->
         store.write_alone(add_key, kept).result()
         place = store.place
     if is_json:
-        print_json({**_key_to_json(kept), "key": key})
+        print_json({**key_to_json(kept), "key": key})
         return
     click.echo(
         f"{kept.key_id} is a new API key of tenant {tenant_id} for {', '.join(kept.scopes)}, in {place}. "
@@ -74,6 +73,7 @@ def create(tenant_id: str, scopes: tuple[str, ...], name: str, is_json: bool) ->
 @as_json
 def list_keys(tenant_id: str | None, is_all: bool, is_json: bool) -> None:
     """List API keys, the oldest first. The keys themselves are not kept: only how they begin."""
+    from tether.gateway.api_keys import key_to_json
     from tether.store.api_keys import keys_of
 
     with admin_store() as store:
@@ -81,7 +81,7 @@ def list_keys(tenant_id: str | None, is_all: bool, is_json: bool) -> None:
             tenant_of(store, tenant_id)
         found = [key for key in store.read(keys_of, tenant_id) if is_all or key.revoked_at is None]
     if is_json:
-        print_json({"object": "list", "data": [_key_to_json(key) for key in found]})
+        print_json({"object": "list", "data": [key_to_json(key) for key in found]})
         return
     columns = ("key_id", "tenant", "name", "scopes", "prefix", "created", "revoked")
     print_table(
@@ -111,6 +111,7 @@ def revoke(key_id: str, is_json: bool) -> None:
     nothing. Jobs that were submitted with it go on.
     """
     from tether.config_types import suggestion
+    from tether.gateway.api_keys import key_to_json
     from tether.store.api_keys import keys_of, revoke_key
 
     # What is given may be a key, or most of one. A key is a secret, so neither message repeats it.
@@ -125,7 +126,7 @@ def revoke(key_id: str, is_json: bool) -> None:
             likely = suggestion(key_id, known) or "; `tether keys list --all` has them all"
             raise KeyNotFound(f"there is no API key with this id{likely}")
     if is_json:
-        print_json(_key_to_json(revoked))
+        print_json(key_to_json(revoked))
         return
     click.echo(f"{revoked.key_id} was revoked at {time_text(revoked.revoked_at)}.", err=True)
 
@@ -138,16 +139,3 @@ def _scope(text: str) -> Scope:
         meant = suggestion(text, Scope) or f"; use {', '.join(Scope)}"
         raise InvalidRequest(f"there is no scope {text[:80]!r}{meant}")
     return Scope(text)
-
-
-def _key_to_json(key: ApiKey) -> dict[str, Any]:
-    return {
-        "object": "key",
-        "key_id": key.key_id,
-        "tenant_id": key.tenant_id,
-        "name": key.name,
-        "prefix": key.prefix,
-        "scopes": list(key.scopes),
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-    }

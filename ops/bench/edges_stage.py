@@ -23,6 +23,7 @@ from tether.store.store import Store
 
 _APPS = Path(__file__).parent / "edges_apps"
 PLACED_AT_ONCE = 200
+MOST_STREAMS = 10_000
 
 
 class EdgesStage(Stage):
@@ -30,6 +31,8 @@ class EdgesStage(Stage):
 
     def start_gateway(self) -> str:
         """Start `tether gateway`. Answers its address, once it listens."""
+        with self.settings_file().open("a", encoding="utf-8") as file:
+            file.write(f"[gateway]\nstreams_per_tenant = {MOST_STREAMS}\n")
         self.gateway = self._launch("gateway", ["-m", "tether_cli", "gateway", "--port", "0"])
         log = self.folder / "gateway.log"
         wait_for(lambda: "A child is ready" in log.read_text("utf-8"), READY_SECONDS, "the gateway is ready")

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Any
 
 from tether.errors import InvalidRequest
 from tether.store.api_keys import ApiKey
@@ -82,3 +83,17 @@ def digest_of(key: str) -> str:
     passwords need, would add anything.
     """
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_to_json(key: ApiKey) -> dict[str, Any]:
+    """What is known of a key, as a document. The key itself is not."""
+    return {
+        "object": "key",
+        "key_id": key.key_id,
+        "tenant_id": key.tenant_id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": list(key.scopes),
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+    }

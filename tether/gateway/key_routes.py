@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from tether.errors import InvalidRequest, KeyNotFound
 from tether.gateway.answers import json_answer
-from tether.gateway.api_keys import Scope, make_key
+from tether.gateway.api_keys import Scope, key_to_json, make_key
 from tether.gateway.bodies import read_json
 from tether.gateway.edge import Edge
 from tether.gateway.openapi import CREATE_KEY, KEYS, REVOKE_KEY
@@ -32,7 +32,7 @@ def key_routes(edge: Edge) -> APIRouter:
     async def list_keys(request: Request) -> Response:
         caller = await edge.caller(request, Scope.ADMIN)
         found = await edge.call(edge.core().plane.store.read, keys_of, caller.tenant_id)
-        return json_answer({"object": "list", "data": [_key_to_json(key) for key in found]})
+        return json_answer({"object": "list", "data": [key_to_json(key) for key in found]})
 
     @router.post("/keys", **CREATE_KEY)
     async def create_key(request: Request) -> Response:
@@ -42,7 +42,7 @@ def key_routes(edge: Edge) -> APIRouter:
             caller.tenant_id, scopes, name=name, now_ms=now_ms(), randomness=secrets.token_bytes
         )
         await edge.call(_keep, edge, kept)
-        return json_answer({**_key_to_json(kept), "key": key}, 201)
+        return json_answer({**key_to_json(kept), "key": key}, 201)
 
     @router.delete("/keys/{key_id}", **REVOKE_KEY)
     async def revoke_one(request: Request, key_id: str) -> Response:
@@ -52,7 +52,7 @@ def key_routes(edge: Edge) -> APIRouter:
             raise KeyNotFound(
                 "there is no API key with this id, or it is another tenant's: GET /v1/keys lists yours"
             )
-        return json_answer(_key_to_json(found))
+        return json_answer(key_to_json(found))
 
     return router
 
@@ -82,16 +82,3 @@ def _read_wishes(values: Mapping[str, Any]) -> tuple[list[Scope], str]:
     if not isinstance(name, str):
         raise InvalidRequest(f"name is of type {type(name).__name__}, not text")
     return [Scope(scope) for scope in scopes], name
-
-
-def _key_to_json(key: ApiKey) -> dict[str, Any]:
-    return {
-        "object": "key",
-        "key_id": key.key_id,
-        "tenant_id": key.tenant_id,
-        "name": key.name,
-        "prefix": key.prefix,
-        "scopes": list(key.scopes),
-        "created_at": key.created_at,
-        "revoked_at": key.revoked_at,
-    }

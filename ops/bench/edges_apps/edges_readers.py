@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sys
 import threading
 import time
@@ -52,6 +53,9 @@ class Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
+            if line.startswith(b"HTTP/1.1 ") and not line.startswith(b"HTTP/1.1 200"):
+                print(line.decode(), file=sys.stderr)
+                sys.exit(1)
             if line.startswith(b"data: ") and b'"texts"' in line:
                 for text in json.loads(line[6:])["texts"]:
                     self._delays.note(text)
@@ -110,6 +114,7 @@ def directly(seconds: float, job_ids: Sequence[str]) -> list[float]:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     if sys.argv[1] == "http":
         told = asyncio.run(over_http(int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5:]))
     else:
