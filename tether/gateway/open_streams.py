@@ -219,7 +219,7 @@ class OpenStream:
                     self.sending_since = None
                     self.sent_at = self._clock()
                     if len(chunk) >= MOST_BYTES_A_SEND:
-                        # A long stream to a reader that takes it at once shall let the others have their turn.
+                        # A long stream to a quick reader shall let the others have their turn.
                         await asyncio.sleep(0)
                 if self._has_ended and not self._frames:
                     return
