@@ -10,8 +10,9 @@ from tether.client.backend import StreamEvent
 from tether.errors import ClientClosed, StoreUnavailable, StreamInterrupted, TooManyRequests
 from tether.gateway import open_streams
 from tether.gateway.api_keys import Scope
+from tether.gateway.event_frames import MOST_TOKENS_A_FRAME, RECONNECT_MS, frames_of
 from tether.gateway.key_ring import Caller
-from tether.gateway.open_streams import MOST_TOKENS_A_FRAME, OpenStreams, frames_of
+from tether.gateway.open_streams import OpenStreams
 from tether.jobs import Piece
 
 CALLER = Caller("default", "key_1", frozenset({Scope.READ}))
@@ -265,7 +266,7 @@ async def test_draining_ends_all_streams_and_opens_no_more(streams, time):
     streams.drain()
     await asyncio.gather(*(reader.task for reader in readers))
     assert [kind for _, kind, _ in readers[0].events()] == ["delta", "interrupted"]
-    assert readers[1].events()[0][2]["retry_after_ms"] == open_streams.RECONNECT_MS
+    assert readers[1].events()[0][2]["retry_after_ms"] == RECONNECT_MS
     with pytest.raises(StreamInterrupted, match="stopping"):
         streams.open("job", CALLER)
 

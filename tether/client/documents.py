@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,15 @@ from tether.jobs import JobError, JobRequest, JobState, Piece, sampling_to_json
 
 INTERRUPTED = "interrupted"
 """The event with which a gateway ends a stream before its end. It has no id."""
+
+
+def json_bytes(value: object) -> bytes:
+    """JSON without white space. Half of a surrogate pair, which an engine may make of a token and UTF-8 cannot
+    say, is escaped."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def request_to_json(request: JobRequest) -> dict[str, Any]:

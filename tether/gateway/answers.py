@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 
 from starlette.responses import Response
 
-from tether.client.documents import error_to_json
+from tether.client.documents import error_to_json, json_bytes
 from tether.errors import TetherError
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A document. Half of a surrogate pair, which UTF-8 cannot say, is escaped."""
-    try:
-        body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        body = json.dumps(value, separators=(",", ":")).encode()
-    return Response(body, status, headers, media_type="application/json")
+    """A document."""
+    return Response(json_bytes(value), status, headers, media_type="application/json")
 
 
 def error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -> Response:

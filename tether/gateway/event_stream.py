@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from tether.gateway.open_streams import OpenStream, OpenStreams
+from tether.gateway.open_stream import OpenStream
+from tether.gateway.open_streams import OpenStreams
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

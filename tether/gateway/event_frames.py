@@ -1,0 +1,46 @@
+"""A job's events as the bytes of a stream of server-sent events (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tether.client.backend import StreamEvent
+from tether.client.documents import INTERRUPTED, error_to_json, event_id, event_to_json, json_bytes
+from tether.errors import TetherError
+
+RECONNECT_MS = 1_000
+"""After so long a reader comes back whose connection broke."""
+
+MOST_TOKENS_A_FRAME = 512
+
+FIRST_FRAME = f"retry: {RECONNECT_MS}\n\n".encode()
+KEEPALIVE_FRAME = b": still here\n\n"
+
+
+def frames_of(event: StreamEvent) -> Iterator[bytes]:
+    """An event as frames.
+
+    A long delta becomes several, so that a reader can go on from within it.
+    """
+    if len(event.pieces) <= MOST_TOKENS_A_FRAME:
+        yield _frame_of(event)
+        return
+    begin = event.offset - len(event.pieces)
+    for start in range(0, len(event.pieces), MOST_TOKENS_A_FRAME):
+        pieces = event.pieces[start : start + MOST_TOKENS_A_FRAME]
+        yield _frame_of(replace(event, offset=begin + start + len(pieces), pieces=pieces))
+
+
+def _frame_of(event: StreamEvent) -> bytes:
+    data = json_bytes(event_to_json(event))
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (
+        event_id(event.run, event.offset).encode(),
+        event.kind.encode(),
+        data,
+    )
+
+
+def frame_of_error(error: TetherError) -> bytes:
+    """The event with which a stream ends before its end. It has no id: where the reader stands stays."""
+    return b"event: %b\ndata: %b\n\n" % (INTERRUPTED.encode(), json_bytes(error_to_json(error)["error"]))
