@@ -15,7 +15,7 @@ INTERRUPTED = "interrupted"
 
 
 def json_bytes(value: object) -> bytes:
-    """JSON without white space. Half of a surrogate pair, which an engine may make of a token and UTF-8 cannot
+    """JSON without white space. Half of a surrogate pair, which engines may make of tokens and UTF-8 cannot
     say, is escaped."""
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
