@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from support.clients import Http
 from tether.gateway.api_keys import Scope
 
-EXAMPLES = 40
+EXAMPLES = 25
 
 
 @pytest.fixture(scope="module")
