@@ -22,7 +22,7 @@ from tether.orchestrator.orchestrator import Orchestrator
 from tether.scheduling.models import Registry, pool_name
 from tether.scheduling.scheduler_middleware import now_ms
 from tether.store import queries
-from tether.store.schema import counters, dispatches, loop_leases
+from tether.store.schema import counters, dispatches, jobs, loop_leases
 from tether.token_log import encode_pieces
 
 PATIENCE = 20
@@ -332,7 +332,10 @@ def test_hostile_requests_of_workers_hold_up_nobody(plane, hands, orchestrator):
 
 
 def test_a_version_of_a_model_can_be_asked_for_by_name(plane, hands, orchestrator):
-    body = json.loads(row(plane, submit(plane, model="counter@1")).body)
+    job_id = submit(plane, model="counter@1")
+    body = json.loads(
+        plane.store.read(lambda c: c.scalar(select(jobs.c.body).where(jobs.c.job_id == job_id)))
+    )
     assert (body["model"], body["version"]) == ("counter", "1")
 
 

@@ -85,7 +85,7 @@ def try_all(store, done):
     for step in done:
         run(store, step)
         after = store.read(states, [name(number) for number in range(JOBS)])
-        assert len(after) < JOBS
+        assert sum(not state.is_final for state, _ in after.values()) < JOBS
         for job_id, (state, dispatch) in after.items():
             former, former_dispatch = before.get(job_id, (state, dispatch))
             assert dispatch >= former_dispatch

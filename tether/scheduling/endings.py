@@ -62,10 +62,11 @@ class Ending:
         if not wanted:
             return {}
         found = self.pools.cancel_many([(row.job_id, end) for row, end in wanted])
+        overtaken = self._overtaken([row for row, _ in wanted], found)
         free = [
             Conclusion(row.job_id, row.dispatch, end, now_ms)
             for (row, end), answer in zip(wanted, found, strict=True)
-            if _is_free(row, answer)
+            if _is_free(row, answer) or row.job_id in overtaken
         ]
         concluded = [future.result() for future in self.store.write_many(conclude, free)]
         ended = {
@@ -75,6 +76,24 @@ class Ending:
         }
         self.pools.seal_many([(job_id, state, "") for job_id, state in ended.items()], self.life_ms)
         return ended
+
+    def _overtaken(self, rows: Sequence[RequestedRow], answers: Sequence[str]) -> set[str]:
+        """Those that the database owns, and whose end in Redis is that of an earlier hand-over.
+
+        Redis that was set back ends what it had then. That outcome changes nothing any more, and no other
+        comes.
+        """
+        ended = [
+            row
+            for row, answer in zip(rows, answers, strict=True)
+            if answer not in (CLOSED, JobState.RUNNING) and row.state in _OWNED_BY_DATABASE
+        ]
+        known = self.pools.known([row.job_id for row in ended]) if ended else []
+        return {
+            row.job_id
+            for row, one in zip(ended, known, strict=True)
+            if one is not None and one.dispatch < row.dispatch
+        }
 
 
 def _is_free(row: RequestedRow, answer: str) -> bool:
