@@ -22,6 +22,8 @@ from tether.orchestrator.orchestrator import Orchestrator
 from tether.scheduling.models import Registry, pool_name
 from tether.scheduling.scheduler_middleware import now_ms
 from tether.store import queries
+from tether.store.placements import raise_dispatches
+from tether.store.requests import Request
 from tether.store.schema import counters, dispatches, jobs, loop_leases
 from tether.token_log import encode_pieces
 
@@ -347,3 +349,17 @@ def test_many_jobs_that_cannot_end_yet_hold_up_no_other_deadline(plane, hands, o
     plane.fleet.pools = lambda: ()
     parked = submit(plane, deadline=now_ms() + 300)
     wait_for(plane, parked, JobState.EXPIRED)
+
+
+def test_a_request_is_concluded_where_redis_has_only_the_end_of_an_earlier_hand_over(plane, hands):
+    """As after Redis was set back, and ended there what the database had handed over anew."""
+    job_id = submit(plane)
+    name = plane.keys.job(job_id)
+    wait_for(plane, job_id, JobState.PLACED)
+    assert plane.store.write_alone(raise_dispatches, [job_id], 5).result() == [2]
+    plane.client.hset(name, mapping={"state": "expired", "fence": ""})
+    assert plane.client.hget(name, "dispatch") == b"1"
+    request = Request(None, job_id, JobState.CANCELLED, 6)
+    assert plane.ending.end([request]) == [JobState.CANCELLED]
+    assert row(plane, job_id).state is JobState.CANCELLED
+    assert plane.client.hget(name, "state") == b"cancelled"
