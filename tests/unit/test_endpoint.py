@@ -66,14 +66,16 @@ def test_the_working_folder_goes_before_the_home(find, tmp_path):
 
 def test_a_named_folder_is_the_only_one(find, tmp_path):
     write(tmp_path / "home/.tether", TOLD)
-    with pytest.raises(GatewayUnknown, match="tether up"):
+    with pytest.raises(GatewayUnknown, match="tether gateway"):
         find(TETHER_DIR=str(tmp_path / "other"))
     write(tmp_path / "other", {**TOLD, "api_key": "tk_other"})
     assert find(TETHER_DIR=str(tmp_path / "other")).api_key == "tk_other"
 
 
 def test_nothing_found_says_what_to_do(find):
-    with pytest.raises(GatewayUnknown, match="set TETHER_URL and TETHER_API_KEY, or run `tether up`"):
+    with pytest.raises(
+        GatewayUnknown, match="set TETHER_URL and TETHER_API_KEY, and start one with `tether gateway`"
+    ):
         find()
 
 

@@ -65,7 +65,7 @@ def find_endpoint(
         if found is None:
             raise GatewayUnknown(
                 "no gateway is named and none is found on this machine: set TETHER_URL and TETHER_API_KEY, "
-                "or run `tether up`"
+                "and start one with `tether gateway` where there is none"
             )
         return Endpoint(found.url, told_key or found.api_key)
     try:
