@@ -50,8 +50,6 @@ _DECIDED_BY_REDIS = frozenset(
 )
 """States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
 
-_RECORDED_AS_PLACED = _DECIDED_BY_REDIS
-
 MOST_LOOKS = 20
 """Pages of the database's that are looked through for one page of an answer."""
 
@@ -204,7 +202,7 @@ def _status(row: JobRow, known: Known | None) -> JobStatus:
 def in_database(job_filter: JobFilter) -> JobFilter:
     """The same with the states in which the database may hold such jobs: what runs, it has as placed."""
     states = set(job_filter.states)
-    if states & _RECORDED_AS_PLACED:
+    if states & _DECIDED_BY_REDIS:
         states |= {JobState.PLACED, JobState.RUNNING}
     return replace(job_filter, states=tuple(sorted(states)))
 

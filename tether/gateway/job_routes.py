@@ -27,7 +27,6 @@ from tether.gateway.api_keys import Scope
 from tether.gateway.bodies import MOST_JOBS, read_job, read_json
 from tether.gateway.edge import Edge
 from tether.gateway.event_stream import EventStreamResponse
-from tether.gateway.key_ring import Caller
 from tether.gateway.openapi import (
     BATCH,
     CANCEL,
@@ -36,7 +35,7 @@ from tether.gateway.openapi import (
     SHOW,
     SUBMIT,
 )
-from tether.gateway.queries import ListQuery, read_list_query, single
+from tether.gateway.queries import read_list_query, single
 from tether.jobs import JobRequest, Piece
 from tether.scheduling.scheduler_middleware import now_ms
 
@@ -75,7 +74,9 @@ def job_routes(edge: Edge) -> APIRouter:
     async def list_jobs(request: Request) -> Response:
         caller = await edge.caller(request, Scope.READ)
         query = read_list_query(request.query_params.multi_items())
-        return json_answer(page_to_json(await _page(edge, caller, query)))
+        find = edge.backend(caller).find
+        page = await edge.call(find, query.job_filter, query.cursor, query.limit)
+        return json_answer(page_to_json(page))
 
     @router.get("/jobs/{job_id}", **SHOW)
     async def show_job(request: Request, job_id: str) -> Response:
@@ -135,10 +136,6 @@ def _item(answer: Submitted | Exception) -> dict[str, Any]:
     if isinstance(answer, TetherError):
         return {"status": answer.http_status, **error_to_json(answer)}
     raise answer
-
-
-async def _page(edge: Edge, caller: Caller, query: ListQuery) -> Any:
-    return await edge.call(edge.backend(caller).find, query.job_filter, query.cursor, query.limit)
 
 
 def _position(request: Request) -> tuple[int, int]:

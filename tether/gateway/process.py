@@ -10,12 +10,11 @@ import sys
 from types import FrameType
 
 from tether.config import Settings
-from tether.config_loading import load_settings
-from tether.embedded.child import NAME_VARIABLE, SOCKET_VARIABLE, announce_ready, follow_parent
-from tether.errors import TetherError
+from tether.embedded.child import SOCKET_VARIABLE, announce_ready, follow_parent
+from tether.embedded.child_program import run_program
 from tether.gateway.listening import listen
 from tether.gateway.server import GatewayServer
-from tether.telemetry.logs import configure_logs, get_logger
+from tether.telemetry.logs import get_logger
 
 SWITCH_SECONDS = 0.0005
 
@@ -63,14 +62,7 @@ def raise_limits() -> None:
 
 def main() -> int:
     """Run the gateway that the environment and ``tether.toml`` describe."""
-    try:
-        settings = load_settings(environ=os.environ)
-        name = os.environ.get(NAME_VARIABLE, "gateway")
-        configure_logs(form=settings.logs.form, level=settings.logs.level, process=name)
-        return run_gateway(settings)
-    except TetherError as error:
-        get_logger("tether.gateway").error(str(error), code=error.code)
-        return error.exit_status
+    return run_program("gateway", run_gateway)
 
 
 if __name__ == "__main__":

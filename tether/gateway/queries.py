@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tether.client.backend import MOST_JOBS_A_PAGE, check_page
+from tether.client.backend import check_page
 from tether.errors import InvalidRequest
 from tether.gateway.validation import read_filter
 from tether.jobs import JobFilter
@@ -71,7 +71,7 @@ def read_list_query(items: Sequence[tuple[str, str]]) -> ListQuery:
             if not _WHOLE_NUMBER.fullmatch(once[name]):
                 raise InvalidRequest(f"{name}={once[name][:80]!r} is not a whole number")
             numbers[name] = int(once[name])
-    limit, cursor = numbers.pop("limit", min(JOBS_A_PAGE, MOST_JOBS_A_PAGE)), once.get("cursor")
+    limit, cursor = numbers.pop("limit", JOBS_A_PAGE), once.get("cursor")
     check_page(cursor, limit)
     states = [value for name, value in items if name == "state"]
     values = {"state": states, "model": once.get("model"), "labels": labels, **numbers}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 from types import FrameType
 
 from tether.config import Settings
-from tether.config_loading import load_settings
 from tether.control import ControlPlane
-from tether.embedded.child import NAME_VARIABLE, announce_ready, follow_parent
-from tether.errors import TetherError
+from tether.embedded.child import announce_ready, follow_parent
+from tether.embedded.child_program import run_program
 from tether.orchestrator.orchestrator import Orchestrator
-from tether.telemetry.logs import configure_logs, get_logger
+from tether.telemetry.logs import get_logger
 
 
 def run_orchestrator(settings: Settings) -> int:
@@ -42,14 +40,7 @@ def run_orchestrator(settings: Settings) -> int:
 
 def main() -> int:
     """Run the orchestrator that the environment and ``tether.toml`` describe."""
-    try:
-        settings = load_settings(environ=os.environ)
-        name = os.environ.get(NAME_VARIABLE, "orchestrator")
-        configure_logs(form=settings.logs.form, level=settings.logs.level, process=name)
-        return run_orchestrator(settings)
-    except TetherError as error:
-        get_logger("tether.orchestrator").error(str(error), code=error.code)
-        return error.exit_status
+    return run_program("orchestrator", run_orchestrator)
 
 
 if __name__ == "__main__":
