@@ -22,20 +22,37 @@ NULL_OPTIONS: Mapping[str, tuple[str, float]] = {
 """Options of the null engine: what each must be, and its least value."""
 
 
+DEMO_MODEL: Mapping[str, Any] = {
+    "name": "demo",
+    "source": "demo",
+    "context": 512,
+    "pinned": True,
+    "adapters": ["code"],
+}
+"""The table of the model that comes with Tether."""
+
+TRANSFORMERS_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "device": ("auto", "cpu", "cuda"),
+}
+"""Options of the transformers engine: what each may be."""
+
+
 class ModelSettings(Section):
     """A model that workers can serve.
 
     Attributes:
       name: What clients call it.
       version: Which edition of it.
-      source: Where its weights are; empty only for the null engine.
+      source: Where its weights are: ``demo``, ``hf:organisation/name[@revision]`` or a local folder; empty
+        only for the null engine.
       engine: What runs it.
       gpu_class: The only class of GPU that serves it; empty is any.
       region: The only region that serves it; empty is any.
       context: Most tokens of prompt and answer together.
       quantize: How its weights are shortened on load.
       pinned: Whether it stays loaded.
-      adapters: Names of adapters that can be put on it.
+      adapters: Adapters that can be put on it, each as ``name=source``; the demo model's by name alone.
       options: For the engine; never shown, they may hold a password.
     """
 
@@ -76,6 +93,15 @@ class ModelSettings(Section):
             raise ValueError(problem)
         return self
 
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """What clients call its adapters."""
+        return tuple(adapter.partition("=")[0] for adapter in self.adapters)
+
+    def adapter_source(self, name: str) -> str:
+        """Where an adapter is; empty where it comes with the model."""
+        return next((source for given, _, source in map(_parted, self.adapters) if given == name), "")
+
     def describe(self) -> str:
         """The model in one line, secrets masked: what is not as by default."""
         parts = [f"{self.name}@{self.version}"]
@@ -87,11 +113,17 @@ class ModelSettings(Section):
         return " ".join(parts)
 
 
+def _parted(adapter: str) -> tuple[str, str, str]:
+    return adapter.partition("=")
+
+
 def model_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What does not go together in a model's valid values: the key, and what is wrong with it."""
     if values["engine"] != "null":
         if not values["source"]:
             yield "source", "is missing: say where the model is (only the null engine needs none)"
+        if values["engine"] == "transformers":
+            yield from _transformers_problems(values)
         return
     for name, value in values["options"].items():
         if name not in NULL_OPTIONS:
@@ -104,6 +136,18 @@ def model_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
         if not is_number or not least <= value <= 1_000_000:
             yield f"options.{name}", f"is not {what}"
+
+
+def _transformers_problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in values["options"].items():
+        if name not in TRANSFORMERS_OPTIONS:
+            known = ", ".join(TRANSFORMERS_OPTIONS)
+            yield "options", f"the transformers engine has no option {name[:80]!r}; there are: {known}"
+        elif value not in TRANSFORMERS_OPTIONS[name]:
+            yield f"options.{name}", f"is not one of {', '.join(TRANSFORMERS_OPTIONS[name])}"
+    for adapter in values["adapters"]:
+        if "=" not in adapter and values["source"] != "demo":
+            yield "adapters", f"{adapter[:80]!r} has no source: write it as name=source"
 
 
 def duplicates(models: Sequence[ModelSettings]) -> Iterator[tuple[int, int]]:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressInUse",
+    "AlreadyRunning",
     "BrokerUnavailable",
     "ClientClosed",
     "CommitUnknown",
     "ConfigError",
+    "DiskFull",
     "EngineFailed",
     "EpochChanged",
     "Forbidden",
@@ -37,6 +39,9 @@ __all__ = [
     "KeyNotFound",
     "MalformedBody",
     "MethodNotAllowed",
+    "ModelDamaged",
+    "ModelUnusable",
+    "NoLiveWorker",
     "NotServed",
     "QuotaExceeded",
     "RequestTimeout",
@@ -134,6 +139,15 @@ class BrokerUnavailable(TetherError):
     retryable = True
 
 
+class NoLiveWorker(TetherError):
+    """Nobody serves a model now, and its answer is waited for: nothing was accepted."""
+
+    code = "no_live_worker"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
 class ServerMissing(TetherError):
     """A server program that Tether was asked to run is not on this machine."""
 
@@ -154,6 +168,20 @@ class AddressInUse(TetherError):
 
     code = "address_in_use"
     exit_status = 5
+
+
+class AlreadyRunning(TetherError):
+    """A Tether runs already on this state folder."""
+
+    code = "already_running"
+    exit_status = 5
+
+
+class DiskFull(TetherError):
+    """The disk has too little room for what Tether would write to it."""
+
+    code = "disk_full"
+    exit_status = 74
 
 
 class StoreError(TetherError):
@@ -181,11 +209,16 @@ class CommitUnknown(StoreUnavailable):
 
 
 class InvalidRequest(TetherError, ValueError):
-    """What a client asks for is not possible: fields are missing, unknown, of wrong types or out of range."""
+    """What a client asks for is not possible: fields are missing, unknown, of wrong types or out of range.
+
+    Attributes:
+      param: The field that is meant, where it is one that OpenAI's clients shall be told.
+    """
 
     code = "request_invalid"
     http_status = 422
     exit_status = 2
+    param: str | None = None
 
 
 class KeyConflict(TetherError):
@@ -232,6 +265,7 @@ class JobCancelled(JobFailed):
     """A job was cancelled."""
 
     code = "job_cancelled"
+    http_status = 409
     exit_status = 8
 
 
@@ -239,6 +273,7 @@ class JobExpired(JobFailed):
     """A job was not done by its deadline."""
 
     code = "job_expired"
+    http_status = 504
     exit_status = 9
 
 
@@ -387,6 +422,20 @@ class EngineFailed(TetherError):
 
     code = "engine_failed"
     retryable = True
+
+
+class ModelDamaged(TetherError):
+    """A model's files are not those that were released: one is missing, or differs."""
+
+    code = "model_damaged"
+    exit_status = 5
+
+
+class ModelUnusable(TetherError):
+    """A model cannot be loaded as it is configured: it is missing, of an unknown kind, or does not fit."""
+
+    code = "model_unusable"
+    exit_status = 5
 
 
 class NotServed(UnknownModel):

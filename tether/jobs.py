@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -112,13 +112,32 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+ROLES = ("system", "user", "assistant")
+"""Who can have said a message."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+      role: One of :data:`ROLES`.
+      content: Its text.
+    """
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """What a client asks for.
+    """What a client asks for: to go on from a prompt, or to answer messages; never both.
 
     Attributes:
       model: Name of a configured model.
-      prompt: The text to go on from.
+      prompt: The text to go on from; empty where there are messages.
+      messages: A conversation to answer, in the order in which it was held. The model's own chat template
+        makes its prompt.
       sampling: How to go on.
       priority: Its class.
       adapter: Name of an adapter of the model, or empty.
@@ -133,7 +152,8 @@ class JobRequest:
     """
 
     model: str
-    prompt: str
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     priority: Priority = Priority.STANDARD
     adapter: str = ""
@@ -146,12 +166,18 @@ class JobRequest:
     delay_ms: int = 0
     time_limit_ms: int = 0
 
+    @property
+    def characters(self) -> int:
+        """Characters of all that the model has to read."""
+        return len(self.prompt) + sum(len(message.content) for message in self.messages)
+
     def canonical(self) -> dict[str, Any]:
         """What makes two requests the same: all but the keys they are known by and their trace.
 
         Times are as they were asked for: a delay counts as one, whenever it is sent again.
         """
         return {
+            **({"messages": messages_to_json(self.messages)} if self.messages else {}),
             "v": VERSION,
             "model": self.model,
             "prompt": self.prompt,
@@ -173,6 +199,10 @@ class JobRequest:
 def canonical_json(value: object) -> bytes:
     """JSON without white space, keys sorted, as UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def messages_to_json(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def sampling_to_json(sampling: Sampling) -> dict[str, Any]:

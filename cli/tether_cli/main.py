@@ -11,9 +11,12 @@ from tether_cli.surroundings import Surroundings
 VERBS: dict[str, Verb] = {
     "completion": ("tether_cli.completion", "completion", "Print what makes a shell complete this command."),
     "config": ("tether_cli.config", "config", "Show and check the settings."),
+    "doctor": ("tether_cli.doctor", "doctor", "Check every part, and say how to mend what is missing."),
+    "down": ("tether_cli.down", "down", "Stop the Tether that `tether up` runs on this machine."),
     "gateway": ("tether_cli.gateway", "gateway", "Serve jobs over HTTP."),
     "jobs": ("tether_cli.jobs", "jobs", "List, show, follow and cancel jobs."),
     "keys": ("tether_cli.keys", "keys", "Make, list and revoke API keys."),
+    "logs": ("tether_cli.logs", "logs", "Print the logs of a `tether up`, and follow them."),
     "orchestrator": (
         "tether_cli.orchestrator",
         "orchestrator",
@@ -22,6 +25,7 @@ VERBS: dict[str, Verb] = {
     "status": ("tether_cli.status", "status", "Say what the gateway serves, and which jobs are open."),
     "submit": ("tether_cli.submit", "submit", "Submit a job, and print its text as it is made."),
     "tenants": ("tether_cli.tenants", "tenants", "Make, list and change tenants: their shares and quotas."),
+    "up": ("tether_cli.up", "up", "Run a whole Tether on this machine."),
     "worker": (
         "tether_cli.worker",
         "worker",

@@ -40,6 +40,16 @@ def read_prompt(
     return _text_of(standard_input(), "standard input")
 
 
+def as_conversation(prompt: str, system: str | None) -> list[dict[str, str]]:
+    """The messages of a conversation in which a user says the prompt.
+
+    Args:
+      system: What the system says before it; None is nothing.
+    """
+    said = [] if system is None else [{"role": "system", "content": system}]
+    return [*said, {"role": "user", "content": prompt}]
+
+
 def _from_file(path: Path) -> str:
     from tether.errors import InvalidRequest
 

@@ -18,6 +18,7 @@ from tether_cli.tables import print_json
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
+    from tether.embedded.running import Running
 
 MOST_COUNTED = 200
 """Open jobs that are counted: more take more requests."""
@@ -29,33 +30,58 @@ MOST_COUNTED = 200
 def status(connection: Connection, as_json: bool) -> None:
     """Say what the gateway serves, and which of your jobs are open.
 
-    The exit status is 0 where the gateway serves, 4 where it cannot be reached or does not serve now.
+    Where a `tether up` on this machine is meant, its parts are shown, too. The exit status is 0 where the
+    gateway serves, 4 where it cannot be reached or does not serve now.
     """
-    from tether.errors import TetherError
+    from tether.errors import GatewayUnavailable, GatewayUnknown, TetherError
 
+    url = told_url(connection.url, os.environ)
+    running = connection.surroundings.find_running() if url is None else None
+    stack = None if running is None else running.stack
+    address = connection.url or os.environ.get("TETHER_URL") or (stack.url if stack else None)
+    health = None if address is None else connection.surroundings.readiness(address.rstrip("/"))
+    document: dict[str, Any] = {"url": url, "is_serving": True, "health": health, **_local(running)}
     try:
         with connection.open(is_patient=False) as client:
-            document = {"url": told_url(connection.url, os.environ), "is_serving": True, **_seen(client)}
+            document |= _seen(client)
     except TetherError as error:
-        # What is wrong with the request or the settings is no state of the gateway.
-        if not error.retryable:
+        # What is wrong with the request or the settings is no state of the gateway. One that is being started
+        # has not said yet where it is.
+        is_starting = running is not None and isinstance(error, GatewayUnknown)
+        if not (error.retryable or is_starting):
             raise
         ending = ending_of(error)
-        document = {
-            "url": told_url(connection.url, os.environ),
-            "is_serving": False,
-            **(ending.document or {}),
-        }
+        document |= {"is_serving": False, **(ending.document or {})}
         if as_json:
             print_json(document)
         else:
-            click.echo(f"gateway  {document['url']}  does not serve")
-            tell(ending, as_json=False)
-        click.get_current_context().exit(ending.status)
+            click.echo(
+                f"gateway  {url or 'on this machine'}  {'is starting' if is_starting else 'does not serve'}"
+            )
+            _print_local(document)
+            if not is_starting:
+                tell(ending, as_json=False)
+        click.get_current_context().exit(GatewayUnavailable.exit_status)
     if as_json:
         print_json(document)
         return
     _print(document)
+
+
+def _local(running: Running | None) -> dict[str, Any]:
+    from tether.embedded.parts import part_to_json
+
+    if running is None:
+        return {"local": None}
+    parts = () if running.stack is None else running.stack.parts
+    return {
+        "local": {
+            "folder": str(running.folder.path),
+            "pid": running.pid,
+            "url": running.stack.url if running.stack else None,
+            "parts": [part_to_json(part) for part in parts],
+        }
+    }
 
 
 def told_url(url: str | None, environ: Mapping[str, str]) -> str | None:
@@ -81,7 +107,9 @@ def _seen(client: Tether) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(f"gateway  {document['url'] or 'on this machine'}  serves")
+    local = document["local"] or {}
+    click.echo(f"gateway  {document['url'] or local.get('url') or 'on this machine'}  serves")
+    _print_local(document)
     for model in document["models"]:
         workers = model["workers"]
         served = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "no worker: its jobs wait"
@@ -91,3 +119,24 @@ def _print(document: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
     more = "" if document["all_counted"] else f" among the newest {MOST_COUNTED}; there may be more"
     click.echo(f"jobs     {counts}{more}")
+
+
+def _print_local(document: dict[str, Any]) -> None:
+    """Print how the parts are, and what the gateway says of what it stands on."""
+    for part in (document["local"] or {}).get("parts", ()):
+        process = f"  process {part['pid']}" if part["pid"] else ""
+        again = (
+            f"  started again {part['restarts']} times, at last for: {part['why']}"
+            if part["restarts"]
+            else ""
+        )
+        click.echo(f"part     {part['name']}  {part['state']}{process}{one_line(again)}")
+    health = document["health"]
+    if health is None:
+        return
+    for name, without in (
+        ("database", "nothing can be asked or submitted"),
+        ("redis", "jobs are accepted, and wait until it is back"),
+    ):
+        told = one_line(health[name])
+        click.echo(f"{name:<8} {told}{'' if told == 'ok' else f': {without}'}")

@@ -28,6 +28,8 @@ _SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--file", "-f", metavar="PATH", help="Read the prompt from this file; - is standard input.")
+@click.option("--chat", is_flag=True, help="Send the prompt as a user's message, for the model to answer.")
+@click.option("--system", metavar="TEXT", help="Send this as a system message before it; implies --chat.")
 @click.option("--model", "-m", help="The model to ask.  [default: the only one, where there is one]")
 @click.option(
     "--priority",
@@ -80,6 +82,8 @@ def submit(
     connection: Connection,
     prompt: str | None,
     file: str | None,
+    chat: bool,
+    system: str | None,
     model: str | None,
     no_wait: bool,
     as_json: bool,
@@ -93,15 +97,18 @@ def submit(
     The prompt is the argument, the file, or what comes on standard input, to the byte. What is printed into
     a pipe or a file is the text alone, to the byte; notes go to a terminal's standard error.
 
+    Models that were made for conversations answer best with --chat.
+
     Ctrl-C stops waiting. The job goes on: `tether jobs watch` follows it, `tether jobs cancel` ends it.
     """
     if as_events and (as_json or no_wait):
         raise click.UsageError("--events goes with neither --json nor --no-wait.")
     if no_wait and timeout is not None:
         raise click.UsageError("--timeout is how long to wait: it does not go with --no-wait.")
-    from tether_cli.prompts import read_prompt
+    from tether_cli.prompts import as_conversation, read_prompt
 
     text = read_prompt(prompt, file, standard_input=lambda: sys.stdin.buffer, is_terminal=sys.stdin.isatty())
+    messages = as_conversation(text, system) if chat or system is not None else None
     sampling = {name: asked.pop(name) for name in _SAMPLING}
     sampling = {name: value for name, value in sampling.items() if value is not None}
     if stop:
@@ -110,7 +117,8 @@ def submit(
     with connection.open() as client:
         with _accepting(notes), telling_of_waits(notes):
             name = model or only_model(client)
-            handle = client.submit(name, text, **asked, **sampling)
+            given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
+            handle = client.submit(name, **given, **asked, **sampling)
         if no_wait:
             _print_submitted(handle, as_json)
             return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
+    from tether.embedded.running import Running
 
 
 def open_client(url: str | None, api_key: str | None) -> Tether:
@@ -24,6 +27,21 @@ def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
     return Tether(url, api_key, patience=1.0)
 
 
+def ask_readiness(url: str) -> Mapping[str, str] | None:
+    """What the gateway there says of itself."""
+    from tether.client.readiness import readiness
+
+    return readiness(url)
+
+
+def find_running_here() -> Running | None:
+    """The `tether up` of this machine that clients find."""
+    from tether.client.endpoint import state_folders
+    from tether.embedded.running import find_running
+
+    return find_running(state_folders(os.environ, Path.cwd(), Path.home()))
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """
@@ -31,7 +49,11 @@ class Surroundings:
       open_client: Makes a client of the gateway's address and an API key; where they are None it looks in
         the environment itself.
       open_impatient_client: The same, for a client that does not wait long.
+      readiness: What the gateway at an address says of itself; None where none answers.
+      find_running: The `tether up` on this machine, where there is one.
     """
 
     open_client: Callable[[str | None, str | None], Tether] = open_client
     open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client
+    readiness: Callable[[str], Mapping[str, str] | None] = ask_readiness
+    find_running: Callable[[], Running | None] = find_running_here

@@ -132,6 +132,32 @@ def test_an_empty_prompt(gateway):
     refused(gateway, {**GOOD, "prompt": ""}, 422, "request_invalid", "prompt is missing or empty")
 
 
+@case("messages that are none")
+def test_messages_that_are_none(gateway):
+    said = {"role": "user", "content": "x"}
+    for messages, words in (
+        ([], "1 to 1000"),
+        ("hi", "not a list"),
+        ([said, {"role": "tool", "content": "x"}], r"messages\[1\].role='tool'"),
+        ([said, said, {**said, "content": [said]}], r"messages\[2\].content is of type list"),
+    ):
+        refused(gateway, {"model": "counter", "messages": messages}, 422, "request_invalid", words)
+
+
+@case("a prompt and messages")
+def test_a_prompt_and_messages(gateway):
+    messages = [{"role": "user", "content": "x"}]
+    refused(gateway, {**GOOD, "messages": messages}, 422, "request_invalid", "give one of them")
+
+
+@case("a chat completion with what is not supported")
+def test_a_chat_completion_with_what_is_not_supported(gateway):
+    body = {"model": "counter", "messages": [{"role": "user", "content": "x"}], "n": 2}
+    status, error, headers = ask(gateway, "POST", "/v1/chat/completions", body)
+    assert (status, error["code"], error["param"]) == (400, "request_invalid", "n")
+    assert headers["x-should-retry"] == "false"
+
+
 @case("an oversize prompt")
 def test_an_oversize_prompt(gateway):
     refused(gateway, {**GOOD, "prompt": "é" * 2_200_000}, 422, "request_invalid", "4400000 bytes")

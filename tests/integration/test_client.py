@@ -20,7 +20,7 @@ from tether.errors import (
     ResultTimeout,
     UnknownModel,
 )
-from tether.jobs import new_job_id
+from tether.jobs import Message, new_job_id
 
 ABSENT = new_job_id(1, bytes(10))
 
@@ -28,6 +28,9 @@ BAD_INPUT = {
     "no model": {"model": ""},
     "no prompt": {"prompt": ""},
     "a prompt that is no text": {"prompt": 5},
+    "a prompt and messages": {"messages": [{"role": "user", "content": "x"}]},
+    "no messages": {"prompt": "", "messages": []},
+    "a role that nobody has": {"prompt": "", "messages": [{"role": "tool", "content": "x"}]},
     "half a surrogate pair": {"prompt": "a\ud800"},
     "a prompt too long": {"prompt": "é" * 3_000_000},
     "an unknown argument": {"temprature": 1},
@@ -116,6 +119,15 @@ class TestClient:
     def test_equal_prompts_have_equal_answers_and_others_others(self, client):
         answers = [client.submit(prompt=prompt).result().text for prompt in ("one", "one", "two")]
         assert answers[0] == answers[1] != answers[2]
+
+    def test_messages_are_answered_like_a_prompt(self, client):
+        said = [{"role": "system", "content": "one two"}, {"role": "user", "content": "one two three"}]
+        job = client.submit(prompt="", messages=said)
+        result = job.result()
+        assert (result.finish_reason, len(result.token_ids), result.input_tokens) == ("stop", TOKENS, 5)
+        messages = tuple(Message(one["role"], one["content"]) for one in said)
+        (again,) = client.submit_many([JobRequest(model="counter", messages=messages)])
+        assert again.result().text == result.text
 
     def test_max_tokens_ends_the_answer(self, client):
         result = client.submit(max_tokens=5).result()

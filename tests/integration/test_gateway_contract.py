@@ -25,6 +25,7 @@ def operations(gateway):
 
 OPERATIONS = [
     *("POST /v1/jobs", "POST /v1/jobs:batch", "GET /v1/jobs", "GET /v1/jobs/{job_id}"),
+    *("POST /v1/chat/completions",),
     *("DELETE /v1/jobs/{job_id}", "GET /v1/jobs/{job_id}/stream", "GET /v1/models", "GET /v1/models/{name}"),
     *(
         "GET /v1/keys",
@@ -36,9 +37,15 @@ OPERATIONS = [
     ),
 ]
 
-CONTRADICT = ("POST /v1/jobs", "GET /v1/jobs")
+CONTRADICT = ("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs")
 TAKE_NOTHING = ("GET /healthz", "GET /readyz", "GET /metrics")
-TAKE_MORE = ("POST /v1/keys", "POST /v1/jobs:batch", "POST /v1/jobs", "GET /v1/jobs")
+TAKE_MORE = (
+    "POST /v1/keys",
+    "POST /v1/jobs:batch",
+    "POST /v1/jobs",
+    "GET /v1/jobs",
+    "POST /v1/chat/completions",
+)
 
 
 def test_the_document_names_every_route(operations):

@@ -50,6 +50,21 @@ def test_every_option_reaches_the_job():
     assert (sampling.top_k, sampling.seed, sampling.stop) == (4, 7, ("x", "y"))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--chat"], [("user", "hi")]),
+        (["--system", "Be brief."], [("system", "Be brief."), ("user", "hi")]),
+        (["--chat", "--system", ""], [("system", ""), ("user", "hi")]),
+    ],
+)
+def test_a_prompt_may_be_sent_as_what_a_user_says(options, said):
+    fake = FakeBackend(autorun=False)
+    request = fake.request(CommandLine(fake).run("submit", "hi", *options, "--no-wait").stdout.strip())
+    assert request.prompt == ""
+    assert [(message.role, message.content) for message in request.messages] == said
+
+
 def test_what_is_not_given_is_left_to_the_client():
     fake = FakeBackend(autorun=False)
     plain = CommandLine(fake).run("submit", "hi", "--no-wait").stdout.strip()

@@ -36,7 +36,7 @@ TWO = """
 [[models]]
 name = "tiny"
 source = "/srv/tiny"
-adapters = ["a", "b"]
+adapters = ["a=/srv/a", "b=hf:team/b"]
 
 [[models]]
 name = "counter"
@@ -49,7 +49,7 @@ tokens_per_second = 50.0
 def test_models_are_read_from_the_file_in_order(here):
     loaded = load(here, TWO)
     assert [model.name for model in loaded.models] == ["tiny", "counter"]
-    assert loaded.models[0].adapters == ("a", "b")
+    assert loaded.models[0].adapter_names == ("a", "b")
     assert loaded.models[1].options == {"tokens_per_second": 50.0}
     assert loaded.source("models") == loaded.source("models[1]") == "tether.toml"
 

@@ -66,15 +66,21 @@ def test_the_working_folder_goes_before_the_home(find, tmp_path):
 
 def test_a_named_folder_is_the_only_one(find, tmp_path):
     write(tmp_path / "home/.tether", TOLD)
-    with pytest.raises(GatewayUnknown, match="tether gateway"):
+    with pytest.raises(GatewayUnknown, match="tether up"):
         find(TETHER_DIR=str(tmp_path / "other"))
     write(tmp_path / "other", {**TOLD, "api_key": "tk_other"})
     assert find(TETHER_DIR=str(tmp_path / "other")).api_key == "tk_other"
 
 
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_the_address_that_other_clients_take_is_good_too(end):
+    assert check_url(f"http://127.0.0.1:8470{end}") == "http://127.0.0.1:8470"
+    assert check_url(f"https://example.com/tether{end}") == "https://example.com/tether"
+
+
 def test_nothing_found_says_what_to_do(find):
     with pytest.raises(
-        GatewayUnknown, match="set TETHER_URL and TETHER_API_KEY, and start one with `tether gateway`"
+        GatewayUnknown, match="set TETHER_URL and TETHER_API_KEY, and start one with `tether up`"
     ):
         find()
 

@@ -44,6 +44,13 @@ def test_by_default_a_model_echoes_and_jobs_run_at_once():
     assert list(job.stream()) == ["hello", " big", "  world", "\n"]
 
 
+def test_a_model_is_asked_what_the_last_message_says_and_reads_all_of_them():
+    tether = FakeTether()
+    said = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    result = tether.submit("echo", messages=said).result()
+    assert (result.text, result.input_tokens) == ("hello", 3)
+
+
 def test_a_model_answers_with_a_text_or_with_tokens():
     tether = FakeTether({"text": lambda prompt: prompt.upper(), "tokens": lambda prompt: ["a", "", "b c"]})
     assert tether.submit("text", "one two").result(1).text == "ONE TWO"

@@ -93,6 +93,14 @@ def test_what_a_client_sends_is_the_request_that_it_made(arguments):
     assert (read, read.digest()) == (made, made.digest())
 
 
+def test_messages_that_a_client_sends_are_those_that_it_made():
+    made = make_request("m", messages=[{"role": "user", "content": "süß"}], now_ms=NOW)
+    sent = request_to_json(made)
+    assert "prompt" not in sent
+    read = read_job(json.loads(json.dumps(sent)), NOW)
+    assert (read, read.digest()) == (made, made.digest())
+
+
 def test_a_delay_counts_from_the_gateway_s_clock_and_is_the_same_request_later():
     body = {**LEAST, "delay_ms": 5_000, "time_limit_ms": 9_000}
     first, later = read_job(body, NOW), read_job(body, NOW + 700)

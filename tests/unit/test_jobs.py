@@ -12,6 +12,7 @@ from tether.jobs import (
     Fence,
     JobRequest,
     JobState,
+    Message,
     Owner,
     Priority,
     Sampling,
@@ -125,6 +126,7 @@ def test_the_order_of_labels_does_not_change_a_digest():
 OTHERS = {
     "model": "other",
     "prompt": "other",
+    "messages": (Message("user", "p"),),
     "sampling": Sampling(seed=1),
     "priority": Priority.BATCH,
     "adapter": "other",
@@ -158,6 +160,25 @@ def test_the_keys_it_is_known_by_do_not_change_the_digest(name):
 
 def test_each_field_of_a_request_is_a_key_or_counts_for_the_digest():
     assert {field.name for field in fields(JobRequest)} == OTHERS.keys() | KEYS.keys()
+
+
+def test_who_said_a_message_and_in_which_order_counts_for_the_digest():
+    said = (Message("system", "a"), Message("user", "b"))
+    asked = [
+        JobRequest(model="m", messages=messages).digest()
+        for messages in (said, said[::-1], said[1:], (Message("user", "a"), said[1]))
+    ]
+    assert len(set(asked)) == len(asked)
+
+
+def test_the_digest_of_a_prompt_is_what_it_was_before_there_were_messages():
+    known = "0caa9153d94849c1bf0ba723b5917f9c2eb3fef698ddfecdf4c5248c6de6c32b"
+    assert JobRequest(model="m", prompt="p").digest() == known
+
+
+def test_all_that_a_model_has_to_read_is_counted():
+    assert JobRequest(model="m", prompt="abc").characters == 3
+    assert JobRequest(model="m", messages=(Message("system", "ab"), Message("user", "c"))).characters == 3
 
 
 def test_canonical_json_is_one_line_of_utf_8_with_sorted_keys():

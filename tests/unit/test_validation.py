@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +12,13 @@ from tether.gateway.validation import (
     LONGEST_LABEL,
     LONGEST_PROMPT,
     MOST_LABELS,
+    MOST_MESSAGES,
     MOST_STOPS,
     MOST_TOKENS,
     check_for_model,
     read_request,
 )
-from tether.jobs import JobRequest, Priority, Sampling
+from tether.jobs import JobRequest, Message, Priority, Sampling
 from tether.scheduling.models import ModelVersion
 
 GOOD = {"model": "demo", "prompt": "one"}
@@ -50,7 +53,7 @@ def test_every_field_is_read():
         "seed": 5,
         "stop": ["x", "y"],
     }
-    assert set(values) == set(FIELDS)
+    assert set(values) == {*FIELDS} - {"messages"}
     assert read_request(values) == JobRequest(
         model="demo",
         prompt="one",
@@ -64,6 +67,48 @@ def test_every_field_is_read():
         deadline=2,
         sampling=Sampling(max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=5, stop=("x", "y")),
     )
+
+
+def test_messages_take_the_place_of_the_prompt():
+    told = [{"role": "system", "content": ""}, Message("user", "hi"), {"role": "assistant", "content": "ho"}]
+    request = read_request({"model": "demo", "messages": told})
+    assert request.prompt == ""
+    assert request.messages == (Message("system", ""), Message("user", "hi"), Message("assistant", "ho"))
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "messages is not a list of 1 to 1000"),
+        ((), "messages is not a list of 1 to 1000"),
+        ("hi", "messages is not a list"),
+        ({"role": "user"}, "messages is not a list"),
+        ([USER] * (MOST_MESSAGES + 1), "messages is not a list of 1 to 1000"),
+        ([USER, "hi"], r"messages\[1\] is of type str, not an object"),
+        (
+            [{"role": "tool", "content": "x"}],
+            r"messages\[0\].role='tool' is not one of system, user, assistant",
+        ),
+        ([{"role": [], "content": "x"}], r"role=\[\]"),
+        ([{"content": "x"}], "role=None"),
+        ([{"role": "user"}], "content is of type NoneType"),
+        ([{"role": "user", "content": ["x"]}], "content is of type list, not text"),
+        ([{**USER, "name": "me"}], "has a field 'name'; there are role and content"),
+        ([{"role": "user", "content": "\ud800"}], "half of a surrogate pair"),
+        ([{"role": "user", "content": "é" * (LONGEST_PROMPT // 4)}] * 3, "bytes together"),
+        ([Message("user", 5)], "content is of type int"),
+    ],
+)
+def test_messages_that_are_none_are_refused_by_number(messages, words):
+    with pytest.raises(InvalidRequest, match=words):
+        read_request({"model": "demo", "messages": messages})
+
+
+def test_a_prompt_and_messages_are_not_both_given():
+    assert "prompt and messages are both given" in refusal(messages=[USER])
 
 
 def test_one_stop_text_needs_no_list():
@@ -228,6 +273,22 @@ def test_what_the_model_or_the_time_does_not_allow_is_refused(changes, words):
     request = JobRequest(model="demo", prompt="x", **fields)
     with pytest.raises(InvalidRequest, match=words):
         check_for_model(request, VERSION, NOW)
+
+
+def test_messages_that_are_too_long_whatever_the_tokenizer_are_refused():
+    messages = (Message("system", "x" * 800), Message("user", "x" * 800))
+    request = JobRequest(model="demo", messages=messages, sampling=Sampling(max_tokens=1))
+    with pytest.raises(InvalidRequest, match="the messages have 1600 characters, at least 100 tokens"):
+        check_for_model(request, VERSION, NOW)
+
+
+def test_a_request_of_messages_that_a_program_made_passes_as_it_is():
+    request = make_request("demo", messages=[USER], now_ms=NOW)
+    assert request.messages == (Message("user", "x"),)
+    assert check_request(request) == request
+    for bad in (JobRequest(model="demo"), replace(request, prompt="x"), replace(request, messages=("x",))):
+        with pytest.raises(InvalidRequest):
+            check_request(bad)
 
 
 def test_what_the_model_and_the_time_allow_passes():

@@ -12,7 +12,7 @@ from support.waiting import eventually
 from tether.broker.worker_port import Answer
 from tether.config import ModelSettings
 from tether.errors import JobRefused, UnknownModel
-from tether.jobs import VERSION, Fence, Piece, Sampling
+from tether.jobs import VERSION, Fence, Message, Piece, Sampling
 from tether.token_log import encode_pieces
 from tether_workers.attempt import Ending
 from tether_workers.attempts import Attempts
@@ -34,9 +34,11 @@ class ScriptedEngine:
         self.steps = steps
         self.repeatable = repeatable
         self.started = []
+        self.prompts = []
         self.is_closed = False
 
     def encode(self, prompt):
+        self.prompts.append(prompt)
         return (1, 2, 3)
 
     def start(self, prompt_ids, accepted_ids, sampling, cancelled):
@@ -255,6 +257,12 @@ BAD_BODIES = [
     json.dumps({**json.loads(body_of()), "v": True}).encode(),
     json.dumps({**json.loads(body_of()), "v": [VERSION]}).encode(),
     json.dumps({**json.loads(body_of()), "prompt": 1}).encode(),
+    json.dumps({**json.loads(body_of()), "prompt": ""}).encode(),
+    json.dumps({**json.loads(body_of()), "messages": [{"role": "user", "content": "x"}]}).encode(),
+    *(
+        json.dumps({**json.loads(body_of()), "prompt": "", "messages": messages}).encode()
+        for messages in ([], {}, ["x"], [{"role": "user"}], [{"role": "tool", "content": "x"}])
+    ),
     json.dumps({**json.loads(body_of()), "sampling": None}).encode(),
     json.dumps({**json.loads(body_of()), "sampling": {"max_tokens": True}}).encode(),
     json.dumps({**json.loads(body_of()), "sampling": {"top_p": 0}}).encode(),
@@ -268,6 +276,14 @@ def test_a_body_that_cannot_be_read_fails_for_good(bench, body):
     bench.run(bench.draw(body=body))
     error = bench.stream().end["error"]
     assert (error.code, error.retryable) == ("request_invalid", False)
+
+
+def test_an_engine_is_given_messages_as_they_were_said(bench):
+    said = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    bench.engine = engine = ScriptedEngine(Delta(0, (), (), "stop"))
+    bench.run(bench.draw(body=json.dumps({**json.loads(body_of()), "prompt": "", "messages": said}).encode()))
+    assert engine.prompts == [(Message("system", "a"), Message("user", "b"))]
+    assert bench.stream().end["reason"] == "stop"
 
 
 def test_bodies_of_this_version_and_the_one_before_are_read():

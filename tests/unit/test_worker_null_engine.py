@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.config import ModelSettings
-from tether.jobs import Sampling
+from tether.jobs import Message, Sampling
 from tether_workers.engines.null import VOCABULARY, NullEngine
 
 NEVER = threading.Event()
@@ -23,6 +23,12 @@ def run(engine, sampling, accepted=(), prompt="one two", cancelled=NEVER):
         texts += delta.texts
         reason = delta.finish_reason
     return ids, texts, reason
+
+
+def test_messages_are_read_like_a_prompt_of_all_their_words():
+    engine = NullEngine()
+    said = (Message("system", "one"), Message("user", " two  three"))
+    assert engine.encode(said) == engine.encode("one two three")
 
 
 @given(

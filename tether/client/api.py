@@ -14,7 +14,7 @@ from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import AsyncJobHandle, JobHandle
 from tether.client.requests import check_request, make_filter, make_request
 from tether.errors import InvalidRequest
-from tether.jobs import JobFilter, JobRequest
+from tether.jobs import JobFilter, JobRequest, Message
 
 if TYPE_CHECKING:
     from tether.client.direct_tether import AsyncDirectTether, DirectTether
@@ -75,8 +75,9 @@ class Tether:
     def submit(
         self,
         model: str,
-        prompt: str,
+        prompt: str = "",
         *,
+        messages: Sequence[Message | Mapping[str, str]] | None = None,
         priority: str = "standard",
         delay: float | timedelta | None = None,
         eta: datetime | None = None,
@@ -92,6 +93,8 @@ class Tether:
         Args:
           model: Name of a configured model.
           prompt: The text to go on from.
+          messages: In its place a conversation to answer: each message a :class:`~tether.jobs.Message`, or a
+            mapping with ``role`` (``system``, ``user`` or ``assistant``) and ``content``.
           priority: ``interactive``, ``standard`` or ``batch``.
           delay: Time before which it does not run, in seconds.
           eta: The same as a point in time, with its time zone.
@@ -114,6 +117,7 @@ class Tether:
             model,
             prompt,
             now_ms=self._backend.now_ms(),
+            messages=messages,
             priority=priority,
             delay=delay,
             eta=eta,
@@ -215,8 +219,9 @@ class AsyncTether:
     async def submit(
         self,
         model: str,
-        prompt: str,
+        prompt: str = "",
         *,
+        messages: Sequence[Message | Mapping[str, str]] | None = None,
         priority: str = "standard",
         delay: float | timedelta | None = None,
         eta: datetime | None = None,
@@ -232,6 +237,7 @@ class AsyncTether:
             model,
             prompt,
             now_ms=self._backend.now_ms(),
+            messages=messages,
             priority=priority,
             delay=delay,
             eta=eta,

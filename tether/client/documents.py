@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tether.client.backend import JobPage, JobStatus, ModelInfo, StreamEvent, Submitted
-from tether.errors import TetherError, UnexpectedAnswer, error_of
-from tether.jobs import JobError, JobRequest, JobState, Piece, sampling_to_json
+from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, error_of
+from tether.jobs import JobError, JobRequest, JobState, Piece, messages_to_json, sampling_to_json
 
 INTERRUPTED = "interrupted"
 """The event with which a gateway ends a stream before its end. It has no id."""
@@ -27,7 +27,11 @@ def request_to_json(request: JobRequest) -> dict[str, Any]:
     """A request as the body of a submission. Times that were asked for as delays are sent as delays."""
     told: dict[str, Any] = {
         "model": request.model,
-        "prompt": request.prompt,
+        **(
+            {"messages": messages_to_json(request.messages)}
+            if request.messages
+            else {"prompt": request.prompt}
+        ),
         "priority": request.priority.value,
         **sampling_to_json(request.sampling),
     }
@@ -163,7 +167,7 @@ def error_to_json(error: TetherError) -> dict[str, Any]:
             "code": error.code,
             "message": str(error),
             "type": error_type(error.http_status),
-            "param": None,
+            "param": error.param if isinstance(error, InvalidRequest) else None,
             "retryable": error.retryable,
             "retry_after_ms": retry_after_ms,
         }

@@ -59,13 +59,13 @@ def find_endpoint(
         check_key(told_key)
     if told_url is not None and told_key is not None:
         return Endpoint(told_url, told_key)
-    folders = _folders(environ, working_folder, home)
+    folders = state_folders(environ, working_folder, home)
     if told_url is None:
         found = read_running(folders)
         if found is None:
             raise GatewayUnknown(
                 "no gateway is named and none is found on this machine: set TETHER_URL and TETHER_API_KEY, "
-                "and start one with `tether gateway` where there is none"
+                "and start one with `tether up` where there is none"
             )
         return Endpoint(found.url, told_key or found.api_key)
     try:
@@ -78,7 +78,8 @@ def find_endpoint(
 
 
 def check_url(url: object) -> str:
-    """The address of a gateway, without the slash at its end.
+    """The address of a gateway, without the slash at its end, and without the ``/v1`` that clients of other
+    kinds want there.
 
     Raises:
       ConfigError: It is none.
@@ -91,7 +92,7 @@ def check_url(url: object) -> str:
         raise ConfigError(
             f"the gateway's address {shown!r} {wrong}: give one like https://tether.example.com"
         )
-    return url.rstrip("/")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _wrong_with(url: str) -> str:
@@ -163,7 +164,8 @@ def read_running(folders: list[Path]) -> Endpoint | None:
     return None
 
 
-def _folders(environ: Mapping[str, str], working_folder: Path, home: Path) -> list[Path]:
+def state_folders(environ: Mapping[str, str], working_folder: Path, home: Path) -> list[Path]:
+    """Where the state of a ``tether up`` is looked for: the first that is there counts."""
     told = environ.get("TETHER_DIR")
     return [Path(told)] if told else [working_folder / FOLDER_NAME, home / FOLDER_NAME]
 

@@ -53,7 +53,7 @@ class Gathering:
     def result(self, last: StreamEvent) -> Result:
         """The result, or the error that the last event tells of."""
         if last.kind == "failed":
-            raise _error(self._job_id, last)
+            raise failure_of(self._job_id, last)
         return Result(
             job_id=self._job_id,
             text="".join(piece.text for piece in self.pieces),
@@ -63,7 +63,8 @@ class Gathering:
         )
 
 
-def _error(job_id: str, event: StreamEvent) -> JobFailed:
+def failure_of(job_id: str, event: StreamEvent) -> JobFailed:
+    """The error that a job's last event tells of."""
     state = event.details.get("state")
     if state == JobState.CANCELLED:
         return JobCancelled(f"job {job_id} was cancelled")
@@ -134,7 +135,7 @@ class JobHandle:
                 if event.kind == "delta":
                     yield event.text
                 elif event.kind == "failed":
-                    raise _error(self.job_id, event)
+                    raise failure_of(self.job_id, event)
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the end.
@@ -223,7 +224,7 @@ class AsyncJobHandle:
                 if event.kind == "delta":
                     yield event.text
                 elif event.kind == "failed":
-                    raise _error(self.job_id, event)
+                    raise failure_of(self.job_id, event)
 
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for the end."""

@@ -9,14 +9,15 @@ from typing import Any
 
 from tether.errors import InvalidRequest
 from tether.gateway.validation import FIELDS, read_filter, read_request
-from tether.jobs import JobFilter, JobRequest, Sampling, sampling_to_json
+from tether.jobs import JobFilter, JobRequest, Message, Sampling, sampling_to_json
 
 
 def make_request(
     model: str,
-    prompt: str,
+    prompt: str = "",
     *,
     now_ms: int,
+    messages: Sequence[Message | Mapping[str, str]] | None = None,
     priority: str = "standard",
     delay: float | timedelta | None = None,
     eta: datetime | None = None,
@@ -31,6 +32,7 @@ def make_request(
 
     Args:
       now_ms: Milliseconds since the epoch, which delays and limits count from.
+      messages: In place of the prompt.
 
     Raises:
       InvalidRequest: Arguments are of wrong types, out of range, or contradict each other.
@@ -45,7 +47,7 @@ def make_request(
         not_before = starts_at
     values = {
         "model": model,
-        "prompt": prompt,
+        **_input(prompt, messages),
         "priority": priority,
         "labels": labels or {},
         "adapter": adapter,
@@ -73,8 +75,12 @@ def check_request(request: object) -> JobRequest:
     stop = request.sampling.stop
     if not isinstance(stop, str | list | tuple):
         raise InvalidRequest(f"stop is of type {type(stop).__name__}, not a tuple of texts")
-    values = {
-        **{name: getattr(request, name) for name in FIELDS if hasattr(request, name)},
+    values = {name: getattr(request, name) for name in FIELDS if hasattr(request, name)}
+    for name in ("prompt", "messages"):
+        # Each has a default, which stands for the other.
+        if values[name] in ("", ()):
+            del values[name]
+    values |= {
         **sampling_to_json(request.sampling),
         "stop": stop,
     }
@@ -85,6 +91,13 @@ def check_request(request: object) -> JobRequest:
     if (request.delay_ms and not request.not_before) or (request.time_limit_ms and not request.deadline):
         raise InvalidRequest("delay_ms and time_limit_ms only tell how not_before and deadline were made")
     return replace(read_request(values), **times)
+
+
+def _input(prompt: object, messages: object) -> dict[str, object]:
+    """What to go on from, as it is checked: an empty prompt beside messages is none."""
+    if messages is None:
+        return {"prompt": prompt}
+    return {"messages": messages} if prompt == "" else {"prompt": prompt, "messages": messages}
 
 
 def make_filter(

@@ -11,10 +11,12 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from tether.errors import ServerMissing, ServerStartFailed
 
@@ -75,25 +77,44 @@ def _version_of(path: Path) -> tuple[int, int, int]:
 
 
 class RedisServer:
-    """One Redis server on loopback, append-only each second, `noeviction`, without snapshots.
+    """One Redis server on loopback or a Unix socket: append-only each second, `noeviction`, no snapshots.
 
     It owns the process and one thread, ``redis-log``, which reads the server's log; both end with
     :meth:`stop` or :meth:`kill`. The same object can be started again on the same port and data.
     """
 
     def __init__(
-        self, *, folder: Path | None = None, port: int | None = None, append_only: bool = True
+        self,
+        *,
+        folder: Path | None = None,
+        port: int | None = None,
+        append_only: bool = True,
+        socket_path: Path | None = None,
+        launcher: Sequence[str] = (),
+        kept_open: Sequence[int] = (),
+        on_line: Callable[[str], None] = lambda line: None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
           folder: Where the data lives; a temporary folder, removed by :meth:`close`, when None.
           port: TCP port on 127.0.0.1; a free one is chosen at the first start when None.
           append_only: Whether writes are logged to disk each second, so that they outlive the process.
+          socket_path: The Unix socket to listen at, for its owner alone, in place of a port.
+          launcher: The command that the server's command is given to.
+          kept_open: File descriptors that the server inherits, and holds until it ends.
+          on_line: Told of every line of the server's log, on the thread ``redis-log``.
+          on_end: Called on the thread ``redis-log`` when the server has ended, however that was.
         """
         self._owned_folder = tempfile.TemporaryDirectory(prefix="tether-redis-") if folder is None else None
         self.folder = Path(self._owned_folder.name) if self._owned_folder else folder or Path()
         self._port = port
         self._append_only = append_only
+        self._socket_path = socket_path
+        self._launcher = tuple(launcher)
+        self._kept_open = tuple(kept_open)
+        self._on_line = on_line
+        self._on_end = on_end
         self._process: subprocess.Popen[str] | None = None
         self._log_thread: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=200)
@@ -101,12 +122,16 @@ class RedisServer:
     @property
     def port(self) -> int:
         """The TCP port; known after the first start."""
+        if self._socket_path is not None:
+            raise ServerStartFailed(f"this Redis server listens at {self._socket_path}, at no port")
         if self._port is None:
             raise ServerStartFailed("this Redis server was never started, so it has no port yet")
         return self._port
 
     @property
     def url(self) -> str:
+        if self._socket_path is not None:
+            return f"unix://{quote(str(self._socket_path))}?db=0"
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
@@ -126,9 +151,9 @@ class RedisServer:
         if self._process is not None:
             raise ServerStartFailed(f"this Redis server already runs as process {self._process.pid}")
         program = find_redis_server()
-        fixed_port = self._port is not None
+        fixed_port = self._port is not None or self._socket_path is not None
         for attempt in range(1, _PORT_TRIES + 1):
-            port = self._port if self._port is not None else _free_port()
+            port = 0 if self._socket_path else self._port if self._port is not None else _free_port()
             if self._launch(program, port):
                 self._port = port
                 return self
@@ -136,8 +161,8 @@ class RedisServer:
             if fixed_port or not taken or attempt == _PORT_TRIES:
                 break
         raise ServerStartFailed(
-            f"{program.path} on port {port} ended before it was ready. Its last words: "
-            + " | ".join(list(self._log)[-5:])
+            f"{program.path} {f'at {self._socket_path}' if self._socket_path else f'on port {port}'} ended "
+            "before it was ready. Its last words: " + " | ".join(list(self._log)[-5:])
         )
 
     def _launch(self, program: RedisProgram, port: int) -> bool:
@@ -154,7 +179,9 @@ class RedisServer:
             "daemonize": "no",
             "logfile": "",
         }
-        command = [str(program.path)]
+        if self._socket_path is not None:
+            settings |= {"unixsocket": str(self._socket_path), "unixsocketperm": "700"}
+        command = [*self._launcher, str(program.path)]
         for name, value in settings.items():
             command += [f"--{name}", value]
         self._process = subprocess.Popen(
@@ -165,6 +192,7 @@ class RedisServer:
             text=True,
             errors="replace",
             start_new_session=True,
+            pass_fds=self._kept_open,
         )
         settled = threading.Event()
         ready = threading.Event()
@@ -183,10 +211,12 @@ class RedisServer:
         assert process.stdout is not None
         for line in process.stdout:
             self._log.append(line.rstrip())
+            self._on_line(line.rstrip())
             if "ready to accept connections" in line.lower():
                 ready.set()
                 settled.set()
         settled.set()
+        self._on_end()
 
     def stop(self) -> None:
         """End the server in order: it writes what it has. Does nothing when it is not running."""

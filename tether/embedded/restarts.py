@@ -1,7 +1,8 @@
-"""When a supervised process that ended is started again: a pure decision."""
+"""When supervised processes are started, stopped, and started again: pure decisions."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tether.errors import ConfigError
@@ -37,3 +38,22 @@ class RestartPolicy:
     def delay(self, failures: int) -> float:
         """Seconds to wait after that many failures in a row: doubled each time."""
         return min(self.first_delay * 2.0 ** min(failures - 1, 32), self.longest_delay)
+
+
+def startable(
+    afters: Mapping[str, Collection[str]], started: Collection[str], ready: Collection[str]
+) -> list[str]:
+    """Those that were never started and whose turn it is now.
+
+    Args:
+      afters: Of each the names of those that must have been ready before it.
+      started: Those that were started once.
+      ready: Those that were ready once.
+    """
+    return [name for name, after in afters.items() if name not in started and set(after) <= set(ready)]
+
+
+def stoppable(afters: Mapping[str, Collection[str]], running: Collection[str]) -> list[str]:
+    """Those of the running ones on which no other running one stands: they are stopped first."""
+    needed = {name for other in running for name in afters[other]}
+    return [name for name in running if name not in needed]

@@ -1,4 +1,7 @@
-"""Keeps child processes alive: one that ends is started again, and never takes the others along."""
+"""Keeps child processes alive: one that ends is started again, and never takes the others along.
+
+Children may come after others: they are started when those are ready, and stopped before those are.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from tether.embedded.child import LIFELINE_VARIABLE, NAME_VARIABLE, READY_LINE, READY_VARIABLE
-from tether.embedded.restarts import RestartPolicy
+from tether.embedded.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted, ChildStopping
+from tether.embedded.restarts import RestartPolicy, startable, stoppable
 from tether.errors import ConfigError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,11 +44,19 @@ class Child:
       command: Program and arguments.
       descriptors: File descriptors that it inherits under their numbers, such as a socket that listens: it
         goes on listening while the child is started again.
+      environ: Variables of this child alone, beside those of all children.
+      after: Names of children that must have been ready before this one is started the first time. It is
+        stopped before they are.
+      output: The file at whose end its standard output and standard error are written; the supervisor's own
+        where there is none.
     """
 
     name: str
     command: tuple[str, ...]
     descriptors: tuple[int, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    output: Path | None = None
 
 
 @dataclass(eq=False)
@@ -63,6 +77,7 @@ class _Running:
 @dataclass
 class _History:
     failures: int = 0
+    was_started: bool = False
     was_ready: bool = False
     restart_at: float | None = None
 
@@ -84,6 +99,7 @@ class Supervisor:
         environ: Mapping[str, str],
         final_statuses: Iterable[int] = (ConfigError.exit_status,),
         clock: Callable[[], float] = time.monotonic,
+        on_event: Callable[[ChildEvent], None] = lambda event: None,
     ) -> None:
         """
         Args:
@@ -94,10 +110,21 @@ class Supervisor:
           final_statuses: Exit statuses of a child that was never ready which a restart cannot mend: all
             stop, and the supervisor ends with that status.
           clock: Monotonic seconds.
+          on_event: Told of every event, in the thread of :meth:`run`. It must not raise.
+
+        Raises:
+          ConfigError: Two children have one name, or one comes after a child that is not before it.
         """
-        if len({child.name for child in children}) != len(children):
-            raise ConfigError("two supervised children have the same name: give each its own")
+        names: set[str] = set()
+        for child in children:
+            if child.name in names:
+                raise ConfigError("two supervised children have the same name: give each its own")
+            if not names.issuperset(child.after):
+                raise ConfigError(f"{child.name} comes after {child.after}: list these before it")
+            names.add(child.name)
         self._children = tuple(children)
+        self._afters = {child.name: child.after for child in children}
+        self._on_event = on_event
         self._policy = policy
         self._stop_limit = stop_limit
         self._environ = dict(environ)
@@ -110,6 +137,10 @@ class Supervisor:
         self._is_stopping = False
         self._status = 0
         self._selector = selectors.DefaultSelector()
+        self._waking = threading.Lock()
+        self._arrived, self._arriving = os.pipe()
+        for descriptor in (self._arrived, self._arriving):
+            os.set_blocking(descriptor, False)
 
     def run(self) -> int:
         """Run the children until a signal stops them. Answers the exit status.
@@ -117,16 +148,15 @@ class Supervisor:
         It is 0 after an orderly stop, ``CHILDREN_KILLED`` where children did not stop in time, or that of a
         child that could not run as it was set up.
         """
-        arrived, arriving = os.pipe()
-        for descriptor in (arrived, arriving):
-            os.set_blocking(descriptor, False)
         signals = (*STOP_SIGNALS, RELOAD_SIGNAL)
+        # In this order: a signal in between is heard.
+        waker = signal.set_wakeup_fd(self._arriving)
         before = {number: signal.signal(number, lambda *_: None) for number in signals}
-        waker = signal.set_wakeup_fd(arriving)
-        self._selector.register(arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(arrived, 64)))
+        self._selector.register(
+            self._arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(self._arrived, 64))
+        )
         try:
-            for child in self._children:
-                self._start(child)
+            self._start_what_can_be()
             while self._running or not self._is_stopping:
                 for key, _ in self._selector.select(self._seconds_to_next_duty()):
                     key.data()
@@ -134,30 +164,50 @@ class Supervisor:
             return self._status
         finally:
             self._clean_up()
-            signal.set_wakeup_fd(waker)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(waker)
             self._selector.close()
-            os.close(arrived)
-            os.close(arriving)
+            with self._waking:
+                os.close(self._arrived)
+                os.close(self._arriving)
+                self._arriving = -1
+
+    def stop(self) -> None:
+        """Stop everything in order, as SIGTERM does. From any thread, also before :meth:`run` or after it."""
+        with self._waking:
+            if self._arriving >= 0:
+                os.write(self._arriving, bytes([signal.SIGTERM]))
+
+    def _start_what_can_be(self) -> None:
+        started = {name for name, history in self._histories.items() if history.was_started}
+        ready = {name for name, history in self._histories.items() if history.was_ready}
+        names = startable(self._afters, started, ready)
+        for child in self._children:
+            if child.name in names:
+                self._start(child)
 
     def _start(self, child: Child) -> None:
         ready_fd, child_ready = os.pipe()
         child_lifeline, lifeline_fd = os.pipe()
         environ = {
             **self._environ,
+            **child.environ,
             READY_VARIABLE: str(child_ready),
             LIFELINE_VARIABLE: str(child_lifeline),
             NAME_VARIABLE: child.name,
         }
         try:
-            process = subprocess.Popen(
-                child.command,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                pass_fds=(child_ready, child_lifeline, *child.descriptors),
-                start_new_session=True,
-            )
+            with _opened(child.output) as output:
+                process = subprocess.Popen(
+                    child.command,
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(child_ready, child_lifeline, *child.descriptors),
+                    start_new_session=True,
+                )
         except OSError:
             os.close(ready_fd)
             os.close(lifeline_fd)
@@ -185,9 +235,11 @@ class Supervisor:
         )
         self._running[child.name] = running
         self._histories[child.name].restart_at = None
+        self._histories[child.name].was_started = True
         self._selector.register(running.process_fd, selectors.EVENT_READ, lambda: self._on_exit(running))
         self._selector.register(running.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(running))
         self._log.info("Started a child.", child=child.name, child_pid=process.pid)
+        self._on_event(ChildStarted(child.name, process.pid))
 
     def _start_again(self, child: Child) -> None:
         try:
@@ -204,6 +256,7 @@ class Supervisor:
                 why=str(error),
                 restart_in_seconds=delay,
             )
+            self._on_event(ChildEnded(child.name, None, f"cannot be started: {error}", delay))
 
     def _on_ready_pipe(self, running: _Running) -> None:
         if self._running.get(running.child.name) is not running:
@@ -218,22 +271,30 @@ class Supervisor:
             running.deadline = None
         self._histories[running.child.name].was_ready = True
         self._log.info("A child is ready.", child=running.child.name, child_pid=running.process.pid)
+        self._on_event(ChildReady(running.child.name, running.process.pid))
+        if not self._is_stopping:
+            self._start_what_can_be()
         self._reload_next()
 
     def _on_exit(self, running: _Running) -> None:
         status = running.process.wait()
         self._forget(running)
         history = self._histories[running.child.name]
+        name, pid = running.child.name, running.process.pid
         if self._is_stopping:
             if status > 0:
                 self._status = self._status or CHILDREN_KILLED
+            self._on_event(ChildEnded(name, pid, _describe(status), None))
+            self._stop_next()
             return
         if running.is_asked_to_stop:
+            self._on_event(ChildEnded(name, pid, _describe(status), 0.0))
             self._start_again(running.child)
             return
         if status in self._final_statuses and not history.was_ready:
             self._log.error("A child cannot run as it is set up. Stopping.", child=running.child.name)
             self._status = status
+            self._on_event(ChildEnded(name, pid, _describe(status), None, is_final=True))
             self._stop()
             return
         now = self._clock()
@@ -247,6 +308,7 @@ class Supervisor:
             how=_describe(status),
             restart_in_seconds=delay,
         )
+        self._on_event(ChildEnded(name, pid, _describe(status), delay))
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.child.name]
@@ -268,6 +330,7 @@ class Supervisor:
             elif number in STOP_SIGNALS:
                 self._log.warning("Asked twice to stop.")
                 for running in self._running.values():
+                    running.is_asked_to_stop = True
                     running.deadline = self._clock()
 
     def _reload_next(self) -> None:
@@ -281,14 +344,20 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        for running in self._running.values():
-            self._ask_to_stop(running)
+        self._stop_next()
+
+    def _stop_next(self) -> None:
+        """Ask those to stop after which nothing comes that still runs."""
+        for name in stoppable(self._afters, self._running):
+            if not self._running[name].is_asked_to_stop:
+                self._ask_to_stop(self._running[name])
 
     def _ask_to_stop(self, running: _Running) -> None:
         running.is_ready = False
         running.is_asked_to_stop = True
         running.deadline = self._clock() + self._stop_limit
         running.process.send_signal(signal.SIGTERM)
+        self._on_event(ChildStopping(running.child.name, running.process.pid))
 
     def _seconds_to_next_duty(self) -> float | None:
         duties = [running.deadline for running in self._running.values()]
@@ -319,6 +388,18 @@ class Supervisor:
             running.process.kill()
             running.process.wait()
             self._forget(running)
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None) -> Iterator[int | None]:
+    if path is None:
+        yield None
+        return
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def _describe(status: int) -> str:

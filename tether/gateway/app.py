@@ -15,6 +15,7 @@ import tether
 from tether.config import Settings
 from tether.errors import ClientClosed, GatewayUnavailable, MethodNotAllowed, RouteUnknown, TetherError
 from tether.gateway.answers import error_answer
+from tether.gateway.chat_routes import chat_routes
 from tether.gateway.edge import Edge
 from tether.gateway.frame import Frame
 from tether.gateway.job_routes import job_routes
@@ -47,7 +48,13 @@ def make_app(settings: Settings, edge: Edge) -> FastAPI:
     app.add_exception_handler(TetherError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_middleware(Frame, header_limit=settings.gateway.header_limit)
-    for router in (job_routes(edge), model_routes(edge), key_routes(edge), health_routes(edge)):
+    for router in (
+        job_routes(edge),
+        chat_routes(edge),
+        model_routes(edge),
+        key_routes(edge),
+        health_routes(edge),
+    ):
         app.include_router(router)
     finish(app)
     return app

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
 
 import redis
@@ -44,10 +46,18 @@ class Edge:
     that can be used.
     """
 
-    def __init__(self, settings: Settings, *, on_failure: Callable[[TetherError], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_failure: Callable[[TetherError], None],
+        beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         """
         Args:
           on_failure: Called on another thread where the core can never be opened as it is set up.
+          beside: What runs on the same control plane: entered on another thread when that is open, left
+            before it is closed.
         """
         limits = settings.gateway
         self.settings = settings
@@ -60,6 +70,8 @@ class Edge:
             keepalive_seconds=limits.keepalive / 1000,
         )
         self._on_failure = on_failure
+        self._beside = beside
+        self._running_beside = contextlib.ExitStack()
         self._waiting = 0
         self._open: Core | None = None
         self._why_not = "it is being opened"
@@ -85,6 +97,7 @@ class Edge:
     def _close(self) -> None:
         self._opening.join()
         opened, self._open = self._open, None
+        self._running_beside.close()
         if opened is not None:
             opened.backend.close()
         self.calls.close()
@@ -112,6 +125,11 @@ class Edge:
 
     def _try_to_open(self) -> None:
         plane = ControlPlane(self.settings).open()
+        try:
+            self._running_beside.enter_context(self._beside(plane))
+        except BaseException:
+            plane.close()
+            raise
         self._open = opened = Core(plane)
         self._log.info(
             "The core is open.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from tether.client.backend import StreamEvent
 from tether.client.documents import INTERRUPTED, error_to_json, event_id, event_to_json, json_bytes
@@ -16,6 +17,42 @@ MOST_TOKENS_A_FRAME = 512
 
 FIRST_FRAME = f"retry: {RECONNECT_MS}\n\n".encode()
 KEEPALIVE_FRAME = b": still here\n\n"
+
+
+class Frames(Protocol):
+    """How events are written for one reader.
+
+    Attributes:
+      first: What is sent before any event.
+    """
+
+    @property
+    def first(self) -> bytes: ...
+
+    def unfit(self, event: StreamEvent) -> TetherError | None:
+        """Why the stream ends before its end where this event comes; None where it goes on."""
+
+    def of_event(self, event: StreamEvent) -> Iterator[bytes]:
+        """An event as frames. What it means for later ones holds as soon as this returns."""
+
+    def of_error(self, error: TetherError) -> bytes:
+        """The frame with which the stream ends before its end."""
+
+
+class JobFrames:
+    """Writes all that happens to a job."""
+
+    first = FIRST_FRAME
+
+    def unfit(self, event: StreamEvent) -> TetherError | None:
+        """Every event has a frame of its own."""
+        return None
+
+    def of_event(self, event: StreamEvent) -> Iterator[bytes]:
+        return frames_of(event)
+
+    def of_error(self, error: TetherError) -> bytes:
+        return frame_of_error(error)
 
 
 def frames_of(event: StreamEvent) -> Iterator[bytes]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _METHODS = frozenset({"GET", "POST", "DELETE"})
-_STREAM = "/v1/jobs/{job_id}/stream"
+_AS_LONG_AS_JOBS = ("/v1/jobs/{job_id}/stream", "/v1/chat/completions")
+"""Their answers take as long as their jobs do, which says nothing of the gateway."""
 
 
 _ONCE = (b"authorization", b"idempotency-key", b"x-correlation-id", b"last-event-id", b"content-length")
@@ -91,7 +92,7 @@ class Frame:
         # Neither paths nor methods of a client's own making become labels: each would stay for ever.
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics.HTTP_REQUESTS.labels(method=method, route=path, status=str(status)).inc()
-        if path != _STREAM:
+        if path not in _AS_LONG_AS_JOBS:
             metrics.HTTP_SECONDS.labels(route=path).observe(seconds)
         self._log.debug(
             "Answered.",

@@ -11,12 +11,10 @@ from typing import Protocol
 from tether.client.backend import StreamEvent, Subscription
 from tether.errors import ClientClosed, StreamInterrupted, TetherError
 from tether.gateway.event_frames import (
-    FIRST_FRAME,
     KEEPALIVE_FRAME,
     MOST_TOKENS_A_FRAME,
     RECONNECT_MS,
-    frame_of_error,
-    frames_of,
+    Frames,
 )
 from tether.gateway.key_ring import Caller
 from tether.telemetry import metrics
@@ -37,7 +35,14 @@ class OpenStream:
     """One reader's stream. :meth:`deliver` may be called on any thread; all else belongs to the loop."""
 
     def __init__(
-        self, job_id: str, caller: Caller, *, buffer_bytes: int, waker: Wakes, clock: Callable[[], float]
+        self,
+        job_id: str,
+        caller: Caller,
+        frames: Frames,
+        *,
+        buffer_bytes: int,
+        waker: Wakes,
+        clock: Callable[[], float],
     ) -> None:
         self.job_id = job_id
         self.caller = caller
@@ -49,8 +54,9 @@ class OpenStream:
         self._waker = waker
         self._clock = clock
         self._lock = threading.Lock()
-        self._frames: deque[bytes | Iterator[bytes]] = deque([FIRST_FRAME])
-        self._size = len(FIRST_FRAME)
+        self._form = frames
+        self._frames: deque[bytes | Iterator[bytes]] = deque([frames.first])
+        self._size = len(frames.first)
         self._too_much_since: float | None = None
         self._has_ended = False
         self._subscription: Subscription | None = None
@@ -69,9 +75,11 @@ class OpenStream:
         """Take what comes of the job's stream."""
         if isinstance(found, ClientClosed):
             found = stopping()
-        if isinstance(found, TetherError):
-            self.interrupt(found)
+        end = found if isinstance(found, TetherError) else self._form.unfit(found)
+        if end is not None:
+            self.interrupt(end)
             return
+        assert isinstance(found, StreamEvent)
         with self._lock:
             if self._has_ended:
                 return
@@ -92,7 +100,7 @@ class OpenStream:
             self._waker.wake(self)
 
     def _add(self, event: StreamEvent) -> None:
-        frames = frames_of(event)
+        frames = self._form.of_event(event)
         if len(event.pieces) > MOST_TOKENS_A_FRAME:
             # The tokens are shared by all who read them now. Their frames, which are not, are made when sent.
             self._frames.append(frames)
@@ -126,7 +134,7 @@ class OpenStream:
             if not keep:
                 self._frames.clear()
                 self._size = 0
-            self._push(frame_of_error(error))
+            self._push(self._form.of_error(error))
             subscription = self._subscription
         if subscription is not None:
             subscription.close()

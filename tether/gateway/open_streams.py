@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 
 from tether.errors import StoreUnavailable, TooManyRequests
+from tether.gateway.event_frames import Frames, JobFrames
 from tether.gateway.key_ring import Caller
 from tether.gateway.open_stream import OpenStream, stopping
 from tether.telemetry import metrics
@@ -50,8 +51,11 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, job_id: str, caller: Caller) -> OpenStream:
+    def open(self, job_id: str, caller: Caller, frames: Frames | None = None) -> OpenStream:
         """A new stream, for as long as :meth:`close` is not called with it.
+
+        Args:
+          frames: How its events are written; as those of a job where None.
 
         Raises:
           TooManyRequests: The tenant has as many as it may have.
@@ -66,7 +70,14 @@ class OpenStreams:
             )
             error.retry_after = 5
             raise error
-        stream = OpenStream(job_id, caller, buffer_bytes=self._buffer_bytes, waker=self, clock=self._clock)
+        stream = OpenStream(
+            job_id,
+            caller,
+            frames or JobFrames(),
+            buffer_bytes=self._buffer_bytes,
+            waker=self,
+            clock=self._clock,
+        )
         self._streams[stream] = None
         self._of_tenant[caller.tenant_id] += 1
         metrics.OPEN_STREAMS.inc()

@@ -31,11 +31,12 @@ _ERRORS = {
     431: "The head of the request is too large.",
     500: "The gateway failed.",
     503: "Nothing was accepted, or that is not known: send the same again, with the same keys.",
+    504: "The job was not done by its deadline.",
 }
 _EVERYWHERE = (401, 403, 429, 431, 500, 503)
 
 
-def _route(
+def route(
     summary: str,
     answers: dict[int, tuple[str, type[BaseModel]]],
     errors: tuple[int, ...] = (),
@@ -61,7 +62,7 @@ def _route(
     }
 
 
-def _body(model: type[BaseModel]) -> dict[str, Any]:
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schemas.inlined(model)}}}
 
 
@@ -69,33 +70,37 @@ def _query(name: str, schema: dict[str, Any], description: str, **more: Any) -> 
     return {"name": name, "in": "query", "schema": schema, "description": description, **more}
 
 
-def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+def header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
-_KEY = {"type": "string", "maxLength": validation.LONGEST_KEY, "pattern": r"^[!-~]*$"}
+def key_schema() -> dict[str, Any]:
+    """Of a header that holds a key."""
+    return {"type": "string", "maxLength": validation.LONGEST_KEY, "pattern": r"^[!-~]*$"}
+
+
 _TIME = {"type": "integer", "minimum": 0, "maximum": validation.LATEST_FILTER_MS}
 
-SUBMIT = _route(
+SUBMIT = route(
     "Submit a job",
     {
         202: ("It is durable, and will run.", schemas.SubmittedDocument),
         200: ("The job that these keys were first used for.", schemas.SubmittedDocument),
     },
     (400, 404, 408, 409, 413, 422),
-    requestBody=_body(schemas.JobRequestBody),
+    requestBody=body_of(schemas.JobRequestBody),
     parameters=[
-        _header("Idempotency-Key", _KEY, "The retry token: the same twice is the same job."),
-        _header("X-Correlation-Id", _KEY, "Your name for the job."),
+        header("Idempotency-Key", key_schema(), "The retry token: the same twice is the same job."),
+        header("X-Correlation-Id", key_schema(), "Your name for the job."),
     ],
 )
-BATCH = _route(
+BATCH = route(
     "Submit many jobs",
     {200: ("The answers, in order: each is a job or an error.", schemas.BatchDocument)},
     (400, 408, 413, 422),
-    requestBody=_body(schemas.BatchBody),
+    requestBody=body_of(schemas.BatchBody),
 )
-LIST = _route(
+LIST = route(
     "List jobs, the newest first",
     {200: ("A page of jobs.", schemas.JobListDocument)},
     (422,),
@@ -125,13 +130,13 @@ LIST = _route(
         _query("cursor", {"type": "string", "format": "uuid"}, "next_cursor of the page before."),
     ],
 )
-SHOW = _route("Show a job", {200: ("What is known of it.", schemas.WholeJobDocument)}, (404,))
-CANCEL = _route(
+SHOW = route("Show a job", {200: ("What is known of it.", schemas.WholeJobDocument)}, (404,))
+CANCEL = route(
     "Cancel a job",
     {200: ("Its state now. A running job ends when its worker hears of it.", schemas.StateDocument)},
     (404,),
 )
-FOLLOW = _route("Follow a job as server-sent events", {}, (404, 422))
+FOLLOW = route("Follow a job as server-sent events", {}, (404, 422))
 FOLLOW["responses"][200] = {
     "description": (
         "Events: started, delta, rerouted, restarted, finished, failed, each with the id of its place; the "
@@ -153,28 +158,28 @@ FOLLOW["openapi_extra"]["parameters"] = [
         {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"},
         "From where on: a number of tokens, or the id of an event.",
     ),
-    _header(
+    header(
         "Last-Event-ID",
         {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"},
         "The id of the last event that arrived; it counts more than offset.",
     ),
 ]
-MODELS = _route("List models", {200: ("All models.", schemas.ModelListDocument)})
-MODEL = _route("Show a model", {200: ("The model.", schemas.ModelDocument)}, (404,))
-KEYS = _route("List API keys", {200: ("Those of the tenant.", schemas.KeyListDocument)})
-CREATE_KEY = _route(
+MODELS = route("List models", {200: ("All models.", schemas.ModelListDocument)})
+MODEL = route("Show a model", {200: ("The model.", schemas.ModelDocument)}, (404,))
+KEYS = route("List API keys", {200: ("Those of the tenant.", schemas.KeyListDocument)})
+CREATE_KEY = route(
     "Make an API key",
     {201: ("The key, shown this once.", schemas.NewKeyDocument)},
     (400, 408, 413, 422),
-    requestBody=_body(schemas.CreateKeyBody),
+    requestBody=body_of(schemas.CreateKeyBody),
 )
-REVOKE_KEY = _route(
+REVOKE_KEY = route(
     "Revoke an API key",
     {200: ("It is good no longer; open streams of it end within seconds.", schemas.KeyDocument)},
     (404,),
 )
-HEALTH = _route("Whether the gateway is alive", {200: ("It is.", schemas.HealthDocument)}, everywhere=(431,))
-READY = _route(
+HEALTH = route("Whether the gateway is alive", {200: ("It is.", schemas.HealthDocument)}, everywhere=(431,))
+READY = route(
     "Whether jobs can be accepted",
     {
         200: ("They can.", schemas.ReadyDocument),
@@ -182,7 +187,7 @@ READY = _route(
     },
     everywhere=(431,),
 )
-METRICS = _route("Metrics for Prometheus", {}, everywhere=(431,))
+METRICS = route("Metrics for Prometheus", {}, everywhere=(431,))
 METRICS["responses"][200] = {
     "description": "All metrics of this process.",
     "content": {"text/plain": {"schema": {"type": "string"}}},
@@ -217,5 +222,5 @@ def _tidy(operation: dict[str, Any]) -> None:
         del answers["422"]
     # Where nothing is answered as JSON, FastAPI says so all the same.
     content = answers.get("200", {}).get("content", {})
-    if {"text/plain", "text/event-stream"} & content.keys():
+    if not content.get("application/json", {}).get("schema"):
         content.pop("application/json", None)

@@ -7,9 +7,12 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from tether.config import Settings
+from tether.control import ControlPlane
 from tether.embedded.child import SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.embedded.child_program import run_program
 from tether.gateway.listening import listen
@@ -19,10 +22,19 @@ from tether.telemetry.logs import get_logger
 SWITCH_SECONDS = 0.0005
 
 
-def run_gateway(settings: Settings) -> int:
+def run_gateway(
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None] = announce_ready,
+    beside: Callable[[ControlPlane], AbstractContextManager[object]] = nullcontext,
+) -> int:
     """Run until SIGTERM or SIGINT, or until the supervisor dies. It must be called from the main thread.
 
     It listens at the socket that it inherited, where there is one, else at that of the settings.
+
+    Args:
+      on_ready: Called once requests are answered.
+      beside: What runs on the same control plane, see :class:`~tether.gateway.edge.Edge`.
 
     Raises:
       TetherError: It cannot serve as it is set up.
@@ -35,7 +47,7 @@ def run_gateway(settings: Settings) -> int:
     )
     log = get_logger("tether.gateway")
     raise_limits()
-    server = GatewayServer(settings, listening, on_ready=announce_ready)
+    server = GatewayServer(settings, listening, on_ready=on_ready, beside=beside)
 
     def on_signal(number: int, _: FrameType | None) -> None:
         server.stop()

@@ -25,14 +25,26 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class MessageBody(_Document):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=validation.LONGEST_PROMPT)
+
+
+Messages = Annotated[list[MessageBody], Field(min_length=1, max_length=validation.MOST_MESSAGES)]
+
+
 class JobRequestBody(_Document):
-    """A request for a job."""
+    """A request for a job: with a prompt, or with messages."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
+            "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
             "examples": [
                 {"model": "tiny", "prompt": "Once upon a time"},
+                {"model": "tiny", "messages": [{"role": "user", "content": "Tell me a story."}]},
                 {
                     "model": "tiny",
                     "prompt": "Once upon a time",
@@ -45,15 +57,19 @@ class JobRequestBody(_Document):
                     "delay_ms": 60000,
                     "time_limit_ms": 3600000,
                 },
-            ]
+            ],
         },
     )
 
     model: str = Field(
         min_length=1, max_length=validation.LONGEST_LABEL, pattern=PRINTABLE, description="Name of a model."
     )
-    prompt: str = Field(
-        min_length=1, max_length=validation.LONGEST_PROMPT, description="The text to go on from."
+    prompt: Annotated[str, Field(min_length=1, max_length=validation.LONGEST_PROMPT)] | None = Field(
+        None, description="The text to go on from."
+    )
+    messages: Messages | None = Field(
+        None,
+        description="In place of the prompt: a conversation to answer, by the model's own chat template.",
     )
     max_tokens: int = Field(256, ge=1, le=validation.MOST_TOKENS, description="Most tokens to make.")
     temperature: float = Field(0.0, ge=0, le=100, description="0 is greedy.")

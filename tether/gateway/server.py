@@ -7,10 +7,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import uvicorn
 
 from tether.config import Settings
+from tether.control import ControlPlane
 from tether.errors import TetherError
 from tether.gateway.app import make_app
 from tether.gateway.edge import Edge
@@ -27,15 +29,24 @@ KEEP_ALIVE_SECONDS = 75
 class GatewayServer:
     """Serves until it is told to stop. :meth:`run` may be called on any thread."""
 
-    def __init__(self, settings: Settings, listening: socket.socket, *, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listening: socket.socket,
+        *,
+        on_ready: Callable[[], None],
+        beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         """
         Args:
           listening: Where; it is closed at the end.
           on_ready: Called once requests are answered.
+          beside: See :class:`~tether.gateway.edge.Edge`.
         """
         self._settings = settings
         self._socket = listening
         self._on_ready = on_ready
+        self._beside = beside
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_to_stop = threading.Event()
         self._stopping: asyncio.Event | None = None
@@ -68,7 +79,7 @@ class GatewayServer:
         self._loop = asyncio.get_running_loop()
         if self._asked_to_stop.is_set():
             self._stopping.set()
-        edge = Edge(self._settings, on_failure=self._fail)
+        edge = Edge(self._settings, on_failure=self._fail, beside=self._beside)
         limits = self._settings.gateway
         server = _Server(
             uvicorn.Config(

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tether.errors import InvalidRequest
-from tether.jobs import JobFilter, JobRequest, JobState, Priority, Sampling
+from tether.jobs import ROLES, JobFilter, JobRequest, JobState, Message, Priority, Sampling
 
 if TYPE_CHECKING:
     from tether.scheduling.models import ModelVersion
 
 LONGEST_PROMPT = 4_194_304
-"""Bytes of a prompt, as UTF-8."""
+"""Bytes of a prompt, or of all messages of a conversation together, as UTF-8."""
+
+MOST_MESSAGES = 1_000
 
 MOST_CHARACTERS_A_TOKEN = 16
 """By which a prompt is refused that is too long whatever the tokenizer; the engine counts exactly."""
@@ -45,7 +47,7 @@ _NUMBERS: Mapping[str, tuple[type | tuple[type, ...], float, float, str]] = {
 _SAMPLING = ("max_tokens", "top_k", "seed", "temperature", "top_p")
 _KEYS = ("correlation_id", "retry_token")
 _TEXTS = ("model", "prompt", "adapter", "traceparent", *_KEYS)
-FIELDS = (*_TEXTS, "priority", "labels", "top_p", "stop", *_NUMBERS)
+FIELDS = (*_TEXTS, "messages", "priority", "labels", "top_p", "stop", *_NUMBERS)
 """Every field that a request can have."""
 
 
@@ -67,6 +69,7 @@ def read_request(values: Mapping[str, Any], *, also: Sequence[str] = ()) -> JobR
     given = {name: values[name] for name in (*_TEXTS, "not_before", "deadline") if name in values}
     return JobRequest(
         **given,
+        messages=tuple(_message(one) for one in values.get("messages", ())),
         sampling=sampling,
         priority=Priority(values.get("priority", Priority.STANDARD)),
         labels=dict(values.get("labels") or {}),
@@ -121,11 +124,12 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
             f"max_tokens={request.sampling.max_tokens} is more than the context of model "
             f"{request.model!r}, which is {version.context} tokens"
         )
-    least_tokens = len(request.prompt) // MOST_CHARACTERS_A_TOKEN
+    least_tokens = request.characters // MOST_CHARACTERS_A_TOKEN
     if least_tokens >= version.context:
+        what, them = ("messages have", "them") if request.messages else ("prompt has", "it")
         raise InvalidRequest(
-            f"the prompt has {len(request.prompt)} characters, at least {least_tokens} tokens, and the "
-            f"context of model {request.model!r} is {version.context} tokens: shorten it"
+            f"the {what} {request.characters} characters, at least {least_tokens} tokens, and the "
+            f"context of model {request.model!r} is {version.context} tokens: shorten {them}"
         )
     if request.adapter and request.adapter not in version.adapters:
         known = ", ".join(version.adapters) or "none"
@@ -143,9 +147,14 @@ def _problems(values: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
     for name in unknown[:MOST_NAMED]:
         near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.6)
         yield f"there is no field {str(name)[:80]!r}{f'; did you mean {near[0]}?' if near else ''}"
-    for name in ("model", "prompt"):
-        if not values.get(name):
-            yield f"{name} is missing or empty"
+    if not values.get("model"):
+        yield "model is missing or empty"
+    if "messages" not in values and not values.get("prompt"):
+        yield "prompt is missing or empty"
+    if "messages" in values:
+        if "prompt" in values:
+            yield "prompt and messages are both given: give one of them"
+        yield from _message_problems(values["messages"])
     for name in _TEXTS:
         if name in values:
             yield from _text_problems(name, values[name])
@@ -185,6 +194,48 @@ def _text_problems(name: str, value: object) -> Iterator[str]:
         yield f"prompt has {size} bytes, and may have {LONGEST_PROMPT}"
     if name in ("model", "adapter", "traceparent") and (size > LONGEST_LABEL or not value.isprintable()):
         yield f"{name} has more than {LONGEST_LABEL} bytes, or characters that cannot be printed"
+
+
+def _message(value: Message | Mapping[str, str]) -> Message:
+    return value if isinstance(value, Message) else Message(value["role"], value["content"])
+
+
+def _message_problems(messages: object) -> Iterator[str]:
+    if not isinstance(messages, list | tuple) or not 1 <= len(messages) <= MOST_MESSAGES:
+        yield f"messages is not a list of 1 to {MOST_MESSAGES} messages"
+        return
+    size = 0
+    for number, message in enumerate(messages):
+        problem, bytes_of_it = _look_at_message(message)
+        if problem:
+            # One of them says enough: a list of many would say the same of each.
+            yield f"messages[{number}]{problem}"
+            return
+        size += bytes_of_it
+    if size > LONGEST_PROMPT:
+        yield f"messages have {size} bytes together, and may have {LONGEST_PROMPT}"
+
+
+def _look_at_message(message: object) -> tuple[str, int]:
+    """What is wrong with a message, and the bytes of its text."""
+    if isinstance(message, Message):
+        message = {"role": message.role, "content": message.content}
+    if not isinstance(message, Mapping):
+        return (
+            f' is of type {type(message).__name__}, not an object like {{"role": "user", "content": "…"}}',
+            0,
+        )
+    others = [name for name in message if name not in ("role", "content")]
+    if others:
+        return f" has a field {str(others[0])[:80]!r}; there are role and content", 0
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        return f".role={_shown(role)} is not one of {', '.join(ROLES)}", 0
+    if not isinstance(content, str):
+        return f".content is of type {type(content).__name__}, not text", 0
+    if not _is_text(content):
+        return ".content holds half of a surrogate pair, which is no text: decode it as UTF-8 first", 0
+    return "", len(content.encode())
 
 
 def _stop_problems(stop: object) -> Iterator[str]:

@@ -65,7 +65,7 @@ class ModelVersion:
             quantize=model.quantize,
             gpu_class=model.gpu_class,
             region=model.region,
-            adapters=model.adapters,
+            adapters=model.adapter_names,
         )
 
     def may_run_on(self, gpu_class: str, region: str) -> bool:

@@ -69,6 +69,10 @@ class PoolChoice:
                 self._depths[pool] = self._depths.get(pool, 0) + 1
         return pool
 
+    def is_served(self, model: str) -> bool:
+        """Whether there is a pool for a job now."""
+        return self.explain(PlacementRequest(model=self._registry.find(model))).pool is not None
+
     def explain(self, request: PlacementRequest) -> Choice:
         """The choice with every pool's score, or why it was refused."""
         return choose(request, self._fleet.pools(), self._fresh_depths(), self._scorers)

@@ -22,7 +22,14 @@ from tether.errors import (
     UnknownModel,
 )
 from tether.gateway.validation import check_for_model
-from tether.jobs import VERSION, JobRequest, canonical_json, new_job_id, sampling_to_json
+from tether.jobs import (
+    VERSION,
+    JobRequest,
+    canonical_json,
+    messages_to_json,
+    new_job_id,
+    sampling_to_json,
+)
 from tether.scheduling.models import ModelVersion
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
@@ -133,6 +140,14 @@ class SchedulerMiddleware(Middleware):
             raise answer
         return message.copy(message_id=answer.job_id)
 
+    def is_served(self, model: str) -> bool:
+        """Whether a worker that lives can serve a job for this model now.
+
+        Raises:
+          UnknownModel: No such model is configured.
+        """
+        return self._choice.is_served(model)
+
     def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[str | None]:
         """A pool for each job that waits in the database, or None where none can serve it now."""
         return [self._choose(job) for job in jobs]
@@ -179,12 +194,13 @@ class SchedulerMiddleware(Middleware):
     def _new_job(
         self, request: JobRequest, job_id: str, tenant: str, weight: float, version: ModelVersion, now_ms: int
     ) -> NewJob:
-        cost = len(request.prompt) // CHARACTERS_A_TOKEN + 1
+        cost = request.characters // CHARACTERS_A_TOKEN + 1
         body = {
             "v": VERSION,
             "model": version.name,
             "version": version.version,
             "prompt": request.prompt,
+            **({"messages": messages_to_json(request.messages)} if request.messages else {}),
             "sampling": sampling_to_json(request.sampling),
             "adapter": request.adapter,
             "tenant": tenant,
@@ -215,7 +231,7 @@ _FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uui
 """Options of Dramatiq's that call for something after the message, in the process that ran it."""
 
 _REQUEST_ARGUMENTS = (
-    *("model", "prompt", "priority", "eta", "time_limit", "labels", "adapter"),
+    *("model", "prompt", "messages", "priority", "eta", "time_limit", "labels", "adapter"),
     *("correlation_id", "retry_token"),
 )
 

@@ -57,6 +57,19 @@ def job(connection: Connection, job_id: str, tenant_id: str | None = None) -> Jo
     return None if row is None else job_row(row)
 
 
+def job_with_key(connection: Connection, key: tuple[str, str, str]) -> str | None:
+    """The id of the job that has this key: tenant, correlation id and retry token."""
+    tenant_id, correlation_id, retry_token = key
+    found: str | None = connection.execute(
+        select(jobs.c.job_id).where(
+            jobs.c.tenant_id == tenant_id,
+            jobs.c.correlation_id == correlation_id,
+            jobs.c.retry_token == retry_token,
+        )
+    ).scalar()
+    return found
+
+
 def jobs_of(
     connection: Connection,
     tenant_id: str | None,

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tether.errors import TetherError
-from tether.jobs import JobError, Piece, Sampling, canonical_json
+from tether.jobs import JobError, JobRequest, Piece, Sampling, canonical_json
 from tether.scheduling.models import ModelVersion, Registry
 
 Answer = Callable[[str], str | Iterable[str]]
-"""Answers a prompt: with a text, which is cut into words, or with the texts of single tokens."""
+"""Answers a prompt, or the last of a job's messages: with a text, which is cut into words, or with the texts
+of single tokens."""
 
 VOCABULARY = 32_768
 """Token ids are below this."""
@@ -81,9 +82,15 @@ def registry_of(models: Mapping[str, FakeModel]) -> Registry:
     )
 
 
-def count_tokens(prompt: str) -> int:
-    """A prompt's tokens: its words."""
-    return len(prompt.split())
+def prompt_of(request: JobRequest) -> str:
+    """What a model is asked: the prompt, or what the last message says."""
+    return request.messages[-1].content if request.messages else request.prompt
+
+
+def count_tokens(request: JobRequest) -> int:
+    """The tokens of a prompt or of all messages: their words."""
+    texts = [request.prompt, *(message.content for message in request.messages)]
+    return sum(len(text.split()) for text in texts)
 
 
 def make(model: FakeModel, prompt: str, sampling: Sampling) -> Made:

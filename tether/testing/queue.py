@@ -11,7 +11,16 @@ from tether.errors import InvalidRequest, JobNotFound, TetherError
 from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.testing.jobs import FakeJob
-from tether.testing.models import Answer, FakeModel, as_models, count_tokens, error_of, make, registry_of
+from tether.testing.models import (
+    Answer,
+    FakeModel,
+    as_models,
+    count_tokens,
+    error_of,
+    make,
+    prompt_of,
+    registry_of,
+)
 
 AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)
 """Failed jobs are tried again without a wait."""
@@ -169,7 +178,7 @@ class FakeQueue:
         if job.failed < model.fail_times:
             self._fail(job, error_of(_told_to_fail(job.failed + 1, model.fail_times)))
             return
-        made = make(model, job.request.prompt, job.request.sampling)
+        made = make(model, prompt_of(job.request), job.request.sampling)
         for piece in made.pieces[len(job.pieces) :]:
             if self._hears_of_end(job):
                 return
@@ -180,7 +189,7 @@ class FakeQueue:
         if made.error is not None:
             self._fail(job, made.error)
             return
-        job.input_tokens = count_tokens(job.request.prompt)
+        job.input_tokens = count_tokens(job.request)
         self._conclude(job, JobState.SUCCEEDED, Owner.REDIS, reason=made.reason)
 
     def _hears_of_end(self, job: FakeJob) -> bool:

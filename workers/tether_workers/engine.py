@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tether.jobs import Sampling
+from tether.jobs import Message, Sampling
 
 FinishReason = Literal["stop", "length"]
 """Why an engine makes no more tokens: it came to an end by itself or a stop text, or to ``max_tokens``."""
@@ -49,11 +49,11 @@ class ExecutionEngine(Protocol):
     @property
     def repeatable(self) -> bool: ...
 
-    def encode(self, prompt: str) -> tuple[int, ...]:
-        """The prompt's tokens.
+    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+        """The prompt's tokens; of messages those of the prompt that the model's chat template makes of them.
 
         Raises:
-          InvalidRequest: The prompt is not possible for this model.
+          InvalidRequest: The prompt is not possible for this model, or it takes no messages.
         """
         ...
 

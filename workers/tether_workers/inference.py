@@ -72,7 +72,7 @@ class Inference:
             if job is not None and attempt.ending is None:
                 engine = self._loader.load(job.model, job.version, job.adapter)
                 attempt.enter(Phase.PREFILL)
-                prompt_ids = engine.encode(job.prompt)
+                prompt_ids = engine.encode(job.messages or job.prompt)
                 reason = make_tokens(attempt, job, engine, prompt_ids)
                 if reason is None and attempt.ending is None:
                     raise EngineFailed("the engine made no more tokens, and gave no reason")

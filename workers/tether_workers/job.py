@@ -10,7 +10,7 @@ from typing import Any
 
 from tether.broker.worker_port import Drawn
 from tether.errors import InvalidRequest
-from tether.jobs import VERSION, Fence, Sampling
+from tether.jobs import ROLES, VERSION, Fence, Message, Sampling
 
 READABLE_VERSIONS = tuple(version for version in (VERSION - 1, VERSION) if version >= 1)
 
@@ -25,7 +25,8 @@ class Job:
       job_id, fence: Which attempt of which job.
       tenant: Whose it is.
       model, version, adapter: What it runs on; no adapter where that is empty.
-      prompt: The text to go on from.
+      prompt: The text to go on from; empty where there are messages.
+      messages: The conversation to answer, in its place.
       sampling: How to go on.
       correlation_id: The client's name for what it does.
       traceparent: W3C trace context of the submitter, or empty.
@@ -40,6 +41,7 @@ class Job:
     version: str
     prompt: str
     sampling: Sampling
+    messages: tuple[Message, ...] = ()
     adapter: str = ""
     correlation_id: str = ""
     traceparent: str = ""
@@ -65,13 +67,17 @@ def read_job(drawn: Drawn) -> Job:
             f"the job's body has version {str(version)[:20]!r}, and this worker reads "
             f"{' and '.join(map(str, READABLE_VERSIONS))}: update the workers before the gateways"
         )
+    prompt, messages = _text(body, "prompt", ""), _messages(body.get("messages", []))
+    if bool(prompt) == bool(messages):
+        raise InvalidRequest("the job's body has neither a prompt nor messages, or both")
     return Job(
         job_id=drawn.job_id,
         fence=drawn.fence,
         tenant=drawn.tenant,
         model=_text(body, "model"),
         version=_text(body, "version"),
-        prompt=_text(body, "prompt"),
+        prompt=prompt,
+        messages=messages,
         sampling=_sampling(body.get("sampling")),
         adapter=_text(body, "adapter", ""),
         correlation_id=_text(body, "correlation_id", ""),
@@ -90,6 +96,15 @@ def _text(body: Mapping[str, Any], name: str, default: str | None = None) -> str
     except UnicodeEncodeError:
         raise InvalidRequest(f"{name} in the job's body holds half of a surrogate pair") from None
     return value
+
+
+def _messages(value: object) -> tuple[Message, ...]:
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise InvalidRequest("messages in the job's body is no list of objects")
+    messages = tuple(Message(_text(one, "role"), _text(one, "content")) for one in value)
+    if any(message.role not in ROLES for message in messages):
+        raise InvalidRequest(f"messages in the job's body have a role that is none of {', '.join(ROLES)}")
+    return messages
 
 
 def _sampling(value: object) -> Sampling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,8 +16,23 @@ from tether_workers.engines.null import NullEngine
 EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
 """Loads a model, with the adapter named, or none where that is empty."""
 
-FACTORIES: Mapping[str, EngineFactory] = {"null": NullEngine.from_settings}
-"""Engines by their names in the configuration."""
+
+def _load_with_transformers(model: ModelSettings, adapter: str) -> ExecutionEngine:
+    # Takes seconds and hundreds of megabytes: only where a model is loaded with it.
+    from tether_workers.engines.transformers.loading import load_engine
+
+    return load_engine(model, adapter)
+
+
+def _factories() -> Mapping[str, EngineFactory]:
+    found: dict[str, EngineFactory] = {"null": NullEngine.from_settings}
+    if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+        found["transformers"] = _load_with_transformers
+    return found
+
+
+FACTORIES: Mapping[str, EngineFactory] = _factories()
+"""The engines that are installed here, by their names in the configuration."""
 
 
 class EngineLoader:
@@ -41,10 +57,26 @@ class EngineLoader:
         self._factories = factories
         self._before_load = before_load
         self._on_change = on_change
+        self._log = structlog.stdlib.get_logger("tether.worker")
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, str, str], threading.Lock] = {}
         self._engines: dict[tuple[str, str, str], ExecutionEngine] = {}
         self._loading: set[tuple[str, str]] = set()
+        self._is_closing = False
+        self._preloading = threading.Thread(target=self._preload, name="tether-preload", daemon=True)
+
+    def preload(self) -> None:
+        """Load the pinned models on the thread ``tether-preload``, which ends with :meth:`close`."""
+        self._preloading.start()
+
+    def _preload(self) -> None:
+        for model in self._models.values():
+            if model.pinned and not self._is_closing:
+                try:
+                    self.load(model.name, model.version, "")
+                except Exception as error:
+                    # Whoever asks for it next tries again, and is told.
+                    self._log.error("A pinned model cannot be loaded.", model=model.name, why=str(error))
 
     def load(self, model: str, version: str, adapter: str) -> ExecutionEngine:
         """See :class:`~tether_workers.engine.ModelLoader`."""
@@ -54,7 +86,7 @@ class EngineLoader:
                 f"this worker does not serve version {version[:80]!r} of model {model[:200]!r}: give all "
                 "workers and gateways the same [[models]] tables"
             )
-        if adapter and adapter not in settings.adapters:
+        if adapter and adapter not in settings.adapter_names:
             raise InvalidRequest(f"model {model!r} has no adapter {adapter[:200]!r} on this worker")
         key = (model, version, adapter)
         with self._lock:
@@ -85,10 +117,13 @@ class EngineLoader:
 
     def close(self) -> None:
         """Close all engines. No slot may use one any more."""
+        self._is_closing = True
+        if self._preloading.is_alive():
+            self._preloading.join()
         with self._lock:
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:
             try:
                 engine.close()
             except Exception:
-                structlog.stdlib.get_logger("tether.worker").exception("An engine could not be closed.")
+                self._log.exception("An engine could not be closed.")

@@ -101,6 +101,7 @@ class WorkerRuntime:
         self._flush.start()
         self._beat.start()
         self._health.start()
+        self._loader.preload()
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
 
     def drain(self) -> None:

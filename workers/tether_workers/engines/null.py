@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Self
 
 from tether.config import ModelSettings
-from tether.jobs import Sampling, canonical_json
+from tether.jobs import Message, Sampling, canonical_json
 from tether_workers.engine import Cancelled, Delta, FinishReason
 
 WORDS = (
@@ -59,9 +59,11 @@ class NullEngine:
             output_tokens=int(model.options.get("output_tokens", 0)),
         )
 
-    def encode(self, prompt: str) -> tuple[int, ...]:
-        """One token for each word."""
-        return tuple(zlib.crc32(word.encode()) % VOCABULARY for word in prompt.split())
+    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+        """One token for each word of the prompt, or of all messages."""
+        texts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
+        words = [word for text in texts for word in text.split()]
+        return tuple(zlib.crc32(word.encode()) % VOCABULARY for word in words)
 
     def start(
         self,

@@ -1,0 +1,127 @@
+"""`tether doctor`: looks at every part, and says how to mend what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tether_cli.printable import one_line
+from tether_cli.surroundings import Surroundings
+from tether_cli.tables import print_json
+from tether_cli.up import dir_option, state_folder
+
+if TYPE_CHECKING:
+    from tether.embedded.doctor import Check
+    from tether.embedded.state_folder import StateFolder
+
+FAILED = 1
+"""Exit status where something must be mended."""
+
+
+@click.command()
+@dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def doctor(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
+    """Check every part of a local Tether: one line each, with the way to mend what is missing.
+
+    The exit status is 0, and 1 where a line says FAIL.
+    """
+    from tether.embedded.doctor import Verdict
+
+    surroundings = ctx.find_object(Surroundings) or Surroundings()
+    checks = []
+    for check in _checks(state_folder(folder), surroundings):
+        checks.append(check)
+        if not as_json:
+            mend = f"  -> {check.mend}" if check.mend else ""
+            click.echo(one_line(f"{check.verdict.value:<4}  {check.name}: {check.found}{mend}"))
+    is_ok = all(check.verdict is not Verdict.FAIL for check in checks)
+    if as_json:
+        print_json(
+            {
+                "is_ok": is_ok,
+                "checks": [{**vars(check), "verdict": check.verdict.value.lower()} for check in checks],
+            }
+        )
+    ctx.exit(0 if is_ok else FAILED)
+
+
+def _checks(folder: StateFolder, surroundings: Surroundings) -> Iterator[Check]:
+    from tether.config import Settings
+    from tether.config_loading import load_settings
+    from tether.embedded import doctor as look
+    from tether.embedded.running import find_running
+    from tether.errors import ConfigError
+
+    yield look.check_python()
+    settings = Settings()
+    try:
+        settings = load_settings(environ=os.environ)
+        yield look.Check(
+            "settings", look.Verdict.OK, settings.source("models").replace("default", "defaults")
+        )
+    except ConfigError as error:
+        yield look.Check("settings", look.Verdict.FAIL, " ".join(str(error).split()), "tether config check")
+    running = find_running([folder.path])
+    needs_torch = not settings.models or any(model.engine == "transformers" for model in settings.models)
+    looks: tuple[tuple[str, Callable[[], Check]], ...] = (
+        ("packages of gateway", lambda: look.check_packages("gateway", look.GATEWAY_PACKAGES)),
+        (
+            "packages of worker",
+            lambda: look.check_packages("worker", look.WORKER_PACKAGES, is_needed=needs_torch),
+        ),
+        ("redis-server", lambda: look.check_redis_server(settings)),
+        ("demo model", lambda: _check_demo_model(is_needed=not settings.models)),
+        ("state folder", lambda: look.check_folder(folder)),
+        ("disk", lambda: look.check_disk(folder)),
+        ("port", lambda: look.check_port(settings, running)),
+        ("database", lambda: look.check_database(settings, folder)),
+        ("redis", lambda: look.check_redis(settings, running)),
+        (
+            "gateway",
+            lambda: look.check_gateway(running, os.environ.get("TETHER_URL"), surroundings.readiness),
+        ),
+        ("workers", lambda: look.check_workers(_models(folder, surroundings))),
+        ("gpu", lambda: look.check_gpu(os.environ)),
+    )
+    for name, function in looks:
+        yield look.guarded(name, function)
+
+
+def _check_demo_model(*, is_needed: bool) -> Check:
+    from tether.embedded.doctor import Check, Verdict
+
+    try:
+        demo = importlib.import_module("tether_workers.demo_model")
+    except ImportError:
+        verdict = Verdict.FAIL if is_needed else Verdict.WARN
+        return Check("demo model", verdict, "is not in this installation", "install Tether's wheel again")
+    try:
+        demo.verify()
+    except Exception as error:
+        return Check(
+            "demo model", Verdict.FAIL, f"its files are damaged: {error}", "install Tether's wheel again"
+        )
+    return Check("demo model", Verdict.OK, "its files are whole")
+
+
+def _models(folder: StateFolder, surroundings: Surroundings) -> dict[str, int] | None:
+    """Live workers of each model, as the gateway tells; None where there is none."""
+    from tether.client.endpoint import read_running
+    from tether.errors import GatewayUnavailable, GatewayUnknown
+
+    try:
+        endpoint = None if os.environ.get("TETHER_URL") else read_running([folder.path])
+        if endpoint is None and not os.environ.get("TETHER_URL"):
+            return None
+        url, key = (None, None) if endpoint is None else (endpoint.url, endpoint.api_key)
+        with surroundings.open_impatient_client(url, key) as client:
+            return {model.name: model.workers for model in client.models()}
+    except (GatewayUnknown, GatewayUnavailable):
+        return None

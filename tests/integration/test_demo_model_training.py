@@ -1,0 +1,24 @@
+"""The demo model's training, run for a few steps from scratch."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 280
+
+
+@pytest.mark.timeout(300)
+def test_a_few_steps_lower_the_loss_and_the_shipped_model_is_what_its_card_says():
+    done = subprocess.run(
+        [ROOT / "ops" / "demo_model" / "train", "--check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\nok: ") == 3
+    assert "FAILED" not in done.stdout

@@ -1,0 +1,50 @@
+"""What a supervisor tells of its children."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ChildStarted:
+    """A process was started."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ChildReady:
+    """A child said that it does its work."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ChildStopping:
+    """A child was asked to stop."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class ChildEnded:
+    """A process ended, or could not be started.
+
+    Attributes:
+      pid: None where it could not be started.
+      how: Its end, in words.
+      restart_in: Seconds until it is started again; None where it is not.
+      is_final: Whether it could never run as it is set up, and everything stops for that.
+    """
+
+    name: str
+    pid: int | None
+    how: str
+    restart_in: float | None
+    is_final: bool = False
+
+
+ChildEvent = ChildStarted | ChildReady | ChildStopping | ChildEnded

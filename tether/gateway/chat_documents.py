@@ -1,0 +1,107 @@
+"""Chat completions in the form of OpenAI's: documents, and why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tether.client.backend import StreamEvent
+from tether.client.handles import failure_of
+from tether.errors import JobFailed, StreamInterrupted, TetherError, error_of
+from tether.jobs import JobError, JobState
+from tether.scheduling.models import ModelVersion
+
+_FINGERPRINT_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class ChatHead:
+    """What every part of one answer says.
+
+    Attributes:
+      job_id: The job that makes it.
+      model: What it runs on.
+    """
+
+    job_id: str
+    model: ModelVersion
+
+    def document(self, kind: str) -> dict[str, Any]:
+        # A job's id begins with the milliseconds since the epoch at which it was made.
+        return {
+            "id": f"chatcmpl-{self.job_id}",
+            "object": kind,
+            "created": int(self.job_id.replace("-", "")[:12], 16) // 1000,
+            "model": self.model.name,
+            "system_fingerprint": f"fp_{self.model.digest[:_FINGERPRINT_DIGITS]}",
+        }
+
+
+def completion(head: ChatHead, text: str, last: StreamEvent, output_tokens: int) -> dict[str, Any]:
+    """A whole answer.
+
+    Args:
+      last: The event with which the job succeeded.
+    """
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, "refusal": None},
+        "logprobs": None,
+        "finish_reason": finish_reason(last),
+    }
+    return {**head.document("chat.completion"), "choices": [choice], "usage": usage(last, output_tokens)}
+
+
+def chunk(head: ChatHead, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
+    """A part of an answer."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return {**head.document("chat.completion.chunk"), "choices": [choice]}
+
+
+def usage_chunk(head: ChatHead, last: StreamEvent) -> dict[str, Any]:
+    """The chunk that tells of the tokens."""
+    return {**head.document("chat.completion.chunk"), "choices": [], "usage": usage(last, last.offset)}
+
+
+def finish_reason(last: StreamEvent) -> str:
+    return str(last.details.get("reason") or "stop")
+
+
+def usage(last: StreamEvent, output_tokens: int) -> dict[str, int]:
+    read = int(last.details.get("input_tokens", 0))
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": output_tokens,
+        "total_tokens": read + output_tokens,
+    }
+
+
+def end_error(job_id: str, last: StreamEvent, error: JobError | None) -> TetherError:
+    """Why a job has no answer.
+
+    A job that is dead was tried as often as it may be: whatever it failed of, the same request is not to be
+    sent again by itself. What it failed of is told as it is where the request was at fault.
+
+    Args:
+      last: The event with which it failed.
+      error: What it failed of, as far as that is known.
+    """
+    if error is None or last.details.get("state") in (JobState.CANCELLED, JobState.EXPIRED):
+        return failure_of(job_id, last)
+    cause = error_of(error.code, error.message)
+    if cause.http_status < 500 and not cause.retryable:
+        return cause
+    return JobFailed(f"job {job_id} failed for good ({error.code}): {error.message}")
+
+
+def interrupted(error: TetherError) -> TetherError:
+    """An error that ends an answer before its end, in words for whoever does not follow jobs' streams."""
+    if not isinstance(error, StreamInterrupted):
+        return error
+    told = StreamInterrupted(
+        "the gateway ended this answer before its end, since it is stopping, or its reader is slower than "
+        "the job, or the text could not be continued: send the request again; with the Idempotency-Key that "
+        "it had, where it had one, it is the same job"
+    )
+    told.retry_after = error.retry_after
+    return told

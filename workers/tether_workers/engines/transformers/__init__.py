@@ -1,0 +1,1 @@
+"""The engine that runs causal language models through Hugging Face's transformers."""
