@@ -51,11 +51,11 @@ def logs(parts: tuple[str, ...], folder: Path | None, follow: bool, lines: int) 
 
     printer = Printer(is_named=len(names) != 1 or (follow and not parts))
     followed = {}
-    for name in names:
-        followed[name] = FollowedFile.at_end(place.log_of(name))
-        printer.print(name, last_lines(place.log_of(name), lines))
-    if follow:
-        with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt) if follow else contextlib.nullcontext():
+        for name in names:
+            followed[name] = FollowedFile.at_end(place.log_of(name))
+            printer.print(name, last_lines(place.log_of(name), lines))
+        if follow:
             _follow(place, followed, printer, is_all=not parts)
 
 

@@ -76,7 +76,8 @@ def judge(record: Record, corpus: str, found: float) -> Verdict:
     if corpus == record.corpus:
         return Verdict(abs(found - claimed) <= TOLERANCE, words)
     return Verdict(
-        found <= claimed + OTHER_TEXT, f"{words}; this Python has other text than {record.python} had"
+        found <= claimed + OTHER_TEXT,
+        f"{words}; this is other text than it was trained with, on Python {record.python}",
     )
 
 

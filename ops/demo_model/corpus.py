@@ -129,8 +129,8 @@ def collect() -> Corpus:
     )
     sources = tuple(
         SourceFile(group, path, text, tuple(_comments(text)))
-        for group, path, text, _ in parsed
-        if not is_held_out(group) and kept_back.isdisjoint(_long_paragraphs(inspect.cleandoc(text)))
+        for group, path, text, tree in parsed
+        if not is_held_out(group) and kept_back.isdisjoint(_documented_paragraphs(group, path, tree))
     )
     return Corpus(training, held_out, sources)
 
@@ -248,6 +248,11 @@ def _long_paragraphs(text: str) -> Iterator[str]:
         joined = " ".join(paragraph.split())
         if len(joined) > 80:
             yield joined
+
+
+def _documented_paragraphs(group: str, path: str, tree: ast.Module) -> Iterator[str]:
+    for entry in _docstrings(group, _module_name(path), tree):
+        yield from _long_paragraphs(entry.text)
 
 
 def _comments(text: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ def %s(value):
     """%s"""
     # A comment of two lines, the first.
     # The second one ends the sentence, as comments do.
-    return value + 1
+    return (value + 1) * 2
 '''
 
 
@@ -117,7 +117,7 @@ def test_nobody_asks_for_what_is_private(scripts):
 
 def test_what_the_adapter_learns_is_a_beginning_and_then_code_without_words(library, scripts):
     (text,) = scripts.adapter.adapter_texts(scripts.corpus.collect().sources, 3)
-    assert text.endswith("def load(value):\n    return value + 1")
+    assert text.endswith("def load(value):\n    return (value + 1) * 2")
     assert '"""' not in text
     assert "#" not in text
 
