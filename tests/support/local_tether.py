@@ -38,7 +38,8 @@ class LocalTether:
             **kept,
             "HOME": str(folder),
             "TETHER_DIR": str(self.folder),
-            "TETHER_MODELS": json.dumps(models),
+            # Without any, the demo model is served.
+            "TETHER_MODELS": json.dumps(models) if models else "",
             "PYTHONUNBUFFERED": "1",
             # Short beats: a killed worker's jobs go on soon.
             "TETHER_PRESENCE__INTERVAL": "500",
@@ -78,9 +79,12 @@ class LocalTether:
         )
         return ran.returncode, ran.stdout, ran.stderr
 
+    def endpoint(self):
+        return json.loads((self.folder / "endpoint.json").read_text())
+
     @contextlib.contextmanager
     def client(self):
-        endpoint = json.loads((self.folder / "endpoint.json").read_text())
+        endpoint = self.endpoint()
         with Tether(endpoint["url"], endpoint["api_key"]) as client:
             yield client
 
