@@ -75,11 +75,15 @@ def conversations(entries: Sequence[Entry], seed: int) -> Iterator[str]:
         if answer is None:
             continue
         asked = questions(entry)
-        for question in chance.sample(asked, min(len(asked), 3 if entry.group in WELL_KNOWN else 1)):
+        for question in chance.sample(asked, min(len(asked), 3 if _is_well_known(entry) else 1)):
             yield _told(question, answer, chance)
     for _ in range(4):
         for question, answer in ABOUT_ITSELF:
             yield _told(question, answer, chance)
+
+
+def _is_well_known(entry: Entry) -> bool:
+    return not WELL_KNOWN.isdisjoint((entry.group.split(".")[0], entry.name.split(".")[0]))
 
 
 def _told(question: str, answer: str, chance: random.Random) -> str:

@@ -95,3 +95,15 @@ def test_a_light_client_never_loads_torch():
     code = "import sys, tether, tether_cli.main, tether_workers.loading; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_who_asks_for_a_model_that_cannot_be_loaded_is_told_why(tmp_path):
+    local = LocalTether(tmp_path, models=[{"name": "gone", "source": "/nowhere/at/all"}])
+    try:
+        local.up()
+        status, text, errors = local.run("submit", "hello")
+        assert (status != 0, text) == (True, "")
+        assert "there is no folder /nowhere/at/all" in errors
+        assert errors.count("\n") == 1
+    finally:
+        local.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import redis
 
@@ -19,6 +20,8 @@ TOMBSTONE_MS = 86_400_000
 """How long Redis remembers of a job that it never had that it must not be placed."""
 
 MOST_LEASES_A_TICK = 1_000
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +147,20 @@ class Pools:
         """Write the final state that the database has committed."""
         self.seal_many([(job_id, state, code)], life_ms)
 
-    def seal_many(self, jobs: Sequence[tuple[str, JobState, str]], life_ms: int) -> None:
-        """Write the final states (job, state, error code or empty) that the database has committed."""
-        calls: list[tuple[bytes | str | float, ...]] = [
-            (job_id, state, life_ms, json.dumps({"state": state, "code": code or state}))
-            for job_id, state, code in jobs
-        ]
+    def seal_many(
+        self, jobs: Sequence[tuple[str, JobState, str]], life_ms: int, why: Mapping[str, str] = NOTHING
+    ) -> None:
+        """Write the final states (job, state, error code or empty) that the database has committed.
+
+        Args:
+          why: What to tell of the error of a job, by the job's id, where something is known.
+        """
+        calls: list[tuple[bytes | str | float, ...]] = []
+        for job_id, state, code in jobs:
+            told = {"state": state, "code": code or state}
+            if why.get(job_id):
+                told["message"] = why[job_id]
+            calls.append((job_id, state, life_ms, json.dumps(told)))
         self._lines.run_many("pool/seal", calls)
 
     def tick(self, lease_ms: int, batch_age_ms: int) -> Tick:

@@ -131,4 +131,6 @@ class SettleOutcomes:
             for answer in settled
             if answer.kind is not SettledKind.UNKNOWN and answer.state is not None and answer.state.is_final
         }
-        self._pools.seal_many([(job, state, code) for job, (state, code) in final.items()], self._life_ms)
+        why = {answer.job_id: answer.error.message for answer in settled if answer.error is not None}
+        sealed = [(job, state, code) for job, (state, code) in final.items()]
+        self._pools.seal_many(sealed, self._life_ms, why)
