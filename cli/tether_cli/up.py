@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tether.config import Settings
     from tether.embedded.state_folder import StateFolder
 
-DEFAULT_PROMPT = "Return a new list with"
+DEFAULT_PROMPT = "This function opens a file and"
 """What `--once` asks where no prompt is given."""
 
 

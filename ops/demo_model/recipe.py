@@ -84,7 +84,7 @@ class Recipe:
     weight_decay: float = 0.1
     warm_up: float = 0.03
     decay: float = 0.5
-    steps: int = 1400
+    steps: int = 550
     seed: int = 20
     stages: tuple[Stage, ...] = ()
 

@@ -15,7 +15,7 @@ from tether.config_models import DEMO_MODEL, ModelSettings
 from tether.jobs import Message, Sampling
 from tether_workers.engines.transformers.loading import load_engine
 
-PROMPT = "The function"
+PROMPT = "Read a line from"
 
 
 @pytest.fixture(scope="module")
