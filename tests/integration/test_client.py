@@ -403,9 +403,10 @@ class TestClient:
         assert runs == [*attempt, *(["rerouted", *attempt] * (MOST_ATTEMPTS - 1)), "failed"]
         starts = [dict(event.details)["dispatch"] for event in events if event.kind == "started"]
         assert starts == [1, 2, 3]
-        assert dict(events[-1].details) == {"state": "dead", "code": "engine_failed"}
-        assert texts(events) == texts(client.submit().events())[: 2 * MOST_ATTEMPTS]
         status = job.status()
+        last = {"state": "dead", "code": "engine_failed", "message": status.error.message}
+        assert dict(events[-1].details) == last
+        assert texts(events) == texts(client.submit().events())[: 2 * MOST_ATTEMPTS]
         assert (status.state, status.attempts, status.error.code) == (JobState.DEAD, 3, "engine_failed")
         with pytest.raises(JobFailed, match="engine_failed"):
             job.result()

@@ -229,8 +229,9 @@ class FakeQueue:
             job.error = None
             job.say("finished", reason=reason, input_tokens=job.input_tokens)
         else:
-            code = job.error.code if state is JobState.DEAD and job.error else state.value
-            job.say("failed", state=state.value, code=code)
+            error = job.error if state is JobState.DEAD else None
+            why = {"message": error.message} if error is not None and error.message else {}
+            job.say("failed", state=state.value, code=error.code if error else state.value, **why)
 
 
 class _ToldToFail(TetherError):
