@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tether.errors import InvalidRequest, JobNotFound, TetherError
 from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
@@ -230,7 +231,7 @@ class FakeQueue:
             job.say("finished", reason=reason, input_tokens=job.input_tokens)
         else:
             error = job.error if state is JobState.DEAD else None
-            why = {"message": error.message} if error is not None and error.message else {}
+            why: dict[str, Any] = {"message": error.message} if error is not None and error.message else {}
             job.say("failed", state=state.value, code=error.code if error else state.value, **why)
 
 
