@@ -296,3 +296,17 @@ def test_shortened_weights_answer_and_promise_no_repetition(tmp_path, quantize):
         assert not engine.repeatable
     finally:
         engine.close()
+
+
+def test_the_check_at_load_catches_a_mask_that_hides_a_token(monkeypatch):
+    model = BatchModel(AutoModelForCausalLM.from_pretrained(demo_model.folder(), dtype="float32"))
+    make = model._masks.make
+
+    def hiding(starts, count, length, device):
+        mask = make(starts, count, length, device)
+        mask[..., 1] = False
+        return mask
+
+    monkeypatch.setattr(model._masks, "make", hiding)
+    with pytest.raises(ModelUnusable, match="other scores"):
+        model.check()
