@@ -20,6 +20,7 @@ from tether.config_sections import (
     GatewaySettings,
     JobSettings,
     LogSettings,
+    NetworkSettings,
     OrchestratorSettings,
     PresenceSettings,
     RedisSettings,
@@ -37,6 +38,7 @@ __all__ = [
     "JobSettings",
     "LogSettings",
     "ModelSettings",
+    "NetworkSettings",
     "OrchestratorSettings",
     "PresenceSettings",
     "RedisSettings",
@@ -70,6 +72,7 @@ class Settings(Section):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     presence: PresenceSettings = Field(default_factory=PresenceSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)

@@ -140,6 +140,60 @@ class PresenceSettings(Section):
         CommaSeparated(),
         Expected("a list of Ed25519 public keys, each 64 characters of 0 to 9 and a to f"),
     ] = ()
+    operator_keys: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of Ed25519 public keys, each 64 characters of 0 to 9 and a to f"),
+    ] = ()
+    adapters: Annotated[
+        tuple[Literal["swarm", "redis"], ...],
+        Field(min_length=1),
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of swarm and redis, at least one of them"),
+    ] = ("swarm", "redis")
+    regions: Annotated[
+        tuple[PlaceName, ...],
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of regions, each of a to z, 0 to 9 and '-', at most 32 characters"),
+    ] = ("local",)
+
+
+def _check_bootstrap(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    is_address = colon and re.fullmatch(r"[0-9A-Za-z.-]{1,253}", host) and port.isdecimal()
+    if address != "public" and not (is_address and 0 < int(port) < 65_536):
+        raise ValueError("not the address of a bootstrap node")
+    return address
+
+
+class NetworkSettings(Section):
+    """The swarm in which workers and orchestrators find each other. It is used where a secret is set."""
+
+    secret: Annotated[
+        str,
+        Field(pattern=r"^([0-9a-f]{64})?$"),
+        Secret(),
+        Expected("64 characters of 0 to 9 and a to f, the same for all of a network"),
+    ] = ""
+    bootstrap: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_bootstrap)], ...],
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of bootstrap nodes, each as in 192.0.2.7:49737, or 'public' for those of Hyperswarm"),
+    ] = ()
+    host: Annotated[
+        str,
+        Field(pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3})?$"),
+        Expected("an IPv4 address of this machine, or nothing for all of them"),
+    ] = ""
+    port: Annotated[int, Field(ge=0, le=65_535), Expected("a port from 1 to 65535, or 0 for any")] = 0
+    max_peers: Annotated[int, Field(ge=4, le=1_024), Expected("a whole number from 4 to 1024")] = 64
+    package_dir: Annotated[Path, PlainValidator(_read_path), Expected("the path of a folder")] = Path(
+        ".tether/swarm"
+    )
 
 
 class JobSettings(Section):

@@ -125,7 +125,9 @@ def shown(info: FieldInfo, value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}=***" for name in value) or "none"
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return mask_url(text) if is_secret(info) else text
+    if not is_secret(info):
+        return text
+    return mask_url(text) if "://" in text or not text else "***"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
