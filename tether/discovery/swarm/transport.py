@@ -1,0 +1,363 @@
+"""SwarmTransport: announcements and commands over Hyperswarm, by a supervised sidecar."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nacl.signing import SigningKey
+
+from tether.config import Settings
+from tether.discovery.port import Heard, PresenceSource
+from tether.discovery.swarm.conversation import Conversation, Join
+from tether.discovery.swarm.frames import Entry
+from tether.discovery.swarm.outbox import Outbox
+from tether.discovery.swarm.packages import find_node, install
+from tether.discovery.swarm.sidecar_process import SidecarProcess
+from tether.discovery.swarm.subscription import SwarmSubscription
+from tether.discovery.topics import is_control_topic, network_id, topic_key
+from tether.discovery.wire import Presence
+from tether.embedded.restarts import RestartPolicy
+from tether.errors import ConfigError, ServerMissing, TetherError
+from tether.telemetry.logs import get_logger
+
+STOP_SECONDS = 3.0
+"""How long a sidecar may take to say goodbye; then it is killed."""
+
+
+class Trust(Protocol):
+    """Whose announcements count, and who may connect."""
+
+    def __call__(self, pub_key: str) -> bool: ...
+
+    def snapshot(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwarmOptions:
+    """How a process takes part in a network.
+
+    Attributes:
+      secret: The network's.
+      bootstrap: ``host:port`` each; empty for Hyperswarm's public ones.
+      host, port: To bind to; empty and 0 for any.
+      role: ``worker`` or ``orchestrator``: workers measure how far away orchestrators are.
+      package_dir: Where the sidecar's packages are, or go.
+      interval_ms, expiry_ms: Of announcements.
+    """
+
+    secret: bytes
+    bootstrap: tuple[str, ...]
+    role: str
+    package_dir: Path
+    host: str = ""
+    port: int = 0
+    max_peers: int = 64
+    interval_ms: int = 5_000
+    expiry_ms: int = 15_000
+
+    @classmethod
+    def from_settings(cls, settings: Settings, role: str) -> SwarmOptions | None:
+        """The options of a process; None where the settings do not ask for the swarm.
+
+        Raises:
+          ConfigError: There is a secret, and no bootstrap node.
+        """
+        network, presence = settings.network, settings.presence
+        if "swarm" not in presence.adapters or not network.secret:
+            return None
+        if not network.bootstrap:
+            raise ConfigError(
+                "network.secret is set and network.bootstrap is not: name a bootstrap node (`tether dht` runs "
+                "one), or set it to 'public'"
+            )
+        return cls(
+            secret=bytes.fromhex(network.secret),
+            bootstrap=tuple(address for address in network.bootstrap if address != "public"),
+            role=role,
+            package_dir=network.package_dir,
+            host=network.host,
+            port=network.port,
+            max_peers=network.max_peers,
+            interval_ms=presence.interval,
+            expiry_ms=presence.expiry,
+        )
+
+    def start_document(self, key: SigningKey) -> dict[str, object]:
+        """What a sidecar is told first."""
+        nodes = [address.rpartition(":") for address in self.bootstrap]
+        return {
+            "seed": key.encode().hex(),
+            "network": network_id(self.secret),
+            "role": self.role,
+            "bootstrap": [{"host": host, "port": int(port)} for host, _, port in nodes] or None,
+            "host": self.host,
+            "port": self.port,
+            "maxPeers": self.max_peers,
+            "interval": self.interval_ms,
+            "expiry": self.expiry_ms,
+        }
+
+
+class SwarmTransport:
+    """The swarm's side of the presence port. Safe to use from many threads.
+
+    It owns the thread ``tether-swarm`` and the sidecar's process, from :meth:`start` to :meth:`stop`. A sidecar
+    that ends is started again, later each time, and told everything anew; nothing waits for it meanwhile.
+    """
+
+    def __init__(
+        self,
+        options: SwarmOptions,
+        key: SigningKey,
+        trusted: Trust,
+        *,
+        operators: Callable[[], Collection[str]] = frozenset,
+        on_command: Callable[[bytes], None] = lambda envelope: None,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        """
+        Args:
+          key: Of this process: its peers know it by its public key.
+          operators: The public keys whose commands count, in hexadecimal.
+          on_command: Told of every command on a control topic, in the thread ``tether-swarm``.
+        """
+        self._options = options
+        self._key = key
+        self._trusted = trusted
+        self._operators = operators
+        self._on_command = on_command
+        self._policy = policy or RestartPolicy()
+        self._log = get_logger("tether.swarm")
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._outbox = Outbox(options.expiry_ms, self._clock)
+        self._subscriptions: dict[SwarmSubscription, frozenset[int]] = {}
+        self._replays: set[int] = set()
+        self._status: dict[str, object] = {}
+        self._is_stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._conversation: Conversation | None = None
+        self._thread = threading.Thread(target=self._run, name="tether-swarm", daemon=True)
+
+    @staticmethod
+    def _clock() -> int:
+        return time.monotonic_ns() // 1_000_000
+
+    @property
+    def network(self) -> str:
+        """What the network is called in signed messages."""
+        return network_id(self._options.secret)
+
+    @property
+    def status(self) -> dict[str, object]:
+        """What the sidecar said of itself last; empty while there is none. See ``docs/reference/swarm.md``."""
+        return self._status
+
+    @property
+    def round_trip_ms(self) -> float | None:
+        """To the nearest orchestrator, as the median of the last ones; None where nothing is known."""
+        told = self._status.get("roundTrip")
+        return float(told) if isinstance(told, int | float) else None
+
+    @property
+    def pid(self) -> int | None:
+        """The sidecar's process, while there is one."""
+        conversation = self._conversation
+        return None if conversation is None else conversation.pid
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send what is to be sent, leave, and end the thread and the process."""
+        self._is_stopping.set()
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wait_for_status(
+        self, predicate: Callable[[dict[str, object]], bool], timeout: float
+    ) -> bool:
+        """Wait until what the sidecar says of itself is so, at most so many seconds. Answers whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: predicate(self._status), timeout)
+
+    def join(self, topics: Iterable[str]) -> None:
+        """Take part in topics: hear what is said there, and relay it."""
+        with self._lock:
+            for topic in topics:
+                self._numbers.setdefault(topic, len(self._numbers) + 1)
+        self._wake()
+
+    def announce(self, envelope: bytes, presence: Presence) -> bool:
+        """Tell everybody on the announcement's topic. It is kept until the sidecar can."""
+        self._put(presence.topic, presence.worker_id, envelope)
+        return True
+
+    def broadcast(self, envelope: bytes, topic: str, command_id: str) -> None:
+        """Send a command to everybody on a control topic."""
+        self._put(topic, command_id, envelope)
+
+    def source(self, topics: Iterable[str]) -> PresenceSource:
+        """What is announced on these topics."""
+        names = tuple(topics)
+        self.join(names)
+        return _SwarmSource(self, names)
+
+    def _put(self, topic: str, subject: str, envelope: bytes) -> None:
+        with self._lock:
+            number = self._numbers.setdefault(topic, len(self._numbers) + 1)
+            self._outbox.put(number, subject, envelope)
+        self._wake()
+
+    def _wake(self) -> None:
+        conversation = self._conversation
+        if conversation is not None:
+            conversation.wake()
+
+    def subscribe(self, topics: Sequence[str]) -> SwarmSubscription:
+        """Everything that is known on these topics, then news."""
+        subscription = SwarmSubscription(self._options.expiry_ms, self._clock, self._wake, self._unsubscribe)
+        with self._lock:
+            numbers = frozenset(self._numbers[topic] for topic in topics)
+            self._subscriptions[subscription] = numbers
+            self._replays |= numbers
+        self._wake()
+        return subscription
+
+    def _unsubscribe(self, subscription: SwarmSubscription) -> None:
+        with self._lock:
+            self._subscriptions.pop(subscription, None)
+        self._wake()
+
+    # What follows runs in the thread `tether-swarm`.
+
+    def _run(self) -> None:
+        failures = 0
+        told = ""
+        while not self._is_stopping.is_set():
+            began = time.monotonic()
+            try:
+                why = self._converse()
+            except ServerMissing as error:
+                self._log.warning(f"The swarm is not used: {error}")
+                return
+            except TetherError as error:
+                why = str(error)
+            except Exception as error:
+                self._log.exception("The swarm's sidecar failed.")
+                why = str(error)
+            if self._is_stopping.is_set():
+                return
+            failures = self._policy.failures_in_a_row(failures, time.monotonic() - began)
+            pause = self._policy.delay(failures)
+            if why != told:
+                self._log.warning("The swarm is away. Trying again.", why=why, seconds=pause)
+                told = why
+            self._is_stopping.wait(pause)
+
+    def _converse(self) -> str:
+        """One sidecar's life. Answers why it ended."""
+        node = find_node(os.environ)
+        folder = install(self._options.package_dir, node, os.environ)
+        if self._is_stopping.is_set():
+            return ""
+        try:
+            process = SidecarProcess(node, folder, os.environ)
+        except OSError as error:
+            return f"the sidecar cannot be started: {error.strerror}"
+        conversation = Conversation(process, self._log)
+        self._conversation = conversation
+        try:
+            with self._lock:
+                self._outbox.begin_anew()
+            return conversation.hold(self)
+        finally:
+            self._conversation = None
+            self._tell_status({})
+            conversation.close(STOP_SECONDS)
+
+    # What a conversation asks and tells.
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._is_stopping.is_set()
+
+    def start_document(self) -> dict[str, object]:
+        return self._options.start_document(self._key)
+
+    def trusted_now(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The keys of workers and of operators that count."""
+        return self._trusted.snapshot(), frozenset(self._operators())
+
+    def joins(self) -> list[Join]:
+        with self._lock:
+            numbers = list(self._numbers.items())
+        secret = self._options.secret
+        return [
+            Join(number, name, topic_key(name, secret).hex(), is_control_topic(name)) for name, number in numbers
+        ]
+
+    def take_replays(self) -> set[int]:
+        with self._lock:
+            replays, self._replays = self._replays, set()
+        return replays
+
+    def take_entries(self) -> list[Entry]:
+        with self._lock:
+            return self._outbox.take()
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the readers keep up."""
+        return not any(subscription.is_full for subscription in list(self._subscriptions))
+
+    def on_entries(self, entries: Sequence[Entry]) -> None:
+        with self._lock:
+            names = {number: name for name, number in self._numbers.items()}
+            subscriptions = list(self._subscriptions.items())
+        for subscription, numbers in subscriptions:
+            wanted = [entry for entry in entries if entry.topic in numbers]
+            if wanted:
+                subscription.put(wanted)
+        for entry in entries:
+            if is_control_topic(names.get(entry.topic, "")):
+                self._tell_command(entry.envelope)
+
+    def _tell_command(self, envelope: bytes) -> None:
+        try:
+            self._on_command(envelope)
+        except Exception:
+            self._log.exception("A command failed.")
+
+    def on_stranger(self, key: str) -> None:
+        """Look whether a key that wants in is trusted by now; the next comparison tells the sidecar."""
+        self._trusted(key)
+
+    def on_status(self, status: dict[str, object]) -> None:
+        self._tell_status(status)
+
+    def _tell_status(self, status: dict[str, object]) -> None:
+        with self._changed:
+            self._status = status
+            self._changed.notify_all()
+
+
+class _SwarmSource:
+    """The reader's side for some topics. Everything comes as news; a new subscription begins with all."""
+
+    def __init__(self, transport: SwarmTransport, topics: tuple[str, ...]) -> None:
+        self._transport = transport
+        self._topics = topics
+
+    def read_all(self) -> Sequence[Heard]:
+        return ()
+
+    def subscribe(self) -> SwarmSubscription:
+        return self._transport.subscribe(self._topics)
