@@ -12,8 +12,12 @@ from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools import Pools
 from tether.config import Settings
+from tether.discovery.discovery_sub import DiscoverySub
 from tether.discovery.fleet_view import FleetView
+from tether.discovery.mirror import REDIS
+from tether.discovery.port import PresenceSource
 from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust import TrustedKeys
 from tether.scheduling.endings import Ending
 from tether.scheduling.models import Registry
@@ -21,7 +25,11 @@ from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware, now_ms
 from tether.scheduling.tenants import Tenants
+from tether.store.fleet_keys import StoreEnrolment, enrol_new
 from tether.store.store import Store
+
+SWARM = "swarm"
+"""The name of the swarm among the sources of the fleet."""
 
 FIRST_LOOK_SECONDS = 1.0
 """How long opening waits for the first look at the fleet. Without it, jobs are parked until it comes."""
@@ -33,11 +41,21 @@ class ControlPlane:
     Attributes:
       broker: Whose queue ``infer`` goes to the scheduler. Its workers run plain actors only.
       store, pools: The database's side and Redis's side of jobs.
+      trusted: Whose announcements count.
+      swarm: The place in the swarm; None where there is none.
       fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending: What changes jobs.
     """
 
-    def __init__(self, settings: Settings, *, tenant: str = "default") -> None:
+    def __init__(self, settings: Settings, *, tenant: str = "default", in_swarm: bool = False) -> None:
+        """
+        Args:
+          in_swarm: Whether to take part in the swarm, where the settings ask for it. Others read what those
+            that do have mirrored to Redis.
+
+        Raises:
+          ConfigError: The settings ask for a swarm that cannot be.
+        """
         self.settings = settings
         self.keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self.client = redis.Redis.from_url(settings.redis.url)
@@ -45,11 +63,20 @@ class ControlPlane:
         self.pools = Pools(self.client, self.keys)
         expiry_ms = settings.presence.expiry
         self.presence = RedisPresence(self.client, self.keys, expiry_ms=expiry_ms)
+        self.trusted = TrustedKeys.from_settings(settings, StoreEnrolment(self.store))
+        self.swarm = DiscoverySub.from_settings(settings, self.trusted, self.presence) if in_swarm else None
+        sources: dict[str, PresenceSource] = {REDIS: self.presence}
+        if self.swarm is not None:
+            sources[SWARM] = self.swarm.source
         self.fleet = FleetView(
-            self.presence,
-            TrustedKeys.from_settings(settings),
+            sources,
+            self.trusted,
             interval_ms=settings.presence.interval,
             expiry_ms=expiry_ms,
+            network=network_id(bytes.fromhex(settings.network.secret)),
+            topics=is_presence_topic,
+            on_accepted=self.swarm.on_accepted if self.swarm else None,
+            tell_distrust=self.presence.distrust,
         )
         self.reservations = ReservationManager(self.store, self.pools)
         self.ending = Ending(self.store, self.pools, settings.jobs.result_ttl)
@@ -73,12 +100,20 @@ class ControlPlane:
           StoreError: The database cannot be used.
         """
         with contextlib.ExitStack() as stack:
+            if self.swarm is not None:
+                stack.callback(self.swarm.identity.close)
             stack.callback(self.client.close)
             stack.callback(self.broker.close)
             stack.callback(self.pools.close)
             self.store.open()
             stack.callback(self.store.close)
+            stack.callback(self.trusted.close)
+            self.trusted.start()
             stack.callback(self.presence.close)
+            if self.swarm is not None:
+                self.store.write_alone(enrol_new, self.swarm.own_key, now_ms()).result()
+                self.swarm.start()
+                stack.callback(self.swarm.stop)
             self.fleet.start()
             stack.callback(self.fleet.stop)
             # What is submitted first shall not be parked only because nobody has looked yet.

@@ -60,6 +60,8 @@ __all__ = [
     "UnexpectedAnswer",
     "UnknownModel",
     "WorkerLost",
+    "WorkerNotFound",
+    "WorkerRevoked",
     "error_of",
     "mask_url",
 ]
@@ -346,6 +348,14 @@ class KeyNotFound(TetherError, LookupError):
     exit_status = 2
 
 
+class WorkerNotFound(TetherError, LookupError):
+    """There is no such worker."""
+
+    code = "worker_unknown"
+    http_status = 404
+    exit_status = 2
+
+
 class TenantNotFound(TetherError, LookupError):
     """There is no such tenant."""
 
@@ -402,6 +412,14 @@ class EpochChanged(TetherError):
     """Redis lost what a worker's attempts stand on: drop them all, say hello again, go on."""
 
     code = "epoch_changed"
+
+
+class WorkerRevoked(TetherError):
+    """The key of a worker was revoked: it gets no more jobs, and those that it had are others'."""
+
+    code = "worker_revoked"
+    http_status = 403
+    exit_status = 6
 
 
 class ClientClosed(TetherError):

@@ -196,9 +196,12 @@ class JobRequest:
         return hashlib.sha256(canonical_json(self.canonical())).hexdigest()
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical_json(value: object) -> bytes:
     """JSON without white space, keys sorted, as UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def messages_to_json(messages: Sequence[Message]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The database that verbs for its owner work on, and what they all look up in it."""
+"""The settings and the database that verbs for its owner work on, and what they all look up in it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
+from tether_cli.surroundings import Surroundings
+
 if TYPE_CHECKING:
+    from tether.config import Settings
     from tether.store import Store
     from tether.store.tenants import Tenant
 
 
+def admin_settings() -> Settings:
+    """The settings; what they leave at its default is that of the `tether up` on this machine, if one runs.
+
+    Raises:
+      ConfigError: They are not valid.
+    """
+    # Loading these takes most of a second, which `--help` need not spend.
+    from tether.config_loading import load_settings
+    from tether.embedded.local_settings import local_overrides
+
+    settings = load_settings(environ=os.environ, file=None)
+    context = click.get_current_context(silent=True)
+    surroundings = (context and context.find_object(Surroundings)) or Surroundings()
+    running = surroundings.find_running()
+    if running is None:
+        return settings
+    overrides = local_overrides(settings, running.folder, running.redis_socket, None)
+    return load_settings(environ={**os.environ, **overrides}, file=None)
+
+
 @contextmanager
 def admin_store() -> Iterator[Store]:
-    """The database of the settings, open. It is made where there is none.
+    """The database of :func:`admin_settings`, open. It is made where there is none.
 
     Raises:
       ConfigError: The settings are not valid.
       StoreError: The database cannot be used.
     """
-    # Loading these takes most of a second, which `--help` need not spend.
-    from tether.config_loading import load_settings
+    with open_store(admin_settings()) as store:
+        yield store
+
+
+def open_store(settings: Settings) -> Store:
+    """The database of these settings, open."""
     from tether.store import Store
 
-    with Store(load_settings(environ=os.environ, file=None).database.url) as store:
-        yield store
+    return Store(settings.database.url).open()
 
 
 def tenant_of(store: Store, tenant_id: str) -> Tenant:

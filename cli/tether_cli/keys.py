@@ -22,7 +22,9 @@ as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON d
 def keys() -> None:
     """Make, list and revoke API keys.
 
-    These verbs work on the database itself, which database.url names: the first key must come from somewhere.
+    These verbs work on the database itself: the first key must come from somewhere. It is the one that
+    database.url names; where that is left at its default, that of the `tether up` on this machine, if one
+    runs.
     """
 
 

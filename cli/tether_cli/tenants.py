@@ -30,7 +30,8 @@ def tenants() -> None:
     """Make, list and change tenants.
 
     A tenant has jobs and API keys of its own, a share of the fleet, and a quota. These verbs work on the
-    database itself, which database.url names.
+    database itself: the one that database.url names; where that is left at its default, that of the
+    `tether up` on this machine, if one runs.
     """
 
 

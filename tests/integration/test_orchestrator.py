@@ -13,7 +13,7 @@ from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.worker_port import Growth
 from tether.control import ControlPlane
-from tether.discovery.fleet import PoolView
+from tether.discovery.pool_views import PoolView
 from tether.errors import EpochChanged
 from tether.jobs import JobError, JobRequest, JobState, Piece
 from tether.orchestrator import deadlines
@@ -181,7 +181,7 @@ def test_a_job_that_nobody_can_serve_is_parked_and_placed_when_somebody_can(plan
     job_id = submit(plane)
     assert row(plane, job_id).state is JobState.PARKED
     plane.fleet.pools = served
-    orchestrator._on_fleet_change()
+    orchestrator._on_fleet_change({hands.pool: 1})
     hands.finish(hands.draw())
     wait_for(plane, job_id, JobState.SUCCEEDED)
 

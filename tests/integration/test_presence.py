@@ -1,6 +1,7 @@
 """Announcements from a worker's reporter over a real Redis to the view of the fleet."""
 
 import threading
+import time
 
 import pytest
 import redis
@@ -9,11 +10,12 @@ from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import eventually
 from tether.broker.keys import Keys
 from tether.discovery.fleet_view import FleetView
+from tether.discovery.identity import Identity
+from tether.discovery.presence import WorkerState
 from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.static import StaticPresence
-from tether.discovery.wire import WorkerState, verify
+from tether.discovery.wire import verify
 from tether_workers.health import HealthReporter, Status
-from tether_workers.identity import WorkerIdentity
 
 SECONDS = 30
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
@@ -53,12 +55,12 @@ def view_of():
     yield start
     for view in views:
         view.stop()
-        assert not view._thread.is_alive()
+        assert not any(follower.is_alive() for follower in view._followers.values())
 
 
 @pytest.fixture
 def identity(tmp_path):
-    identity = WorkerIdentity.claim(tmp_path)
+    identity = Identity.claim(tmp_path)
     yield identity
     identity.close()
 
@@ -81,8 +83,23 @@ def report(identity):
         assert not reporter._thread.is_alive()
 
 
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
 def announce(port, key=KEY, **changes):
+    changes = {"issued_at": now_ms(), **changes}
     return port.announce(envelope(key, **changes), presence(key, **changes))
+
+
+def next_presences(news, count):
+    """The next announcements of a subscription, at least so many."""
+    found = []
+    while len(found) < count:
+        heard = news.next(SECONDS)
+        assert heard, f"only {len(found)} of {count}"
+        found += [verify(one.envelope, lambda key: True) for one in heard]
+    return found
 
 
 def known(port):
@@ -94,9 +111,19 @@ def test_only_a_strictly_newer_announcement_counts(port, kind):
     port = port if kind == "redis" else StaticPresence()
     assert announce(port, boot=2, sequence=10)
     for boot, sequence in ((2, 10), (2, 9), (1, 99)):
-        assert not announce(port, boot=boot, sequence=sequence)
+        assert not announce(port, boot=boot, sequence=sequence, free=0)
     assert announce(port, boot=2, sequence=11)
     assert announce(port, boot=3, sequence=1)
+
+
+@pytest.mark.parametrize("kind", ["redis", "static"])
+def test_the_very_same_announcement_is_no_conflict(port, kind):
+    port = port if kind == "redis" else StaticPresence()
+    for state in (WorkerState.SERVING, WorkerState.STOPPED):
+        order = {"sequence": 2 if state is WorkerState.STOPPED else 1, "state": state, "issued_at": 1}
+        assert announce(port, **order)
+        assert announce(port, **order)
+    assert not port.read_all()
 
 
 def test_an_announcement_has_fifteen_seconds_by_redis_s_clock(port):
@@ -113,6 +140,13 @@ def test_an_older_announcement_does_not_extend_a_life(port, client):
     assert client.zscore(port._keys.fleet_expiry, WORKER) == expiry
 
 
+def test_what_is_for_another_topic_is_left_out(port):
+    assert announce(port, topic="tether/models/tiny/1/local")
+    assert not port.read_all()
+    assert announce(port, topic="tether/presence/elsewhere")
+    assert set(known(port)) == {WORKER}
+
+
 def test_what_has_expired_is_not_read(client):
     port = RedisPresence(client, Keys("expires"), expiry_ms=1)
     announce(port)
@@ -127,9 +161,8 @@ def test_a_goodbye_removes_the_worker_at_once_and_is_told(port, kind):
     announce(port, OTHER_KEY)
     announce(port, sequence=2, state=WorkerState.STOPPED)
     assert set(known(port)) == {OTHER}
-    heard = [verify(news.next(SECONDS), lambda key: True) for _ in range(3)]
-    assert [one.state.value for one in heard] == ["serving", "serving", "stopped"]
-    assert news.next(0.01) is None
+    assert [one.state.value for one in next_presences(news, 3)] == ["serving", "serving", "stopped"]
+    assert not news.next(0.01)
     assert not announce(port, sequence=1)
     news.close()
 
@@ -232,8 +265,8 @@ def test_a_reporter_announces_in_each_interval(report, identity):
     source = StaticPresence()
     news = source.subscribe()
     report(source, interval=0.01)
-    sequences = [verify(news.next(SECONDS), lambda key: True).sequence for _ in range(5)]
-    assert sequences == [1, 2, 3, 4, 5]
+    sequences = [one.sequence for one in next_presences(news, 5)]
+    assert sequences[:5] == [1, 2, 3, 4, 5]
 
 
 def test_a_reporter_that_cannot_describe_the_worker_goes_on(report):
@@ -248,7 +281,7 @@ def test_a_reporter_that_cannot_describe_the_worker_goes_on(report):
         return Status(gpu_class="cpu", region="local", slots=1, free=1)
 
     report(source, interval=0.01, describe=describe)
-    assert news.next(SECONDS) is not None
+    assert next_presences(news, 1)
 
 
 def test_nothing_is_announced_after_a_goodbye(report):
@@ -256,10 +289,10 @@ def test_nothing_is_announced_after_a_goodbye(report):
     news = source.subscribe()
     reporter = report(source, start=False)
     reporter.goodbye()
-    assert verify(news.next(SECONDS), lambda key: True).state is WorkerState.STOPPED
+    assert [one.state for one in next_presences(news, 1)] == [WorkerState.STOPPED]
     reporter.start()
     reporter.stop()
-    assert news.next(0.01) is None
+    assert not news.next(0.01)
 
 
 def test_reporter_and_view_go_on_after_an_outage(redis_server, view_of, report, identity):

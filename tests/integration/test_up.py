@@ -107,6 +107,30 @@ def test_logs_are_followed_until_ctrl_c(shared):
     assert process.stop() == 0
 
 
+def test_its_worker_is_enrolled_under_its_name_and_its_api_key_is_listed(shared):
+    def enrolled():
+        return json.loads(shared.run("fleet", "keys", "--json")[1])["data"]
+
+    eventually(enrolled, SECONDS, "the worker is enrolled")
+    (key,) = enrolled()
+    assert key["name"] == "worker-1"
+    assert key["pub_key"] == (shared.folder / "identity" / "worker-1.pub").read_text().strip()
+    assert "tether up" in shared.run("keys", "list")[1]
+
+
+def test_its_worker_can_be_revoked_and_trusted_again(local):
+    process = local.up()
+    status, _, errors = local.run("fleet", "revoke", "worker-1")
+    assert (status, "All others know it within 2 seconds" in errors) == (0, True)
+    log = local.folder / "logs" / "worker-1.log"
+    eventually(lambda: "was revoked: it gets no more jobs" in log.read_text(), SECONDS, "the worker says so")
+    status, _, errors = local.run(
+        "fleet", "trust", "--again", str(local.folder / "identity" / "worker-1.pub")
+    )
+    assert (status, "counts" in errors) == (0, True)
+    assert process.stop() == 0
+
+
 def test_the_doctor_finds_it_well(shared):
     status, text, _ = shared.run("doctor", "--json")
     told = json.loads(text)

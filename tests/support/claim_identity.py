@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from tether_workers.identity import WorkerIdentity
+from tether.discovery.identity import Identity
 
-identity = WorkerIdentity.claim(Path(sys.argv[1]))
+identity = Identity.claim(Path(sys.argv[1]))
 print(identity.boot_id, flush=True)
 sys.stdin.read()

@@ -2,7 +2,8 @@
 
 from nacl.signing import SigningKey
 
-from tether.discovery.wire import ModelState, Presence, Supported, sign
+from tether.discovery.presence import ModelState, Presence, Supported
+from tether.discovery.wire import sign
 from tether.scheduling.models import ModelVersion, pool_name
 
 DIGEST = "ab" * 32

@@ -1,9 +1,21 @@
+from collections import Counter
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.presences import KEY, MODEL, OTHER_KEY, presence
-from tether.discovery.fleet import Fleet, apply, expire, is_suspect, pools, unroutable
-from tether.discovery.wire import ModelState, Order, WorkerState
+from support.presences import DIGEST, KEY, MODEL, OTHER_KEY, presence
+from tether.discovery.fleet import (
+    Fleet,
+    apply,
+    apply_all,
+    expire,
+    is_suspect,
+    unroutable,
+    unroutable_up_to,
+)
+from tether.discovery.pool_views import pools
+from tether.discovery.presence import ModelState, Order, Supported, WorkerState
 from tether.scheduling.models import pool_name
 
 POOL = pool_name("cpu", "local", MODEL)
@@ -91,3 +103,106 @@ def test_a_new_process_is_not_unroutable_for_what_its_forerunner_lost():
     fleet = apply(Fleet(), presence(KEY, boot=2), 0)
     assert unroutable(fleet, f"{WORKER}.1") is fleet
     assert unroutable(fleet, "nobody.1") is fleet
+
+
+def test_a_mark_from_elsewhere_is_lifted_by_something_newer_only():
+    marked = unroutable_up_to(Fleet(), WORKER, Order(1, 3))
+    assert not pools(apply(marked, presence(sequence=3), 0), 1)
+    assert pools(apply(marked, presence(sequence=4), 0), 1)
+    assert pools(apply(marked, presence(boot=2), 0), 1)
+
+
+def test_a_mark_for_what_is_older_than_the_newest_announcement_changes_nothing():
+    fleet = apply(Fleet(), presence(sequence=4), 0)
+    assert unroutable_up_to(fleet, WORKER, Order(1, 3)) is fleet
+    marked = unroutable_up_to(fleet, WORKER, Order(1, 4))
+    assert unroutable_up_to(marked, WORKER, Order(1, 4)) is marked
+
+
+def test_a_heartbeat_that_says_the_same_leaves_the_served_pools_the_same_object():
+    fleet = apply(Fleet(), presence(), 0)
+    assert dict(fleet.served) == {POOL: 1}
+    assert apply(fleet, presence(sequence=2, free=1), 1).served is fleet.served
+    assert apply(fleet, presence(sequence=2, model_state=ModelState.COLD), 1).served is not fleet.served
+    assert not apply(fleet, presence(sequence=2, state=WorkerState.DRAINING), 1).served
+    assert not expire(fleet, 15_000).served
+
+
+OTHER_POOL = "cpu.local.other.elsewhere"
+presences = st.builds(
+    presence,
+    st.sampled_from([KEY, OTHER_KEY]),
+    boot=st.integers(1, 2),
+    sequence=st.integers(1, 4),
+    state=st.sampled_from(WorkerState),
+    model_state=st.sampled_from(ModelState),
+    pools=st.sampled_from([(), (POOL,), (POOL, POOL), (OTHER_POOL, POOL)]),
+    gpu_class=st.sampled_from(["cpu", "h100"]),
+)
+news = st.tuples(presences, st.none() | st.integers(-1, 20_000))
+marks = st.builds(Order, st.integers(1, 2), st.integers(1, 4))
+
+
+def is_sound(fleet):
+    counts = Counter(
+        name
+        for worker, member in fleet.members.items()
+        if worker not in fleet.unroutable
+        for name, _ in member.serves
+    )
+    assert dict(fleet.served) == counts
+    assert all(member.expires_at >= fleet.next_expiry for member in fleet.members.values())
+    return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.lists(news, max_size=6), marks | st.none(), st.integers(0, 9_000)), max_size=5))
+def test_a_batch_is_worth_as_much_as_its_announcements_one_by_one(batches):
+    at_once = one_by_one = Fleet()
+    now = 0
+    for batch, mark, pause in batches:
+        now += pause
+        former = dict(at_once.members), dict(at_once.newest), dict(at_once.served)
+        changed, counted = apply_all(at_once, batch, now)
+        assert former == (dict(at_once.members), dict(at_once.newest), dict(at_once.served))
+        accepted = []
+        for position, (announcement, life_ms) in enumerate(batch):
+            before = one_by_one
+            one_by_one = apply(before, announcement, now, life_ms)
+            if one_by_one is not before:
+                accepted.append(position)
+        assert list(counted) == accepted
+        # When to look for ends again is a bound, and may differ.
+        assert replace(changed, next_expiry=0) == replace(one_by_one, next_expiry=0)
+        assert is_sound(one_by_one)
+        if mark is not None:
+            changed = unroutable_up_to(changed, WORKER, mark)
+            one_by_one = unroutable_up_to(one_by_one, WORKER, mark)
+        assert is_sound(changed)
+        at_once = expire(changed, now)
+        one_by_one = expire(one_by_one, now)
+        assert is_sound(at_once)
+        assert all(member.expires_at > now for member in at_once.members.values())
+
+
+def test_time_costs_nothing_while_no_life_ends():
+    fleet = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY), 5_000)
+    assert fleet.next_expiry == 15_000
+    assert expire(fleet, 14_999) is fleet
+    # A life that was extended: the next look is later, and nobody is gone.
+    renewed = expire(apply(fleet, presence(sequence=2), 10_000), 15_000)
+    assert len(renewed.members) == 2
+    assert renewed.next_expiry == 20_000
+
+
+def test_a_worker_that_names_a_pool_twice_counts_once_in_it():
+    (pool,) = pools(apply(Fleet(), presence(pools=(POOL, POOL)), 0), 1)
+    assert pool.workers == 1
+
+
+def test_a_worker_counts_in_each_pool_that_it_draws_from():
+    other = Supported("tiny", "2", "cd" * 32, ModelState.WARM)
+    draws = pool_name("cpu", "local", other)
+    both = presence(supported=(Supported("tiny", "1", DIGEST, ModelState.COLD), other), pools=(POOL, draws))
+    found = {pool.name: (pool.version, pool.workers, pool.warm) for pool in pools(apply(Fleet(), both, 0), 1)}
+    assert found == {POOL: ("1", 1, False), draws: ("2", 1, True)}

@@ -5,7 +5,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
-from tether.discovery.wire import DOMAIN, LARGEST_ENVELOPE, Supported, sign, verify, worker_id
+from tether.discovery.presence import (
+    Artifact,
+    ArtifactKind,
+    ArtifactState,
+    Supported,
+    clock_error,
+    latency_hops,
+    manifest_of,
+    worker_id,
+)
+from tether.discovery.topics import control_topic, model_topic, network_id, presence_topic, topic_key
+from tether.discovery.wire import DOMAIN, LARGEST_ENVELOPE, sign, verify
 from tether.errors import InvalidAnnouncement
 from tether.jobs import canonical_json
 
@@ -17,9 +28,9 @@ def trust_all(_):
     return True
 
 
-def reason(data, trusted=trust_all):
+def reason(data, trusted=trust_all, **place):
     with pytest.raises(InvalidAnnouncement) as caught:
-        verify(data, trusted)
+        verify(data, trusted, **place)
     return caught.value.reason
 
 
@@ -114,6 +125,13 @@ def test_any_value_in_a_signed_announcement_is_taken_as_it_is_or_refused(field, 
         {"nonce": "0"},
         {"supported": [{}]},
         {"pubKey": "AB" * 32},
+        {"network": "0"},
+        {"topic": "tether presence"},
+        {"vram": {"total": 1}},
+        {"vram": {"total": 1, "free": -1}},
+        {"cacheManifest": {"digest": "0", "complete": True, "artifacts": []}},
+        {"cacheManifest": {"digest": "0" * 64, "complete": 1, "artifacts": []}},
+        {"cacheManifest": {"digest": "0" * 64, "complete": True, "artifacts": [{"digest": "0" * 64}]}},
     ],
 )
 def test_a_signed_announcement_with_a_wrong_field_is_refused(change):
@@ -123,12 +141,14 @@ def test_a_signed_announcement_with_a_wrong_field_is_refused(change):
 def test_each_refusal_says_why():
     assert reason(GOOD, lambda key: False) == "untrusted"
     assert reason(signed(body(), OTHER_KEY)) == "signature"
-    assert reason(signed({**body(), "v": 2})) == "version"
+    assert reason(signed({**body(), "v": 1})) == "version"
     assert reason(signed({**body(), "v": True})) == "version"
     assert reason(signed(json.dumps(body()).encode())) == "canonical"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"NaN"))) == "json"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"1e999"))) == "fields"
     assert reason(signed([1])) == "fields"
+    assert reason(GOOD, network="0" * 32) == "network"
+    assert reason(GOOD, topics=lambda topic: topic == presence_topic("elsewhere")) == "topic"
     assert reason(b"") == reason(GOOD + b" " * LARGEST_ENVELOPE) == "size"
 
 
@@ -140,3 +160,86 @@ def test_what_no_reader_would_take_is_not_signed():
     many = tuple(Supported(f"model-{number}", "1", "ab" * 32, "cold") for number in range(250))
     with pytest.raises(InvalidAnnouncement, match="more than 16384 bytes"):
         sign(presence(supported=many), KEY)
+
+
+SECRETS = st.binary(min_size=1, max_size=32)
+
+
+@quick
+@given(secret=SECRETS, other=SECRETS)
+def test_an_announcement_counts_in_its_own_network_alone(secret, other):
+    told = envelope(network=network_id(secret))
+    assert verify(told, trust_all, network_id(secret))
+    if other != secret:
+        assert reason(told, network=network_id(other)) == "network"
+        assert reason(told, network=network_id(b"")) == "network"
+
+
+TOPICS = st.one_of(
+    st.builds(presence_topic, st.text(max_size=9)),
+    st.builds(control_topic, st.text(max_size=9)),
+    st.builds(model_topic, st.text(max_size=9), st.text(max_size=5), st.text(max_size=5)),
+)
+
+
+@quick
+@given(topic=TOPICS, other=TOPICS)
+def test_an_announcement_counts_on_its_own_topic_alone(topic, other):
+    told = envelope(topic=topic)
+    assert verify(told, trust_all, topics={topic}.__contains__).topic == topic
+    if other != topic:
+        assert reason(told, topics={other}.__contains__) == "topic"
+
+
+@quick
+@given(
+    one=st.tuples(st.text(max_size=9), st.text(max_size=9)),
+    other=st.tuples(st.text(max_size=9), st.text(max_size=9)),
+)
+def test_two_models_never_share_a_topic(one, other):
+    assert (model_topic(*one, "local") == model_topic(*other, "local")) == (one == other)
+    assert topic_key(model_topic(*one, "local"), b"a") != topic_key(model_topic(*one, "local"), b"b")
+
+
+def test_nothing_signed_for_something_else_is_an_announcement():
+    other = KEY.sign(b"tether command 1\0" + GOOD[64:]).signature + GOOD[64:]
+    assert reason(other) == "signature"
+
+
+@quick
+@given(minutes=st.integers(-60, 60))
+def test_a_clock_that_is_wrong_by_more_than_ten_minutes_is_told_by_how_much(minutes):
+    now = 1_700_000_000_000
+    told = presence(issued_at=now + minutes * 60_000)
+    assert clock_error(told, now) == (minutes * 60_000 if abs(minutes) > 10 else None)
+
+
+@pytest.mark.parametrize(("round_trip", "hops"), [(None, 0), (0.3, 0), (24.9, 0), (25.0, 1), (130.0, 5)])
+def test_latency_hops_are_whole_steps_of_25_ms(round_trip, hops):
+    assert latency_hops(round_trip) == hops
+
+
+def artifacts(count, state):
+    return tuple(Artifact(f"{number:064x}", ArtifactKind.MODEL, state, number) for number in range(count))
+
+
+def test_of_a_manifest_that_is_too_long_what_is_warm_is_told_and_the_digest_is_that_of_all():
+    whole = manifest_of(artifacts(90, ArtifactState.DISK) + artifacts(20, ArtifactState.WARM))
+    told = verify(envelope(cache=whole), trust_all).cache
+    assert told.artifacts == artifacts(20, ArtifactState.WARM)
+    assert told.digest == whole.digest
+    assert not told.is_complete
+
+
+def test_of_more_warm_artifacts_than_fit_some_are_told():
+    whole = manifest_of(artifacts(400, ArtifactState.WARM))
+    told = verify(envelope(cache=whole), trust_all).cache
+    assert 40 < len(told.artifacts) < 400
+    assert told.digest == whole.digest
+    assert not told.is_complete
+
+
+def test_a_manifest_that_fits_is_told_whole():
+    whole = manifest_of(artifacts(3, ArtifactState.LOADING))
+    assert verify(envelope(cache=whole), trust_all).cache == whole
+    assert manifest_of(artifacts(2, ArtifactState.LOADING)).digest != whole.digest

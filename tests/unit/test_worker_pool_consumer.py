@@ -11,6 +11,7 @@ from support.fake_port import FakePort
 from tether.broker.pool_consumer import PoolConsumer
 from tether.broker.slots import Slots
 from tether.broker.worker_port import Draw
+from tether.errors import WorkerRevoked
 from tether_workers.attempts import Attempts
 
 
@@ -127,6 +128,30 @@ def test_a_changed_epoch_drops_all_attempts_and_goes_on(port, make, attempts):
     assert attempts.find("boot:1").dropped.is_set()
     assert not attempts.find("boot:2").dropped.is_set()
     assert "hello" in port.calls
+
+
+def test_a_revoked_worker_says_so_once_and_draws_no_more(port, make, caplog, monkeypatch):
+    port.draws.extend([drawn_job(1), drawn_job(2)])
+    slots = Slots(3)
+    consumer = make(slots)
+    next(consumer)
+    draws = []
+
+    def refuse(*arguments, **options):
+        draws.append(arguments)
+        raise WorkerRevoked("the key of worker boot was revoked")
+
+    monkeypatch.setattr(port, "draw", refuse)
+    slots.clear("boot:1")
+    assert [message.kwargs["job_id"] for message in handed_out(consumer, 1)] == ["job-2"]
+    assert handed_out(consumer, 4) == []
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "the key of worker boot was revoked"
+    ]
+    # Once for a job, and once to leave the idle sets.
+    assert len(draws) == 2
+    assert slots.is_stopped
+    consumer.close()
 
 
 def test_before_the_first_epoch_it_waits_for_a_stop_at_most_its_time(port, make):

@@ -101,6 +101,20 @@ class Keys:
     def pools(self) -> str:
         return f"{self.prefix}:core:pools"
 
+    # Whose keys count. The two are read together with the version of the database's that they are of.
+
+    @property
+    def trust(self) -> str:
+        return f"{self.prefix}:core:trust"
+
+    @property
+    def revoked(self) -> str:
+        return f"{self.prefix}:core:revoked"
+
+    @property
+    def trust_version(self) -> str:
+        return f"{self.prefix}:core:trust_version"
+
     def job(self, job_id: str) -> str:
         return f"{self.prefix}:job:{job_id}"
 
@@ -116,7 +130,7 @@ class Keys:
     def wake(self, worker: str) -> str:
         return f"{self.prefix}:wake:{worker}"
 
-    # Presence. The announcing script builds the other two from the first.
+    # Presence. Each script builds the other keys from the one that it is given.
 
     @property
     def fleet_presence(self) -> str:
@@ -125,6 +139,14 @@ class Keys:
     @property
     def fleet_expiry(self) -> str:
         return f"{self.prefix}:fleet:expiry"
+
+    @property
+    def fleet_order(self) -> str:
+        return f"{self.prefix}:fleet:order"
+
+    @property
+    def fleet_unroutable(self) -> str:
+        return f"{self.prefix}:fleet:unroutable"
 
     @property
     def fleet_news(self) -> str:

@@ -19,7 +19,7 @@ from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.keys import INFER
 from tether.broker.slots import Slots
 from tether.broker.worker_port import Draw, Drawn, Growth, WorkerPort
-from tether.errors import EpochChanged
+from tether.errors import EpochChanged, WorkerRevoked
 
 LONGEST_PAUSE_SECONDS = 5.0
 """A worker that nobody wakes draws all the same, so often."""
@@ -116,6 +116,10 @@ class PoolConsumer(Consumer):
         except EpochChanged:
             self._begin_anew()
             return
+        except WorkerRevoked as error:
+            self.logger.error("%s", error)
+            self._slots.stop_drawing()
+            return
         self._draw_again_at = None
         if draw.again_in_ms:
             self._draw_again_at = self._clock() + draw.again_in_ms / 1000
@@ -145,7 +149,7 @@ class PoolConsumer(Consumer):
             self._closed.wait(PAUSE_WHEN_STOPPED_SECONDS)
             return
         self._release(self._slots.take_back())
-        with contextlib.suppress(EpochChanged):
+        with contextlib.suppress(EpochChanged, WorkerRevoked):
             # The answer to a draw that was lost is asked for once more.
             late = self._port.draw(0, self._pools(), busy=True).jobs
             for drawn in late:

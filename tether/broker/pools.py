@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,6 +21,9 @@ TOMBSTONE_MS = 86_400_000
 """How long Redis remembers of a job that it never had that it must not be placed."""
 
 MOST_LEASES_A_TICK = 1_000
+
+JOBS_A_LOOK = 500
+"""Running attempts of which Redis is asked at once whose they are."""
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -168,6 +172,36 @@ class Pools:
         answer = self._lines.run("pool/expire", lease_ms, batch_age_ms, MOST_LEASES_A_TICK)
         lost = [(answer[i].decode(), answer[i + 1].decode()) for i in range(2, len(answer), 2)]
         return Tick(answer[0], answer[1], tuple(lost))
+
+    def take_from_revoked(self, workers: Collection[str]) -> list[tuple[str, str]]:
+        """Take running attempts from these workers, whose keys were revoked in Redis before.
+
+        Args:
+          workers: Their ids, without a boot counter.
+
+        Returns:
+          For each attempt the worker's boot id, and what became of its job.
+        """
+        taken: list[tuple[str, str]] = []
+        if not workers:
+            return taken
+        jobs = (
+            member[2:].decode()
+            for member, _ in self.client.zscan_iter(self.keys.leases, count=JOBS_A_LOOK)
+            if member.startswith(b"j ")
+        )
+        while some := list(itertools.islice(jobs, JOBS_A_LOOK)):
+            pipeline = self.client.pipeline(transaction=False)
+            for job_id in some:
+                pipeline.hget(self.keys.job(job_id), "worker")
+            theirs = [
+                job_id
+                for job_id, worker in zip(some, pipeline.execute(), strict=True)
+                if worker is not None and worker.decode().partition(".")[0] in workers
+            ]
+            answer = self._lines.run("pool/revoke", *theirs) if theirs else []
+            taken += [(answer[i].decode(), answer[i + 1].decode()) for i in range(0, len(answer), 2)]
+        return taken
 
     def known(self, job_ids: Sequence[str]) -> list[Known | None]:
         """What Redis knows of jobs."""

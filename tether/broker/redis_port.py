@@ -12,7 +12,7 @@ from tether.broker.connections import longest_block, without_retries
 from tether.broker.keys import Keys
 from tether.broker.lines import Line, Lines, pack
 from tether.broker.worker_port import Answer, Draw, Drawn, Growth, Pulse, Written
-from tether.errors import EpochChanged
+from tether.errors import EpochChanged, WorkerRevoked
 from tether.jobs import VERSION, Fence, JobError
 from tether.telemetry import metrics
 
@@ -64,6 +64,7 @@ class RedisWorkerPort:
         else:
             answer = self._lines.run("pool/draw", *arguments)
         self._refuse_stale(answer)
+        self._refuse_revoked(answer)
         jobs = tuple(_drawn(job) for job in answer[2:])
         numbers = [int(job.fence.draw_id.rpartition(":")[2]) for job in jobs]
         self._number = max([self._number - 1, *numbers]) + 1
@@ -140,6 +141,14 @@ class RedisWorkerPort:
             self._is_answer_owed = self._stands_idle = False
             raise EpochChanged(
                 f"epoch {self._epoch} has passed: what worker {self.worker} has drawn in it is void"
+            )
+
+    def _refuse_revoked(self, answer: list[Any]) -> None:
+        if answer[0] == b"revoked":
+            self._is_answer_owed = self._stands_idle = False
+            raise WorkerRevoked(
+                f"the key of worker {self.worker} was revoked: it gets no more jobs; `tether fleet trust "
+                "--again` takes that back, and the worker must then be started again"
             )
 
     def _written(self, verb: str, code: bytes, offset: bytes) -> Written:

@@ -33,6 +33,7 @@ POOL_NAMES = (
     "pool/finish",
     "pool/place",
     "pool/release",
+    "pool/revoke",
     "pool/seal",
     "pool/withdraw",
 )

@@ -129,6 +129,9 @@ class WorkerPort(Protocol):
         """Take up to ``count`` jobs, after the bell rang where ``wait_seconds`` is not 0.
 
         Only one thread at a time may draw.
+
+        Raises:
+          WorkerRevoked: The worker's key was revoked. Its attempts until now are others' soon.
         """
 
     def append_many(self, growths: Sequence[Growth]) -> list[Written]:

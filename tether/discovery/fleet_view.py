@@ -1,82 +1,111 @@
-"""The fleet as this process knows it, kept up to date by a thread."""
+"""The fleet as this process knows it, kept up to date by threads."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.discovery import fleet as fleets
-from tether.discovery.fleet import Fleet, PoolView
-from tether.discovery.port import PresenceSource, Subscription
-from tether.discovery.wire import verify
-from tether.errors import InvalidAnnouncement
+from tether.discovery.fleet import Fleet
+from tether.discovery.following import Follower
+from tether.discovery.pool_views import PoolView, PoolViews
+from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
+from tether.discovery.presence import Order, Presence
+from tether.discovery.sieve import Sieve
 from tether.telemetry.logs import get_logger
 
-LONGEST_LISTEN_SECONDS = 0.25
-"""How long the thread may take to notice that it shall stop, or that a worker's life has ended."""
+ONLY_SOURCE = "presence"
+"""The name of a source that was given without one."""
 
-PAUSE_AFTER_OUTAGE_SECONDS = 0.5
-
-MOST_COMPLAINTS = 256
-"""Different refusals of announcements that are logged, each once."""
-
-
-FRESH_POOLS_MS = 100
-"""How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""
+GATHER_SECONDS_PER_MEMBER = 4e-6
+"""How long news gathers before the fleet is changed again: many times what the change costs."""
 
 
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def epoch_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class FleetView:
     """Holds the current :class:`~tether.discovery.fleet.Fleet`.
 
-    It owns the thread ``tether-fleet``, from :meth:`start` to :meth:`stop`: it listens for news, and reads
-    all again after each connection and in each interval. While the source is away the last fleet stays, and
-    its members expire by themselves.
+    It owns one thread for each source, from :meth:`start` to :meth:`stop`: ``tether-fleet``, or with several
+    sources ``tether-fleet-<name>``. Each listens for news, and reads all again after each connection and in
+    each interval. While a source is away the last fleet stays, and its members expire by themselves.
     """
 
     def __init__(
         self,
-        source: PresenceSource,
+        sources: Mapping[str, PresenceSource] | PresenceSource,
         trusted: Callable[[str], bool],
         clock: Callable[[], int] = monotonic_ms,
         *,
         interval_ms: int = 5_000,
         expiry_ms: int = 15_000,
+        network: str | None = None,
+        topics: Callable[[str], bool] | None = None,
+        on_accepted: Callable[[str, Sequence[Accepted]], None] | None = None,
+        tell_distrust: Callable[[str, Order], object] | None = None,
+        wall_clock: Callable[[], int] = epoch_ms,
     ) -> None:
         """
         Args:
+          sources: By name; or the only one.
           trusted: Whether announcements of a public key, in hexadecimal, count.
           clock: Milliseconds of a monotonic clock.
+          network: The only network whose announcements count; None is any.
+          topics: Whether announcements on a topic count; None is all.
+          on_accepted: Told of all announcements that counted, with the name of their source, in its thread.
+            It must be quick; what it raises is logged.
+          tell_distrust: Tells other processes of a worker that is unroutable up to an order. May raise
+            ``OUTAGE_ERRORS``: then only this process knows.
+          wall_clock: Milliseconds since the epoch.
         """
-        self._source = source
-        self._trusted = trusted
+        named = sources if isinstance(sources, Mapping) else {ONLY_SOURCE: sources}
+        self._sieve = Sieve(trusted, wall_clock, network=network, topics=topics)
         self._clock = clock
-        self._interval = interval_ms
+        self._expiry = expiry_ms
+        self._on_accepted = on_accepted
+        self._tell_distrust = tell_distrust
         self._log = get_logger("tether.fleet")
         self._news = threading.Condition()
-        self._known_pools: tuple[Fleet, int, tuple[PoolView, ...]] | None = None
         self._fleet = Fleet(interval_ms=interval_ms, expiry_ms=expiry_ms)
+        self._pools = PoolViews(clock)
+        # Whoever tells of a change tells of the newest: nobody hears of an older fleet after a newer one.
+        self._telling = threading.RLock()
+        self._told = self._fleet
         self._callbacks: tuple[Callable[[Fleet], None], ...] = ()
-        self._complaints: set[str] = set()
-        self._has_read = False
         self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tether-fleet", daemon=True)
+        self._followers = {
+            name: Follower(
+                name,
+                source,
+                _Listening(self),
+                thread_name="tether-fleet" if len(named) == 1 else f"tether-fleet-{name}",
+                clock=clock,
+                interval_ms=interval_ms,
+                is_stopping=self._is_stopping,
+            )
+            for name, source in named.items()
+        }
 
     def start(self) -> None:
-        self._thread.start()
+        """Start the threads."""
+        for follower in self._followers.values():
+            follower.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._is_stopping.set()
         with self._news:
             self._news.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        for follower in self._followers.values():
+            follower.join()
 
     @property
     def fleet(self) -> Fleet:
@@ -84,16 +113,17 @@ class FleetView:
         return fleets.expire(self._fleet, self._clock())
 
     def pools(self) -> tuple[PoolView, ...]:
-        """The pools that live workers draw from now, by name."""
-        fleet, now = self._fleet, self._clock()
-        known = self._known_pools
-        if known is None or known[0] is not fleet or now - known[1] >= FRESH_POOLS_MS:
-            known = self._known_pools = (fleet, now, fleets.pools(fleet, now))
-        return known[2]
+        """The pools that live workers draw from now, by name.
+
+        In a large fleet what workers tell may show a little later; a pool that is new or has nobody any more
+        shows at once.
+        """
+        return self._pools.of(self._fleet)
 
     def on_change(self, callback: Callable[[Fleet], None]) -> Callable[[], None]:
-        """Call ``callback`` with the new fleet after each announcement and each end of a life, in the thread
-        that noticed it. It must be quick; what it raises is logged. Answers a function that ends that."""
+        """Call ``callback`` with the new fleet after each batch of announcements and after lives have ended,
+        in the thread that noticed it. It must be quick; what it raises is logged. Answers a function that
+        ends that."""
         with self._news:
             self._callbacks = (*self._callbacks, callback)
         return lambda: self._forget(callback)
@@ -108,81 +138,108 @@ class FleetView:
             return self._news.wait_for(lambda: predicate(self.fleet), timeout)
 
     def wait_until_read(self, timeout: float) -> bool:
-        """Wait until all was read once, at most so many seconds. Answers whether it was."""
+        """Wait until of every source all was read once, or it turned out to be away, at most so many seconds.
+        Answers whether all was read."""
+        followers = self._followers.values()
         with self._news:
-            return self._news.wait_for(lambda: self._has_read or self._is_stopping.is_set(), timeout)
+            self._news.wait_for(
+                lambda: self._is_stopping.is_set() or all(one.has_read or one.is_away for one in followers),
+                timeout,
+            )
+        return all(one.has_read for one in followers)
+
+    def staleness_ms(self, name: str | None = None) -> int | None:
+        """How long ago a source was last known to be in touch: all was read, or there was news. None where it
+        never was.
+
+        Args:
+          name: Of the source; None is the one that was in touch last.
+        """
+        followers = self._followers.values() if name is None else [self._followers[name]]
+        times = [one.in_touch_at for one in followers if one.in_touch_at is not None]
+        return self._clock() - max(times) if times else None
 
     def distrust_boot(self, boot_id: str) -> None:
-        """Send nothing to a worker whose attempt was lost, until it is heard of again."""
-        self._change(lambda fleet: fleets.unroutable(fleet, boot_id))
-
-    def _run(self) -> None:
-        away = False
-        while not self._is_stopping.is_set():
-            subscription = None
-            try:
-                subscription = self._source.subscribe()
-                away = False
-                self._listen(subscription)
-            except OUTAGE_ERRORS as error:
-                if not away:
-                    self._log.warning(
-                        "Presence cannot be read. The last known fleet stays.", error=str(error)
-                    )
-                away = True
-            except Exception:
-                self._log.exception("Reading presence failed. Going on.")
-            finally:
-                if subscription is not None:
-                    subscription.close()
-            self._expire()
-            self._is_stopping.wait(PAUSE_AFTER_OUTAGE_SECONDS)
-
-    def _listen(self, subscription: Subscription) -> None:
-        read_again_at = self._clock()
-        while not self._is_stopping.is_set():
-            now = self._clock()
-            if now >= read_again_at:
-                self._read_all()
-                read_again_at = now + self._interval
-            envelope = subscription.next(LONGEST_LISTEN_SECONDS)
-            if envelope is not None:
-                self._hear(envelope, None)
-            self._expire()
-
-    def _read_all(self) -> None:
-        for envelope, life_ms in self._source.read_all():
-            self._hear(envelope, life_ms)
+        """Send nothing to a worker whose attempt was lost, until it is heard of again; and tell others."""
         with self._news:
-            self._has_read = True
-            self._news.notify_all()
-
-    def _hear(self, envelope: bytes, life_ms: int | None) -> None:
-        try:
-            presence = verify(envelope, self._trusted)
-        except InvalidAnnouncement as error:
-            self._complain(error)
+            former = self._fleet
+            self._fleet = changed = fleets.unroutable(former, boot_id)
+        if changed is former:
             return
-        self._change(lambda fleet: fleets.apply(fleet, presence, self._clock(), life_ms))
+        self._tell()
+        worker = boot_id.partition(".")[0]
+        if self._tell_distrust is not None:
+            try:
+                self._tell_distrust(worker, changed.unroutable[worker])
+            except OUTAGE_ERRORS as error:
+                self._log.warning(
+                    "Others were not told that a worker lost an attempt.", worker=worker, error=str(error)
+                )
 
-    def _complain(self, error: InvalidAnnouncement) -> None:
-        # A stranger announces itself again and again; once is enough to know.
-        if str(error) not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
-            self._complaints.add(str(error))
-            self._log.warning("An announcement does not count.", reason=error.reason, error=str(error))
+    def _hear(self, source: str, news: Sequence[News]) -> None:
+        sifted = self._sieve.sift(source, [one for one in news if isinstance(one, Heard)])
+        marks = [one for one in news if isinstance(one, Unroutable)]
+        with self._news:
+            changed, counted = fleets.apply_all(
+                self._fleet, [(presence, heard.life_ms) for presence, heard in sifted], self._clock()
+            )
+            for worker, order in marks:
+                changed = fleets.unroutable_up_to(changed, worker, order)
+            self._fleet = changed
+        self._sieve.count(source, "accepted", len(counted))
+        self._sieve.count(source, "old", len(sifted) - len(counted))
+        if counted and self._on_accepted is not None:
+            try:
+                self._on_accepted(source, [self._accepted(*sifted[place]) for place in counted])
+            except Exception:
+                self._log.exception("Telling of announcements failed. Going on.")
+        self._tell()
+
+    def _accepted(self, presence: Presence, heard: Heard) -> Accepted:
+        life_ms = self._expiry if heard.life_ms is None else min(heard.life_ms, self._expiry)
+        return Accepted(presence, heard.envelope, life_ms)
 
     def _expire(self) -> None:
-        self._change(lambda fleet: fleets.expire(fleet, self._clock()))
-
-    def _change(self, step: Callable[[Fleet], Fleet]) -> None:
         with self._news:
-            changed = step(self._fleet)
-            if changed is self._fleet:
-                return
-            self._fleet = changed
+            self._fleet = fleets.expire(self._fleet, self._clock())
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._telling:
+            with self._news:
+                fleet = self._fleet
+                if fleet is self._told:
+                    return
+                self._told = fleet
+                self._news.notify_all()
+            for callback in self._callbacks:
+                try:
+                    callback(fleet)
+                except Exception:
+                    self._log.exception("Telling of a change of the fleet failed. Going on.")
+
+    def _notify(self) -> None:
+        with self._news:
             self._news.notify_all()
-        for callback in self._callbacks:
-            try:
-                callback(changed)
-            except Exception:
-                self._log.exception("Telling of a change of the fleet failed. Going on.")
+
+
+class _Listening:
+    """What the followers of a view may do with it."""
+
+    def __init__(self, view: FleetView) -> None:
+        self._view = view
+
+    def newest(self) -> Mapping[str, Order]:
+        return self._view._fleet.newest
+
+    def hear(self, source: str, news: Sequence[News]) -> None:
+        self._view._hear(source, news)
+
+    def pass_time(self) -> None:
+        self._view._expire()
+
+    def gather_seconds(self) -> float:
+        return len(self._view._fleet.members) * GATHER_SECONDS_PER_MEMBER
+
+    def state_changed(self) -> None:
+        self._view._notify()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from tether.discovery.port import Heard
-from tether.discovery.wire import Presence, WorkerState
+from tether.discovery.port import MOST_AT_ONCE, Heard
+from tether.discovery.presence import Presence, WorkerState
 
 
 class StaticPresence:
@@ -35,7 +36,7 @@ class StaticPresence:
         with self._lock:
             known = self._known.get(presence.worker_id)
             if known is not None and presence.order <= known[0].order:
-                return False
+                return known[1] == envelope
             self._known[presence.worker_id] = (presence, envelope, self._clock())
             for subscription in self._subscriptions:
                 subscription.put(envelope)
@@ -45,14 +46,11 @@ class StaticPresence:
         with self._lock:
             now = self._clock()
             heard = [
-                Heard(envelope, self._life(since, now))
+                Heard(envelope, None if self._expiry is None else since + self._expiry - now)
                 for presence, envelope, since in self._known.values()
                 if presence.state is not WorkerState.STOPPED
             ]
-        return [one for one in heard if one.life_ms > 0]
-
-    def _life(self, since: int, now: int) -> int:
-        return 2**53 if self._expiry is None else since + self._expiry - now
+        return [one for one in heard if one.life_ms is None or one.life_ms > 0]
 
     def subscribe(self) -> _StaticSubscription:
         news: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -70,11 +68,13 @@ class _StaticSubscription:
         self._source = source
         self._news = news
 
-    def next(self, timeout: float) -> bytes | None:
-        try:
-            return self._news.get(timeout=timeout)
-        except queue.Empty:
-            return None
+    def next(self, timeout: float) -> Sequence[Heard]:
+        found: list[Heard] = []
+        with contextlib.suppress(queue.Empty):
+            found.append(Heard(self._news.get(timeout=timeout), None))
+            while len(found) < MOST_AT_ONCE:
+                found.append(Heard(self._news.get_nowait(), None))
+        return found
 
     def close(self) -> None:
         self._source._forget(self._news)

@@ -7,29 +7,41 @@ the names on the wire.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from enum import StrEnum
-from typing import Any, NamedTuple, Never, TypeVar
+from typing import Any, Never, TypeVar
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from tether.config_types import PLACE_NAME
+from tether.discovery.presence import (
+    Artifact,
+    ArtifactKind,
+    ArtifactState,
+    CacheManifest,
+    ModelState,
+    Presence,
+    Supported,
+    WorkerState,
+    cut_manifest,
+    worker_id,
+)
 from tether.errors import InvalidAnnouncement
 from tether.jobs import canonical_json
 
-VERSION = 1
-DOMAIN = b"tether presence 1\0"
+VERSION = 2
+DOMAIN = b"tether presence 2\0"
 LARGEST_ENVELOPE = 16_384
 """Bytes that an envelope may have."""
 
 MOST_MODELS = 256
 MOST_POOLS = 64
+MOST_ARTIFACTS = 512
 _SIGNATURE_BYTES = 64
 _LARGEST_NUMBER = 2**53 - 1
 
@@ -37,102 +49,9 @@ _LARGEST_NUMBER = 2**53 - 1
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
-class WorkerState(StrEnum):
-    """What a worker does with new jobs: takes them, takes no more, or is gone."""
-
-    SERVING = "serving"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-
-
-class ModelState(StrEnum):
-    """Whether a model is loaded, can be loaded, or is being loaded."""
-
-    WARM = "warm"
-    COLD = "cold"
-    LOADING = "loading"
-
-
-class Order(NamedTuple):
-    """Of two announcements of one worker the one with the greater order is the newer."""
-
-    boot_counter: int
-    sequence: int
-
-
-@dataclass(frozen=True)
-class Supported:
-    """A model that a worker can serve. ``modelId`` on the wire is ``name`` here."""
-
-    name: str
-    version: str
-    digest: str
-    state: ModelState
-
-
-@dataclass(frozen=True, kw_only=True)
-class Presence:
-    """What a worker announces of itself.
-
-    Attributes:
-      pub_key: Its Ed25519 public key in hexadecimal. Its id is derived from it.
-      gpu_class, region: Where it is.
-      slots, free: Jobs that it can run at once, and how many more it could take now.
-      supported: The models it can serve.
-      pools: Names of the pools that it draws from.
-      latency_hops: Whole 25 ms steps to the nearest orchestrator.
-      queue_depth: Jobs that it holds and has not begun.
-      tokens_per_second: As it measured; 0 where nothing is known.
-      state: What it does with new jobs.
-      software_version: Of Tether.
-      boot_counter, sequence: The order of its announcements.
-      nonce: 32 hexadecimal digits, of chance.
-      issued_at: Milliseconds since the epoch by its own clock.
-    """
-
-    pub_key: str
-    gpu_class: str
-    region: str
-    slots: int
-    free: int
-    supported: tuple[Supported, ...] = ()
-    pools: tuple[str, ...] = ()
-    latency_hops: int = 0
-    queue_depth: int = 0
-    tokens_per_second: float = 0.0
-    state: WorkerState = WorkerState.SERVING
-    software_version: str = ""
-    boot_counter: int
-    sequence: int
-    nonce: str
-    issued_at: int
-
-    @property
-    def worker_id(self) -> str:
-        return worker_id(self.pub_key)
-
-    @property
-    def boot_id(self) -> str:
-        return boot_id(self.worker_id, self.boot_counter)
-
-    @property
-    def order(self) -> Order:
-        return Order(self.boot_counter, self.sequence)
-
-
-def worker_id(pub_key: str) -> str:
-    """The id of the worker with this public key: the first 16 hexadecimal digits of the key's BLAKE2b-512
-    (RFC 7693)."""
-    return hashlib.blake2b(bytes.fromhex(pub_key)).hexdigest()[:16]
-
-
-def boot_id(worker: str, boot_counter: int) -> str:
-    """Names one life of a worker's process."""
-    return f"{worker}.{boot_counter}"
-
-
 def sign(presence: Presence, key: SigningKey) -> bytes:
-    """The envelope of an announcement.
+    """The envelope of an announcement. Of a cache manifest for which there is no room it has what is warm, or
+    as much of that as fits.
 
     Raises:
       InvalidAnnouncement: No reader would take it; the reason is the one that readers would give.
@@ -141,12 +60,7 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
         raise InvalidAnnouncement(
             "signature", "the announcement names another key than the one that signs it"
         )
-    body = canonical_json(_to_wire(presence))
-    if _SIGNATURE_BYTES + len(body) > LARGEST_ENVELOPE:
-        raise InvalidAnnouncement(
-            "size",
-            f"the announcement has more than {LARGEST_ENVELOPE} bytes: serve fewer models on one worker",
-        )
+    body = _body_that_fits(presence)
     try:
         _from_wire(json.loads(body))
     except _Wrong as error:
@@ -154,37 +68,54 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
     return key.sign(DOMAIN + body).signature + body
 
 
-def verify(envelope: bytes, trusted: Callable[[str], bool]) -> Presence:
+def _body_that_fits(presence: Presence) -> bytes:
+    artifacts = presence.cache.artifacts
+    warm = sum(artifact.state is ArtifactState.WARM for artifact in artifacts)
+    most = min(len(artifacts), MOST_ARTIFACTS)
+    while True:
+        body = canonical_json(_to_wire(replace(presence, cache=cut_manifest(presence.cache, most))))
+        if _SIGNATURE_BYTES + len(body) <= LARGEST_ENVELOPE:
+            return body
+        if most == 0:
+            raise InvalidAnnouncement(
+                "size",
+                f"the announcement has more than {LARGEST_ENVELOPE} bytes: serve fewer models on one worker",
+            )
+        most = warm if most > warm else most // 2
+
+
+def verify(
+    envelope: bytes,
+    trusted: Callable[[str], bool],
+    network: str | None = None,
+    topics: Callable[[str], bool] | None = None,
+) -> Presence:
     """The announcement in an envelope, whose signer is trusted.
 
     Args:
       envelope: Any bytes.
       trusted: Answers whether announcements of a public key, in hexadecimal, count.
+      network: The only network whose announcements count; None is any.
+      topics: Answers whether announcements on a topic count; None is all.
 
     Raises:
       InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``json``,
-        ``version``, ``fields``, ``untrusted``, ``signature`` or ``canonical``.
+        ``version``, ``network``, ``topic``, ``fields``, ``untrusted``, ``signature`` or ``canonical``.
     """
     if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_ENVELOPE:
         raise InvalidAnnouncement(
             "size", f"an announcement of {len(envelope)} bytes is too short or too long"
         )
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
+    value = _object_in(body)
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise InvalidAnnouncement("json", "an announcement is not JSON") from None
-    if not isinstance(value, dict):
-        raise InvalidAnnouncement("fields", "an announcement is not a JSON object")
-    if type(value.get("v")) is not int or value["v"] != VERSION:
-        raise InvalidAnnouncement(
-            "version", f"an announcement is not of version {VERSION}: update its worker"
-        )
-    try:
+        _refuse_elsewhere(value, network, topics)
         pub_key = _text(value.get("pubKey"), _KEY, "pubKey")
         if not trusted(pub_key):
             raise InvalidAnnouncement(
-                "untrusted", f"the key of worker {worker_id(pub_key)} is not trusted: add it to trusted_keys"
+                "untrusted",
+                f"the key of worker {worker_id(pub_key)} is not trusted: enrol it with `tether fleet trust`, "
+                "or add it to presence.trusted_keys",
             )
         VerifyKey(bytes.fromhex(pub_key)).verify(DOMAIN + body, signature)
         presence = _from_wire(value)
@@ -199,9 +130,34 @@ def verify(envelope: bytes, trusted: Callable[[str], bool]) -> Presence:
     return presence
 
 
+def _object_in(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidAnnouncement("json", "an announcement is not JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidAnnouncement("fields", "an announcement is not a JSON object")
+    if type(value.get("v")) is not int or value["v"] != VERSION:
+        raise InvalidAnnouncement(
+            "version", f"an announcement is not of version {VERSION}: update its worker"
+        )
+    return value
+
+
+def _refuse_elsewhere(
+    value: dict[str, Any], network: str | None, topics: Callable[[str], bool] | None
+) -> None:
+    if network is not None and value.get("network") != network:
+        raise InvalidAnnouncement("network", "an announcement is of another network: give all one secret")
+    if topics is not None and not topics(_text(value.get("topic"), _TOPIC, "topic")):
+        raise InvalidAnnouncement("topic", "an announcement is for another topic")
+
+
 def _to_wire(presence: Presence) -> dict[str, Any]:
     return {
         "v": VERSION,
+        "network": presence.network,
+        "topic": presence.topic,
         "workerId": presence.worker_id,
         "pubKey": presence.pub_key,
         "gpuClass": presence.gpu_class,
@@ -214,8 +170,10 @@ def _to_wire(presence: Presence) -> dict[str, Any]:
         "pools": list(presence.pools),
         "latencyHops": presence.latency_hops,
         "queueDepth": presence.queue_depth,
+        "vram": {"total": presence.vram_total, "free": presence.vram_free},
         "tokensPerSecond": float(presence.tokens_per_second),
         "state": presence.state,
+        "cacheManifest": _manifest_to_wire(presence.cache),
         "softwareVersion": presence.software_version,
         "bootId": presence.boot_id,
         "bootCounter": presence.boot_counter,
@@ -225,19 +183,42 @@ def _to_wire(presence: Presence) -> dict[str, Any]:
     }
 
 
+def _manifest_to_wire(manifest: CacheManifest) -> dict[str, Any]:
+    return {
+        "digest": manifest.digest,
+        "complete": manifest.is_complete,
+        "artifacts": [
+            {
+                "digest": artifact.digest,
+                "kind": artifact.kind,
+                "state": artifact.state,
+                "bytes": artifact.size,
+                "pinned": artifact.pinned,
+                "lastUse": artifact.last_use,
+            }
+            for artifact in manifest.artifacts
+        ],
+    }
+
+
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 _NONCE = re.compile(r"[0-9a-f]{32}\Z")
 _PLACE = re.compile(PLACE_NAME.removesuffix("$") + r"\Z")
 _MODEL_NAME = re.compile(r"[\x21-\x7e]{1,128}\Z")
 _SHORT = re.compile(r"[\x20-\x7e]{0,64}\Z")
+_TOPIC = re.compile(r"[\x21-\x7e]{1,512}\Z")
 _POOL = re.compile(r"[a-z0-9.-]{1,128}\Z")
 _FIELDS = frozenset(
     {
         *("v", "workerId", "pubKey", "gpuClass", "region", "capacity", "supported", "pools", "latencyHops"),
         *("queueDepth", "tokensPerSecond", "state", "softwareVersion", "bootId", "bootCounter", "sequence"),
-        *("nonce", "issuedAt"),
+        *("nonce", "issuedAt", "network", "topic", "vram", "cacheManifest"),
     }
 )
+_CAPACITY_FIELDS = frozenset({"slots", "free"})
+_VRAM_FIELDS = frozenset({"total", "free"})
+_MANIFEST_FIELDS = frozenset({"digest", "complete", "artifacts"})
+_ARTIFACT_FIELDS = frozenset({"digest", "kind", "state", "bytes", "pinned", "lastUse"})
 _MODEL_FIELDS = frozenset({"modelId", "version", "digest", "state"})
 
 
@@ -247,8 +228,11 @@ class _Wrong(Exception):
 
 def _from_wire(value: dict[str, Any]) -> Presence:
     _exactly(value, _FIELDS, "set of fields")
-    capacity = _exactly(value["capacity"], frozenset({"slots", "free"}), "capacity")
+    capacity = _exactly(value["capacity"], _CAPACITY_FIELDS, "capacity")
+    vram = _exactly(value["vram"], _VRAM_FIELDS, "vram")
     presence = Presence(
+        network=_text(value["network"], _NONCE, "network"),
+        topic=_text(value["topic"], _TOPIC, "topic"),
         pub_key=_text(value["pubKey"], _KEY, "pubKey"),
         gpu_class=_text(value["gpuClass"], _PLACE, "gpuClass"),
         region=_text(value["region"], _PLACE, "region"),
@@ -258,8 +242,11 @@ def _from_wire(value: dict[str, Any]) -> Presence:
         pools=tuple(_text(item, _POOL, "pools") for item in _list(value["pools"], MOST_POOLS, "pools")),
         latency_hops=_count(value["latencyHops"], "latencyHops"),
         queue_depth=_count(value["queueDepth"], "queueDepth"),
+        vram_total=_count(vram["total"], "vram"),
+        vram_free=_count(vram["free"], "vram"),
         tokens_per_second=_rate(value["tokensPerSecond"]),
         state=_one_of(WorkerState, value["state"], "state"),
+        cache=_manifest(value["cacheManifest"]),
         software_version=_text(value["softwareVersion"], _SHORT, "softwareVersion"),
         boot_counter=_count(value["bootCounter"], "bootCounter"),
         sequence=_count(value["sequence"], "sequence"),
@@ -285,6 +272,28 @@ def _supported(value: object) -> Supported:
     )
 
 
+def _manifest(value: object) -> CacheManifest:
+    item = _exactly(value, _MANIFEST_FIELDS, "cacheManifest")
+    artifacts = _list(item["artifacts"], MOST_ARTIFACTS, "cacheManifest")
+    return CacheManifest(
+        artifacts=tuple(_artifact(one) for one in artifacts),
+        digest=_text(item["digest"], _KEY, "cacheManifest"),
+        is_complete=_flag(item["complete"], "cacheManifest"),
+    )
+
+
+def _artifact(value: object) -> Artifact:
+    item = _exactly(value, _ARTIFACT_FIELDS, "cacheManifest")
+    return Artifact(
+        digest=_text(item["digest"], _KEY, "cacheManifest"),
+        kind=_one_of(ArtifactKind, item["kind"], "cacheManifest"),
+        state=_one_of(ArtifactState, item["state"], "cacheManifest"),
+        size=_count(item["bytes"], "cacheManifest"),
+        pinned=_flag(item["pinned"], "cacheManifest"),
+        last_use=_count(item["lastUse"], "cacheManifest"),
+    )
+
+
 def _exactly(value: object, names: frozenset[str], what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or value.keys() != names:
         raise _Wrong(what)
@@ -303,6 +312,12 @@ def _count(value: object, what: str) -> int:
     return value
 
 
+def _flag(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong(what)
+    return value
+
+
 def _rate(value: object) -> float:
     if type(value) is not float or not math.isfinite(value) or value < 0:
         raise _Wrong("tokensPerSecond")
@@ -316,9 +331,10 @@ def _list(value: object, most: int, what: str) -> list[Any]:
 
 
 def _one_of(kind: type[_Word], value: object, what: str) -> _Word:
-    if not isinstance(value, str) or value not in list(kind):
+    found = kind._value2member_map_.get(value) if isinstance(value, str) else None
+    if not isinstance(found, kind):
         raise _Wrong(what)
-    return kind(value)
+    return found
 
 
 def _refuse_constant(name: str) -> Never:

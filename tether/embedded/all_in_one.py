@@ -1,7 +1,7 @@
 """Gateway and orchestrator in one process, on one database: ``all_in_one API_KEY_FILE``.
 
 With SQLite its writers wait for each other in one queue so, and not, unfairly, for locks on a file. It makes
-the API key of the machine's user, too.
+the API key of the machine's user, too, and enrols the machine's workers in the thread ``tether-enrol-local``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from tether.config import Settings
 from tether.control import ControlPlane
 from tether.embedded.child import announce_ready
 from tether.embedded.child_program import run_program
+from tether.embedded.enrol_local import EnrolLocalKeys
 from tether.embedded.state_folder import write_owner_only
 from tether.errors import ConfigError, DiskFull
 from tether.gateway.api_keys import Scope, digest_of, is_key, make_key
 from tether.gateway.process import run_gateway
+from tether.orchestrator.loop import Loop
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.scheduling.scheduler_middleware import now_ms
 from tether.store.api_keys import add_key, key_by_digest
@@ -59,11 +61,16 @@ def run_all_in_one(settings: Settings, key_file: Path) -> int:
     @contextlib.contextmanager
     def beside(plane: ControlPlane) -> Iterator[None]:
         ensure_local_key(plane.store, key_file)
+        enrolling = Loop(EnrolLocalKeys(plane.store, settings.presence.identity_dir, now_ms=now_ms))
         with Orchestrator(plane):
-            halves.count()
-            yield
+            enrolling.start()
+            try:
+                halves.count()
+                yield
+            finally:
+                enrolling.stop()
 
-    return run_gateway(settings, on_ready=halves.count, beside=beside)
+    return run_gateway(settings, on_ready=halves.count, beside=beside, in_swarm=True)
 
 
 def ensure_local_key(store: Store, file: Path) -> None:

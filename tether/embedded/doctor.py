@@ -188,9 +188,7 @@ def check_redis(settings: Settings, running: Running | None) -> Check:
     if is_default(settings, "redis.url"):
         if running is None:
             return Check("redis", Verdict.OK, "does not run: tether up starts it")
-        runtime = running.stack.runtime if running.stack else ""
-        socket = (Path(runtime) if runtime else running.folder.run) / "redis.sock"
-        client = redis.Redis(unix_socket_path=str(socket), socket_timeout=3.0)
+        client = redis.Redis(unix_socket_path=str(running.redis_socket), socket_timeout=3.0)
         mend = "tether logs redis"
     else:
         client = redis.Redis.from_url(settings.redis.url, socket_timeout=3.0, socket_connect_timeout=3.0)

@@ -51,9 +51,9 @@ def local_overrides(
         "worker.drain_timeout": str(DRAIN_MS),
         "worker.shutdown_timeout": str(DRAIN_MS),
     }
-    told = {_variable(key): value for key, value in fitting.items() if is_default(settings, key)}
+    told = {variable(key): value for key, value in fitting.items() if is_default(settings, key)}
     if models is not None:
-        told[_variable(MODELS)] = json.dumps(list(models))
+        told[variable(MODELS)] = json.dumps(list(models))
     return told
 
 
@@ -76,9 +76,10 @@ def worker_places(
 def _on_gpu(gpu: Gpu, settings: Settings) -> WorkerPlace:
     environ = {"CUDA_VISIBLE_DEVICES": gpu.device}
     if is_default(settings, "worker.gpu_class"):
-        environ[_variable("worker.gpu_class")] = gpu.gpu_class
+        environ[variable("worker.gpu_class")] = gpu.gpu_class
     return WorkerPlace(environ, f"on GPU {gpu.device} ({gpu.gpu_class})")
 
 
-def _variable(key: str) -> str:
+def variable(key: str) -> str:
+    """The environment variable of a setting."""
     return f"TETHER_{key.upper().replace('.', '__')}"

@@ -43,6 +43,7 @@ class Part:
       born: When that was started, in the kernel's clock ticks since the machine's boot: with ``pid`` it names
         one process for ever.
       restarts: Processes before this one.
+      is_needed: Whether Tether is not ready without it.
       why: How the last one ended; empty where none has.
     """
 
@@ -52,6 +53,7 @@ class Part:
     born: int = 0
     restarts: int = 0
     why: str = ""
+    is_needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Stack:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every part is."""
-        return all(part.state is PartState.READY for part in self.parts)
+        """Whether every part is that is needed."""
+        return all(part.state is PartState.READY for part in self.parts if part.is_needed)
 
 
 def after_event(stack: Stack, event: ChildEvent, born: Callable[[int], int]) -> Stack:

@@ -33,6 +33,12 @@ class Running:
     pid: int
     stack: Stack | None
 
+    @property
+    def redis_socket(self) -> Path:
+        """Where its own Redis server listens, if it has one."""
+        runtime = self.stack.runtime if self.stack else ""
+        return (Path(runtime) if runtime else self.folder.run) / "redis.sock"
+
 
 def find_running(folders: Iterable[Path]) -> Running | None:
     """The ``tether up`` that uses the first of the folders that one uses."""

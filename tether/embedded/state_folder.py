@@ -78,6 +78,15 @@ class StateFolder:
         return self.path / "identity"
 
     @property
+    def swarm(self) -> Path:
+        """Of the sidecar's packages."""
+        return self.path / "swarm"
+
+    @property
+    def network_secret(self) -> Path:
+        return self.path / "network_secret"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

@@ -34,6 +34,7 @@ from tether.embedded.parts import (
     read_stack,
     stack_to_text,
 )
+from tether.embedded.private_swarm import prepare_swarm
 from tether.embedded.restarts import RestartPolicy
 from tether.embedded.state_folder import FolderLock, StateFolder, check_room, socket_path, write_owner_only
 from tether.embedded.supervisor import Child, Supervisor
@@ -44,7 +45,7 @@ from tether.telemetry.logs import configure_logs
 Say = Callable[[str], None]
 """Tells the user one line."""
 
-REDIS, GATEWAY = "redis", "gateway"
+REDIS, DHT, GATEWAY = "redis", "dht", "gateway"
 
 FINAL_STATUSES = (1, 2, 3, 5, 70, 74)
 """Exit statuses with which a part that was never ready ends everything: it would do so again."""
@@ -161,6 +162,9 @@ class _Up:
         settings, overrides = self._local_settings(settings, socket_file)
         if is_default(load_settings(environ=self._environ), "database.url"):
             self._save_an_older_database()
+        swarm = prepare_swarm(settings, folder, self._environ, say)
+        overrides |= swarm.environ
+        settings = load_settings(environ={**self._environ, **overrides})
         listening = self._listen(settings)
         self._stack.enter_context(listening)
         self._url = url_of(listening)
@@ -168,12 +172,11 @@ class _Up:
             settings, find_gpus(self._environ), self._options.workers, on_cpu=self._options.on_cpu
         )
         children = [
-            *self._servers(socket_file if owns_redis else None, listening),
+            *self._servers(socket_file if owns_redis else None, swarm.command, listening),
             *self._workers(settings, places),
         ]
-        self._shown = Stack(
-            os.getpid(), self._url, tuple(Part(child.name) for child in children), str(runtime or "")
-        )
+        parts = tuple(Part(child.name, is_needed=child.name != DHT) for child in children)
+        self._shown = Stack(os.getpid(), self._url, parts, str(runtime or ""))
         log = self._stack.enter_context(_log_stream(folder.log_of("supervisor")))
         configure_logs(form=settings.logs.form, level=settings.logs.level, stream=log, process="supervisor")
         rotation = LogRotation(folder.logs)
@@ -253,8 +256,12 @@ class _Up:
         self._say(f"Port {port} is taken by another program. Using port {found.getsockname()[1]} this time.")
         return found
 
-    def _servers(self, socket_file: Path | None, listening: socket.socket) -> Iterator[Child]:
+    def _servers(
+        self, socket_file: Path | None, dht_command: tuple[str, ...], listening: socket.socket
+    ) -> Iterator[Child]:
         folder = self._folder
+        if dht_command:
+            yield Child(DHT, dht_command, output=folder.log_of(DHT))
         if socket_file is not None:
             program = (
                 sys.executable,

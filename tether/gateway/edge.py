@@ -52,12 +52,14 @@ class Edge:
         *,
         on_failure: Callable[[TetherError], None],
         beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+        in_swarm: bool = False,
     ) -> None:
         """
         Args:
           on_failure: Called on another thread where the core can never be opened as it is set up.
           beside: What runs on the same control plane: entered on another thread when that is open, left
             before it is closed.
+          in_swarm: See :class:`~tether.control.ControlPlane`.
         """
         limits = settings.gateway
         self.settings = settings
@@ -71,6 +73,7 @@ class Edge:
         )
         self._on_failure = on_failure
         self._beside = beside
+        self._in_swarm = in_swarm
         self._running_beside = contextlib.ExitStack()
         self._waiting = 0
         self._open: Core | None = None
@@ -124,7 +127,7 @@ class Edge:
             self._is_stopping.wait(REST_SECONDS)
 
     def _try_to_open(self) -> None:
-        plane = ControlPlane(self.settings).open()
+        plane = ControlPlane(self.settings, in_swarm=self._in_swarm).open()
         try:
             self._running_beside.enter_context(self._beside(plane))
         except BaseException:

@@ -27,6 +27,7 @@ def run_gateway(
     *,
     on_ready: Callable[[], None] = announce_ready,
     beside: Callable[[ControlPlane], AbstractContextManager[object]] = nullcontext,
+    in_swarm: bool = False,
 ) -> int:
     """Run until SIGTERM or SIGINT, or until the supervisor dies. It must be called from the main thread.
 
@@ -34,7 +35,7 @@ def run_gateway(
 
     Args:
       on_ready: Called once requests are answered.
-      beside: What runs on the same control plane, see :class:`~tether.gateway.edge.Edge`.
+      beside, in_swarm: See :class:`~tether.gateway.edge.Edge`.
 
     Raises:
       TetherError: It cannot serve as it is set up.
@@ -47,7 +48,7 @@ def run_gateway(
     )
     log = get_logger("tether.gateway")
     raise_limits()
-    server = GatewayServer(settings, listening, on_ready=on_ready, beside=beside)
+    server = GatewayServer(settings, listening, on_ready=on_ready, beside=beside, in_swarm=in_swarm)
 
     def on_signal(number: int, _: FrameType | None) -> None:
         server.stop()

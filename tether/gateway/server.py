@@ -36,17 +36,19 @@ class GatewayServer:
         *,
         on_ready: Callable[[], None],
         beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+        in_swarm: bool = False,
     ) -> None:
         """
         Args:
           listening: Where; it is closed at the end.
           on_ready: Called once requests are answered.
-          beside: See :class:`~tether.gateway.edge.Edge`.
+          beside, in_swarm: See :class:`~tether.gateway.edge.Edge`.
         """
         self._settings = settings
         self._socket = listening
         self._on_ready = on_ready
         self._beside = beside
+        self._in_swarm = in_swarm
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_to_stop = threading.Event()
         self._stopping: asyncio.Event | None = None
@@ -79,7 +81,7 @@ class GatewayServer:
         self._loop = asyncio.get_running_loop()
         if self._asked_to_stop.is_set():
             self._stopping.set()
-        edge = Edge(self._settings, on_failure=self._fail, beside=self._beside)
+        edge = Edge(self._settings, on_failure=self._fail, beside=self._beside, in_swarm=self._in_swarm)
         limits = self._settings.gateway
         server = _Server(
             uvicorn.Config(

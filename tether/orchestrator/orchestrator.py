@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ import redis
 
 from tether.broker.outcomes import Outcomes
 from tether.control import ControlPlane
+from tether.discovery.enrolment import RedisEnrolment
 from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.lease_keeper import KeepLeases
 from tether.orchestrator.loop import PASSING_ERRORS, Loop, Step
@@ -21,6 +23,7 @@ from tether.orchestrator.pruning import Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.submits import AdmitSubmits
 from tether.orchestrator.ticks import TickLeases
+from tether.orchestrator.trust_mirror import MirrorTrust
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.scheduling.scheduler_middleware import now_ms
@@ -68,6 +71,7 @@ class Orchestrator:
                 now_ms=now_ms,
             ),
             Prune(plane.store, self._trimming, retention_ms=jobs.retention, now_ms=now_ms),
+            MirrorTrust(plane.store, RedisEnrolment(plane.pools.client, plane.keys), plane.pools),
             waiting,
         ]
         self._keeper = KeepLeases(plane.store, [step.name for step in steps], holder, now_ms=now_ms)
@@ -92,18 +96,16 @@ class Orchestrator:
             self._waiting,
             *(self._held(step) for step in steps if step is not waiting),
         ]
-        self._fleet = plane.fleet
-        self._served: frozenset[str] = frozenset()
-        self._unwatch = plane.fleet.on_change(lambda _: self._on_fleet_change())
+        self._served: Mapping[str, int] = {}
+        self._unwatch = plane.fleet.on_change(lambda fleet: self._on_fleet_change(fleet.served))
 
     def _held(self, step: Step) -> Loop:
         return Loop(step, may_run=lambda: self._keeper.holds(step.name))
 
-    def _on_fleet_change(self) -> None:
-        pools = frozenset(pool.name for pool in self._fleet.pools() if pool.workers)
-        is_new = bool(pools - self._served)
-        self._served = pools
-        if is_new:
+    def _on_fleet_change(self, served: Mapping[str, int]) -> None:
+        # Most changes are heartbeats: the mapping is the same, and there is nothing to do.
+        former, self._served = self._served, served
+        if served is not former and served.keys() - former.keys():
             self._waiting_step.recall()
             self._waiting.wake()
 

@@ -30,7 +30,7 @@ def run_orchestrator(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     follow_parent(on_death=asked_to_stop.set)
-    with ControlPlane(settings) as plane, Orchestrator(plane):
+    with ControlPlane(settings, in_swarm=True) as plane, Orchestrator(plane):
         announce_ready()
         log.info("Orchestrating.", database=plane.store.place)
         asked_to_stop.wait()

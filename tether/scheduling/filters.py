@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tether.discovery.fleet import PoolView
+from tether.discovery.pool_views import PoolView
 from tether.scheduling.models import ModelVersion
 
 

@@ -190,6 +190,16 @@ dead_letters = Table(
     Index("ix_dead_letters_tenant_id_job_id", "tenant_id", "job_id"),
 )
 
+fleet_keys = Table(
+    "fleet_keys",
+    metadata,
+    Column("pub_key", Text, primary_key=True),
+    Column("worker_id", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("added_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
 loop_leases = Table(
     "loop_leases",
     metadata,

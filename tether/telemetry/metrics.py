@@ -41,6 +41,13 @@ DISPATCHES_RELAYED = Counter(
 )
 LEASES_LOST = Counter("tether_leases_lost", "Attempts that were silent for too long.", registry=REGISTRY)
 
+PRESENCE_ANNOUNCEMENTS = Counter(
+    "tether_presence_announcements",
+    "Announcements of workers that were heard.",
+    ["source", "outcome"],
+    registry=REGISTRY,
+)
+
 HTTP_REQUESTS = Counter(
     "tether_http_requests",
     "Requests that the gateway answered.",

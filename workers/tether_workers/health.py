@@ -6,15 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from tether import __version__
 from tether.broker.connections import OUTAGE_ERRORS
+from tether.discovery.identity import Identity
 from tether.discovery.port import Announcer
-from tether.discovery.wire import Presence, Supported, WorkerState, sign
-from tether_workers.identity import WorkerIdentity
+from tether.discovery.presence import NO_NETWORK, Artifact, Presence, Supported, WorkerState, manifest_of
+from tether.discovery.topics import model_topic, presence_topic
+from tether.discovery.wire import sign
+from tether.scheduling.models import pool_name
 
 PAUSE_AFTER_OUTAGE_SECONDS = 1.0
 _NONCE_BYTES = 16
@@ -32,6 +35,9 @@ class Status:
     pools: tuple[str, ...] = ()
     latency_hops: int = 0
     queue_depth: int = 0
+    vram_total: int = 0
+    vram_free: int = 0
+    artifacts: tuple[Artifact, ...] = ()
     tokens_per_second: float = 0.0
     state: WorkerState = WorkerState.SERVING
 
@@ -39,23 +45,27 @@ class Status:
 class HealthReporter:
     """Announces a worker in each interval, when something changed, and when it goes.
 
+    The whole announcement goes to the topic of its region, and one of each model to that model's topic.
+
     It owns the thread ``tether-health``, from :meth:`start` to :meth:`stop`. It goes on through outages of
     whatever carries the announcements.
     """
 
     def __init__(
         self,
-        identity: WorkerIdentity,
+        identity: Identity,
         presence_port: Announcer,
         describe: Callable[[], Status],
         interval: float = 5.0,
+        network: str = NO_NETWORK,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """
         Args:
           describe: Called in the thread before each announcement.
-          interval: Seconds between two announcements.
+          interval: Seconds between two rounds of announcements.
+          network: What the network is called in signed messages.
           clock: Milliseconds since the epoch.
           randomness: Answers with so many random bytes.
         """
@@ -63,6 +73,7 @@ class HealthReporter:
         self._port = presence_port
         self._describe = describe
         self._interval = interval
+        self._network = network
         self._clock = clock
         self._randomness = randomness
         self._log = structlog.stdlib.get_logger("tether.health")
@@ -126,29 +137,58 @@ class HealthReporter:
             if self._said_goodbye:
                 return
             self._said_goodbye = state is WorkerState.STOPPED
-            status = self._describe()
             self._sequence += 1
-            presence = Presence(
-                pub_key=self._identity.pub_key,
-                gpu_class=status.gpu_class,
-                region=status.region,
-                slots=status.slots,
-                free=status.free,
-                supported=status.supported,
-                pools=status.pools,
-                latency_hops=status.latency_hops,
-                queue_depth=status.queue_depth,
-                tokens_per_second=status.tokens_per_second,
-                state=state or status.state,
-                software_version=__version__,
-                boot_counter=self._identity.boot_counter,
-                sequence=self._sequence,
-                nonce=self._randomness(_NONCE_BYTES).hex(),
-                issued_at=self._clock(),
-            )
-            counts = self._port.announce(sign(presence, self._identity.key), presence)
+            whole = self._presence(self._describe(), state)
+            counts = self._tell(whole)
+            for part in parts_by_model(whole):
+                self._tell(part)
         if not counts:
             self._log.warning(
                 "A newer announcement of this worker is known. Give each host its own identity folder.",
-                worker=presence.worker_id,
+                worker=whole.worker_id,
             )
+
+    def _tell(self, presence: Presence) -> bool:
+        return self._port.announce(sign(presence, self._identity.key), presence)
+
+    def _presence(self, status: Status, state: WorkerState | None) -> Presence:
+        return Presence(
+            network=self._network,
+            topic=presence_topic(status.region),
+            pub_key=self._identity.pub_key,
+            gpu_class=status.gpu_class,
+            region=status.region,
+            slots=status.slots,
+            free=status.free,
+            supported=status.supported,
+            pools=status.pools,
+            latency_hops=status.latency_hops,
+            queue_depth=status.queue_depth,
+            vram_total=status.vram_total,
+            vram_free=status.vram_free,
+            tokens_per_second=status.tokens_per_second,
+            state=state or status.state,
+            cache=manifest_of(status.artifacts),
+            software_version=__version__,
+            boot_counter=self._identity.boot_counter,
+            sequence=self._sequence,
+            nonce=self._randomness(_NONCE_BYTES).hex(),
+            issued_at=self._clock(),
+        )
+
+
+def parts_by_model(whole: Presence) -> list[Presence]:
+    """An announcement for the topic of each model that a worker supports, of that model alone."""
+    parts = []
+    for model in whole.supported:
+        ours = pool_name(whole.gpu_class, whole.region, model)
+        parts.append(
+            replace(
+                whole,
+                topic=model_topic(model.name, model.version, whole.region),
+                supported=(model,),
+                pools=tuple(pool for pool in whole.pools if pool == ours),
+                cache=manifest_of(tuple(one for one in whole.cache.artifacts if one.digest == model.digest)),
+            )
+        )
+    return parts

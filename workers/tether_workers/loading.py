@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from tether.config import ModelSettings
 from tether.errors import InvalidRequest, NotServed
+from tether_workers.cache import Use
 from tether_workers.engine import ExecutionEngine
 from tether_workers.engines.null import NullEngine
 
@@ -45,6 +47,7 @@ class EngineLoader:
         *,
         before_load: Callable[[ModelSettings], None],
         on_change: Callable[[], None],
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """
         Args:
@@ -52,16 +55,19 @@ class EngineLoader:
           factories: Engines by name.
           before_load: Called in the slot that loads; what it raises fails the load.
           on_change: Called when a load begins or ends.
+          clock: Milliseconds since the epoch.
         """
         self._models = {(model.name, model.version): model for model in models}
         self._factories = factories
         self._before_load = before_load
         self._on_change = on_change
+        self._clock = clock
+        self._used_at: dict[tuple[str, str, str], int] = {}
         self._log = structlog.stdlib.get_logger("tether.worker")
         self._lock = threading.Lock()
         self._flights: dict[tuple[str, str, str], threading.Lock] = {}
         self._engines: dict[tuple[str, str, str], ExecutionEngine] = {}
-        self._loading: set[tuple[str, str]] = set()
+        self._loading: set[tuple[str, str, str]] = set()
         self._is_closing = False
         self._preloading = threading.Thread(target=self._preload, name="tether-preload", daemon=True)
 
@@ -96,10 +102,11 @@ class EngineLoader:
             if engine is None:
                 engine = self._engines[key] = self._load(settings, adapter)
                 self._on_change()
+            self._used_at[key] = self._clock()
             return engine
 
     def _load(self, model: ModelSettings, adapter: str) -> ExecutionEngine:
-        key = (model.name, model.version)
+        key = (model.name, model.version, adapter)
         self._loading.add(key)
         self._on_change()
         try:
@@ -113,7 +120,12 @@ class EngineLoader:
         return any(key[:2] == (model, version) for key in list(self._engines))
 
     def is_loading(self, model: str, version: str) -> bool:
-        return (model, version) in self._loading
+        return any(key[:2] == (model, version) for key in list(self._loading))
+
+    def use_of(self, model: str, version: str, adapter: str) -> Use:
+        """What is known of a model with this adapter, or with none where that is empty."""
+        key = (model, version, adapter)
+        return Use(key in self._engines, key in self._loading, self._used_at.get(key, 0))
 
     def close(self) -> None:
         """Close all engines. No slot may use one any more."""

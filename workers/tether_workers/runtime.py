@@ -13,27 +13,35 @@ from tether.broker.pool_consumer import PoolConsumer
 from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.slots import Slots
 from tether.config import ModelSettings, Settings
+from tether.discovery.adapters import Announcers
+from tether.discovery.enrolment import RedisEnrolment
+from tether.discovery.identity import Identity
+from tether.discovery.port import Announcer
+from tether.discovery.presence import ModelState, Supported, WorkerState, latency_hops
 from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.wire import ModelState, Supported, WorkerState
+from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport
+from tether.discovery.topics import control_topic, network_id
+from tether.discovery.trust import TrustedKeys
 from tether_workers.attempt import Phase
 from tether_workers.attempts import Attempts
 from tether_workers.base import BaseWorker
 from tether_workers.beats import BeatThread
+from tether_workers.cache import CacheReport
 from tether_workers.flush import FlushThread
 from tether_workers.hand_over import HandOver
 from tether_workers.health import HealthReporter, Status
-from tether_workers.identity import WorkerIdentity
 from tether_workers.inference import Inference
 from tether_workers.loading import EngineFactory, EngineLoader
 from tether_workers.serving import Served
 from tether_workers.throughput import Throughput
+from tether_workers.vram import video_memory
 
 
 class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
-    Threads: ``tether-flush``, ``tether-beat`` and ``tether-health`` from :meth:`start` to :meth:`stop`, and
-    ``tether-drain`` from :meth:`drain` until the attempts have ended.
+    Threads: ``tether-flush``, ``tether-beat`` and ``tether-health`` from :meth:`start` to :meth:`stop`, where
+    the swarm is used ``tether-swarm`` and ``tether-trust`` as well, and ``tether-drain`` from :meth:`drain` until the attempts have ended.
     """
 
     def __init__(
@@ -62,11 +70,13 @@ class WorkerRuntime:
         self._log = structlog.stdlib.get_logger("tether.worker")
         self._told: Mapping[str, object] = {}
         self._is_draining = False
-        self.identity = WorkerIdentity.claim(settings.presence.identity_dir)
+        self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self._client = redis.Redis.from_url(settings.redis.url)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease)
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
+        self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
+        self._swarm = self._swarm_of(settings)
         self.slots = Slots(slots)
         self._throughput = Throughput()
         self._flush = FlushThread(self.port)
@@ -79,7 +89,11 @@ class WorkerRuntime:
             loading_limit=settings.jobs.loading_limit / 1000,
         )
         self._health = HealthReporter(
-            self.identity, self._presence, self._status, interval=settings.presence.interval / 1000
+            self.identity,
+            self._announcer(),
+            self._status,
+            interval=settings.presence.interval / 1000,
+            network=network_id(bytes.fromhex(settings.network.secret)),
         )
         self._loader = EngineLoader(
             [one.settings for one in served],
@@ -88,8 +102,25 @@ class WorkerRuntime:
             on_change=self._health.announce_now,
         )
         self.inference = Inference(self.port, self.attempts, self._loader, base)
+        self._cache = CacheReport(served, self._loader.use_of)
         limit = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout)
         self._hand_over = HandOver(self.port, self.attempts, drain_time=limit / 1000)
+
+    def _swarm_of(self, settings: Settings) -> SwarmTransport | None:
+        options = SwarmOptions.from_settings(settings, "worker")
+        if options is None:
+            return None
+        swarm = SwarmTransport(options, self.identity.key, self._trusted)
+        swarm.join((control_topic(settings.worker.region),))
+        return swarm
+
+    def _announcer(self) -> Announcer:
+        announcers: list[Announcer] = []
+        if self._swarm is not None:
+            announcers.append(self._swarm)
+        if "redis" in self._settings.presence.adapters or self._swarm is None:
+            announcers.append(self._presence)
+        return Announcers(announcers)
 
     def consumer(self, timeout: int) -> PoolConsumer:
         """A consumer of the worker's pools, whose calls block for at most ``timeout`` milliseconds."""
@@ -100,6 +131,9 @@ class WorkerRuntime:
         """Start the threads: from now on the worker announces itself."""
         self._flush.start()
         self._beat.start()
+        if self._swarm is not None:
+            self._trusted.start()
+            self._swarm.start()
         self._health.start()
         self._loader.preload()
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
@@ -119,6 +153,9 @@ class WorkerRuntime:
         self._beat.stop()
         self._flush.stop()
         self._health.stop()
+        if self._swarm is not None:
+            self._swarm.stop()
+            self._trusted.close()
         self._loader.close()
         self._presence.close()
         self.port.close()
@@ -130,6 +167,7 @@ class WorkerRuntime:
 
     def _status(self) -> Status:
         self._log_health()
+        memory = video_memory()
         waiting = sum(attempt.phase is Phase.WAITING for attempt in self.attempts.all())
         return Status(
             gpu_class=self._settings.worker.gpu_class,
@@ -141,7 +179,11 @@ class WorkerRuntime:
                 for one in self._served
             ),
             pools=tuple(one.pool for one in self._served),
+            latency_hops=latency_hops(self._swarm.round_trip_ms if self._swarm else None),
             queue_depth=waiting,
+            vram_total=memory.total,
+            vram_free=memory.free,
+            artifacts=self._cache.artifacts(),
             tokens_per_second=self._throughput.tokens_per_second,
             state=WorkerState.DRAINING if self._is_draining else WorkerState.SERVING,
         )

@@ -1,4 +1,4 @@
-"""What is to be told to a sidecar: of each subject only the newest, so that nothing grows while it is away."""
+"""What is to be told to a sidecar: of each subject only the newest, so that it never grows for long."""
 
 from __future__ import annotations
 

@@ -95,6 +95,11 @@ def fingerprint(node: Node) -> str:
     return digest.hexdigest()
 
 
+def is_installed(folder: Path, node: Node) -> bool:
+    """Whether :func:`install` has nothing to do."""
+    return (folder / fingerprint(node)).is_dir()
+
+
 def install(folder: Path, node: Node, environ: Mapping[str, str]) -> Path:
     """The folder with the sidecar's program, ready to run. Several processes may ask at the same time.
 
@@ -125,7 +130,15 @@ def _install(place: Path, node: Node, environ: Mapping[str, str]) -> None:
         target = aside / path.relative_to(_SOURCE)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    command = (*node.npm, "ci", "--omit=dev", "--no-audit", "--no-fund", "--prefer-offline")
+    command = (
+        *node.npm,
+        "ci",
+        "--omit=dev",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--fetch-retries=1",
+    )
     # npm's own script asks for `node` on the PATH.
     found = f"{Path(node.node[0]).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
     try:

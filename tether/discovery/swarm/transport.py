@@ -14,6 +14,7 @@ from nacl.signing import SigningKey
 
 from tether.config import Settings
 from tether.discovery.port import Heard, PresenceSource
+from tether.discovery.presence import Presence
 from tether.discovery.swarm.conversation import Conversation, Join
 from tether.discovery.swarm.frames import Entry
 from tether.discovery.swarm.outbox import Outbox
@@ -21,7 +22,6 @@ from tether.discovery.swarm.packages import find_node, install
 from tether.discovery.swarm.sidecar_process import SidecarProcess
 from tether.discovery.swarm.subscription import SwarmSubscription
 from tether.discovery.topics import is_control_topic, network_id, topic_key
-from tether.discovery.wire import Presence
 from tether.embedded.restarts import RestartPolicy
 from tether.errors import ConfigError, ServerMissing, TetherError
 from tether.telemetry.logs import get_logger
@@ -73,8 +73,8 @@ class SwarmOptions:
             return None
         if not network.bootstrap:
             raise ConfigError(
-                "network.secret is set and network.bootstrap is not: name a bootstrap node (`tether dht` runs "
-                "one), or set it to 'public'"
+                "network.secret is set and network.bootstrap is not: name a bootstrap node (`tether dht` "
+                "runs one), or set it to 'public'"
             )
         return cls(
             secret=bytes.fromhex(network.secret),
@@ -107,8 +107,8 @@ class SwarmOptions:
 class SwarmTransport:
     """The swarm's side of the presence port. Safe to use from many threads.
 
-    It owns the thread ``tether-swarm`` and the sidecar's process, from :meth:`start` to :meth:`stop`. A sidecar
-    that ends is started again, later each time, and told everything anew; nothing waits for it meanwhile.
+    It owns the thread ``tether-swarm`` and the sidecar's process, from :meth:`start` to :meth:`stop`. A
+    sidecar that ends is started again, later each time, and told everything anew; nothing waits for it.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class SwarmTransport:
 
     @property
     def status(self) -> dict[str, object]:
-        """What the sidecar said of itself last; empty while there is none. See ``docs/reference/swarm.md``."""
+        """What the sidecar said last; empty where there is none. See ``docs/reference/swarm.md``."""
         return self._status
 
     @property
@@ -181,10 +181,8 @@ class SwarmTransport:
         if self._thread.is_alive():
             self._thread.join()
 
-    def wait_for_status(
-        self, predicate: Callable[[dict[str, object]], bool], timeout: float
-    ) -> bool:
-        """Wait until what the sidecar says of itself is so, at most so many seconds. Answers whether it is."""
+    def wait_for_status(self, predicate: Callable[[dict[str, object]], bool], timeout: float) -> bool:
+        """Wait until what the sidecar says is so, at most so many seconds. Answers whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: predicate(self._status), timeout)
 
@@ -301,7 +299,8 @@ class SwarmTransport:
             numbers = list(self._numbers.items())
         secret = self._options.secret
         return [
-            Join(number, name, topic_key(name, secret).hex(), is_control_topic(name)) for name, number in numbers
+            Join(number, name, topic_key(name, secret).hex(), is_control_topic(name))
+            for name, number in numbers
         ]
 
     def take_replays(self) -> set[int]:

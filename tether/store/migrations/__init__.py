@@ -17,10 +17,10 @@ from tether.store.failures import failure
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest version that this program knows."""
 
-KNOWN = ("0001", "0002")
+KNOWN = ("0001", "0002", "0003")
 """All versions that this program knows, oldest first."""
 
 _LOCK = 0x7E7E_0001

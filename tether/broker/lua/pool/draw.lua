@@ -2,7 +2,7 @@
 -- beginning. A worker that gets fewer stands in the idle sets from then on.
 -- ARGV: epoch, worker, count, first draw number, lease (ms), again ('1': the last draw's answer may be lost),
 -- busy ('1': the worker runs other jobs), pools...
--- Answers: {'epoch'} or {'ok', ms after which to draw again (0: when woken), {job...}...}
+-- Answers: {'epoch'}, {'revoked'}, or {'ok', ms after which to draw again (0: when woken), {job...}...}
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
@@ -23,7 +23,17 @@ local answer = {'ok', 0}
 local skipped, discarded = 0, 0
 local is_full = false
 
-if redis.call('ZREM', leases, 'w ' .. worker) == 1 then
+local was_woken = redis.call('ZREM', leases, 'w ' .. worker) == 1
+if is_revoked(worker) then
+  local pool = was_woken and redis.call('HGET', key('core:woken'), worker)
+  redis.call('HDEL', key('core:woken'), worker)
+  leave_idle(worker)
+  if pool then
+    wake_one(pool, now, worker)
+  end
+  return {'revoked'}
+end
+if was_woken then
   redis.call('HDEL', key('core:woken'), worker)
 end
 

@@ -61,6 +61,11 @@ local function is_stale(epoch)
   return redis.call('GET', key('core:epoch')) ~= epoch
 end
 
+-- Whether the key of a worker, by its boot id, was revoked.
+local function is_revoked(worker)
+  return redis.call('SISMEMBER', key('core:revoked'), string.match(worker, '^[^.]*')) == 1
+end
+
 local function fence(dispatch, attempt, draw)
   return dispatch .. '|' .. attempt .. '|' .. draw
 end

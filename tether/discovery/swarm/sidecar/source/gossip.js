@@ -47,8 +47,10 @@ export class Gossip {
   send (state, age, envelope) {
     const read = readEnvelope(envelope, { ...this.place(state), trust: LOCAL_TRUST })
     const entry = state.accept(read, envelope, age, 0, this.now())
-    this.seen.set(hashOf(envelope), state.id + read.subject)
+    const hash = hashOf(envelope)
+    this.seen.set(hash, state.id + read.subject)
     if (entry === null) return
+    entry.hash = hash
     this.own.get(state.id).set(entry.subject, entry)
     for (const peer of this.peers) peer.offer(state, entry)
     this.flush()
@@ -95,9 +97,14 @@ export class Gossip {
 
   take (peer, state, age, hops, envelope, hash, now) {
     const read = readEnvelope(envelope, { ...this.place(state), trust: this.trust })
-    if (!state.isNewer(read.subject, read.boot, read.sequence) || age >= this.expiry) {
+    if (!state.isNewer(read.subject, read.boot, read.sequence)) {
       this.counts.old++
       this.seen.set(hash, state.id + read.subject)
+      return
+    }
+    // It is not remembered: its age is only the word of this peer, and another's may be better.
+    if (age >= this.expiry) {
+      this.counts.old++
       return
     }
     if (!peer.mayCost(now)) {

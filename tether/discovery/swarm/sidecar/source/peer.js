@@ -115,7 +115,8 @@ export class Peer {
       const state = this.gossip.topics.get(id)
       if (state !== undefined && !this.greetedTopics.has(id)) {
         this.greetedTopics.add(id)
-        this.gossip.greet(this, state)
+        // Without it, the next heartbeats and digests bring the same.
+        if (this.asked()) this.gossip.greet(this, state)
       }
     }
     for (const id of this.greetedTopics) {

@@ -1,4 +1,4 @@
-"""Who a worker process is: a key of its own, held for life, and a counter of its starts."""
+"""Who a process of a network is: a key of its own, held for life, and a counter of its starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Self
 
 from nacl.signing import SigningKey
 
-from tether.discovery.wire import boot_id, worker_id
+from tether.discovery.presence import boot_id, worker_id
 from tether.errors import ConfigError
 
 MOST_SLOTS = 4_096
-"""Worker processes that can share one folder."""
+"""Processes of one kind that can share one folder."""
 
 _OWNER_ONLY_FOLDER = 0o700
 _OWNER_ONLY_FILE = 0o600
@@ -24,12 +24,12 @@ _SEED_BYTES = 32
 
 
 @dataclass
-class WorkerIdentity:
-    """The key of one worker process. No other process has it until :meth:`close` or the process's end.
+class Identity:
+    """The key of one process. No other process has it until :meth:`close` or the process's end.
 
     Attributes:
       name: The slot in the folder, as in ``worker-1``.
-      key: Signs what it announces.
+      key: Signs what it announces, and is what its peers know it by.
       boot_counter: How often this key was claimed, this time included.
     """
 
@@ -39,11 +39,14 @@ class WorkerIdentity:
     _lock: int
 
     @classmethod
-    def claim(cls, folder: Path) -> Self:
+    def claim(cls, folder: Path, kind: str = "worker") -> Self:
         """Take the first slot in ``folder`` that no process holds; its key is made where there is none.
 
         The boot counter is raised and on disk before this returns: no two lives share a number, whatever
         ends them.
+
+        Args:
+          kind: ``worker`` or ``orchestrator``: what its slots are called.
 
         Raises:
           ConfigError: The folder or a file in it cannot be used.
@@ -51,15 +54,17 @@ class WorkerIdentity:
         try:
             folder.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
             for number in range(1, MOST_SLOTS + 1):
-                lock = _try_lock(folder / f"worker-{number}.lock")
+                lock = _try_lock(folder / f"{kind}-{number}.lock")
                 if lock is not None:
-                    return cls._open(folder, f"worker-{number}", lock)
+                    return cls._open(folder, f"{kind}-{number}", lock)
         except OSError as error:
             raise ConfigError(
-                f"the worker's identity in {folder} cannot be used: {error.strerror}; let this user write "
+                f"the {kind}'s identity in {folder} cannot be used: {error.strerror}; let this user write "
                 "there, or choose another folder with presence.identity_dir"
             ) from error
-        raise ConfigError(f"all {MOST_SLOTS} identities in {folder} are in use: choose another folder")
+        raise ConfigError(
+            f"all {MOST_SLOTS} identities of the {kind}s in {folder} are in use: choose another folder"
+        )
 
     @classmethod
     def _open(cls, folder: Path, name: str, lock: int) -> Self:
@@ -100,7 +105,7 @@ class WorkerIdentity:
             os.close(lock)
 
     def __repr__(self) -> str:
-        return f"WorkerIdentity({self.name}, {self.boot_id})"
+        return f"Identity({self.name}, {self.boot_id})"
 
 
 def _try_lock(path: Path) -> int | None:
@@ -118,13 +123,13 @@ def _try_lock(path: Path) -> int | None:
 
 def _read_key(path: Path) -> SigningKey:
     if path.stat().st_mode & 0o077:
-        raise ConfigError(f"others can read the worker's key {path}: run chmod 600 on it")
+        raise ConfigError(f"others can read the key {path}: run chmod 600 on it")
     with contextlib.suppress(ValueError):
         seed = bytes.fromhex(path.read_text("ascii").strip())
         if len(seed) == _SEED_BYTES:
             return SigningKey(seed)
     raise ConfigError(
-        f"{path} is not a worker's key: put back the right file, or remove all {path.stem}.* files"
+        f"{path} is not the key of a process: put back the right file, or remove all {path.stem}.* files"
     )
 
 

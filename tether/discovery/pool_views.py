@@ -1,0 +1,169 @@
+"""The pools that the fleet makes: what the workers that draw from the same pool can do together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tether.discovery.fleet import SUSPECT_AFTER_INTERVALS, Fleet
+from tether.discovery.presence import ModelState, Presence, Supported
+
+FRESH_POOLS_MS = 100
+"""How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""
+
+SMALL_MS = 5
+"""A fleet whose pools are added up sooner is small: every change of who serves what shows at once."""
+
+REST = 20
+"""Adding up again waits so many times as long as it took the last time: that is a twentieth of a core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolView:
+    """One pool: what the workers that draw from it can do together.
+
+    Attributes:
+      name: The pool's.
+      model, version, digest: What it serves.
+      gpu_class, region: Where.
+      workers: Live ones that take jobs, suspect ones among them.
+      suspects: How many of them are suspect.
+      slots, free: Sums over the workers.
+      warm: Whether one of them has the model loaded.
+      tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
+      latency_hops: The least of the workers'.
+      queue_depth: Sum over the workers.
+    """
+
+    name: str
+    model: str
+    version: str
+    digest: str
+    gpu_class: str
+    region: str
+    workers: int = 0
+    suspects: int = 0
+    slots: int = 0
+    free: int = 0
+    warm: bool = False
+    tokens_per_second: float = 0.0
+    latency_hops: int = 0
+    queue_depth: int = 0
+
+    @property
+    def sure(self) -> int:
+        """Workers that are not suspect."""
+        return self.workers - self.suspects
+
+
+def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
+    """The pools that live workers draw from, by name. Workers that drain or are unroutable do not count."""
+    suspect_from = now - SUSPECT_AFTER_INTERVALS * fleet.interval_ms
+    unroutable = fleet.unroutable
+    found: dict[str, _Sum] = {}
+    for worker, member in fleet.members.items():
+        if member.expires_at <= now or worker in unroutable:
+            continue
+        presence = member.presence
+        for name, model in member.serves:
+            total = found.get(name)
+            if total is None:
+                total = found[name] = _Sum(name, model, presence)
+            total.workers += 1
+            total.suspects += member.renewed_at <= suspect_from
+            total.slots += presence.slots
+            total.free += presence.free
+            total.warm = total.warm or model.state is ModelState.WARM
+            total.tokens_per_second += presence.tokens_per_second
+            total.queue_depth += presence.queue_depth
+            if presence.latency_hops < total.latency_hops:
+                total.latency_hops = presence.latency_hops
+    return tuple(found[name].view() for name in sorted(found))
+
+
+class _Sum:
+    """A pool view while it is added up."""
+
+    __slots__ = (
+        *("first", "free", "latency_hops", "model", "name", "queue_depth", "slots", "suspects"),
+        *("tokens_per_second", "warm", "workers"),
+    )
+
+    def __init__(self, name: str, model: Supported, first: Presence) -> None:
+        self.name = name
+        self.model = model
+        self.first = first
+        self.workers = self.suspects = self.slots = self.free = self.queue_depth = 0
+        self.warm = False
+        self.tokens_per_second = 0.0
+        self.latency_hops = first.latency_hops
+
+    def view(self) -> PoolView:
+        return PoolView(
+            name=self.name,
+            model=self.model.name,
+            version=self.model.version,
+            digest=self.model.digest,
+            gpu_class=self.first.gpu_class,
+            region=self.first.region,
+            workers=self.workers,
+            suspects=self.suspects,
+            slots=self.slots,
+            free=self.free,
+            warm=self.warm,
+            tokens_per_second=self.tokens_per_second,
+            latency_hops=self.latency_hops,
+            queue_depth=self.queue_depth,
+        )
+
+
+class _Known(NamedTuple):
+    fleet: Fleet
+    at: int
+    took_ms: float
+    views: tuple[PoolView, ...]
+
+
+class PoolViews:
+    """The pools of a fleet that changes all the time, added up no oftener than it helps.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, clock: Callable[[], int], stopwatch: Callable[[], float] = time.thread_time) -> None:
+        """
+        Args:
+          clock: Milliseconds, of the clock that the fleet's times are of.
+          stopwatch: Seconds; measures what adding up costs the processor.
+        """
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._lock = threading.Lock()
+        self._known: _Known | None = None
+
+    def of(self, fleet: Fleet) -> tuple[PoolView, ...]:
+        """The pools, as :func:`pools` would answer, or as they were shortly before.
+
+        A pool that is new or has nobody any more shows at once, and so does, in a small fleet, every change
+        of who serves what.
+        """
+        with self._lock:
+            now, known = self._clock(), self._known
+            if known is None or _is_due(known, fleet, now):
+                begun = self._stopwatch()
+                views = pools(fleet, now)
+                known = self._known = _Known(fleet, now, (self._stopwatch() - begun) * 1000, views)
+            return known.views
+
+
+def _is_due(known: _Known, fleet: Fleet, now: int) -> bool:
+    age, rest = now - known.at, REST * known.took_ms
+    if fleet.served is not known.fleet.served:
+        if known.took_ms < SMALL_MS or fleet.served.keys() != known.fleet.served.keys():
+            return True
+    elif fleet is known.fleet:
+        return age >= max(FRESH_POOLS_MS, rest)
+    return age >= rest
