@@ -17,6 +17,7 @@ __all__ = [
     "AlreadyRunning",
     "BrokerUnavailable",
     "ClientClosed",
+    "CommandUnanswered",
     "CommitUnknown",
     "ConfigError",
     "DiskFull",
@@ -27,6 +28,7 @@ __all__ = [
     "GatewayUnknown",
     "HeadersTooLarge",
     "InvalidAnnouncement",
+    "InvalidCommand",
     "InvalidMessage",
     "InvalidName",
     "InvalidRequest",
@@ -130,6 +132,31 @@ class InvalidAnnouncement(TetherError, ValueError):
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
         self.reason = reason
+
+
+class InvalidCommand(TetherError, ValueError):
+    """A command to a worker is not one, is not signed by an operator, or counts no longer.
+
+    Attributes:
+      reason: A short stable name of what is wrong.
+    """
+
+    code = "command_invalid"
+    http_status = 422
+    exit_status = 2
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
+class CommandUnanswered(TetherError, TimeoutError):
+    """A worker does not show the effect of a command yet: it may still come."""
+
+    code = "command_unanswered"
+    http_status = 504
+    exit_status = 4
+    retryable = True
 
 
 class BrokerUnavailable(TetherError):

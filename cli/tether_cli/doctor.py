@@ -77,6 +77,7 @@ def _checks(folder: StateFolder, surroundings: Surroundings) -> Iterator[Check]:
             lambda: look.check_packages("worker", look.WORKER_PACKAGES, is_needed=needs_torch),
         ),
         ("redis-server", lambda: look.check_redis_server(settings)),
+        ("node", lambda: look.check_node(settings, os.environ)),
         ("demo model", lambda: _check_demo_model(is_needed=not settings.models)),
         ("state folder", lambda: look.check_folder(folder)),
         ("disk", lambda: look.check_disk(folder)),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import click
 
-from tether_cli import fleet_keys
+from tether_cli import fleet_keys, fleet_members
 from tether_cli.frame import VerbGroup
 
 
 @click.group(cls=VerbGroup)
 def fleet() -> None:
-    """Say which workers count, and act on them."""
+    """Show the workers, say which of them count, and act on them."""
 
 
-for _verb in (fleet_keys.trust, fleet_keys.revoke, fleet_keys.keys):
+for _verb in (
+    *(fleet_members.list_members, fleet_members.show, fleet_members.watch),
+    *(fleet_keys.trust, fleet_keys.revoke, fleet_keys.keys),
+):
     fleet.add_command(_verb)

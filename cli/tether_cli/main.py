@@ -14,7 +14,7 @@ VERBS: dict[str, Verb] = {
     "dht": ("tether_cli.dht", "dht", "Run a bootstrap node of a private network."),
     "doctor": ("tether_cli.doctor", "doctor", "Check every part, and say how to mend what is missing."),
     "down": ("tether_cli.down", "down", "Stop the Tether that `tether up` runs on this machine."),
-    "fleet": ("tether_cli.fleet", "fleet", "Say which workers count, and act on them."),
+    "fleet": ("tether_cli.fleet", "fleet", "Show the workers, say which of them count, and act on them."),
     "gateway": ("tether_cli.gateway", "gateway", "Serve jobs over HTTP."),
     "jobs": ("tether_cli.jobs", "jobs", "List, show, follow and cancel jobs."),
     "keys": ("tether_cli.keys", "keys", "Make, list and revoke API keys."),

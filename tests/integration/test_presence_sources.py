@@ -137,6 +137,7 @@ def test_what_is_of_another_network_or_for_another_topic_does_not_count(start_vi
     source = StaticPresence()
     presence_topic = "tether/presence/local"
     view = start_view({"one": source}, network="ab" * 16, topics=lambda topic: topic == presence_topic)
+    assert view.wait_until_read(SECONDS)
     before = counted("one", "network"), counted("one", "topic")
     tell(source)
     tell(source, sequence=2, network="ab" * 16, topic="tether/models/tiny/1/local")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from support.swarm import PACKAGES
 from support.waiting import eventually
 from support.workers import WorkerProcess
 from tether import Tether
@@ -44,6 +45,9 @@ class LocalTether:
             # Short beats: a killed worker's jobs go on soon.
             "TETHER_PRESENCE__INTERVAL": "500",
             "TETHER_PRESENCE__EXPIRY": "2000",
+            # Most tests are not about the swarm: they start sooner without it.
+            "TETHER_PRESENCE__ADAPTERS": "redis",
+            "TETHER_NETWORK__PACKAGE_DIR": str(PACKAGES),
             **environ,
         }
         self.processes = []

@@ -76,7 +76,7 @@ class Enrolled(NamedTuple):
 
 
 class Network:
-    """Keys, and members with them. All trust the keys of one folder, and announce themselves in one region."""
+    """Keys, and members that have them. All trust the keys of one folder, and are of one region."""
 
     def __init__(self, folder, bootstrap, *, secret=SECRET):
         self.folder = folder

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tether.config import Settings
+from tether.config import PresenceSettings, Settings
 from tether.config_loading import load_settings
 from tether.embedded import doctor
 from tether.embedded.child_events import ChildEnded, ChildReady, ChildStarted, ChildStopping
@@ -298,6 +298,13 @@ class TestDoctor:
     def test_a_folder_that_others_may_write_to_fails(self, tmp_path):
         tmp_path.chmod(0o777)
         assert doctor.check_folder(StateFolder(tmp_path)).verdict == "FAIL"
+
+    def test_without_node_there_is_a_warning_and_where_it_is_not_needed_none(self):
+        settings = Settings()
+        there = doctor.check_node(settings, os.environ)
+        assert (there.verdict, there.mend) == ("ok", "")
+        redis_alone = Settings(presence=PresenceSettings(adapters=("redis",)))
+        assert doctor.check_node(redis_alone, {"PATH": ""}).verdict == "ok"
 
     def test_models_without_workers_are_warned_of(self):
         assert doctor.check_workers({"a": 1, "b": 0}).verdict == "warn"

@@ -21,7 +21,11 @@ from tether.errors import InvalidAnnouncement
 from tether.jobs import canonical_json
 
 quick = settings(max_examples=200, deadline=None)
-GOOD = envelope()
+CACHED = (
+    Artifact("ab" * 32, ArtifactKind.MODEL, ArtifactState.WARM, 9_000_000, True, 1_700_000_000_000),
+    Artifact("cd" * 32, ArtifactKind.ADAPTER, ArtifactState.DISK, 1_000),
+)
+GOOD = envelope(cache=manifest_of(CACHED), vram_total=2_000, vram_free=1_000)
 
 
 def trust_all(_):
@@ -44,7 +48,9 @@ def body():
 
 
 def test_what_was_signed_is_read_back_alike():
-    assert verify(GOOD, lambda key: key == public(KEY)) == presence()
+    assert verify(GOOD, lambda key: key == public(KEY)) == presence(
+        cache=manifest_of(CACHED), vram_total=2_000, vram_free=1_000
+    )
 
 
 def test_the_names_on_the_wire_are_those_of_the_protocol():
@@ -53,6 +59,15 @@ def test_the_names_on_the_wire_are_those_of_the_protocol():
         assert name in told
     assert told["capacity"] == {"slots": 8, "free": 5}
     assert set(told["supported"][0]) == {"modelId", "version", "digest", "state"}
+    assert told["vram"] == {"total": 2_000, "free": 1_000}
+    assert told["cacheManifest"]["artifacts"][0] == {
+        "digest": "ab" * 32,
+        "kind": "model",
+        "state": "warm",
+        "bytes": 9_000_000,
+        "pinned": True,
+        "lastUse": 1_700_000_000_000,
+    }
 
 
 def test_the_id_of_a_worker_follows_from_its_key():
@@ -71,9 +86,17 @@ def test_an_envelope_with_any_flipped_bit_is_refused(bit):
 
 
 @quick
+@given(length=st.integers(0, len(GOOD) - 1), tail=st.binary(min_size=1, max_size=80))
+def test_an_envelope_that_is_cut_or_goes_on_is_refused(length, tail):
+    for changed in (GOOD[:length], GOOD[len(GOOD) - length :], GOOD + tail, tail + GOOD):
+        with pytest.raises(InvalidAnnouncement):
+            verify(changed, trust_all)
+
+
+@quick
 @given(data=st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: GOOD[:64] + tail))
 @example(data=GOOD[:64] + b"[" * 10_000)
-@example(data=GOOD[:64] + b'{"v":1,"pubKey":"\\ud800"}')
+@example(data=GOOD[:64] + b'{"v":2,"pubKey":"\\ud800"}')
 @example(data=GOOD[:64] + b"9" * 10_000)
 def test_any_bytes_are_refused_and_nothing_else_is_raised(data):
     with pytest.raises(InvalidAnnouncement):
@@ -201,6 +224,19 @@ def test_two_models_never_share_a_topic(one, other):
     assert topic_key(model_topic(*one, "local"), b"a") != topic_key(model_topic(*one, "local"), b"b")
 
 
+def test_a_model_with_the_longest_of_names_has_a_topic_that_can_be_announced():
+    topic = model_topic("/" * 128, "?" * 64, "a" * 32)
+    assert verify(envelope(topic=topic), trust_all).topic == topic
+
+
+def test_what_is_elsewhere_is_refused_before_its_signature_is_looked_at():
+    forged = bytes(64) + GOOD[64:]
+    assert reason(forged) == "signature"
+    assert reason(forged, network="0" * 32) == "network"
+    assert reason(forged, topics=lambda topic: False) == "topic"
+    assert reason(forged, lambda key: False) == "untrusted"
+
+
 def test_nothing_signed_for_something_else_is_an_announcement():
     other = KEY.sign(b"tether command 1\0" + GOOD[64:]).signature + GOOD[64:]
     assert reason(other) == "signature"
@@ -217,29 +253,3 @@ def test_a_clock_that_is_wrong_by_more_than_ten_minutes_is_told_by_how_much(minu
 @pytest.mark.parametrize(("round_trip", "hops"), [(None, 0), (0.3, 0), (24.9, 0), (25.0, 1), (130.0, 5)])
 def test_latency_hops_are_whole_steps_of_25_ms(round_trip, hops):
     assert latency_hops(round_trip) == hops
-
-
-def artifacts(count, state):
-    return tuple(Artifact(f"{number:064x}", ArtifactKind.MODEL, state, number) for number in range(count))
-
-
-def test_of_a_manifest_that_is_too_long_what_is_warm_is_told_and_the_digest_is_that_of_all():
-    whole = manifest_of(artifacts(90, ArtifactState.DISK) + artifacts(20, ArtifactState.WARM))
-    told = verify(envelope(cache=whole), trust_all).cache
-    assert told.artifacts == artifacts(20, ArtifactState.WARM)
-    assert told.digest == whole.digest
-    assert not told.is_complete
-
-
-def test_of_more_warm_artifacts_than_fit_some_are_told():
-    whole = manifest_of(artifacts(400, ArtifactState.WARM))
-    told = verify(envelope(cache=whole), trust_all).cache
-    assert 40 < len(told.artifacts) < 400
-    assert told.digest == whole.digest
-    assert not told.is_complete
-
-
-def test_a_manifest_that_fits_is_told_whole():
-    whole = manifest_of(artifacts(3, ArtifactState.LOADING))
-    assert verify(envelope(cache=whole), trust_all).cache == whole
-    assert manifest_of(artifacts(2, ArtifactState.LOADING)).digest != whole.digest

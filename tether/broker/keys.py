@@ -152,3 +152,13 @@ class Keys:
     def fleet_news(self) -> str:
         """A channel."""
         return f"{self.prefix}:fleet:news"
+
+    # Commands to workers.
+
+    def inbox(self, worker: str) -> str:
+        return f"{self.prefix}:inbox:{worker}"
+
+    @property
+    def fleet_commands(self) -> str:
+        """A channel."""
+        return f"{self.prefix}:fleet:commands"

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 from tether.client.endpoint import is_on_this_machine
 from tether.config import Settings
+from tether.discovery.swarm.packages import find_node
 from tether.embedded.backups import revision_of
 from tether.embedded.gpus import find_gpus
 from tether.embedded.local_settings import is_default
 from tether.embedded.redis_server import find_redis_server
 from tether.embedded.running import Running
 from tether.embedded.state_folder import StateFolder, check_room, free_bytes
-from tether.errors import DiskFull, TetherError
+from tether.errors import DiskFull, ServerMissing, TetherError
 
 TORCH_SECONDS = 90.0
 GATEWAY_PACKAGES = ("fastapi", "uvicorn")
@@ -98,6 +99,17 @@ def check_redis_server(settings: Settings) -> Check:
         return Check("redis-server", Verdict.OK, "not needed: redis.url is set")
     program = find_redis_server()
     return Check("redis-server", Verdict.OK, f"{program.path} {'.'.join(map(str, program.version))}")
+
+
+def check_node(settings: Settings, environ: Mapping[str, str]) -> Check:
+    """Whether the swarm can run. Without it, presence goes through Redis alone."""
+    if "swarm" not in settings.presence.adapters:
+        return Check("node", Verdict.OK, "not needed: presence.adapters has no swarm")
+    try:
+        node = find_node(environ)
+    except ServerMissing as error:
+        return Check("node", Verdict.WARN, "the swarm is not used", str(error).partition(": ")[2])
+    return Check("node", Verdict.OK, f"{node.node[0]} {node.version}")
 
 
 def check_folder(folder: StateFolder, free: Callable[[Path], int] = free_bytes) -> Check:

@@ -139,14 +139,21 @@ class HealthReporter:
             self._said_goodbye = state is WorkerState.STOPPED
             self._sequence += 1
             whole = self._presence(self._describe(), state)
-            counts = self._tell(whole)
-            for part in parts_by_model(whole):
-                self._tell(part)
+            counts, outages = True, []
+            for presence in (whole, *parts_by_model(whole)):
+                try:
+                    is_newest = self._tell(presence)
+                except OUTAGE_ERRORS as error:
+                    outages.append(error)
+                else:
+                    counts = counts and (is_newest or presence is not whole)
         if not counts:
             self._log.warning(
                 "A newer announcement of this worker is known. Give each host its own identity folder.",
                 worker=whole.worker_id,
             )
+        if outages:
+            raise outages[0]
 
     def _tell(self, presence: Presence) -> bool:
         return self._port.announce(sign(presence, self._identity.key), presence)

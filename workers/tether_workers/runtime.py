@@ -41,7 +41,8 @@ class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
     Threads: ``tether-flush``, ``tether-beat`` and ``tether-health`` from :meth:`start` to :meth:`stop`, where
-    the swarm is used ``tether-swarm`` and ``tether-trust`` as well, and ``tether-drain`` from :meth:`drain` until the attempts have ended.
+    the swarm is used ``tether-swarm`` and ``tether-trust`` as well, and ``tether-drain`` from :meth:`drain`
+    until the attempts have ended.
     """
 
     def __init__(

@@ -23,5 +23,9 @@ def video_memory() -> VideoMemory:
     is_initialized = getattr(cuda, "is_initialized", None)
     if cuda is None or is_initialized is None or not is_initialized():
         return VideoMemory()
-    free, total = cuda.mem_get_info()
+    try:
+        free, total = cuda.mem_get_info()
+    except RuntimeError:
+        # A GPU that fails must not silence the worker: its jobs tell what is wrong.
+        return VideoMemory()
     return VideoMemory(int(total), int(free))

@@ -1,0 +1,104 @@
+"""What a worker of the fleet does, in one word, and what changed between two looks at the fleet: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from tether.discovery.fleet import Fleet, Member, is_suspect
+from tether.discovery.presence import WorkerState
+
+
+class ShownState(StrEnum):
+    """Whether a worker is given jobs, and why not."""
+
+    SERVING = "serving"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+    UNROUTABLE = "unroutable"
+
+
+class ChangeKind(StrEnum):
+    """What happened to a worker."""
+
+    PRESENT = "present"
+    JOINED = "joined"
+    RESTARTED = "restarted"
+    STATE = "state"
+    LEFT = "left"
+
+
+class Seen(NamedTuple):
+    """A worker at one look."""
+
+    member: Member
+    state: ShownState
+
+
+Look: TypeAlias = Mapping[str, Seen]
+"""Those that live, by worker id."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that happened to a worker between two looks.
+
+    Attributes:
+      member: As it is; of one that left, as it was.
+      state: The same of its state.
+      former: The state that it had, where it had another one.
+      said_goodbye: Whether one that left said so, and was not only heard of no more.
+    """
+
+    kind: ChangeKind
+    member: Member
+    state: ShownState
+    former: ShownState | None = None
+    said_goodbye: bool = False
+
+
+def shown_state(fleet: Fleet, member: Member, now: int) -> ShownState:
+    """What keeps jobs from a worker most lastingly; that it serves, where nothing does."""
+    if member.presence.worker_id in fleet.unroutable:
+        return ShownState.UNROUTABLE
+    if member.presence.state is not WorkerState.SERVING:
+        return ShownState.DRAINING
+    return ShownState.SUSPECT if is_suspect(fleet, member, now) else ShownState.SERVING
+
+
+def look_at(fleet: Fleet, now: int) -> Look:
+    """Those that live at that time, each with its state."""
+    return {
+        worker: Seen(member, shown_state(fleet, member, now))
+        for worker, member in fleet.members.items()
+        if member.expires_at > now
+    }
+
+
+def first_look(after: Look) -> list[Change]:
+    """Everybody who is there, by worker id."""
+    return [Change(ChangeKind.PRESENT, *after[worker]) for worker in sorted(after)]
+
+
+def changes(before: Look, after: Look, now: int) -> list[Change]:
+    """What happened between two looks, by worker id.
+
+    Args:
+      now: When the second look was.
+    """
+    found = []
+    for worker in sorted(before.keys() | after.keys()):
+        former, seen = before.get(worker), after.get(worker)
+        if seen is None:
+            assert former is not None
+            said_goodbye = former.member.expires_at > now
+            found.append(Change(ChangeKind.LEFT, *former, said_goodbye=said_goodbye))
+        elif former is None:
+            found.append(Change(ChangeKind.JOINED, *seen))
+        elif seen.member.presence.boot_counter != former.member.presence.boot_counter:
+            found.append(Change(ChangeKind.RESTARTED, *seen))
+        elif seen.state is not former.state:
+            found.append(Change(ChangeKind.STATE, *seen, former=former.state))
+    return found
