@@ -64,7 +64,11 @@ class ControlPlane:
         expiry_ms = settings.presence.expiry
         self.presence = RedisPresence(self.client, self.keys, expiry_ms=expiry_ms)
         self.trusted = TrustedKeys.from_settings(settings, StoreEnrolment(self.store))
-        self.swarm = DiscoverySub.from_settings(settings, self.trusted, self.presence) if in_swarm else None
+        self.swarm = (
+            DiscoverySub.from_settings(settings, self.trusted, self.presence, self.client)
+            if in_swarm
+            else None
+        )
         sources: dict[str, PresenceSource] = {REDIS: self.presence}
         if self.swarm is not None:
             sources[SWARM] = self.swarm.source
@@ -77,6 +81,7 @@ class ControlPlane:
             topics=is_presence_topic,
             on_accepted=self.swarm.on_accepted if self.swarm else None,
             tell_distrust=self.presence.distrust,
+            keys=self.trusted.snapshot,
         )
         self.reservations = ReservationManager(self.store, self.pools)
         self.ending = Ending(self.store, self.pools, settings.jobs.result_ttl)

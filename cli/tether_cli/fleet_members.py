@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -33,11 +35,12 @@ MOST_NAMED = 5
 def list_members(is_json: bool) -> None:
     """List the workers that are heard of now.
 
-    A model with * is loaded, one with + is being loaded. `heard` is how long ago the worker was heard of last.
+    A model with * is loaded, one with + is being loaded. `heard` is how long ago the worker was last heard
+    of. A narrow terminal shows fewer columns than a pipe gets.
     """
     from tether_cli.fleet_changes import look_at
     from tether_cli.fleet_reading import open_fleet
-    from tether_cli.fleet_texts import COLUMNS, row, worker_to_json
+    from tether_cli.fleet_texts import COLUMNS, fitting, row, worker_to_json
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
@@ -53,7 +56,10 @@ def list_members(is_json: bool) -> None:
         data = [worker_to_json(seen, name, now) for seen, name in found]
         print_json({"object": "list", "data": data, "untrusted": list(strangers)})
         return
-    print_table(COLUMNS, [row(seen, name, now) for seen, name in found])
+    columns, rows = COLUMNS, [row(seen, name, now) for seen, name in found]
+    if sys.stdout.isatty():
+        columns, rows = fitting(rows, shutil.get_terminal_size().columns)
+    print_table(columns, rows)
     if not found:
         click.echo("No worker is heard of now.", err=True)
     if strangers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tether.discovery.fleet import Member
@@ -22,6 +22,9 @@ COLUMNS = (
     *("worker", "name", "state", "gpu class", "region", "free", "queue", "tokens/s", "models", "vram"),
     *("hops", "heard", "version"),
 )
+LEFT_OUT_FIRST = ("version", "hops", "vram", "queue", "tokens/s", "region", "gpu class")
+"""The columns that a narrow terminal does without, in this order."""
+
 _MARKS = {ModelState.WARM: "*", ModelState.LOADING: "+", ModelState.COLD: ""}
 _GIB = 2**30
 
@@ -44,6 +47,25 @@ def row(seen: Seen, name: str, now: int) -> tuple[str, ...]:
         presence.software_version or "-",
     )
     return tuple(map(one_line, cells))
+
+
+def fitting(rows: Sequence[Sequence[str]], width: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns for which a terminal has room, and the rows with these alone.
+
+    Args:
+      rows: As of :func:`row`.
+      width: Characters of a line of the terminal.
+    """
+    places = list(range(len(COLUMNS)))
+    widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
+    for name in LEFT_OUT_FIRST:
+        # Each cell has three characters around it, the last one four.
+        if sum(widths[place] + 3 for place in places) + 1 > width:
+            places.remove(COLUMNS.index(name))
+    return (
+        tuple(COLUMNS[place] for place in places),
+        [tuple(cells[place] for place in places) for cells in rows],
+    )
 
 
 def lines(seen: Seen, name: str, now: int) -> list[tuple[str, str]]:

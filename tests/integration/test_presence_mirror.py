@@ -259,6 +259,10 @@ def test_a_redis_that_lost_its_data_has_it_back(port, start_mirror):
     # All at once: what the mirror has written back meanwhile shall not go again.
     port._client.delete(*port._client.keys(f"{port._keys.prefix}:*"))
     eventually(lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, SECONDS, "both are back")
+    # As after a restart from an old snapshot.
+    port._client.hdel(port._keys.fleet_presence, OTHER)
+    port._client.hset(port._keys.fleet_order, OTHER, "1:3")
+    eventually(lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, SECONDS, "the newest is back")
 
 
 def test_a_goodbye_keeps_its_place_in_a_redis_that_lost_its_data(port, start_mirror):
@@ -303,6 +307,8 @@ def test_what_has_run_out_meanwhile_is_not_mirrored(port, start_mirror):
 def test_a_mirror_that_stops_writes_what_waits_and_ends_its_thread(port):
     mirror = FleetMirror(port, interval_ms=NEVER_MS)
     mirror.offer("swarm", [accepted(sequence=sequence) for sequence in range(1, 4)])
+    # Asked to stop before it has written anything.
+    mirror.stop()
     mirror.start()
     mirror.stop()
     assert living(port) == {WORKER: (1, 3)}

@@ -306,11 +306,16 @@ class Watcher:
     def peers(self):
         return {peer["key"] for peer in self.transport.status.get("peers", ())}
 
+    def memory(self):
+        """Bytes that its sidecar has."""
+        assert self.transport.wait_for_status(lambda status: "memory" in status, SECONDS)
+        return self.transport.status["memory"]
+
     def sees(self, *others):
         """Wait until it sees exactly these."""
         expected = {other.worker for other in others}
         found = self.view.wait_for(lambda fleet: set(fleet.members) == expected, SECONDS)
-        assert found, f"{sorted(expected)} expected, {sorted(self.members)} seen"
+        assert found, f"{sorted(expected)} expected, {sorted(self.members)} seen; {self.transport.status}"
 
     def order_of(self, other):
         """Of the last announcement of another member that counted."""

@@ -264,3 +264,62 @@ def test_a_hand_over_that_is_refused_does_not_hold_up_the_others(port, make, att
     consumer.requeue(messages)
     assert port.streams["job-2"].state == "placed"
     assert attempts.all() == ()
+
+
+def test_a_pause_gives_back_what_was_not_handed_out_leaves_the_idle_sets_once_and_draws_again(
+    port, make, attempts
+):
+    port.draws.extend([drawn_job(1), drawn_job(2), drawn_job(3)])
+    slots = Slots(2)
+    consumer = make(slots)
+    begun = next(consumer)
+    slots.pause()
+    assert handed_out(consumer, 3) == []
+    assert port.calls == ["draw", "release", "draw"]
+    assert port.streams["job-2"].state == "placed"
+    assert [attempt.drawn.job_id for attempt in attempts.all()] == [begun.kwargs["job_id"]]
+    slots.resume()
+    assert next(consumer).kwargs["job_id"] == "job-3"
+    assert port.calls == ["draw", "release", "draw", "draw"]
+    slots.clear("boot:3")
+    slots.pause()
+    assert next(consumer) is None
+    assert port.calls == ["draw", "release", "draw", "draw", "draw"]
+
+
+def test_what_is_drawn_while_the_worker_is_paused_is_given_back(port, make, attempts, monkeypatch):
+    slots = Slots(1)
+    draw = port.draw
+
+    def draw_during_the_pause(*arguments, **options):
+        port.draws.append(drawn_job(1))
+        slots.pause()
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(port, "draw", draw_during_the_pause)
+    assert next(make(slots)) is None
+    assert port.streams["job-1"].state == "placed"
+    assert attempts.all() == ()
+
+
+def test_a_stop_while_paused_leaves_nothing_more_to_say(port, make):
+    slots = Slots(1)
+    consumer = make(slots)
+    slots.pause()
+    next(consumer)
+    slots.stop_drawing()
+    next(consumer)
+    consumer.close()
+    assert port.calls == ["draw"]
+
+
+def test_a_consumer_that_ends_while_paused_leaves_the_slots_to_the_next(port, make):
+    port.draws.extend([drawn_job(1), drawn_job(2)])
+    slots = Slots(2)
+    consumer = make(slots)
+    next(consumer)
+    slots.pause()
+    consumer.close()
+    assert port.calls == ["draw"]
+    assert next(make(slots)) is None
+    assert port.streams["job-2"].state == "placed"

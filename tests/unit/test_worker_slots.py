@@ -63,4 +63,57 @@ def test_nobody_waits_longer_than_asked():
     slots = Slots(1)
     slots.fill([drawn_job(1)])
     assert not slots.wait_for_free(0.001)
-    assert not slots.wait_for_stop(0.001)
+    assert not slots.wait_for_rest(0.001)
+
+
+def test_while_paused_nothing_is_free_filled_or_handed_out_and_then_all_is_again():
+    slots = Slots(4)
+    slots.fill([drawn_job(1)])
+    slots.pause()
+    assert slots.is_at_rest
+    assert not slots.is_stopped
+    assert slots.free == 0
+    assert not slots.fill([drawn_job(2)])
+    assert slots.hand_out() is None
+    slots.resume()
+    assert not slots.is_at_rest
+    assert slots.free == 3
+    assert slots.hand_out().job_id == "job-1"
+    assert slots.fill([drawn_job(2)])
+
+
+def test_once_stopped_nothing_resumes():
+    slots = Slots(1)
+    slots.pause()
+    slots.stop_drawing()
+    slots.resume()
+    assert slots.is_at_rest
+    assert slots.free == 0
+
+
+def test_who_waits_for_a_free_slot_is_told_of_a_pause():
+    slots = Slots(1)
+    slots.fill([drawn_job(1)])
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(slots.wait_for_free(30)))
+    waiting.start()
+    slots.pause()
+    waiting.join(10)
+    assert answers == [False]
+    assert slots.wait_for_rest(0)
+
+
+@pytest.mark.parametrize("what", ["resume", "stop"])
+def test_who_waits_while_paused_is_told_of_the_end_of_it(what):
+    slots = Slots(1)
+    slots.pause()
+    assert not slots.wait_while_paused(0.001)
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(slots.wait_while_paused(30)))
+    waiting.start()
+    if what == "resume":
+        slots.resume()
+    else:
+        slots.stop_drawing()
+    waiting.join(10)
+    assert answers == [what == "resume"]

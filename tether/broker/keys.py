@@ -162,3 +162,7 @@ class Keys:
     def fleet_commands(self) -> str:
         """A channel."""
         return f"{self.prefix}:fleet:commands"
+
+    def fleet_manifest(self, worker: str) -> str:
+        """A string; and a channel that says that it was written."""
+        return f"{self.prefix}:fleet:manifest:{worker}"

@@ -93,9 +93,10 @@ class PoolConsumer(Consumer):
         try:
             waiting = self._slots.hand_out()
             if waiting is None:
-                if self._slots.is_stopped:
+                if self._slots.is_at_rest:
                     self._leave()
                 elif self._slots.wait_for_free(self._timeout):
+                    self._has_left = False
                     self._draw()
                 waiting = self._slots.hand_out()
             return None if waiting is None else MessageProxy(_message_of(waiting))
@@ -105,7 +106,7 @@ class PoolConsumer(Consumer):
     def _draw(self) -> None:
         pools = self._pools()
         if not pools:
-            self._slots.wait_for_stop(self._timeout)
+            self._slots.wait_for_rest(self._timeout)
             return
         wait = min(self._timeout, LONGEST_PAUSE_SECONDS)
         if self._draw_again_at is not None:
@@ -126,7 +127,7 @@ class PoolConsumer(Consumer):
         for drawn in draw.jobs:
             self._listener.began(drawn)
         if draw.jobs and not self._slots.fill(draw.jobs):
-            # The worker was told to stop while the draw was under way.
+            # The worker was told to stop or to pause while the draw was under way.
             self._release(draw.jobs)
 
     def _ask(self, count: int, pools: Sequence[str], busy: bool, wait: float) -> Draw:
@@ -141,12 +142,12 @@ class PoolConsumer(Consumer):
         self._listener.all_void()
         if not self._port.hello():
             # No orchestrator has been here yet. It comes, or it does not: nobody can tell.
-            self._slots.wait_for_stop(self._timeout)
+            self._slots.wait_for_rest(self._timeout)
 
     def _leave(self) -> None:
         """Stand in the idle sets no longer: who is woken there would not come."""
         if self._has_left:
-            self._closed.wait(PAUSE_WHEN_STOPPED_SECONDS)
+            self._rest()
             return
         self._release(self._slots.take_back())
         with contextlib.suppress(EpochChanged, WorkerRevoked):
@@ -156,6 +157,12 @@ class PoolConsumer(Consumer):
                 self._listener.began(drawn)
             self._release(late)
         self._has_left = True
+
+    def _rest(self) -> None:
+        if self._slots.is_stopped:
+            self._closed.wait(PAUSE_WHEN_STOPPED_SECONDS)
+        else:
+            self._slots.wait_while_paused(self._timeout)
 
     def ack(self, message: MessageProxy) -> None:
         """Free the slot. The attempt has ended itself."""

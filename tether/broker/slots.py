@@ -21,6 +21,7 @@ class Slots:
         self._held: dict[str, Drawn] = {}
         self._waiting: deque[Drawn] = deque()
         self._is_stopped = False
+        self._is_paused = False
 
     @property
     def outstanding(self) -> int:
@@ -30,23 +31,32 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more jobs may be drawn: none beside one that must run alone, none once stopped."""
+        """How many more jobs may be drawn: none beside one that must run alone, none at rest."""
         with self._changed:
             return self._free()
 
     def _free(self) -> int:
-        if self._is_stopped or any(drawn.alone for drawn in self._held.values()):
+        if self._rests() or any(drawn.alone for drawn in self._held.values()):
             return 0
         return max(self.count - len(self._held), 0)
 
     @property
     def is_stopped(self) -> bool:
+        """Whether nothing is ever drawn again."""
         return self._is_stopped
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing shall be drawn now: stopped or paused."""
+        return self._rests()
+
+    def _rests(self) -> bool:
+        return self._is_stopped or self._is_paused
+
     def fill(self, jobs: Sequence[Drawn]) -> bool:
-        """Give each job a slot, to be handed out. Answers False, and does nothing, once stopped."""
+        """Give each job a slot, to be handed out. Answers False, and does nothing, at rest."""
         with self._changed:
-            if self._is_stopped:
+            if self._rests():
                 return False
             self._held.update((drawn.fence.draw_id, drawn) for drawn in jobs)
             self._waiting.extend(jobs)
@@ -55,7 +65,7 @@ class Slots:
     def hand_out(self) -> Drawn | None:
         """The next job that was not handed out."""
         with self._changed:
-            return self._waiting.popleft() if self._waiting and not self._is_stopped else None
+            return self._waiting.popleft() if self._waiting and not self._rests() else None
 
     def find(self, draw_id: str) -> Drawn | None:
         """The job of a draw, while it fills a slot."""
@@ -79,18 +89,37 @@ class Slots:
             return jobs
 
     def wait_for_free(self, timeout: float) -> bool:
-        """Wait up to so many seconds for a free slot. Answers at once, with False, once stopped."""
+        """Wait up to so many seconds for a free slot. Answers at once, with False, at rest."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or self._free() > 0, timeout)
+            self._changed.wait_for(lambda: self._rests() or self._free() > 0, timeout)
             return self._free() > 0
 
-    def wait_for_stop(self, timeout: float) -> bool:
-        """Wait up to so many seconds until nothing shall be drawn any more."""
+    def wait_for_rest(self, timeout: float) -> bool:
+        """Wait up to so many seconds until nothing shall be drawn: stopped or paused."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._is_stopped, timeout)
+            return self._changed.wait_for(self._rests, timeout)
+
+    def wait_while_paused(self, timeout: float) -> bool:
+        """Wait up to so many seconds while drawing is paused. Answers whether it may go on."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_stopped or not self._is_paused, timeout)
+            return not self._rests()
+
+    def pause(self) -> None:
+        """Draw and hand out nothing until :meth:`resume`. What was handed out goes on."""
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        """Draw again. Once stopped, this changes nothing."""
+        self._set_paused(False)
+
+    def _set_paused(self, is_paused: bool) -> None:
+        with self._changed:
+            self._is_paused = is_paused
+            self._changed.notify_all()
 
     def stop_drawing(self) -> None:
-        """Draw and hand out nothing more."""
+        """Draw and hand out nothing more, for good."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()

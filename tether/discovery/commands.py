@@ -19,7 +19,8 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from tether.discovery.field_checks import WrongField, count, exactly, text
-from tether.discovery.topics import is_control_topic
+from tether.discovery.presence import Presence
+from tether.discovery.topics import control_topic, is_control_topic
 from tether.errors import InvalidCommand
 from tether.jobs import canonical_json
 
@@ -29,7 +30,13 @@ LARGEST_COMMAND = 4_096
 """Bytes that an envelope may have."""
 
 LONGEST_LIFE_MS = 600_000
-"""Milliseconds for which a command may count."""
+"""Milliseconds for which a command may count, by the clocks of both who signs and who reads it."""
+
+USUAL_LIFE_MS = 120_000
+"""How long a command counts: so much may clocks differ, and so late may it come."""
+
+BOOT = "bootId"
+"""The argument that names the only life of a worker that is meant."""
 
 _SIGNATURE_BYTES = 64
 
@@ -41,11 +48,13 @@ class Action(StrEnum):
       DRAIN: Draw no more jobs, and hand over those that do not end in time.
       CORDON: Draw no more jobs.
       UNCORDON: Draw jobs again.
+      MANIFEST: Write to Redis all that its cache has.
     """
 
     DRAIN = "drain"
     CORDON = "cordon"
     UNCORDON = "uncordon"
+    MANIFEST = "manifest"
 
 
 def _no_arguments() -> Mapping[str, object]:
@@ -78,6 +87,29 @@ class Command:
     expires_at: int
 
 
+def command_to(
+    presence: Presence, action: Action, operator: SigningKey, *, command_id: str, now_ms: int
+) -> Command:
+    """A command to the worker that announces this, in this life of it: one that was started again begins
+    anew.
+
+    Args:
+      command_id: 32 hexadecimal digits, of chance.
+      now_ms: Milliseconds since the epoch.
+    """
+    return Command(
+        command_id=command_id,
+        network=presence.network,
+        topic=control_topic(presence.region),
+        pub_key=operator.verify_key.encode().hex(),
+        target=presence.worker_id,
+        action=action,
+        arguments={BOOT: presence.boot_id},
+        issued_at=now_ms,
+        expires_at=now_ms + USUAL_LIFE_MS,
+    )
+
+
 def sign_command(command: Command, key: SigningKey) -> bytes:
     """The envelope of a command.
 
@@ -86,7 +118,10 @@ def sign_command(command: Command, key: SigningKey) -> bytes:
     """
     if key.verify_key.encode().hex() != command.pub_key:
         raise InvalidCommand("signature", "the command names another key than the one that signs it")
-    body = canonical_json(_to_wire(command))
+    try:
+        body = canonical_json(_to_wire(command))
+    except UnicodeEncodeError:
+        raise InvalidCommand("canonical", "the command has text that is no Unicode") from None
     if _SIGNATURE_BYTES + len(body) > LARGEST_COMMAND:
         raise InvalidCommand("size", f"the command has more than {LARGEST_COMMAND} bytes")
     _checked(json.loads(body))
@@ -123,6 +158,10 @@ def verify_command(
     if topic is not None and value.get("topic") != topic:
         raise InvalidCommand("topic", "a command is for another topic")
     command = _checked(value)
+    if command.expires_at - now_ms > LONGEST_LIFE_MS:
+        raise InvalidCommand(
+            "life", f"command {command.command_id} counts for too long from now: compare the clocks"
+        )
     if command.expires_at <= now_ms:
         raise InvalidCommand("expired", f"command {command.command_id} has expired")
     if not operators(command.pub_key):
@@ -187,9 +226,7 @@ _WORKER = re.compile(r"[0-9a-f]{16}\Z")
 _TOPIC = re.compile(r"[\x21-\x7e]{1,640}\Z")
 _ACTION = re.compile(r"[a-z_]{1,64}\Z")
 _FIELDS = frozenset(
-    {
-        *("v", "id", "network", "topic", "pubKey", "target", "action", "arguments", "issuedAt", "expiresAt"),
-    }
+    {"v", "id", "network", "topic", "pubKey", "target", "action", "arguments", "issuedAt", "expiresAt"}
 )
 
 
@@ -214,7 +251,9 @@ def _from_wire(value: dict[str, Any]) -> Command:
     if not isinstance(value["arguments"], dict):
         raise WrongField("arguments")
     if action not in list(Action):
-        raise InvalidCommand("action", f"a command asks for {action!r}, which is not known: update this worker")
+        raise InvalidCommand(
+            "action", f"a command asks for {action!r}, which is not known: update this worker"
+        )
     if not 0 < expires_at - issued_at <= LONGEST_LIFE_MS:
         raise InvalidCommand("life", f"a command counts for more than {LONGEST_LIFE_MS} ms, or not at all")
     return Command(

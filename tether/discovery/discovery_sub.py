@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import redis
+
+from tether.broker.keys import Keys
 from tether.config import Settings
+from tether.discovery.command_relay import CommandRelay
 from tether.discovery.identity import Identity
 from tether.discovery.mirror import FleetMirror
+from tether.discovery.operator_key import OperatorKeys
 from tether.discovery.port import Accepted, PresenceSource
 from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport, Trust
@@ -15,17 +20,24 @@ from tether.discovery.topics import control_topic, presence_topic
 
 
 class DiscoverySub:
-    """Hears what is announced in the swarm, and mirrors to Redis what counts of it.
+    """Hears what is announced in the swarm, mirrors to Redis what counts of it, and relays commands.
 
-    It owns a key, a :class:`SwarmTransport` and a :class:`FleetMirror`, from :meth:`start` to :meth:`stop`.
+    It owns a key, a :class:`SwarmTransport`, a :class:`FleetMirror` and a :class:`CommandRelay`, from
+    :meth:`start` to :meth:`stop`.
     """
 
     def __init__(
-        self, options: SwarmOptions, settings: Settings, trusted: Trust, presence: RedisPresence
+        self,
+        options: SwarmOptions,
+        settings: Settings,
+        trusted: Trust,
+        presence: RedisPresence,
+        client: redis.Redis,
     ) -> None:
         """
         Args:
           trusted: Whose announcements count, and who may connect.
+          client: To the Redis from which commands are relayed.
           presence: Where to mirror to; opened and closed by whoever made it.
 
         Raises:
@@ -33,20 +45,32 @@ class DiscoverySub:
         """
         regions = settings.presence.regions
         self.identity = Identity.claim(settings.presence.identity_dir, "orchestrator")
-        self.transport = SwarmTransport(options, self.identity.key, trusted)
-        self.transport.join(control_topic(region) for region in regions)
+        operators = OperatorKeys.from_settings(settings)
+        self.transport = SwarmTransport(options, self.identity.key, trusted, operators=operators.snapshot)
+        control_topics = frozenset(control_topic(region) for region in regions)
+        self.transport.join(control_topics)
         self.source: PresenceSource = self.transport.source(presence_topic(region) for region in regions)
         self._mirror = FleetMirror(presence, interval_ms=settings.presence.interval)
+        self._relay = CommandRelay(
+            client,
+            Keys(settings.redis.namespace, settings.redis.hash_tag),
+            self.transport.broadcast,
+            operators=operators,
+            network=self.transport.network,
+            topics=control_topics,
+        )
 
     @classmethod
-    def from_settings(cls, settings: Settings, trusted: Trust, presence: RedisPresence) -> Self | None:
+    def from_settings(
+        cls, settings: Settings, trusted: Trust, presence: RedisPresence, client: redis.Redis
+    ) -> Self | None:
         """None where the settings do not ask for the swarm.
 
         Raises:
           ConfigError: They ask for one that cannot be, or no identity can be claimed.
         """
         options = SwarmOptions.from_settings(settings, "orchestrator")
-        return None if options is None else cls(options, settings, trusted, presence)
+        return None if options is None else cls(options, settings, trusted, presence, client)
 
     def on_accepted(self, source: str, batch: Sequence[Accepted]) -> None:
         """Told of announcements that count, with the name of where they came from."""
@@ -60,9 +84,11 @@ class DiscoverySub:
     def start(self) -> None:
         self._mirror.start()
         self.transport.start()
+        self._relay.start()
 
     def stop(self) -> None:
         """Leave the swarm, and end all threads and processes."""
+        self._relay.stop()
         self.transport.stop()
         self._mirror.stop()
         self.identity.close()

@@ -6,12 +6,12 @@ are copied once a batch, so that an announcement's cost does not grow with the f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.presence import Order, Presence, Supported, WorkerState
+from tether.discovery.presence import LARGEST_SEQUENCE, Order, Presence, Supported, WorkerState
 from tether.scheduling.models import pool_name
 
 SUSPECT_AFTER_INTERVALS = 1.5
@@ -174,6 +174,37 @@ def unroutable_up_to(fleet: Fleet, worker: str, order: Order) -> Fleet:
     member = [(worker, fleet.members.get(worker))]
     served = _served(fleet.served, member, fleet.unroutable, member, marks)
     return replace(fleet, unroutable=marks, served=served)
+
+
+def only(fleet: Fleet, keep: Callable[[Presence], bool]) -> Fleet:
+    """The fleet without the members that shall not be kept. Their newest orders stay known."""
+    gone = [(worker, member) for worker, member in fleet.members.items() if not keep(member.presence)]
+    if not gone:
+        return fleet
+    members = fleet.members.copy()
+    for worker, _ in gone:
+        del members[worker]
+    served = _served(fleet.served, gone, fleet.unroutable, (), fleet.unroutable)
+    return replace(fleet, members=MappingProxyType(members), served=served)
+
+
+def is_contested(member: Member, presence: Presence) -> bool:
+    """Whether an announcement that is not newer than a member's newest shows that two processes announce
+    themselves with one key.
+
+    One process gives each announcement a number of its own, and makes those with greater numbers later.
+    """
+    known = member.presence
+    if presence.boot_counter != known.boot_counter:
+        return False
+    if presence.sequence == known.sequence:
+        return presence.nonce != known.nonce
+    return presence.sequence < known.sequence and presence.issued_at > known.issued_at
+
+
+def contested(fleet: Fleet, worker: str, boot_counter: int) -> Fleet:
+    """The fleet in which nothing is sent to a worker until it is heard of with a greater boot counter."""
+    return unroutable_up_to(fleet, worker, Order(boot_counter, LARGEST_SEQUENCE))
 
 
 def is_suspect(fleet: Fleet, member: Member, now: int) -> bool:

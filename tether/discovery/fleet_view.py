@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.discovery import fleet as fleets
@@ -13,7 +13,7 @@ from tether.discovery.following import Follower
 from tether.discovery.pool_views import PoolView, PoolViews
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
 from tether.discovery.presence import Order, Presence
-from tether.discovery.sieve import Sieve
+from tether.discovery.sieve import Sieve, Sifted
 from tether.telemetry.logs import get_logger
 
 ONLY_SOURCE = "presence"
@@ -51,6 +51,7 @@ class FleetView:
         topics: Callable[[str], bool] | None = None,
         on_accepted: Callable[[str, Sequence[Accepted]], None] | None = None,
         tell_distrust: Callable[[str, Order], object] | None = None,
+        keys: Callable[[], object] | None = None,
         wall_clock: Callable[[], int] = epoch_ms,
     ) -> None:
         """
@@ -64,6 +65,8 @@ class FleetView:
             It must be quick; what it raises is logged.
           tell_distrust: Tells other processes of a worker that is unroutable up to an order. May raise
             ``OUTAGE_ERRORS``: then only this process knows.
+          keys: Answers another object when other keys are trusted: members whose key is no more are dropped
+            then. Without it they run out.
           wall_clock: Milliseconds since the epoch.
         """
         named = sources if isinstance(sources, Mapping) else {ONLY_SOURCE: sources}
@@ -72,6 +75,9 @@ class FleetView:
         self._expiry = expiry_ms
         self._on_accepted = on_accepted
         self._tell_distrust = tell_distrust
+        self._trusted = trusted
+        self._keys = keys
+        self._known_keys = None if keys is None else keys()
         self._log = get_logger("tether.fleet")
         self._news = threading.Condition()
         self._fleet = Fleet(interval_ms=interval_ms, expiry_ms=expiry_ms)
@@ -168,13 +174,17 @@ class FleetView:
             return
         self._tell()
         worker = boot_id.partition(".")[0]
-        if self._tell_distrust is not None:
-            try:
-                self._tell_distrust(worker, changed.unroutable[worker])
-            except OUTAGE_ERRORS as error:
-                self._log.warning(
-                    "Others were not told that a worker lost an attempt.", worker=worker, error=str(error)
-                )
+        self._tell_others(worker, changed.unroutable[worker])
+
+    def _tell_others(self, worker: str, order: Order) -> None:
+        if self._tell_distrust is None:
+            return
+        try:
+            self._tell_distrust(worker, order)
+        except OUTAGE_ERRORS as error:
+            self._log.warning(
+                "Others were not told that a worker is unroutable.", worker=worker, error=str(error)
+            )
 
     def _hear(self, source: str, news: Sequence[News]) -> None:
         sifted = self._sieve.sift(source, [one for one in news if isinstance(one, Heard)])
@@ -185,6 +195,9 @@ class FleetView:
             )
             for worker, order in marks:
                 changed = fleets.unroutable_up_to(changed, worker, order)
+            settled = changed
+            if len(counted) < len(sifted):
+                changed = self._without_contested(changed, sifted, set(counted))
             self._fleet = changed
         self._sieve.count(source, "accepted", len(counted))
         self._sieve.count(source, "old", len(sifted) - len(counted))
@@ -194,14 +207,33 @@ class FleetView:
             except Exception:
                 self._log.exception("Telling of announcements failed. Going on.")
         self._tell()
+        for worker in changed.unroutable.keys() - settled.unroutable.keys():
+            self._log.error(
+                "Two processes announce themselves with one key. Neither gets jobs. Give each host an "
+                "identity folder of its own, and start both again.",
+                worker=worker,
+            )
+            self._tell_others(worker, changed.unroutable[worker])
+
+    @staticmethod
+    def _without_contested(fleet: Fleet, sifted: Sequence[Sifted], counted: Set[int]) -> Fleet:
+        for place, (presence, _) in enumerate(sifted):
+            member = fleet.members.get(presence.worker_id)
+            if place not in counted and member is not None and fleets.is_contested(member, presence):
+                fleet = fleets.contested(fleet, presence.worker_id, presence.boot_counter)
+        return fleet
 
     def _accepted(self, presence: Presence, heard: Heard) -> Accepted:
         life_ms = self._expiry if heard.life_ms is None else min(heard.life_ms, self._expiry)
         return Accepted(presence, heard.envelope, life_ms)
 
     def _expire(self) -> None:
+        keys = None if self._keys is None else self._keys()
         with self._news:
             self._fleet = fleets.expire(self._fleet, self._clock())
+            if keys is not self._known_keys:
+                self._known_keys = keys
+                self._fleet = fleets.only(self._fleet, lambda presence: self._trusted(presence.pub_key))
         self._tell()
 
     def _tell(self) -> None:

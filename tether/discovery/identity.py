@@ -74,10 +74,10 @@ class Identity:
             if not seed_file.exists():
                 # The counter is first: where there is a key there is its counter.
                 _write(counter_file, b"0\n", _OWNER_ONLY_FILE)
-                _write(seed_file, SigningKey.generate().encode().hex().encode() + b"\n", _OWNER_ONLY_FILE)
-            key = _read_key(seed_file)
+                write_private_key(seed_file, SigningKey.generate())
+            key = read_private_key(seed_file)
             counter = _read_counter(counter_file, base) + 1
-            _write(base.with_suffix(".pub"), key.verify_key.encode().hex().encode() + b"\n", _PUBLIC_FILE)
+            write_public_key(base.with_suffix(".pub"), key)
             _write(counter_file, b"%d\n" % counter, _OWNER_ONLY_FILE)
         except BaseException:
             os.close(lock)
@@ -121,7 +121,13 @@ def _try_lock(path: Path) -> int | None:
     return opened
 
 
-def _read_key(path: Path) -> SigningKey:
+def read_private_key(path: Path) -> SigningKey:
+    """The key in a file.
+
+    Raises:
+      ConfigError: Others can read it, or it holds no key.
+      OSError: It cannot be read.
+    """
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"others can read the key {path}: run chmod 600 on it")
     with contextlib.suppress(ValueError):
@@ -131,6 +137,16 @@ def _read_key(path: Path) -> SigningKey:
     raise ConfigError(
         f"{path} is not the key of a process: put back the right file, or remove all {path.stem}.* files"
     )
+
+
+def write_private_key(path: Path, key: SigningKey) -> None:
+    """Put a key into a file that only this user can read, on disk when this returns."""
+    _write(path, key.encode().hex().encode() + b"\n", _OWNER_ONLY_FILE)
+
+
+def write_public_key(path: Path, key: SigningKey) -> None:
+    """Put the public half of a key into a file, on disk when this returns."""
+    _write(path, key.verify_key.encode().hex().encode() + b"\n", _PUBLIC_FILE)
 
 
 def _read_counter(path: Path, base: Path) -> int:

@@ -13,6 +13,8 @@ from tether.jobs import canonical_json
 LATENCY_STEP_MS = 25
 """Milliseconds of round trip that make one latency hop."""
 
+LARGEST_SEQUENCE = 2**53 - 1
+
 ISSUE_WINDOW_MS = 600_000
 """How far a worker's clock may be from the reader's."""
 

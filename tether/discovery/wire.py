@@ -1,8 +1,8 @@
 """The announcement of a worker as bytes: signed, and read back with every field checked.
 
 An envelope is an Ed25519 signature (RFC 8032, 64 bytes) and then the announcement as canonical JSON: keys
-sorted, no white space, UTF-8. What is signed is :data:`DOMAIN` and then that JSON. This module alone knows
-the names on the wire.
+sorted, no white space, UTF-8. What is signed is :data:`DOMAIN` and then that JSON. This module, and that of
+the manifest's fields, alone know the names on the wire.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from tether.config_types import PLACE_NAME
-from tether.discovery.field_checks import WrongField, count, exactly, flag, listed, one_of, rate, text
+from tether.discovery.field_checks import WrongField, count, exactly, listed, one_of, rate, text
+from tether.discovery.manifest_fields import manifest_from_wire, manifest_to_wire
 from tether.discovery.presence import (
-    Artifact,
-    ArtifactKind,
     ArtifactState,
-    CacheManifest,
     ModelState,
     Presence,
     Supported,
@@ -173,31 +171,13 @@ def _to_wire(presence: Presence) -> dict[str, Any]:
         "vram": {"total": presence.vram_total, "free": presence.vram_free},
         "tokensPerSecond": float(presence.tokens_per_second),
         "state": presence.state,
-        "cacheManifest": _manifest_to_wire(presence.cache),
+        "cacheManifest": manifest_to_wire(presence.cache),
         "softwareVersion": presence.software_version,
         "bootId": presence.boot_id,
         "bootCounter": presence.boot_counter,
         "sequence": presence.sequence,
         "nonce": presence.nonce,
         "issuedAt": presence.issued_at,
-    }
-
-
-def _manifest_to_wire(manifest: CacheManifest) -> dict[str, Any]:
-    return {
-        "digest": manifest.digest,
-        "complete": manifest.is_complete,
-        "artifacts": [
-            {
-                "digest": artifact.digest,
-                "kind": artifact.kind,
-                "state": artifact.state,
-                "bytes": artifact.size,
-                "pinned": artifact.pinned,
-                "lastUse": artifact.last_use,
-            }
-            for artifact in manifest.artifacts
-        ],
     }
 
 
@@ -217,8 +197,6 @@ _FIELDS = frozenset(
 )
 _CAPACITY_FIELDS = frozenset({"slots", "free"})
 _VRAM_FIELDS = frozenset({"total", "free"})
-_MANIFEST_FIELDS = frozenset({"digest", "complete", "artifacts"})
-_ARTIFACT_FIELDS = frozenset({"digest", "kind", "state", "bytes", "pinned", "lastUse"})
 _MODEL_FIELDS = frozenset({"modelId", "version", "digest", "state"})
 
 
@@ -242,7 +220,7 @@ def _from_wire(value: dict[str, Any]) -> Presence:
         vram_free=count(vram["free"], "vram"),
         tokens_per_second=rate(value["tokensPerSecond"], "tokensPerSecond"),
         state=one_of(WorkerState, value["state"], "state"),
-        cache=_manifest(value["cacheManifest"]),
+        cache=manifest_from_wire(value["cacheManifest"], MOST_ARTIFACTS),
         software_version=text(value["softwareVersion"], _SHORT, "softwareVersion"),
         boot_counter=count(value["bootCounter"], "bootCounter"),
         sequence=count(value["sequence"], "sequence"),
@@ -266,28 +244,6 @@ def _supported(value: object) -> Supported:
         version=text(item["version"], _SHORT, "version"),
         digest=text(item["digest"], _KEY, "digest"),
         state=one_of(ModelState, item["state"], "supported"),
-    )
-
-
-def _manifest(value: object) -> CacheManifest:
-    item = exactly(value, _MANIFEST_FIELDS, "cacheManifest")
-    artifacts = listed(item["artifacts"], MOST_ARTIFACTS, "cacheManifest")
-    return CacheManifest(
-        artifacts=tuple(_artifact(one) for one in artifacts),
-        digest=text(item["digest"], _KEY, "cacheManifest"),
-        is_complete=flag(item["complete"], "cacheManifest"),
-    )
-
-
-def _artifact(value: object) -> Artifact:
-    item = exactly(value, _ARTIFACT_FIELDS, "cacheManifest")
-    return Artifact(
-        digest=text(item["digest"], _KEY, "cacheManifest"),
-        kind=one_of(ArtifactKind, item["kind"], "cacheManifest"),
-        state=one_of(ArtifactState, item["state"], "cacheManifest"),
-        size=count(item["bytes"], "cacheManifest"),
-        pinned=flag(item["pinned"], "cacheManifest"),
-        last_use=count(item["lastUse"], "cacheManifest"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 class HandOver:
-    """Owns the thread ``tether-drain``, from :meth:`start` until the attempts have ended or time is up."""
+    """Owns the thread ``tether-drain``, from each :meth:`start` until the attempts have ended, time is up, or
+    it is called off. It can be used again after that."""
 
     def __init__(
         self,
@@ -46,49 +48,99 @@ class HandOver:
         self._hand_over_time = hand_over_time
         self._clock = clock
         self._log = structlog.stdlib.get_logger("tether.worker")
+        self._lock = threading.Lock()
+        self._called_off = threading.Event()
+        self._ends_running = False
+        self._thread: threading.Thread | None = None
         # Those that no slot runs: whoever begins an attempt first has it.
         self._ours: dict[Attempt, None] = {}
-        self._thread = threading.Thread(target=self._run, name="tether-drain", daemon=True)
 
-    def start(self) -> None:
-        """Begin. Nothing may be drawn any more."""
-        self._thread.start()
+    def start(self, *, ends_running: bool = True) -> None:
+        """Begin. Nothing may be drawn until the end. Where as much is under way, this changes nothing.
+
+        Args:
+          ends_running: Whether attempts that run are handed over after the drain time, or may go on.
+        """
+        with self._lock:
+            former = self._thread
+            if former is not None and former.is_alive() and not self._called_off.is_set():
+                if self._ends_running or not ends_running:
+                    return
+                self._called_off.set()
+            self._ends_running = ends_running
+            self._called_off = called_off = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run,
+                args=(former, called_off, self._drain_time if ends_running else math.inf),
+                name="tether-drain",
+                daemon=True,
+            )
+            self._thread.start()
+
+    def call_off(self) -> None:
+        """Let go on what still runs. What was begun to be handed over, or was told to end, is handed over."""
+        with self._lock:
+            self._called_off.set()
 
     def join(self) -> None:
         """Wait for the end."""
-        self._thread.join()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
-    def _run(self) -> None:
-        if self._hand_on(self._clock() + self._drain_time):
-            return
-        self._log.info("Handing over what still runs.", jobs=len(self._attempts.all()))
-        self._attempts.end_all(Ending.RELEASE)
-        if self._hand_on(self._clock() + self._hand_over_time):
-            return
-        self._log.warning(
-            "Giving up what could not be handed over: others get it when its lease runs out.",
-            jobs=len(self._attempts.all()),
-        )
-        self._attempts.end_all(Ending.DROP)
-        for attempt in self._ours:
-            self._attempts.forget(attempt.drawn.fence.draw_id)
+    def _run(self, former: threading.Thread | None, called_off: threading.Event, drain_time: float) -> None:
+        if former is not None:
+            former.join()
+        if not self._hand_on(drain_time, called_off) and not called_off.is_set():
+            self._log.info("Handing over what still runs.", jobs=len(self._attempts.all()))
+            self._attempts.end_all(Ending.RELEASE)
+            if not self._hand_on(self._hand_over_time, called_off) and not called_off.is_set():
+                self._log.warning(
+                    "Giving up what could not be handed over: others get it when its lease runs out.",
+                    jobs=len(self._attempts.all()),
+                )
+                self._attempts.end_all(Ending.DROP)
+        if called_off.is_set():
+            self._release_ours(self._clock() + self._hand_over_time)
+        self._give_up_ours()
 
-    def _hand_on(self, until: float) -> bool:
-        """Hand over what nobody runs, until all have ended. Answers False where they have not by then."""
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            self._release_unbegun()
+    def _hand_on(self, seconds: float, called_off: threading.Event) -> bool:
+        """Hand over what nobody runs, until all have ended. Answers False where they have not within so many
+        seconds, or it was called off."""
+        until, pause = self._clock() + seconds, FIRST_PAUSE_SECONDS
+        while not called_off.is_set():
+            self._begin_unbegun()
+            self._try_release_ours()
             left = until - self._clock()
             if left <= 0:
                 return self._attempts.wait_until_none(0)
             if self._attempts.wait_until_none(min(left, pause)):
                 return True
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return False
 
-    def _release_unbegun(self) -> None:
+    def _release_ours(self, until: float) -> None:
+        """Hand over what nobody else can, for as long as there is time."""
+        pause = FIRST_PAUSE_SECONDS
+        self._try_release_ours()
+        while self._ours and (left := until - self._clock()) > 0:
+            self._attempts.wait_until_none(min(left, pause))
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._try_release_ours()
+
+    def _give_up_ours(self) -> None:
+        for attempt in self._ours:
+            attempt.end(Ending.DROP)
+            self._attempts.forget(attempt.drawn.fence.draw_id)
+        self._ours.clear()
+
+    def _begin_unbegun(self) -> None:
         for attempt in self._attempts.all():
             if attempt.phase is Phase.WAITING and attempt.begin():
                 self._ours[attempt] = None
+
+    def _try_release_ours(self) -> None:
         for attempt in list(self._ours):
             try:
                 if not attempt.dropped.is_set():

@@ -14,8 +14,12 @@ from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.slots import Slots
 from tether.config import ModelSettings, Settings
 from tether.discovery.adapters import Announcers
+from tether.discovery.command_inbox import CommandFollower
+from tether.discovery.commands import Action
 from tether.discovery.enrolment import RedisEnrolment
+from tether.discovery.fleet_view import epoch_ms
 from tether.discovery.identity import Identity
+from tether.discovery.operator_key import OperatorKeys
 from tether.discovery.port import Announcer
 from tether.discovery.presence import ModelState, Supported, WorkerState, latency_hops
 from tether.discovery.redis_presence import RedisPresence
@@ -27,11 +31,14 @@ from tether_workers.attempts import Attempts
 from tether_workers.base import BaseWorker
 from tether_workers.beats import BeatThread
 from tether_workers.cache import CacheReport
+from tether_workers.commands import CommandHandler
+from tether_workers.duty import Duty, DutyState
 from tether_workers.flush import FlushThread
 from tether_workers.hand_over import HandOver
 from tether_workers.health import HealthReporter, Status
 from tether_workers.inference import Inference
 from tether_workers.loading import EngineFactory, EngineLoader
+from tether_workers.manifest import ManifestThread
 from tether_workers.serving import Served
 from tether_workers.throughput import Throughput
 from tether_workers.vram import video_memory
@@ -40,9 +47,9 @@ from tether_workers.vram import video_memory
 class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
-    Threads: ``tether-flush``, ``tether-beat`` and ``tether-health`` from :meth:`start` to :meth:`stop`, where
-    the swarm is used ``tether-swarm`` and ``tether-trust`` as well, and ``tether-drain`` from :meth:`drain`
-    until the attempts have ended.
+    Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands`` and ``tether-manifest``
+    from :meth:`start` to :meth:`stop`, where the swarm is used ``tether-swarm`` and ``tether-trust`` as well,
+    and ``tether-drain`` while the attempts of a worker that takes no more jobs end.
     """
 
     def __init__(
@@ -70,13 +77,14 @@ class WorkerRuntime:
         self._base = base
         self._log = structlog.stdlib.get_logger("tether.worker")
         self._told: Mapping[str, object] = {}
-        self._is_draining = False
         self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self._client = redis.Redis.from_url(settings.redis.url)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease)
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
         self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
+        self._network = network_id(bytes.fromhex(settings.network.secret))
+        self._operators = OperatorKeys.from_settings(settings)
         self._swarm = self._swarm_of(settings)
         self.slots = Slots(slots)
         self._throughput = Throughput()
@@ -94,7 +102,7 @@ class WorkerRuntime:
             self._announcer(),
             self._status,
             interval=settings.presence.interval / 1000,
-            network=network_id(bytes.fromhex(settings.network.secret)),
+            network=self._network,
         )
         self._loader = EngineLoader(
             [one.settings for one in served],
@@ -106,14 +114,51 @@ class WorkerRuntime:
         self._cache = CacheReport(served, self._loader.use_of)
         limit = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout)
         self._hand_over = HandOver(self.port, self.attempts, drain_time=limit / 1000)
+        self._duty = Duty(self.slots, self._hand_over, self._health.announce_now)
+        self._manifest = ManifestThread(
+            self._client, keys, self.identity, self._network, self._cache.artifacts, epoch_ms
+        )
+        self._commands = self._command_handler(settings)
+        self._inbox = CommandFollower(
+            self._client,
+            keys,
+            self._commands.receive,
+            worker=self.identity.worker_id,
+            interval=settings.presence.interval / 1000,
+        )
+
+    def _command_handler(self, settings: Settings) -> CommandHandler:
+        return CommandHandler(
+            worker=self.identity.worker_id,
+            boot_id=self.identity.boot_id,
+            operators=self._operators,
+            network=self._network,
+            topic=control_topic(settings.worker.region),
+            actions={
+                Action.DRAIN: self._duty.drain,
+                Action.CORDON: self._duty.cordon,
+                Action.UNCORDON: self._duty.uncordon,
+                Action.MANIFEST: self._manifest.ask,
+            },
+            clock=epoch_ms,
+        )
 
     def _swarm_of(self, settings: Settings) -> SwarmTransport | None:
         options = SwarmOptions.from_settings(settings, "worker")
         if options is None:
             return None
-        swarm = SwarmTransport(options, self.identity.key, self._trusted)
+        swarm = SwarmTransport(
+            options,
+            self.identity.key,
+            self._trusted,
+            operators=self._operators.snapshot,
+            on_command=self._on_command,
+        )
         swarm.join((control_topic(settings.worker.region),))
         return swarm
+
+    def _on_command(self, envelope: bytes) -> None:
+        self._commands.receive(envelope)
 
     def _announcer(self) -> Announcer:
         announcers: list[Announcer] = []
@@ -136,20 +181,20 @@ class WorkerRuntime:
             self._trusted.start()
             self._swarm.start()
         self._health.start()
+        self._manifest.start()
+        self._inbox.start()
         self._loader.preload()
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
 
     def drain(self) -> None:
-        """Draw no more, say so, and hand over what does not end in time. Returns at once."""
-        if not self._is_draining:
-            self._is_draining = True
-            self.slots.stop_drawing()
-            self._health.announce_now()
-            self._hand_over.start()
+        """Draw no more, say so, and hand over what does not end in time, for good. Returns at once."""
+        self._duty.stop()
 
     def stop(self) -> None:
         """End everything, in order. Jobs that still run are given up."""
         self.drain()
+        self._inbox.stop()
+        self._manifest.stop()
         self._hand_over.join()
         self._beat.stop()
         self._flush.stop()
@@ -186,7 +231,7 @@ class WorkerRuntime:
             vram_free=memory.free,
             artifacts=self._cache.artifacts(),
             tokens_per_second=self._throughput.tokens_per_second,
-            state=WorkerState.DRAINING if self._is_draining else WorkerState.SERVING,
+            state=(WorkerState.SERVING if self._duty.state is DutyState.SERVING else WorkerState.DRAINING),
         )
 
     def _state_of(self, one: Served) -> ModelState:

@@ -59,7 +59,7 @@ class Party(Protocol):
 
     def trusted_now(self) -> tuple[frozenset[str], frozenset[str]]: ...
 
-    def joins(self) -> list[Join]: ...
+    def joins_after(self, number: int) -> list[Join]: ...
 
     def take_replays(self) -> set[int]: ...
 
@@ -82,7 +82,7 @@ class Conversation:
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._line = b""
-        self._joined: set[int] = set()
+        self._joined = 0
         self._trust: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self._why: str | None = None
         self._is_ready = False
@@ -153,12 +153,11 @@ class Conversation:
 
     def _say_what_is_new(self, party: Party) -> None:
         self._say_trust(party)
-        for join in party.joins():
-            if join.number not in self._joined:
-                self._joined.add(join.number)
-                kind = "control" if join.is_control else "presence"
-                document = {"number": join.number, "topic": join.name, "key": join.key, "kind": kind}
-                self._say(json_frame(FrameType.JOIN, document))
+        for join in party.joins_after(self._joined):
+            self._joined = join.number
+            kind = "control" if join.is_control else "presence"
+            document = {"number": join.number, "topic": join.name, "key": join.key, "kind": kind}
+            self._say(json_frame(FrameType.JOIN, document))
         for number in party.take_replays():
             self._say(json_frame(FrameType.REPLAY, {"number": number}))
         # What does not fit waits where a newer message takes an older one's place.
@@ -186,8 +185,8 @@ class Conversation:
                 sent = self._process.channel.send(data)
             except BlockingIOError:
                 return
-            except OSError as error:
-                self._why = self._why or f"it has ended: {error.strerror}"
+            except OSError:
+                self._why = self._why or "it has ended"
                 return
             self._unsent_bytes -= sent
             if sent < len(data):
@@ -200,8 +199,8 @@ class Conversation:
             data = self._process.channel.recv(READ_BYTES)
         except BlockingIOError:
             return
-        except OSError as error:
-            self._why = self._why or f"it has ended: {error.strerror}"
+        except OSError:
+            self._why = self._why or "it has ended"
             return
         if not data:
             self._why = self._why or "it has ended"

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from tether.discovery.swarm.frames import Entry
 
-MOST_COMMANDS = 1_024
-
 
 @dataclass(frozen=True)
 class _Kept:
@@ -30,6 +28,7 @@ class Outbox:
         self._clock = clock
         self._kept: dict[tuple[int, str], _Kept] = {}
         self._unsent: dict[tuple[int, str], _Kept] = {}
+        self._look_at = clock() + life_ms
 
     def put(self, topic: int, subject: str, envelope: bytes) -> None:
         """
@@ -37,7 +36,7 @@ class Outbox:
           subject: Whose message it is; it takes the place of an older one of that subject.
         """
         kept = _Kept(topic, envelope, self._clock())
-        if len(self._kept) >= MOST_COMMANDS:
+        if self._clock() >= self._look_at:
             self._forget_old()
         self._kept[topic, subject] = self._unsent[topic, subject] = kept
 
@@ -61,4 +60,5 @@ class Outbox:
 
     def _forget_old(self) -> None:
         now = self._clock()
+        self._look_at = now + self._life
         self._kept = {key: kept for key, kept in self._kept.items() if now - kept.born_at < self._life}

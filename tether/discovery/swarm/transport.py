@@ -294,9 +294,12 @@ class SwarmTransport:
         """The keys of workers and of operators that count."""
         return self._trusted.snapshot(), frozenset(self._operators())
 
-    def joins(self) -> list[Join]:
+    def joins_after(self, number: int) -> list[Join]:
+        """The topics with greater numbers than this, in their order."""
         with self._lock:
-            numbers = list(self._numbers.items())
+            if len(self._numbers) <= number:
+                return []
+            numbers = list(self._numbers.items())[number:]
         secret = self._options.secret
         return [
             Join(number, name, topic_key(name, secret).hex(), is_control_topic(name))

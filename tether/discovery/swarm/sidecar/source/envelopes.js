@@ -65,6 +65,8 @@ function readPresence (value, trust) {
     boot: value.bootCounter,
     sequence: value.sequence,
     state: value.state,
+    nonce: value.nonce,
+    issuedAt: value.issuedAt,
     life: Infinity,
   }
 }

@@ -24,6 +24,7 @@ export class Gossip {
     this.seen = new SeenLately(MOST_SEEN)
     this.counts = { accepted: 0, duplicate: 0, old: 0, limited: 0, verified: 0, sent: 0, refused: {} }
     this.relaying = null
+    this.flushing = null
     this.turnedAt = now()
   }
 
@@ -43,7 +44,7 @@ export class Gossip {
     return [...this.topics.values()].map((state) => state.key)
   }
 
-  // A message of this process: everybody hears of it.
+  // A message of this process: everybody hears of it, in one go with those that are sent in the same moment.
   send (state, age, envelope) {
     const read = readEnvelope(envelope, { ...this.place(state), trust: LOCAL_TRUST })
     const entry = state.accept(read, envelope, age, 0, this.now())
@@ -53,7 +54,7 @@ export class Gossip {
     entry.hash = hash
     this.own.get(state.id).set(entry.subject, entry)
     for (const peer of this.peers) peer.offer(state, entry)
-    this.flush()
+    this.flushing ??= setImmediate(() => this.flush())
   }
 
   addConnection (connection, key) {
@@ -97,7 +98,8 @@ export class Gossip {
 
   take (peer, state, age, hops, envelope, hash, now) {
     const read = readEnvelope(envelope, { ...this.place(state), trust: this.trust })
-    if (!state.isNewer(read.subject, read.boot, read.sequence)) {
+    const isContested = state.isContested(read)
+    if (!isContested && !state.isNewer(read.subject, read.boot, read.sequence)) {
       this.counts.old++
       this.seen.set(hash, state.id + read.subject)
       return
@@ -114,7 +116,9 @@ export class Gossip {
     this.counts.verified++
     this.seen.set(hash, state.id + read.subject)
     if (!isSigned(envelope, read.publicKey, state.kind)) throw new Refused('signature')
-    const entry = state.accept(read, envelope, age, hops, now)
+    const entry = isContested
+      ? state.contest(read, envelope, age, hops, now)
+      : state.accept(read, envelope, age, hops, now)
     if (entry === null) return
     entry.hash = hash
     this.counts.accepted++
@@ -139,7 +143,8 @@ export class Gossip {
 
   flush () {
     clearTimeout(this.relaying)
-    this.relaying = null
+    clearImmediate(this.flushing)
+    this.relaying = this.flushing = null
     for (const peer of this.peers) peer.flush()
   }
 
@@ -236,6 +241,7 @@ export class Gossip {
 
   close () {
     clearTimeout(this.relaying)
+    clearImmediate(this.flushing)
     for (const peer of this.peers) peer.close()
   }
 }

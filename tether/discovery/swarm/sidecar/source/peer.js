@@ -126,7 +126,7 @@ export class Peer {
 
   // Tells it at the next flush; of one subject only the newest, so that a slow peer costs no more than that.
   offer (state, entry) {
-    if (this.topics.has(state.id)) this.outgoing.set(state.id + entry.subject, { id: state.id, entry })
+    if (this.topics.has(state.id)) this.outgoing.set(state.id + entry.name, { id: state.id, entry })
   }
 
   withdraw (offered, hash) {

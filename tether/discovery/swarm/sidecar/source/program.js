@@ -8,7 +8,8 @@ import { TopicState } from './topic-state.js'
 
 const STATUS_MS = 1_000
 const PING_MS = 1_000
-const GATHER_MS = 2
+// News that come one by one are passed on at once, many together: each time has a price of its own.
+const GATHER_MS = 25
 const GOODBYE_MS = 1_500
 
 export class Program {
@@ -21,6 +22,7 @@ export class Program {
     this.pending = new Map()
     this.isBlocked = false
     this.gathering = null
+    this.passedAt = -Infinity
     this.timers = []
     this.strangers = new Set()
     this.isStopping = false
@@ -143,14 +145,17 @@ export class Program {
 
   // Tether hears the newest of each subject. Where it does not read, older ones are dropped and nothing grows.
   heard (state, entry) {
-    this.pending.set(`${state.number}/${entry.subject}`, { state, entry })
-    if (!this.isBlocked) this.gathering ??= setTimeout(() => this.pass(), GATHER_MS)
+    this.pending.set(`${state.number}/${entry.name}`, { state, entry })
+    if (this.isBlocked) return
+    const since = performance.now() - this.passedAt
+    this.gathering ??= setTimeout(() => this.pass(), since >= GATHER_MS ? 0 : GATHER_MS - since)
   }
 
   pass () {
     clearTimeout(this.gathering)
     this.gathering = null
     const now = performance.now()
+    this.passedAt = now
     let batch = []
     let size = 0
     for (const [key, { state, entry }] of this.pending) {

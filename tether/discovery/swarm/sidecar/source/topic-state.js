@@ -28,9 +28,11 @@ export class TopicState {
     const life = Math.min(this.expiry, read.life)
     if (age >= life) return null
     const former = this.entries.get(subject)
-    this.orders.set(subject, { boot, sequence, pubKey: read.pubKey })
+    const { pubKey, nonce, issuedAt } = read
+    this.orders.set(subject, { boot, sequence, pubKey, nonce, issuedAt, wasContested: false })
     const entry = {
       subject,
+      name: subject,
       boot,
       sequence,
       state,
@@ -44,8 +46,23 @@ export class TopicState {
     return entry
   }
 
-  age (entry, now) {
-    return now - entry.bornAt
+  // Whether a message that is not newer shows that two processes use one key: one alone gives each message a
+  // number of its own, and makes those with greater numbers later. Answers that once for each newer message.
+  isContested (read) {
+    const known = this.orders.get(read.subject)
+    if (known === undefined || known.boot !== read.boot || known.wasContested) return false
+    const isOther = read.sequence === known.sequence && read.nonce !== known.nonce
+    return isOther || (read.sequence < known.sequence && read.issuedAt > known.issuedAt)
+  }
+
+  // What shows that is passed on like news, and kept nowhere.
+  contest (read, envelope, age, hops, now) {
+    this.orders.get(read.subject).wasContested = true
+    const { subject, boot, sequence, state } = read
+    const bornAt = now - age
+    const endsAt = bornAt + this.expiry
+    // By another name than the newest message of the worker, whose place it must not take.
+    return { subject, name: `${subject}/contested`, boot, sequence, state, envelope, hops, bornAt, endsAt, isNews: true }
   }
 
   // Forgets what has run out. Orders of workers stay: they keep old messages out.

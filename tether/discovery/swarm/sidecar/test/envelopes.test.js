@@ -24,6 +24,8 @@ test('an announcement of an enrolled key is read', () => {
     boot: 3,
     sequence: 7,
     state: 'draining',
+    nonce: '0'.repeat(32),
+    issuedAt: 1_000,
     life: Infinity,
   })
 })

@@ -259,3 +259,23 @@ test('what was seen is forgotten in time, and still does not count again', (t) =
   assert.equal(gossip.counts.old, 1)
   assert.equal(heard.length, 1)
 })
+
+test('that two processes use one key is passed on and told on, and takes nobody\'s place', (t) => {
+  const { hear, heard, state, others: [other], gossip } = setUp(t)
+  hear(presence({ sequence: 5 }))
+  const double = presence({ sequence: 5, nonce: 'f'.repeat(32) })
+  hear(double)
+  hear(presence({ sequence: 5, nonce: 'e'.repeat(32) }))
+  assert.deepEqual(heard.map((entry) => entry.envelope), [presence({ sequence: 5 }), double])
+  assert.deepEqual(other.told.map((entry) => entry.envelope), [presence({ sequence: 5 }), double])
+  assert.deepEqual(state.entries.get(KEY.worker).envelope, presence({ sequence: 5 }))
+  assert.equal(gossip.counts.old, 1)
+})
+
+test('a double that is forged is an offence', (t) => {
+  const { hear, heard, from } = setUp(t)
+  hear(presence({ sequence: 5 }))
+  hear(sign(presenceOf({ sequence: 5, nonce: 'f'.repeat(32) }), { key: OTHER }))
+  assert.equal(heard.length, 1)
+  assert.deepEqual(from.offences, ['signature'])
+})

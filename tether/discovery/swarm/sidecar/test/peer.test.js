@@ -227,6 +227,7 @@ test('a digest is answered with what is missing', async (t) => {
   greet()
   await eventually(() => peer.topics.size, 'it has greeted')
   gossip.send(state, 0, presence({ sequence: 7 }))
+  await eventually(() => got.some(({ name }) => name === 'entries'), 'it tells what is its own')
   const orders = [{ subject: KEY.worker, boot: 1, sequence: 6 }, { subject: OTHER.worker, boot: 1, sequence: 1 }]
   digest(messages.encodeDigest({ id: state.id, ...WHOLE, orders }))
   const { data } = await eventually(() => got.find(({ name }) => name === 'want'), 'it wants what it lacks')

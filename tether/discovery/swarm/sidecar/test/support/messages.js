@@ -38,6 +38,8 @@ export function presenceOf (changes = {}, key = KEY) {
     bootCounter: 1,
     sequence: 1,
     state: 'serving',
+    nonce: '0'.repeat(32),
+    issuedAt: 1_000,
     ...changes,
   }
 }

@@ -1,0 +1,115 @@
+"""What a worker does with commands, whichever way they come: each once, and those that count only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from tether.discovery.commands import BOOT, Action, Command, target_of, verify_command
+from tether.errors import InvalidCommand
+
+MOST_REMEMBERED = 1_024
+"""Commands that are known to have been carried out. While so many count no further one does."""
+
+IN_ORDER = frozenset({Action.DRAIN, Action.CORDON, Action.UNCORDON})
+"""Commands of which a later one makes earlier ones void."""
+
+
+class CommandHandler:
+    """Carries out the commands to one worker. Safe to use from many threads; owns none."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        boot_id: str,
+        operators: Callable[[str], bool],
+        network: str,
+        topic: str,
+        actions: Mapping[Action, Callable[[], None]],
+        clock: Callable[[], int],
+    ) -> None:
+        """
+        Args:
+          worker: Its id.
+          boot_id: Names this life of it.
+          operators: Answers whether commands of a public key, in hexadecimal, count.
+          network: What the network is called in signed messages.
+          topic: The control topic of the worker's region.
+          actions: What to do. They must be quick.
+          clock: Milliseconds since the epoch.
+        """
+        self._worker = worker
+        self._boot = boot_id
+        self._operators = operators
+        self._network = network
+        self._topic = topic
+        self._actions = actions
+        self._clock = clock
+        self._log = structlog.stdlib.get_logger("tether.worker")
+        self._lock = threading.Lock()
+        self._remembered: dict[str, int] = {}
+        self._refused: dict[bytes, None] = {}
+        self._newest: dict[str, int] = {}
+
+    def receive(self, envelope: bytes) -> bool:
+        """Carry out what is in an envelope. Answers whether this did: anything else changes nothing.
+
+        A command counts once, however often and whichever way it comes. One that was not issued after all
+        those of the same operator's that were carried out comes too late, where their order matters.
+        """
+        if target_of(envelope) != self._worker:
+            return False
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            try:
+                command = verify_command(envelope, self._operators, self._network, self._topic, now)
+            except InvalidCommand as error:
+                self._tell_refused(envelope, error)
+                return False
+            if command.command_id in self._remembered:
+                return False
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._log.warning("There are too many commands. One is left out.", id=command.command_id)
+                return False
+            self._remembered[command.command_id] = command.expires_at
+            return self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> bool:
+        told = {"id": command.command_id, "action": command.action.value, "operator": command.pub_key}
+        if command.arguments.get(BOOT, self._boot) != self._boot:
+            self._log.info("A command is for another life of this worker. It is left out.", **told)
+            return False
+        is_in_order = command.action in IN_ORDER
+        if is_in_order and command.issued_at <= self._newest.get(command.pub_key, -1):
+            self._log.info("A command is no newer than one that was carried out. It is left out.", **told)
+            return False
+        act = self._actions.get(command.action)
+        if act is None:
+            self._log.warning("A command asks for what this worker cannot do.", **told)
+            return False
+        if is_in_order:
+            self._newest[command.pub_key] = command.issued_at
+        self._log.info("Carrying out a command.", **told)
+        try:
+            act()
+        except Exception:
+            self._log.exception("A command failed.", **told)
+            return False
+        return True
+
+    def _forget(self, now: int) -> None:
+        self._remembered = {one: until for one, until in self._remembered.items() if until > now}
+
+    def _tell_refused(self, envelope: bytes, error: InvalidCommand) -> None:
+        # The same one stays in the inbox for a while, and is nothing new.
+        signature = envelope[:64]
+        if error.reason == "expired" or signature in self._refused:
+            return
+        if len(self._refused) >= MOST_REMEMBERED:
+            self._refused.clear()
+        self._refused[signature] = None
+        self._log.warning(f"A command is refused: {error}.", reason=error.reason)
