@@ -17,6 +17,8 @@ from tether_cli.printable import one_line
 from tether_cli.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
+    from tether.discovery.fleet import Member
+    from tether.discovery.presence import CacheManifest
     from tether_cli.fleet_changes import Change
     from tether_cli.fleet_reading import FleetReading
 
@@ -68,11 +70,13 @@ def list_members(is_json: bool) -> None:
 
 @click.command()
 @click.argument("worker", metavar="WORKER")
+@click.option("--full", "is_full", is_flag=True, help="Ask the worker for what it has no room to announce.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
-def show(worker: str, is_json: bool) -> None:
+def show(worker: str, is_full: bool, is_json: bool) -> None:
     """Show what a worker announces of itself.
 
-    WORKER is the worker's id, its public key, or its name where only one has it.
+    WORKER is the worker's id, its public key, or its name where only one has it. With --full the worker is
+    asked for the rest of a cache that is too large to be announced: it answers who may command it.
     """
     from tether_cli.fleet_changes import Seen, shown_state
     from tether_cli.fleet_reading import meant_member, open_fleet
@@ -83,6 +87,8 @@ def show(worker: str, is_json: bool) -> None:
         now = reading.now
         member = meant_member(worker, fleet, names)
         cache = member.presence.cache
+        if is_full and not cache.is_complete:
+            cache = _whole_cache(reading, member)
     seen = Seen(member, shown_state(fleet, member, now))
     name = names.get(member.presence.worker_id, "")
     if is_json:
@@ -90,10 +96,39 @@ def show(worker: str, is_json: bool) -> None:
         return
     told = [*lines(seen, name, now), *cache_lines(cache)]
     if not cache.is_complete:
-        told.append(("cached more", "others, for which its announcement has no room"))
+        asked = "more than it can tell of" if is_full else "others, of which --full tells"
+        told.append(("cached more", asked))
     width = max(len(what) for what, _ in told)
     for what, value in told:
         click.echo(f"{what:<{width}}  {one_line(value)}")
+
+
+def _whole_cache(reading: FleetReading, member: Member) -> CacheManifest:
+    """What a worker answers when it is asked for all that its cache has.
+
+    Raises:
+      BrokerUnavailable: Redis went away.
+      CommandUnanswered: The worker does not answer.
+    """
+    import redis
+
+    from tether.discovery.manifests import ANSWER_SECONDS, request_manifest
+    from tether.discovery.operator_key import operator_key
+    from tether.errors import CommandUnanswered
+    from tether_cli.fleet_reading import unavailable
+
+    key = operator_key(reading.settings.presence.identity_dir)
+    try:
+        cache = request_manifest(reading.client, reading.keys, member.presence, key)
+    except redis.RedisError as error:
+        raise unavailable(reading.client, error) from None
+    if cache is None:
+        raise CommandUnanswered(
+            f"worker {member.presence.worker_id} does not tell within {ANSWER_SECONDS:g} s what it has. "
+            "Where its log says that the command is refused, add the operator's key "
+            f"{key.verify_key.encode().hex()} to its presence.operator_keys"
+        )
+    return cache
 
 
 @click.command()

@@ -135,7 +135,7 @@ def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> I
         try:
             client.ping()
         except redis.RedisError as error:
-            raise _unavailable(client, str(error).rstrip(".")) from None
+            raise unavailable(client, error) from None
         reading = FleetReading(settings, client, clock)
         stack.callback(reading.presence.close)
         stack.callback(reading.trusted.close)
@@ -143,7 +143,7 @@ def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> I
         stack.callback(reading.view.stop)
         reading.view.start()
         if not reading.view.wait_until_read(READ_SECONDS):
-            raise _unavailable(client, "it was there, and did not tell all of the fleet")
+            raise unavailable(client, "it was there, and did not tell all of it")
         yield reading
 
 
@@ -181,8 +181,10 @@ def meant_member(text: str, fleet: Fleet, names: Mapping[str, str]) -> Member:
     )
 
 
-def _unavailable(client: redis.Redis, reason: str) -> BrokerUnavailable:
-    return BrokerUnavailable(f"Redis at {address_of(client)} does not tell of the fleet: {reason}")
+def unavailable(client: redis.Redis, reason: object) -> BrokerUnavailable:
+    """The error for a Redis that does not tell, for that reason."""
+    why = str(reason).rstrip(".")
+    return BrokerUnavailable(f"Redis at {address_of(client)} does not tell of the fleet: {why}")
 
 
 def _keep_logs_quiet() -> None:

@@ -18,7 +18,7 @@ from tether_cli.fleet_changes import Change, ChangeKind, Seen, ShownState
 from tether_cli.printable import one_line
 from tether_cli.tables import time_text
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     *("worker", "name", "state", "gpu class", "region", "free", "queue", "tokens/s", "models", "vram"),
     *("hops", "heard", "version"),
 )

@@ -19,6 +19,7 @@ from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import eventually
 from tether.broker.keys import Keys
 from tether.discovery.enrolment import RedisEnrolment
+from tether.discovery.manifests import WholeManifest, sign_manifest, write_manifest
 from tether.discovery.presence import (
     Artifact,
     ArtifactKind,
@@ -216,6 +217,41 @@ def test_a_cache_that_is_not_told_of_wholly_says_so(fleet):
     shown = fleet.ok("show", WORKER).stdout.splitlines()
     assert shown[-1].startswith("cached more")
     assert fleet.json("show", WORKER)["cache"]["is_complete"] is False
+
+
+def test_all_of_a_cache_is_shown_where_the_worker_is_asked(fleet):
+    whole = manifest_of(ARTIFACTS)
+    fleet.tell(cache=CacheManifest(ARTIFACTS[:1], whole.digest, is_complete=False))
+    announced = presence()
+    answer = WholeManifest(
+        network=announced.network,
+        pub_key=announced.pub_key,
+        boot_id=announced.boot_id,
+        cache=whole,
+        issued_at=time.time_ns() // 1_000_000,
+    )
+    # As the worker would write it.
+    write_manifest(fleet.client, fleet.keys, WORKER, sign_manifest(answer, KEY))
+    cache = fleet.json("show", WORKER, "--full")["cache"]
+    assert (cache["is_complete"], [one["digest"] for one in cache["artifacts"]]) == (
+        True,
+        ["cd" * 32, "ef" * 32],
+    )
+    shown = fleet.ok("show", WORKER, "--full").stdout
+    assert ("ef" * 32 in shown, "cached more" in shown) == (True, False)
+
+
+def test_a_worker_that_does_not_answer_is_said_with_the_key_that_it_must_know(fleet):
+    fleet.tell(cache=CacheManifest(ARTIFACTS[:1], manifest_of(ARTIFACTS).digest, is_complete=False))
+    said, status = fleet.fails("show", WORKER, "--full")
+    key = (fleet.folder / "identity" / "operator.pub").read_text().strip()
+    assert (status, f"worker {WORKER} does not tell" in said, key in said) == (4, True, True)
+
+
+def test_a_worker_that_announces_all_of_its_cache_is_not_asked(fleet):
+    fleet.tell(cache=manifest_of(ARTIFACTS))
+    assert fleet.json("show", WORKER, "--full")["cache"]["is_complete"] is True
+    assert not (fleet.folder / "identity" / "operator.pub").exists()
 
 
 def test_a_worker_that_is_not_there_is_said_with_what_was_meant(fleet):

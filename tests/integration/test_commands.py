@@ -151,11 +151,16 @@ class Fleet:
         self.folder = bench.folder / "identity"
 
     def start_worker(self):
-        """A worker process and its id."""
+        """A worker process that is heard of, and its id."""
         process = self.bench.start_process()
         line = next(line for line in process.lines if "Serving." in line)
         (told,) = (word for word in line.split() if word.startswith("worker="))
-        return process, told.removeprefix("worker=").partition(".")[0]
+        worker = told.removeprefix("worker=").partition(".")[0]
+        eventually(lambda: self.is_heard_of(worker), PATIENCE_SECONDS, "it is heard of")
+        return process, worker
+
+    def is_heard_of(self, worker):
+        return self.bench.client.hexists(self.bench.keys.fleet_presence, worker)
 
     def run(self, *words, **environ):
         environ = {

@@ -87,7 +87,8 @@ class Network:
         self.control = control_topic(self.region)
         self.trusted = folder / "trusted"
         self.trusted.mkdir(parents=True)
-        self._opened = contextlib.ExitStack()
+        # Those in this process leave first: they wait a while for peers that are killed.
+        self._killed, self._left = contextlib.ExitStack(), contextlib.ExitStack()
 
     def enrol(self, name, *, is_trusted=True):
         """A new key."""
@@ -121,22 +122,23 @@ class Network:
         """A process that has this key. It is told everything when it starts, and says what it sees."""
         if isinstance(enrolled, str):
             enrolled = self.enrol(enrolled)
-        return self._opened.enter_context(Member(self, enrolled, **changes))
+        return self._killed.enter_context(Member(self, enrolled, **changes))
 
     def watcher(self, name="watcher", **changes):
         """A member in this process that only looks."""
-        return self._opened.enter_context(Watcher(self, self.enrol(name), **changes))
+        return self._left.enter_context(Watcher(self, self.enrol(name), **changes))
 
     def transport(self, enrolled, **options):
         """A bare one with this key, in this process."""
         key = Identity.claim(enrolled.folder)
-        self._opened.callback(key.close)
+        self._left.callback(key.close)
         transport = SwarmTransport(self.options(**options), key.key, TrustedKeys((), self.trusted))
-        self._opened.callback(transport.stop)
+        self._left.callback(transport.stop)
         return transport
 
     def close(self):
-        self._opened.close()
+        with self._killed:
+            self._left.close()
         shutil.rmtree(self.trusted)
 
     def __enter__(self):

@@ -156,6 +156,11 @@ def test_a_life_that_is_none_or_too_long_is_refused_and_never_signed(life):
     assert caught.value.reason == "life"
 
 
+def test_a_command_that_was_signed_by_a_clock_far_ahead_does_not_count_for_longer():
+    assert verify(signed_command(issued_at=NOW + LONGEST_LIFE_MS - LIFE_MS))
+    assert reason(signed_command(issued_at=NOW + LONGEST_LIFE_MS - LIFE_MS + 1)) == "life"
+
+
 def test_only_operators_count():
     assert reason(GOOD, operators=lambda key: key == public(OTHER_OPERATOR)) == "untrusted"
 

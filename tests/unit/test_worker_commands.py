@@ -1,47 +1,41 @@
-"""What a worker does with commands: each once, in the order of their issue, and only those that count."""
+"""What a worker does with commands: each once, in their order, and those of operators to it alone."""
 
 import threading
 
 import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from support.commands import LIFE_MS, NOW, OPERATOR, OTHER_OPERATOR, TOPIC, signed_command
-from support.drawn_jobs import drawn_job
-from support.fake_port import FakePort
-from support.presences import KEY, OTHER_KEY, public
-from support.waiting import eventually
-from tether.broker.slots import Slots
-from tether.discovery.commands import Action
+from support.commands import LIFE_MS, NOW, OPERATOR, OTHER_OPERATOR, TOPIC, command, signed_command
+from support.presences import OTHER_KEY, presence, public
+from tether.discovery.commands import LONGEST_LIFE_MS, Action
 from tether.discovery.presence import NO_NETWORK, worker_id
 from tether.discovery.topics import control_topic, network_id
-from tether_workers.attempt import Ending
-from tether_workers.attempts import Attempts
 from tether_workers.commands import MOST_REMEMBERED, CommandHandler
-from tether_workers.duty import Duty, DutyState
-from tether_workers.hand_over import HandOver
 
-WORKER = worker_id(public(KEY))
-PATIENCE_SECONDS = 20
+WORKER, BOOT = presence().worker_id, presence().boot_id
 
 
 class Worker:
-    """A handler whose actions are written down."""
+    """A handler, what it did, and its clock."""
 
-    def __init__(self):
+    def __init__(self, operators=(OPERATOR,), actions=tuple(Action)):
         self.now = NOW
         self.done = []
-        self.operators = {public(OPERATOR)}
+        self.operators = {public(key) for key in operators}
         self.handler = CommandHandler(
             worker=WORKER,
-            boot_id=f"{WORKER}.3",
-            operators=lambda key: key in self.operators,
+            boot_id=BOOT,
+            operators=self.operators.__contains__,
             network=NO_NETWORK,
             topic=TOPIC,
-            actions={action: lambda action=action: self.done.append(action.value) for action in Action},
+            actions={action: lambda action=action: self.done.append(action) for action in actions},
             clock=lambda: self.now,
         )
 
-    def receive(self, *envelopes):
-        return [self.handler.receive(envelope) for envelope in envelopes]
+    def take(self, key=OPERATOR, **changes):
+        return self.handler.receive(signed_command(key, **changes))
 
 
 @pytest.fixture
@@ -49,193 +43,174 @@ def worker():
     return Worker()
 
 
-def test_each_command_is_carried_out(worker):
-    envelopes = [
-        signed_command(number=number, action=action, issued_at=NOW + number)
-        for number, action in enumerate(Action)
-    ]
-    assert worker.receive(*envelopes) == [True, True, True]
-    assert worker.done == ["drain", "cordon", "uncordon"]
+@pytest.fixture
+def logged():
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_a_command_is_carried_out(worker, action):
+    assert worker.take(action=action)
+    assert worker.done == [action]
 
 
 def test_a_command_counts_once_whichever_way_it_comes(worker):
     envelope = signed_command()
+    assert [worker.handler.receive(envelope) for _ in range(3)] == [True, False, False]
+    assert worker.done == [Action.DRAIN]
+
+
+def test_a_command_that_comes_on_many_threads_at_once_counts_once(worker):
+    envelope = signed_command()
     answers = []
-    threads = [threading.Thread(target=lambda: answers.extend(worker.receive(envelope))) for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def take():
+        start.wait(10)
+        answers.append(worker.handler.receive(envelope))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
     assert sorted(answers) == [False] * 7 + [True]
-    assert worker.done == ["drain"]
+    assert worker.done == [Action.DRAIN]
 
 
-def test_a_replay_after_its_expiry_or_by_a_clock_that_went_back_changes_nothing(worker):
+def test_a_replayed_command_never_counts_again(worker):
     envelope = signed_command()
-    worker.receive(envelope)
-    worker.now = NOW + LIFE_MS
-    assert worker.receive(envelope, signed_command(number=2)) == [False, False]
+    assert worker.handler.receive(envelope)
+    for later in (1, LIFE_MS - 1, LIFE_MS, LIFE_MS + 1, LONGEST_LIFE_MS * 2):
+        worker.now = NOW + later
+        assert not worker.handler.receive(envelope)
+    # The id is forgotten by now; by a clock that goes back the command would count once more.
     worker.now = NOW
-    assert worker.receive(envelope) == [False]
-    assert worker.done == ["drain"]
+    assert not worker.handler.receive(envelope)
+    assert worker.done == [Action.DRAIN]
+
+
+def test_a_command_that_comes_after_a_later_one_changes_nothing(worker):
+    assert worker.take(number=1, action=Action.UNCORDON, issued_at=NOW + 5)
+    assert not worker.take(number=2, action=Action.DRAIN, issued_at=NOW)
+    assert worker.done == [Action.UNCORDON]
+    assert worker.take(number=3, action=Action.DRAIN, issued_at=NOW + 6)
+
+
+def test_the_order_is_that_of_each_operator_alone():
+    worker = Worker(operators=(OPERATOR, OTHER_OPERATOR))
+    assert worker.take(action=Action.DRAIN, issued_at=NOW + 5)
+    assert worker.take(OTHER_OPERATOR, number=2, action=Action.UNCORDON, issued_at=NOW)
+    assert worker.done == [Action.DRAIN, Action.UNCORDON]
+
+
+def test_to_ask_for_the_manifest_is_not_in_the_order(worker):
+    assert worker.take(number=1, action=Action.MANIFEST, issued_at=NOW + 5)
+    assert worker.take(number=2, action=Action.DRAIN, issued_at=NOW)
+    assert worker.take(number=3, action=Action.MANIFEST, issued_at=NOW - 5)
+    assert worker.done == [Action.MANIFEST, Action.DRAIN, Action.MANIFEST]
 
 
 @pytest.mark.parametrize(
-    "envelope",
+    "changes",
     [
-        signed_command(OTHER_OPERATOR),
-        signed_command(target=worker_id(public(OTHER_KEY))),
-        signed_command(topic=control_topic("elsewhere")),
-        signed_command(network=network_id(b"secret")),
-        signed_command(issued_at=NOW - LIFE_MS),
-        signed_command(arguments={"bootId": f"{WORKER}.2"}),
-        signed_command()[:-1],
-        OTHER_OPERATOR.sign(b"tether command 1\0" + signed_command()[64:]).signature + signed_command()[64:],
-        b"",
+        {"target": worker_id(public(OTHER_KEY))},
+        {"network": network_id(b"other")},
+        {"topic": control_topic("elsewhere")},
+        {"issued_at": NOW - LIFE_MS},
+        {"issued_at": NOW + LONGEST_LIFE_MS},
+        {"arguments": {"bootId": f"{WORKER}.2"}},
+        {"arguments": {"bootId": None}},
     ],
-    ids=["operator", "target", "topic", "network", "expired", "boot", "cut", "forged", "empty"],
+    ids=["worker", "network", "topic", "expired", "future", "life", "no life"],
 )
-def test_what_does_not_count_changes_nothing_and_keeps_nothing_from_counting(worker, envelope):
-    assert worker.receive(envelope) == [False]
+def test_a_command_that_is_for_another_place_or_time_changes_nothing(worker, changes):
+    assert not worker.take(**changes)
     assert worker.done == []
-    assert worker.receive(signed_command(number=9)) == [True]
 
 
-def test_a_command_for_this_life_counts(worker):
-    assert worker.receive(signed_command(arguments={"bootId": f"{WORKER}.3"})) == [True]
+def test_a_command_may_name_the_life_that_it_is_for(worker):
+    assert worker.take(arguments={"bootId": BOOT})
 
 
-def test_an_older_command_that_comes_later_changes_nothing(worker):
-    cordon = signed_command(number=1, action=Action.CORDON, issued_at=NOW)
-    uncordon = signed_command(number=2, action=Action.UNCORDON, issued_at=NOW + 1)
-    assert worker.receive(uncordon, cordon) == [True, False]
-    assert worker.done == ["uncordon"]
-
-
-def test_the_order_is_that_of_each_operator_alone(worker):
-    worker.operators.add(public(OTHER_OPERATOR))
-    ahead = signed_command(number=1, action=Action.CORDON, issued_at=NOW + 30_000)
-    other = signed_command(OTHER_OPERATOR, number=2, action=Action.UNCORDON)
-    assert worker.receive(ahead, other) == [True, True]
+def test_a_command_of_nobody_here_changes_nothing_and_is_told_of_once(worker, logged):
+    envelope = signed_command(OTHER_OPERATOR)
+    assert [worker.handler.receive(envelope) for _ in range(3)] == [False] * 3
+    assert worker.done == []
+    (line,) = logged
+    assert (line["log_level"], line["reason"]) == ("warning", "untrusted")
+    assert public(OTHER_OPERATOR) in line["event"]
 
 
 def test_an_operator_that_is_known_later_counts_then(worker):
     envelope = signed_command(OTHER_OPERATOR)
-    assert worker.receive(envelope) == [False]
+    assert not worker.handler.receive(envelope)
     worker.operators.add(public(OTHER_OPERATOR))
-    assert worker.receive(envelope) == [True]
+    assert worker.handler.receive(envelope)
 
 
-def test_what_is_remembered_has_a_bound_and_is_forgotten_when_it_expires(worker):
-    for number in range(MOST_REMEMBERED + 1):
-        worker.receive(signed_command(number=number, issued_at=NOW + number))
-    assert len(worker.done) == MOST_REMEMBERED
-    worker.now = NOW + LIFE_MS + MOST_REMEMBERED
-    assert worker.receive(signed_command(number=9_999, issued_at=worker.now)) == [True]
-    assert len(worker.handler._remembered) == 1
+def test_what_an_operator_did_not_sign_does_not_take_the_id_from_what_it_did(worker):
+    assert not worker.take(OTHER_OPERATOR, number=7)
+    assert worker.take(OPERATOR, number=7)
 
 
-def test_an_action_that_fails_does_not_end_the_thread_that_brought_it(worker):
-    worker.handler._actions = {Action.DRAIN: lambda: 1 / 0}
-    assert worker.receive(signed_command()) == [False]
+def test_a_command_that_was_refused_for_its_time_counts_when_that_has_come(worker):
+    envelope = signed_command(issued_at=NOW + LONGEST_LIFE_MS)
+    assert not worker.handler.receive(envelope)
+    worker.now = NOW + LONGEST_LIFE_MS
+    assert worker.handler.receive(envelope)
 
 
-class OnDuty:
-    """A duty over real slots and attempts."""
-
-    def __init__(self, drain_time=PATIENCE_SECONDS):
-        self.port = FakePort()
-        self.slots = Slots(4)
-        self.attempts = Attempts(clock=lambda: 0.0, on_unwritten=lambda attempt: None)
-        self.hand_over = HandOver(
-            self.port, self.attempts, drain_time=drain_time, hand_over_time=PATIENCE_SECONDS
-        )
-        self.told = []
-        self.duty = Duty(self.slots, self.hand_over, lambda: self.told.append(self.duty.state))
-
-    def run(self, number):
-        drawn = self.port.hold(drawn_job(number))
-        self.attempts.began(drawn)
-        attempt = self.attempts.find(drawn.fence.draw_id)
-        assert attempt.begin()
-        return attempt
-
-    def end(self, attempt):
-        self.attempts.forget(attempt.drawn.fence.draw_id)
-
-    def is_told_to_release(self, attempt):
-        eventually(lambda: attempt.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
+@settings(max_examples=100, deadline=None)
+@given(bit=st.integers(0, len(signed_command()) * 8 - 1))
+def test_a_single_changed_bit_changes_nothing(bit):
+    worker = Worker()
+    changed = bytearray(signed_command())
+    changed[bit // 8] ^= 1 << bit % 8
+    assert not worker.handler.receive(bytes(changed))
+    assert worker.done == []
 
 
-def test_each_change_of_duty_is_told_at_once():
-    on = OnDuty()
-    for change in (on.duty.cordon, on.duty.uncordon, on.duty.drain, on.duty.uncordon, on.duty.stop):
-        change()
-    assert on.told == ["cordoned", "serving", "draining", "serving", "stopping"]
-    assert on.slots.is_stopped
-    on.hand_over.join()
+@settings(max_examples=100, deadline=None)
+@given(order=st.permutations(range(6)), repeated=st.lists(st.integers(0, 5), max_size=6))
+def test_in_whatever_order_commands_come_the_newest_has_the_last_word(order, repeated):
+    worker = Worker()
+    actions = [Action.DRAIN, Action.CORDON, Action.UNCORDON] * 2
+    for number in (*order, *repeated):
+        worker.take(number=number, action=actions[number], issued_at=NOW + number)
+    assert worker.done[-1] == actions[5]
+    assert len(worker.done) <= 6
 
 
-def test_a_cordoned_worker_takes_nothing_and_what_runs_goes_on():
-    on = OnDuty(drain_time=0.0)
-    running = on.run(1)
-    on.duty.cordon()
-    assert on.slots.free == 0
-    on.duty.uncordon()
-    on.hand_over.join()
-    assert running.ending is None
-    assert on.slots.free == 4
+def test_what_it_remembers_is_bounded_and_forgotten_in_time(worker, logged):
+    for number in range(MOST_REMEMBERED):
+        assert worker.take(number=number, issued_at=NOW + number, expires_at=NOW + LIFE_MS)
+    assert not worker.take(number=MOST_REMEMBERED, issued_at=NOW + MOST_REMEMBERED)
+    assert "too many" in logged[-1]["event"]
+    worker.now = NOW + LIFE_MS
+    assert worker.take(number=MOST_REMEMBERED, issued_at=NOW + LIFE_MS)
 
 
-def test_a_drained_worker_hands_over_what_runs_and_takes_jobs_again_later():
-    on = OnDuty(drain_time=0.0)
-    running = on.run(1)
-    on.duty.drain()
-    on.is_told_to_release(running)
-    on.end(running)
-    on.duty.uncordon()
-    on.hand_over.join()
-    assert on.slots.free == 4
-    again = on.run(2)
-    on.duty.drain()
-    on.is_told_to_release(again)
-    on.end(again)
-    on.hand_over.join()
+def test_a_command_that_fails_is_logged_and_not_tried_again(worker, logged):
+    def fail():
+        raise RuntimeError("no")
+
+    worker.handler._actions = {Action.DRAIN: fail}
+    envelope = signed_command()
+    assert not worker.handler.receive(envelope)
+    assert not worker.handler.receive(envelope)
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["A command failed."]
 
 
-def test_a_cordoned_worker_can_be_drained():
-    on = OnDuty(drain_time=0.0)
-    running = on.run(1)
-    on.duty.cordon()
-    on.duty.drain()
-    on.is_told_to_release(running)
-    on.end(running)
-    on.hand_over.join()
+def test_what_a_worker_cannot_do_is_told(logged):
+    worker = Worker(actions=())
+    assert not worker.take()
+    assert logged[-1]["log_level"] == "warning"
 
 
-def test_what_a_cordon_finds_draining_goes_on():
-    on = OnDuty()
-    running = on.run(1)
-    on.duty.drain()
-    on.duty.cordon()
-    assert on.duty.state is DutyState.CORDONED
-    on.end(running)
-    on.hand_over.join()
-    assert running.ending is None
-
-
-@pytest.mark.parametrize("before", ["nothing", "cordon", "drain"])
-def test_a_stop_works_from_every_state_and_is_final(before):
-    on = OnDuty(drain_time=0.0)
-    running = on.run(1)
-    if before != "nothing":
-        getattr(on.duty, before)()
-    on.duty.stop()
-    on.is_told_to_release(running)
-    on.duty.uncordon()
-    on.duty.cordon()
-    assert on.duty.state is DutyState.STOPPING
-    assert on.slots.is_stopped
-    assert running.ending is Ending.RELEASE
-    on.end(running)
-    on.hand_over.join()
+def test_bytes_that_are_no_command_are_left_alone(worker, logged):
+    for junk in (b"", b"x" * 70, b"\xff" * 5_000, b"\0" * 64 + b"[]"):
+        assert not worker.handler.receive(junk)
+    assert logged == []
+    assert command().target == WORKER

@@ -117,3 +117,69 @@ def test_who_waits_while_paused_is_told_of_the_end_of_it(what):
         slots.stop_drawing()
     waiting.join(10)
     assert answers == [what == "resume"]
+
+
+def test_while_paused_nothing_is_free_filled_or_handed_out_and_then_all_is_as_before():
+    slots = Slots(4)
+    slots.fill([drawn_job(1)])
+    slots.pause()
+    assert slots.is_at_rest
+    assert not slots.is_stopped
+    assert slots.free == 0
+    assert not slots.fill([drawn_job(2)])
+    assert slots.hand_out() is None
+    slots.resume()
+    assert not slots.is_at_rest
+    assert slots.free == 3
+    assert slots.hand_out().job_id == "job-1"
+
+
+def test_what_was_handed_out_before_a_pause_keeps_its_slot():
+    slots = Slots(2)
+    slots.fill([drawn_job(1), drawn_job(2)])
+    begun = slots.hand_out()
+    slots.pause()
+    assert [drawn.job_id for drawn in slots.take_back()] == ["job-2"]
+    assert slots.outstanding == 1
+    assert slots.find(begun.fence.draw_id) is begun
+
+
+def test_after_a_stop_nothing_is_drawn_again():
+    slots = Slots(1)
+    slots.pause()
+    slots.stop_drawing()
+    slots.resume()
+    assert slots.is_at_rest
+    assert slots.is_stopped
+    assert slots.free == 0
+    assert not slots.fill([drawn_job(1)])
+
+
+@pytest.mark.parametrize("what", ["resume", "stop_drawing"])
+def test_who_waits_while_paused_is_told_of_what_ends_it(what):
+    slots = Slots(1)
+    slots.pause()
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(slots.wait_while_paused(30)))
+    waiting.start()
+    getattr(slots, what)()
+    waiting.join(10)
+    assert answers == [what == "resume"]
+
+
+@pytest.mark.parametrize("wait", ["wait_for_free", "wait_for_rest"])
+def test_a_pause_wakes_who_waits(wait):
+    slots = Slots(1)
+    slots.fill([drawn_job(1)])
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(getattr(slots, wait)(30)))
+    waiting.start()
+    slots.pause()
+    waiting.join(10)
+    assert answers == [wait == "wait_for_rest"]
+
+
+def test_nobody_waits_longer_than_asked_while_paused():
+    slots = Slots(1)
+    slots.pause()
+    assert not slots.wait_while_paused(0.001)

@@ -1,7 +1,7 @@
 """Complete cache manifests: what a worker has, where its announcements have no room for all of it.
 
-A worker writes its manifest to Redis when an operator's command asks for it. The envelope is an Ed25519 signature
-(RFC 8032, 64 bytes) and then canonical JSON. What is signed is :data:`DOMAIN` and then that JSON.
+A worker writes its manifest to Redis when an operator's command asks for it. The envelope is an Ed25519
+signature (RFC 8032, 64 bytes) and then canonical JSON. What is signed is :data:`DOMAIN` and then that JSON.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def verify_manifest(envelope: bytes, presence: Presence, now_ms: int) -> WholeMa
       now_ms: Milliseconds since the epoch.
 
     Raises:
-      InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``signature``, ``json``,
-        ``version``, ``fields``, ``network``, ``boot`` or ``clock``.
+      InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``signature``,
+        ``json``, ``version``, ``fields``, ``network``, ``boot`` or ``clock``.
     """
     if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_MANIFEST:
         raise InvalidAnnouncement("size", f"a manifest of {len(envelope)} bytes is too short or too long")
@@ -157,8 +157,7 @@ def request_manifest(
       clock: Seconds.
 
     Returns:
-      None where no answer came in time: the worker is away, does not take commands of this operator, or is older
-      than they are.
+      None where no answer came in time: the worker is away, or does not take commands of this operator.
 
     Raises:
       RedisError: Redis does not answer.

@@ -48,6 +48,10 @@ PRESENCE_ANNOUNCEMENTS = Counter(
     registry=REGISTRY,
 )
 
+SWARM_PEERS = Gauge("tether_swarm_peers", "Peers that the sidecar is connected to.", registry=REGISTRY)
+SWARM_MESSAGES = _counter("tether_swarm_messages", "Messages that the sidecar heard or sent.", "outcome")
+SWARM_BYTES = _counter("tether_swarm_bytes", "Bytes over the sidecar's connections.", "direction")
+
 HTTP_REQUESTS = Counter(
     "tether_http_requests",
     "Requests that the gateway answered.",

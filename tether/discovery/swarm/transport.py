@@ -17,6 +17,7 @@ from tether.discovery.port import Heard, PresenceSource
 from tether.discovery.presence import Presence
 from tether.discovery.swarm.conversation import Conversation, Join
 from tether.discovery.swarm.frames import Entry
+from tether.discovery.swarm.meter import StatusMeter
 from tether.discovery.swarm.outbox import Outbox
 from tether.discovery.swarm.packages import find_node, install
 from tether.discovery.swarm.sidecar_process import SidecarProcess
@@ -140,6 +141,7 @@ class SwarmTransport:
         self._subscriptions: dict[SwarmSubscription, frozenset[int]] = {}
         self._replays: set[int] = set()
         self._status: dict[str, object] = {}
+        self._meter = StatusMeter()
         self._is_stopping = threading.Event()
         self._changed = threading.Condition()
         self._conversation: Conversation | None = None
@@ -346,6 +348,7 @@ class SwarmTransport:
         self._tell_status(status)
 
     def _tell_status(self, status: dict[str, object]) -> None:
+        self._meter.tell(status)
         with self._changed:
             self._status = status
             self._changed.notify_all()

@@ -1,0 +1,131 @@
+"""Whether a worker takes jobs: from each state to each other."""
+
+import itertools
+
+import pytest
+
+from support.drawn_jobs import drawn_job
+from support.fake_port import FakePort
+from support.waiting import eventually
+from tether.broker.slots import Slots
+from tether_workers.attempt import Ending
+from tether_workers.attempts import Attempts
+from tether_workers.duty import Duty, DutyState
+from tether_workers.hand_over import HandOver
+
+PATIENCE_SECONDS = 20
+VERBS = {
+    "cordon": DutyState.CORDONED,
+    "drain": DutyState.DRAINING,
+    "uncordon": DutyState.SERVING,
+    "stop": DutyState.STOPPING,
+}
+
+
+class Worker:
+    """The parts of a worker that its duty has to do with."""
+
+    def __init__(self, drain_time=PATIENCE_SECONDS):
+        self.port = FakePort()
+        self.attempts = Attempts(clock=lambda: 0.0, on_unwritten=lambda attempt: None)
+        self.slots = Slots(4)
+        self.hand_over = HandOver(self.port, self.attempts, drain_time=drain_time)
+        self.told = []
+        self.duty = Duty(self.slots, self.hand_over, lambda: self.told.append(self.duty.state))
+
+    def draw(self, number):
+        drawn = self.port.hold(drawn_job(number))
+        self.attempts.began(drawn)
+        return self.attempts.find(drawn.fence.draw_id)
+
+    def run(self, number):
+        attempt = self.draw(number)
+        assert attempt.begin()
+        return attempt
+
+    def end(self, attempt):
+        self.attempts.forget(attempt.drawn.fence.draw_id)
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def make(**options):
+        made.append(Worker(**options))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        for attempt in worker.attempts.all():
+            worker.end(attempt)
+        worker.hand_over.join()
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(VERBS, repeat=2)))
+def test_each_state_leads_to_each_other_but_from_a_stop(make, first, second):
+    worker = make()
+    getattr(worker.duty, first)()
+    getattr(worker.duty, second)()
+    expected = VERBS["stop" if first == "stop" else second]
+    assert worker.duty.state is expected
+    assert worker.slots.is_at_rest == (expected is not DutyState.SERVING)
+    assert worker.slots.is_stopped == (expected is DutyState.STOPPING)
+    # Whoever asked for what is already so learns of it too.
+    assert worker.told == [VERBS[first], expected]
+
+
+def test_a_cordoned_worker_goes_on_with_what_runs_and_gives_the_rest_back(make):
+    worker = make(drain_time=0.0)
+    running, unbegun = worker.run(1), worker.draw(2)
+    worker.duty.cordon()
+    eventually(lambda: worker.attempts.all() == (running,), PATIENCE_SECONDS, "the rest is given back")
+    assert not unbegun.begin()
+    assert worker.port.streams["job-2"].state == "placed"
+    assert running.ending is None
+
+
+def test_a_draining_worker_hands_over_what_does_not_end_in_time(make):
+    worker = make(drain_time=0.0)
+    running = worker.run(1)
+    worker.duty.drain()
+    eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
+
+
+def test_a_cordoned_worker_can_be_drained(make):
+    worker = make(drain_time=0.0)
+    running = worker.run(1)
+    worker.duty.cordon()
+    worker.duty.drain()
+    eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
+
+
+@pytest.mark.parametrize("verb", ["cordon", "uncordon"])
+def test_what_was_to_be_handed_over_goes_on_where_the_drain_is_taken_back(make, verb):
+    worker = make()
+    running = worker.run(1)
+    worker.duty.drain()
+    getattr(worker.duty, verb)()
+    worker.end(worker.run(2))
+    assert running.ending is None
+    assert worker.slots.is_at_rest == (verb == "cordon")
+
+
+def test_a_worker_that_serves_again_is_drained_again(make):
+    worker = make(drain_time=0.0)
+    worker.duty.drain()
+    worker.duty.uncordon()
+    worker.hand_over.join()
+    running = worker.run(1)
+    assert running.ending is None
+    worker.duty.drain()
+    eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
+
+
+@pytest.mark.parametrize("verb", ["cordon", "drain", "uncordon"])
+def test_a_stop_hands_over_from_each_state(make, verb):
+    worker = make(drain_time=0.0)
+    running = worker.run(1)
+    getattr(worker.duty, verb)()
+    worker.duty.stop()
+    eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
