@@ -33,6 +33,7 @@ def measure(processes: int, each: int, meanwhile: Callable[[], None], source: ra
     found = Speeds()
     workers = processes * each
     with PresenceStage(workers, models=workers) as stage:
+        stage.open_database()
         watchers = {
             SWARM: stage.watcher("orchestrator", in_swarm=True, tells_pools=True),
             REDIS: stage.watcher("reader", in_swarm=False, tells_pools=True),

@@ -168,11 +168,14 @@ class PresenceStage(Stage):
             text = file.read_text("utf-8").replace("[presence]\n", presence) + bootstrap.settings()
             file.write_text(text, "utf-8")
             load_settings(environ={}, file=file)
-            self._store.open()
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
         return self
+
+    def open_database(self) -> None:
+        """Make it, where no orchestrator is started that would."""
+        self._store.open()
 
     def pool_of(self, number: int) -> str:
         """The pool that a worker draws from."""

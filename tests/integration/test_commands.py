@@ -207,14 +207,16 @@ def fleet(tmp_path):
 
 def test_a_drained_worker_hands_its_job_over_stays_and_serves_again_later(fleet):
     bench = fleet.bench
-    process, drained = fleet.start_worker()
-    job_id = bench.place(max_tokens=400)
+    processes = dict(reversed(fleet.start_worker()) for _ in range(2))
+    job_id = bench.place(max_tokens=800)
     bench.wait_for_tokens(job_id, 20)
-    _, other = fleet.start_worker()
+    drained = bench.client.hget(bench.keys.job(job_id), "worker").decode().partition(".")[0]
+    (other,) = processes.keys() - {drained}
     (told,) = fleet.ok("drain", drained).stderr.splitlines()
-    assert told.startswith(f"Worker {drained} (worker-1) drains: ")
+    assert told.startswith(f"Worker {drained} (worker-")
+    assert "drains: " in told
     bench.wait_for_state(job_id, "succeeded")
-    assert bench.texts(job_id) == whole_answer(400)
+    assert bench.texts(job_id) == whole_answer(800)
     assert bench.client.hget(bench.keys.job(job_id), "deaths") == b"0"
     assert [outcome["worker"].partition(".")[0] for outcome in bench.outcomes()] == [other]
     assert fleet.states() == {drained: "draining", other: "serving"}
@@ -226,8 +228,9 @@ def test_a_drained_worker_hands_its_job_over_stays_and_serves_again_later(fleet)
     bench.wait_for_state(waiting, "succeeded")
     assert fleet.states() == {drained: "serving", other: "draining"}
     assert bench.outcomes()[-1]["worker"].partition(".")[0] == drained
-    process.signal(signal.SIGTERM)
-    process.wait_for_end(PATIENCE_SECONDS)
+    for process in processes.values():
+        process.signal(signal.SIGTERM)
+        process.wait_for_end(PATIENCE_SECONDS)
 
 
 def test_a_cordoned_worker_finishes_what_it_runs_and_can_be_stopped(fleet):

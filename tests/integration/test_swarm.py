@@ -124,8 +124,7 @@ def test_neither_a_stranger_nor_one_with_another_secret_is_heard_or_let_in(netwo
     watcher.sees(member)
     watcher.hears_again(member, times=6)
     assert {one.worker_id for one in watcher.accepted} == {member.worker}
-    watcher.transport.wait_for_status(lambda status: bool(status.get("peers")), SECONDS)
-    assert watcher.peers == {member.enrolled.pub_key}
+    watcher.is_connected_to(member)
     for outsider in (outside, other_secret):
         assert outsider.ready
         assert outsider.status().get("peers") == []
@@ -140,13 +139,12 @@ def test_a_key_that_is_trusted_later_gets_in_and_one_that_is_revoked_is_dropped(
     watcher.sees(member)
     network.trust(late)
     watcher.sees(member, newcomer)
+    watcher.is_connected_to(member, newcomer)
     member.sees(newcomer)
     network.revoke(late)
     watcher.sees(member)
     member.sees()
-    assert watcher.transport.wait_for_status(
-        lambda status: [peer["key"] for peer in status.get("peers", ())] == [member.enrolled.pub_key], SECONDS
-    )
+    watcher.is_connected_to(member)
     last = watcher.order_of(newcomer)
     watcher.hears_again(member, times=5)
     assert watcher.order_of(newcomer) == last

@@ -186,7 +186,7 @@ class Member:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE.parent), *sys.path))},
         )
         self._reader = threading.Thread(target=self._read, name=f"reads-{enrolled.name}")
         self._reader.start()
@@ -312,6 +312,11 @@ class Watcher:
         """Bytes that its sidecar has."""
         assert self.transport.wait_for_status(lambda status: "memory" in status, SECONDS)
         return self.transport.status["memory"]
+
+    def is_connected_to(self, *others):
+        """Wait until it is, to exactly these."""
+        expected = {other.enrolled.pub_key for other in others}
+        assert self.transport.wait_for_status(lambda status: self.peers == expected, SECONDS), self.peers
 
     def sees(self, *others):
         """Wait until it sees exactly these."""

@@ -54,7 +54,9 @@ class Unit:
     It owns a thread, ``bench-unit``, which ends with the process or :meth:`leave`.
     """
 
-    def __init__(self, numbers: Sequence[int], models: int, times: common.Times, trusted: TrustedKeys) -> None:
+    def __init__(
+        self, numbers: Sequence[int], models: int, times: common.Times, trusted: TrustedKeys
+    ) -> None:
         self._models = models
         self._times = times
         self._interval = common.settings().presence.interval / 1000

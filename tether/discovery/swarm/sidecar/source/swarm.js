@@ -37,7 +37,12 @@ export class Swarm {
       // Keys may have been revoked since its handshake began.
       if (!this.isLetIn(key)) return connection.on('error', () => {}).destroy()
       this.lost.delete(key)
-      connection.on('close', () => this.lost.set(key, performance.now()))
+      let why = 'closed'
+      connection.on('error', (error) => { why = error.message })
+      connection.on('close', () => {
+        this.lost.set(key, performance.now())
+        this.log('debug', 'A peer is gone.', { peer: key, why })
+      })
       onConnection(connection, key)
     })
   }
