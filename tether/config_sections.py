@@ -182,7 +182,7 @@ class NetworkSettings(Section):
         tuple[Annotated[str, AfterValidator(_check_bootstrap)], ...],
         BeforeValidator(as_tuple),
         CommaSeparated(),
-        Expected("a list of bootstrap nodes, each as in 192.0.2.7:49737, or 'public' for those of Hyperswarm"),
+        Expected("a list of bootstrap nodes, each as in 192.0.2.7:49737, or 'public' for Hyperswarm's"),
     ] = ()
     host: Annotated[
         str,

@@ -39,7 +39,7 @@ class Plan:
 
 
 FULL = Plan(5, 10, 5, 30.0, 1_000, (1_000, 3_000, 10_000), presence_churn.Plan(200, 300.0, 10.0, 5.0, 15.0))
-QUICK = Plan(2, 4, 1, 8.0, 1_000, (), presence_churn.Plan(40, 20.0, 5.0, 1.0, 3.0))
+QUICK = Plan(2, 4, 1, 8.0, 1_000, (), presence_churn.Plan(40, 20.0, 5.0, 2.0, 6.0))
 
 
 def measure_speeds(plan: Plan, source: random.Random) -> Iterator[Figure]:

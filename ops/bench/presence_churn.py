@@ -153,7 +153,7 @@ class _Fleet:
             member.ask("silence", unit=unit, numbers=dead)
             self.died |= dict.fromkeys(dead, time.monotonic_ns())
             new = self._take(len(dead))
-            member.ask("add", unit=unit, numbers=new)
+            member.ask("add", unit=unit, numbers=new, spread=False)
             numbers[:] = [number for number in numbers if number not in dead] + new
 
     def replace_process(self, source: random.Random) -> None:

@@ -63,7 +63,7 @@ def measure(
         stage.open_database()
         watcher = stage.watcher("orchestrator", in_swarm=True, tells_pools=False)
         watcher.answer()
-        with _fed(stage, workers, seconds) if signed_ahead else _announced(stage, workers) as senders:
+        with _fed(stage, workers, seconds) if signed_ahead else _announced(stage, watcher, workers) as senders:
             answer = watcher.ask("wait", members=workers, seconds=SEEN_SECONDS)
             if not answer["is_there"]:
                 raise TimeoutError(f"not all of {workers} workers are known after {SEEN_SECONDS:.0f} s")
@@ -78,7 +78,7 @@ def measure(
             profile(int(after["pid"]))
             late = max(sender.ask("finish")["late"] for sender in senders) if signed_ahead else None
         if after["members"] != workers:
-            raise RuntimeError(f"{after['members']} of {workers} workers are known at the end")
+            raise RuntimeError(f"{after} {before} of {workers} workers are known at the end")
         took = (after["at"] - before["at"]) / 1e9
         counts = _counted(before)
         rates = {name: (count - counts[name]) / took for name, count in _counted(after).items()}
@@ -96,12 +96,18 @@ def measure(
 
 
 @contextmanager
-def _announced(stage: PresenceStage, workers: int) -> Iterator[list[Talker]]:
+def _announced(stage: PresenceStage, watcher: Talker, workers: int) -> Iterator[list[Talker]]:
     members = [stage.member(f"member{number}") for number in range(MEMBERS)]
+    for number, member in enumerate(members):
+        member.answer()
+        member.ask("join", numbers=[number])
+    # First all know each other, then the others come.
+    watcher.ask("wait", members=MEMBERS, seconds=SEEN_SECONDS)
+    for number, member in enumerate(members):
+        others = list(range(number + MEMBERS, workers, MEMBERS))
+        member.tell("add", unit=number, numbers=others, spread=True)
     for member in members:
         member.answer()
-    for number, member in enumerate(members):
-        member.ask("join", numbers=list(range(number, workers, MEMBERS)))
     yield members
 
 

@@ -7,9 +7,10 @@ import threading
 import pytest
 from nacl.signing import SigningKey
 
-from support.swarm import NEVER_EXPIRES, SECONDS, BootstrapNode, Network, command
+from support.swarm import LOOPBACK, NEVER_EXPIRES, SECONDS, BootstrapNode, Network, command
 from support.waiting import eventually
 from tether.discovery.swarm import packages
+from tether.discovery.swarm.bootstrap import free_udp_port
 from tether.discovery.topics import model_topic
 from tether.embedded.restarts import RestartPolicy
 
@@ -92,6 +93,19 @@ def test_peers_that_are_connected_need_no_bootstrap_node(tmp_path):
         watcher.sees(*members)
         own.kill()
         watcher.hears_again(*members, times=5)
+
+
+def test_members_that_start_before_their_bootstrap_node_find_each_other_once_it_is_there(tmp_path):
+    port = free_udp_port(LOOPBACK)
+    with Network(tmp_path, f"{LOOPBACK}:{port}") as network:
+        watcher = network.watcher()
+        member = network.member("member")
+        member.sidecar()
+        assert watcher.memory()
+        assert not watcher.members
+        with BootstrapNode(port=port):
+            watcher.sees(member)
+            watcher.hears_again(member)
 
 
 def test_a_subscriber_of_one_model_learns_of_that_model_s_workers_only(network):

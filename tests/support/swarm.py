@@ -42,9 +42,9 @@ def installed():
 class BootstrapNode:
     """A bootstrap node in a process of its own, until it is killed."""
 
-    def __init__(self, host=LOOPBACK, prefix=()):
+    def __init__(self, host=LOOPBACK, prefix=(), port=0):
         self.process = subprocess.Popen(
-            (*prefix, *find_node(os.environ).node, "bootstrap.js", host, "0"),
+            (*prefix, *find_node(os.environ).node, "bootstrap.js", host, str(port)),
             cwd=installed(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

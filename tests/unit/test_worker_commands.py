@@ -55,10 +55,11 @@ def test_a_command_is_carried_out(worker, action):
     assert worker.done == [action]
 
 
-def test_a_command_counts_once_whichever_way_it_comes(worker):
-    envelope = signed_command()
+@pytest.mark.parametrize("action", list(Action))
+def test_a_command_counts_once_whichever_way_it_comes(worker, action):
+    envelope = signed_command(action=action)
     assert [worker.handler.receive(envelope) for _ in range(3)] == [True, False, False]
-    assert worker.done == [Action.DRAIN]
+    assert worker.done == [action]
 
 
 def test_a_command_that_comes_on_many_threads_at_once_counts_once(worker):

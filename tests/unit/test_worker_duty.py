@@ -29,7 +29,8 @@ class Worker:
         self.port = FakePort()
         self.attempts = Attempts(clock=lambda: 0.0, on_unwritten=lambda attempt: None)
         self.slots = Slots(4)
-        self.hand_over = HandOver(self.port, self.attempts, drain_time=drain_time)
+        self.now = 0.0
+        self.hand_over = HandOver(self.port, self.attempts, drain_time=drain_time, clock=lambda: self.now)
         self.told = []
         self.duty = Duty(self.slots, self.hand_over, lambda: self.told.append(self.duty.state))
 
@@ -100,15 +101,29 @@ def test_a_cordoned_worker_can_be_drained(make):
     eventually(lambda: running.ending is Ending.RELEASE, PATIENCE_SECONDS, "it is told to release")
 
 
-@pytest.mark.parametrize("verb", ["cordon", "uncordon"])
-def test_what_was_to_be_handed_over_goes_on_where_the_drain_is_taken_back(make, verb):
+def test_what_was_to_be_handed_over_goes_on_where_the_drain_becomes_a_cordon(make):
     worker = make()
     running = worker.run(1)
     worker.duty.drain()
-    getattr(worker.duty, verb)()
-    worker.end(worker.run(2))
+    worker.duty.cordon()
+    worker.now = PATIENCE_SECONDS * 2
+    # Two, one after the other: the second is handed over in a round that saw the later time.
+    for number in (2, 3):
+        worker.draw(number)
+        eventually(lambda: worker.attempts.all() == (running,), PATIENCE_SECONDS, "it is handed over")
     assert running.ending is None
-    assert worker.slots.is_at_rest == (verb == "cordon")
+    assert worker.slots.is_at_rest
+
+
+def test_what_was_to_be_handed_over_goes_on_where_the_worker_serves_again(make):
+    worker = make()
+    running = worker.run(1)
+    worker.duty.drain()
+    worker.duty.uncordon()
+    worker.hand_over.join()
+    assert worker.attempts.all() == (running,)
+    assert running.ending is None
+    assert not worker.slots.is_at_rest
 
 
 def test_a_worker_that_serves_again_is_drained_again(make):

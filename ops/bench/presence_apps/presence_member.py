@@ -73,12 +73,14 @@ class Unit:
         self._thread.start()
         self._transport.start()
 
-    def add(self, numbers: Sequence[int]) -> None:
-        """Workers that begin to announce themselves at once."""
+    def add(self, numbers: Sequence[int], *, spread: bool) -> None:
+        """Workers that begin to announce themselves, at once or one by one within an interval."""
         with self._changed:
-            for number in numbers:
+            now = time.monotonic()
+            step = self._interval / len(numbers) if spread and numbers else 0.0
+            for place, number in enumerate(numbers):
                 self._sequences[number] = 0
-                heapq.heappush(self._due, (time.monotonic(), number))
+                heapq.heappush(self._due, (now + step * place, number))
             self._changed.notify_all()
 
     def silence(self, numbers: Sequence[int]) -> None:
@@ -139,8 +141,8 @@ class Process:
         unit.start()
         return {"started": started, "ready": self._readiness.wait()}
 
-    def add(self, unit: int, numbers: list[int]) -> dict[str, int]:
-        self._units[unit].add(numbers)
+    def add(self, unit: int, numbers: list[int], spread: bool) -> dict[str, int]:
+        self._units[unit].add(numbers, spread=spread)
         return {}
 
     def silence(self, unit: int, numbers: list[int]) -> dict[str, int]:

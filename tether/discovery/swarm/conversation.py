@@ -61,6 +61,8 @@ class Party(Protocol):
 
     def joins_after(self, number: int) -> list[Join]: ...
 
+    def take_left(self) -> set[int]: ...
+
     def take_replays(self) -> set[int]: ...
 
     def take_entries(self) -> list[Entry]: ...
@@ -158,6 +160,8 @@ class Conversation:
             kind = "control" if join.is_control else "presence"
             document = {"number": join.number, "topic": join.name, "key": join.key, "kind": kind}
             self._say(json_frame(FrameType.JOIN, document))
+        for number in party.take_left():
+            self._say(json_frame(FrameType.LEAVE, {"number": number}))
         for number in party.take_replays():
             self._say(json_frame(FrameType.REPLAY, {"number": number}))
         # What does not fit waits where a newer message takes an older one's place.

@@ -40,6 +40,11 @@ class Outbox:
             self._forget_old()
         self._kept[topic, subject] = self._unsent[topic, subject] = kept
 
+    def drop(self, topic: int) -> None:
+        """Forget everything that is for a topic."""
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.topic != topic}
+        self._unsent = {key: kept for key, kept in self._unsent.items() if kept.topic != topic}
+
     def take(self) -> list[Entry]:
         """What is to be sent now."""
         now = self._clock()

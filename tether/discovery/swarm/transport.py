@@ -137,6 +137,8 @@ class SwarmTransport:
         self._log = get_logger("tether.swarm")
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
+        self._newest_number = 0
+        self._left: set[int] = set()
         self._outbox = Outbox(options.expiry_ms, self._clock)
         self._subscriptions: dict[SwarmSubscription, frozenset[int]] = {}
         self._replays: set[int] = set()
@@ -192,8 +194,24 @@ class SwarmTransport:
         """Take part in topics: hear what is said there, and relay it."""
         with self._lock:
             for topic in topics:
-                self._numbers.setdefault(topic, len(self._numbers) + 1)
+                self._number(topic)
         self._wake()
+
+    def leave(self, topics: Iterable[str]) -> None:
+        """Take part in topics no longer. What was announced there runs out among the others."""
+        with self._lock:
+            for topic in topics:
+                number = self._numbers.pop(topic, None)
+                if number is not None:
+                    self._left.add(number)
+                    self._outbox.drop(number)
+        self._wake()
+
+    def _number(self, topic: str) -> int:
+        if topic not in self._numbers:
+            self._newest_number += 1
+            self._numbers[topic] = self._newest_number
+        return self._numbers[topic]
 
     def announce(self, envelope: bytes, presence: Presence) -> bool:
         """Tell everybody on the announcement's topic. It is kept until the sidecar can."""
@@ -212,8 +230,7 @@ class SwarmTransport:
 
     def _put(self, topic: str, subject: str, envelope: bytes) -> None:
         with self._lock:
-            number = self._numbers.setdefault(topic, len(self._numbers) + 1)
-            self._outbox.put(number, subject, envelope)
+            self._outbox.put(self._number(topic), subject, envelope)
         self._wake()
 
     def _wake(self) -> None:
@@ -225,7 +242,7 @@ class SwarmTransport:
         """Everything that is known on these topics, then news."""
         subscription = SwarmSubscription(self._options.expiry_ms, self._clock, self._wake, self._unsubscribe)
         with self._lock:
-            numbers = frozenset(self._numbers[topic] for topic in topics)
+            numbers = frozenset(self._number(topic) for topic in topics)
             self._subscriptions[subscription] = numbers
             self._replays |= numbers
         self._wake()
@@ -299,14 +316,20 @@ class SwarmTransport:
     def joins_after(self, number: int) -> list[Join]:
         """The topics with greater numbers than this, in their order."""
         with self._lock:
-            if len(self._numbers) <= number:
+            if self._newest_number <= number:
                 return []
-            numbers = list(self._numbers.items())[number:]
+            numbers = [(name, known) for name, known in self._numbers.items() if known > number]
         secret = self._options.secret
         return [
             Join(number, name, topic_key(name, secret).hex(), is_control_topic(name))
             for name, number in numbers
         ]
+
+    def take_left(self) -> set[int]:
+        """The topics that were left since it was asked the last time."""
+        with self._lock:
+            left, self._left = self._left, set()
+        return left
 
     def take_replays(self) -> set[int]:
         with self._lock:

@@ -111,6 +111,8 @@ export class Swarm {
       if (now - at > LOST_FOR_MS || !this.trust.peers.has(key)) this.lost.delete(key)
     }
     const isLonely = this.hyperswarm.connections.size === 0
+    // Where its first announcement of itself was lost, it would make the next one after five minutes.
+    if (isLonely) this.hyperswarm.server.refresh()
     if (isLonely || this.lost.size > 0 || now - this.refreshedAt >= STEADY_REFRESH_MS) this.refreshAll()
   }
 
