@@ -15,7 +15,10 @@ from tether.errors import ConfigError
 from tether.jobs import JobState
 from tether_workers.base import BaseWorker, ResultKind
 
-OURS = ("tether-flush", "tether-beat", "tether-health", "tether-drain")
+OURS = (
+    *("tether-flush", "tether-beat", "tether-health", "tether-drain", "tether-commands"),
+    "tether-manifest",
+)
 
 
 @pytest.fixture

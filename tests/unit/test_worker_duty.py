@@ -1,6 +1,7 @@
 """Whether a worker takes jobs: from each state to each other."""
 
 import itertools
+import threading
 
 import pytest
 
@@ -46,6 +47,10 @@ class Worker:
 
     def end(self, attempt):
         self.attempts.forget(attempt.drawn.fence.draw_id)
+
+
+def is_handing_over():
+    return any(thread.name == "tether-drain" for thread in threading.enumerate())
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ def test_what_was_to_be_handed_over_goes_on_where_the_worker_serves_again(make):
     running = worker.run(1)
     worker.duty.drain()
     worker.duty.uncordon()
-    worker.hand_over.join()
+    eventually(lambda: not is_handing_over(), PATIENCE_SECONDS, "nothing is handed over any more")
     assert worker.attempts.all() == (running,)
     assert running.ending is None
     assert not worker.slots.is_at_rest
