@@ -77,12 +77,16 @@ def measure_loads(plan: Plan) -> Iterator[Figure]:
         say(f"workers: {subject}")
         load = presence_load.measure(workers, plan.seconds, signed_ahead=signed_ahead)
         yield Figure("all known after the last's first word", load.converged, "s", subject)
+        name, goal = "known at the end", f"all {workers:,}"
+        yield Figure(name, load.known, "", subject, goal=goal, met=load.known == workers)
         yield Figure("announcements that count", load.announced, "/s", subject)
         used = load.cores[presence_load.PYTHON] + load.cores[presence_load.SIDECAR]
         whole = Figure("processor, Python and sidecar", used, "cores", subject)
         yield _at_most(whole, GOAL_CORES) if workers == GOAL_WORKERS else whole
         for part, cores in load.cores.items():
             yield Figure(f"processor, {part}", cores, "cores", subject)
+        for part, microseconds in load.costs.items():
+            yield Figure(f"processor time an announcement, {part}", microseconds, "µs", subject)
         for part, mebibytes in load.memory.items():
             yield Figure(f"memory, {part}", mebibytes, "MiB", subject)
         yield Figure("received", load.received / 1024, "KiB/s", subject)

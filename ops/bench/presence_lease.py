@@ -9,8 +9,7 @@ from core_stage import wait_for
 from presence_stage import PresenceStage
 
 READY_SECONDS = 60.0
-THREADS = 8
-"""The jobs of the killed run again, in slots of the next worker."""
+THREADS = 2
 
 
 def measure(kills: int, source: random.Random) -> list[float]:
@@ -22,19 +21,26 @@ def measure(kills: int, source: random.Random) -> list[float]:
         reader = stage.watcher("reader", in_swarm=False, tells_pools=True)
         reader.answer()
         stage.start_client()
+        stage.start_worker(processes=1, threads=THREADS)
         for number in range(kills):
-            name = f"worker{number}"
-            stage.start_worker(processes=1, threads=THREADS)
+            name = f"job-{number}"
             reader.when(stage.pool, True, READY_SECONDS)
             stage.ask("submit", names=[name], kind="hold")
-
-            def has_begun(name: str = name) -> bool:
-                return bool(stage.ledger.records("started", name))
-
-            wait_for(has_begun, READY_SECONDS, "the job runs")
-            # Leases are renewed each second: the kill shall fall on no particular moment.
+            _wait_for(stage, "started", name)
+            # Leases are renewed again and again: the kill shall fall on no particular moment.
             time.sleep(source.uniform(1.0, 2.0))
             killed = time.monotonic_ns()
             stage.kill_worker()
             found.append((reader.when(stage.pool, False, READY_SECONDS) - killed) / 1e6)
+            if number + 1 < kills:
+                stage.start_worker(processes=1, threads=THREADS)
+                with stage.ledger.gate_open():
+                    _wait_for(stage, "finished", name)
     return found
+
+
+def _wait_for(stage: PresenceStage, kind: str, name: str) -> None:
+    def is_so() -> bool:
+        return bool(stage.ledger.records(kind, name))
+
+    wait_for(is_so, READY_SECONDS, f"{name} has {kind}")

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from presence_stage import PresenceStage, Talker
 
 SEEN_SECONDS = 30.0
+PAUSES = (0.05, 0.3)
+"""The shortest and the longest between two events, in seconds: they shall fall on no particular moment."""
+
 SWARM, REDIS = "orchestrator", "reader of Redis"
 
 
@@ -24,8 +27,8 @@ class Speeds:
 
 
 def measure(processes: int, each: int, meanwhile: Callable[[], None], source: random.Random) -> Speeds:
-    """``each`` workers in so many processes join one after the other, every one with a sidecar of its own.
-    Then the first process is killed, and the workers of the others say goodbye.
+    """Workers join one after the other, every one with a sidecar of its own, ``each`` in so many processes.
+    The workers of a process say goodbye before those of the next come; the last process is killed.
 
     Args:
       meanwhile: Done while the killed ones' lives run out.
@@ -44,21 +47,37 @@ def measure(processes: int, each: int, meanwhile: Callable[[], None], source: ra
         for member in members:
             member.answer()
         for number in range(workers):
-            time.sleep(source.uniform(0.05, 0.3))
+            time.sleep(source.uniform(*PAUSES))
             answer = members[number // each].ask("join", numbers=[number])
             seen = _when(watchers, stage.pool_of(number), True)
             _add(found.from_ready, seen, answer["ready"])
             _add(found.from_start, seen, answer["started"])
-        stage.kill(members[0])
-        for number in range(each, workers):
-            time.sleep(source.uniform(0.05, 0.3))
-            began = members[number // each].ask("leave", unit=number)["began"]
-            _add(found.goodbyes, _when(watchers, stage.pool_of(number), False), began)
+            if (number + 1) % each == 0:
+                _end(found, stage, watchers, members, range(number + 1 - each, number + 1), source)
         meanwhile()
-        for number in range(each):
+        for number in range(workers - each, workers):
             last = stage.times.of(number)[1]
             _add(found.silences, _when(watchers, stage.pool_of(number), False), last)
     return found
+
+
+def _end(
+    found: Speeds,
+    stage: PresenceStage,
+    watchers: dict[str, Talker],
+    members: list[Talker],
+    numbers: range,
+    source: random.Random,
+) -> None:
+    """The workers of one process go: those of the last one without a goodbye."""
+    member = members[numbers[0] // len(numbers)]
+    if member is members[-1]:
+        stage.kill(member)
+        return
+    for number in numbers:
+        time.sleep(source.uniform(*PAUSES))
+        began = member.ask("leave", unit=number)["began"]
+        _add(found.goodbyes, _when(watchers, stage.pool_of(number), False), began)
 
 
 def _when(watchers: dict[str, Talker], pool: str, is_there: bool) -> dict[str, int]:

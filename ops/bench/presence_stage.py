@@ -138,16 +138,14 @@ class PresenceStage(Stage):
       times: When each worker announced itself first and last.
     """
 
-    def __init__(
-        self, workers: int, *, models: int, interval: float = 5.0, expiry: float = 15.0, profile: bool = False
-    ) -> None:
+    def __init__(self, workers: int, *, models: int, interval: float = 5.0, expiry: float = 15.0) -> None:
         """
         Args:
           workers: How many have keys that count: those from 0 on.
           models: How many there are; workers take them in turn.
           interval, expiry: Seconds.
         """
-        super().__init__(profile=profile)
+        super().__init__()
         self._workers = workers
         self._models = models
         self._interval, self._expiry = interval, expiry

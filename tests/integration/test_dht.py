@@ -28,7 +28,10 @@ def test_it_says_what_others_need_and_ends_in_order(tmp_path, number):
             assert name == "TETHER_NETWORK__BOOTSTRAP"
             host, _, port = address.rpartition(":")
             assert host == "127.0.0.1"
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, pytest.raises(OSError):
+            with (
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+                pytest.raises(OSError, match="in use"),
+            ):
                 probe.bind((host, int(port)))
             node.send_signal(number)
             assert node.wait(SECONDS) == 0

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from support.waiting import eventually
 from tether.discovery.fleet_view import FleetView
 from tether.discovery.identity import Identity
+from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.packages import find_node, install
-from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport
+from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.topics import control_topic, network_id, presence_topic
 from tether.discovery.trust import TrustedKeys
 from tether.jobs import canonical_json

@@ -12,7 +12,8 @@ from pathlib import Path
 from tether.discovery.fleet_view import FleetView
 from tether.discovery.identity import Identity
 from tether.discovery.presence import ModelState, Supported
-from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport
+from tether.discovery.swarm.options import SwarmOptions
+from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.trust import TrustedKeys
 from tether.telemetry.logs import configure_logs
 from tether_workers.health import HealthReporter, Status

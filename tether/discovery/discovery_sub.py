@@ -15,7 +15,8 @@ from tether.discovery.mirror import FleetMirror
 from tether.discovery.operator_key import OperatorKeys
 from tether.discovery.port import Accepted, PresenceSource
 from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport, Trust
+from tether.discovery.swarm.options import SwarmOptions
+from tether.discovery.swarm.transport import SwarmTransport, Trust
 from tether.discovery.topics import control_topic, presence_topic
 
 

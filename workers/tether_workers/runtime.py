@@ -23,7 +23,8 @@ from tether.discovery.operator_key import OperatorKeys
 from tether.discovery.port import Announcer
 from tether.discovery.presence import ModelState, Supported, WorkerState, latency_hops
 from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport
+from tether.discovery.swarm.options import SwarmOptions
+from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.topics import control_topic, network_id
 from tether.discovery.trust import TrustedKeys
 from tether_workers.attempt import Phase

@@ -26,7 +26,8 @@ from tether.discovery.presence import (
     WorkerState,
     manifest_of,
 )
-from tether.discovery.swarm.transport import SwarmOptions, SwarmTransport, Trust
+from tether.discovery.swarm.options import SwarmOptions
+from tether.discovery.swarm.transport import SwarmTransport, Trust
 from tether.discovery.topics import network_id, presence_topic
 from tether.scheduling.models import pool_name
 

@@ -22,7 +22,7 @@ from tether.discovery.trust import TrustedKeys
 from tether.discovery.wire import DOMAIN, sign
 from tether.telemetry.logs import configure_logs
 
-STEP_SECONDS = 0.02
+STEP_SECONDS = 0.05
 _SIGNATURE_BYTES = 64
 _FIRST_SEQUENCE = b'"sequence":1,'
 
@@ -70,22 +70,22 @@ class Process:
         """End it. Answers how many were sent, and how late the latest was, in seconds."""
         self._is_finished.set()
         self._thread.join()
-        return {"sent": self._sent, "late": self._latest, "rounds_left": float(bool(self._left))}
+        return {"sent": self._sent, "late": self._latest}
 
     def _feed(self) -> None:
         began = time.monotonic()
         count = len(self._presences)
-        self._left = len(self._envelopes) * count
-        while self._left and not self._is_finished.wait(STEP_SECONDS):
+        left = len(self._envelopes) * count
+        while left and not self._is_finished.wait(STEP_SECONDS):
             behind = int((time.monotonic() - began) / self._interval * count) - self._sent
             self._latest = max(self._latest, (behind / count) * self._interval - STEP_SECONDS)
-            for _ in range(min(behind, self._left)):
+            for _ in range(min(behind, left)):
                 turn, place = divmod(self._sent, count)
                 if turn == 0:
                     self._times.stamp(self._first + place)
                 self._transport.announce(self._envelopes[turn][place], self._presences[place])
                 self._sent += 1
-                self._left -= 1
+                left -= 1
 
 
 def main() -> None:

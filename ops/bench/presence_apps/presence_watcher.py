@@ -15,7 +15,6 @@ import threading
 import time
 from typing import Any
 
-import core_sampling
 import presence_common as common
 
 from tether.control import ControlPlane
@@ -76,7 +75,6 @@ def watch(plane: ControlPlane) -> None:
 
 
 def main(where: str, what: str) -> None:
-    core_sampling.start("watcher")
     configure_logs(form="json")
     with ControlPlane(common.settings(), in_swarm=where == "swarm") as plane:
         if what == "watch":
