@@ -79,7 +79,6 @@ def measure_loads(plan: Plan) -> Iterator[Figure]:
         yield Figure("all known after the last's first word", load.converged, "s", subject)
         name, goal = "known at the end", f"all {workers:,}"
         yield Figure(name, load.known, "", subject, goal=goal, met=load.known == workers)
-        yield Figure("announcements that count", load.announced, "/s", subject)
         used = load.cores[presence_load.PYTHON] + load.cores[presence_load.SIDECAR]
         whole = Figure("processor, Python and sidecar", used, "cores", subject)
         yield _at_most(whole, GOAL_CORES) if workers == GOAL_WORKERS else whole
@@ -89,10 +88,9 @@ def measure_loads(plan: Plan) -> Iterator[Figure]:
             yield Figure(f"processor time an announcement, {part}", microseconds, "µs", subject)
         for part, mebibytes in load.memory.items():
             yield Figure(f"memory, {part}", mebibytes, "MiB", subject)
-        yield Figure("received", load.received / 1024, "KiB/s", subject)
-        yield Figure("sent", load.sent / 1024, "KiB/s", subject)
         for name, rate in load.rates.items():
-            yield Figure(name, rate, "/s", subject)
+            is_bytes = name in (presence_load.RECEIVED, presence_load.SENT)
+            yield Figure(name, rate, "KiB/s" if is_bytes else "/s", subject)
         if load.late is not None:
             yield Figure("latest announcement of the senders, late by", load.late, "s", subject)
 
@@ -127,7 +125,7 @@ def _at_most(figure: Figure, most: float) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything: about a minute")
+    parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
     parser.add_argument("--date", default="", help="the date to write into FILE")
     arguments = parser.parse_args()

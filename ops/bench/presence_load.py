@@ -20,6 +20,11 @@ SPARE_ROUNDS = 2
 SEEN_SECONDS = 20.0
 PYTHON, SIDECAR = "Python", "sidecar"
 CHECKED_IN_PYTHON, CHECKED_IN_SIDECAR = "signatures checked, Python", "signatures checked, sidecar"
+RECEIVED, SENT = "received", "sent"
+"""KiB of the sidecar."""
+
+ACCEPTED, DROPPED_IN_PYTHON = "announcements that count", "copies dropped, Python"
+OF_PYTHON = (ACCEPTED, CHECKED_IN_PYTHON, DROPPED_IN_PYTHON)
 _MIB = 2**20
 _UNCHECKED = ("duplicate", "size", "json", "version", "network", "topic", "untrusted")
 """What becomes of announcements whose signature is not looked at."""
@@ -36,9 +41,7 @@ class Load:
         never were.
       cores: Of a core that Python, the sidecar and Redis used.
       memory: MiB that Python and the sidecar hold.
-      received, sent: Bytes a second of the sidecar.
-      announced: Announcements a second that counted.
-      rates: Other things a second, by name.
+      rates: Things a second, by name; None where the sidecar told nothing because Python did not keep up.
       late: Seconds that the latest announcement was late, of feeders; None of real workers.
     """
 
@@ -47,20 +50,16 @@ class Load:
     converged: float | None
     cores: Mapping[str, float]
     memory: Mapping[str, float]
-    received: float
-    sent: float
-    announced: float
-    rates: Mapping[str, float]
+    rates: Mapping[str, float | None]
     late: float | None = None
 
     @property
     def costs(self) -> dict[str, float]:
-        """Microseconds of processor time that each signature's announcement took in all, by part."""
-        return {
-            part: self.cores[part] / self.rates[checked] * 1e6
-            for part, checked in ((PYTHON, CHECKED_IN_PYTHON), (SIDECAR, CHECKED_IN_SIDECAR))
-            if self.rates[checked]
-        }
+        """Microseconds of processor time an announcement: of Python for each that it read, of the sidecar for
+        each that was sent."""
+        read = self.rates[CHECKED_IN_PYTHON]
+        of_python = {PYTHON: self.cores[PYTHON] / read * 1e6} if read else {}
+        return of_python | {SIDECAR: self.cores[SIDECAR] / (self.workers / INTERVAL) * 1e6}
 
 
 def measure(workers: int, seconds: float, *, signed_ahead: bool) -> Load:
@@ -89,16 +88,16 @@ def measure(workers: int, seconds: float, *, signed_ahead: bool) -> Load:
             late = max(sender.ask("finish")["late"] for sender in senders) if signed_ahead else None
         took = (after["at"] - before["at"]) / 1e9
         counts = _counted(before)
-        rates = {name: (count - counts[name]) / took for name, count in _counted(after).items()}
+        rates = {
+            name: (count - counts[name]) / took if after["is_told"] or name in OF_PYTHON else None
+            for name, count in _counted(after).items()
+        }
         return Load(
             workers=workers,
             known=after["members"],
             converged=(answer["at"] - last) / 1e9 if answer["is_there"] else None,
             cores={name: total / took for name, total in (used | {"Redis": redis}).items()},
             memory={PYTHON: _resident(after["pid"]), SIDECAR: _resident(after["sidecar"])},
-            received=rates.pop("received"),
-            sent=rates.pop("sent"),
-            announced=rates.pop("announced"),
             rates=rates,
             late=late,
         )
@@ -142,13 +141,13 @@ def _counted(usage: dict[str, Any]) -> dict[str, float]:
     for name, count in usage["outcomes"].items():
         by_outcome[name.rpartition("/")[2]] += count
     return {
-        "received": status["bytes"]["in"],
-        "sent": status["bytes"]["out"],
-        "announced": by_outcome["accepted"],
+        RECEIVED: status["bytes"]["in"] / 1024,
+        SENT: status["bytes"]["out"] / 1024,
+        ACCEPTED: by_outcome["accepted"],
         CHECKED_IN_SIDECAR: counts["verified"],
         CHECKED_IN_PYTHON: by_outcome.total() - sum(by_outcome[name] for name in _UNCHECKED),
         "copies dropped, sidecar": counts["duplicate"] + counts["old"],
-        "copies dropped, Python": by_outcome["duplicate"],
+        DROPPED_IN_PYTHON: by_outcome["duplicate"],
         "announcements told on": counts["sent"],
         "refused or limited": counts["limited"] + sum(counts["refused"].values()),
     }

@@ -39,12 +39,14 @@ class Process:
         return {"at": time.monotonic_ns(), "is_there": is_there}
 
     def usage(self) -> dict[str, object]:
-        """What it knows and has counted, just when the sidecar told its own."""
+        """What it knows and has counted, just when the sidecar told its own. Where nobody reads what it
+        says, it does not tell."""
         swarm = self._plane.swarm
         assert swarm is not None
         former = swarm.transport.status
-        swarm.transport.wait_for_status(lambda status: status is not former, STATUS_SECONDS)
+        is_told = swarm.transport.wait_for_status(lambda status: status is not former, STATUS_SECONDS)
         return {
+            "is_told": is_told,
             "at": time.monotonic_ns(),
             "members": len(self._plane.fleet.fleet.members),
             "pid": os.getpid(),

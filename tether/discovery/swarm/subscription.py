@@ -10,8 +10,10 @@ from tether.discovery.port import Heard
 from tether.discovery.swarm.frames import Entry
 
 MOST_AT_ONCE = 1_024
-FULL = 16_384
-"""Messages that wait for a reader before the sidecar is asked to wait; it keeps only the newest of each."""
+FULL = 2_048
+"""Messages that wait for a reader before the sidecar is asked to wait; it keeps only the newest of each.
+
+A second's worth of a large fleet: with more, a reader that falls behind would read what has run out meanwhile."""
 
 
 class SwarmSubscription:

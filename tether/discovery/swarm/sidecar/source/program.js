@@ -9,7 +9,7 @@ import { TopicState } from './topic-state.js'
 const STATUS_MS = 1_000
 const PING_MS = 1_000
 // News that come one by one are passed on at once, many together: each time has a price of its own.
-const GATHER_MS = 25
+const GATHER_MS = 50
 const GOODBYE_MS = 1_500
 
 export class Program {
@@ -145,6 +145,7 @@ export class Program {
 
   // Tether hears the newest of each subject. Where it does not read, older ones are dropped and nothing grows.
   heard (state, entry) {
+    if (entry.state === 'stopped') this.swarm.expectEnd(state.orders.get(entry.subject).pubKey)
     this.pending.set(`${state.number}/${entry.name}`, { state, entry })
     if (this.isBlocked) return
     const since = performance.now() - this.passedAt

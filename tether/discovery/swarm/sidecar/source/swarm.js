@@ -19,6 +19,7 @@ export class Swarm {
     this.timers = new Set()
     this.bans = new Map()
     this.lost = new Map()
+    this.leaving = new Set()
     this.refreshedAt = performance.now()
     const options = { port }
     if (bootstrap !== null) options.bootstrap = bootstrap
@@ -40,7 +41,7 @@ export class Swarm {
       let why = 'closed'
       connection.on('error', (error) => { why = error.message })
       connection.on('close', () => {
-        this.lost.set(key, performance.now())
+        if (!this.leaving.delete(key)) this.lost.set(key, performance.now())
         this.log('debug', 'A peer is gone.', { peer: key, why })
       })
       onConnection(connection, key)
@@ -68,6 +69,14 @@ export class Swarm {
     const session = this.hyperswarm.join(topic, { server: true, client: true })
     this.sessions.set(topic.toString('hex'), session)
     for (const delay of REFRESHES_MS) this.later(delay, () => this.refresh(session))
+  }
+
+  // A peer that said goodbye is not looked for when its connection ends.
+  expectEnd (key) {
+    for (const connection of this.hyperswarm.connections) {
+      if (connection.remotePublicKey.toString('hex') === key) this.leaving.add(key)
+    }
+    this.lost.delete(key)
   }
 
   async leave (topic) {
