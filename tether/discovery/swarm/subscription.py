@@ -13,7 +13,7 @@ MOST_AT_ONCE = 1_024
 FULL = 2_048
 """Messages that wait for a reader before the sidecar is asked to wait; it keeps only the newest of each.
 
-A second's worth of a large fleet: with more, a reader that falls behind would read what has run out meanwhile."""
+A second's worth of a large fleet: with more, a reader that falls behind would read what has run out."""
 
 
 class SwarmSubscription:
