@@ -27,7 +27,7 @@ from tether.store.requests import Request
 from tether.store.schema import counters, dispatches, jobs, loop_leases
 from tether.token_log import encode_pieces
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture
