@@ -16,6 +16,7 @@ from batches import TokenStream, encode
 from chat import questions
 from corpus import Entry, SourceFile, paragraphs
 from peft import LoraConfig, PeftModel, get_peft_model
+from precision import autocast
 from recipe import AdapterRecipe
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -97,7 +98,7 @@ def train_adapter(
         done = (step + 1) / recipe.steps
         optimizer.param_groups[0]["lr"] = recipe.peak * min(done / 0.05, 0.5 * (1 + math.cos(math.pi * done)))
         batch = torch.stack([stream.take(recipe.length + 1) for _ in range(recipe.rows)]).long()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = wrapped(input_ids=batch[:, :-1], use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
         loss.backward()

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from batches import Streams
 from measuring import HeldOut, Loss
+from precision import autocast
 from recipe import CONTEXT, Optimizer, Recipe, Size
 from tokenizer import BEGIN, END
 from tokenizers import Tokenizer
@@ -89,7 +90,7 @@ def train(
     """
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = model(input_ids=batch[:, :-1], use_cache=False).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
