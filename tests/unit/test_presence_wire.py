@@ -135,7 +135,7 @@ def test_any_value_in_a_signed_announcement_is_taken_as_it_is_or_refused(field, 
         {"sequence": -1},
         {"sequence": 1.0},
         {"sequence": 2**53},
-        {"tokensPerSecond": 5},
+        {"tokensPerSecond": -5.0},
         {"capacity": {"slots": 1, "free": 2}},
         {"capacity": {"slots": 1}},
         {"gpuClass": "A100"},
@@ -167,6 +167,7 @@ def test_each_refusal_says_why():
     assert reason(signed({**body(), "v": 1})) == "version"
     assert reason(signed({**body(), "v": True})) == "version"
     assert reason(signed(json.dumps(body()).encode())) == "canonical"
+    assert reason(signed({**body(), "tokensPerSecond": 5})) == "canonical"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"NaN"))) == "json"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"1e999"))) == "fields"
     assert reason(signed([1])) == "fields"

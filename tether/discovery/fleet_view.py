@@ -19,7 +19,7 @@ from tether.telemetry.logs import get_logger
 ONLY_SOURCE = "presence"
 """The name of a source that was given without one."""
 
-GATHER_SECONDS_PER_MEMBER = 4e-6
+GATHER_SECONDS_PER_MEMBER = 1e-5
 """How long news gathers before the fleet is changed again: many times what the change costs."""
 
 

@@ -6,9 +6,7 @@ signature (RFC 8032, 64 bytes) and then canonical JSON. What is signed is :data:
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import redis
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
@@ -23,12 +22,18 @@ from nacl.signing import SigningKey, VerifyKey
 from tether.broker.keys import Keys
 from tether.discovery.command_inbox import send_command
 from tether.discovery.commands import Action, command_to, sign_command
-from tether.discovery.field_checks import WrongField, count, exactly, text
 from tether.discovery.fleet_view import epoch_ms
-from tether.discovery.manifest_fields import manifest_from_wire, manifest_to_wire
 from tether.discovery.presence import ISSUE_WINDOW_MS, CacheManifest, Presence, cut_manifest
+from tether.discovery.wire_types import (
+    WholeManifestFields,
+    encode,
+    manifest_from_fields,
+    manifest_to_fields,
+    read_beginning,
+    read_fields,
+    wrong_field,
+)
 from tether.errors import InvalidAnnouncement
-from tether.jobs import canonical_json
 
 VERSION = 1
 DOMAIN = b"tether manifest 1\0"
@@ -47,6 +52,7 @@ LONGEST_LISTEN_SECONDS = 0.5
 
 _SIGNATURE_BYTES = 64
 _ID_BYTES = 16
+_WHAT = "a manifest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,7 @@ def _fits(body: bytes) -> bool:
 
 
 def _body(manifest: WholeManifest, artifacts: int) -> bytes:
-    return canonical_json(_to_wire(replace(manifest, cache=cut_manifest(manifest.cache, artifacts))))
+    return encode(_to_fields(replace(manifest, cache=cut_manifest(manifest.cache, artifacts))))
 
 
 def verify_manifest(envelope: bytes, presence: Presence, now_ms: int) -> WholeManifest:
@@ -101,16 +107,7 @@ def verify_manifest(envelope: bytes, presence: Presence, now_ms: int) -> WholeMa
         VerifyKey(bytes.fromhex(presence.pub_key)).verify(DOMAIN + body, signature)
     except BadSignatureError:
         raise InvalidAnnouncement("signature", "the signature of a manifest is wrong") from None
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidAnnouncement("json", "a manifest is not JSON") from None
-    if not isinstance(value, dict) or type(value.get("v")) is not int or value["v"] != VERSION:
-        raise InvalidAnnouncement("version", f"a manifest is not of version {VERSION}: update its worker")
-    try:
-        manifest = _from_wire(value)
-    except WrongField as error:
-        raise InvalidAnnouncement("fields", f"a manifest's {error} is not valid") from None
+    manifest = _manifest_in(body)
     if manifest.network != presence.network:
         raise InvalidAnnouncement("network", "a manifest is of another network")
     if (manifest.pub_key, manifest.boot_id) != (presence.pub_key, presence.boot_id):
@@ -201,29 +198,33 @@ def _cache_in(envelope: bytes | None, presence: Presence, now_ms: int) -> CacheM
         return None
 
 
-_HEX_32 = re.compile(r"[0-9a-f]{32}\Z")
-_HEX_64 = re.compile(r"[0-9a-f]{64}\Z")
-_BOOT_ID = re.compile(r"[0-9a-f]{16}\.[0-9]{1,16}\Z")
-_FIELDS = frozenset({"v", "network", "pubKey", "bootId", "cacheManifest", "issuedAt"})
+_read_fields = msgspec.json.Decoder(WholeManifestFields).decode
 
 
-def _to_wire(manifest: WholeManifest) -> dict[str, Any]:
-    return {
-        "v": VERSION,
-        "network": manifest.network,
-        "pubKey": manifest.pub_key,
-        "bootId": manifest.boot_id,
-        "cacheManifest": manifest_to_wire(manifest.cache),
-        "issuedAt": manifest.issued_at,
-    }
-
-
-def _from_wire(value: dict[str, Any]) -> WholeManifest:
-    exactly(value, _FIELDS, "set of fields")
+def _manifest_in(body: bytes) -> WholeManifest:
+    """
+    Raises:
+      InvalidAnnouncement: It is none of this version.
+    """
+    read_beginning(body, VERSION, _WHAT)
+    fields = read_fields(_read_fields, body, _WHAT)
+    if len(fields.cache_manifest.artifacts) > MOST_ARTIFACTS:
+        raise wrong_field("cacheManifest", _WHAT)
     return WholeManifest(
-        network=text(value["network"], _HEX_32, "network"),
-        pub_key=text(value["pubKey"], _HEX_64, "pubKey"),
-        boot_id=text(value["bootId"], _BOOT_ID, "bootId"),
-        cache=manifest_from_wire(value["cacheManifest"], MOST_ARTIFACTS),
-        issued_at=count(value["issuedAt"], "issuedAt"),
+        network=fields.network,
+        pub_key=fields.pub_key,
+        boot_id=fields.boot_id,
+        cache=manifest_from_fields(fields.cache_manifest),
+        issued_at=fields.issued_at,
+    )
+
+
+def _to_fields(manifest: WholeManifest) -> WholeManifestFields:
+    return WholeManifestFields(
+        v=VERSION,
+        network=manifest.network,
+        pub_key=manifest.pub_key,
+        boot_id=manifest.boot_id,
+        cache_manifest=manifest_to_fields(manifest.cache),
+        issued_at=manifest.issued_at,
     )

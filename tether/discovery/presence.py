@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from tether.discovery.topics import network_id, presence_topic
@@ -14,6 +15,7 @@ LATENCY_STEP_MS = 25
 """Milliseconds of round trip that make one latency hop."""
 
 LARGEST_SEQUENCE = 2**53 - 1
+MOST_IDS_KEPT = 65_536
 
 ISSUE_WINDOW_MS = 600_000
 """How far a worker's clock may be from the reader's."""
@@ -42,7 +44,7 @@ class Order(NamedTuple):
     sequence: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Supported:
     """A model that a worker can serve. ``modelId`` on the wire is ``name`` here."""
 
@@ -84,7 +86,7 @@ class Artifact(NamedTuple):
     last_use: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CacheManifest:
     """What a worker has, or the part of it that fits an announcement.
 
@@ -119,7 +121,7 @@ NO_NETWORK = network_id(b"")
 """What announcements name that are made without a network's secret."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
     """What a worker announces of itself.
 
@@ -178,6 +180,7 @@ class Presence:
         return Order(self.boot_counter, self.sequence)
 
 
+@lru_cache(MOST_IDS_KEPT)
 def worker_id(pub_key: str) -> str:
     """The id of the worker with this public key: the first 16 hexadecimal digits of the key's BLAKE2b-512
     (RFC 7693)."""

@@ -1,0 +1,196 @@
+"""Announcements and cache manifests as they stand in JSON: their fields, and what each may hold.
+
+Canonical JSON has no white space, its keys are sorted, and there is one way to write each value: what would
+be written with other bytes than it was read from is not canonical.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tether.config_types import PLACE_NAME
+from tether.discovery.presence import (
+    Artifact,
+    ArtifactKind,
+    ArtifactState,
+    CacheManifest,
+    ModelState,
+    Supported,
+    WorkerState,
+)
+from tether.errors import InvalidAnnouncement
+
+LARGEST_NUMBER = 2**53 - 1
+"""The largest that every JSON reader keeps exact (RFC 8259, section 6)."""
+
+MOST_MODELS = 256
+MOST_POOLS = 64
+MOST_ARTIFACTS = 512
+"""Artifacts in an announcement; an answer with all of them may have more."""
+
+MOST_SHARED = 16_384
+"""Models and artifacts that are one object in the announcements of all workers."""
+
+Count = Annotated[int, Meta(ge=0, le=LARGEST_NUMBER)]
+Rate = Annotated[float, Meta(ge=0)]
+Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+BootId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\.[0-9]{1,16}\Z")]
+Place = Annotated[str, Meta(pattern=PLACE_NAME.removesuffix("$") + r"\Z")]
+Topic = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,640}\Z")]
+ModelName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}\Z")]
+Pool = Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,128}\Z")]
+Short = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{0,64}\Z")]
+
+
+class _Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A JSON object with exactly these fields."""
+
+
+class ModelFields(_Object, frozen=True):
+    model_id: ModelName
+    version: Short
+    digest: Hex64
+    state: ModelState
+
+
+class ArtifactFields(_Object, frozen=True):
+    digest: Hex64
+    kind: ArtifactKind
+    state: ArtifactState
+    bytes: Count
+    pinned: bool
+    last_use: Count
+
+
+class ManifestFields(_Object, frozen=True):
+    digest: Hex64
+    complete: bool
+    artifacts: tuple[ArtifactFields, ...]
+
+
+class CapacityFields(_Object, frozen=True):
+    slots: Count
+    free: Count
+
+
+class MemoryFields(_Object, frozen=True):
+    total: Count
+    free: Count
+
+
+class AnnouncementFields(_Object, frozen=True, kw_only=True):
+    v: int
+    network: Hex32
+    topic: Topic
+    worker_id: Hex16
+    pub_key: Hex64
+    gpu_class: Place
+    region: Place
+    capacity: CapacityFields
+    supported: Annotated[tuple[ModelFields, ...], Meta(max_length=MOST_MODELS)]
+    pools: Annotated[tuple[Pool, ...], Meta(max_length=MOST_POOLS)]
+    latency_hops: Count
+    queue_depth: Count
+    vram: MemoryFields
+    tokens_per_second: Rate
+    state: WorkerState
+    cache_manifest: ManifestFields
+    software_version: Short
+    boot_id: BootId
+    boot_counter: Count
+    sequence: Count
+    nonce: Hex32
+    issued_at: Count
+
+
+class WholeManifestFields(_Object, frozen=True, kw_only=True):
+    v: int
+    network: Hex32
+    pub_key: Hex64
+    boot_id: BootId
+    cache_manifest: ManifestFields
+    issued_at: Count
+
+
+class Beginning(Struct, rename="camel"):
+    """What is looked at before anything else, whatever it holds; the other fields are passed over."""
+
+    v: Any = None
+    network: Any = None
+    topic: Any = None
+    pub_key: Any = None
+
+
+encode = msgspec.json.Encoder(order="sorted").encode
+"""Canonical JSON of fields."""
+
+_read_beginning = msgspec.json.Decoder(Beginning).decode
+_PLACE_IN_ERROR = re.compile(r"`\$\.(\w+)")
+_Fields = TypeVar("_Fields")
+
+
+def read_beginning(body: bytes, version: int, what: str) -> Beginning:
+    """The beginning of a message of this version.
+
+    Args:
+      what: The message, for the error.
+
+    Raises:
+      InvalidAnnouncement: The reason is ``json``, ``fields`` or ``version``.
+    """
+    beginning = read_fields(_read_beginning, body, what)
+    if type(beginning.v) is not int or beginning.v != version:
+        raise InvalidAnnouncement("version", f"{what} is not of version {version}: update its worker")
+    return beginning
+
+
+def read_fields(decode: Callable[[bytes], _Fields], body: bytes, what: str) -> _Fields:
+    """What a decoder of msgspec makes of a message.
+
+    Raises:
+      InvalidAnnouncement: The reason is ``json`` or ``fields``.
+    """
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        place = _PLACE_IN_ERROR.search(str(error))
+        raise wrong_field(place[1] if place else "set of fields", what) from None
+    except (ValueError, RecursionError):
+        raise InvalidAnnouncement("json", f"{what} is not JSON") from None
+
+
+def wrong_field(field: str, what: str) -> InvalidAnnouncement:
+    return InvalidAnnouncement("fields", f"{what}'s {field} is not valid")
+
+
+def manifest_to_fields(manifest: CacheManifest) -> ManifestFields:
+    return ManifestFields(
+        manifest.digest,
+        manifest.is_complete,
+        tuple(
+            ArtifactFields(one.digest, one.kind, one.state, one.size, one.pinned, one.last_use)
+            for one in manifest.artifacts
+        ),
+    )
+
+
+def manifest_from_fields(fields: ManifestFields) -> CacheManifest:
+    return CacheManifest(tuple(map(artifact_from_fields, fields.artifacts)), fields.digest, fields.complete)
+
+
+@lru_cache(MOST_SHARED)
+def artifact_from_fields(fields: ArtifactFields) -> Artifact:
+    return Artifact(fields.digest, fields.kind, fields.state, fields.bytes, fields.pinned, fields.last_use)
+
+
+@lru_cache(MOST_SHARED)
+def model_from_fields(fields: ModelFields) -> Supported:
+    return Supported(fields.model_id, fields.version, fields.digest, fields.state)
