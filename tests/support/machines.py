@@ -1,18 +1,19 @@
 """Running hypothesis's state machines, all alike."""
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 STEPS = 40
 
 
-def run_machine(kind, attributes, max_examples, **more):
-    """Run the state machine `kind` with class attributes of its own.
+def run_machine(kind, attributes, max_examples, number=None, **more):
+    """Run the state machine `kind` with class attributes of its own. Nothing is kept from run to run.
 
-    Nothing is kept from run to run; what is planted to be caught is not shrunk by its callers.
+    `number`: chooses the examples, the same ones every time; without it chance does.
     """
+    machine = type("Machine", (kind,), attributes)
     run_state_machine_as_test(
-        type("Machine", (kind,), attributes),
+        machine if number is None else seed(number)(machine),
         settings=settings(
             max_examples=max_examples,
             stateful_step_count=STEPS,
@@ -20,6 +21,22 @@ def run_machine(kind, attributes, max_examples, **more):
             suppress_health_check=list(HealthCheck),
             database=None,
             report_multiple_bugs=False,
-            **more,
+            **{"phases": (Phase.generate, Phase.shrink), **more},
         ),
     )
+
+
+def catches_bug(kind, attributes, max_examples, number=None):
+    """Whether the state machine `kind` fails, as it should where a bug was planted.
+
+    `number`: chooses the examples; without it they are those that hypothesis takes every time. Whether a
+    bug is found is thus no matter of luck.
+    """
+    try:
+        # That there is a counterexample is enough.
+        run_machine(
+            kind, attributes, max_examples, number, phases=(Phase.generate,), derandomize=number is None
+        )
+    except AssertionError:
+        return True
+    return False
