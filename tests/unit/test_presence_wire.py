@@ -166,6 +166,7 @@ def test_each_refusal_says_why():
     assert reason(signed(body(), OTHER_KEY)) == "signature"
     assert reason(signed({**body(), "v": 1})) == "version"
     assert reason(signed({**body(), "v": True})) == "version"
+    assert reason(signed({"v": 3, "more": [1]})) == "version"
     assert reason(signed(json.dumps(body()).encode())) == "canonical"
     assert reason(signed({**body(), "tokensPerSecond": 5})) == "canonical"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"NaN"))) == "json"

@@ -29,7 +29,6 @@ from tether.discovery.wire_types import (
     encode,
     manifest_from_fields,
     manifest_to_fields,
-    read_beginning,
     read_fields,
     wrong_field,
 )
@@ -198,7 +197,7 @@ def _cache_in(envelope: bytes | None, presence: Presence, now_ms: int) -> CacheM
         return None
 
 
-_read_fields = msgspec.json.Decoder(WholeManifestFields).decode
+_decode = msgspec.json.Decoder(WholeManifestFields).decode
 
 
 def _manifest_in(body: bytes) -> WholeManifest:
@@ -206,8 +205,7 @@ def _manifest_in(body: bytes) -> WholeManifest:
     Raises:
       InvalidAnnouncement: It is none of this version.
     """
-    read_beginning(body, VERSION, _WHAT)
-    fields = read_fields(_read_fields, body, _WHAT)
+    fields = read_fields(_decode, body, VERSION, _WHAT)
     if len(fields.cache_manifest.artifacts) > MOST_ARTIFACTS:
         raise wrong_field("cacheManifest", _WHAT)
     return WholeManifest(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import msgspec
 from nacl.exceptions import BadSignatureError
@@ -20,15 +19,12 @@ from tether.discovery.wire_types import (
     MOST_ARTIFACTS,
     AnnouncementFields,
     CapacityFields,
-    Hex64,
     MemoryFields,
     ModelFields,
-    Topic,
     encode,
     manifest_from_fields,
     manifest_to_fields,
     model_from_fields,
-    read_beginning,
     read_fields,
     wrong_field,
 )
@@ -54,7 +50,7 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
         why = "the announcement names another key than the one that signs it"
         raise InvalidAnnouncement("signature", why)
     body = _body_that_fits(presence)
-    _presence_in(body)
+    _presence_of(read_fields(_decode, body, VERSION, _WHAT), body)
     return key.sign(DOMAIN + body).signature + body
 
 
@@ -101,43 +97,32 @@ def verify(
     if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_ENVELOPE:
         raise InvalidAnnouncement("size", f"an envelope of {len(envelope)} bytes is too short or too long")
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
-    beginning = read_beginning(body, VERSION, _WHAT)
-    if network is not None and beginning.network != network:
-        raise InvalidAnnouncement("network", "an announcement is of another network: give all one secret")
-    if topics is not None and not topics(_checked(_as_topic, beginning.topic, "topic")):
-        raise InvalidAnnouncement("topic", "an announcement is for another topic")
-    pub_key = _checked(_as_key, beginning.pub_key, "pubKey")
-    if not trusted(pub_key):
+    fields = read_fields(_decode, body, VERSION, _WHAT)
+    if network is not None and fields.network != network:
+        raise InvalidAnnouncement("network", f"{_WHAT} is of another network: give all one secret")
+    if topics is not None and not topics(fields.topic):
+        raise InvalidAnnouncement("topic", f"{_WHAT} is for another topic")
+    if not trusted(fields.pub_key):
         raise InvalidAnnouncement(
             "untrusted",
-            f"the key of worker {worker_id(pub_key)} is not trusted: enrol it with `tether fleet trust`, "
-            "or add it to presence.trusted_keys",
+            f"the key of worker {worker_id(fields.pub_key)} is not trusted: enrol it with "
+            "`tether fleet trust`, or add it to presence.trusted_keys",
         )
     try:
-        VerifyKey(bytes.fromhex(pub_key)).verify(DOMAIN + body, signature)
+        VerifyKey(bytes.fromhex(fields.pub_key)).verify(DOMAIN + body, signature)
     except BadSignatureError:
-        raise InvalidAnnouncement("signature", "the signature of an announcement is wrong") from None
-    return _presence_in(body)
+        raise InvalidAnnouncement("signature", f"the signature of {_WHAT} is wrong") from None
+    return _presence_of(fields, body)
 
 
-_read_fields = msgspec.json.Decoder(AnnouncementFields).decode
-_as_topic = partial(msgspec.convert, type=Topic)
-_as_key = partial(msgspec.convert, type=Hex64)
+_decode = msgspec.json.Decoder(AnnouncementFields).decode
 
 
-def _checked(convert: Callable[[object], str], value: object, field: str) -> str:
-    try:
-        return convert(value)
-    except msgspec.ValidationError:
-        raise wrong_field(field, _WHAT) from None
-
-
-def _presence_in(body: bytes) -> Presence:
+def _presence_of(fields: AnnouncementFields, body: bytes) -> Presence:
     """
     Raises:
-      InvalidAnnouncement: A field is missing, unknown or wrong, or it is not canonical.
+      InvalidAnnouncement: Fields do not fit each other, or ``body`` is not how they are written.
     """
-    fields = read_fields(_read_fields, body, _WHAT)
     if encode(fields) != body:
         raise InvalidAnnouncement("canonical", f"{_WHAT} is not written in canonical form")
     worker = worker_id(fields.pub_key)

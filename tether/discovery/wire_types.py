@@ -35,7 +35,7 @@ MOST_ARTIFACTS = 512
 """Artifacts in an announcement; an answer with all of them may have more."""
 
 MOST_SHARED = 16_384
-"""Models and artifacts that are one object in the announcements of all workers."""
+"""Models that are one object in the announcements of all workers."""
 
 Count = Annotated[int, Meta(ge=0, le=LARGEST_NUMBER)]
 Rate = Annotated[float, Meta(ge=0)]
@@ -50,8 +50,8 @@ Pool = Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,128}\Z")]
 Short = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{0,64}\Z")]
 
 
-class _Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """A JSON object with exactly these fields."""
+class _Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", gc=False):
+    """A JSON object with exactly these fields. It holds no cycles, so it is spared the garbage collector."""
 
 
 class ModelFields(_Object, frozen=True):
@@ -120,51 +120,53 @@ class WholeManifestFields(_Object, frozen=True, kw_only=True):
     issued_at: Count
 
 
-class Beginning(Struct, rename="camel"):
-    """What is looked at before anything else, whatever it holds; the other fields are passed over."""
-
+class _Version(Struct):
     v: Any = None
-    network: Any = None
-    topic: Any = None
-    pub_key: Any = None
 
 
 encode = msgspec.json.Encoder(order="sorted").encode
 """Canonical JSON of fields."""
 
-_read_beginning = msgspec.json.Decoder(Beginning).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
 _PLACE_IN_ERROR = re.compile(r"`\$\.(\w+)")
-_Fields = TypeVar("_Fields")
+_Fields = TypeVar("_Fields", AnnouncementFields, WholeManifestFields)
 
 
-def read_beginning(body: bytes, version: int, what: str) -> Beginning:
-    """The beginning of a message of this version.
+def read_fields(decode: Callable[[bytes], _Fields], body: bytes, version: int, what: str) -> _Fields:
+    """The fields of a message of this version.
 
     Args:
+      decode: Of a decoder of msgspec.
       what: The message, for the error.
 
     Raises:
-      InvalidAnnouncement: The reason is ``json``, ``fields`` or ``version``.
-    """
-    beginning = read_fields(_read_beginning, body, what)
-    if type(beginning.v) is not int or beginning.v != version:
-        raise InvalidAnnouncement("version", f"{what} is not of version {version}: update its worker")
-    return beginning
-
-
-def read_fields(decode: Callable[[bytes], _Fields], body: bytes, what: str) -> _Fields:
-    """What a decoder of msgspec makes of a message.
-
-    Raises:
-      InvalidAnnouncement: The reason is ``json`` or ``fields``.
+      InvalidAnnouncement: The reason is ``json``, ``version`` or ``fields``.
     """
     try:
-        return decode(body)
+        fields = decode(body)
     except msgspec.ValidationError as error:
+        # Other versions have other fields.
+        if _version_in(body, version) != version:
+            raise _other_version(version, what) from None
         place = _PLACE_IN_ERROR.search(str(error))
         raise wrong_field(place[1] if place else "set of fields", what) from None
     except (ValueError, RecursionError):
         raise InvalidAnnouncement("json", f"{what} is not JSON") from None
+    if fields.v != version:
+        raise _other_version(version, what)
+    return fields
+
+
+def _version_in(body: bytes, unknown: int) -> object:
+    try:
+        told = _decode_version(body).v
+    except (ValueError, RecursionError):
+        return unknown
+    return told if type(told) is int else None
+
+
+def _other_version(version: int, what: str) -> InvalidAnnouncement:
+    return InvalidAnnouncement("version", f"{what} is not of version {version}: update its worker")
 
 
 def wrong_field(field: str, what: str) -> InvalidAnnouncement:
@@ -186,7 +188,6 @@ def manifest_from_fields(fields: ManifestFields) -> CacheManifest:
     return CacheManifest(tuple(map(artifact_from_fields, fields.artifacts)), fields.digest, fields.complete)
 
 
-@lru_cache(MOST_SHARED)
 def artifact_from_fields(fields: ArtifactFields) -> Artifact:
     return Artifact(fields.digest, fields.kind, fields.state, fields.bytes, fields.pinned, fields.last_use)
 
