@@ -13,12 +13,12 @@ from tether.broker.keys import Keys
 from tether.broker.pools import Pools
 from tether.config import Settings
 from tether.discovery.discovery_sub import DiscoverySub
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.mirror import REDIS
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.mirror import REDIS
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import PresenceSource
-from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.topics import is_presence_topic, network_id
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.scheduling.endings import Ending
 from tether.scheduling.models import Registry
 from tether.scheduling.pool_choice import PoolChoice

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from tether.discovery.fleet import Fleet, Member, is_suspect
-from tether.discovery.presence import WorkerState
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet import Fleet, Member, is_suspect
 
 
 class ShownState(StrEnum):

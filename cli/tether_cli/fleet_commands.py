@@ -14,8 +14,8 @@ from tether_cli.parameters import read_duration
 from tether_cli.tables import print_json, time_text
 
 if TYPE_CHECKING:
-    from tether.discovery.commands import Action, Command
-    from tether.discovery.fleet import Fleet, Member
+    from tether.discovery.commands.command import Action, Command
+    from tether.discovery.fleet.fleet import Fleet, Member
     from tether_cli.fleet_reading import FleetReading
 
 WAIT_SECONDS = 15.0
@@ -77,7 +77,7 @@ def uncordon(worker: str, waits: bool, timeout: float | None, is_json: bool) -> 
 
 
 def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json: bool) -> None:
-    from tether.discovery.commands import Action
+    from tether.discovery.commands.command import Action
     from tether_cli.fleet_reading import meant_member, open_fleet
 
     if not waits and timeout is not None:
@@ -105,9 +105,9 @@ def _send(reading: FleetReading, member: Member, action: Action) -> Command:
     import redis
 
     from tether.broker.connections import address_of
-    from tether.discovery.command_inbox import send_command
-    from tether.discovery.commands import command_to, sign_command
-    from tether.discovery.operator_key import operator_key
+    from tether.discovery.commands.command import command_to, sign_command
+    from tether.discovery.commands.inbox import send_command
+    from tether.discovery.commands.operator_key import operator_key
     from tether.errors import BrokerUnavailable
 
     key = operator_key(reading.settings.presence.identity_dir)
@@ -130,8 +130,8 @@ def _wait(reading: FleetReading, member: Member, command: Command, seconds: floa
       WorkerNotFound: It is gone meanwhile, or was started again.
       CommandUnanswered: It does not within so many seconds.
     """
-    from tether.discovery.commands import Action
-    from tether.discovery.presence import WorkerState
+    from tether.discovery.announcements.presence import WorkerState
+    from tether.discovery.commands.command import Action
     from tether.errors import CommandUnanswered, WorkerNotFound
 
     wanted = WorkerState.SERVING if command.action is Action.UNCORDON else WorkerState.DRAINING

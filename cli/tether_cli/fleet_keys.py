@@ -110,7 +110,7 @@ def keys(is_all: bool, is_json: bool) -> None:
 
 def _known(settings: Settings, enrolled: list[FleetKey]) -> list[KnownKey]:
     """Every key that this machine knows of, whatever names it."""
-    from tether.discovery.trust import keys_in
+    from tether.discovery.trust.trusted_keys import keys_in
     from tether_cli.worker_keys import KnownKey
 
     names = dict.fromkeys(settings.presence.trusted_keys, "") | keys_in(settings.presence.identity_dir)
@@ -123,7 +123,7 @@ def _tell_redis(settings: Settings, store: Store) -> bool:
     import redis
 
     from tether.broker.keys import Keys
-    from tether.discovery.enrolment import RedisEnrolment
+    from tether.discovery.trust.enrolment import RedisEnrolment
     from tether.store.fleet_keys import current_trust
 
     client = redis.Redis.from_url(

@@ -17,8 +17,8 @@ from tether_cli.printable import one_line
 from tether_cli.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
-    from tether.discovery.fleet import Member
-    from tether.discovery.presence import CacheManifest
+    from tether.discovery.announcements.presence import CacheManifest
+    from tether.discovery.fleet.fleet import Member
     from tether_cli.fleet_changes import Change
     from tether_cli.fleet_reading import FleetReading
 
@@ -112,8 +112,8 @@ def _whole_cache(reading: FleetReading, member: Member) -> CacheManifest:
     """
     import redis
 
-    from tether.discovery.manifests import ANSWER_SECONDS, request_manifest
-    from tether.discovery.operator_key import operator_key
+    from tether.discovery.announcements.manifests import ANSWER_SECONDS, request_manifest
+    from tether.discovery.commands.operator_key import operator_key
     from tether.errors import CommandUnanswered
     from tether_cli.fleet_reading import unavailable
 

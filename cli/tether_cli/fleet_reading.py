@@ -16,13 +16,20 @@ from redis.retry import Retry
 from tether.broker.connections import address_of
 from tether.broker.keys import Keys
 from tether.config_types import suggestion
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.fleet import Fleet, Member
-from tether.discovery.fleet_view import FleetView, monotonic_ms
-from tether.discovery.presence import worker_id
-from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.fleet.fleet import Fleet, Member
+from tether.discovery.fleet.fleet_view import FleetView, monotonic_ms
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.topics import is_presence_topic, network_id
-from tether.discovery.trust import KEY, NOTHING_ENROLLED, EnrolledKeys, Trust, TrustedKeys, keys_in
+from tether.discovery.trust.enrolment import RedisEnrolment
+from tether.discovery.trust.trusted_keys import (
+    KEY,
+    NOTHING_ENROLLED,
+    EnrolledKeys,
+    Trust,
+    TrustedKeys,
+    keys_in,
+)
 from tether.embedded.local_settings import is_default
 from tether.errors import BrokerUnavailable, InvalidRequest, WorkerNotFound
 

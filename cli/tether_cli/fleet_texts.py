@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tether.discovery.fleet import Member
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     LATENCY_STEP_MS,
     Artifact,
     CacheManifest,
@@ -14,6 +13,7 @@ from tether.discovery.presence import (
     Presence,
     Supported,
 )
+from tether.discovery.fleet.fleet import Member
 from tether_cli.fleet_changes import Change, ChangeKind, Seen, ShownState
 from tether_cli.printable import one_line
 from tether_cli.tables import time_text

@@ -14,8 +14,8 @@ from nacl import bindings
 from nacl.signing import SigningKey
 
 from tether.config_types import suggestion
-from tether.discovery.presence import worker_id
-from tether.discovery.trust import KEY, OPERATOR_FILE, read_key
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.trusted_keys import KEY, OPERATOR_FILE, read_key
 from tether.errors import InvalidRequest, WorkerNotFound
 
 MOST_REPEATED = 40

@@ -18,9 +18,8 @@ from support.cluster import Cluster
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.manifests import WholeManifest, sign_manifest, write_manifest
-from tether.discovery.presence import (
+from tether.discovery.announcements.manifests import WholeManifest, sign_manifest, write_manifest
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -28,8 +27,9 @@ from tether.discovery.presence import (
     WorkerState,
     manifest_of,
 )
-from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.trust import Trust
+from tether.discovery.over_redis.redis_presence import RedisPresence
+from tether.discovery.trust.enrolment import RedisEnrolment
+from tether.discovery.trust.trusted_keys import Trust
 from tether.embedded.parts import Stack
 from tether.embedded.running import Running
 from tether.embedded.state_folder import StateFolder

@@ -11,8 +11,8 @@ from nacl.signing import SigningKey
 from support.databases import fresh_postgres
 from support.presences import KEY, OTHER_KEY, public
 from tether.broker.keys import Keys
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.presence import worker_id
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.embedded.parts import Stack
 from tether.embedded.running import Running
 from tether.embedded.state_folder import StateFolder

@@ -14,11 +14,11 @@ from support.inference import PATIENCE_SECONDS, InferenceBench, whole_answer
 from support.presences import public
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.command_inbox import MOST_WAITING, CommandFollower, send_command
-from tether.discovery.command_relay import CommandRelay
-from tether.discovery.commands import Action, sign_command
-from tether.discovery.operator_key import operator_key
-from tether.discovery.presence import NO_NETWORK
+from tether.discovery.announcements.presence import NO_NETWORK
+from tether.discovery.commands.command import Action, sign_command
+from tether.discovery.commands.inbox import MOST_WAITING, CommandFollower, send_command
+from tether.discovery.commands.operator_key import operator_key
+from tether.discovery.commands.relay import CommandRelay
 from tether.discovery.topics import control_topic
 from tether_cli.main import main
 from tether_cli.surroundings import Surroundings

@@ -11,15 +11,15 @@ from support.swarm import LOOPBACK, PACKAGES, SECONDS, BootstrapNode
 from support.waiting import eventually
 from tether.broker.keys import Keys
 from tether.config import Settings
-from tether.discovery.command_inbox import send_command
-from tether.discovery.commands import Action, sign_command
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.commands.command import Action, sign_command
+from tether.discovery.commands.inbox import send_command
+from tether.discovery.commands.operator_key import operator_key
 from tether.discovery.discovery_sub import DiscoverySub
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.operator_key import operator_key
-from tether.discovery.presence import WorkerState
-from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.topics import network_id
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.trust.trusted_keys import TrustedKeys
 
 SECRET = b"a network in which commands come"
 

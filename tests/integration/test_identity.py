@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tether.discovery.identity import Identity
+from tether.discovery.trust.identity import Identity
 from tether.errors import ConfigError
 
 PROGRAM = Path(__file__).parents[1] / "support" / "claim_identity.py"

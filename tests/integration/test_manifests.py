@@ -10,8 +10,7 @@ from support.inference import PATIENCE_SECONDS, InferenceBench
 from support.presences import KEY, OTHER_KEY, presence
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.identity import Identity
-from tether.discovery.manifests import (
+from tether.discovery.announcements.manifests import (
     LIFE_MS,
     WholeManifest,
     request_manifest,
@@ -19,10 +18,17 @@ from tether.discovery.manifests import (
     verify_manifest,
     write_manifest,
 )
-from tether.discovery.operator_key import operator_key
-from tether.discovery.presence import NO_NETWORK, Artifact, ArtifactKind, ArtifactState, manifest_of
-from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.wire import MOST_ARTIFACTS, verify
+from tether.discovery.announcements.presence import (
+    NO_NETWORK,
+    Artifact,
+    ArtifactKind,
+    ArtifactState,
+    manifest_of,
+)
+from tether.discovery.announcements.wire import MOST_ARTIFACTS, verify
+from tether.discovery.commands.operator_key import operator_key
+from tether.discovery.over_redis.redis_presence import RedisPresence
+from tether.discovery.trust.identity import Identity
 from tether_workers.manifest import ManifestThread
 
 KEYS = Keys("tether")

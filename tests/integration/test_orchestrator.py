@@ -13,7 +13,7 @@ from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.worker_port import Growth
 from tether.control import ControlPlane
-from tether.discovery.pool_views import PoolView
+from tether.discovery.fleet.pool_views import PoolView
 from tether.errors import EpochChanged
 from tether.jobs import JobError, JobRequest, JobState, Piece
 from tether.orchestrator import deadlines

@@ -9,12 +9,12 @@ import redis
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.identity import Identity
-from tether.discovery.presence import WorkerState
-from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.announcements.wire import verify
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.static import StaticPresence
-from tether.discovery.wire import verify
+from tether.discovery.trust.identity import Identity
 from tether_workers.health import HealthReporter, Status
 
 SECONDS = 30

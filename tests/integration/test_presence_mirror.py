@@ -20,13 +20,13 @@ from support.presences import KEY, OTHER_KEY, envelope, presence
 from support.waiting import eventually
 from tether.broker.connections import OUTAGE_ERRORS
 from tether.broker.keys import Keys
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.mirror import FleetMirror
+from tether.discovery.announcements.presence import Order, WorkerState
+from tether.discovery.announcements.wire import verify
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.mirror import FleetMirror
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, Heard
-from tether.discovery.presence import Order, WorkerState
-from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.static import StaticPresence
-from tether.discovery.wire import verify
 
 SECONDS = 30
 NEVER_MS = 3_600_000

@@ -12,9 +12,9 @@ from nacl.signing import SigningKey
 from support.presences import KEY, OTHER_KEY, envelope, presence
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.presence import WorkerState
-from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.static import StaticPresence
 from tether.telemetry.metrics import REGISTRY
 

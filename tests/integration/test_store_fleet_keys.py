@@ -7,8 +7,8 @@ from sqlalchemy import delete
 
 from support.databases import NOW
 from support.presences import KEY, OTHER_KEY, public
-from tether.discovery.presence import worker_id
-from tether.discovery.trust import Trust
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.trusted_keys import Trust
 from tether.store import Store
 from tether.store.fleet_keys import (
     FleetKey,

@@ -14,11 +14,11 @@ from support import swarm
 from support.presences import presence, public
 from support.swarm import LOOPBACK, NEVER_EXPIRES, SECONDS, BootstrapNode, Network, installed
 from support.waiting import eventually
-from tether.discovery.identity import Identity
-from tether.discovery.presence import worker_id
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.announcements.wire import sign
 from tether.discovery.swarm.packages import find_node
 from tether.discovery.topics import network_id, topic_key
-from tether.discovery.wire import sign
+from tether.discovery.trust.identity import Identity
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -15,9 +15,9 @@ from tether.broker.pools import Dispatch, Pools
 from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.worker_port import Answer, Growth, Pulse
 from tether.control import ControlPlane
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.presence import worker_id
-from tether.discovery.trust import Trust
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.enrolment import RedisEnrolment
+from tether.discovery.trust.trusted_keys import Trust
 from tether.embedded.enrol_local import EnrolLocalKeys
 from tether.errors import WorkerRevoked
 from tether.jobs import JobError, Priority

@@ -8,9 +8,9 @@ import pytest
 
 from support.inference import PATIENCE_SECONDS, InferenceBench, whole_answer
 from support.waiting import eventually
-from tether.discovery.presence import ModelState
-from tether.discovery.redis_presence import RedisPresence
-from tether.discovery.wire import verify
+from tether.discovery.announcements.presence import ModelState
+from tether.discovery.announcements.wire import verify
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.errors import ConfigError
 from tether.jobs import JobState
 from tether_workers.base import BaseWorker, ResultKind

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tether.discovery.identity import Identity
+from tether.discovery.trust.identity import Identity
 
 identity = Identity.claim(Path(sys.argv[1]))
 print(identity.boot_id, flush=True)

@@ -3,8 +3,8 @@
 from nacl.signing import SigningKey
 
 from support.presences import KEY, public
-from tether.discovery.commands import Action, Command, sign_command
-from tether.discovery.presence import NO_NETWORK, worker_id
+from tether.discovery.announcements.presence import NO_NETWORK, worker_id
+from tether.discovery.commands.command import Action, Command, sign_command
 from tether.discovery.topics import control_topic
 
 OPERATOR = SigningKey(b"9" * 32)

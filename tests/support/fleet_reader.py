@@ -6,8 +6,8 @@ import sys
 import redis
 
 from tether.broker.keys import Keys
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.redis_presence import RedisPresence
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.redis_presence import RedisPresence
 
 url, namespace = sys.argv[1:]
 with redis.Redis.from_url(url) as client:

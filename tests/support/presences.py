@@ -2,8 +2,8 @@
 
 from nacl.signing import SigningKey
 
-from tether.discovery.presence import ModelState, Presence, Supported
-from tether.discovery.wire import sign
+from tether.discovery.announcements.presence import ModelState, Presence, Supported
+from tether.discovery.announcements.wire import sign
 from tether.scheduling.models import ModelVersion, pool_name
 
 DIGEST = "ab" * 32

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.waiting import eventually
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.identity import Identity
+from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.packages import find_node, install
 from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.topics import control_topic, network_id, presence_topic
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.trust.identity import Identity
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.jobs import canonical_json
 
 SECONDS = 60

@@ -9,12 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.identity import Identity
-from tether.discovery.presence import ModelState, Supported
+from tether.discovery.announcements.presence import ModelState, Supported
+from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.trust.identity import Identity
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.telemetry.logs import configure_logs
 from tether_workers.health import HealthReporter, Status
 

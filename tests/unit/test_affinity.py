@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from support.presences import DIGEST, MODEL
 from tether.config import SchedulingSettings
-from tether.discovery.pool_views import PoolView
+from tether.discovery.fleet.pool_views import PoolView
 from tether.errors import ConfigError
 from tether.scheduling.affinity import (
     DEFAULT_SCORERS,

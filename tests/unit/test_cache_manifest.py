@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from support.presences import envelope
 from tether.config import ModelSettings
-from tether.discovery.presence import Artifact, ArtifactKind, ArtifactState, manifest_of
-from tether.discovery.wire import LARGEST_ENVELOPE, verify
+from tether.discovery.announcements.presence import Artifact, ArtifactKind, ArtifactState, manifest_of
+from tether.discovery.announcements.wire import LARGEST_ENVELOPE, verify
 from tether.scheduling.models import ModelVersion
 from tether_workers.cache import CacheReport, Use, adapter_digest, size_on_disk
 from tether_workers.loading import EngineLoader

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from support.presences import DIGEST, KEY, OTHER_KEY, presence, public
-from tether.discovery.fleet import Fleet, apply, unroutable
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -20,6 +19,7 @@ from tether.discovery.presence import (
     Supported,
     WorkerState,
 )
+from tether.discovery.fleet.fleet import Fleet, apply, unroutable
 from tether.errors import InvalidRequest, WorkerNotFound
 from tether_cli.fleet_changes import ChangeKind, ShownState, changes, first_look, look_at, shown_state
 from tether_cli.fleet_reading import meant_member

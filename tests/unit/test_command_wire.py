@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from support.commands import LIFE_MS, NOW, OPERATOR, OTHER_OPERATOR, TOPIC, command, signed_command
 from support.presences import public
-from tether.discovery.commands import (
+from tether.discovery.announcements.presence import NO_NETWORK
+from tether.discovery.announcements.wire import DOMAIN as PRESENCE_DOMAIN
+from tether.discovery.commands.command import (
     DOMAIN,
     LARGEST_COMMAND,
     LONGEST_LIFE_MS,
@@ -17,9 +19,7 @@ from tether.discovery.commands import (
     target_of,
     verify_command,
 )
-from tether.discovery.presence import NO_NETWORK
 from tether.discovery.topics import control_topic, network_id, presence_topic
-from tether.discovery.wire import DOMAIN as PRESENCE_DOMAIN
 from tether.errors import InvalidCommand
 from tether.jobs import canonical_json
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.presences import DIGEST, KEY, MODEL, OTHER_KEY, presence
-from tether.discovery.fleet import (
+from tether.discovery.announcements.presence import ModelState, Order, Supported, WorkerState
+from tether.discovery.fleet.fleet import (
     Fleet,
     apply,
     apply_all,
@@ -14,8 +15,7 @@ from tether.discovery.fleet import (
     unroutable,
     unroutable_up_to,
 )
-from tether.discovery.pool_views import pools
-from tether.discovery.presence import ModelState, Order, Supported, WorkerState
+from tether.discovery.fleet.pool_views import pools
 from tether.scheduling.models import pool_name
 
 POOL = pool_name("cpu", "local", MODEL)

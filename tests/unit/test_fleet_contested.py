@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from support.presences import envelope, presence
 from support.waiting import eventually
-from tether.discovery.fleet import Fleet, apply, contested, is_contested, only
-from tether.discovery.fleet_view import FleetView
-from tether.discovery.pool_views import pools
+from tether.discovery.announcements.presence import LARGEST_SEQUENCE, Order
+from tether.discovery.fleet.fleet import Fleet, apply, contested, is_contested, only
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.fleet.pool_views import pools
 from tether.discovery.port import Heard
-from tether.discovery.presence import LARGEST_SEQUENCE, Order
 
 WORKER = presence().worker_id
 SECONDS = 30

@@ -5,9 +5,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tether.discovery.announcements.presence import Order
+from tether.discovery.over_redis.redis_presence import unpack
 from tether.discovery.port import Heard, Unroutable
-from tether.discovery.presence import Order
-from tether.discovery.redis_presence import unpack
 
 batches = st.lists(st.builds(Heard, st.binary(max_size=40), st.integers(0, 2**32 - 1)), max_size=5)
 

@@ -1,9 +1,9 @@
 import pytest
 
 from support.presences import KEY, MODEL, OTHER_KEY, presence
-from tether.discovery.fleet import Fleet, apply, expire, unroutable
-from tether.discovery.pool_views import PoolViews
-from tether.discovery.presence import WorkerState
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet import Fleet, apply, expire, unroutable
+from tether.discovery.fleet.pool_views import PoolViews
 from tether.scheduling.models import pool_name
 
 POOL = pool_name("cpu", "local", MODEL)

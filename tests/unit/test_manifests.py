@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.presences import KEY, OTHER_KEY, presence
-from tether.discovery.manifests import (
+from tether.discovery.announcements.manifests import (
     DOMAIN,
     LARGEST_MANIFEST,
     MOST_ARTIFACTS,
@@ -15,7 +15,7 @@ from tether.discovery.manifests import (
     sign_manifest,
     verify_manifest,
 )
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     ISSUE_WINDOW_MS,
     Artifact,
     ArtifactKind,

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from support.presences import public
-from tether.discovery.operator_key import OperatorKeys, operator_key
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.commands.operator_key import OperatorKeys, operator_key
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.errors import ConfigError
 
 GIVEN = "ab" * 32

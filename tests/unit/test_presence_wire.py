@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -15,8 +15,8 @@ from tether.discovery.presence import (
     manifest_of,
     worker_id,
 )
+from tether.discovery.announcements.wire import DOMAIN, LARGEST_ENVELOPE, sign, verify
 from tether.discovery.topics import control_topic, model_topic, network_id, presence_topic, topic_key
-from tether.discovery.wire import DOMAIN, LARGEST_ENVELOPE, sign, verify
 from tether.errors import InvalidAnnouncement
 from tether.jobs import canonical_json
 

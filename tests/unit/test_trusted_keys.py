@@ -5,8 +5,8 @@ import threading
 
 from support.waiting import eventually
 from tether.config import PresenceSettings, Settings
-from tether.discovery.presence import worker_id
-from tether.discovery.trust import Trust, TrustedKeys, keys_in
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.trusted_keys import Trust, TrustedKeys, keys_in
 
 KEY, OTHER, THIRD = "ab" * 32, "cd" * 32, "ef" * 32
 

@@ -6,8 +6,7 @@ from nacl.signing import SigningKey
 
 from support.presences import presence
 from tether.discovery.adapters import Announcers
-from tether.discovery.identity import Identity
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -16,8 +15,9 @@ from tether.discovery.presence import (
     WorkerState,
     manifest_of,
 )
+from tether.discovery.announcements.wire import sign, verify
 from tether.discovery.topics import model_topic, presence_topic
-from tether.discovery.wire import sign, verify
+from tether.discovery.trust.identity import Identity
 from tether.scheduling.models import pool_name
 from tether_workers.health import HealthReporter, Status, parts_by_model
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from support.commands import LIFE_MS, NOW, OPERATOR, OTHER_OPERATOR, TOPIC, command, signed_command
 from support.presences import OTHER_KEY, presence, public
-from tether.discovery.commands import LONGEST_LIFE_MS, Action
-from tether.discovery.presence import NO_NETWORK, worker_id
+from tether.discovery.announcements.presence import NO_NETWORK, worker_id
+from tether.discovery.commands.command import LONGEST_LIFE_MS, Action
 from tether.discovery.topics import control_topic, network_id
 from tether_workers.commands import MOST_REMEMBERED, CommandHandler
 

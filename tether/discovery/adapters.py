@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tether.broker.connections import OUTAGE_ERRORS
+from tether.discovery.announcements.presence import Presence
 from tether.discovery.port import Announcer
-from tether.discovery.presence import Presence
 
 
 class Announcers:

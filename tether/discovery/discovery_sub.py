@@ -9,15 +9,15 @@ import redis
 
 from tether.broker.keys import Keys
 from tether.config import Settings
-from tether.discovery.command_relay import CommandRelay
-from tether.discovery.identity import Identity
-from tether.discovery.mirror import FleetMirror
-from tether.discovery.operator_key import OperatorKeys
+from tether.discovery.commands.operator_key import OperatorKeys
+from tether.discovery.commands.relay import CommandRelay
+from tether.discovery.over_redis.mirror import FleetMirror
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, PresenceSource
-from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport, Trust
 from tether.discovery.topics import control_topic, presence_topic
+from tether.discovery.trust.identity import Identity
 
 
 class DiscoverySub:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from tether.discovery.presence import Order, Presence
+from tether.discovery.announcements.presence import Order, Presence
 
 MOST_AT_ONCE = 1_024
 """Pieces of news that a subscription hands out at once."""

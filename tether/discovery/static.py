@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from tether.discovery.announcements.presence import Presence, WorkerState
 from tether.discovery.port import MOST_AT_ONCE, Heard
-from tether.discovery.presence import Presence, WorkerState
 
 
 class StaticPresence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tether.discovery.trust import keys_in
+from tether.discovery.trust.trusted_keys import keys_in
 from tether.store.fleet_keys import enrol_new
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger

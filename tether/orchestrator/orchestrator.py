@@ -13,7 +13,7 @@ import redis
 
 from tether.broker.outcomes import Outcomes
 from tether.control import ControlPlane
-from tether.discovery.enrolment import RedisEnrolment
+from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.lease_keeper import KeepLeases
 from tether.orchestrator.loop import PASSING_ERRORS, Loop, Step

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tether.broker.pools import Pools
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.trust import Trust
+from tether.discovery.trust.enrolment import RedisEnrolment
+from tether.discovery.trust.trusted_keys import Trust
 from tether.store.fleet_keys import current_trust, trust_version
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from tether.config import SchedulingSettings
-from tether.discovery.pool_views import PoolView
+from tether.discovery.fleet.pool_views import PoolView
 from tether.scheduling.filters import PlacementRequest, why_not
 
 SECONDS_A_HOP = 0.025

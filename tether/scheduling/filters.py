@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tether.discovery.pool_views import PoolView
+from tether.discovery.fleet.pool_views import PoolView
 from tether.scheduling.models import ModelVersion
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tether.config import SchedulingSettings
-from tether.discovery.pool_views import PoolView
+from tether.discovery.fleet.pool_views import PoolView
 from tether.scheduling.affinity import Choice, choose, scorers_from
 from tether.scheduling.filters import PlacementRequest
 from tether.scheduling.models import ModelVersion, Registry

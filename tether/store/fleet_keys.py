@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, case, select, update
 
-from tether.discovery.presence import worker_id
-from tether.discovery.trust import NOTHING_ENROLLED, Trust
+from tether.discovery.announcements.presence import worker_id
+from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, Trust
 from tether.errors import StoreError
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import core, fleet_keys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tether.config import ModelSettings
-from tether.discovery.presence import Artifact, ArtifactKind, ArtifactState
+from tether.discovery.announcements.presence import Artifact, ArtifactKind, ArtifactState
 from tether_workers import demo_model
 from tether_workers.serving import Served
 

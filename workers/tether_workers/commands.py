@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from tether.discovery.commands import BOOT, Action, Command, target_of, verify_command
+from tether.discovery.commands.command import BOOT, Action, Command, target_of, verify_command
 from tether.errors import InvalidCommand
 
 MOST_REMEMBERED = 1_024

@@ -12,11 +12,18 @@ import structlog
 
 from tether import __version__
 from tether.broker.connections import OUTAGE_ERRORS
-from tether.discovery.identity import Identity
+from tether.discovery.announcements.presence import (
+    NO_NETWORK,
+    Artifact,
+    Presence,
+    Supported,
+    WorkerState,
+    manifest_of,
+)
+from tether.discovery.announcements.wire import sign
 from tether.discovery.port import Announcer
-from tether.discovery.presence import NO_NETWORK, Artifact, Presence, Supported, WorkerState, manifest_of
 from tether.discovery.topics import model_topic, presence_topic
-from tether.discovery.wire import sign
+from tether.discovery.trust.identity import Identity
 from tether.scheduling.models import pool_name
 
 PAUSE_AFTER_OUTAGE_SECONDS = 1.0

@@ -14,19 +14,19 @@ from tether.broker.redis_port import RedisWorkerPort
 from tether.broker.slots import Slots
 from tether.config import ModelSettings, Settings
 from tether.discovery.adapters import Announcers
-from tether.discovery.command_inbox import CommandFollower
-from tether.discovery.commands import Action
-from tether.discovery.enrolment import RedisEnrolment
-from tether.discovery.fleet_view import epoch_ms
-from tether.discovery.identity import Identity
-from tether.discovery.operator_key import OperatorKeys
+from tether.discovery.announcements.presence import ModelState, Supported, WorkerState, latency_hops
+from tether.discovery.commands.command import Action
+from tether.discovery.commands.inbox import CommandFollower
+from tether.discovery.commands.operator_key import OperatorKeys
+from tether.discovery.fleet.fleet_view import epoch_ms
+from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Announcer
-from tether.discovery.presence import ModelState, Supported, WorkerState, latency_hops
-from tether.discovery.redis_presence import RedisPresence
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.topics import control_topic, network_id
-from tether.discovery.trust import TrustedKeys
+from tether.discovery.trust.enrolment import RedisEnrolment
+from tether.discovery.trust.identity import Identity
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether_workers.attempt import Phase
 from tether_workers.attempts import Attempts
 from tether_workers.base import BaseWorker

@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 
 from tether.config import Settings
 from tether.config_loading import load_settings
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,

@@ -17,9 +17,9 @@ from typing import Any
 
 import presence_common as common
 
-from tether.discovery.presence import Presence
-from tether.discovery.trust import TrustedKeys
-from tether.discovery.wire import DOMAIN, sign
+from tether.discovery.announcements.presence import Presence
+from tether.discovery.announcements.wire import DOMAIN, sign
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.telemetry.logs import configure_logs
 
 STEP_SECONDS = 0.05

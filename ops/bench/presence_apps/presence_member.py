@@ -19,9 +19,9 @@ from typing import Any
 
 import presence_common as common
 
-from tether.discovery.presence import WorkerState
-from tether.discovery.trust import TrustedKeys
-from tether.discovery.wire import sign
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.announcements.wire import sign
+from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.telemetry.logs import configure_logs
 
 READY_SECONDS = 60.0

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from nacl.signing import SigningKey
 
+from tether.discovery.announcements.presence import Presence
 from tether.discovery.port import Heard, PresenceSource
-from tether.discovery.presence import Presence
 from tether.discovery.swarm.conversation import Conversation, Join
 from tether.discovery.swarm.frames import Entry
 from tether.discovery.swarm.meter import StatusMeter

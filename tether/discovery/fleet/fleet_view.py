@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from tether.broker.connections import OUTAGE_ERRORS
-from tether.discovery import fleet as fleets
-from tether.discovery.fleet import Fleet
-from tether.discovery.following import Follower
-from tether.discovery.pool_views import PoolView, PoolViews
+from tether.discovery.announcements.presence import Order, Presence
+from tether.discovery.fleet import fleet as fleets
+from tether.discovery.fleet.fleet import Fleet
+from tether.discovery.fleet.following import Follower
+from tether.discovery.fleet.pool_views import PoolView, PoolViews
+from tether.discovery.fleet.sieve import Sieve, Sifted
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
-from tether.discovery.presence import Order, Presence
-from tether.discovery.sieve import Sieve, Sifted
 from tether.telemetry.logs import get_logger
 
 ONLY_SOURCE = "presence"
@@ -32,7 +32,7 @@ def epoch_ms() -> int:
 
 
 class FleetView:
-    """Holds the current :class:`~tether.discovery.fleet.Fleet`.
+    """Holds the current :class:`~tether.discovery.fleet.fleet.Fleet`.
 
     It owns one thread for each source, from :meth:`start` to :meth:`stop`: ``tether-fleet``, or with several
     sources ``tether-fleet-<name>``. Each listens for news, and reads all again after each connection and in

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tether.broker.connections import OUTAGE_ERRORS
+from tether.discovery.announcements.presence import Order
 from tether.discovery.port import MOST_AT_ONCE, News, PresenceSource, ReadsNewer, Subscription
-from tether.discovery.presence import Order
 from tether.telemetry.logs import get_logger
 
 LONGEST_LISTEN_SECONDS = 0.25

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tether.config_types import PLACE_NAME
-from tether.discovery.presence import (
+from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,

@@ -18,8 +18,8 @@ from typing import Any, Never
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from tether.discovery.field_checks import WrongField, count, exactly, text
-from tether.discovery.presence import Presence
+from tether.discovery.announcements.presence import Presence
+from tether.discovery.commands.field_checks import WrongField, count, exactly, text
 from tether.discovery.topics import control_topic, is_control_topic
 from tether.errors import InvalidCommand
 from tether.jobs import canonical_json

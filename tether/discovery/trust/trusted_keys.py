@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol, Self
 
 from tether.config import Settings
-from tether.discovery.presence import worker_id
+from tether.discovery.announcements.presence import worker_id
 from tether.telemetry.logs import get_logger
 
 READ_AGAIN_SECONDS = 1.0

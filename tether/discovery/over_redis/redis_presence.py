@@ -13,8 +13,8 @@ import redis
 
 from tether.broker.connections import raise_if_refused, without_retries
 from tether.broker.keys import Keys
+from tether.discovery.announcements.presence import Order, Presence, WorkerState
 from tether.discovery.port import MOST_AT_ONCE, Accepted, Heard, News, Unroutable
-from tether.discovery.presence import Order, Presence, WorkerState
 from tether.discovery.topics import is_presence_topic
 
 MOST_IN_A_BATCH = 256

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from tether.broker.connections import OUTAGE_ERRORS
-from tether.discovery.fleet_view import monotonic_ms
+from tether.discovery.announcements.presence import Presence, WorkerState
+from tether.discovery.fleet.fleet_view import monotonic_ms
+from tether.discovery.over_redis.redis_presence import MOST_IN_A_BATCH, RedisPresence
 from tether.discovery.port import Accepted
-from tether.discovery.presence import Presence, WorkerState
-from tether.discovery.redis_presence import MOST_IN_A_BATCH, RedisPresence
 from tether.telemetry.logs import get_logger
 
 REDIS = "redis"

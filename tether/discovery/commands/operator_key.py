@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 from nacl.signing import SigningKey
 
 from tether.config import Settings
-from tether.discovery.identity import read_private_key, write_private_key, write_public_key
-from tether.discovery.trust import OPERATOR_FILE, read_key
+from tether.discovery.trust.identity import read_private_key, write_private_key, write_public_key
+from tether.discovery.trust.trusted_keys import OPERATOR_FILE, read_key
 from tether.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import redis
 
 from tether.broker.connections import OUTAGE_ERRORS, raise_if_refused, without_retries
 from tether.broker.keys import Keys
-from tether.discovery.commands import LONGEST_LIFE_MS, Command
+from tether.discovery.commands.command import LONGEST_LIFE_MS, Command
 from tether.telemetry.logs import get_logger
 
 MOST_WAITING = 64

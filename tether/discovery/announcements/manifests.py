@@ -20,11 +20,8 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from tether.broker.keys import Keys
-from tether.discovery.command_inbox import send_command
-from tether.discovery.commands import Action, command_to, sign_command
-from tether.discovery.fleet_view import epoch_ms
-from tether.discovery.presence import ISSUE_WINDOW_MS, CacheManifest, Presence, cut_manifest
-from tether.discovery.wire_types import (
+from tether.discovery.announcements.presence import ISSUE_WINDOW_MS, CacheManifest, Presence, cut_manifest
+from tether.discovery.announcements.wire_types import (
     WholeManifestFields,
     encode,
     manifest_from_fields,
@@ -32,6 +29,9 @@ from tether.discovery.wire_types import (
     read_fields,
     wrong_field,
 )
+from tether.discovery.commands.command import Action, command_to, sign_command
+from tether.discovery.commands.inbox import send_command
+from tether.discovery.fleet.fleet_view import epoch_ms
 from tether.errors import InvalidAnnouncement
 
 VERSION = 1

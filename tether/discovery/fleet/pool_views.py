@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tether.discovery.fleet import SUSPECT_AFTER_INTERVALS, Fleet
-from tether.discovery.presence import ModelState, Presence, Supported
+from tether.discovery.announcements.presence import ModelState, Presence, Supported
+from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet
 
 FRESH_POOLS_MS = 100
 """How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""

@@ -8,7 +8,7 @@ import redis
 
 from tether.broker.connections import raise_if_refused
 from tether.broker.keys import Keys
-from tether.discovery.trust import NOTHING_ENROLLED, Trust
+from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, Trust
 
 
 class RedisEnrolment:

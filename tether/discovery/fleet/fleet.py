@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.presence import LARGEST_SEQUENCE, Order, Presence, Supported, WorkerState
+from tether.discovery.announcements.presence import LARGEST_SEQUENCE, Order, Presence, Supported, WorkerState
 from tether.scheduling.models import pool_name
 
 SUSPECT_AFTER_INTERVALS = 1.5

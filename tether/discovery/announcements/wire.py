@@ -1,7 +1,7 @@
 """The announcement of a worker as bytes: signed, and read back with every field checked.
 
 An envelope is an Ed25519 signature (RFC 8032, 64 bytes) and then the announcement as canonical JSON, see
-:mod:`~tether.discovery.wire_types`. What is signed is :data:`DOMAIN` and then that JSON.
+:mod:`~tether.discovery.announcements.wire_types`. What is signed is :data:`DOMAIN` and then that JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from tether.discovery.presence import ArtifactState, Presence, boot_id, cut_manifest, worker_id
-from tether.discovery.wire_types import (
+from tether.discovery.announcements.presence import ArtifactState, Presence, boot_id, cut_manifest, worker_id
+from tether.discovery.announcements.wire_types import (
     MOST_ARTIFACTS,
     AnnouncementFields,
     CapacityFields,

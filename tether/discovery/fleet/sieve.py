@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tether.discovery.announcements.presence import Presence, clock_error
+from tether.discovery.announcements.wire import verify
 from tether.discovery.port import Heard
-from tether.discovery.presence import Presence, clock_error
-from tether.discovery.wire import verify
 from tether.errors import InvalidAnnouncement
 from tether.telemetry.logs import get_logger
 from tether.telemetry.metrics import PRESENCE_ANNOUNCEMENTS

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import redis
 
 from tether.broker.keys import Keys
-from tether.discovery.command_inbox import CommandFollower
-from tether.discovery.commands import verify_command
-from tether.discovery.fleet_view import epoch_ms
+from tether.discovery.commands.command import verify_command
+from tether.discovery.commands.inbox import CommandFollower
+from tether.discovery.fleet.fleet_view import epoch_ms
 from tether.errors import InvalidCommand
 from tether.telemetry.logs import get_logger
 
@@ -17,7 +17,7 @@ from tether.telemetry.logs import get_logger
 class CommandRelay:
     """Relays commands of operators, each at least once. What is none changes nothing.
 
-    It owns a :class:`~tether.discovery.command_inbox.CommandFollower`, from :meth:`start` to :meth:`stop`.
+    It owns a :class:`~tether.discovery.commands.inbox.CommandFollower`, from :meth:`start` to :meth:`stop`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Self
 
 from nacl.signing import SigningKey
 
-from tether.discovery.presence import boot_id, worker_id
+from tether.discovery.announcements.presence import boot_id, worker_id
 from tether.errors import ConfigError
 
 MOST_SLOTS = 4_096

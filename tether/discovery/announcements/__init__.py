@@ -1,0 +1,1 @@
+"""What workers announce of themselves: the values, and how they are written and signed."""

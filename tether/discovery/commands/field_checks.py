@@ -1,0 +1,33 @@
+"""Checks of the values in a parsed command. Each answers with the value, now of a known type.
+
+``what`` names the field, for the error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tether.discovery.announcements.wire_types import LARGEST_NUMBER
+
+
+class WrongField(Exception):
+    """Names the field that is wrong."""
+
+
+def exactly(value: object, names: frozenset[str], what: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or value.keys() != names:
+        raise WrongField(what)
+    return value
+
+
+def text(value: object, form: re.Pattern[str], what: str) -> str:
+    if not isinstance(value, str) or form.match(value) is None:
+        raise WrongField(what)
+    return value
+
+
+def count(value: object, what: str) -> int:
+    if type(value) is not int or not 0 <= value <= LARGEST_NUMBER:
+        raise WrongField(what)
+    return value

@@ -1,0 +1,1 @@
+"""The fleet as one process knows it, made of what its sources hear."""

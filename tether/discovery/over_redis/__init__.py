@@ -1,0 +1,1 @@
+"""Presence over Redis: announced there, read from there, and mirrored there from elsewhere."""

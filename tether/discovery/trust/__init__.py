@@ -1,0 +1,1 @@
+"""Whose word counts: the keys of this process, and those that were enrolled."""
