@@ -112,7 +112,7 @@ def _whole_cache(reading: FleetReading, member: Member) -> CacheManifest:
     """
     import redis
 
-    from tether.discovery.announcements.manifests import ANSWER_SECONDS, request_manifest
+    from tether.discovery.commands.manifest_request import ANSWER_SECONDS, request_manifest
     from tether.discovery.commands.operator_key import operator_key
     from tether.errors import CommandUnanswered
     from tether_cli.fleet_reading import unavailable

@@ -39,7 +39,7 @@ class Plan:
 
 
 FULL = Plan(5, 10, 5, 30.0, 1_000, (1_000, 3_000, 10_000), presence_churn.Plan(200, 300.0, 10.0, 5.0, 15.0))
-QUICK = Plan(2, 2, 1, 3.0, 200, (), presence_churn.Plan(20, 4.0, 2.0, 1.0, 3.0))
+QUICK = Plan(2, 2, 1, 5.0, 200, (), presence_churn.Plan(20, 6.0, 2.0, 1.0, 3.0))
 
 
 def measure_speeds(plan: Plan, source: random.Random) -> Iterator[Figure]:

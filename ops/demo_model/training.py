@@ -17,7 +17,7 @@ from tokenizer import BEGIN, END
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-__all__ = ["Progress", "build", "train"]
+__all__ = ["Progress", "build", "optimizers_of", "train"]
 
 Say = Callable[[str], None]
 
@@ -95,7 +95,7 @@ def train(
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
     step_loss = torch.compile(loss_of, dynamic=False) if compiled and shutil.which("g++") else loss_of
-    optimizers = _optimizers(recipe, model)
+    optimizers = optimizers_of(recipe, model)
     trained = Trained(model)
     model.train()
     began, since = time.monotonic(), []
@@ -129,7 +129,8 @@ def train(
     return trained
 
 
-def _optimizers(recipe: Recipe, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+def optimizers_of(recipe: Recipe, model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """What moves the weights of a model."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     embeddings = [p for name, p in model.named_parameters() if "embed" in name]
     vectors = [p for p in model.parameters() if p.ndim < 2]

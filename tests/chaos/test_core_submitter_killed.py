@@ -61,8 +61,10 @@ def kill_between_commit_and_place(cluster, proxy, accounts, numbers, *, is_sent)
     `is_sent`: and once they have sent what places the jobs. Answers the ids of the jobs.
     """
     environ = cluster.environ | {"TETHER_REDIS__URL": proxy.url}
-    submitters = [Submitter(environ, "counter", f"first {number}", f"second {number}") for number in numbers]
+    submitters = []
     try:
+        for number in numbers:
+            submitters.append(Submitter(environ, "counter", f"first {number}", f"second {number}"))
         assert [submitter.hear() for submitter in submitters] == ["ready"] * len(submitters)
         before = accounts.states()
         proxy.stall()
@@ -79,6 +81,8 @@ def kill_between_commit_and_place(cluster, proxy, accounts, numbers, *, is_sent)
             )
         assert all(submitter.is_running() for submitter in submitters)
     finally:
-        said = [submitter.kill() for submitter in submitters]
+        for submitter in submitters:
+            submitter.kill()
+        said = [submitter.join() for submitter in submitters]
     assert said == [None] * len(submitters), "a submitter was through before it was killed"
     return job_ids

@@ -18,7 +18,7 @@ from support.cluster import Cluster
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.announcements.manifests import WholeManifest, sign_manifest, write_manifest
+from tether.discovery.announcements.manifests import WholeManifest, sign_manifest
 from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
@@ -27,6 +27,7 @@ from tether.discovery.announcements.presence import (
     WorkerState,
     manifest_of,
 )
+from tether.discovery.commands.manifest_request import write_manifest
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.trusted_keys import Trust

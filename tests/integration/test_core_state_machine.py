@@ -142,6 +142,8 @@ FOUND_SOON = {
 }
 """Bugs that show soon among the examples with these numbers, and late among those that hypothesis takes."""
 
+assert FOUND_SOON.keys() <= PLANTED.keys()
+
 
 @pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)

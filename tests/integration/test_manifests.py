@@ -10,14 +10,7 @@ from support.inference import PATIENCE_SECONDS, InferenceBench
 from support.presences import KEY, OTHER_KEY, presence
 from support.waiting import eventually
 from tether.broker.keys import Keys
-from tether.discovery.announcements.manifests import (
-    LIFE_MS,
-    WholeManifest,
-    request_manifest,
-    sign_manifest,
-    verify_manifest,
-    write_manifest,
-)
+from tether.discovery.announcements.manifests import WholeManifest, sign_manifest, verify_manifest
 from tether.discovery.announcements.presence import (
     NO_NETWORK,
     Artifact,
@@ -25,7 +18,9 @@ from tether.discovery.announcements.presence import (
     ArtifactState,
     manifest_of,
 )
-from tether.discovery.announcements.wire import MOST_ARTIFACTS, verify
+from tether.discovery.announcements.wire import verify
+from tether.discovery.announcements.wire_types import MOST_ANNOUNCED_ARTIFACTS
+from tether.discovery.commands.manifest_request import LIFE_MS, request_manifest, write_manifest
 from tether.discovery.commands.operator_key import operator_key
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.trust.identity import Identity
@@ -133,7 +128,7 @@ def test_many_who_ask_at_once_are_all_answered(bench, announced):
 
 def test_what_has_no_room_in_an_announcement_is_written_whole_through_outages(bench, tmp_path):
     identity = Identity.claim(tmp_path / "other")
-    found = artifacts(MOST_ARTIFACTS * 4)
+    found = artifacts(MOST_ANNOUNCED_ARTIFACTS * 4)
     thread = ManifestThread(bench.client, KEYS, identity, NO_NETWORK, lambda: found, now_ms)
     thread.start()
     bench.server.kill()

@@ -27,7 +27,7 @@ class Submitter:
         """What it says next: ``ready``, then ``submitted``; None where it has ended."""
         try:
             return self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return None
 
     def submit_other(self):
@@ -37,8 +37,10 @@ class Submitter:
         return self._process.is_alive()
 
     def kill(self):
-        """Kill it. Answers what it said that was not heard."""
         self._process.kill()
+
+    def join(self):
+        """Wait for its end. Answers what it said that was not heard."""
         self._process.join()
         said = self.hear()
         self._pipe.close()

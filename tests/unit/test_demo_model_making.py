@@ -21,13 +21,14 @@ def scripts():
     import check
     import corpus
     import recipe
+    import training
 
     class Modules:
         pass
 
     found = Modules()
     found.adapter, found.card, found.chat = adapter, card, chat
-    found.check, found.corpus, found.recipe = check, corpus, recipe
+    found.check, found.corpus, found.recipe, found.training = check, corpus, recipe, training
     yield found
     sys.path.remove(SCRIPTS)
     for name in set(sys.modules) - before:
@@ -137,6 +138,26 @@ def test_every_step_has_a_stage_whose_shares_are_all_of_it(scripts):
         for stage in {recipe.stage(step) for step in range(recipe.steps)}:
             assert sum(share for _, share in stage.mixture) == pytest.approx(1.0)
             assert stage.length <= scripts.recipe.CONTEXT
+
+
+@pytest.mark.parametrize("name", ["DEMO", "CHECK"])
+def test_what_moves_the_weights_moves_every_one_of_them(scripts, name):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=16, num_hidden_layers=1, max_position_embeddings=8, tie_word_embeddings=True, **shape
+        )
+    )
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    text = torch.arange(8).unsqueeze(0)
+    model(input_ids=text, labels=text).loss.backward()
+    for optimizer in scripts.training.optimizers_of(getattr(scripts.recipe, name), model):
+        optimizer.step()
+    assert all(not torch.equal(before[key], value) for key, value in model.named_parameters())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from support.presences import envelope, presence
 from support.waiting import eventually
-from tether.discovery.announcements.presence import LARGEST_SEQUENCE, Order
+from tether.discovery.announcements.presence import LARGEST_NUMBER, Order
 from tether.discovery.fleet.fleet import Fleet, apply, contested, is_contested, only
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.fleet.pool_views import pools
@@ -56,7 +56,7 @@ def test_what_one_process_announces_in_whatever_order_and_however_often_shows_no
 
 def test_a_contested_worker_gets_nothing_until_it_is_started_again():
     fleet = contested(apply(Fleet(), presence(sequence=5), 0), WORKER, 1)
-    assert fleet.unroutable[WORKER] == Order(1, LARGEST_SEQUENCE)
+    assert fleet.unroutable[WORKER] == Order(1, LARGEST_NUMBER)
     assert not pools(fleet, 0)
     assert not pools(apply(fleet, presence(sequence=6), 0), 0)
     assert pools(apply(fleet, presence(boot=2), 0), 0)
@@ -102,7 +102,7 @@ def test_a_view_says_that_two_processes_have_one_key_and_tells_others(caplog):
             source.news = [Heard(envelope(sequence=sequence, issued_at=issued_at), None)]
             eventually(lambda: not source.news, SECONDS, "it is read")
         eventually(lambda: told, SECONDS, "others are told")
-        assert told == [(WORKER, Order(1, LARGEST_SEQUENCE))]
+        assert told == [(WORKER, Order(1, LARGEST_NUMBER))]
         assert not view.pools()
     finally:
         view.stop()

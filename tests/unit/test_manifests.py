@@ -137,14 +137,15 @@ def test_a_wrong_field_raises_nothing_else(name, value):
         (GOOD, {"now": NOW - ISSUE_WINDOW_MS - 1}, "clock"),
         (signed(body(), b"tether presence 2\0"), {}, "signature"),
         (signed(body(v=2)), {}, "version"),
+        (signed(GOOD[64:] + b" "), {}, "canonical"),
         (signed(body(more=1)), {}, "fields"),
         (signed(body(pubKey=presence(OTHER_KEY).pub_key)), {}, "boot"),
         (GOOD + b" " * LARGEST_MANIFEST, {}, "size"),
         (b"", {}, "size"),
     ],
     ids=[
-        *("worker", "network", "boot", "old", "future", "domain", "version", "fields", "key", "large"),
-        "empty",
+        *("worker", "network", "boot", "old", "future", "domain", "version", "canonical", "fields", "key"),
+        *("large", "empty"),
     ],
 )
 def test_each_wrong_manifest_has_its_reason(envelope, place, expected):

@@ -161,6 +161,35 @@ def test_a_signed_announcement_with_a_wrong_field_is_refused(change):
     assert reason(signed({**body(), **change})) == "fields"
 
 
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [
+        *((0.0, "0.0"), (40.0, "40.0"), (1e-5, "0.00001"), (1e-6, "1e-6"), (1 / 3, "0.3333333333333333")),
+        *((1e15, "1000000000000000.0"), (1e16, "1e16")),
+    ],
+)
+def test_a_number_with_a_fraction_is_written_in_one_way(rate, written):
+    made = envelope(tokens_per_second=rate)
+    assert f'"tokensPerSecond":{written}'.encode() in made
+    assert verify(made, trust_all).tokens_per_second == rate
+
+
+@pytest.mark.parametrize("text", [b"-0.0", b"40.00", b"4e1", b"40"])
+def test_another_way_to_write_a_number_is_refused(text):
+    with pytest.raises(InvalidAnnouncement):
+        verify(signed(GOOD[64:].replace(b"40.0", text)), trust_all)
+
+
+@pytest.mark.parametrize("name", ["`$.whatever", "x" * 10_000, "` - at `$.state`"])
+def test_an_error_repeats_nothing_of_a_message_that_nobody_signed(name):
+    for told in ({**body(), name: 1}, {**body(), "state": name}, {**body(), "capacity": {name: 1}}):
+        with pytest.raises(InvalidAnnouncement) as caught:
+            verify(b"\0" * 64 + canonical_json(told), trust_all)
+        assert str(caught.value) in {
+            f"an announcement's {field} is not valid" for field in ("set of fields", *body())
+        }
+
+
 def test_each_refusal_says_why():
     assert reason(GOOD, lambda key: False) == "untrusted"
     assert reason(signed(body(), OTHER_KEY)) == "signature"

@@ -10,8 +10,9 @@ import structlog
 
 from tether.broker.connections import without_retries
 from tether.broker.keys import Keys
-from tether.discovery.announcements.manifests import WholeManifest, sign_manifest, write_manifest
+from tether.discovery.announcements.manifests import WholeManifest, sign_manifest
 from tether.discovery.announcements.presence import Artifact, manifest_of
+from tether.discovery.commands.manifest_request import write_manifest
 from tether.discovery.trust.identity import Identity
 
 

@@ -14,7 +14,9 @@ from tether.jobs import canonical_json
 LATENCY_STEP_MS = 25
 """Milliseconds of round trip that make one latency hop."""
 
-LARGEST_SEQUENCE = 2**53 - 1
+LARGEST_NUMBER = 2**53 - 1
+"""The largest that every JSON reader keeps exact (RFC 8259, section 6)."""
+
 MOST_IDS_KEPT = 65_536
 
 ISSUE_WINDOW_MS = 600_000

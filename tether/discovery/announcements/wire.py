@@ -6,6 +6,7 @@ An envelope is an Ed25519 signature (RFC 8032, 64 bytes) and then the announceme
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from tether.discovery.announcements.presence import ArtifactState, Presence, boot_id, cut_manifest, worker_id
 from tether.discovery.announcements.wire_types import (
-    MOST_ARTIFACTS,
+    MOST_ANNOUNCED_ARTIFACTS,
     AnnouncementFields,
     CapacityFields,
     MemoryFields,
@@ -57,10 +58,10 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
 def _body_that_fits(presence: Presence) -> bytes:
     artifacts = presence.cache.artifacts
     body = _body(presence, len(artifacts))
-    if _fits(body) and len(artifacts) <= MOST_ARTIFACTS:
+    if _fits(body) and len(artifacts) <= MOST_ANNOUNCED_ARTIFACTS:
         return body
     warm = sum(artifact.state is ArtifactState.WARM for artifact in artifacts)
-    enough = range(min(warm, MOST_ARTIFACTS) + 1)
+    enough = range(min(warm, MOST_ANNOUNCED_ARTIFACTS) + 1)
     most = bisect_left(enough, True, key=lambda number: not _fits(_body(presence, number))) - 1
     if most < 0:
         why = f"the announcement has more than {LARGEST_ENVELOPE} bytes: serve fewer models on one worker"
@@ -92,7 +93,7 @@ def verify(
 
     Raises:
       InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``json``,
-        ``version``, ``network``, ``topic``, ``fields``, ``untrusted``, ``signature`` or ``canonical``.
+        ``version``, ``fields``, ``network``, ``topic``, ``untrusted``, ``signature`` or ``canonical``.
     """
     if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_ENVELOPE:
         raise InvalidAnnouncement("size", f"an envelope of {len(envelope)} bytes is too short or too long")
@@ -132,7 +133,9 @@ def _presence_of(fields: AnnouncementFields, body: bytes) -> Presence:
         raise wrong_field("bootId", _WHAT)
     if fields.capacity.free > fields.capacity.slots:
         raise wrong_field("capacity", _WHAT)
-    if len(fields.cache_manifest.artifacts) > MOST_ARTIFACTS:
+    if math.copysign(1.0, fields.tokens_per_second) < 0:
+        raise wrong_field("tokensPerSecond", _WHAT)
+    if len(fields.cache_manifest.artifacts) > MOST_ANNOUNCED_ARTIFACTS:
         raise wrong_field("cacheManifest", _WHAT)
     return _from_fields(fields)
 

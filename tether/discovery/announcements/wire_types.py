@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from tether.config_types import PLACE_NAME
 from tether.discovery.announcements.presence import (
+    LARGEST_NUMBER,
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -26,12 +27,9 @@ from tether.discovery.announcements.presence import (
 )
 from tether.errors import InvalidAnnouncement
 
-LARGEST_NUMBER = 2**53 - 1
-"""The largest that every JSON reader keeps exact (RFC 8259, section 6)."""
-
 MOST_MODELS = 256
 MOST_POOLS = 64
-MOST_ARTIFACTS = 512
+MOST_ANNOUNCED_ARTIFACTS = 512
 """Artifacts in an announcement; an answer with all of them may have more."""
 
 MOST_SHARED = 16_384
@@ -129,6 +127,7 @@ encode = msgspec.json.Encoder(order="sorted").encode
 
 _decode_version = msgspec.json.Decoder(_Version).decode
 _PLACE_IN_ERROR = re.compile(r"`\$\.(\w+)")
+_NAMES = frozenset(AnnouncementFields.__struct_encode_fields__)
 _Fields = TypeVar("_Fields", AnnouncementFields, WholeManifestFields)
 
 
@@ -148,13 +147,18 @@ def read_fields(decode: Callable[[bytes], _Fields], body: bytes, version: int, w
         # Other versions have other fields.
         if _version_in(body, version) != version:
             raise _other_version(version, what) from None
-        place = _PLACE_IN_ERROR.search(str(error))
-        raise wrong_field(place[1] if place else "set of fields", what) from None
+        raise wrong_field(_field_in(str(error)), what) from None
     except (ValueError, RecursionError):
         raise InvalidAnnouncement("json", f"{what} is not JSON") from None
     if fields.v != version:
         raise _other_version(version, what)
     return fields
+
+
+def _field_in(error: str) -> str:
+    # An error quotes the message: only names of ours are repeated.
+    place = _PLACE_IN_ERROR.search(error)
+    return place[1] if place and place[1] in _NAMES else "set of fields"
 
 
 def _version_in(body: bytes, unknown: int) -> object:
@@ -185,10 +189,10 @@ def manifest_to_fields(manifest: CacheManifest) -> ManifestFields:
 
 
 def manifest_from_fields(fields: ManifestFields) -> CacheManifest:
-    return CacheManifest(tuple(map(artifact_from_fields, fields.artifacts)), fields.digest, fields.complete)
+    return CacheManifest(tuple(map(_artifact_from_fields, fields.artifacts)), fields.digest, fields.complete)
 
 
-def artifact_from_fields(fields: ArtifactFields) -> Artifact:
+def _artifact_from_fields(fields: ArtifactFields) -> Artifact:
     return Artifact(fields.digest, fields.kind, fields.state, fields.bytes, fields.pinned, fields.last_use)
 
 

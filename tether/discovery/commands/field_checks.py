@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tether.discovery.announcements.wire_types import LARGEST_NUMBER
+from tether.discovery.announcements.presence import LARGEST_NUMBER
 
 
 class WrongField(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.announcements.presence import LARGEST_SEQUENCE, Order, Presence, Supported, WorkerState
+from tether.discovery.announcements.presence import LARGEST_NUMBER, Order, Presence, Supported, WorkerState
 from tether.scheduling.models import pool_name
 
 SUSPECT_AFTER_INTERVALS = 1.5
@@ -204,7 +204,7 @@ def is_contested(member: Member, presence: Presence) -> bool:
 
 def contested(fleet: Fleet, worker: str, boot_counter: int) -> Fleet:
     """The fleet in which nothing is sent to a worker until it is heard of with a greater boot counter."""
-    return unroutable_up_to(fleet, worker, Order(boot_counter, LARGEST_SEQUENCE))
+    return unroutable_up_to(fleet, worker, Order(boot_counter, LARGEST_NUMBER))
 
 
 def is_suspect(fleet: Fleet, member: Member, now: int) -> bool:
