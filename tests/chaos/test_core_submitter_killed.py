@@ -1,14 +1,16 @@
 """A submitter dies after its job is durable, and before Redis has it."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 
 from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
 from support.cluster import Cluster
 from support.stalling_proxy import StallingProxy
-from support.submitter import Submitter
 from support.waiting import eventually
+from support.workers import TESTS
 
 KILLS = 50
 AT_ONCE = 10
@@ -60,17 +62,16 @@ def kill_between_commit_and_place(cluster, proxy, accounts, numbers, *, is_sent)
 
     `is_sent`: and once they have sent what places the jobs. Answers the ids of the jobs.
     """
-    environ = cluster.environ | {"TETHER_REDIS__URL": proxy.url}
-    submitters = []
+    programs = [start_submitter(cluster, proxy, number) for number in numbers]
     try:
-        for number in numbers:
-            submitters.append(Submitter(environ, "counter", f"first {number}", f"second {number}"))
-        assert [submitter.hear() for submitter in submitters] == ["ready"] * len(submitters)
+        for program in programs:
+            assert program.stdout.readline() == b"ready\n"
         before = accounts.states()
         proxy.stall()
-        for submitter in submitters:
-            submitter.submit_other()
-        all_rows = len(before) + len(submitters)
+        for program in programs:
+            program.stdin.write(b"submit\n")
+            program.stdin.flush()
+        all_rows = len(before) + len(programs)
         eventually(lambda: len(accounts.states()) == all_rows, PATIENCE_SECONDS, "all rows are committed")
         job_ids = [job_id for job_id in accounts.states() if job_id not in before]
         if is_sent:
@@ -79,10 +80,20 @@ def kill_between_commit_and_place(cluster, proxy, accounts, numbers, *, is_sent)
                 PATIENCE_SECONDS,
                 "all are on their way to Redis",
             )
-        assert all(submitter.is_running() for submitter in submitters)
+        assert [program.poll() for program in programs] == [None] * len(programs)
     finally:
-        for submitter in submitters:
-            submitter.kill()
-        said = [submitter.join() for submitter in submitters]
-    assert said == [None] * len(submitters), "a submitter was through before it was killed"
+        for program in programs:
+            program.kill()
+        said = [program.communicate()[0] for program in programs]
+    assert said == [b""] * len(programs), "a submitter was through before it was killed"
     return job_ids
+
+
+def start_submitter(cluster, proxy, number):
+    return subprocess.Popen(
+        [sys.executable, "-m", "support.submit_program", "counter", f"first {number}", f"second {number}"],
+        env=cluster.environ | {"TETHER_REDIS__URL": proxy.url},
+        cwd=TESTS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
