@@ -39,7 +39,7 @@ class Plan:
 
 
 FULL = Plan(5, 10, 5, 30.0, 1_000, (1_000, 3_000, 10_000), presence_churn.Plan(200, 300.0, 10.0, 5.0, 15.0))
-QUICK = Plan(2, 2, 1, 5.0, 200, (), presence_churn.Plan(20, 6.0, 2.0, 1.0, 3.0))
+QUICK = Plan(2, 2, 1, 5.0, 200, (), presence_churn.Plan(20, 3.0, 1.0, 1.0, 2.0))
 
 
 def measure_speeds(plan: Plan, source: random.Random) -> Iterator[Figure]:
@@ -125,7 +125,7 @@ def _at_most(figure: Figure, most: float) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything: under a minute")
+    parser.add_argument("--quick", action="store_true", help="less of everything: about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
     parser.add_argument("--date", default="", help="the date to write into FILE")
     arguments = parser.parse_args()
