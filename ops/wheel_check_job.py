@@ -10,7 +10,7 @@ import redis
 
 import tether
 from tether.broker import TetherBroker
-from tether.embedded.redis_server import RedisServer
+from tether.local.redis_server import RedisServer
 
 URL = "WHEEL_CHECK_REDIS"
 ANSWER_SECONDS = 60

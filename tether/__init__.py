@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tether.version import __version__
+
 if TYPE_CHECKING:
     from tether.client.api import AsyncTether as AsyncTether
     from tether.client.api import Tether as Tether
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from tether.jobs import JobRequest as JobRequest
     from tether.jobs import JobState as JobState
     from tether.jobs import Sampling as Sampling
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncJobHandle",

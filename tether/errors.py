@@ -1,4 +1,7 @@
-"""Every error that Tether raises on purpose: one hierarchy, with what each boundary needs to answer it.
+"""Every error that Tether raises on purpose: one hierarchy, with the codes and statuses of each boundary.
+
+``ops/generate-docs`` makes ``docs/reference/errors.md`` of these classes: the paragraph ``What to do:`` of a
+docstring says what helps, what stands before it what the error means.
 
 A message says what is wrong, where, and what to do. It never holds a secret: a URL is masked
 (:func:`mask_url`) before it is put into one.
@@ -7,10 +10,7 @@ A message says what is wrong, where, and what to do. It never holds a secret: a 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from tether.broker.worker_lost import WorkerLost as WorkerLost
+from typing import ClassVar
 
 __all__ = [
     "AddressInUse",
@@ -45,6 +45,7 @@ __all__ = [
     "ModelUnusable",
     "NoLiveWorker",
     "NotServed",
+    "OutputLost",
     "QuotaExceeded",
     "RequestTimeout",
     "RequestTooLarge",
@@ -70,14 +71,17 @@ __all__ = [
 
 
 class TetherError(Exception):
-    """Base of every error of ours.
+    """Base class of every error that Tether raises on purpose; by itself, an internal error.
+
+    What to do: Read the log of the process that failed, repeat a command with ``tether --debug``, and
+    report it. If the command line itself failed, its exit status is 70.
 
     Attributes:
       code: Stable name for programs; it never changes once released.
-      http_status: The status with which the gateway answers this error.
-      exit_status: The status with which the command line ends on this error.
+      http_status: HTTP status of the gateway's response.
+      exit_status: Exit status of the command line.
       retryable: Whether the same call can succeed later without being changed.
-      retry_after: Least wait before that, in seconds; None where nothing is known.
+      retry_after: Minimum wait before a retry, in seconds; None if unknown.
     """
 
     code: ClassVar[str] = "internal"
@@ -88,14 +92,21 @@ class TetherError(Exception):
 
 
 class ConfigError(TetherError):
-    """A setting is unknown, of the wrong type, or out of range."""
+    """A setting is unknown, of the wrong type, or out of range.
+
+    What to do: Correct the settings that the message names. ``tether config check`` validates all settings
+    without starting anything.
+    """
 
     code = "config_invalid"
     exit_status = 3
 
 
 class InvalidName(TetherError, ValueError):
-    """A queue name or namespace is not one that Redis keys can be made of safely."""
+    """A queue name or namespace cannot safely be part of a Redis key.
+
+    What to do: Choose another name; the message says which characters are allowed.
+    """
 
     code = "name_invalid"
     http_status = 422
@@ -103,7 +114,10 @@ class InvalidName(TetherError, ValueError):
 
 
 class InvalidMessage(TetherError, ValueError):
-    """A message cannot be enqueued as it is: not encodable, a reserved option, a delay out of range."""
+    """A message cannot be enqueued: not encodable, a reserved option, or a delay out of range.
+
+    What to do: Correct the field that the message names.
+    """
 
     code = "message_invalid"
     http_status = 422
@@ -111,7 +125,11 @@ class InvalidMessage(TetherError, ValueError):
 
 
 class UnknownModel(TetherError):
-    """A job asks for a model that is not configured."""
+    """A job requests a model that is not configured.
+
+    What to do: Request a model that ``tether status`` or ``GET /v1/models`` lists, or add this one to
+    ``[[models]]`` in the settings of gateways, orchestrators and workers.
+    """
 
     code = "model_unknown"
     http_status = 404
@@ -119,10 +137,13 @@ class UnknownModel(TetherError):
 
 
 class InvalidAnnouncement(TetherError, ValueError):
-    """A worker's announcement is not one, or is not signed by a worker that is trusted.
+    """A worker's announcement is malformed, or not signed by a trusted worker.
+
+    What to do: Enrol the worker's key with ``tether fleet trust`` if the reason is ``untrusted``. For
+    any other reason, run the same version of Tether everywhere and synchronize the machines' clocks.
 
     Attributes:
-      reason: A short stable name of what is wrong.
+      reason: A short stable code of the reason.
     """
 
     code = "announcement_invalid"
@@ -135,10 +156,13 @@ class InvalidAnnouncement(TetherError, ValueError):
 
 
 class InvalidCommand(TetherError, ValueError):
-    """A command to a worker is not one, is not signed by an operator, or counts no longer.
+    """A command to a worker is malformed, not signed by an operator, or expired.
+
+    What to do: Add the operator's public key to the worker's ``presence.operator_keys`` if the reason
+    is ``untrusted``, and synchronize the machines' clocks if it is ``expired`` or ``life``.
 
     Attributes:
-      reason: A short stable name of what is wrong.
+      reason: A short stable code of the reason.
     """
 
     code = "command_invalid"
@@ -151,7 +175,11 @@ class InvalidCommand(TetherError, ValueError):
 
 
 class CommandUnanswered(TetherError, TimeoutError):
-    """A worker does not show the effect of a command yet: it may still come."""
+    """A worker has not confirmed a command in time; it may still execute it.
+
+    What to do: Check again with ``tether fleet show``, and read the worker's log: it says why a command
+    was rejected.
+    """
 
     code = "command_unanswered"
     http_status = 504
@@ -160,7 +188,11 @@ class CommandUnanswered(TetherError, TimeoutError):
 
 
 class BrokerUnavailable(TetherError):
-    """Redis could not be reached, or takes no writes: whether a message was enqueued is not known."""
+    """Redis could not be reached, or rejects writes: it is not known whether a message was enqueued.
+
+    What to do: Retry once Redis is reachable and accepts writes. A plain message that is retried may run
+    twice; a job with the same keys is the same job.
+    """
 
     code = "broker_unavailable"
     http_status = 503
@@ -169,7 +201,11 @@ class BrokerUnavailable(TetherError):
 
 
 class NoLiveWorker(TetherError):
-    """Nobody serves a model now, and its answer is waited for: nothing was accepted."""
+    """No live worker serves the model of a synchronous request: nothing was accepted.
+
+    What to do: Start a worker for the model, retry later, or submit a job to ``/v1/jobs``, which waits
+    for a worker.
+    """
 
     code = "no_live_worker"
     http_status = 503
@@ -178,14 +214,21 @@ class NoLiveWorker(TetherError):
 
 
 class ServerMissing(TetherError):
-    """A server program that Tether was asked to run is not on this machine."""
+    """A server program that Tether needs to run is not installed on this machine.
+
+    What to do: Install the program that the message names.
+    """
 
     code = "server_missing"
     exit_status = 5
 
 
 class ServerStartFailed(TetherError):
-    """A server program that Tether was asked to run ended before it was ready."""
+    """A server program that Tether started exited before it was ready.
+
+    What to do: Read the program's output, in the message or in its log (``tether logs``), and fix the
+    cause.
+    """
 
     code = "server_start_failed"
     exit_status = 5
@@ -193,34 +236,51 @@ class ServerStartFailed(TetherError):
 
 
 class AddressInUse(TetherError):
-    """Another program listens at the address that a server of ours was told to listen at."""
+    """Another program is already listening on the address configured for a server.
+
+    What to do: Stop the other program, or choose another port with ``--port``.
+    """
 
     code = "address_in_use"
     exit_status = 5
 
 
 class AlreadyRunning(TetherError):
-    """A Tether runs already on this state folder."""
+    """A Tether is already running on this state folder.
+
+    What to do: Use the running one, stop it with ``tether down``, or choose another folder with
+    ``--dir``.
+    """
 
     code = "already_running"
     exit_status = 5
 
 
 class DiskFull(TetherError):
-    """The disk has too little room for what Tether would write to it."""
+    """The disk does not have enough free space.
+
+    What to do: Free disk space, or choose a folder on another disk with ``--dir``.
+    """
 
     code = "disk_full"
     exit_status = 74
 
 
 class StoreError(TetherError):
-    """The metadata store refuses an operation, or cannot be used as it is: the same call fails again."""
+    """The database rejected an operation, or is unusable: the same call would fail again.
+
+    What to do: Follow the message. A database of a newer version needs the version of Tether that
+    created it.
+    """
 
     code = "store_failed"
 
 
 class StoreUnavailable(StoreError):
-    """The database could not be reached, was locked for too long, or has no room: nothing was written."""
+    """The database could not be reached, was locked for too long, or is full: nothing was written.
+
+    What to do: Retry the same request, with the same keys, once the database is reachable.
+    """
 
     code = "store_unavailable"
     http_status = 503
@@ -229,19 +289,23 @@ class StoreUnavailable(StoreError):
 
 
 class CommitUnknown(StoreUnavailable):
-    """The connection to the database was lost while a transaction was committed.
+    """The connection to the database was lost during a commit.
 
-    Whether it was written is not known: send the same request again with the same key.
+    It is not known whether the transaction was committed: retry the same request with the same key.
+
+    What to do: Retry the same request with the same key: if it was committed, that returns the same job.
     """
 
     code = "commit_unknown"
 
 
 class InvalidRequest(TetherError, ValueError):
-    """What a client asks for is not possible: fields are missing, unknown, of wrong types or out of range.
+    """A request is invalid: fields are missing, unknown, of the wrong type or out of range.
+
+    What to do: Correct every field that the message names.
 
     Attributes:
-      param: The field that is meant, where it is one that OpenAI's clients shall be told.
+      param: The invalid field, for the error format of OpenAI's API; None for any other request.
     """
 
     code = "request_invalid"
@@ -251,7 +315,10 @@ class InvalidRequest(TetherError, ValueError):
 
 
 class KeyConflict(TetherError):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was already used for a different request.
+
+    What to do: Use a different key for a different request. The message names the job that has this one.
+    """
 
     code = "key_conflict"
     http_status = 409
@@ -259,7 +326,10 @@ class KeyConflict(TetherError):
 
 
 class QuotaExceeded(TetherError):
-    """The tenant has as many open jobs as it may have. Once some have ended, others are accepted."""
+    """The tenant has reached its quota of open jobs. New ones are accepted once some have ended.
+
+    What to do: Wait until some jobs have ended, or raise the quota with ``tether tenants set``.
+    """
 
     code = "quota_exceeded"
     http_status = 429
@@ -268,7 +338,11 @@ class QuotaExceeded(TetherError):
 
 
 class JobNotFound(TetherError, LookupError):
-    """There is no such job, or it is another tenant's."""
+    """There is no such job, or it belongs to another tenant.
+
+    What to do: Check the id, and use an API key of the job's own tenant. Ended jobs are deleted after
+    ``jobs.retention``, 30 days by default.
+    """
 
     code = "job_unknown"
     http_status = 404
@@ -276,7 +350,10 @@ class JobNotFound(TetherError, LookupError):
 
 
 class ResultTimeout(TetherError, TimeoutError):
-    """A job has not ended within the time that the caller had. It goes on."""
+    """A job has not finished within the caller's timeout. It continues.
+
+    What to do: Wait again with the job's id, follow its stream, or cancel it.
+    """
 
     code = "result_timeout"
     http_status = 504
@@ -285,13 +362,19 @@ class ResultTimeout(TetherError, TimeoutError):
 
 
 class JobFailed(TetherError):
-    """A job failed for good."""
+    """A job failed permanently.
+
+    What to do: Read why in the job's status (``tether jobs show ID``), fix that, and submit a new job.
+    """
 
     code = "job_failed"
 
 
 class JobCancelled(JobFailed):
-    """A job was cancelled."""
+    """A job was cancelled.
+
+    What to do: Submit it again with another idempotency key if it is still needed.
+    """
 
     code = "job_cancelled"
     http_status = 409
@@ -299,29 +382,52 @@ class JobCancelled(JobFailed):
 
 
 class JobExpired(JobFailed):
-    """A job was not done by its deadline."""
+    """A job did not finish by its deadline.
+
+    What to do: Submit it again with another idempotency key and a longer time limit.
+    """
 
     code = "job_expired"
     http_status = 504
     exit_status = 9
 
 
+class OutputLost(JobFailed):
+    """A job succeeded, and Redis lost some of its output before the database had it.
+
+    What to do: Submit the job again with another idempotency key. ``tether doctor`` says whether Redis may
+    evict keys or lose writes.
+    """
+
+    code = "output_lost"
+
+
 class MalformedBody(InvalidRequest):
-    """The body of a request is not JSON in UTF-8, or no object."""
+    """The body of a request is not a JSON object in UTF-8.
+
+    What to do: Send a JSON object in UTF-8. The message says where the first error is.
+    """
 
     code = "body_malformed"
     http_status = 400
 
 
 class RequestTooLarge(InvalidRequest):
-    """A request is larger than the gateway takes."""
+    """A request is larger than the gateway accepts.
+
+    What to do: Send a smaller request, or divide it into several. ``gateway.body_limit``, and for batches
+    ``gateway.batch_body_limit``, is the maximum size of a body.
+    """
 
     code = "request_too_large"
     http_status = 413
 
 
 class RequestTimeout(TetherError):
-    """The body of a request did not come in time."""
+    """The body of a request did not arrive in time.
+
+    What to do: Retry, and send the whole body without a pause.
+    """
 
     code = "request_timeout"
     http_status = 408
@@ -330,7 +436,10 @@ class RequestTimeout(TetherError):
 
 
 class RouteUnknown(TetherError, LookupError):
-    """The gateway has no such address, or it does not take this method."""
+    """The gateway has no such route.
+
+    What to do: Check the URL against ``/openapi.json``.
+    """
 
     code = "route_unknown"
     http_status = 404
@@ -338,21 +447,31 @@ class RouteUnknown(TetherError, LookupError):
 
 
 class MethodNotAllowed(RouteUnknown):
-    """An address of the gateway does not take this method."""
+    """A route of the gateway does not allow this method.
+
+    What to do: Use one of the methods in the header ``Allow``.
+    """
 
     code = "method_not_allowed"
     http_status = 405
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The head of a request is larger than the gateway takes."""
+    """The headers of a request are larger than the gateway accepts.
+
+    What to do: Send fewer or shorter headers, or raise ``gateway.header_limit``.
+    """
 
     code = "headers_too_large"
     http_status = 431
 
 
 class Unauthenticated(TetherError):
-    """A request has no API key, or one that is not known or was revoked."""
+    """A request has no API key, or one that is unknown or revoked.
+
+    What to do: Send ``Authorization: Bearer`` and a key from ``tether keys create``; programs read it from
+    ``TETHER_API_KEY``.
+    """
 
     code = "unauthenticated"
     http_status = 401
@@ -360,7 +479,10 @@ class Unauthenticated(TetherError):
 
 
 class Forbidden(TetherError):
-    """An API key lacks the scope that a request needs."""
+    """An API key lacks the scope that a request needs.
+
+    What to do: Use a key with that scope: ``tether keys create --scope``.
+    """
 
     code = "forbidden"
     http_status = 403
@@ -368,7 +490,10 @@ class Forbidden(TetherError):
 
 
 class KeyNotFound(TetherError, LookupError):
-    """There is no such API key, or it is another tenant's."""
+    """There is no such API key, or it belongs to another tenant.
+
+    What to do: Check the id with ``tether keys list --all``.
+    """
 
     code = "key_unknown"
     http_status = 404
@@ -376,7 +501,10 @@ class KeyNotFound(TetherError, LookupError):
 
 
 class WorkerNotFound(TetherError, LookupError):
-    """There is no such worker."""
+    """There is no such worker.
+
+    What to do: Check the id or name with ``tether fleet list`` and ``tether fleet keys``.
+    """
 
     code = "worker_unknown"
     http_status = 404
@@ -384,7 +512,11 @@ class WorkerNotFound(TetherError, LookupError):
 
 
 class TenantNotFound(TetherError, LookupError):
-    """There is no such tenant."""
+    """There is no such tenant.
+
+    What to do: Check the id with ``tether tenants list``, or create the tenant with ``tether tenants
+    create``.
+    """
 
     code = "tenant_unknown"
     http_status = 404
@@ -392,7 +524,12 @@ class TenantNotFound(TetherError, LookupError):
 
 
 class TooManyRequests(TetherError):
-    """A tenant has as many streams open as it may have, or the gateway as many requests as it can take."""
+    """A tenant has reached its limit of open streams or of request bodies in flight, or the gateway its limit
+    of concurrent requests or of lists of jobs that are read at once.
+
+    What to do: Retry after the time in ``Retry-After``, close unused streams, and send fewer large bodies at
+    once. ``gateway.streams_per_tenant`` is the limit of streams, ``gateway.bodies_in_flight`` that of bodies.
+    """
 
     code = "too_many_requests"
     http_status = 429
@@ -401,7 +538,11 @@ class TooManyRequests(TetherError):
 
 
 class StreamInterrupted(TetherError):
-    """The gateway ended a stream before its end: follow it again from the last event's id."""
+    """The gateway interrupted a stream: follow it again from the id of the last event.
+
+    What to do: Resume it, at this or another gateway; Tether's own clients do so automatically. Retry a
+    chat completion with its ``Idempotency-Key``.
+    """
 
     code = "stream_interrupted"
     http_status = 503
@@ -410,15 +551,22 @@ class StreamInterrupted(TetherError):
 
 
 class GatewayUnknown(ConfigError):
-    """Nobody said which gateway to use, and none was found."""
+    """No gateway is configured, and none was found on this machine.
+
+    What to do: Set ``TETHER_URL`` and ``TETHER_API_KEY``, or start a gateway on this machine with
+    ``tether up``.
+    """
 
     code = "gateway_unknown"
 
 
 class GatewayUnavailable(TetherError):
-    """The gateway could not be reached, or answered that it cannot serve now.
+    """The gateway could not be reached, or responded that it is not ready.
 
-    Whether a submission was accepted is not known: submit again with the same keys.
+    It is not known whether a submission was accepted: submit again with the same keys.
+
+    What to do: Check with ``tether status`` whether the gateway is serving, and submit again with the same
+    keys.
     """
 
     code = "gateway_unavailable"
@@ -428,7 +576,11 @@ class GatewayUnavailable(TetherError):
 
 
 class UnexpectedAnswer(TetherError):
-    """What answered is no gateway of Tether's, or one of a version that cannot be understood."""
+    """The response is not from a Tether gateway, or from one of an unsupported version.
+
+    What to do: Check the URL and the responses of any proxy in front of the gateway, and use a client of
+    the gateway's version.
+    """
 
     code = "answer_unexpected"
     http_status = 502
@@ -436,13 +588,20 @@ class UnexpectedAnswer(TetherError):
 
 
 class EpochChanged(TetherError):
-    """Redis lost what a worker's attempts stand on: drop them all, say hello again, go on."""
+    """Redis lost the state of a worker's attempts: drop them all, say hello again, and continue.
+
+    What to do: Nothing: workers do so automatically, and the jobs run again.
+    """
 
     code = "epoch_changed"
 
 
 class WorkerRevoked(TetherError):
-    """The key of a worker was revoked: it gets no more jobs, and those that it had are others'."""
+    """A worker's key was revoked: it gets no more jobs, and its jobs go to other workers.
+
+    What to do: If that was a mistake, enrol the key with ``tether fleet trust --again`` and restart the
+    worker.
+    """
 
     code = "worker_revoked"
     http_status = 403
@@ -450,56 +609,76 @@ class WorkerRevoked(TetherError):
 
 
 class ClientClosed(TetherError):
-    """The client was closed, or belongs to another process: it can be used no longer. Jobs go on."""
+    """The client was closed, or belongs to another process, and cannot be used any more. Jobs continue.
+
+    What to do: Create another client, in a forked process after the fork, and follow the job by its id.
+    """
 
     code = "client_closed"
 
 
 class JobRefused(TetherError):
-    """A worker's own rules refuse a job. It is not tried again."""
+    """A worker's `authorize` hook rejected a job. It is not retried.
+
+    What to do: Read the reason in the job's error. The rules are in that worker's ``authorize`` hook.
+    """
 
     code = "job_refused"
     http_status = 403
 
 
 class EngineFailed(TetherError):
-    """An engine broke, or broke its contract. Another attempt may succeed."""
+    """An engine failed, or violated its contract. Another attempt may succeed.
+
+    What to do: Nothing if it happens once: the job is retried, with ``jobs.max_attempts`` attempts in all.
+    Otherwise read the worker's log.
+    """
 
     code = "engine_failed"
     retryable = True
 
 
 class ModelDamaged(TetherError):
-    """A model's files are not those that were released: one is missing, or differs."""
+    """A model's files are damaged: one is missing, or differs from the released one.
+
+    What to do: Restore the files that the message names.
+    """
 
     code = "model_damaged"
     exit_status = 5
 
 
 class ModelUnusable(TetherError):
-    """A model cannot be loaded as it is configured: it is missing, of an unknown kind, or does not fit."""
+    """A model cannot be loaded as configured: it is missing, unsupported, or does not fit.
+
+    What to do: Change the model's ``[[models]]`` table or its files as the message says.
+    """
 
     code = "model_unusable"
     exit_status = 5
 
 
 class NotServed(UnknownModel):
-    """A model is not among those that this worker serves. Another one may have it."""
+    """This worker does not serve the model. Another one may.
+
+    What to do: Give all workers and gateways the same ``[[models]]`` tables.
+    """
 
     retryable = True
 
 
-def __getattr__(name: str) -> Any:
-    # Its other base is Dramatiq's, which the command line starts without.
-    if name == "WorkerLost":
-        from tether.broker.worker_lost import WorkerLost
+class WorkerLost(TetherError):
+    """The worker process that ran a message died, and the message has no attempts left.
 
-        return WorkerLost
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    What to do: Find out why the process dies: the log of ``tether worker`` has its exit status or signal.
+    The message is in the dead letters of its queue.
+    """
+
+    code = "worker_lost"
 
 
 def error_of(code: str, message: str, retry_after: float | None = None) -> TetherError:
-    """The error that has this code; a plain :class:`TetherError` for a code that is not known here.
+    """Return the error with this code; a plain :class:`TetherError` for an unknown code.
 
     Args:
       retry_after: See :class:`TetherError`.
@@ -511,20 +690,21 @@ def error_of(code: str, message: str, retry_after: float | None = None) -> Tethe
 
 @cache
 def _errors_by_code() -> dict[str, type[TetherError]]:
-    found: dict[str, type[TetherError]] = {}
+    by_code: dict[str, type[TetherError]] = {}
     waiting: list[type[TetherError]] = [TetherError]
     while waiting:
         kind = waiting.pop(0)
-        found.setdefault(kind.code, kind)
+        if kind.__module__ == __name__:
+            # Others, which add what a library asks for, share the code of one of these.
+            by_code.setdefault(kind.code, kind)
         waiting += kind.__subclasses__()
-    return found
+    return by_code
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password and query replaced by ``***``, fit for a log or a message.
+    """Return the URL with its password and query replaced by ``***``, fit for a log or a message.
 
-    It need not be a valid one: whatever stands before the last ``@`` and is not plainly a user's name is
-    masked.
+    It need not be valid: everything before the last ``@`` that is not plainly a user's name is masked.
     """
     scheme, separator, rest = url.partition("://")
     credentials, at, place = rest.rpartition("@")

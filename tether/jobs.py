@@ -1,24 +1,36 @@
-"""The words of a job: its states and who owns them, its fence, what a client asks for, how an attempt ends.
+"""The vocabulary of jobs: states and their owners, fences, outcomes.
+
+Requests are defined in :mod:`tether.requests.fields`; programs import them from here.
 
 All types here are frozen values; nothing here reads a clock, a random source or a server.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+
+from tether.ids import NO_WORKER, BootId, DrawId, JobId, TenantId
+from tether.ids import first_id_at as first_id_at
+from tether.ids import new_job_id as new_job_id
+from tether.requests.fields import JobRequest as JobRequest
+from tether.requests.fields import Priority as Priority
+from tether.requests.fields import Sampling as Sampling
+from tether.requests.fields import canonical_json as canonical_json
+from tether.requests.rules import Message as Message
 
 VERSION = 1
-"""Version of bodies, outcomes and stream entries. Readers accept this one and the one before."""
+"""Version of outcomes and stream entries, not of payloads. Readers accept this one and the one before."""
+
+
+DEFAULT_TENANT = TenantId("default")
+"""The tenant that every database has from the start: whose jobs are, where nothing else is said."""
 
 
 class JobState(StrEnum):
-    """What is true of a job. :data:`NEXT` says what can follow, :data:`OWNER` who decides."""
+    """The state of a job. :data:`NEXT` has its possible successors, :data:`OWNER` who decides."""
 
     ACCEPTED = "accepted"
     PARKED = "parked"
@@ -67,17 +79,9 @@ OWNER: Mapping[JobState, Owner] = MappingProxyType(
 FINAL_STATES = frozenset(state for state in JobState if state.is_final)
 
 
-class Priority(StrEnum):
-    """In the order in which workers look for jobs."""
-
-    INTERACTIVE = "interactive"
-    STANDARD = "standard"
-    BATCH = "batch"
-
-
 @dataclass(frozen=True, order=True)
 class Fence:
-    """What everything a worker writes must carry. A write counts only where it equals the current one.
+    """Fencing token of every write of a worker. A write is accepted only if it equals the current one.
 
     Attributes:
       dispatch: Numbered by the database, one for each hand-over of the job to Redis.
@@ -88,149 +92,17 @@ class Fence:
 
     dispatch: int
     attempt: int
-    draw_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen, and when to stop.
-
-    Attributes:
-      max_tokens: Most tokens to make.
-      temperature: 0 is greedy.
-      top_p: Least probability mass to choose from, in (0, 1].
-      top_k: Most tokens to choose from; 0 is all.
-      seed: With the token's absolute position the only source of chance.
-      stop: Texts at which to end; they are not part of the result.
-    """
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-
-ROLES = ("system", "user", "assistant")
-"""Who can have said a message."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a conversation.
-
-    Attributes:
-      role: One of :data:`ROLES`.
-      content: Its text.
-    """
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
-    """What a client asks for: to go on from a prompt, or to answer messages; never both.
-
-    Attributes:
-      model: Name of a configured model.
-      prompt: The text to go on from; empty where there are messages.
-      messages: A conversation to answer, in the order in which it was held. The model's own chat template
-        makes its prompt.
-      sampling: How to go on.
-      priority: Its class.
-      adapter: Name of an adapter of the model, or empty.
-      labels: The client's own marks, to find the job by.
-      not_before: Milliseconds since the epoch before which it does not run; 0 is at once.
-      deadline: Milliseconds since the epoch at which it expires, running or not; 0 is never.
-      correlation_id: The client's name for what it does; made where empty.
-      retry_token: With tenant and correlation id the idempotency key; made where empty.
-      traceparent: W3C trace context of the submitter, or empty.
-      delay_ms: The delay from which ``not_before`` was made; 0 where it was asked for as a time.
-      time_limit_ms: The time limit from which ``deadline`` was made; 0 where it was asked for as a time.
-    """
-
-    model: str
-    prompt: str = ""
-    messages: tuple[Message, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    priority: Priority = Priority.STANDARD
-    adapter: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    not_before: int = 0
-    deadline: int = 0
-    correlation_id: str = ""
-    retry_token: str = ""
-    traceparent: str = ""
-    delay_ms: int = 0
-    time_limit_ms: int = 0
-
-    @property
-    def characters(self) -> int:
-        """Characters of all that the model has to read."""
-        return len(self.prompt) + sum(len(message.content) for message in self.messages)
-
-    def canonical(self) -> dict[str, Any]:
-        """What makes two requests the same: all but the keys they are known by and their trace.
-
-        Times are as they were asked for: a delay counts as one, whenever it is sent again.
-        """
-        return {
-            **({"messages": messages_to_json(self.messages)} if self.messages else {}),
-            "v": VERSION,
-            "model": self.model,
-            "prompt": self.prompt,
-            "sampling": sampling_to_json(self.sampling),
-            "priority": self.priority.value,
-            "adapter": self.adapter,
-            "labels": dict(self.labels),
-            "not_before": 0 if self.delay_ms else self.not_before,
-            "deadline": 0 if self.time_limit_ms else self.deadline,
-            "delay_ms": self.delay_ms,
-            "time_limit_ms": self.time_limit_ms,
-        }
-
-    def digest(self) -> str:
-        """SHA-256 of :meth:`canonical` as JSON with sorted keys, in hexadecimal."""
-        return hashlib.sha256(canonical_json(self.canonical())).hexdigest()
-
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def canonical_json(value: object) -> bytes:
-    """JSON without white space, keys sorted, as UTF-8."""
-    return _CANONICAL.encode(value).encode()
-
-
-def messages_to_json(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def sampling_to_json(sampling: Sampling) -> dict[str, Any]:
-    return {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "seed": sampling.seed,
-        "stop": list(sampling.stop),
-    }
-
-
-def sampling_from_json(value: Mapping[str, Any]) -> Sampling:
-    return Sampling(**{**value, "stop": tuple(value["stop"])})
+    draw_id: DrawId
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs are asked for. What is empty or None excludes none.
+    """A filter of jobs. Empty fields and None match all.
 
     Attributes:
       states: Any of these states.
-      labels: All of these marks.
-      created_after, created_before: Milliseconds since the epoch; from the first on, before the second.
+      labels: All of these labels.
+      created_after, created_before: Milliseconds since the epoch; the first inclusive, the second exclusive.
     """
 
     states: tuple[JobState, ...] = ()
@@ -261,8 +133,8 @@ class JobError:
     Attributes:
       code: Stable name, as in :mod:`tether.errors`.
       message: What was wrong and what to do.
-      retryable: Whether another attempt can help.
-      retry_after_ms: Least wait before it; 0 where nothing is known.
+      retryable: Whether another attempt can succeed.
+      retry_after_ms: Minimum wait before it; 0 if unknown.
     """
 
     code: str
@@ -284,24 +156,24 @@ class Outcome:
     """One entry of ``core:outcomes``: Redis hands a job back to the database.
 
     Attributes:
-      job_id: Which job.
+      job_id: The job.
       kind: How it ended.
       fence: Of the attempt that ended; a dispatch that was never drawn has attempt 0 and no draw id.
-      worker: The worker's boot id; empty where none had it.
+      worker: The worker's boot id; empty if it was never drawn.
       run: The stream's run.
-      offset: Tokens made.
-      error: Why, where it did not succeed.
-      input_tokens: Tokens of the prompt, as the engine counted them; 0 where it did not come to that.
-      finish_reason: ``stop`` or ``length``, where it succeeded.
-      deaths: Workers that died while they ran it.
+      offset: Number of generated tokens.
+      error: Why, if it did not succeed; or, if it did, that its output is lost.
+      input_tokens: Tokens of the prompt, as the engine counted them; 0 if it was not encoded.
+      finish_reason: ``stop`` or ``length``, if it succeeded.
+      deaths: Number of workers that died while running it.
       ended_at: By Redis's clock, in milliseconds since the epoch.
-      pieces: The tokens, where it is final for Redis; what the stream held when it was read.
+      pieces: The tokens, if it is final for Redis; those in the stream when it was read.
     """
 
-    job_id: str
+    job_id: JobId
     kind: OutcomeKind
     fence: Fence
-    worker: str = ""
+    worker: BootId = NO_WORKER
     run: int = 0
     offset: int = 0
     error: JobError | None = None
@@ -312,21 +184,31 @@ class Outcome:
     pieces: tuple[Piece, ...] = ()
 
 
-def new_job_id(now_ms: int, randomness: bytes) -> str:
-    """A UUIDv7 (RFC 9562, section 5.7): time-ordered, so that rows and keys made together lie together.
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter to be written.
 
-    Args:
-      now_ms: Milliseconds since the epoch.
-      randomness: At least 10 random bytes.
+    Attributes:
+      reason: Why the job is not retried automatically.
+      retryable: Whether a manual retry can succeed.
+      retry_token: Allows retrying it once.
     """
-    number = (now_ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(randomness[:10], "big")
-    number = number & ~(0xF << 76) | 0x7 << 76
-    number = number & ~(0x3 << 62) | 0x2 << 62
-    text = f"{number:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    reason: str
+    retryable: bool
+    retry_token: str
 
 
-def first_id_at(now_ms: int) -> str:
-    """No job that was made at this time, in milliseconds since the epoch, or later has a smaller id."""
-    text = f"{now_ms & 0xFFFFFFFFFFFF:012x}"
-    return f"{text[:8]}-{text[8:]}-0000-0000-000000000000"
+@dataclass(frozen=True)
+class Verdict:
+    """The state that follows.
+
+    Attributes:
+      state: A final state, ``waiting_retry`` or ``parked``.
+      due_at: When it may be placed again, in milliseconds since the epoch, if it waits.
+      letter: Its dead letter, if it is dead.
+    """
+
+    state: JobState
+    due_at: int = 0
+    letter: Letter | None = None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether_cli.surroundings import Surroundings
+from tether.ids import TenantId
+from tether_cli.environment import CommandEnvironment
 
 if TYPE_CHECKING:
-    from tether.config import Settings
+    from tether.config.settings import Settings
     from tether.store import Store
     from tether.store.tenants import Tenant
 
@@ -24,12 +25,12 @@ def admin_settings() -> Settings:
       ConfigError: They are not valid.
     """
     # Loading these takes most of a second, which `--help` need not spend.
-    from tether.config_loading import load_settings
-    from tether.embedded.local_settings import local_overrides
+    from tether.config.loading import load_settings
+    from tether.local.settings import local_overrides
 
     settings = load_settings(environ=os.environ, file=None)
     context = click.get_current_context(silent=True)
-    surroundings = (context and context.find_object(Surroundings)) or Surroundings()
+    surroundings = (context and context.find_object(CommandEnvironment)) or CommandEnvironment()
     running = surroundings.find_running()
     if running is None:
         return settings
@@ -39,7 +40,7 @@ def admin_settings() -> Settings:
 
 @contextmanager
 def admin_store() -> Iterator[Store]:
-    """The database of :func:`admin_settings`, open. It is made where there is none.
+    """Open the database of :func:`admin_settings`. It is created if missing.
 
     Raises:
       ConfigError: The settings are not valid.
@@ -56,19 +57,19 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.database.url).open()
 
 
-def tenant_of(store: Store, tenant_id: str) -> Tenant:
+def tenant_of(store: Store, tenant_id: TenantId) -> Tenant:
     """A tenant that must be there.
 
     Raises:
       TenantNotFound: It is not. The message has the nearest name.
     """
-    from tether.config_types import suggestion
+    from tether.config.types import suggestion
     from tether.errors import TenantNotFound
     from tether.store.tenants import all_tenants
 
     tenants = {tenant.tenant_id: tenant for tenant in store.read(all_tenants)}
     if tenant_id not in tenants:
         likely = suggestion(tenant_id, tenants)
-        meant = likely or "; `tether tenants create` makes one"
+        meant = likely or "; create it with `tether tenants create`"
         raise TenantNotFound(f"there is no tenant {tenant_id[:80]!r}{meant}")
     return tenants[tenant_id]

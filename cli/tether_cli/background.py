@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether_cli.printable import printable
+from tether_cli.terminal.printable import printable
 
 if TYPE_CHECKING:
-    from tether.embedded.state_folder import StateFolder
+    from tether.local.state_folder import StateFolder
 
 LOOK_SECONDS = 0.2
 STOP_SECONDS = 120.0
@@ -39,7 +39,7 @@ class Background:
         self._lifeline = -1
 
     def detach(self) -> int:
-        """Start it, and leave it once it is ready. Answers the exit status."""
+        """Start it, detach once it is ready, and return the exit status."""
         try:
             return self.start()
         except BaseException:
@@ -47,13 +47,13 @@ class Background:
             raise
 
     def start(self) -> int:
-        """Start it, and show what it says until it is ready or has ended. Answers 0, or its exit status.
+        """Start it, show its output until it is ready or has exited, and return 0 or its exit status.
 
         Raises:
           TetherError: The state folder cannot be used.
         """
-        from tether.embedded.child import LIFELINE_VARIABLE, READY_LINE, READY_VARIABLE
-        from tether.embedded.log_files import FollowedFile
+        from tether.local.log_files import FollowedFile
+        from tether.processes.child import LIFELINE_VARIABLE, READY_LINE, READY_VARIABLE
 
         self.folder.prepare()
         log = self.folder.log_of("up")
@@ -92,7 +92,7 @@ class Background:
             os.close(ready)
 
     def stop(self) -> int:
-        """Stop it in order, and wait for its end. Answers its exit status. May be repeated."""
+        """Stop it gracefully, wait for it, and return its exit status. Idempotent."""
         process = self._process
         if process is None:
             return 0
@@ -116,7 +116,7 @@ class Background:
 
 
 def run_once(background: Background, prompt: str) -> int:
-    """Start everything, run one job, print its text, and stop everything. Answers the exit status.
+    """Start everything, run one job, print its text, stop everything, and return the exit status.
 
     Raises:
       TetherError: The job cannot be submitted, or failed.
@@ -134,17 +134,17 @@ def run_once(background: Background, prompt: str) -> int:
 
 
 def _run_job(background: Background, prompt: str) -> str:
-    """Run it on the first model. Answers what became of it in one line."""
+    """Run it on the first model, and return what became of it in one line."""
     from tether.client.api import Tether
     from tether.client.endpoint import read_running
     from tether.errors import GatewayUnknown
-    from tether_cli.following import events_of, show_text
-    from tether_cli.output import open_output
+    from tether_cli.job_progress import events_of, show_text
+    from tether_cli.terminal.output import open_output
 
     output, notes = open_output()
     endpoint = read_running([background.folder.path])
     if endpoint is None:
-        raise GatewayUnknown(f"{background.folder.endpoint} is gone: what was started has ended")
+        raise GatewayUnknown(f"{background.folder.endpoint} is gone: the background process has exited")
     with Tether(endpoint.url, endpoint.api_key) as client:
         model = next(iter(client.models())).name
         begun = time.monotonic()

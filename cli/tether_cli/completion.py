@@ -11,9 +11,9 @@ VARIABLE = "_TETHER_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes a shell complete verbs, options and their values.
+    """Print a shell completion script for verbs, options and their values.
 
-    Put this line where the shell starts from:
+    Add this line to the shell's startup file:
 
     \b
         bash, in ~/.bashrc:  eval "$(tether completion bash)"

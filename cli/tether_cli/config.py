@@ -7,23 +7,23 @@ from pathlib import Path
 
 import click
 
-from tether_cli.frame import VerbGroup
-from tether_cli.printable import one_line
-from tether_cli.tables import print_json, print_table
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json, print_table
+from tether_cli.verb_groups import VerbGroup
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 @click.group(cls=VerbGroup)
 def config() -> None:
-    """Show and check the settings."""
+    """Show and validate the configuration."""
 
 
 @config.command()
 @as_json_option
 def show(as_json: bool) -> None:
-    """Show every setting, its value, and where that is from. Secrets are masked."""
-    from tether.config_loading import load_settings
+    """Show every setting, its value and its source. Secrets are masked."""
+    from tether.config.loading import load_settings
 
     rows = load_settings(environ=os.environ, file=None).describe()
     if as_json:
@@ -37,11 +37,12 @@ def show(as_json: bool) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @as_json_option
 def check(file: Path | None, as_json: bool) -> None:
-    """Say "ok", or everything that is wrong with the settings.
+    """Validate the configuration: print "ok", or report every problem.
 
-    They are those that every program finds here, or those of FILE and the environment.
+    Without FILE, checks the settings that every program would load in this directory. The environment
+    is read in both cases.
     """
-    from tether.config_loading import load_settings
+    from tether.config.loading import load_settings
 
     load_settings(environ=os.environ, file=file)
     if as_json:

@@ -1,4 +1,4 @@
-"""`tether doctor`: looks at every part, and says how to mend what is missing."""
+"""`tether doctor`: checks every part, and says how to fix problems."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether_cli.printable import one_line
-from tether_cli.surroundings import Surroundings
-from tether_cli.tables import print_json
+from tether_cli.environment import CommandEnvironment
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json
 from tether_cli.up import dir_option, state_folder
 
 if TYPE_CHECKING:
-    from tether.embedded.doctor import Check
-    from tether.embedded.state_folder import StateFolder
+    from tether.local.doctor import Check
+    from tether.local.state_folder import StateFolder
 
 FAILED = 1
 """Exit status where something must be mended."""
@@ -28,20 +28,20 @@ FAILED = 1
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def doctor(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
-    """Check every part of a local Tether: one line each, with the way to mend what is missing.
+    """Diagnose a local Tether: one line for each check, with how to fix what failed.
 
-    The exit status is 0, and 1 where a line says FAIL.
+    The exit status is 0, or 1 if a check failed (FAIL).
     """
-    from tether.embedded.doctor import Verdict
+    from tether.local.doctor import CheckStatus
 
-    surroundings = ctx.find_object(Surroundings) or Surroundings()
+    surroundings = ctx.find_object(CommandEnvironment) or CommandEnvironment()
     checks = []
     for check in _checks(state_folder(folder), surroundings):
         checks.append(check)
         if not as_json:
             mend = f"  -> {check.mend}" if check.mend else ""
             click.echo(one_line(f"{check.verdict.value:<4}  {check.name}: {check.found}{mend}"))
-    is_ok = all(check.verdict is not Verdict.FAIL for check in checks)
+    is_ok = all(check.verdict is not CheckStatus.FAIL for check in checks)
     if as_json:
         print_json(
             {
@@ -52,22 +52,25 @@ def doctor(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     ctx.exit(0 if is_ok else FAILED)
 
 
-def _checks(folder: StateFolder, surroundings: Surroundings) -> Iterator[Check]:
-    from tether.config import Settings
-    from tether.config_loading import load_settings
-    from tether.embedded import doctor as look
-    from tether.embedded.running import find_running
+def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[Check]:
+    from tether.config.loading import load_settings
+    from tether.config.settings import Settings
     from tether.errors import ConfigError
+    from tether.local import doctor as look
+    from tether.local.redis_check import check_redis
+    from tether.local.running import find_running
 
     yield look.check_python()
     settings = Settings()
     try:
         settings = load_settings(environ=os.environ)
         yield look.Check(
-            "settings", look.Verdict.OK, settings.source("models").replace("default", "defaults")
+            "settings", look.CheckStatus.OK, settings.source("models").replace("default", "defaults")
         )
     except ConfigError as error:
-        yield look.Check("settings", look.Verdict.FAIL, " ".join(str(error).split()), "tether config check")
+        yield look.Check(
+            "settings", look.CheckStatus.FAIL, " ".join(str(error).split()), "tether config check"
+        )
     running = find_running([folder.path])
     needs_torch = not settings.models or any(model.engine == "transformers" for model in settings.models)
     looks: tuple[tuple[str, Callable[[], Check]], ...] = (
@@ -83,7 +86,7 @@ def _checks(folder: StateFolder, surroundings: Surroundings) -> Iterator[Check]:
         ("disk", lambda: look.check_disk(folder)),
         ("port", lambda: look.check_port(settings, running)),
         ("database", lambda: look.check_database(settings, folder)),
-        ("redis", lambda: look.check_redis(settings, running)),
+        ("redis", lambda: check_redis(settings, running)),
         (
             "gateway",
             lambda: look.check_gateway(running, os.environ.get("TETHER_URL"), surroundings.readiness),
@@ -96,23 +99,23 @@ def _checks(folder: StateFolder, surroundings: Surroundings) -> Iterator[Check]:
 
 
 def _check_demo_model(*, is_needed: bool) -> Check:
-    from tether.embedded.doctor import Check, Verdict
+    from tether.local.doctor import Check, CheckStatus
 
     try:
         demo = importlib.import_module("tether_workers.demo_model")
     except ImportError:
-        verdict = Verdict.FAIL if is_needed else Verdict.WARN
+        verdict = CheckStatus.FAIL if is_needed else CheckStatus.WARN
         return Check("demo model", verdict, "is not in this installation", "install Tether's wheel again")
     try:
         demo.verify()
     except Exception as error:
         return Check(
-            "demo model", Verdict.FAIL, f"its files are damaged: {error}", "install Tether's wheel again"
+            "demo model", CheckStatus.FAIL, f"its files are damaged: {error}", "install Tether's wheel again"
         )
-    return Check("demo model", Verdict.OK, "its files are whole")
+    return Check("demo model", CheckStatus.OK, "its files are intact")
 
 
-def _models(folder: StateFolder, surroundings: Surroundings) -> dict[str, int] | None:
+def _models(folder: StateFolder, surroundings: CommandEnvironment) -> dict[str, int] | None:
     """Live workers of each model, as the gateway tells; None where there is none."""
     from tether.client.endpoint import read_running
     from tether.errors import GatewayUnavailable, GatewayUnknown

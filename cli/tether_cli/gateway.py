@@ -9,12 +9,12 @@ from ipaddress import ip_address
 
 import click
 
-from tether.config_loading import load_settings
-from tether.embedded.child import SOCKET_VARIABLE
-from tether.embedded.restarts import RestartPolicy
-from tether.embedded.supervisor import Child, Supervisor
+from tether.config.loading import load_settings
 from tether.errors import ServerMissing
-from tether.gateway.listening import listen
+from tether.gateway.server.listening import listen
+from tether.processes.child import SOCKET_VARIABLE
+from tether.processes.restarts import RestartPolicy
+from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs, get_logger
 
 STOP_GRACE_SECONDS = 30.0
@@ -22,19 +22,23 @@ STOP_GRACE_SECONDS = 30.0
 
 
 @click.command()
-@click.option("--host", help="Address to listen at.  [default: gateway.host]")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 is any.  [default: gateway.port]")
+@click.option("--host", help="Address to listen on.  [default: gateway.host]")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Port; 0 picks a free one.  [default: gateway.port]"
+)
 def gateway(host: str | None, port: int | None) -> None:
     """Serve jobs over HTTP.
 
-    It takes its settings from tether.toml and TETHER_* variables. Clients need an API key: `tether keys
-    create` makes one. A process that ends, however it ends, is started again, and nobody is turned away
-    meanwhile. SIGTERM or Ctrl-C stops in order: streams end with a word about coming back. SIGHUP puts a new
-    process in the place of the old one: requests that come meanwhile wait for it, for as long as those that
-    are under way take to end.
+    Settings are read from tether.toml and TETHER_* variables. Clients need an API key: `tether keys create`
+    makes one. A process that exits for any reason is restarted, and no connection is refused meanwhile.
+    SIGTERM or Ctrl-C shuts down gracefully: open streams end with an event that tells clients to reconnect.
+    SIGHUP replaces the process: new requests wait until the requests in progress have finished and the new
+    process is ready.
     """
     if not all(find_spec(name) for name in ("fastapi", "uvicorn")):
-        raise ServerMissing("the gateway needs packages that are not here: pip install 'tether[gateway]'")
+        raise ServerMissing(
+            "the gateway needs packages that are not installed: pip install 'tether[gateway]'"
+        )
     settings = load_settings(environ=os.environ, file=None)
     configure_logs(form=settings.logs.form, level=settings.logs.level, process="supervisor")
     listening = listen(host or settings.gateway.host, settings.gateway.port if port is None else port)
@@ -42,7 +46,7 @@ def gateway(host: str | None, port: int | None) -> None:
     address, bound = listening.getsockname()[:2]
     if not ip_address(address).is_loopback:
         log.warning(
-            "Listening beyond this machine without TLS. Put a proxy with TLS before it.", host=address
+            "Listening beyond this machine without TLS. Put a TLS proxy in front of it.", host=address
         )
     log.info("Listening.", url=f"http://{f'[{address}]' if ':' in address else address}:{bound}")
     listening.set_inheritable(True)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
-import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
-from tether_cli.client_options import Connection, connection_options
-from tether_cli.endings import ending_of, tell
-from tether_cli.frame import VerbGroup
-from tether_cli.output import open_output, telling_of_waits
-from tether_cli.parameters import read_duration, read_labels, read_moment
-from tether_cli.printable import one_line
-from tether_cli.tables import print_json, print_table, time_text
+from tether_cli.exit_status import exit_for, tell
+from tether_cli.options.connection import Connection, connection_options
+from tether_cli.options.values import read_duration, read_labels, read_moment
+from tether_cli.terminal.output import open_output, telling_of_waits
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json, print_table, time_text
+from tether_cli.verb_groups import VerbGroup
 
 if TYPE_CHECKING:
-    from tether.client.backend import JobStatus
+    from tether.statuses import JobStatus
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -35,9 +37,9 @@ def jobs() -> None:
     "states",
     type=click.Choice([state.value for state in JobState]),
     multiple=True,
-    help="Jobs in this state; may be repeated.",
+    help="Only jobs in this state (repeatable).",
 )
-@click.option("--model", help="Jobs of this model.")
+@click.option("--model", help="Only jobs for this model.")
 @click.option(
     "--label",
     "-l",
@@ -45,16 +47,18 @@ def jobs() -> None:
     multiple=True,
     metavar="NAME=VALUE",
     callback=read_labels,
-    help="Jobs with this mark; may be repeated, all must be there.",
+    help="Only jobs with this label (repeatable; all must match).",
 )
 @click.option(
     "--since",
     metavar="TIME",
     callback=read_moment,
-    help="Made since then: so long ago (1h), or a time in ISO 8601.",
+    help="Only jobs created since then: an age (1h), or a time in ISO 8601.",
 )
-@click.option("--until", metavar="TIME", callback=read_moment, help="Made before then.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Most jobs.")
+@click.option("--until", metavar="TIME", callback=read_moment, help="Only jobs created before then.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Maximum number of jobs."
+)
 @as_json_option
 @connection_options
 def list_jobs(
@@ -67,18 +71,23 @@ def list_jobs(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List your jobs, the newest first."""
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
-        found = client.jobs(
+    """List your jobs, newest first."""
+    notes = open_output(is_silent=as_json)[1]
+    with telling_of_waits(notes), connection.open() as client:
+        matching = client.jobs(
             state=states, model=model, labels=labels, created_after=since, created_before=until
         )
-        statuses = list(itertools.islice(found, limit))
+        statuses = list(itertools.islice(matching, limit))
+        if not statuses and model is not None and not as_json:
+            hint = unknown_model_hint(model, [known.name for known in client.models()])
+            if hint is not None:
+                notes.warning(hint)
     if as_json:
         from tether.client.documents import status_to_json
 
         print_json([status_to_json(status) for status in statuses])
         return
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_clock_ms()
     rows = [_row(status, now_ms) for status in statuses]
     print_table(("JOB", "STATE", "MODEL", "PRIORITY", "TOKENS", "AGE", "LABELS"), rows)
 
@@ -88,7 +97,7 @@ def list_jobs(
 @as_json_option
 @connection_options
 def show(connection: Connection, job_id: str, as_json: bool) -> None:
-    """Show what is known of a job. Its text is what `tether jobs watch` prints."""
+    """Show the status of a job. `tether jobs watch` prints its text."""
     from tether.client.documents import status_to_json
 
     with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
@@ -107,10 +116,10 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
 @as_json_option
 @connection_options
 def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Ask for the end of jobs. A running one ends when its worker hears of it.
+    """Cancel jobs. A running job ends once its worker has received the cancellation.
 
-    Asking again, or after the end, changes nothing. Where one cannot be cancelled, the others are all the
-    same; the exit status is that of the first that cannot.
+    Cancelling a job again, or after it has ended, changes nothing. If one cannot be cancelled, the others
+    still are; the exit status is that of the first failure.
     """
     from tether.errors import JobNotFound
 
@@ -121,7 +130,7 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
             try:
                 state = client.job(job_id).cancel().value
             except JobNotFound as error:
-                ending = ending_of(error)
+                ending = exit_for(error)
                 failed = failed or ending.status
                 answers.append({"job_id": job_id, **(ending.document or {})})
                 if not as_json:
@@ -137,27 +146,33 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--offset", type=click.IntRange(0, 2**32 - 1), default=0, help="Begin after so many tokens.")
-@click.option("--json", "--events", "as_events", is_flag=True, help="Print each event as one line of JSON.")
+@click.option("--offset", type=click.IntRange(0, 2**32 - 1), default=0, help="Start after this many tokens.")
 @click.option(
-    "--timeout", metavar="TIME", callback=read_duration, help="Longest wait for its end. The job goes on."
+    "--json", "--events", "as_events", is_flag=True, help="Print each event as one JSON object per line."
+)
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    callback=read_duration,
+    help="Maximum time to wait for the job to finish; it continues afterwards.",
 )
 @connection_options
 def watch(connection: Connection, job_id: str, offset: int, as_events: bool, timeout: float | None) -> None:
-    """Print a job's text from its start, as it is made, until it ends.
+    """Stream a job's text from the beginning until the job ends.
 
-    The exit status is the job's. Ctrl-C stops watching; the job goes on.
+    The exit status is the job's. Ctrl-C stops watching; the job continues.
     """
-    from tether_cli.following import events_of, going_on, show_events, show_text
+    from tether_cli.job_progress import events_of, going_on, show_events, show_text
 
     output, notes = open_output(is_silent=as_events)
     with connection.open() as client:
-        events = events_of(client.job(job_id), offset=offset, timeout=timeout)
-        with going_on(job_id, notes, is_accepted=False):
+        handle = client.job(job_id)
+        events = events_of(handle, offset=offset, timeout=timeout)
+        with going_on(handle.job_id, notes, is_accepted=False):
             if as_events:
-                show_events(job_id, events)
+                show_events(handle.job_id, events)
             else:
-                show_text(job_id, events, offset, output, notes)
+                show_text(handle.job_id, events, offset, output, notes)
 
 
 def _row(status: JobStatus, now_ms: int) -> tuple[str, ...]:
@@ -165,6 +180,20 @@ def _row(status: JobStatus, now_ms: int) -> tuple[str, ...]:
     tokens = str(status.output_tokens or status.offset)
     shown = (status.job_id, status.state.value, status.model, status.priority, tokens)
     return (*map(one_line, shown), age_text(now_ms - status.created_at), one_line(labels) or "-")
+
+
+def unknown_model_hint(model: str, known: Sequence[str]) -> str | None:
+    """What to say where no job has this model; None where it is configured.
+
+    Args:
+      known: Names of the configured models.
+    """
+    if model in known:
+        return None
+    near = difflib.get_close_matches(model[:200], known, n=1, cutoff=0.5)
+    configured = ", ".join(sorted(known)[:10]) or "none"
+    meant = f"did you mean {near[0]!r}?" if near else f"configured: {configured}"
+    return f"no model is called {model[:200]!r}; {meant}"
 
 
 def age_text(milliseconds: int) -> str:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether_cli.printable import one_line
+from tether_cli.terminal.printable import one_line
 from tether_cli.up import dir_option, state_folder
 
 if TYPE_CHECKING:
-    from tether.embedded.log_files import FollowedFile
-    from tether.embedded.state_folder import StateFolder
+    from tether.local.log_files import FollowedFile
+    from tether.local.state_folder import StateFolder
 
 LOOK_SECONDS = 0.25
 """How often files are looked at that are followed."""
 
-LOOKS_A_HOLDER = 4
+LOOKS_PER_HOLDER = 4
 """After so many of these looks it is asked, too, whether anybody still writes."""
 
 _FIRST = ("up", "supervisor", "redis", "gateway")
@@ -31,23 +31,25 @@ _FIRST = ("up", "supervisor", "redis", "gateway")
 @click.command()
 @click.argument("parts", metavar="[PART]...", nargs=-1)
 @dir_option
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged from now on. Ctrl-C ends it.")
+@click.option(
+    "--follow", "-f", is_flag=True, help="Keep printing new lines as they are logged, until Ctrl-C."
+)
 @click.option(
     "--lines",
     "-n",
     type=click.IntRange(0, 1_000_000),
     default=50,
     show_default=True,
-    help="Last lines of each.",
+    help="Number of last lines of each part.",
 )
 def logs(parts: tuple[str, ...], folder: Path | None, follow: bool, lines: int) -> None:
-    """Print the last lines that the parts of a `tether up` logged: redis, gateway, worker-1 and so on.
+    """Print the last log lines of the parts of a `tether up`: redis, gateway, worker-1 and so on.
 
-    Without PART those of all. Where there are several each line begins with its part's name.
+    Without PART, prints those of all parts. With several parts, each line begins with its part's name.
     """
     place = state_folder(folder)
     names = chosen_parts(known_parts(place), parts)
-    from tether.embedded.log_files import FollowedFile, last_lines
+    from tether.local.log_files import FollowedFile, last_lines
 
     printer = Printer(is_named=len(names) != 1 or (follow and not parts))
     followed = {}
@@ -87,7 +89,7 @@ def chosen_parts(known: Sequence[str], asked: Iterable[str]) -> list[str]:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
-            there = f"there are: {', '.join(known)}" if known else "nothing was started here yet"
+            there = f"available: {', '.join(known)}" if known else "nothing has been started here yet"
             raise InvalidRequest(f"there is no log of {name!r}{meant or f'; {there}'}")
     return chosen or list(known)
 
@@ -111,14 +113,14 @@ class Printer:
 def _follow(
     folder: StateFolder, followed: dict[str, FollowedFile], printer: Printer, *, is_all: bool
 ) -> None:
-    from tether.embedded.log_files import FollowedFile
-    from tether.embedded.state_folder import holder_of
+    from tether.local.log_files import FollowedFile
+    from tether.local.state_folder import holder_of
 
     never = threading.Event()
     looks = 0
     is_held = True
     while True:
-        if looks % LOOKS_A_HOLDER == 0:
+        if looks % LOOKS_PER_HOLDER == 0:
             # Asked before the last look: what was written until then is shown.
             is_held = holder_of(folder) is not None
             if is_all:

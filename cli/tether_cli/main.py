@@ -5,29 +5,33 @@ from __future__ import annotations
 import click
 
 import tether
-from tether_cli.frame import LazyVerbs, Verb
-from tether_cli.surroundings import Surroundings
+from tether_cli.environment import CommandEnvironment
+from tether_cli.verb_groups import LazyVerbs, Verb
 
 VERBS: dict[str, Verb] = {
-    "completion": ("tether_cli.completion", "completion", "Print what makes a shell complete this command."),
-    "config": ("tether_cli.config", "config", "Show and check the settings."),
-    "dht": ("tether_cli.dht", "dht", "Run a bootstrap node of a private network."),
-    "doctor": ("tether_cli.doctor", "doctor", "Check every part, and say how to mend what is missing."),
-    "down": ("tether_cli.down", "down", "Stop the Tether that `tether up` runs on this machine."),
-    "fleet": ("tether_cli.fleet", "fleet", "Show the workers, say which of them count, and act on them."),
+    "completion": ("tether_cli.completion", "completion", "Print a shell completion script."),
+    "config": ("tether_cli.config", "config", "Show and validate the configuration."),
+    "dht": ("tether_cli.dht", "dht", "Run a DHT bootstrap node for a private network."),
+    "doctor": ("tether_cli.doctor", "doctor", "Diagnose a local Tether, with how to fix what failed."),
+    "down": ("tether_cli.down", "down", "Stop the Tether started by `tether up` on this machine."),
+    "fleet": (
+        "tether_cli.fleet.group",
+        "fleet",
+        "List workers, manage their trusted keys, and drain, cordon or revoke them.",
+    ),
     "gateway": ("tether_cli.gateway", "gateway", "Serve jobs over HTTP."),
     "jobs": ("tether_cli.jobs", "jobs", "List, show, follow and cancel jobs."),
-    "keys": ("tether_cli.keys", "keys", "Make, list and revoke API keys."),
-    "logs": ("tether_cli.logs", "logs", "Print the logs of a `tether up`, and follow them."),
+    "keys": ("tether_cli.keys", "keys", "Create, list and revoke API keys."),
+    "logs": ("tether_cli.logs", "logs", "Print or follow the logs of a `tether up`."),
     "orchestrator": (
         "tether_cli.orchestrator",
         "orchestrator",
-        "Carry jobs between the database and Redis until they end.",
+        "Run the loops that relay, settle, retry and expire jobs.",
     ),
-    "status": ("tether_cli.status", "status", "Say what the gateway serves, and which jobs are open."),
-    "submit": ("tether_cli.submit", "submit", "Submit a job, and print its text as it is made."),
-    "tenants": ("tether_cli.tenants", "tenants", "Make, list and change tenants: their shares and quotas."),
-    "up": ("tether_cli.up", "up", "Run a whole Tether on this machine."),
+    "status": ("tether_cli.status", "status", "Show what the gateway serves, and your open jobs."),
+    "submit": ("tether_cli.submit", "submit", "Submit a job, and stream its text."),
+    "tenants": ("tether_cli.tenants", "tenants", "Create, list and change tenants: weights and quotas."),
+    "up": ("tether_cli.up", "up", "Run a complete Tether on this machine."),
     "worker": (
         "tether_cli.worker",
         "worker",
@@ -39,13 +43,13 @@ VERBS: dict[str, Verb] = {
 
 @click.group(cls=LazyVerbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tether.__version__, "--version", "-V", prog_name="tether")
-@click.option("--debug", is_flag=True, help="Show a traceback where something fails.")
+@click.option("--debug", is_flag=True, help="Show a traceback on errors.")
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
     """Tether: a task queue for model inference over GPUs anywhere.
 
-    Verbs that talk to a gateway find it by --url, TETHER_URL, or a `tether up` on this machine, and show it
-    the API key of --api-key-file or TETHER_API_KEY.
+    Verbs that use a gateway find it by --url, TETHER_URL, or a `tether up` on this machine, and authenticate
+    with the API key from --api-key-file or TETHER_API_KEY.
     """
     if ctx.obj is None:
-        ctx.obj = Surroundings()
+        ctx.obj = CommandEnvironment()

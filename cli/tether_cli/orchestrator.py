@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from tether.config_loading import load_settings
-from tether.embedded.restarts import RestartPolicy
-from tether.embedded.supervisor import Child, Supervisor
+from tether.config.loading import load_settings
+from tether.processes.restarts import RestartPolicy
+from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 
 STOP_SECONDS = 20.0
@@ -18,13 +18,13 @@ STOP_SECONDS = 20.0
 
 @click.command()
 def orchestrator() -> None:
-    """Carry jobs between the database and Redis until they end.
+    """Run the loops that relay, settle, retry and expire jobs.
 
-    Without one, jobs are accepted, placed and run, and nothing is settled. Any number may run: each loop is
-    held by one of them at a time, and when it dies another goes on within seconds.
+    Without an orchestrator jobs are accepted, placed and run, but never settled. Any number may run: each
+    loop is held by one of them at a time, and if that one dies another takes over within seconds.
 
-    It takes its settings from tether.toml and TETHER_* variables. A process that ends, however it ends, is
-    started again. SIGTERM or Ctrl-C stops in order.
+    Settings are read from tether.toml and TETHER_* variables. A process that exits for any reason is
+    restarted. SIGTERM or Ctrl-C shuts down gracefully.
     """
     settings = load_settings(environ=os.environ, file=None)
     configure_logs(form=settings.logs.form, level=settings.logs.level, process="supervisor")

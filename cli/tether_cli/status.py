@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether.jobs import JobState
-from tether_cli.client_options import Connection, connection_options
-from tether_cli.endings import ending_of, tell
-from tether_cli.printable import one_line
-from tether_cli.tables import print_json
+from tether_cli.exit_status import exit_for, tell
+from tether_cli.options.connection import Connection, connection_options
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
-    from tether.embedded.running import Running
+    from tether.local.running import Running
 
-MOST_COUNTED = 200
+MAX_COUNTED = 200
 """Open jobs that are counted: more take more requests."""
 
 
@@ -28,10 +28,10 @@ MOST_COUNTED = 200
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @connection_options
 def status(connection: Connection, as_json: bool) -> None:
-    """Say what the gateway serves, and which of your jobs are open.
+    """Show what the gateway serves, and which of your jobs are open.
 
-    Where a `tether up` on this machine is meant, its parts are shown, too. The exit status is 0 where the
-    gateway serves, 4 where it cannot be reached or does not serve now.
+    For a `tether up` on this machine its parts are shown as well. The exit status is 0 if the gateway is
+    serving, 4 if it cannot be reached or is not ready.
     """
     from tether.errors import GatewayUnavailable, GatewayUnknown, TetherError
 
@@ -50,14 +50,12 @@ def status(connection: Connection, as_json: bool) -> None:
         is_starting = running is not None and isinstance(error, GatewayUnknown)
         if not (error.retryable or is_starting):
             raise
-        ending = ending_of(error)
+        ending = exit_for(error)
         document |= {"is_serving": False, **(ending.document or {})}
         if as_json:
             print_json(document)
         else:
-            click.echo(
-                f"gateway  {url or 'on this machine'}  {'is starting' if is_starting else 'does not serve'}"
-            )
+            click.echo(f"gateway  {url or 'on this machine'}  {'starting' if is_starting else 'not serving'}")
             _print_local(document)
             if not is_starting:
                 tell(ending, as_json=False)
@@ -69,7 +67,7 @@ def status(connection: Connection, as_json: bool) -> None:
 
 
 def _local(running: Running | None) -> dict[str, Any]:
-    from tether.embedded.parts import part_to_json
+    from tether.local.part_states import part_to_json
 
     if running is None:
         return {"local": None}
@@ -97,27 +95,27 @@ def _seen(client: Tether) -> dict[str, Any]:
 
     models = [model_to_json(model) for model in client.models()]
     unended = [state.value for state in JobState if not state.is_final]
-    found = list(itertools.islice(client.jobs(state=unended), MOST_COUNTED))
-    counts = Counter(job.state.value for job in found)
+    open_jobs = list(itertools.islice(client.jobs(state=unended), MAX_COUNTED))
+    counts = Counter(job.state.value for job in open_jobs)
     return {
         "models": models,
         "open_jobs": {state: counts[state] for state in unended if counts[state]},
-        "all_counted": len(found) < MOST_COUNTED,
+        "all_counted": len(open_jobs) < MAX_COUNTED,
     }
 
 
 def _print(document: dict[str, Any]) -> None:
     local = document["local"] or {}
-    click.echo(f"gateway  {document['url'] or local.get('url') or 'on this machine'}  serves")
+    click.echo(f"gateway  {document['url'] or local.get('url') or 'on this machine'}  serving")
     _print_local(document)
     for model in document["models"]:
         workers = model["workers"]
-        served = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "no worker: its jobs wait"
+        served = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "no worker: jobs wait"
         click.echo(f"model    {one_line(model['id'])}  {served}")
     if not document["models"]:
         click.echo("models   none")
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
-    more = "" if document["all_counted"] else f" among the newest {MOST_COUNTED}; there may be more"
+    more = "" if document["all_counted"] else f" among the newest {MAX_COUNTED}; there may be more"
     click.echo(f"jobs     {counts}{more}")
 
 
@@ -126,16 +124,14 @@ def _print_local(document: dict[str, Any]) -> None:
     for part in (document["local"] or {}).get("parts", ()):
         process = f"  process {part['pid']}" if part["pid"] else ""
         again = (
-            f"  started again {part['restarts']} times, at last for: {part['why']}"
-            if part["restarts"]
-            else ""
+            f"  restarted {part['restarts']} times, most recently: {part['why']}" if part["restarts"] else ""
         )
         click.echo(f"part     {part['name']}  {part['state']}{process}{one_line(again)}")
     health = document["health"]
     if health is None:
         return
     for name, without in (
-        ("database", "nothing can be asked or submitted"),
+        ("database", "no queries or submissions are possible"),
         ("redis", "jobs are accepted, and wait until it is back"),
     ):
         told = one_line(health[name])

@@ -9,73 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tether.jobs import Priority
-from tether_cli.client_options import Connection, connection_options
-from tether_cli.output import Notes, open_output, print_line, telling_of_waits
-from tether_cli.parameters import read_duration, read_labels
-from tether_cli.tables import print_json
+from tether_cli.options.connection import Connection, connection_options
+from tether_cli.options.job_fields import given_options, job_field_options
+from tether_cli.options.values import read_duration
+from tether_cli.terminal.output import Notes, open_output, print_line, telling_of_waits
+from tether_cli.terminal.tables import print_json
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
-    from tether.client.backend import StreamEvent
     from tether.client.handles import JobHandle
+    from tether.streams.events import StreamEvent
 
-MOST_MODELS_NAMED = 20
-
-_SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+MAX_MODELS_NAMED = 20
 
 
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("--file", "-f", metavar="PATH", help="Read the prompt from this file; - is standard input.")
-@click.option("--chat", is_flag=True, help="Send the prompt as a user's message, for the model to answer.")
-@click.option("--system", metavar="TEXT", help="Send this as a system message before it; implies --chat.")
-@click.option("--model", "-m", help="The model to ask.  [default: the only one, where there is one]")
+@click.option("--chat", is_flag=True, help="Send the prompt as a user message, for the model to answer.")
+@click.option("--system", metavar="TEXT", help="System message to send before the prompt; implies --chat.")
+@click.option("--model", "-m", help="Model to use.  [default: the configured model, if there is only one]")
+@job_field_options
+@click.option("--no-wait", is_flag=True, help="Print the job's id and return without waiting.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@click.option("--events", "as_events", is_flag=True, help="Print each event as one JSON object per line.")
 @click.option(
-    "--priority",
-    type=click.Choice([priority.value for priority in Priority]),
-    default=Priority.STANDARD.value,
-    show_default=True,
-    help="Its class.",
-)
-@click.option(
-    "--delay",
+    "--timeout",
     metavar="TIME",
     callback=read_duration,
-    help="Do not run it before so long: 30s, 5m, 1h30m, or in seconds.",
-)
-@click.option(
-    "--time-limit", metavar="TIME", callback=read_duration, help="It expires after so long, running or not."
-)
-@click.option(
-    "--label",
-    "-l",
-    "labels",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=read_labels,
-    help="A mark to find it by; may be repeated.",
-)
-@click.option("--max-tokens", type=int, help="Most tokens to make.")
-@click.option("--temperature", type=float, help="0 is greedy.")
-@click.option("--top-p", type=float, help="Least probability mass to choose from.")
-@click.option("--top-k", type=int, help="Most tokens to choose from; 0 is all.")
-@click.option("--seed", type=int, help="The source of chance.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
-@click.option("--adapter", default="", help="One of the model's adapters.")
-@click.option("--correlation-id", default="", help="Your name for what it does.")
-@click.option(
-    "--retry-token",
-    "--idempotency-key",
-    "retry_token",
-    default="",
-    help="The same token twice is the same job: it is never made again.",
-)
-@click.option("--no-wait", is_flag=True, help="Print the job's id, and leave it to run.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, at the end.")
-@click.option("--events", "as_events", is_flag=True, help="Print each event as one line of JSON.")
-@click.option(
-    "--timeout", metavar="TIME", callback=read_duration, help="Longest wait for its end. The job goes on."
+    help="Maximum time to wait for the job to finish; it continues afterwards.",
 )
 @connection_options
 def submit(
@@ -89,45 +51,41 @@ def submit(
     as_json: bool,
     as_events: bool,
     timeout: float | None,
-    stop: tuple[str, ...],
     **asked: Any,
 ) -> None:
-    """Submit a job, and print its text as it is made.
+    """Submit a job, and stream its text.
 
-    The prompt is the argument, the file, or what comes on standard input, to the byte. What is printed into
-    a pipe or a file is the text alone, to the byte; notes go to a terminal's standard error.
+    The prompt is taken byte for byte from the argument, the file or standard input. A pipe or a file
+    receives the generated text byte for byte and nothing else; notes go to standard error, on a terminal.
 
-    Models that were made for conversations answer best with --chat.
+    Use --chat with models that were tuned for conversations.
 
-    Ctrl-C stops waiting. The job goes on: `tether jobs watch` follows it, `tether jobs cancel` ends it.
+    Ctrl-C stops waiting. The job continues: `tether jobs watch` follows it, `tether jobs cancel` cancels it.
     """
     if as_events and (as_json or no_wait):
-        raise click.UsageError("--events goes with neither --json nor --no-wait.")
+        raise click.UsageError("--events cannot be combined with --json or --no-wait.")
     if no_wait and timeout is not None:
-        raise click.UsageError("--timeout is how long to wait: it does not go with --no-wait.")
-    from tether_cli.prompts import as_conversation, read_prompt
+        raise click.UsageError("--timeout cannot be combined with --no-wait.")
+    from tether_cli.options.prompts import as_conversation, read_prompt
 
     text = read_prompt(prompt, file, standard_input=lambda: sys.stdin.buffer, is_terminal=sys.stdin.isatty())
     messages = as_conversation(text, system) if chat or system is not None else None
-    sampling = {name: asked.pop(name) for name in _SAMPLING}
-    sampling = {name: value for name, value in sampling.items() if value is not None}
-    if stop:
-        sampling["stop"] = list(stop)
+    options = given_options(asked)
     output, notes = open_output(is_silent=as_json or as_events)
     with connection.open() as client:
         with _accepting(notes), telling_of_waits(notes):
             name = model or only_model(client)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
-            handle = client.submit(name, **given, **asked, **sampling)
+            handle = client.submit(name, **given, **options)
         if no_wait:
             _print_submitted(handle, as_json)
             return
-        from tether_cli.following import events_of, going_on, show_events, show_text
+        from tether_cli.job_progress import events_of, going_on, show_events, show_text
 
         events = events_of(handle, timeout=timeout)
         with going_on(handle.job_id, notes, is_accepted=True):
             if as_json:
-                _print_whole(handle, events, {"model": name, **asked})
+                _print_whole(handle, events, {"model": name, **options})
                 return
             if as_events:
                 print_line({"kind": "submitted", **_submitted(handle)})
@@ -149,9 +107,9 @@ def only_model(client: Tether) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise InvalidRequest("no model is configured at the gateway: add one to its settings")
-    shown = ", ".join(names[:MOST_MODELS_NAMED]) + (", ..." if len(names) > MOST_MODELS_NAMED else "")
-    raise InvalidRequest(f"there is more than one model: name one with --model. There are: {shown}")
+        raise InvalidRequest("no model is configured at the gateway: add a [[models]] table to its settings")
+    shown = ", ".join(names[:MAX_MODELS_NAMED]) + (", ..." if len(names) > MAX_MODELS_NAMED else "")
+    raise InvalidRequest(f"there is more than one model: choose one with --model. Available: {shown}")
 
 
 @contextlib.contextmanager
@@ -159,7 +117,7 @@ def _accepting(notes: Notes) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        notes.warning("stopped while submitting: whether the job was accepted, `tether jobs list` tells")
+        notes.warning("stopped while submitting: `tether jobs list` shows whether the job was accepted")
         raise
 
 
@@ -184,7 +142,7 @@ def _print_whole(handle: JobHandle, events: Iterator[StreamEvent], asked: dict[s
     """Print what is known at the end, or when waiting for it ends."""
     from tether.client.handles import Gathering
     from tether.jobs import JobState
-    from tether_cli.following import check_end
+    from tether_cli.job_progress import check_end
 
     gathering = Gathering(handle.job_id)
     state = JobState.ACCEPTED.value

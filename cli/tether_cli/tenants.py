@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest
+from tether.ids import TenantId
 from tether_cli.admin_store import admin_store, tenant_of
-from tether_cli.tables import print_json, print_table, time_text
+from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
     from tether.store.tenants import Tenant, TenantValues
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
-name_option = click.option("--name", help="For people.")
+name_option = click.option("--name", help="Display name.")
 weight_option = click.option(
-    "--weight", metavar="NUMBER", help="Its share of a pool where several want it, relative to the others'."
+    "--weight", metavar="NUMBER", help="Share of a busy pool, relative to the weights of other tenants."
 )
 quota_option = click.option(
-    "--quota", metavar="N|none", help="Most jobs that it may have open at once; none is any number."
+    "--quota", metavar="N|none", help="Maximum number of open jobs; none for no limit."
 )
 
 
 @click.group()
 def tenants() -> None:
-    """Make, list and change tenants.
+    """Create, list and change tenants.
 
-    A tenant has jobs and API keys of its own, a share of the fleet, and a quota. These verbs work on the
-    database itself: the one that database.url names; where that is left at its default, that of the
-    `tether up` on this machine, if one runs.
+    A tenant has its own jobs and API keys, a share of the fleet, and a quota. These verbs work directly on
+    the database: the one given by database.url or, if that is not set, that of the `tether up` running on
+    this machine.
     """
 
 
@@ -42,28 +43,29 @@ def tenants() -> None:
 @quota_option
 @as_json
 def create(tenant_id: str, name: str | None, weight: str | None, quota: str | None, is_json: bool) -> None:
-    """Make a tenant. One that is there already is left as it is, and that is an error.
+    """Create a tenant. It is an error if the tenant already exists.
 
-    ID is of a to z, 0 to 9, '_' and '-', and stays: it is in every job of the tenant.
+    ID consists of a to z, 0 to 9, '_' and '-', and cannot be changed: every job of the tenant contains it.
     """
     from tether.store.tenants import Tenant, check_tenant, create_tenant
 
     values = _values(name, weight, quota)
-    check_tenant(tenant_id, values)
-    made = Tenant(
-        tenant_id,
+    new_id = TenantId(tenant_id)
+    check_tenant(new_id, values)
+    tenant = Tenant(
+        new_id,
         values.get("name", tenant_id),
         values.get("weight", 1.0),
         values.get("quota"),
-        time.time_ns() // 1_000_000,
+        wall_clock_ms(),
     )
     with admin_store() as store:
-        if not store.write_alone(create_tenant, made).result():
+        if not store.write_alone(create_tenant, tenant).result():
             raise InvalidRequest(
-                f"there is a tenant {tenant_id!r} already: `tether tenants set` changes it, or use another id"
+                f"tenant {tenant_id!r} already exists: change it with `tether tenants set`, or use another id"
             )
         place = store.place
-    _say(made, f"There is a new tenant {tenant_id} in {place}.", is_json=is_json)
+    _say(tenant, f"Created tenant {tenant_id} in {place}.", is_json=is_json)
 
 
 @tenants.command("list")
@@ -73,9 +75,9 @@ def list_tenants(is_json: bool) -> None:
     from tether.store.tenants import all_tenants
 
     with admin_store() as store:
-        found = store.read(all_tenants)
+        shown = store.read(all_tenants)
     if is_json:
-        print_json({"object": "list", "data": [_tenant_to_json(tenant) for tenant in found]})
+        print_json({"object": "list", "data": [_tenant_to_json(tenant) for tenant in shown]})
         return
     print_table(
         ("id", "name", "weight", "quota", "created"),
@@ -88,7 +90,7 @@ def list_tenants(is_json: bool) -> None:
                 # The first migration makes a tenant at no known time.
                 time_text(tenant.created_at or None),
             )
-            for tenant in found
+            for tenant in shown
         ],
     )
 
@@ -100,9 +102,9 @@ def list_tenants(is_json: bool) -> None:
 @quota_option
 @as_json
 def change(tenant_id: str, name: str | None, weight: str | None, quota: str | None, is_json: bool) -> None:
-    """Change a tenant's name, share or quota.
+    """Change a tenant's name, weight or quota.
 
-    Open jobs above a lowered quota go on. A new weight counts within seconds, for jobs that are submitted
+    Open jobs above a lowered quota continue. A new weight takes effect within seconds, for jobs submitted
     from then on.
     """
     from tether.store.tenants import change_tenant, check_tenant
@@ -111,9 +113,9 @@ def change(tenant_id: str, name: str | None, weight: str | None, quota: str | No
     if not values:
         raise InvalidRequest("there is nothing to change: give --name, --weight or --quota")
     with admin_store() as store:
-        tenant_of(store, tenant_id)
-        check_tenant(tenant_id, values)
-        changed = store.write_alone(change_tenant, tenant_id, values).result()
+        tenant = tenant_of(store, TenantId(tenant_id)).tenant_id
+        check_tenant(tenant, values)
+        changed = store.write_alone(change_tenant, tenant, values).result()
     assert changed is not None, "no tenant is ever removed"
     _say(changed, f"Tenant {tenant_id} was changed.", is_json=is_json)
 
@@ -126,12 +128,12 @@ def _values(name: str | None, weight: str | None, quota: str | None) -> TenantVa
         try:
             values["weight"] = float(weight)
         except ValueError:
-            raise InvalidRequest(f"--weight: {weight[:80]!r} is no number") from None
+            raise InvalidRequest(f"--weight: {weight[:80]!r} is not a number") from None
     if quota is not None:
         try:
             values["quota"] = None if quota == "none" else int(quota)
         except ValueError:
-            raise InvalidRequest(f"--quota: {quota[:80]!r} is neither a whole number nor none") from None
+            raise InvalidRequest(f"--quota: {quota[:80]!r} is neither an integer nor none") from None
     return values
 
 

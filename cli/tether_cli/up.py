@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether_cli.printable import printable
+from tether_cli.terminal.printable import printable
 
 if TYPE_CHECKING:
-    from tether.config import Settings
-    from tether.embedded.state_folder import StateFolder
+    from tether.config.settings import Settings
+    from tether.local.state_folder import StateFolder
 
 DEFAULT_PROMPT = "This function opens a file and"
 """What `--once` asks where no prompt is given."""
@@ -26,36 +26,38 @@ def dir_option(verb: click.decorators.FC) -> click.decorators.FC:
         "--dir",
         "folder",
         type=click.Path(path_type=Path),
-        help="The state folder.  [default: TETHER_DIR, else .tether here where it is there, else ~/.tether]",
+        help="State folder.  [default: TETHER_DIR, else .tether here if it exists, else ~/.tether]",
     )(verb)
 
 
-def state_folder(told: Path | None) -> StateFolder:
+def state_folder(chosen: Path | None) -> StateFolder:
     """The state folder that is meant."""
-    from tether.embedded.state_folder import StateFolder, choose_folder
+    from tether.local.state_folder import StateFolder, choose_folder
 
-    return StateFolder(choose_folder(told, os.environ, Path.cwd(), Path.home()))
+    return StateFolder(choose_folder(chosen, os.environ, Path.cwd(), Path.home()))
 
 
 @click.command()
 @dir_option
-@click.option("--detach", "-d", is_flag=True, help="Go on in the background, and return when it is ready.")
-@click.option("--once", is_flag=True, help="Run one job, print its text, and stop everything.")
-@click.option("--prompt", help="What --once asks.")
+@click.option("--detach", "-d", is_flag=True, help="Run in the background, and return when it is ready.")
+@click.option("--once", is_flag=True, help="Run one job, print its text, then stop everything.")
+@click.option("--prompt", help="Prompt for the job of --once.")
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), help="Port of the gateway; 0 is any.  [default: gateway.port]"
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="Port of the gateway; 0 picks a free one.  [default: gateway.port]",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="[NAME=]SOURCE",
-    help="Serve this model: demo, hf:org/name[@revision] or a folder; may be repeated.",
+    help="Model to serve: demo, hf:org/name[@revision] or a folder (repeatable).",
 )
 @click.option(
     "--workers",
     metavar="cpu|N",
-    help="How many workers; cpu leaves GPUs alone.  [default: one for each GPU, else one]",
+    help="Number of workers; cpu uses no GPU.  [default: one for each GPU, else one]",
 )
 def up(
     folder: Path | None,
@@ -66,15 +68,15 @@ def up(
     models: tuple[str, ...],
     workers: str | None,
 ) -> None:
-    """Run a whole Tether on this machine: Redis, gateway, orchestrator and workers, from one folder.
+    """Run a complete Tether on this machine: Redis, gateway, orchestrator and workers, from one folder.
 
-    A part that ends is started again. `tether submit` and `Tether()` find it by themselves. Ctrl-C stops
-    everything in order; jobs stay, and go on with the next start.
+    A part that exits is restarted. `tether submit` and `Tether()` find it automatically. Ctrl-C shuts
+    everything down gracefully; jobs are kept and resume at the next start.
     """
     if once and detach:
-        raise click.UsageError("--once stops at its end: it does not go with --detach.")
+        raise click.UsageError("--once cannot be combined with --detach.")
     if prompt is not None and not once:
-        raise click.UsageError("--prompt is what --once asks: add --once, or use `tether submit`.")
+        raise click.UsageError("--prompt requires --once: add it, or use `tether submit`.")
     count, on_cpu = _read_workers(workers)
     place = state_folder(folder)
     if once or detach:
@@ -89,7 +91,7 @@ def up(
             arguments += ["--workers", workers]
         background = Background(place, arguments, is_followed=once)
         sys.exit(run_once(background, prompt or DEFAULT_PROMPT) if once else background.detach())
-    from tether.embedded.up import UpOptions, run_up
+    from tether.local.up import UpOptions, run_up
 
     options = UpOptions(place, port=port, models=models, workers=count, on_cpu=on_cpu)
     sys.exit(run_up(options, environ=os.environ, worker_command=worker_command, say=say))
@@ -123,4 +125,4 @@ def _read_workers(text: str | None) -> tuple[int | None, bool]:
         return None, text == "cpu"
     if text.isascii() and text.isdigit() and 1 <= int(text) <= 1_024:
         return int(text), False
-    raise click.UsageError(f"--workers {text!r} is neither cpu nor a number from 1 to 1024.")
+    raise click.UsageError(f"--workers {text!r} is neither cpu nor an integer from 1 to 1024.")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from tether.config_loading import load_settings
-from tether.embedded.restarts import RestartPolicy
-from tether.embedded.supervisor import Child, Supervisor
+from tether.config.loading import load_settings
+from tether.processes.restarts import RestartPolicy
+from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 from tether_workers.process import WorkerOptions
 
@@ -24,22 +24,24 @@ INFERENCE_WORKER = "tether_workers.app:broker"
 @click.command()
 @click.argument("broker", metavar="[MODULE[:BROKER]]", default=INFERENCE_WORKER)
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
-@click.option("--processes", "-p", type=click.IntRange(1, 1024), help="Worker processes.")
-@click.option("--threads", "-t", type=click.IntRange(1, 4096), help="Actors at a time in each process.")
-@click.option("--queue", "-Q", "queues", multiple=True, help="Work on this queue only; may be repeated.")
+@click.option("--processes", "-p", type=click.IntRange(1, 1024), help="Number of worker processes.")
+@click.option(
+    "--threads", "-t", type=click.IntRange(1, 4096), help="Number of worker threads in each process."
+)
+@click.option("--queue", "-Q", "queues", multiple=True, help="Consume only this queue (repeatable).")
 @click.option(
     "--path",
     "-P",
     "paths",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Import from this folder first; may be repeated.  [default: the current folder]",
+    help="Folder to import from first (repeatable).  [default: the current folder]",
 )
 @click.option(
     "--shutdown-timeout",
     type=click.IntRange(0),
     metavar="MS",
-    help="Time that running actors get to finish when the worker is stopped.",
+    help="Time for running actors to finish when the worker is stopped.",
 )
 def worker(
     broker: str,
@@ -52,14 +54,14 @@ def worker(
 ) -> None:
     """Serve the configured models, or run the actors of a Dramatiq program, in worker processes.
 
-    Without MODULE they serve the models that [[models]] tables of tether.toml describe. Else MODULE is
-    imported in each of them; BROKER names the broker in it, or a function that sets one. What is not given
-    here comes from tether.toml and TETHER_WORKER__* variables.
+    Without MODULE they serve the models described by the [[models]] tables of tether.toml. Otherwise each
+    process imports MODULE; BROKER names the broker in it, or a function that sets one. Options that are not
+    given are read from tether.toml and TETHER_WORKER__* variables.
 
-    A process that ends, however it ends, is started again; the others go on. SIGTERM or Ctrl-C stops in
-    order: running actors finish, everything else goes back to its queue, and jobs of models that are not
-    done within worker.drain_timeout go on elsewhere. SIGHUP restarts the processes one
-    by one, to load new code.
+    A process that exits for any reason is restarted; the others keep running. SIGTERM or Ctrl-C shuts down
+    gracefully: running actors finish, all other messages return to their queue, and inference jobs that do
+    not finish within worker.drain_timeout continue on another worker. SIGHUP restarts the processes one by
+    one, to load new code.
     """
     settings = load_settings(environ=os.environ, file=None)
     configure_logs(form=settings.logs.form, level=settings.logs.level, process="supervisor")

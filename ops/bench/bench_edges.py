@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +18,9 @@ from edges_stage import EdgesStage
 from report import Figure, describe_machine, table, versions, write_json
 
 from tether import JobRequest, Tether
-from tether.config_loading import load_settings
-from tether.embedded.redis_server import find_redis_server
+from tether.config.loading import load_settings
+from tether.gateway.json_bodies import MAX_VALUES
+from tether.local.redis_server import find_redis_server
 
 LIBRARIES = ("tether", "redis", "fastapi", "starlette", "uvicorn", "h11", "aiohttp", "sqlalchemy")
 HTTP, DIRECT = "HTTP", "direct"
@@ -31,8 +34,13 @@ MEMORY_KIB = 64.0
 ADDED_MEDIAN_MS = 2.0
 """What a LiteLLM proxy adds by its own benchmark page: median 2 ms, p95 8, p99 13, over four instances."""
 
+BODIES_DELAY_MS = 100.0
+"""A token later than that is seen to be late."""
+
+BESIDE_BODIES = 50
+SENDERS = 3
 SUBMITTERS = 8
-SHORTEST_IDLE, LONGEST_IDLE = 0.02, 0.06
+MIN_IDLE, MAX_IDLE = 0.02, 0.06
 SUBMIT, STATUS, RESULT = "submit", "status", "submit and result"
 
 
@@ -80,6 +88,50 @@ def measure_streams(plan: Plan, count: int) -> Iterator[Figure]:
                 yield Figure(f"{count} streams: processor time of the gateway, a token", cost, "µs", subject)
 
 
+def measure_bodies(plan: Plan) -> Iterator[Figure]:
+    """Follow running jobs through a gateway while other clients send it large bodies, one after the other."""
+    say(f"{BESIDE_BODIES} streams beside {SENDERS} clients that send large bodies")
+    with EdgesStage() as stage:
+        stage.open_epoch()
+        job_ids = stage.open_jobs(BESIDE_BODIES)
+        url, key = stage.start_gateway(), stage.make_key()
+        stage.start_tokens(BESIDE_BODIES, SLOTS, FLUSHES)
+        port = url.rpartition(":")[2]
+        has_ended = threading.Event()
+        with ThreadPoolExecutor(SENDERS) as threads:
+            sending = [threads.submit(_send_bodies, int(port), key, has_ended) for _ in range(SENDERS)]
+            try:
+                reading = stage.read(["http", port, key, str(plan.seconds), *job_ids])
+            finally:
+                has_ended.set()
+            count = sum(each.result() for each in sending)
+        delays = reading.delays()
+        stage.stop_tokens()
+        name = "large bodies beside: delay of a token"
+        yield from _spread(name, delays, HTTP)
+        yield Figure(f"{name}, longest", max(delays), "ms", HTTP)
+        yield Figure("large bodies beside: bodies", count / plan.seconds, "/s", HTTP)
+
+
+def _send_bodies(port: int, key: str, has_ended: threading.Event) -> int:
+    """Send a body of many values and one of a long text in turn. Returns how many were answered."""
+    values = b'{"jobs":[' + b",".join([b"{}"] * (MAX_VALUES // 2)) + b"]}"
+    text = b'{"model":"counter","prompt":"' + b"x, " * 690_000 + b'"}'
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Authorization": f"Bearer {key}"}
+    count = 0
+    while not has_ended.is_set():
+        for path, body in (("/v1/jobs:batch", values), ("/v1/jobs", text)):
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            # Neither is a job: they cost what it takes to find that out.
+            assert answer.status == 422, answer.status
+            count += 1
+    connection.close()
+    return count
+
+
 def measure_calls(plan: Plan) -> Iterator[Figure]:
     """The same calls over HTTP and directly, in turn, against one Tether with all its parts."""
     say("calls, one at a time")
@@ -96,7 +148,7 @@ def measure_calls(plan: Plan) -> Iterator[Figure]:
                 STATUS: lambda tether: tether.job(job.job_id).status(),
                 RESULT: lambda tether: tether.submit("counter", "count", max_tokens=1).result(30),
             }
-            pauses = core_speed.Pauses(SHORTEST_IDLE, LONGEST_IDLE, random.Random(1))
+            pauses = core_speed.Pauses(MIN_IDLE, MAX_IDLE, random.Random(1))
             for name, call in calls.items():
                 found: dict[str, list[float]] = {subject: [] for subject in clients}
                 for _ in range(plan.samples):
@@ -143,6 +195,8 @@ def judge(figures: Sequence[Figure]) -> Iterator[Figure]:
             told |= _goal(f"at most {DELAY_P99_MS:g} ms", figure, DELAY_P99_MS)
         if figure.subject == HTTP and figure.name == "500 streams: memory each":
             told |= _goal(f"at most {MEMORY_KIB:g} KiB", figure, MEMORY_KIB)
+        if figure.name == "large bodies beside: delay of a token, longest":
+            told |= _goal(f"at most {BODIES_DELAY_MS:g} ms", figure, BODIES_DELAY_MS)
         yield Figure(**told)
         name = figure.name.removesuffix(", median")
         if figure.subject == DIRECT and figure.value is not None and name in (SUBMIT, STATUS, RESULT):
@@ -166,7 +220,7 @@ def main() -> None:
 
     plan = QUICK if arguments.quick else FULL
     figures = [figure for count in plan.streams for figure in measure_streams(plan, count)]
-    figures = list(judge([*figures, *measure_calls(plan)]))
+    figures = list(judge([*figures, *measure_bodies(plan), *measure_calls(plan)]))
     machine = describe_machine(".".join(map(str, find_redis_server().version)))
     libraries = versions(LIBRARIES)
     print(f"{machine.cpu}, {machine.cores} cores, {machine.memory} GiB; Redis {machine.redis}\n")

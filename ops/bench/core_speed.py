@@ -15,7 +15,7 @@ from queue_peers import TASKIQ
 Starter: TypeAlias = Callable[[list[str]], dict[str, int]]
 """Starts jobs by their names, and says when that began and ended."""
 
-PORT_PROCESSES, PORTS_A_PROCESS = 4, 4
+PORT_PROCESSES, PORTS_PER_PROCESS = 4, 4
 PROCESSES, THREADS = 2, 8
 JOB_SECONDS = 30.0
 WHOLE_SECONDS = 300.0
@@ -63,7 +63,7 @@ def port_pickup(samples: int, pauses: Pauses) -> list[float]:
     with Stage() as stage:
         stage.open_epoch()
         stage.start_client()
-        stage.start_ports(processes=PORT_PROCESSES, ports=PORTS_A_PROCESS)
+        stage.start_ports(processes=PORT_PROCESSES, ports=PORTS_PER_PROCESS)
         stage.wait_until_ready(PORT_PROCESSES, _placing(stage, "short"))
         return _samples(stage, samples, pauses, _placing(stage, "stamp"))
 

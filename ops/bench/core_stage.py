@@ -23,12 +23,12 @@ from queue_ledger import Ledger
 from sqlalchemy import Connection, func, select, update
 
 from tether.broker.keys import Keys
-from tether.config_loading import load_settings
-from tether.embedded.redis_server import RedisServer
+from tether.config.loading import load_settings
 from tether.jobs import JobState
+from tether.local.redis_server import RedisServer
 from tether.store.schema import jobs, tenants
 from tether.store.store import Store
-from tether_workers.serving import served_models
+from tether_workers.served_models import served_models
 
 READY_SECONDS = 60.0
 PROBES = 64

@@ -14,16 +14,16 @@ from core_processes import families
 from core_stage import READY_SECONDS, Stage, wait_for
 
 from tether import Tether
-from tether.broker.pools import Dispatch, Pools
-from tether.config_loading import load_settings
-from tether.gateway.api_keys import Scope, make_key
+from tether.broker.pools.pools import Dispatch, Pools
+from tether.config.loading import load_settings
+from tether.gateway.keys.api_keys import Scope, make_key
 from tether.jobs import JobRequest, Priority
 from tether.store.api_keys import add_key
 from tether.store.store import Store
 
 _APPS = Path(__file__).parent / "edges_apps"
 PLACED_AT_ONCE = 200
-MOST_STREAMS = 10_000
+MAX_STREAMS = 10_000
 
 
 class EdgesStage(Stage):
@@ -32,7 +32,7 @@ class EdgesStage(Stage):
     def start_gateway(self) -> str:
         """Start `tether gateway`. Answers its address, once it listens."""
         with self.settings_file().open("a", encoding="utf-8") as file:
-            file.write(f"[gateway]\nstreams_per_tenant = {MOST_STREAMS}\n")
+            file.write(f"[gateway]\nstreams_per_tenant = {MAX_STREAMS}\n")
         self.gateway = self._launch("gateway", ["-m", "tether_cli", "gateway", "--port", "0"])
         log = self.folder / "gateway.log"
         wait_for(lambda: "A child is ready" in log.read_text("utf-8"), READY_SECONDS, "the gateway is ready")

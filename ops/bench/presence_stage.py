@@ -17,7 +17,7 @@ from typing import Any, Self
 from core_processes import families, processor_seconds
 from core_stage import Stage
 
-from tether.config_loading import load_settings
+from tether.config.loading import load_settings
 from tether.discovery.swarm.packages import find_node, install
 
 APPS = Path(__file__).parent / "presence_apps"

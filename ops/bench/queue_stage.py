@@ -17,7 +17,7 @@ from typing import Self
 from queue_ledger import Ledger
 from queue_peers import Peer
 
-from tether.embedded.redis_server import RedisServer
+from tether.local.redis_server import RedisServer
 
 READY_SECONDS = 60.0
 """How long a worker may take from its start to its first job."""

@@ -25,7 +25,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 __all__ = ["adapter_texts", "train_adapter"]
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LONGEST_CODE = 900
+MAX_CODE = 900
 """Characters of one function."""
 
 
@@ -59,7 +59,7 @@ def _functions(source: SourceFile) -> Iterator[tuple[str, str, str]]:
             # What is left after parsing has no comments; without its docstring it is code alone.
             node.body = node.body[1:]
             code = ast.unparse(node)
-            if 40 < len(code) <= LONGEST_CODE and text.strip():
+            if 40 < len(code) <= MAX_CODE and text.strip():
                 yield f"{source.group}.{node.name}", text, code
 
 

@@ -10,7 +10,7 @@ from corpus import Entry, paragraphs
 
 __all__ = ["conversations", "questions"]
 
-LONGEST_ANSWER = 700
+MAX_ANSWER = 700
 """Characters."""
 
 WELL_KNOWN = frozenset(
@@ -123,7 +123,7 @@ def _answer(entry: Entry) -> str | None:
         return None
     answer = ""
     for paragraph in paragraphs(entry.text):
-        if len(answer) + len(paragraph) > LONGEST_ANSWER or (answer and re.search(r"^\s|>>>|::$", paragraph)):
+        if len(answer) + len(paragraph) > MAX_ANSWER or (answer and re.search(r"^\s|>>>|::$", paragraph)):
             break
         answer = f"{answer}\n\n{paragraph}" if answer else paragraph
         if len(answer) > 200:

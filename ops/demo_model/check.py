@@ -21,7 +21,7 @@ from tether_workers import demo_model
 
 __all__ = ["check"]
 
-LEAST_FALL = 1.0
+MIN_FALL = 1.0
 """Nats per token by which the held-out loss must fall in the few steps."""
 
 TOLERANCE = 0.02
@@ -93,6 +93,6 @@ def _learns(corpus: Corpus, say: Callable[[str], None]) -> Verdict:
     trained = train(CHECK, model, streams, held_out, say=say, look_every=5, compiled=False)
     fall = before - trained.history[-1].held_out.nats_per_token
     return Verdict(
-        fall >= LEAST_FALL,
+        fall >= MIN_FALL,
         f"{CHECK.steps} steps from scratch lower the held-out loss by {fall:.2f} nats/token",
     )

@@ -33,7 +33,7 @@ SALT = 27
 SHORTEST = 24
 """Characters; a docstring below says too little to be a document."""
 
-MOST_NON_ASCII = 0.05
+MAX_NON_ASCII = 0.05
 """Share of the characters of a document; tables of characters are no prose."""
 
 SKIPPED_FOLDERS = frozenset(
@@ -151,7 +151,7 @@ def _file(file: Path, path: str) -> Iterator[tuple[str, str, str]]:
             text = opened.read()
     except (SyntaxError, UnicodeDecodeError):
         return
-    if len(text.encode()) <= (1 + MOST_NON_ASCII) * len(text):
+    if len(text.encode()) <= (1 + MAX_NON_ASCII) * len(text):
         yield _group(_module_name(path)), path, text
 
 
@@ -236,9 +236,7 @@ def _tidy(text: str) -> str:
 
 
 def _is_prose(text: str) -> bool:
-    if len(text) < SHORTEST or sum(not character.isascii() for character in text) > MOST_NON_ASCII * len(
-        text
-    ):
+    if len(text) < SHORTEST or sum(not character.isascii() for character in text) > MAX_NON_ASCII * len(text):
         return False
     return sum(character.isalpha() or character == " " for character in text) > 0.6 * len(text)
 

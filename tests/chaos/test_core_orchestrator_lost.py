@@ -10,7 +10,7 @@ from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
 from support.cluster import Cluster
 from support.stalling_proxy import StallingProxy
 from support.waiting import eventually
-from tether.broker.outcomes import GROUP
+from tether.broker.pools.outcomes import GROUP
 from tether.jobs import JobRequest
 from tether.store.schema import loop_leases
 
@@ -18,7 +18,7 @@ TOKENS = 8
 CONFIG = "[jobs]\nlease = 1000\n"
 DELAY_SECONDS = 0.5
 JOBS = 100
-RATE = 2
+RATE = 1
 
 
 def holders(accounts):

@@ -10,9 +10,9 @@ from support.stream_reader import StreamReader
 from support.waiting import eventually
 from tether.jobs import JobRequest
 
-JOBS = 500
-PROCESSES = 4
-THREADS = JOBS // PROCESSES
+JOBS = 40
+JOBS_LONG = 500
+JOBS_PER_PROCESS = 125
 READERS = 8
 RATE, TOKENS = 3, 60
 SEEN_BEFORE = 5
@@ -65,24 +65,25 @@ class FlushAndRestart(Flush):
         self.cluster.server.restart()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.parametrize("count", [JOBS, pytest.param(JOBS_LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", [Restart, RestartWithoutTheNewest, Flush, FlushAndRestart])
-def test_jobs_that_run_while_redis_is_lost_all_succeed_and_their_streams_are_whole(kind):
+def test_jobs_that_run_while_redis_is_lost_all_succeed_and_their_streams_are_whole(kind, count):
+    processes = max(2, count // JOBS_PER_PROCESS)
     with (
         Cluster(models={"counter": (RATE, TOKENS)}, presence=PRESENCE) as cluster,
         Accounts(cluster) as accounts,
     ):
         cluster.start_orchestrator()
-        cluster.start_worker(processes=PROCESSES, threads=THREADS)
+        cluster.start_worker(processes=processes, threads=count // processes)
         client = cluster.client()
-        requests = [JobRequest(model="counter", prompt=f"number {number}") for number in range(JOBS)]
+        requests = [JobRequest(model="counter", prompt=f"number {number}") for number in range(count)]
         handles = client.submit_many(requests)
         job_ids = [handle.job_id for handle in handles]
-        readers = [StreamReader(handle) for handle in handles[:: JOBS // READERS]]
+        readers = [StreamReader(handle) for handle in handles[:: count // READERS]]
         for reader in readers:
             reader.wait_for_tokens(SEEN_BEFORE)
         eventually(
-            lambda: accounts.in_redis(job_ids, "state") == ["running"] * JOBS,
+            lambda: accounts.in_redis(job_ids, "state") == ["running"] * count,
             PATIENCE_SECONDS,
             "all run at the same time",
         )
@@ -95,7 +96,7 @@ def test_jobs_that_run_while_redis_is_lost_all_succeed_and_their_streams_are_who
         assert accounts.ended() == 0
         loss.lose()
 
-        accounts.wait_until_all_ended(JOBS, within=2 * PATIENCE_SECONDS)
+        accounts.wait_until_all_ended(count, within=2 * PATIENCE_SECONDS)
         texts = {
             handle.job_id: expected_texts(request.prompt, TOKENS)
             for handle, request in zip(handles, requests, strict=True)
@@ -105,7 +106,7 @@ def test_jobs_that_run_while_redis_is_lost_all_succeed_and_their_streams_are_who
         assert {dispatch for each in tries for kind, dispatch, _ in each if kind == "succeeded"} == {
             loss.dispatch
         }
-        for reader, handle in zip(readers, handles[:: JOBS // READERS], strict=True):
+        for reader, handle in zip(readers, handles[:: count // READERS], strict=True):
             reader.join()
             assert reader.texts == texts[handle.job_id]
             assert reader.kinds[-1] == "finished"

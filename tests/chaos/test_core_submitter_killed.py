@@ -12,13 +12,14 @@ from support.stalling_proxy import StallingProxy
 from support.waiting import eventually
 from support.workers import TESTS
 
-KILLS = 50
-AT_ONCE = 10
+KILLS = 10
+KILLS_LONG = 50
+AT_ONCE = 5
 TOKENS = 8
 
 
-@pytest.mark.timeout(240)
-def test_jobs_whose_submitter_is_killed_between_commit_and_place_run_once_each():
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(KILLS_LONG, marks=pytest.mark.long)])
+def test_jobs_whose_submitter_is_killed_between_commit_and_place_run_once_each(kills):
     with (
         Cluster(models={"counter": (0, TOKENS)}) as cluster,
         contextlib.closing(StallingProxy(cluster.server.port)) as proxy,
@@ -31,7 +32,7 @@ def test_jobs_whose_submitter_is_killed_between_commit_and_place_run_once_each()
         eventually(lambda: cluster.redis.exists(cluster.keys.epoch), PATIENCE_SECONDS, "an epoch")
         orchestrator.stop()
 
-        for batch in range(KILLS // AT_ONCE):
+        for batch in range(kills // AT_ONCE):
             # Of every other batch, what was on its way to Redis arrives late.
             is_late = batch % 2 == 1
             numbers = range(batch * AT_ONCE, (batch + 1) * AT_ONCE)
@@ -46,11 +47,11 @@ def test_jobs_whose_submitter_is_killed_between_commit_and_place_run_once_each()
             assert accounts.in_redis(job_ids, "dispatch") == ["1" if is_late else None] * AT_ONCE
         prompts = accounts.prompts()
         assert sorted(prompts.values()) == sorted(
-            f"{which} {number}" for which in ("first", "second") for number in range(KILLS)
+            f"{which} {number}" for which in ("first", "second") for number in range(kills)
         )
 
         cluster.start_orchestrator()
-        accounts.wait_until_all_ended(2 * KILLS)
+        accounts.wait_until_all_ended(2 * kills)
         accounts.assert_succeeded_once(
             {job_id: expected_texts(prompt, TOKENS) for job_id, prompt in prompts.items()}
         )

@@ -16,8 +16,6 @@ from tether.jobs import JobState
 PATIENCE_SECONDS = 60
 TOKENS = 200
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def cluster():

@@ -1,6 +1,6 @@
 """What Dramatiq's own Redis broker loses or doubles: each test fails on it, and passes on ours.
 
-The stock broker's failures are expected strictly: should it learn to pass one, we will hear of it.
+The stock broker's failures are expected strictly: should it learn to pass one, the long run tells.
 """
 
 import pytest
@@ -14,7 +14,9 @@ OUTAGE_NOTICED = "connection error"
 def on_each_broker(*, loses, stock="stock"):
     """Run a test on our broker, and on the stock one with the expectation that it fails."""
     expected = pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"the stock broker {loses}")
-    return pytest.mark.parametrize("program", ["tether", pytest.param(stock, marks=expected)], indirect=True)
+    return pytest.mark.parametrize(
+        "program", ["tether", pytest.param(stock, marks=[expected, pytest.mark.long])], indirect=True
+    )
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_a_killed_workers_messages_are_run_by_another_within_seconds(program):
     doomed = program.start_worker(threads=1)
     for number in range(3):
         program.send("hold", number)
-    assert program.next_word(within=10) == "started 0"
+    assert program.next_word(within=60) == "started 0"
     program.start_worker(threads=1)
     doomed.kill()
 
@@ -37,7 +39,7 @@ def test_a_killed_workers_messages_are_run_by_another_within_seconds(program):
     assert set(program.words(6, within=program.patience)) == {
         f"{what} {number}" for what in ("started", "ran") for number in range(3)
     }
-    eventually(lambda: program.copies() == 0, within=10, what="all acknowledged")
+    eventually(lambda: program.copies() == 0, within=60, what="all acknowledged")
 
 
 @on_each_broker(
@@ -48,8 +50,10 @@ def test_a_message_that_kills_its_worker_runs_out_of_attempts(program):
     program.send("die", 0)
     for _ in range(3):
         assert program.next_word(within=program.patience) == "started 0"
-    assert program.next_word(within=program.patience) is None
-    assert program.redis.zcard("program:default.XQ") == 1
+    eventually(
+        lambda: program.redis.zcard("program:default.XQ") == 1, within=program.patience, what="a dead letter"
+    )
+    assert program.ledger.llen("said") == 0
 
 
 @on_each_broker(loses="forgets delayed messages that it holds when their Redis restarts")
@@ -58,7 +62,7 @@ def test_delayed_messages_are_run_after_an_outage_of_redis(program):
     for number in range(10):
         program.send("record", number, delay=3_000)
     eventually(
-        lambda: program.redis.llen("program:default.DQ") == 0, within=10, what="the worker holds all messages"
+        lambda: program.redis.llen("program:default.DQ") == 0, within=60, what="the worker holds all messages"
     )
     program.server.kill()
     worker.wait_for_line(OUTAGE_NOTICED, within=60, count=2)
@@ -70,7 +74,7 @@ def test_delayed_messages_are_run_after_an_outage_of_redis(program):
 def test_an_actor_that_fails_while_redis_is_away_is_retried(program):
     worker = program.start_worker()
     program.send("fail_once", 0)
-    assert program.next_word(within=10) == "started 0"
+    assert program.next_word(within=60) == "started 0"
     program.server.kill()
     program.let_go(count=2)
     worker.wait_for_line("Failed to post_process_message", within=60)
@@ -91,7 +95,7 @@ def test_a_pipeline_goes_on_after_an_outage_of_redis_between_two_of_its_messages
         "message_timestamp": 0,
     }
     program.send("hold", 0, pipe_target=follower)
-    assert program.next_word(within=10) == "started 0"
+    assert program.next_word(within=60) == "started 0"
     program.server.kill()
     program.let_go()
     worker.wait_for_line("Failed to post_process_message", within=60)
@@ -103,7 +107,7 @@ def test_a_pipeline_goes_on_after_an_outage_of_redis_between_two_of_its_messages
 def test_a_worker_that_dies_as_a_delayed_message_comes_due_does_not_double_it(program):
     worker = program.start_worker(PROGRAM_DIES_BEFORE_ACK_ON="default.DQ", threads=1)
     program.send("hold", 0, delay=100)
-    worker.wait_for_end(within=20)
+    worker.wait_for_end(within=60)
     assert program.copies() == 1
 
 
@@ -111,7 +115,7 @@ def test_a_worker_that_dies_as_a_delayed_message_comes_due_does_not_double_it(pr
 def test_a_worker_that_dies_as_it_schedules_a_retry_does_not_double_the_message(program):
     worker = program.start_worker(PROGRAM_DIES_BEFORE_ACK_ON="default", threads=1)
     program.send("fail", 0)
-    worker.wait_for_end(within=20)
+    worker.wait_for_end(within=60)
     assert program.copies() == 1
 
 
@@ -131,8 +135,8 @@ def test_dead_letters_do_not_expire(program):
     program.redis.zincrby("program:default.XQ", -a_month, letter)
     program.start_worker()
     program.send("record", 1)
-    assert program.next_word(within=10) == "ran 1"
-    eventually(lambda: program.redis.hlen("program:default.msgs") == 0, within=10, what="acknowledged")
+    assert program.next_word(within=60) == "ran 1"
+    eventually(lambda: program.redis.hlen("program:default.msgs") == 0, within=60, what="acknowledged")
     assert program.redis.hlen("program:default.XQ.msgs") == 1
 
 

@@ -6,8 +6,6 @@ from support.network_namespaces import Wire
 from support.swarm import SECONDS, BootstrapNode, Network
 from support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def wire():

@@ -12,7 +12,8 @@ from support.waiting import eventually
 from tether.jobs import FINAL_STATES, Sampling
 from tether.store import Store
 from tether.store.schema import attempts, dispatches, jobs
-from tether_workers.engines.null import NullEngine
+from tether.streams.pieces import pieces_from_json
+from tether_workers.engines.null.engine import NullEngine
 
 PATIENCE_SECONDS = 60
 
@@ -61,7 +62,9 @@ class Accounts:
         """The tokens of all results, by job id."""
         query = select(jobs.c.job_id, jobs.c.result).where(jobs.c.result.is_not(None))
         rows = self.store.read(lambda connection: connection.execute(query).all())
-        return {job_id: json.loads(result)["texts"] for job_id, result in rows}
+        return {
+            job_id: [piece.text for piece in pieces_from_json(json.loads(result))] for job_id, result in rows
+        }
 
     def in_redis(self, job_ids, field):
         """One field of the jobs' hashes, as text or None, in order."""

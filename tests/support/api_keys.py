@@ -2,7 +2,7 @@
 
 import secrets
 
-from tether.gateway.api_keys import Scope, make_key
+from tether.gateway.keys.api_keys import Scope, make_key
 from tether.store import Store
 from tether.store.api_keys import add_key
 

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from support.waiting import eventually
 from tether.broker import TetherBroker
-from tether.broker.heart import Suspect, recover
-from tether.broker.holdings import Phase
-from tether.broker.messages import decode
+from tether.broker.queues.heart import Suspect, recover
+from tether.broker.queues.holdings import HoldingPhase
+from tether.broker.queues.messages import decode
 from tether.errors import BrokerUnavailable
 
 QUEUE, DELAYED = "jobs", "jobs.DQ"
@@ -239,7 +239,7 @@ class BrokerMachine(RuleBasedStateMachine):
         delivery.has_begun = True
         worker.broker.mark_begun(holding)
         begun = self.key(f"begun:{worker.broker.broker_id}.{QUEUE}")
-        eventually(lambda: self.redis.sismember(begun, holding.redis_id), within=10, what="the mark arrives")
+        eventually(lambda: self.redis.sismember(begun, holding.redis_id), within=60, what="the mark arrives")
         self.copies[delivery.number].begun = True
 
     def found(self, condition):
@@ -290,7 +290,7 @@ class BrokerMachine(RuleBasedStateMachine):
         how, successor = delivery.intent
         broker, holding = worker.broker, delivery.message.holding
         broker.on_thread(delivery.thread)
-        is_lost = holding.phase is Phase.LOST
+        is_lost = holding.phase is HoldingPhase.LOST
         broker.fault = fault
         try:
             (broker.nack if how == "nack" else broker.ack)(holding)
@@ -317,7 +317,7 @@ class BrokerMachine(RuleBasedStateMachine):
         worker, delivery = data.draw(st.sampled_from(self.found(can_be_given_back)))
         worker.memory.remove(delivery)
         holding = delivery.message.holding
-        if holding.phase is Phase.LOST:
+        if holding.phase is HoldingPhase.LOST:
             return
         worker.broker.do_requeue(delivery.queue, holding.redis_id)
         worker.broker.holdings.drop([holding])
@@ -409,7 +409,7 @@ class BrokerMachine(RuleBasedStateMachine):
             # What it took under its former name after it was given up is found like a dead worker's.
             self.dead.append(former)
             for delivery in worker.memory:
-                assert delivery.message.holding.phase is Phase.LOST
+                assert delivery.message.holding.phase is HoldingPhase.LOST
                 delivery.is_current = False
         worker.is_taken_for_dead = False
 

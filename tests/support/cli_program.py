@@ -10,8 +10,8 @@ import sys
 
 from tether.client.api import Tether
 from tether.testing import FakeBackend, FakeModel
+from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
-from tether_cli.surroundings import Surroundings
 
 ANSWERS = {
     "endless": lambda prompt: ["0123456789\n" for _ in range(50_000)],
@@ -22,22 +22,25 @@ STEPS = {"halfway": 3}
 
 
 class SteppedBackend(FakeBackend):
-    """Goes some steps after each submission, and no further."""
+    """Goes some steps after each submission, and no further. It says when somebody follows."""
 
     def __init__(self, steps):
         super().__init__({"m": lambda prompt: ["one ", "two ", "three"]}, autorun=False)
-        self._steps = steps
+        submit, follow = self.job_port.submit, self.stream_port.follow
 
-    def submit(self, requests):
-        answers = super().submit(requests)
-        for _ in range(self._steps):
-            self.step()
-        return answers
+        def submit_and_step(requests):
+            answers = submit(requests)
+            for _ in range(steps):
+                self.step()
+            return answers
 
-    def follow(self, job_id, offset, deliver):
-        subscription = super().follow(job_id, offset, deliver)
-        print("followed", file=sys.stderr, flush=True)
-        return subscription
+        def follow_and_say_so(*arguments):
+            subscription = follow(*arguments)
+            print("followed", file=sys.stderr, flush=True)
+            return subscription
+
+        self.job_port.submit = submit_and_step
+        self.stream_port.follow = follow_and_say_so
 
 
 def open_client(scene):
@@ -51,4 +54,4 @@ def open_client(scene):
 
 if __name__ == "__main__":
     scene = sys.argv.pop(1)
-    main(prog_name="tether", obj=Surroundings(lambda url, key: open_client(scene)))
+    main(prog_name="tether", obj=CommandEnvironment(lambda url, key: open_client(scene)))

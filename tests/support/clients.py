@@ -14,15 +14,15 @@ from tether.errors import EngineFailed, InvalidRequest
 from tether.jobs import JobState, Sampling
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import Store
-from tether.store.tenants import Tenant, save_tenant
+from tether.store.tenants import Tenant, create_tenant
 from tether.testing import FakeBackend
 from tether_workers.engine import Delta
-from tether_workers.engines.null import NullEngine
+from tether_workers.engines.null.engine import NullEngine
 from tether_workers.pool_worker import make_worker
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 TOKENS = 8
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 OTHER_TENANT = "neighbour"
 
 MODELS = {"counter": (0, TOKENS), "slow": (50, 1_000), "broken": (0, TOKENS), "refusing": (0, TOKENS)}
@@ -70,7 +70,7 @@ class Direct(Service):
 
     def __init__(self, database=None):
         super().__init__()
-        config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MOST_ATTEMPTS}\n"
+        config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MAX_ATTEMPTS}\n"
         self.cluster = cluster = self._stack.enter_context(
             Cluster(database=database, models=MODELS, config=config)
         )
@@ -78,7 +78,7 @@ class Direct(Service):
         cluster.orchestrator()
         with Store(self.settings.database.url) as store:
             tenant = Tenant(OTHER_TENANT, OTHER_TENANT, 1.0, None, 1)
-            store.write_alone(save_tenant, tenant).result()
+            store.write_alone(create_tenant, tenant).result()
         broker = make_worker(self.settings, factories={"null": make_engine})
         self._stack.callback(broker.close)
         worker = Worker(broker, worker_threads=16, worker_timeout=100)
@@ -116,7 +116,7 @@ class Fake(Service):
         super().__init__()
         models = {name: self._of_words(tokens) for name, (_, tokens) in MODELS.items()}
         models |= {"broken": self._broken, "refusing": self._refusing}
-        policy = RetryPolicy(MOST_ATTEMPTS, 0, 0)
+        policy = RetryPolicy(MAX_ATTEMPTS, 0, 0)
         self._attempts = 0
         self._fake = FakeBackend(models, autorun=False, retry_policy=policy)
 
@@ -142,7 +142,7 @@ class Fake(Service):
         return kind(backend=self._fake.for_tenant(tenant))
 
     def begin(self, job_id):
-        while self._fake.status(job_id).offset < 3:
+        while self._fake.job_port.status(job_id).offset < 3:
             assert self._fake.step()
 
     def work(self):

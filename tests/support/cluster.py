@@ -13,12 +13,12 @@ from support.api_keys import add_api_key
 from support.workers import WorkerProcess
 from tether import Tether
 from tether.broker.keys import Keys
-from tether.config_loading import load_settings
-from tether.control import ControlPlane
-from tether.embedded.redis_server import RedisServer
+from tether.config.loading import load_settings
+from tether.core.control_plane import ControlPlane
+from tether.local.redis_server import RedisServer
 from tether.orchestrator.orchestrator import Orchestrator
 
-READY_SECONDS = 40.0
+READY_SECONDS = 60
 
 MODEL = """
 [[models]]

@@ -5,11 +5,11 @@ import json
 from click.testing import CliRunner
 
 from tether.client.api import Tether
-from tether.client.backend import StreamEvent
 from tether.jobs import Piece
+from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend
+from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
-from tether_cli.surroundings import Surroundings
 
 
 class CommandLine:
@@ -24,7 +24,7 @@ class CommandLine:
             main,
             list(arguments),
             input=stdin,
-            obj=Surroundings(open_client or self._open, open_client or self._open),
+            obj=CommandEnvironment(open_client or self._open, open_client or self._open),
             prog_name="tether",
         )
 
@@ -46,18 +46,34 @@ class Told:
         pass
 
 
-class ToldBackend(FakeBackend):
-    """Jobs whose streams are what a test says. They may end before their last event."""
+class ToldStreams:
+    """Streams that are what a test says. They may end before their last event, or heed no offset."""
 
-    def __init__(self, *events):
-        super().__init__(autorun=False)
+    def __init__(self, events, *, heeds_offset):
         self.events = events
+        self.heeds_offset = heeds_offset
 
     def follow(self, job_id, offset, deliver):
         for event in self.events:
-            if isinstance(event, BaseException) or event.offset >= offset:
+            if not self.heeds_offset or isinstance(event, BaseException) or event.offset >= offset:
                 deliver(event)
         return Told()
+
+    def close(self):
+        pass
+
+
+class ToldBackend(FakeBackend):
+    """Jobs with :class:`ToldStreams`."""
+
+    def __init__(self, *events, heeds_offset=True):
+        super().__init__(autorun=False)
+        self.told = ToldStreams(events, heeds_offset=heeds_offset)
+
+    def for_tenant(self, tenant):
+        other = super().for_tenant(tenant)
+        other.stream_port = self.told
+        return other
 
 
 def delta(offset, *texts):

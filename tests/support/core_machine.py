@@ -12,28 +12,33 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select, update
 
+from support.pieces import read_pieces
+from support.pool_stage import note_recent_tick
 from tether.broker.keys import Keys
-from tether.broker.outcomes import Outcomes
-from tether.broker.pools import Pools
-from tether.broker.redis_port import RedisWorkerPort
-from tether.broker.worker_port import Answer, Growth, Pulse
+from tether.broker.pools.outcomes import Outcomes
+from tether.broker.pools.pools import Dispatch, Pools
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.worker_port import Growth, Pulse, WriteStatus
+from tether.envelopes import Placeable
 from tether.errors import EpochChanged
-from tether.jobs import FINAL_STATES, JobError, JobState, Piece, new_job_id
+from tether.jobs import FINAL_STATES, JobError, JobState, Piece, Priority, new_job_id
 from tether.orchestrator.deadlines import EndOverdue
-from tether.orchestrator.outbox import RelayOutbox
+from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.dispatches import dispatch_of
-from tether.scheduling.endings import Ending
+from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import queries
 from tether.store.admissions import AdmissionKind, NewJob, admit
-from tether.store.requests import Request
+from tether.store.end_requests import Request
+from tether.store.job_lists import scan_jobs
 from tether.store.schema import attempts, counters, dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
-from tether.token_log import encode_pieces, new_part, read_events, read_pieces
+from tether.store.waiting_jobs import KeptModel
+from tether.streams.reader import StreamPosition, take
+from tether.streams.token_log import decode_pieces, encode_pieces, read_events
 
 POOL = "gpu.test.local.model-12345678"
 LEASE_MS = 600_000
@@ -163,9 +168,9 @@ class CoreMachine(RuleBasedStateMachine):
             read=lambda count, wait_ms: real.read(count, 0),
             claim=lambda count, idle_ms: real.claim(count, 0),
         )
-        self.ending = Ending(store, pools, 600_000)
+        self.ending = Cancellation(store, pools, 600_000)
         self.reservations = ReservationManager(store, pools)
-        self.relay_step = RelayOutbox(store, pools, self.ending, interval=1, now_ms=self.later)
+        self.relay_step = RelayOutbox(store, pools, self.ending, now_ms=self.later)
         self.settle_step = SettleOutcomes(
             store,
             pools,
@@ -176,12 +181,17 @@ class CoreMachine(RuleBasedStateMachine):
             on_waiting=lambda: None,
             randomness=self.randomness,
         )
-        self.waiting_step = PlaceWaiting(store, self, self.reservations, interval=1, now_ms=self.later)
-        self.deadline_step = EndOverdue(store, self.ending, interval=1, now_ms=self.later)
-        self.reconcile_step = Reconcile(store, pools, interval=0, life_ms=600_000, now_ms=self.later)
+        self.waiting_step = PlaceWaiting(store, self, self.reservations, now_ms=self.later)
+        self.deadline_step = EndOverdue(store, self.ending, now_ms=self.later)
+        self.reconcile_step = Reconcile(
+            store, pools, self.ending, interval=0, life_ms=600_000, now_ms=self.later
+        )
 
     def later(self):
         return next(self.now)
+
+    def served_models(self):
+        return [KeptModel("model", "1")] if self.has_pool else []
 
     def choose_pools(self, waiting):
         return [POOL if self.has_pool else None for _ in waiting]
@@ -204,21 +214,23 @@ class CoreMachine(RuleBasedStateMachine):
     def submit(self, fuse, is_parked, key, late):
         job_id = new_job_id(next(self.now), self.randomness.randbytes(10))
         new = NewJob(
-            job_id=job_id,
-            tenant_id="default",
+            job=Placeable(
+                job_id=job_id,
+                tenant_id="default",
+                model="model",
+                model_version="1",
+                priority=self.randomness.choice(list(Priority)),
+                weight=1.0,
+                cost=1,
+                max_tokens=16,
+                payload='{"v":1}',
+            ),
             correlation_id=f"key-{key}",
             retry_token="token",
             retry_of=None,
             digest=f"digest-{key}",
-            model="model",
-            priority=self.randomness.choice(["interactive", "standard", "batch"]),
             labels={},
-            body='{"v":1}',
             pool=None if is_parked else POOL,
-            weight=1.0,
-            not_before=0,
-            deadline=0,
-            cost=1,
             now_ms=next(self.now),
         )
         answers = []
@@ -230,12 +242,12 @@ class CoreMachine(RuleBasedStateMachine):
             # The gateway is stopped between its commit and its placement, which comes at any later time.
             admit_only()
             if answers[0].kind is AdmissionKind.ACCEPTED and answers[0].pool:
-                self.late.append(dispatch_of(new, answers[0].dispatch, POOL))
+                self.late.append(Dispatch.of(new.job, answers[0].dispatch, POOL))
         else:
             self.run(lambda: answers.extend(self.reservations.reserve([new])), fuse)
         for answer in answers:
             if answer.kind is AdmissionKind.ACCEPTED and answer.pool:
-                self.placements.append(dispatch_of(new, answer.dispatch, POOL))
+                self.placements.append(Dispatch.of(new.job, answer.dispatch, POOL))
         for row in self.rows():
             if row.job_id not in self.accepted:
                 assert row.correlation_id == f"key-{key}", "one job for each key"
@@ -274,7 +286,6 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(fuse=fuses, has_pool=st.booleans())
     def place_waiting(self, fuse, has_pool):
         self.has_pool = has_pool
-        self.waiting_step.recall()
         self.run(self.waiting_step, fuse)
         self.has_pool = True
 
@@ -328,11 +339,7 @@ class CoreMachine(RuleBasedStateMachine):
         held = {(attempt.job_id, attempt.fence) for attempt in worker.attempts}
         worker.attempts += [Attempt(job) for job in drawn if (job.job_id, job.fence) not in held]
         for job in drawn:
-            made = [
-                piece
-                for data in job.made
-                for piece in read_pieces([(b"0-1", {b"e": b"delta", b"d": data})], 0)
-            ]
+            made = [piece for data in job.made for piece in decode_pieces(data)]
             assert made == tokens(job.job_id, 0, job.offset), "a worker gets the tokens that were made"
 
     def forget(self, worker):
@@ -375,11 +382,11 @@ class CoreMachine(RuleBasedStateMachine):
             if written is None or attempt not in worker.attempts:
                 return
         end = growth.offset + growth.count
-        arrived_before = written.answer is Answer.OFFSET and written.offset == end and attempt.unanswered
+        arrived_before = written.answer is WriteStatus.OFFSET and written.offset == end and attempt.unanswered
         attempt.unanswered = None
-        if written.answer in (Answer.OK, Answer.CANCELLED, Answer.EXPIRED) or arrived_before:
+        if written.answer in (WriteStatus.OK, WriteStatus.CANCELLED, WriteStatus.EXPIRED) or arrived_before:
             attempt.offset = end
-            if written.answer in (Answer.CANCELLED, Answer.EXPIRED):
+            if written.answer in (WriteStatus.CANCELLED, WriteStatus.EXPIRED):
                 self.end_as_told(worker, attempt, written.answer)
         else:
             worker.attempts.remove(attempt)
@@ -448,9 +455,9 @@ class CoreMachine(RuleBasedStateMachine):
         except EpochChanged:
             self.forget(worker)
             return
-        if answer in (Answer.CANCELLED, Answer.EXPIRED) and not attempt.unanswered:
+        if answer in (WriteStatus.CANCELLED, WriteStatus.EXPIRED) and not attempt.unanswered:
             self.end_as_told(worker, attempt, answer)
-        elif answer in (Answer.FENCED, Answer.UNKNOWN):
+        elif answer in (WriteStatus.FENCED, WriteStatus.UNKNOWN):
             worker.attempts.remove(attempt)
 
     @precondition(lambda self: self.running())
@@ -473,7 +480,7 @@ class CoreMachine(RuleBasedStateMachine):
         else:
             growth = attempt.growth(1)
             written = self.write(worker, attempt, lambda: worker.port.append_many([growth])[0])
-            if written is not None and written.answer is Answer.OK:
+            if written is not None and written.answer is WriteStatus.OK:
                 attempt.offset += 1
             elif attempt in worker.attempts:
                 worker.attempts.remove(attempt)
@@ -498,6 +505,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.redis.zadd(self.keys.leases, {member: 1}, xx=True)
             if member.startswith(b"j "):
                 self.may_die.add(member[2:].decode())
+        note_recent_tick(self.redis, self.keys)
         # Hints would need time to pass; nobody waits here.
         self.real_pools.tick(LEASE_MS, 10**9)
         self.forget_hints()
@@ -532,7 +540,7 @@ class CoreMachine(RuleBasedStateMachine):
     # What must be true.
 
     def rows(self):
-        return self.store.read(queries.jobs_of, None, limit=1000)
+        return self.store.read(scan_jobs, None, limit=1000).rows
 
     def open_jobs(self):
         return [row.job_id for row in self.rows() if not row.state.is_final]
@@ -559,10 +567,10 @@ class CoreMachine(RuleBasedStateMachine):
             assert list(made) == tokens(job_id, 0, len(made)), "no token is missing, none comes twice"
             for event in read_events(entries):
                 if event.kind == "delta" and event.offset > reader[0]:
-                    pieces = new_part(event, reader[0])
-                    assert event.offset - len(pieces) == reader[0], "a reader misses nothing"
-                    reader[1] += pieces
-                    reader[0] = event.offset
+                    step = take(StreamPosition(reader[0]), event.told())
+                    assert not step.lacks_tokens, "a reader misses nothing"
+                    reader[1] += [piece for found in step.events for piece in found.pieces]
+                    reader[0] = step.place.offset
 
     @invariant()
     def nothing_is_held_for_what_has_ended(self):
@@ -594,7 +602,6 @@ class CoreMachine(RuleBasedStateMachine):
         for _ in range(ROUNDS):
             self.reconcile_step()
             self.relay_step()
-            self.waiting_step.recall()
             self.waiting_step()
             self.deadline_step()
             self.work_off()

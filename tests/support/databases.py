@@ -1,18 +1,22 @@
 """Fresh databases for tests of the metadata store, and jobs to put into them."""
 
 import contextlib
+import json
 import uuid
 from dataclasses import replace
 
 import psycopg
 from sqlalchemy import select, text
 
-from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind, Piece
-from tether.scheduling.verdict import Letter, Verdict
-from tether.store.admissions import NewJob
-from tether.store.schema import counters, dispatches, holds, jobs
-from tether.store.settlements import Settle, Settlement
-from tether.store.tenants import Tenant, save_tenant
+from tether.envelopes import Placeable
+from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Piece, Priority, Verdict
+from tether.store.admissions import AdmissionKind, NewJob, admit
+from tether.store.job_labels import label_digest, unindexed_up_to
+from tether.store.outbox import BEFORE_ALL, RANKS, due_dispatches, owed_in_lane, owing_lanes
+from tether.store.schema import counters, dispatches, holds, job_labels, jobs
+from tether.store.settlements import Settle, SettledKind, Settlement
+from tether.store.tenants import Tenant, change_tenant, create_tenant
+from tether.store.waiting_jobs import KeptModel, waiting, waiting_ids
 
 NOW = 1_800_000_000_000
 POOL = "gpu.cpu.local.demo-00000000"
@@ -39,27 +43,37 @@ def with_database(server_url, name):
     return f"{head}://{authority}/{name}{question}{query}"
 
 
+DEMO = KeptModel("demo", "1")
+"""The model of :func:`new_job`."""
+
+
 def new_job(number=0, **changes):
     """A job that differs from others by its number."""
-    job = NewJob(
+    job = Placeable(
         job_id=f"job-{number:06}",
         tenant_id="default",
+        model="demo",
+        model_version="1",
+        priority=Priority.STANDARD,
+        weight=1.0,
+        cost=7,
+        max_tokens=16,
+        payload='{"v":1}',
+    )
+    if "priority" in changes:
+        changes["priority"] = Priority(changes["priority"])
+    envelope = {name: changes.pop(name) for name in list(changes) if name in Placeable.__dataclass_fields__}
+    new = NewJob(
+        job=replace(job, **envelope),
         correlation_id=f"correlation-{number}",
         retry_token="first",
         retry_of=None,
         digest=f"digest-{number}",
-        model="demo",
-        priority="standard",
         labels={},
-        body='{"v":1}',
         pool=POOL,
-        weight=1.0,
-        not_before=0,
-        deadline=0,
-        cost=7,
         now_ms=NOW,
     )
-    return replace(job, **changes)
+    return replace(new, **changes)
 
 
 def outcome(number=0, kind=OutcomeKind.SUCCEEDED, *, dispatch=1, attempt=1, draw="worker:1", **fields):
@@ -96,6 +110,12 @@ def write(store, operation, *items):
     return store.write_alone(operation, list(items)).result()
 
 
+def accept(store, *jobs):
+    """Admit jobs, each of which must be accepted."""
+    answers = write(store, admit, *jobs)
+    assert [answer.kind for answer in answers] == [AdmissionKind.ACCEPTED] * len(jobs), answers
+
+
 SETTLE = Settle(decide)
 
 
@@ -103,8 +123,16 @@ def settle(store, *outcomes, now_ms=NOW):
     return write(store, SETTLE, *(Settlement(each, now_ms) for each in outcomes))
 
 
+def settle_each(store, *outcomes, now_ms=NOW):
+    """Settle outcomes, each of which must change its row."""
+    answers = settle(store, *outcomes, now_ms=now_ms)
+    assert [answer.kind for answer in answers] == [SettledKind.SETTLED] * len(outcomes), answers
+
+
 def give_quota(store, quota, tenant_id="small"):
-    store.write_alone(save_tenant, Tenant(tenant_id, tenant_id, 1.0, quota, NOW)).result()
+    """Make the tenant, if need be, and let it have so many open jobs."""
+    store.write_alone(create_tenant, Tenant(tenant_id, tenant_id, 1.0, None, NOW)).result()
+    store.write_alone(change_tenant, tenant_id, {"quota": quota}).result()
 
 
 def all_held(store):
@@ -126,6 +154,28 @@ def outbox(store):
     columns = (dispatches.c.job_id, dispatches.c.dispatch, dispatches.c.pool, dispatches.c.due_at)
     query = select(*columns).order_by(dispatches.c.job_id, dispatches.c.dispatch)
     return store.read(lambda connection: [tuple(row) for row in connection.execute(query)])
+
+
+def due(store, now_ms):
+    """All hand-overs that are due, with their payloads, in the order in which their lanes give them."""
+
+    def look(connection):
+        found = []
+        for rank in RANKS.values():
+            for lane in owing_lanes(connection, rank, BEFORE_ALL, 1_000):
+                owed = owed_in_lane(connection, rank, lane.name, now_ms, 1_000)
+                rows = {row.job_id: row for row in due_dispatches(connection, [item.job_id for item in owed])}
+                found += [rows[item.job_id] for item in owed]
+        return found
+
+    return store.read(look)
+
+
+def waiting_at(store, now_ms, kept=DEMO):
+    """The jobs that wait for a model and may be placed, with their payloads."""
+    rows, errors = store.read_each(waiting, store.read(waiting_ids, kept, now_ms, 10))
+    assert not errors
+    return rows
 
 
 def state_of(store, number=0):
@@ -157,5 +207,27 @@ def check(store):
             ).scalar_one()
             assert letters == (state is JobState.DEAD)
 
+        if unindexed_up_to(connection) is None:
+            check_labels(connection)
+
     store.read(look)
     all_held(store)
+
+
+def indexed_labels(connection):
+    """What the index of labels has, as (tenant, digest of the label, job), in order."""
+    return sorted(map(tuple, connection.execute(select(job_labels))))
+
+
+def check_labels(connection):
+    """The index of labels has those of all jobs, and no others. What it has of a job whose labels can no
+    longer be read does not matter: no list finds it."""
+    expected, unreadable = [], set()
+    for row in connection.execute(select(jobs.c.tenant_id, jobs.c.job_id, jobs.c.labels)):
+        try:
+            pairs = json.loads(row.labels).items()
+        except (ValueError, AttributeError):
+            unreadable.add(row.job_id)
+        else:
+            expected += [(row.tenant_id, label_digest(*pair), row.job_id) for pair in pairs]
+    assert [entry for entry in indexed_labels(connection) if entry[2] not in unreadable] == sorted(expected)

@@ -1,21 +1,14 @@
 """Drawn jobs for tests of the worker."""
 
-from tether.broker.worker_port import Drawn
-from tether.jobs import Fence, Sampling, canonical_json, sampling_to_json
-from tether.token_log import encode_pieces
+from tether.broker.pools.worker_port import DrawnJob
+from tether.jobs import Fence, JobRequest, Sampling, canonical_json
+from tether.requests.payload import payload_of
+from tether.streams.token_log import encode_pieces
 
 
 def body_of(model="count", prompt="one two three", adapter="", **sampling):
-    return canonical_json(
-        {
-            "v": 1,
-            "model": model,
-            "version": "1",
-            "prompt": prompt,
-            "sampling": sampling_to_json(Sampling(**sampling)),
-            "adapter": adapter,
-        }
-    )
+    request = JobRequest(model=model, prompt=prompt, adapter=adapter, sampling=Sampling(**sampling))
+    return canonical_json({**payload_of(request), "model": model, "version": "1"})
 
 
 def drawn_job(number=1, *, made=(), data=None, dispatch=1, **changes):
@@ -25,7 +18,9 @@ def drawn_job(number=1, *, made=(), data=None, dispatch=1, **changes):
         "fence": Fence(dispatch, 1, f"boot:{number}"),
         "offset": len(made),
         "made": data if data is not None else (encode_pieces(made),) if made else (),
+        "pool": "",
         "tenant": "tenant",
+        "deadline": 0,
         "body": body_of(),
     }
-    return Drawn(**{**defaults, **changes})
+    return DrawnJob(**{**defaults, **changes})

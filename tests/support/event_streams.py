@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 class EventStream:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import redis
 
-from tether.broker.worker_port import Answer, Draw, Written
+from tether.broker.pools.worker_port import DrawResult, WriteResult, WriteStatus
 from tether.errors import EpochChanged
-from tether.token_log import decode_pieces
+from tether.streams.token_log import decode_pieces
 
 
 @dataclass
@@ -17,7 +17,7 @@ class FakeStream:
     run: int = 0
     offset: int = 0
     state: str = "running"
-    cancel: Answer | None = None
+    cancel: WriteStatus | None = None
     pieces: dict[int, list] = field(default_factory=dict)
     end: dict = field(default_factory=dict)
 
@@ -29,6 +29,7 @@ class FakePort:
     """Answers as the scripts do. `calls` are the verbs in the order in which they were carried out."""
 
     def __init__(self):
+        self.refuses_tokens = False
         self.lock = threading.Lock()
         self.streams = {}
         self.calls = []
@@ -58,7 +59,7 @@ class FakePort:
                 jobs.append(self.hold(self.draws.popleft()))
                 if jobs[-1].alone:
                     break
-            return Draw(tuple(jobs))
+            return DrawResult(tuple(jobs))
 
         return self._call("draw", draw)
 
@@ -68,20 +69,22 @@ class FakePort:
     def _append(self, growth):
         stream, refusal = self._check(growth)
         if growth.restarted and stream is not None and stream.fence == growth.fence:
-            refusal = Answer.OFFSET if growth.run <= stream.run else None
+            refusal = WriteStatus.OFFSET if growth.run <= stream.run else None
         if refusal is not None:
-            return Written(refusal, stream.offset if stream else 0)
+            return WriteResult(refusal, stream.offset if stream else 0)
         self._add(stream, growth)
-        return Written(stream.cancel or Answer.OK, stream.offset)
+        return WriteResult(stream.cancel or WriteStatus.OK, stream.offset)
 
     def _check(self, growth):
         stream = self.streams.get(growth.job_id)
         if stream is None:
-            return None, Answer.UNKNOWN
+            return None, WriteStatus.UNKNOWN
         if stream.fence != growth.fence:
-            return stream, Answer.FENCED
+            return stream, WriteStatus.FENCED
         if (stream.run, stream.offset) != (growth.run, growth.offset):
-            return stream, Answer.OFFSET
+            return stream, WriteStatus.OFFSET
+        if self.refuses_tokens and growth.count:
+            return stream, WriteStatus.INVALID
         return stream, None
 
     def _add(self, stream, growth):
@@ -102,23 +105,23 @@ class FakePort:
 
     def _release(self, growth):
         stream, refusal = self._check(growth)
-        if refusal is Answer.FENCED:
-            return Written(Answer.OK, stream.offset)
+        if refusal is WriteStatus.FENCED:
+            return WriteResult(WriteStatus.OK, stream.offset)
         if refusal is not None:
-            return Written(refusal, stream.offset if stream else 0)
+            return WriteResult(refusal, stream.offset if stream else 0)
         self._add(stream, growth)
         stream.state, stream.fence = "placed", None
-        return Written(Answer.OK, stream.offset)
+        return WriteResult(WriteStatus.OK, stream.offset)
 
     def _end(self, growth, state, end):
         stream, refusal = self._check(growth)
         if stream is not None and stream.fence == growth.fence and stream.state == state:
-            return Written(Answer.OK, stream.offset)
+            return WriteResult(WriteStatus.OK, stream.offset)
         if refusal is not None:
-            return Written(refusal, stream.offset if stream else 0)
+            return WriteResult(refusal, stream.offset if stream else 0)
         self._add(stream, growth)
         stream.state, stream.end = state, end
-        return Written(Answer.OK, stream.offset)
+        return WriteResult(WriteStatus.OK, stream.offset)
 
     def beat(self, pulses):
         def beat():
@@ -126,11 +129,11 @@ class FakePort:
             for pulse in pulses:
                 stream = self.streams.get(pulse.job_id)
                 if stream is None:
-                    answers.append(Answer.UNKNOWN)
+                    answers.append(WriteStatus.UNKNOWN)
                 elif stream.fence != pulse.fence:
-                    answers.append(Answer.FENCED)
+                    answers.append(WriteStatus.FENCED)
                 else:
-                    answers.append(stream.cancel or Answer.OK)
+                    answers.append(stream.cancel or WriteStatus.OK)
             self.pulses = pulses
             return answers
 

@@ -4,11 +4,11 @@ import contextlib
 import threading
 
 from support.api_keys import add_api_key
-from tether.gateway.api_keys import Scope
-from tether.gateway.listening import listen
-from tether.gateway.server import GatewayServer
+from tether.gateway.keys.api_keys import Scope
+from tether.gateway.server.listening import listen
+from tether.gateway.server.server import GatewayServer
 
-READY_SECONDS = 30
+READY_SECONDS = 60
 
 
 class RunningGateway:

@@ -1,13 +1,14 @@
-// A peer with an enrolled key that means harm: `node hostile_peer.mjs JSON`, with
+// A peer with an enrolled key that means harm: `node hostile_peer.mjs FILE`, of JSON with
 //   place: the folder of the installed sidecar;  seed, network, topic: hexadecimal;  host, port: the bootstrap node
 //   mode: what it does, see below;  envelopes: messages that it heard of, hexadecimal
 // It says, as JSON lines, when it is connected, and when it was turned away. It ends with its standard input.
 
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 
-const told = JSON.parse(process.argv[2])
+const told = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const require = createRequire(path.join(told.place, 'package.json'))
 const DHT = require('hyperdht')
 const Hyperswarm = require('hyperswarm')

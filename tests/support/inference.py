@@ -14,16 +14,16 @@ from support.drawn_jobs import body_of
 from support.waiting import eventually
 from support.workers import WorkerProcess
 from tether.broker.keys import Keys
-from tether.broker.pools import Dispatch, Pools
-from tether.config import Settings
-from tether.embedded.redis_server import RedisServer
+from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.config.settings import Settings
 from tether.jobs import Priority, Sampling
-from tether.token_log import decode_pieces, read_events
-from tether_workers.engines.null import NullEngine
+from tether.local.redis_server import RedisServer
+from tether.streams.token_log import decode_pieces, read_events
+from tether_workers.engines.null.engine import NullEngine
 from tether_workers.pool_worker import make_worker
-from tether_workers.serving import served_models
+from tether_workers.served_models import served_models
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 PROMPT = "one two three"
 BATCH_AGE_MS = 60_000
 
@@ -105,7 +105,7 @@ class InferenceBench:
 
     def place(self, number=1, *, max_tokens=20, deadline=0, dispatch=1, body=None):
         job_id = f"job-{number}"
-        self.pools.place(
+        placed = self.pools.place(
             [
                 Dispatch(
                     job_id=job_id,
@@ -120,6 +120,7 @@ class InferenceBench:
                 )
             ]
         )
+        assert placed == [PlaceResult.PLACED]
         return job_id
 
     def events(self, job_id):

@@ -15,7 +15,7 @@ from support.waiting import eventually
 from support.workers import WorkerProcess
 from tether import Tether
 
-SECONDS = 40
+SECONDS = 60
 MODELS = [
     {"name": "counter", "engine": "null", "options": {"output_tokens": 8}},
     {"name": "slow", "engine": "null", "options": {"output_tokens": 400, "tokens_per_second": 40}},

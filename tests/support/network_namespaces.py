@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-SECONDS = 30
+SECONDS = 60
 WIRE = "wire"
 SUBNET = "10.87.0"
 

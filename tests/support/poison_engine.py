@@ -3,7 +3,7 @@
 import os
 import signal
 
-from tether_workers.engines.null import NullEngine
+from tether_workers.engines.null.engine import NullEngine
 
 POISON = "poison"
 

@@ -3,7 +3,7 @@
 import os
 
 from support.poison_engine import PoisonedEngine
-from tether.config_loading import load_settings
+from tether.config.loading import load_settings
 from tether_workers.loading import FACTORIES
 from tether_workers.pool_worker import make_worker
 

@@ -4,7 +4,8 @@ from nacl.signing import SigningKey
 
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.announcements.wire import sign
-from tether.scheduling.models import ModelVersion, pool_name
+from tether.discovery.fleet.fleet import apply_all
+from tether.models.registry import ModelVersion, pool_name
 
 DIGEST = "ab" * 32
 MODEL = ModelVersion(name="tiny", version="1", digest=DIGEST, context=1_000)
@@ -37,3 +38,8 @@ def presence(key=KEY, *, boot=1, sequence=1, model_state=ModelState.WARM, **chan
 
 def envelope(key=KEY, **changes):
     return sign(presence(key, **changes), key)
+
+
+def apply(fleet, presence, now, life_ms=None):
+    """The fleet after one announcement."""
+    return apply_all(fleet, [(presence, life_ms)], now)[0]

@@ -6,7 +6,7 @@ import json
 import threading
 from dataclasses import dataclass
 
-from tether.client.documents import event_id, event_to_json
+from tether.streams.events import event_id, event_to_json
 
 TLS = b"\x16"
 """With which a secure connection begins."""
@@ -132,7 +132,7 @@ class ScriptedGateway:
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_):

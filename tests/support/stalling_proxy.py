@@ -7,7 +7,7 @@ import threading
 from collections import deque
 
 CHUNK = 65_536
-ORDER_SECONDS = 10
+ORDER_SECONDS = 60
 
 
 class StallingProxy:

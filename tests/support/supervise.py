@@ -4,8 +4,8 @@ import json
 import os
 import sys
 
-from tether.embedded.restarts import RestartPolicy
-from tether.embedded.supervisor import Child, Supervisor
+from tether.processes.restarts import RestartPolicy
+from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 
 configure_logs(form="json", process="supervisor")

@@ -16,7 +16,7 @@ from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.telemetry.logs import configure_logs
-from tether_workers.health import HealthReporter, Status
+from tether_workers.presence.health import HealthReporter, WorkerStatus
 
 saying = threading.Lock()
 
@@ -65,7 +65,7 @@ def main():
     )
     view.on_change(say_fleet)
     supported = tuple(Supported(model, "1", "ab" * 32, ModelState.WARM) for model in told["models"])
-    status = Status(gpu_class="cpu", region=told["region"], slots=2, free=2, supported=supported)
+    status = WorkerStatus(gpu_class="cpu", region=told["region"], slots=2, free=2, supported=supported)
     reporter = HealthReporter(
         identity, transport, lambda: status, options.interval_ms / 1000, network=transport.network
     )

@@ -1,3 +1,4 @@
+import json
 import uuid
 from dataclasses import FrozenInstanceError, fields, replace
 
@@ -18,9 +19,8 @@ from tether.jobs import (
     Sampling,
     canonical_json,
     new_job_id,
-    sampling_from_json,
-    sampling_to_json,
 )
+from tether.requests.payload import payload_of, read_payload
 
 BEGINNINGS = {JobState.ACCEPTED, JobState.PARKED}
 
@@ -114,8 +114,9 @@ SAMPLINGS = st.builds(
 
 
 @given(SAMPLINGS)
-def test_sampling_survives_json(sampling):
-    assert sampling_from_json(sampling_to_json(sampling)) == sampling
+def test_sampling_survives_the_way_to_the_worker(sampling):
+    request = JobRequest(model="m", prompt="p", sampling=sampling)
+    assert read_payload(json.loads(json.dumps(payload_of(request)))).sampling == sampling
 
 
 def test_the_order_of_labels_does_not_change_a_digest():
@@ -171,9 +172,33 @@ def test_who_said_a_message_and_in_which_order_counts_for_the_digest():
     assert len(set(asked)) == len(asked)
 
 
-def test_the_digest_of_a_prompt_is_what_it_was_before_there_were_messages():
-    known = "0caa9153d94849c1bf0ba723b5917f9c2eb3fef698ddfecdf4c5248c6de6c32b"
-    assert JobRequest(model="m", prompt="p").digest() == known
+KNOWN_DIGESTS = {
+    "0caa9153d94849c1bf0ba723b5917f9c2eb3fef698ddfecdf4c5248c6de6c32b": JobRequest(model="m", prompt="p"),
+    "d70077cfa566671bd22cb85b6580044f87d8a59250f459ba1a025e18f22a012e": JobRequest(
+        model="m", messages=(Message("system", "a"), Message("user", "ü"))
+    ),
+    "d72fdcf225cadafa6b94b9e0541203016c199877f5d3efc2220b54dfb4525807": JobRequest(
+        model="m@2",
+        prompt="p",
+        sampling=Sampling(max_tokens=3, temperature=1, top_p=0.5, top_k=4, seed=2**63 - 1, stop=("a", "b")),
+        priority=Priority.BATCH,
+        adapter="x",
+        labels={"b": "1", "a": "ü"},
+        not_before=5,
+        deadline=9,
+        correlation_id="c",
+        retry_token="r",
+        traceparent="t",
+    ),
+    "47fb03d24a7a440bcf92f0dcc8c4a40630c347245ba24cb335e9c4e32b0db54a": JobRequest(
+        model="m", prompt="p", delay_ms=5, not_before=105, time_limit_ms=9, deadline=109
+    ),
+}
+
+
+@pytest.mark.parametrize("known", KNOWN_DIGESTS)
+def test_digests_of_jobs_that_are_stored_never_change(known):
+    assert KNOWN_DIGESTS[known].digest() == known
 
 
 def test_all_that_a_model_has_to_read_is_counted():

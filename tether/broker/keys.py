@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from tether.errors import InvalidName
+from tether.ids import BootId, JobId, PoolName, TenantId, WorkerId
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,127}\Z")
 _NAMESPACE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,63}\Z")
@@ -24,7 +25,7 @@ def check_queue_name(name: object) -> str:
     """
     if not isinstance(name, str) or _QUEUE_NAME.match(name) is None:
         raise InvalidName(
-            f"queue name {name!r} is not allowed: start with a letter or '_', go on with letters, digits, "
+            f"queue name {name!r} is not allowed: start with a letter or '_', followed by letters, digits, "
             "'.', '_' or '-', at most 128 characters"
         )
     if name.endswith(_RESERVED_SUFFIXES) or name.startswith("__") or name in _RESERVED_NAMES:
@@ -98,6 +99,11 @@ class Keys:
         return f"{self.prefix}:core:lease_tick"
 
     @property
+    def set_aside(self) -> str:
+        """A hash: what scripts could not read, by the job's id."""
+        return f"{self.prefix}:core:set_aside"
+
+    @property
     def pools(self) -> str:
         return f"{self.prefix}:core:pools"
 
@@ -115,20 +121,24 @@ class Keys:
     def trust_version(self) -> str:
         return f"{self.prefix}:core:trust_version"
 
-    def job(self, job_id: str) -> str:
+    def job(self, job_id: JobId) -> str:
         return f"{self.prefix}:job:{job_id}"
 
-    def stream(self, job_id: str) -> str:
+    def stream(self, job_id: JobId) -> str:
         return f"{self.prefix}:stream:{job_id}"
 
-    def pool_tenants(self, pool: str, priority: str) -> str:
+    def pool_tenants(self, pool: PoolName, priority: str) -> str:
         return f"{self.prefix}:pool:{pool}:{priority}"
 
-    def pool_jobs(self, pool: str, priority: str, tenant: str) -> str:
+    def pool_jobs(self, pool: PoolName, priority: str, tenant: TenantId) -> str:
         return f"{self.prefix}:pool:{pool}:{priority}:{tenant}"
 
-    def wake(self, worker: str) -> str:
-        return f"{self.prefix}:wake:{worker}"
+    def wake(self, boot_id: BootId) -> str:
+        return f"{self.prefix}:wake:{boot_id}"
+
+    def hub(self, hub_id: str) -> str:
+        """A stream that wakes a process which follows streams of jobs."""
+        return f"{self.prefix}:hub:{hub_id}"
 
     # Presence. Each script builds the other keys from the one that it is given.
 
@@ -155,14 +165,14 @@ class Keys:
 
     # Commands to workers.
 
-    def inbox(self, worker: str) -> str:
-        return f"{self.prefix}:inbox:{worker}"
+    def inbox(self, worker_id: WorkerId) -> str:
+        return f"{self.prefix}:inbox:{worker_id}"
 
     @property
     def fleet_commands(self) -> str:
         """A channel."""
         return f"{self.prefix}:fleet:commands"
 
-    def fleet_manifest(self, worker: str) -> str:
+    def fleet_manifest(self, worker_id: WorkerId) -> str:
         """A string; and a channel that says that it was written."""
-        return f"{self.prefix}:fleet:manifest:{worker}"
+        return f"{self.prefix}:fleet:manifest:{worker_id}"

@@ -1,11 +1,11 @@
-"""TetherBroker: Dramatiq's Redis broker, made to wake at once and to lose nothing."""
+"""TetherBroker: Dramatiq's Redis broker, with immediate wake-ups and without losses."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 from uuid import uuid4
 
@@ -14,16 +14,16 @@ from dramatiq import Broker, Consumer, Message
 from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
 
-from tether.broker.connections import OUTAGE_ERRORS, RedisUnavailable, address_of
-from tether.broker.consumer import TetherConsumer
-from tether.broker.deliveries import Deliveries
-from tether.broker.heart import Heart, SecondLook, look_after_queues
-from tether.broker.holdings import Holding, Holdings, Phase, Successor, holding_of
-from tether.broker.intake import Intake
 from tether.broker.keys import INFER, Keys, check_queue_name
-from tether.broker.messages import check_outgoing, encode
-from tether.broker.scripted_broker import ScriptedBroker
-from tether.config import BrokerSettings, Settings
+from tether.broker.queues.consumer import TetherConsumer
+from tether.broker.queues.deliveries import Deliveries
+from tether.broker.queues.heart import BrokerHeartbeat, SecondLook, look_after_queues
+from tether.broker.queues.holdings import Holding, HoldingPhase, Holdings, Successor, holding_of
+from tether.broker.queues.intake import Intake
+from tether.broker.queues.messages import check_outgoing, encode
+from tether.broker.queues.scripted_broker import ScriptedBroker
+from tether.broker.redis.connections import OUTAGE_ERRORS, RedisUnavailable, address_of
+from tether.config.settings import BrokerSettings, Settings
 from tether.errors import ConfigError
 from tether.telemetry import metrics
 from tether.telemetry.traces import TraceContext
@@ -33,28 +33,32 @@ _DEFAULTS = BrokerSettings()
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """Takes messages of the queue ``infer``, which become jobs. A middleware that has this form is used."""
+    """Makes jobs of messages in the queue ``infer``. A middleware that implements this protocol is used."""
 
-    def submit_message(self, broker: Broker, message: Message[Any], delay: int | None) -> Message[Any]:
-        """Make a job of the message, ``delay`` milliseconds from now where given.
+    def enqueue_jobs(
+        self, broker: Broker, messages: Sequence[Message[Any]], delay: int | None
+    ) -> list[Message[Any] | Exception]:
+        """Make jobs of messages, to start in ``delay`` milliseconds if given. Accepted jobs are durable.
 
-        Answers the message as it was accepted.
+        The hooks of the broker's middleware run before and after, once for each job.
+
+        Returns:
+          For each message the accepted message, with its job's id; or the error why it was rejected.
         """
 
 
 class TetherBroker(ScriptedBroker):
-    """A drop-in for Dramatiq's ``RedisBroker``, with the same layout and commands in Redis.
+    """A drop-in replacement for Dramatiq's ``RedisBroker``, with the same layout and commands in Redis.
 
-    What differs: consumers block on Redis instead of sleeping; a retry or promotion ends the old message
-    and places the new one in one step; a dead worker's messages are others' within seconds, and its death
-    counts as a failed attempt of what it had begun; dead letters stay until they are removed.
+    Differences: consumers block on Redis instead of polling; a retry or promotion atomically acknowledges the
+    old message and enqueues the new one; a dead worker's messages are redelivered within seconds, and a crash
+    counts as a failed attempt of running messages; dead letters are kept until they are removed.
 
-    Messages of the queue ``infer`` are jobs for pools of GPUs: who schedules them, and who consumes them, is
-    set from outside.
+    Messages of the queue ``infer`` are jobs for pools of GPUs: their scheduler and consumers are injected.
 
     Attributes:
-      scheduler: Takes what is enqueued on ``infer``.
-      infer_consumers: Makes consumers of ``infer``, from prefetch and timeout (milliseconds).
+      scheduler: Makes jobs of messages enqueued on ``infer``.
+      infer_consumers: Creates consumers of ``infer``, from prefetch and timeout (milliseconds).
 
     It owns the thread ``tether-heart`` (from the first consumer until :meth:`close` or the worker's
     shutdown) and its Redis connections.
@@ -77,23 +81,23 @@ class TetherBroker(ScriptedBroker):
     ) -> None:
         """
         Args:
-          url: Redis's address; wins over ``parameters``.
-          middleware: All middleware, where Dramatiq's defaults are not wanted. ``TraceContext`` is put
-            before them if it is not among them.
-          namespace: What all keys begin with.
-          hash_tag: Whether the namespace stands in braces (one slot on Redis Cluster). False gives the
-            very keys of ``RedisBroker(namespace=...)``, for programs that move over with messages waiting.
-          maintenance_chance: How many of a million commands also look for dead workers; needed only where
-            no worker runs, since every worker's heartbeat looks.
+          url: Redis's URL; takes precedence over ``parameters``.
+          middleware: All middleware, instead of Dramatiq's defaults. ``TraceContext`` is prepended if
+            missing.
+          namespace: Prefix of all keys.
+          hash_tag: Whether the namespace is in braces (one slot on Redis Cluster). False gives exactly the
+            keys of ``RedisBroker(namespace=...)``, for migrating programs with messages in their queues.
+          maintenance_chance: Out of a million commands, how many also check for dead workers; needed only if
+            no worker runs, since every worker's heartbeat checks.
           heartbeat_interval: Milliseconds between heartbeats.
-          heartbeat_timeout: Milliseconds of silence after which a worker without a connection is dead.
-          stall_timeout: Milliseconds of silence after which it is dead although its connection stands.
+          heartbeat_timeout: Milliseconds without a heartbeat after which a disconnected worker is dead.
+          stall_timeout: Milliseconds without a heartbeat after which it is dead although it is connected.
           dead_message_ttl: Milliseconds for which dead letters are kept; None: until removed.
           client: A client to use instead of a new one.
           parameters: Passed to :class:`redis.Redis`.
 
         Raises:
-          InvalidName: The namespace is not one.
+          InvalidName: The namespace is invalid.
           ConfigError: The client decodes responses.
         """
         self.holdings = Holdings("")
@@ -122,15 +126,22 @@ class TetherBroker(ScriptedBroker):
         self._consumers = 0
         self._second_look = SecondLook()
         self._on_this_thread = threading.local()
-        self._heart: Heart | None = None
+        self._heart: BrokerHeartbeat | None = None
         # Last in the list: it sees the start of an attempt after all others, and the end before them.
         self._deliveries = Deliveries(self)
         super().add_middleware(self._deliveries)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, middleware: list[Middleware] | None = None) -> Self:
-        """A broker as the sections ``redis`` and ``broker`` of the settings describe it."""
-        return cls(**dict(settings.redis), **dict(settings.broker), middleware=middleware)
+        """Return a broker configured by the sections ``redis`` and ``broker`` of the settings."""
+        address = settings.redis
+        return cls(
+            url=address.url,
+            namespace=address.namespace,
+            hash_tag=address.hash_tag,
+            **dict(settings.broker),
+            middleware=middleware,
+        )
 
     @property
     def broker_id(self) -> str:
@@ -175,7 +186,7 @@ class TetherBroker(ScriptedBroker):
         super().declare_queue(queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        """Take messages of ``queue_name`` for one worker. Nothing is sent before the first is asked for."""
+        """Return a consumer of ``queue_name`` for one worker. Nothing is sent before its first message."""
         if queue_name == INFER:
             return self._consume_infer(prefetch, timeout)
         self._be_born_again_after_fork()
@@ -192,19 +203,19 @@ class TetherBroker(ScriptedBroker):
         return self.infer_consumers(prefetch, timeout)
 
     def start_consuming(self, queue_name: str) -> None:
-        """Give back what is stranded, and begin to beat.
+        """Requeue stranded messages, and start the heartbeat.
 
-        What this broker's ack set holds and this process no longer has in memory goes back to the queue:
-        after a lost connection that is what the connection took along.
+        Messages in this broker's ack set that this process no longer has in memory are requeued: after a lost
+        connection these are the ones that were being delivered.
 
         Raises:
-          OUTAGE_ERRORS: Redis is away.
+          OUTAGE_ERRORS: Redis is unavailable.
         """
         self.intake.reclaim(queue_name)
         self._start_heart()
 
     def count_consumer(self, change: int) -> None:
-        """Note that a consumer has started (1) or was closed (-1)."""
+        """Record that a consumer has started (1) or was closed (-1)."""
         with self._lock:
             self._consumers += change
 
@@ -214,18 +225,21 @@ class TetherBroker(ScriptedBroker):
             self.stop_heart()
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Enqueue a message, ``delay`` milliseconds from now where given.
+        """Enqueue a message, delayed by ``delay`` milliseconds if given.
 
-        What takes the place of a held message whose attempt is not running (a retry, a promotion), and what
-        middleware enqueues after an attempt, is placed in the step that answers for the held message.
+        A message that replaces a held one whose attempt is not running (a retry, a promotion), and those that
+        middleware enqueues after an attempt, are sent atomically with the acknowledgement of the held one.
 
         Raises:
           InvalidName: Users' queues cannot have that name.
           InvalidMessage: The message cannot be encoded, or the delay is not a number of milliseconds.
-          BrokerUnavailable: Redis is away, or takes no writes.
+          BrokerUnavailable: Redis is unavailable, or rejects writes.
         """
         if message.queue_name == INFER and self.scheduler is not None:
-            return self.scheduler.submit_message(self, message, delay)
+            (answer,) = self.scheduler.enqueue_jobs(self, [message], delay)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         canonical = check_outgoing(message, delay)
         held = holding_of(message) or self.ending
         queue_name = message.queue_name
@@ -242,7 +256,7 @@ class TetherBroker(ScriptedBroker):
             try:
                 self.do_enqueue(queue_name, redis_id, data)
             except OUTAGE_ERRORS as error:
-                remedy = "see that it runs and takes writes"
+                remedy = "check that it is running and accepts writes"
                 if isinstance(error, redis.AuthenticationError):
                     remedy = "check the user and the password in its address"
                 raise RedisUnavailable(
@@ -253,9 +267,34 @@ class TetherBroker(ScriptedBroker):
         self.emit_after("enqueue", message, delay)
         return message
 
+    def enqueue_many(
+        self, messages: Sequence[Message[Any]], *, delay: int | None = None
+    ) -> list[Message[Any] | Exception]:
+        """Enqueue messages independently: a rejected one does not affect the others. Jobs for ``infer`` share
+        commits.
+
+        Returns:
+          For each message the enqueued message, or the error why it was not; see :meth:`enqueue`.
+
+        Raises:
+          StoreUnavailable: No job was accepted; if it is a ``CommitUnknown``, it is unknown whether any was.
+        """
+        for_scheduler = [message for message in messages if self.scheduler and message.queue_name == INFER]
+        jobs = iter(self.scheduler.enqueue_jobs(self, for_scheduler, delay) if self.scheduler else ())
+        answers: list[Message[Any] | Exception] = []
+        for message in messages:
+            if self.scheduler and message.queue_name == INFER:
+                answers.append(next(jobs))
+                continue
+            try:
+                answers.append(self.enqueue(message, delay=delay))
+            except Exception as error:
+                answers.append(error)
+        return answers
+
     @property
     def ending(self) -> Holding | None:
-        """The message whose attempt has ended on this thread, until it is answered for."""
+        """The message whose attempt has ended on this thread, until it is acknowledged."""
         return getattr(self._on_this_thread, "ending", None)
 
     @ending.setter
@@ -263,17 +302,17 @@ class TetherBroker(ScriptedBroker):
         self._on_this_thread.ending = holding
 
     def ack(self, holding: Holding) -> None:
-        """End a held message, and place what follows it in the same step."""
+        """Acknowledge a held message, and enqueue its follow-up messages atomically."""
         self._answer("ack", self.do_ack, holding)
 
     def nack(self, holding: Holding) -> None:
-        """Move a held message to the dead letters, and place what follows it in the same step."""
+        """Move a held message to the dead letters, and enqueue its follow-up messages atomically."""
         self._answer("nack", self.do_nack, holding)
 
     def _answer(self, command: str, end: Callable[..., int], holding: Holding) -> None:
         self.ending = None
         successors = holding.answer()
-        if holding.phase is Phase.LOST:
+        if holding.phase is HoldingPhase.LOST:
             metrics.FENCED_WRITES.labels(command=command).inc()
             return
         followers = [part for s in successors for part in (s.queue_name, s.redis_id, s.data)]
@@ -293,22 +332,22 @@ class TetherBroker(ScriptedBroker):
     # The life of this broker as others see it.
 
     def die(self) -> int:
-        """Give up what others took over, and go on under a new name. Answers how many messages that was.
+        """Give up what others took over, continue under a new name, and return how many messages that was.
 
-        What a thread takes under the old name in this very moment is others' too: nobody beats for that
-        name any more.
+        Messages that a thread takes under the old name in this very moment are lost to others too: nobody
+        sends heartbeats for that name any more.
         """
         former, self.broker_id = self.holdings, str(uuid4())
         return former.lose_all()
 
     def make_sure_of_heartbeat(self) -> None:
-        """Find out whether others took this process for dead, if it was silent long enough for that."""
+        """Check whether others declared this process dead, if its last heartbeat is old enough for that."""
         heart = self._heart
         if heart is not None:
             heart.make_sure()
 
     def mark_begun(self, holding: Holding) -> None:
-        """Let Redis know that an actor is about to see the message."""
+        """Mark in Redis that an actor is about to get the message."""
         # Lost to an outage it makes a death go uncounted, and nothing worse.
         with contextlib.suppress(*OUTAGE_ERRORS):
             begun = self.keys.begun(self.broker_id, holding.queue_name)
@@ -321,7 +360,7 @@ class TetherBroker(ScriptedBroker):
     def _start_heart(self) -> None:
         with self._lock:
             if self._heart is None:
-                heart = Heart(self)
+                heart = BrokerHeartbeat(self)
                 heart.start()
                 self._heart = heart
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from tether.client.backend import check_process
+from tether.client.forks import check_process
 from tether.errors import ClientClosed
 
-MOST_THREADS = 32
+MAX_THREADS = 32
 """Calls that are under way at once."""
 
 _Arguments = ParamSpec("_Arguments")
@@ -25,7 +25,7 @@ class AsyncCalls:
     def __init__(self) -> None:
         self._is_closed = False
         self._process = os.getpid()
-        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="tether-async")
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tether-async")
 
     def begin(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs
@@ -42,7 +42,7 @@ class AsyncCalls:
         except RuntimeError as error:
             if not self._is_closed:
                 raise
-            raise ClientClosed("the client was closed: make another one") from error
+            raise ClientClosed("the client was closed: create another one") from error
 
     async def call(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs

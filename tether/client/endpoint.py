@@ -18,7 +18,7 @@ FILE_NAME = "endpoint.json"
 FOLDER_NAME = ".tether"
 VERSION = 1
 
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 """Of the file: what is longer was not written by a ``tether up``."""
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -61,20 +61,21 @@ def find_endpoint(
         return Endpoint(told_url, told_key)
     folders = state_folders(environ, working_folder, home)
     if told_url is None:
-        found = read_running(folders)
-        if found is None:
+        running = read_running(folders)
+        if running is None:
             raise GatewayUnknown(
-                "no gateway is named and none is found on this machine: set TETHER_URL and TETHER_API_KEY, "
-                "and start one with `tether up` where there is none"
+                "no gateway is configured and none was found on this machine: set TETHER_URL "
+                "and TETHER_API_KEY, "
+                "or start one with `tether up`"
             )
-        return Endpoint(found.url, told_key or found.api_key)
+        return Endpoint(running.url, told_key or running.api_key)
     try:
-        found = read_running(folders)
+        running = read_running(folders)
     except GatewayUnknown:
-        found = None
-    if found is None or found.url != told_url:
+        running = None
+    if running is None or running.url != told_url:
         raise ConfigError(f"there is no API key for the gateway at {told_url}: set TETHER_API_KEY")
-    return found
+    return running
 
 
 def check_url(url: object) -> str:
@@ -85,36 +86,34 @@ def check_url(url: object) -> str:
       ConfigError: It is none.
     """
     if not isinstance(url, str):
-        raise ConfigError(f"the gateway's address is of type {type(url).__name__}, not text")
+        raise ConfigError(f"the gateway URL is of type {type(url).__name__}, not a string")
     wrong = _wrong_with(url)
     if wrong:
         shown = mask_url(url.partition("#")[0])[:200]
-        raise ConfigError(
-            f"the gateway's address {shown!r} {wrong}: give one like https://tether.example.com"
-        )
+        raise ConfigError(f"the gateway URL {shown!r} {wrong}: use one like https://tether.example.com")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def _wrong_with(url: str) -> str:
     if _NOT_IN_ADDRESSES.search(url):
-        return "holds white space, a backslash or control characters"
+        return "contains white space, a backslash or control characters"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        return "cannot be read: its host or its port is none"
+        return "cannot be parsed: its host or port is invalid"
     if parts.scheme not in ("http", "https"):
         return "does not begin with http:// or https://"
     if "@" in parts.netloc:
-        return "holds a user's name: the key goes into TETHER_API_KEY"
+        return "contains a user name: put the key into TETHER_API_KEY"
     if "?" in url or "#" in url:
-        return "holds a query or a fragment"
+        return "contains a query or a fragment"
     if not parts.hostname or port == 0:
-        return "names no host, or port 0"
+        return "has no host, or port 0"
     try:
         parts.hostname.encode("idna")
     except UnicodeError:
-        return "names a host that cannot be one"
+        return "has an invalid host name"
     return ""
 
 
@@ -126,8 +125,8 @@ def check_key(api_key: object) -> None:
     """
     if not isinstance(api_key, str) or _KEY.fullmatch(api_key) is None:
         raise ConfigError(
-            "the API key is empty, or holds characters that no key has: pass the key as it was shown when it "
-            "was made, without white space"
+            "the API key is empty, or contains characters that no key has: pass the key as shown when it was "
+            "created, without white space"
         )
 
 
@@ -171,22 +170,22 @@ def state_folders(environ: Mapping[str, str], working_folder: Path, home: Path) 
 
 
 def _read(path: Path, file: int) -> Endpoint:
-    told = os.fstat(file)
-    if not stat.S_ISREG(told.st_mode):
-        raise _unusable(path, "is no plain file")
-    if told.st_uid != os.geteuid():
-        raise _unusable(path, f"belongs to user {told.st_uid}, not to you, and is not trusted")
-    if told.st_mode & _WRITABLE_BY_OTHERS:
-        raise _unusable(path, "may be written by others, and is not trusted")
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise _unusable(path, "is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise _unusable(path, f"belongs to user {status.st_uid}, not to you, and is not trusted")
+    if status.st_mode & _WRITABLE_BY_OTHERS:
+        raise _unusable(path, "is writable by other users, and is not trusted")
     try:
-        content = os.read(file, MOST_BYTES + 1)
-        value = json.loads(content) if len(content) <= MOST_BYTES else None
+        content = os.read(file, MAX_BYTES + 1)
+        value = json.loads(content) if len(content) <= MAX_BYTES else None
     except (OSError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise _unusable(path, "was not written by a tether up: it cannot be read")
     if value.get("v") != VERSION or isinstance(value["v"], bool):
-        raise _unusable(path, "was written by a version of Tether that is not known here")
+        raise _unusable(path, "was written by an unsupported version of Tether")
     pid = value.get("pid")
     try:
         url = check_url(value.get("url"))
@@ -194,9 +193,9 @@ def _read(path: Path, file: int) -> Endpoint:
     except ConfigError as error:
         raise _unusable(path, f"was not written by a tether up: {error}") from None
     if type(pid) is not int or not 0 < pid < 2**31:
-        raise _unusable(path, "was not written by a tether up: it names no process")
+        raise _unusable(path, "was not written by a tether up: it has no process id")
     if not _is_alive(pid):
-        raise GatewayUnknown(f"tether up has ended ({path}); start it again, or set TETHER_URL")
+        raise GatewayUnknown(f"tether up is no longer running ({path}); start it again, or set TETHER_URL")
     return Endpoint(url, value["api_key"])
 
 

@@ -6,13 +6,13 @@ import logging
 import os
 from pathlib import Path
 
-from tether.client.backend import Backend
 from tether.client.endpoint import find_endpoint, is_on_this_machine
+from tether.client.ports import Backend
 
 PATIENCE_SECONDS = 30.0
 """For so long calls are tried again while the gateway is away, where nobody says."""
 
-LEAST_READ_SECONDS, MOST_READ_SECONDS = 5.0, 30.0
+MIN_READ_SECONDS, MAX_READ_SECONDS = 5.0, 30.0
 """Between these lies the longest wait for the next bytes of an answer."""
 
 
@@ -35,8 +35,8 @@ def open_gateway(url: str | None, api_key: str | None, patience: float = PATIENC
             "The API key travels to the gateway unencrypted. Use https.", extra={"url": endpoint.url}
         )
     # Loaded when used: programs that never talk to a gateway do without the HTTP library.
-    from tether.client.http_backend import HttpBackend
-    from tether.client.patience import Pace
+    from tether.client.http.backend import HttpBackend
+    from tether.client.http.patience import Pace
 
-    read_timeout = min(max(patience, LEAST_READ_SECONDS), MOST_READ_SECONDS)
+    read_timeout = min(max(patience, MIN_READ_SECONDS), MAX_READ_SECONDS)
     return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout)

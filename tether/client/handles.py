@@ -1,4 +1,4 @@
-"""Handles of submitted jobs: their stream, result, status and end."""
+"""Handles of submitted jobs: their stream, result, status and cancellation."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from tether.client.async_calls import AsyncCalls
-from tether.client.backend import Backend, JobStatus, StreamEvent, Subscription
-from tether.errors import JobCancelled, JobExpired, JobFailed, ResultTimeout, TetherError
+from tether.client.ports import Backend
+from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
+from tether.ids import JobId
 from tether.jobs import JobState, Piece
+from tether.statuses import JobStatus
+from tether.streams.events import StreamEvent, StreamSubscription
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a job made.
+    """What a job generated.
 
     Attributes:
-      text: Its text.
-      token_ids: The ids of its tokens.
-      input_tokens: Tokens of the prompt.
+      text: The generated text.
+      token_ids: Ids of the generated tokens.
+      input_tokens: Number of tokens of the prompt.
       finish_reason: ``stop`` or ``length``.
     """
 
-    job_id: str
+    job_id: JobId
     text: str
     token_ids: tuple[int, ...]
     input_tokens: int
@@ -35,13 +38,13 @@ class Result:
 
 
 class Gathering:
-    """The tokens of a stream as they come, restarts heeded.
+    """Collects the tokens of a stream, and handles restarts.
 
     Attributes:
-      pieces: All that stand now.
+      pieces: All tokens that are currently valid.
     """
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: JobId) -> None:
         self._job_id = job_id
         self.pieces: list[Piece] = []
 
@@ -51,7 +54,7 @@ class Gathering:
         self.pieces += event.pieces
 
     def result(self, last: StreamEvent) -> Result:
-        """The result, or the error that the last event tells of."""
+        """Return the result, or raise the error in the last event."""
         if last.kind == "failed":
             raise failure_of(self._job_id, last)
         return Result(
@@ -63,53 +66,60 @@ class Gathering:
         )
 
 
-def failure_of(job_id: str, event: StreamEvent) -> JobFailed:
-    """The error that a job's last event tells of."""
+def failure_of(job_id: JobId, event: StreamEvent) -> JobFailed:
+    """Return the error in a job's last event."""
     state = event.details.get("state")
     if state == JobState.CANCELLED:
         return JobCancelled(f"job {job_id} was cancelled")
     if state == JobState.EXPIRED:
         return JobExpired(
-            f"job {job_id} was not done by its deadline: give it a later one, or a higher priority"
+            f"job {job_id} did not finish by its deadline: set a later one, or a higher priority"
+        )
+    if state == JobState.SUCCEEDED:
+        return OutputLost(
+            f"job {job_id} succeeded, and part of its output is lost: Redis lost it before the database had "
+            "it. Submit the job again, with another idempotency key if it had one"
         )
     reason = event.details.get("code", "unknown")
     message = event.details.get("message", "")
-    return JobFailed(f"job {job_id} failed for good ({reason}){': ' if message else ''}{message}")
+    return JobFailed(f"job {job_id} failed permanently ({reason}){': ' if message else ''}{message}")
 
 
-def _event(found: StreamEvent | TetherError) -> StreamEvent:
-    if isinstance(found, TetherError):
-        raise found
-    return found
+def _event(event: StreamEvent | TetherError) -> StreamEvent:
+    if isinstance(event, TetherError):
+        raise event
+    return event
 
 
-def _late(job_id: str, timeout: float | None) -> ResultTimeout:
-    return ResultTimeout(f"job {job_id} has not ended within {timeout} s; it goes on, and can be asked again")
+def _late(job_id: JobId, timeout: float | None) -> ResultTimeout:
+    return ResultTimeout(
+        f"job {job_id} has not finished within {timeout} s; it continues, and can be waited for again"
+    )
 
 
 @dataclass(frozen=True)
 class JobHandle:
-    """One job. It can be made anew from the job's id, in any process."""
+    """A submitted job. Any process can make a handle from the job's id: ``tether.job(job_id)``."""
 
-    job_id: str
+    job_id: JobId
     backend: Backend
     correlation_id: str = ""
     retry_token: str = ""
     is_new: bool = False
 
     def events(self, *, offset: int = 0, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
-        """Everything that happens from token ``offset`` on, to the end.
+        """Iterate over the job's events from token ``offset`` to the last one.
 
         Args:
-          timeout: Longest wait for the next event, in seconds.
+          timeout: Maximum wait for the next event, in seconds.
 
         Raises:
           JobNotFound: There is no such job.
-          ResultTimeout: Nothing came for so long.
+          ResultTimeout: No event arrived in time.
           ClientClosed: The client was closed meanwhile.
         """
         inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
-        subscription = self.backend.follow(self.job_id, offset, inbox.put)
+        subscription = self.backend.stream_port.follow(self.job_id, offset, inbox.put)
         try:
             while True:
                 try:
@@ -123,11 +133,11 @@ class JobHandle:
             subscription.close()
 
     def stream(self, *, timeout: float | None = None) -> Iterator[str]:
-        """The text as it is made.
+        """Iterate over the text as it is generated.
 
         Raises:
-          JobFailed: It failed, was cancelled or expired.
-          ResultTimeout: Nothing came for ``timeout`` seconds.
+          JobFailed: The job failed, was cancelled or expired, or its output is lost.
+          ResultTimeout: Nothing arrived for ``timeout`` seconds.
           ClientClosed: The client was closed meanwhile.
         """
         with contextlib.closing(self.events(timeout=timeout)) as events:
@@ -138,20 +148,20 @@ class JobHandle:
                     raise failure_of(self.job_id, event)
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the end.
+        """Wait until the job has ended, and return its result.
 
         Args:
-          timeout: Longest wait for the end, in seconds.
+          timeout: Longest wait, in seconds.
 
         Raises:
-          JobFailed: It failed, was cancelled or expired.
-          ResultTimeout: It has not ended by then.
+          JobFailed: The job failed, was cancelled or expired, or its output is lost.
+          ResultTimeout: The job has not ended in time. It continues.
           ClientClosed: The client was closed meanwhile.
         """
         gathering = Gathering(self.job_id)
         inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
         deadline = None if timeout is None else time.monotonic() + timeout
-        subscription = self.backend.follow(self.job_id, 0, inbox.put)
+        subscription = self.backend.stream_port.follow(self.job_id, 0, inbox.put)
         try:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -166,19 +176,19 @@ class JobHandle:
             subscription.close()
 
     def status(self) -> JobStatus:
-        """What is known of it now."""
-        return self.backend.status(self.job_id)
+        """Return the job's current status."""
+        return self.backend.job_port.status(self.job_id)
 
     def cancel(self) -> JobState:
-        """Ask for its end. Answers its state then: a running job ends when its worker hears of it."""
-        return self.backend.cancel(self.job_id)
+        """Cancel the job, and return its state then: a running job ends once its worker has received it."""
+        return self.backend.job_port.cancel(self.job_id)
 
 
 @dataclass(frozen=True)
 class AsyncJobHandle:
     """One job, for programs on an event loop. See :class:`JobHandle`."""
 
-    job_id: str
+    job_id: JobId
     backend: Backend
     calls: AsyncCalls = field(repr=False, compare=False)
     correlation_id: str = ""
@@ -188,16 +198,16 @@ class AsyncJobHandle:
     async def events(
         self, *, offset: int = 0, timeout: float | None = None
     ) -> AsyncGenerator[StreamEvent, None]:
-        """Everything that happens from token ``offset`` on, to the end."""
+        """Iterate over all events from token ``offset`` on, to the last."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[StreamEvent | TetherError] = asyncio.Queue()
 
-        def deliver(found: StreamEvent | TetherError) -> None:
+        def deliver(event: StreamEvent | TetherError) -> None:
             # A loop that is closed listens no more.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(inbox.put_nowait, found)
+                loop.call_soon_threadsafe(inbox.put_nowait, event)
 
-        following = self.calls.begin(self.backend.follow, self.job_id, offset, deliver)
+        following = self.calls.begin(self.backend.stream_port.follow, self.job_id, offset, deliver)
         try:
             subscription = await asyncio.wrap_future(following)
         except asyncio.CancelledError:
@@ -218,7 +228,7 @@ class AsyncJobHandle:
             subscription.close()
 
     async def stream(self, *, timeout: float | None = None) -> AsyncGenerator[str, None]:
-        """The text as it is made."""
+        """Iterate over the text as it is generated."""
         async with contextlib.aclosing(self.events(timeout=timeout)) as events:
             async for event in events:
                 if event.kind == "delta":
@@ -227,7 +237,7 @@ class AsyncJobHandle:
                     raise failure_of(self.job_id, event)
 
     async def result(self, timeout: float | None = None) -> Result:
-        """Wait for the end."""
+        """Wait until the job has finished, and return its result."""
         gathering = Gathering(self.job_id)
         try:
             async with asyncio.timeout(timeout):
@@ -242,13 +252,13 @@ class AsyncJobHandle:
 
     async def status(self) -> JobStatus:
         """What is known of it now."""
-        return await self.calls.call(self.backend.status, self.job_id)
+        return await self.calls.call(self.backend.job_port.status, self.job_id)
 
     async def cancel(self) -> JobState:
-        """Ask for its end."""
-        return await self.calls.call(self.backend.cancel, self.job_id)
+        """Request cancellation, and return its state."""
+        return await self.calls.call(self.backend.job_port.cancel, self.job_id)
 
 
-def _close(following: Future[Subscription]) -> None:
+def _close(following: Future[StreamSubscription]) -> None:
     if not following.cancelled() and following.exception() is None:
         following.result().close()

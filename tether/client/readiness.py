@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tether.client.endpoint import is_on_this_machine
 
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 
 
 def readiness(url: str, within: float = 3.0) -> Mapping[str, str] | None:
@@ -23,11 +23,11 @@ def readiness(url: str, within: float = 3.0) -> Mapping[str, str] | None:
     opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(f"{url}/readyz", timeout=within) as answer:
-            body = answer.read(MOST_BYTES)
+            body = answer.read(MAX_BYTES)
     except urllib.error.HTTPError as error:
         # Not ready is 503, with the same document.
         with error:
-            body = error.read(MOST_BYTES)
+            body = error.read(MAX_BYTES)
     except (OSError, ValueError):
         return None
     try:

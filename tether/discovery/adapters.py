@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.discovery.announcements.presence import Presence
 from tether.discovery.port import Announcer
 

@@ -8,14 +8,14 @@ from typing import Self
 import redis
 
 from tether.broker.keys import Keys
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.discovery.commands.operator_key import OperatorKeys
 from tether.discovery.commands.relay import CommandRelay
 from tether.discovery.over_redis.mirror import FleetMirror
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, PresenceSource
 from tether.discovery.swarm.options import SwarmOptions
-from tether.discovery.swarm.transport import SwarmTransport, Trust
+from tether.discovery.swarm.transport import SwarmTransport, TrustPolicy
 from tether.discovery.topics import control_topic, presence_topic
 from tether.discovery.trust.identity import Identity
 
@@ -31,7 +31,7 @@ class DiscoverySub:
         self,
         options: SwarmOptions,
         settings: Settings,
-        trusted: Trust,
+        trusted: TrustPolicy,
         presence: RedisPresence,
         client: redis.Redis,
     ) -> None:
@@ -63,7 +63,7 @@ class DiscoverySub:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, trusted: Trust, presence: RedisPresence, client: redis.Redis
+        cls, settings: Settings, trusted: TrustPolicy, presence: RedisPresence, client: redis.Redis
     ) -> Self | None:
         """None where the settings do not ask for the swarm.
 

@@ -1,4 +1,4 @@
-"""The presence port: how announcements get from workers to whoever places jobs, whatever carries them."""
+"""The presence port: how announcements get from workers to processes that place jobs, over any transport."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from tether.discovery.announcements.presence import Order, Presence
+from tether.ids import WorkerId
 
-MOST_AT_ONCE = 1_024
-"""Pieces of news that a subscription hands out at once."""
+MAX_AT_ONCE = 1_024
+"""Maximum number of news items that a subscription returns at once."""
 
 
 class Heard(NamedTuple):
-    """An envelope, and the milliseconds that are left of its life: None where it came straight from the
-    worker and has all of it."""
+    """An envelope, and its remaining TTL in milliseconds: None if it came directly from the worker, with its
+    full TTL."""
 
     envelope: bytes
     life_ms: int | None
 
 
 class Unroutable(NamedTuple):
-    """Somebody found out that a worker lost an attempt: its announcements up to this order do not make it
-    routable."""
+    """A worker has lost an attempt: its announcements up to this order do not make it routable."""
 
-    worker: str
+    worker: WorkerId
     order: Order
 
 
@@ -31,7 +31,7 @@ News: TypeAlias = Heard | Unroutable
 
 
 class Accepted(NamedTuple):
-    """An announcement that was verified and counts, and the milliseconds that are left of its life."""
+    """An announcement that was verified and accepted, and its remaining TTL in milliseconds."""
 
     presence: Presence
     envelope: bytes
@@ -39,26 +39,27 @@ class Accepted(NamedTuple):
 
 
 class Announcer(Protocol):
-    """The side of the worker. Safe to use from many threads."""
+    """The worker's side. Thread-safe."""
 
     def announce(self, envelope: bytes, presence: Presence) -> bool:
-        """Tell everybody. Answers False where something else as new, or newer, of the same worker is known.
+        """Publish an announcement. Return False if a different one of the same worker, as new or newer, is
+        known.
 
         Raises:
-          OUTAGE_ERRORS: Nobody can be told now; it can be sent again.
+          OUTAGE_ERRORS: It cannot be published now; it can be retried.
         """
         ...
 
 
-class Subscription(Protocol):
-    """News from the moment it was made. For one thread."""
+class PresenceSubscription(Protocol):
+    """News from its creation on. For one thread."""
 
     def next(self, timeout: float) -> Sequence[News]:
-        """Everything that is there, at most :data:`MOST_AT_ONCE`. Where nothing is there, it waits for the
-        first for at most so many seconds; then, or where what came was no news, the answer is empty.
+        """Return all pending news, at most :data:`MAX_AT_ONCE`. If there is none, wait for the first for at
+        most so many seconds; after that, or if what came was not news, return an empty sequence.
 
         Raises:
-          OUTAGE_ERRORS: News may have been missed: make a new subscription, then read all.
+          OUTAGE_ERRORS: News may have been missed: create a new subscription, then read all.
         """
         ...
 
@@ -66,17 +67,17 @@ class Subscription(Protocol):
 
 
 class PresenceSource(Protocol):
-    """The side of the reader. What it hands out is not verified yet."""
+    """The reader's side. What it returns is not verified yet."""
 
     def read_all(self) -> Sequence[Heard]:
-        """The newest envelope of each worker that lives.
+        """Return the newest envelope of each live worker.
 
         Raises:
           OUTAGE_ERRORS: Nothing can be learned now.
         """
         ...
 
-    def subscribe(self) -> Subscription:
+    def subscribe(self) -> PresenceSubscription:
         """
         Raises:
           OUTAGE_ERRORS: Nothing can be learned now.
@@ -86,11 +87,11 @@ class PresenceSource(Protocol):
 
 @runtime_checkable
 class ReadsNewer(Protocol):
-    """A source that can leave out what its reader has already."""
+    """A source that can omit what its reader already has."""
 
-    def read_newer(self, known: Mapping[str, Order]) -> Sequence[News]:
-        """The newest envelope of each worker that lives, if it is newer than ``known``, which holds orders by
-        worker id. Who is unroutable comes after the envelopes.
+    def read_newer(self, known: Mapping[WorkerId, Order]) -> Sequence[News]:
+        """Return the newest envelope of each live worker that is newer than ``known``, which has orders by
+        worker id. Unroutable workers come after the envelopes.
 
         Raises:
           OUTAGE_ERRORS: Nothing can be learned now.

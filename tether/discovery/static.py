@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from tether.discovery.announcements.presence import Presence, WorkerState
-from tether.discovery.port import MOST_AT_ONCE, Heard
+from tether.discovery.port import MAX_AT_ONCE, Heard
+from tether.ids import WorkerId
 
 
 class StaticPresence:
@@ -29,7 +30,7 @@ class StaticPresence:
         self._expiry = expiry_ms
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[Presence, bytes, int]] = {}
+        self._known: dict[WorkerId, tuple[Presence, bytes, int]] = {}
         self._subscriptions: list[queue.SimpleQueue[bytes]] = []
 
     def announce(self, envelope: bytes, presence: Presence) -> bool:
@@ -69,12 +70,12 @@ class _StaticSubscription:
         self._news = news
 
     def next(self, timeout: float) -> Sequence[Heard]:
-        found: list[Heard] = []
+        heard: list[Heard] = []
         with contextlib.suppress(queue.Empty):
-            found.append(Heard(self._news.get(timeout=timeout), None))
-            while len(found) < MOST_AT_ONCE:
-                found.append(Heard(self._news.get_nowait(), None))
-        return found
+            heard.append(Heard(self._news.get(timeout=timeout), None))
+            while len(heard) < MAX_AT_ONCE:
+                heard.append(Heard(self._news.get_nowait(), None))
+        return heard
 
     def close(self) -> None:
         self._source._forget(self._news)

@@ -11,33 +11,39 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-import tether
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.errors import ClientClosed, GatewayUnavailable, MethodNotAllowed, RouteUnknown, TetherError
-from tether.gateway.answers import error_answer
-from tether.gateway.chat_routes import chat_routes
-from tether.gateway.edge import Edge
-from tether.gateway.frame import Frame
-from tether.gateway.job_routes import job_routes
-from tether.gateway.key_routes import key_routes
+from tether.gateway.health import routes as health
+from tether.gateway.jobs import routes as jobs
+from tether.gateway.keys import routes as keys
+from tether.gateway.models import routes as models
+from tether.gateway.openai import routes as chat
 from tether.gateway.openapi import DESCRIPTION, finish
-from tether.gateway.other_routes import health_routes, model_routes
+from tether.gateway.responses import error_answer
+from tether.gateway.server.middleware import RequestMiddleware
+from tether.gateway.services import GatewayServices
+from tether.version import __version__
+
+ROOMS = (jobs.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES, health.ROUTES)
+"""All routes, by room."""
 
 
-def make_app(settings: Settings, edge: Edge) -> FastAPI:
+def make_app(settings: Settings, edge: GatewayServices) -> FastAPI:
     """The application over this edge, which it starts and stops with its own life."""
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         try:
             await edge.start()
+            # It takes 150 ms, for which whoever asks for it first would keep all others waiting.
+            await edge.call(app.openapi)
             yield
         finally:
             await edge.stop()
 
     app = FastAPI(
         title="Tether",
-        version=tether.__version__,
+        version=__version__,
         description=DESCRIPTION,
         lifespan=life,
         # Their pages load scripts from elsewhere.
@@ -47,15 +53,9 @@ def make_app(settings: Settings, edge: Edge) -> FastAPI:
     )
     app.add_exception_handler(TetherError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_middleware(Frame, header_limit=settings.gateway.header_limit)
-    for router in (
-        job_routes(edge),
-        chat_routes(edge),
-        model_routes(edge),
-        key_routes(edge),
-        health_routes(edge),
-    ):
-        app.include_router(router)
+    app.add_middleware(RequestMiddleware, header_limit=settings.gateway.header_limit)
+    for room in ROOMS:
+        app.include_router(room.router(edge))
     finish(app)
     return app
 
@@ -64,7 +64,9 @@ async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, TetherError)
     if isinstance(error, ClientClosed):
         # The core was closed under a request that was still under way.
-        error = GatewayUnavailable("the gateway is stopping: send the same again, here or to another one")
+        error = GatewayUnavailable(
+            "the gateway is shutting down: send the same request again, here or to another one"
+        )
         error.retry_after = 1
     return error_answer(error)
 
@@ -76,11 +78,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         allowed = ", ".join(sorted(_methods(request.app, request.url.path))) or headers.get("Allow", "")
-        refusal = MethodNotAllowed(f"{where}: this address takes only {allowed}")
+        refusal = MethodNotAllowed(f"{where}: only {allowed} is allowed here")
         return error_answer(refusal, {**headers, "Allow": allowed})
-    return error_answer(
-        RouteUnknown(f"{where}: there is no such address; /openapi.json names all that there are"), headers
-    )
+    return error_answer(RouteUnknown(f"{where}: no such route; /openapi.json lists all routes"), headers)
 
 
 def _methods(app: FastAPI, path: str) -> set[str]:

@@ -2,196 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 
-from tether.client.backend import MOST_JOBS_A_PAGE
-from tether.gateway import schemas, validation
-from tether.gateway.queries import JOBS_A_PAGE
-from tether.jobs import JobState
+from tether.gateway import schemas
+from tether.requests import fields
 
-DESCRIPTION = """A task queue for model inference: submit a job, get its tokens as they are made, lose none.
+DESCRIPTION = """A task queue for model inference: submit jobs, stream their tokens, lose none.
 
 Every request under `/v1` needs an API key: `Authorization: Bearer tk_...`. A key belongs to a tenant, and
-sees only that tenant's jobs. Errors have one form; `code` is stable, `message` says what to do."""
+gives access to that tenant's jobs only. All errors have the same form; `code`
+is stable, `message` says what to do."""
 
 _ERRORS = {
     400: "The body is not JSON in UTF-8.",
-    401: "No API key, or one that is not known.",
+    401: "The API key is missing, unknown or revoked.",
     403: "The API key lacks the scope.",
-    404: "There is no such thing here.",
-    405: "This address does not take this method.",
-    408: "The body did not come in time.",
-    409: "The idempotency key was used for another request.",
-    413: "The body is too large.",
-    422: "What is asked for is not possible; the message names all that is wrong.",
-    429: "Too much at once, or the quota of open jobs is used up.",
-    431: "The head of the request is too large.",
-    500: "The gateway failed.",
-    503: "Nothing was accepted, or that is not known: send the same again, with the same keys.",
-    504: "The job was not done by its deadline.",
+    404: "Not found.",
+    405: "This route does not allow this method.",
+    408: "The body did not arrive in time.",
+    409: "The idempotency key was used for a different request.",
+    413: "The body is larger than the maximum of this route, or has more than 100,000 JSON values.",
+    422: "The request is invalid; the message lists every problem.",
+    429: "Too many requests, streams or bytes of bodies at once, or the quota of open jobs is exhausted.",
+    431: "The headers of the request are too large.",
+    500: "Internal error of the gateway.",
+    503: "Nothing was accepted, or it is not known whether it was: send the same request again, "
+    "with the same keys.",
+    504: "The job did not finish by its deadline.",
 }
 _EVERYWHERE = (401, 403, 429, 431, 500, 503)
+_EVEN_IF_OPEN = (431,)
 
 
-def route(
+def operation(
     summary: str,
-    answers: dict[int, tuple[str, type[BaseModel]]],
-    errors: tuple[int, ...] = (),
+    description: str,
+    replies: Mapping[int, Mapping[str, Any]],
+    errors: Sequence[int],
     *,
-    everywhere: tuple[int, ...] = _EVERYWHERE,
-    **more: Any,
+    is_open: bool,
+    body: Mapping[str, Any] | None,
+    parameters: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Arguments of a route's decorator."""
-    first = min(answers, default=200)
-    told: dict[int | str, dict[str, Any]] = {
-        status: {"model": model, "description": text} for status, (text, model) in answers.items()
-    }
-    for status in sorted({*errors, *everywhere}):
-        told.setdefault(status, {"model": schemas.ErrorDocument, "description": _ERRORS[status]})
-    # Who watches over a gateway needs no key.
-    more["security"] = [{"api_key": []}] if 401 in everywhere else []
+    """What FastAPI is told of a route.
+
+    Args:
+      replies: By status, as FastAPI takes them; the least status is the usual one.
+      errors: Statuses beside those that every route may answer with.
+      is_open: Whether no key is needed.
+      body: JSON schema of the body.
+    """
+    responses: dict[int | str, dict[str, Any]] = {status: dict(reply) for status, reply in replies.items()}
+    for status in sorted({*errors, *(_EVEN_IF_OPEN if is_open else _EVERYWHERE)}):
+        responses.setdefault(status, {"model": schemas.ErrorDocument, "description": _ERRORS[status]})
+    more: dict[str, Any] = {"security": [] if is_open else [{"api_key": []}]}
+    if body is not None:
+        more["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    if parameters:
+        more["parameters"] = list(parameters)
     return {
         "summary": summary,
-        "status_code": first,
+        "description": description,
+        "status_code": min(replies),
         "response_model": None,
-        "responses": told,
+        "responses": responses,
         "openapi_extra": more,
     }
 
 
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schemas.inlined(model)}}}
+def in_query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """A parameter of an address."""
+    return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _query(name: str, schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description, **more}
-
-
-def header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+def in_header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """A parameter that stands in a header."""
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
-def key_schema() -> dict[str, Any]:
-    """Of a header that holds a key."""
-    return {"type": "string", "maxLength": validation.LONGEST_KEY, "pattern": r"^[!-~]*$"}
+_KEY = {"type": "string", "maxLength": fields.MAX_KEY_CHARACTERS, "pattern": r"^[!-~]*$"}
 
-
-_TIME = {"type": "integer", "minimum": 0, "maximum": validation.LATEST_FILTER_MS}
-
-SUBMIT = route(
-    "Submit a job",
-    {
-        202: ("It is durable, and will run.", schemas.SubmittedDocument),
-        200: ("The job that these keys were first used for.", schemas.SubmittedDocument),
-    },
-    (400, 404, 408, 409, 413, 422),
-    requestBody=body_of(schemas.JobRequestBody),
-    parameters=[
-        header("Idempotency-Key", key_schema(), "The retry token: the same twice is the same job."),
-        header("X-Correlation-Id", key_schema(), "Your name for the job."),
-    ],
+KEY_HEADERS = (
+    in_header("Idempotency-Key", _KEY, "Retry token: the same token again returns the same job."),
+    in_header("X-Correlation-Id", _KEY, "Your own id for correlating the job with other systems."),
 )
-BATCH = route(
-    "Submit many jobs",
-    {200: ("The answers, in order: each is a job or an error.", schemas.BatchDocument)},
-    (400, 408, 413, 422),
-    requestBody=body_of(schemas.BatchBody),
-)
-LIST = route(
-    "List jobs, the newest first",
-    {200: ("A page of jobs.", schemas.JobListDocument)},
-    (422,),
-    parameters=[
-        _query(
-            "state",
-            {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
-            "Any of these states.",
-        ),
-        _query(
-            "model",
-            {"type": "string", "maxLength": validation.LONGEST_LABEL, "pattern": schemas.PRINTABLE},
-            "Of this model.",
-        ),
-        _query(
-            "label",
-            {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+=[a-z]*$"}, "maxItems": 32},
-            "With all of these marks, each written `key=value`.",
-        ),
-        _query("created_after", _TIME, "From this time on, in ms since the epoch."),
-        _query("created_before", _TIME, "Before this time, in ms since the epoch."),
-        _query(
-            "limit",
-            {"type": "integer", "minimum": 1, "maximum": MOST_JOBS_A_PAGE, "default": JOBS_A_PAGE},
-            "Most jobs on the page.",
-        ),
-        _query("cursor", {"type": "string", "format": "uuid"}, "next_cursor of the page before."),
-    ],
-)
-SHOW = route("Show a job", {200: ("What is known of it.", schemas.WholeJobDocument)}, (404,))
-CANCEL = route(
-    "Cancel a job",
-    {200: ("Its state now. A running job ends when its worker hears of it.", schemas.StateDocument)},
-    (404,),
-)
-FOLLOW = route("Follow a job as server-sent events", {}, (404, 422))
-FOLLOW["responses"][200] = {
-    "description": (
-        "Events: started, delta, rerouted, restarted, finished, failed, each with the id of its place; the "
-        "last one ends the stream. `interrupted`, without an id: follow again from the last id."
-    ),
-    "content": {
-        "text/event-stream": {
-            "schema": {"type": "string"},
-            "example": (
-                "id: 2\nevent: delta\n"
-                'data: {"run":0,"offset":2,"token_ids":[7,9],"texts":["one ","two "]}\n\n'
-            ),
-        }
-    },
-}
-FOLLOW["openapi_extra"]["parameters"] = [
-    _query(
-        "offset",
-        {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"},
-        "From where on: a number of tokens, or the id of an event.",
-    ),
-    header(
-        "Last-Event-ID",
-        {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"},
-        "The id of the last event that arrived; it counts more than offset.",
-    ),
-]
-MODELS = route("List models", {200: ("All models.", schemas.ModelListDocument)})
-MODEL = route("Show a model", {200: ("The model.", schemas.ModelDocument)}, (404,))
-KEYS = route("List API keys", {200: ("Those of the tenant.", schemas.KeyListDocument)})
-CREATE_KEY = route(
-    "Make an API key",
-    {201: ("The key, shown this once.", schemas.NewKeyDocument)},
-    (400, 408, 413, 422),
-    requestBody=body_of(schemas.CreateKeyBody),
-)
-REVOKE_KEY = route(
-    "Revoke an API key",
-    {200: ("It is good no longer; open streams of it end within seconds.", schemas.KeyDocument)},
-    (404,),
-)
-HEALTH = route("Whether the gateway is alive", {200: ("It is.", schemas.HealthDocument)}, everywhere=(431,))
-READY = route(
-    "Whether jobs can be accepted",
-    {
-        200: ("They can.", schemas.ReadyDocument),
-        503: ("They cannot: the database is away.", schemas.ReadyDocument),
-    },
-    everywhere=(431,),
-)
-METRICS = route("Metrics for Prometheus", {}, everywhere=(431,))
-METRICS["responses"][200] = {
-    "description": "All metrics of this process.",
-    "content": {"text/plain": {"schema": {"type": "string"}}},
-}
+"""With which a job can be submitted."""
 
 
 def finish(app: FastAPI) -> None:

@@ -3,132 +3,84 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import functools
 import secrets
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import redis
+from tether.broker.redis.connections import connect
+from tether.clocks import wall_clock_ms
+from tether.core.control_plane import ControlPlane
+from tether.loops import Loop, Step
+from tether.orchestrator.context import PASSING_ERRORS, LoopContext, core_outage
+from tether.orchestrator.loop_lease_keeper import RENEWAL_SECONDS, KeepLeases
+from tether.orchestrator.loop_registry import LOOPS, RegisteredLoop
+from tether.telemetry.logs import get_logger
 
-from tether.broker.outcomes import Outcomes
-from tether.control import ControlPlane
-from tether.discovery.trust.enrolment import RedisEnrolment
-from tether.orchestrator.deadlines import EndOverdue
-from tether.orchestrator.lease_keeper import KeepLeases
-from tether.orchestrator.loop import PASSING_ERRORS, Loop, Step
-from tether.orchestrator.outbox import RelayOutbox
-from tether.orchestrator.outcomes import SettleOutcomes
-from tether.orchestrator.pruning import Prune
-from tether.orchestrator.reconcile import Reconcile
-from tether.orchestrator.submits import AdmitSubmits
-from tether.orchestrator.ticks import TickLeases
-from tether.orchestrator.trust_mirror import MirrorTrust
-from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.retry_policy import RetryPolicy
-from tether.scheduling.scheduler_middleware import now_ms
-
-LOOK_SECONDS = 1.0
-"""How often the database is asked for what is due, where nothing else says so."""
+LEASE_KEEPER = "lease-keeper"
+"""The loop that takes and renews the leases of the others."""
 
 
 class Orchestrator:
     """Carries jobs between the database and Redis until they end. Any number of them may run.
 
     It owns one thread for each loop, named after it, and its Redis connections.
+
+    Attributes:
+      loops: By name.
     """
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, registry: Sequence[RegisteredLoop] = LOOPS) -> None:
         """
         Args:
           plane: What it works on; opened and closed by whoever made it.
+          registry: The loops to run.
         """
-        settings, jobs = plane.settings, plane.settings.jobs
-        holder = secrets.token_hex(8)
+        self._log = get_logger("tether.orchestrator")
+        self._closing = contextlib.ExitStack()
         # Blocking reads have a connection of their own, without a time limit.
-        self._client = redis.Redis.from_url(settings.redis.url)
-        self._outcomes = Outcomes(self._client, plane.keys, holder)
-        self._trimming = Outcomes(self._client, plane.keys, holder)
-        outbox_interval = settings.orchestrator.outbox_interval / 1000
-        waiting = PlaceWaiting(
-            plane.store, plane.scheduler, plane.reservations, interval=outbox_interval, now_ms=now_ms
-        )
-        # Needs no lease: several at once do no harm, and it goes on while the database is away.
-        ticks = TickLeases(
-            plane.pools,
-            lease_ms=jobs.lease,
-            interval=settings.orchestrator.lease_interval / 1000,
-            on_lost=plane.fleet.distrust_boot,
-        )
-        steps: list[Step] = [
-            RelayOutbox(plane.store, plane.pools, plane.ending, interval=outbox_interval, now_ms=now_ms),
-            EndOverdue(plane.store, plane.ending, interval=LOOK_SECONDS, now_ms=now_ms),
-            Reconcile(
-                plane.store,
-                plane.pools,
-                interval=settings.orchestrator.reconcile_interval / 1000,
-                life_ms=jobs.result_ttl,
-                now_ms=now_ms,
-            ),
-            Prune(plane.store, self._trimming, retention_ms=jobs.retention, now_ms=now_ms),
-            MirrorTrust(plane.store, RedisEnrolment(plane.pools.client, plane.keys), plane.pools),
-            waiting,
-        ]
-        self._keeper = KeepLeases(plane.store, [step.name for step in steps], holder, now_ms=now_ms)
-        self._waiting = Loop(waiting, may_run=lambda: self._keeper.holds(waiting.name))
-        self._waiting_step = waiting
-        settle = SettleOutcomes(
-            plane.store,
-            plane.pools,
-            self._outcomes,
-            policy=RetryPolicy(jobs.max_attempts, jobs.retry_base, jobs.retry_cap),
-            life_ms=jobs.result_ttl,
-            now_ms=now_ms,
-            on_waiting=self._waiting.wake,
-            randomness=random.Random(),
-        )
-        self._submits = AdmitSubmits(self._client, plane.keys, holder, plane.scheduler, plane.broker)
-        self._loops = [
-            Loop(self._keeper),
-            Loop(settle),
-            Loop(self._submits),
-            Loop(ticks),
-            self._waiting,
-            *(self._held(step) for step in steps if step is not waiting),
-        ]
-        self._served: Mapping[str, int] = {}
-        self._unwatch = plane.fleet.on_change(lambda fleet: self._on_fleet_change(fleet.served))
+        client = connect(plane.settings.redis.url)
+        self._closing.callback(client.close)
+        context = LoopContext(plane, client, secrets.token_hex(8), wall_clock_ms, self._wake, self._closing)
+        leased = [entry.name for entry in registry if entry.is_leased]
+        self._keeper = KeepLeases(plane.store, leased, context.holder, now_ms=wall_clock_ms)
+        self.loops = {LEASE_KEEPER: self._loop(LEASE_KEEPER, self._keeper, RENEWAL_SECONDS)}
+        for entry in registry:
+            interval = entry.interval(plane.settings)
+            self.loops[entry.name] = self._loop(entry.name, entry.make(context), interval, entry.is_leased)
 
-    def _held(self, step: Step) -> Loop:
-        return Loop(step, may_run=lambda: self._keeper.holds(step.name))
+    def _loop(self, name: str, step: Step, interval: float, is_leased: bool = False) -> Loop:
+        return Loop(
+            name,
+            step,
+            interval=interval,
+            may_run=functools.partial(self._keeper.holds, name) if is_leased else None,
+            outage=core_outage(self._log, name),
+            log=self._log,
+        )
 
-    def _on_fleet_change(self, served: Mapping[str, int]) -> None:
-        # Most changes are heartbeats: the mapping is the same, and there is nothing to do.
-        former, self._served = self._served, served
-        if served is not former and served.keys() - former.keys():
-            self._waiting_step.recall()
-            self._waiting.wake()
+    def _wake(self, name: str) -> None:
+        # One that is not made yet looks as soon as it starts.
+        if name in self.loops:
+            self.loops[name].wake()
 
     def start(self) -> Self:
         """Start all loops."""
-        for loop in self._loops:
+        for loop in self.loops.values():
             loop.start()
         return self
 
     def stop(self) -> None:
         """End all loops after their step under way, and free their leases for others."""
-        self._unwatch()
-        for loop in self._loops:
+        for loop in self.loops.values():
             loop.ask_to_stop()
-        for loop in self._loops:
+        for loop in self.loops.values():
             loop.stop()
         # Where that fails, they run out by themselves.
         with contextlib.suppress(*PASSING_ERRORS):
             self._keeper.give_up()
-        self._outcomes.close()
-        self._trimming.close()
-        self._submits.close()
-        self._client.close()
+        self._closing.close()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Self
 
-from tether.broker.outcomes import Entry, Outcomes
-from tether.broker.pools import Pools
-from tether.errors import StoreUnavailable
-from tether.jobs import JobState, Outcome, OutcomeKind
+from tether.broker.pools.outcomes import OutcomeEntry, Outcomes
+from tether.broker.pools.pools import Pools
+from tether.errors import OutputLost
+from tether.ids import JobId
+from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind, Verdict
+from tether.orchestrator.context import LoopContext
+from tether.orchestrator.set_aside import FailedEntries
+from tether.orchestrator.waiting import WAITING
 from tether.scheduling.retry_policy import RetryPolicy, decide
-from tether.scheduling.verdict import Verdict
 from tether.store.rows import JobRow
 from tether.store.settlements import Settle, Settled, SettledKind, Settlement
 from tether.store.store import Store
@@ -23,7 +28,10 @@ WAIT_MS = 1_000
 CLAIM_AFTER_MS = 10_000
 """How long another orchestrator may have an outcome in hand before it counts as dead."""
 
-_HAVE_TOKENS = (OutcomeKind.SUCCEEDED, OutcomeKind.CANCELLED, OutcomeKind.EXPIRED, OutcomeKind.FAILED)
+MAX_FAILURES = 9
+"""After so many, which take about ten minutes, an outcome is not tried again from its entry: reconcile has
+Redis hand it back every few minutes as long as it is not settled. What is not acknowledged keeps the stream
+from being trimmed."""
 
 
 class SettleOutcomes:
@@ -31,8 +39,6 @@ class SettleOutcomes:
 
     Settling is unique by job and fence, so that it does not matter how often or in which order they come.
     """
-
-    name = "outcomes"
 
     def __init__(
         self,
@@ -67,52 +73,93 @@ class SettleOutcomes:
         self._claimed_at = 0
         self._has_failed = False
         self._log = get_logger("tether.orchestrator")
+        self._failed: FailedEntries[tuple[JobId, Fence]] = FailedEntries("outcomes", self._log)
+
+    @classmethod
+    def make(cls, context: LoopContext) -> Self:
+        plane, jobs = context.plane, context.plane.settings.jobs
+        outcomes = Outcomes(context.client, plane.keys, context.holder)
+        context.closing.callback(outcomes.close)
+        return cls(
+            plane.store,
+            plane.pools,
+            outcomes,
+            policy=RetryPolicy(jobs.max_attempts, jobs.retry_base, jobs.retry_cap),
+            life_ms=jobs.result_ttl,
+            now_ms=context.now_ms,
+            on_waiting=lambda: context.wake(WAITING),
+            randomness=random.Random(),
+        )
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
         # What was in hand when a step failed is not read again by itself. That others may have it in hand in
         # this moment does no harm.
         if self._has_failed or now_ms - self._claimed_at >= CLAIM_AFTER_MS:
-            claimed = self._outcomes.claim(BATCH, 0 if self._has_failed else CLAIM_AFTER_MS)
+            claimed, unreadable = self._outcomes.claim(BATCH, 0 if self._has_failed else CLAIM_AFTER_MS)
             self._has_failed = True
-            self._carry(*claimed)
-            self._claimed_at = now_ms
+            self._carry(claimed, unreadable)
+            # Behind a whole batch there may be more: what is set aside among it holds up nobody.
+            if len(claimed) + len(unreadable) < BATCH:
+                self._claimed_at = now_ms
         self._has_failed = True
         self._carry(*self._outcomes.read(BATCH, WAIT_MS))
         self._has_failed = False
         return 0
 
-    def _carry(self, entries: Sequence[Entry], unreadable: Sequence[str]) -> None:
+    def _carry(self, entries: Sequence[OutcomeEntry], unreadable: Sequence[str]) -> None:
         if unreadable:
-            self._log.error("Outcomes that cannot be read are left out.", entries=list(unreadable))
+            self._log.error("Unreadable outcomes are skipped.", entries=list(unreadable))
             self._outcomes.acknowledge(unreadable)
+        now_ms = self._now_ms()
+        # What is not tried now stays with the group, and comes again with what is claimed.
+        entries = [entry for entry in entries if self._failed.is_due(_key(entry), now_ms)]
         if not entries:
             return
-        now_ms = self._now_ms()
-        have_tokens = [e for e in entries if e.outcome.kind in _HAVE_TOKENS and e.outcome.offset]
+        # Whatever its kind, it may be the job's last: Redis forgets the tokens soon after that.
+        have_tokens = [entry for entry in entries if entry.outcome.offset]
         filled = {e.entry_id: e for e in self._outcomes.with_pieces(have_tokens)} if have_tokens else {}
         entries = [filled.get(entry.entry_id, entry) for entry in entries]
-        futures = self._store.write_many(self._settle, [Settlement(e.outcome, now_ms) for e in entries])
-        settled, done = [], []
-        failures: list[Exception] = []
-        for entry, future in zip(entries, futures, strict=True):
-            try:
-                settled.append(future.result())
-                done.append(entry.entry_id)
-            except StoreUnavailable as error:
-                failures.append(error)
-            except Exception as error:
-                # It stays with the group, holds up nobody else, and is tried again with what is claimed.
-                self._log.error("An outcome cannot be settled.", job=entry.outcome.job_id, error=str(error))
+        answers = self._settle_each([self._checked(entry.outcome) for entry in entries], now_ms)
+        settled = [answer for answer in answers if not isinstance(answer, Exception)]
         # Sealed first: whoever is ended between the two settles again, which seals again.
-        self._seal(settled)
+        unsealed = self._seal(settled)
+        done = []
+        for entry, answer in zip(entries, answers, strict=True):
+            error = answer if isinstance(answer, Exception) else unsealed.get(answer.job_id)
+            if error is None:
+                self._failed.succeed(_key(entry), job=entry.outcome.job_id)
+                done.append(entry.entry_id)
+            elif self._gives_up(entry, error, now_ms):
+                done.append(entry.entry_id)
         self._outcomes.acknowledge(done)
-        if failures:
-            raise failures[0]
         for answer in settled:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
         if any(answer.state in (JobState.WAITING_RETRY, JobState.PARKED) for answer in settled):
             self._on_waiting()
+
+    def _settle_each(self, outcomes: Sequence[Outcome], now_ms: int) -> list[Settled | Exception]:
+        answers = self._store.write_each(self._settle, [Settlement(each, now_ms) for each in outcomes])
+        ahead = [i for i, answer in enumerate(answers) if _is_ahead(outcomes[i], answer)]
+        if ahead:
+            # Redis knows a later hand-over than the database: that was set back to a backup.
+            self._log.warning(
+                "Outcomes are newer than the database.", jobs=[outcomes[i].job_id for i in ahead]
+            )
+            again = [Settlement(outcomes[i], now_ms, may_be_ahead=True) for i in ahead]
+            for i, answer in zip(ahead, self._store.write_each(self._settle, again), strict=True):
+                answers[i] = answer
+        return answers
+
+    def _gives_up(self, entry: OutcomeEntry, error: Exception, now_ms: int) -> bool:
+        """Set an entry aside. Return whether it is not to be tried again."""
+        job_id = entry.outcome.job_id
+        failures = self._failed.fail(_key(entry), error, now_ms, job=job_id).failures
+        if failures < MAX_FAILURES:
+            return False
+        if failures == MAX_FAILURES:
+            self._log.error("An outcome is dropped: it cannot be settled.", job=job_id, error=str(error))
+        return True
 
     def _decide(self, outcome: Outcome, row: JobRow) -> Verdict:
         return decide(
@@ -125,12 +172,52 @@ class SettleOutcomes:
             retry_token=secrets.token_urlsafe(16),
         )
 
-    def _seal(self, settled: Sequence[Settled]) -> None:
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """The same, with an error where the job succeeded and its stream has no longer all of its tokens."""
+        kept = len(outcome.pieces)
+        if outcome.kind is not OutcomeKind.SUCCEEDED or kept >= outcome.offset:
+            return outcome
+        self._log.error(
+            "A job succeeded, and some of its tokens are lost: Redis evicted or lost them.",
+            job=outcome.job_id,
+            tokens=outcome.offset,
+            kept=kept,
+        )
+        return replace(
+            outcome,
+            error=JobError(
+                OutputLost.code,
+                f"the job succeeded, and Redis lost its output before the database had it: {kept} of "
+                f"{outcome.offset} tokens are left. Submit it again",
+            ),
+        )
+
+    def _seal(self, settled: Sequence[Settled]) -> dict[JobId, Exception]:
+        """Seal what is final. Return the errors of those that could not be sealed, by job id."""
         final = {
             answer.job_id: (answer.state, answer.error.code if answer.error else "")
             for answer in settled
             if answer.kind is not SettledKind.UNKNOWN and answer.state is not None and answer.state.is_final
         }
         why = {answer.job_id: answer.error.message for answer in settled if answer.error is not None}
-        sealed = [(job, state, code) for job, (state, code) in final.items()]
-        self._pools.seal_many(sealed, self._life_ms, why)
+        jobs = [(job_id, state, code) for job_id, (state, code) in final.items()]
+        sealed = self._pools.seal_many(jobs, self._life_ms, why)
+        return {
+            job_id: answer
+            for (job_id, _, _), answer in zip(jobs, sealed, strict=True)
+            if isinstance(answer, Exception)
+        }
+
+
+def _is_ahead(outcome: Outcome, answer: Settled | Exception) -> bool:
+    return (
+        not isinstance(answer, Exception)
+        and answer.kind in (SettledKind.STALE, SettledKind.REPEATED)
+        and answer.state is not None
+        and not answer.state.is_final
+        and answer.dispatch < outcome.fence.dispatch
+    )
+
+
+def _key(entry: OutcomeEntry) -> tuple[JobId, Fence]:
+    return entry.outcome.job_id, entry.outcome.fence

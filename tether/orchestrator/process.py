@@ -7,11 +7,11 @@ import sys
 import threading
 from types import FrameType
 
-from tether.config import Settings
-from tether.control import ControlPlane
-from tether.embedded.child import announce_ready, follow_parent
-from tether.embedded.child_program import run_program
+from tether.config.settings import Settings
+from tether.core.control_plane import ControlPlane
 from tether.orchestrator.orchestrator import Orchestrator
+from tether.processes.child import announce_ready, follow_parent
+from tether.processes.child_program import run_program
 from tether.telemetry.logs import get_logger
 
 

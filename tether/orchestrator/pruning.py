@@ -1,25 +1,33 @@
-"""Removes what nobody needs any more: settled outcomes in Redis, and old jobs where that is asked for."""
+"""Removes what nobody needs any more: settled outcomes in Redis, and jobs that ended long ago."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
-from tether.broker.outcomes import Outcomes
+from tether.broker.pools.outcomes import Outcomes
+from tether.loops import IDLE
+from tether.orchestrator.context import PASSING_ERRORS, LoopContext
+from tether.orchestrator.set_aside import FailedEntries
 from tether.store.holds import sweep_holds
-from tether.store.pruning import prune
+from tether.store.pruning import prunable_jobs, prune
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
 
-BATCH = 500
-INTERVAL_SECONDS = 5.0
-SWEEP_EVERY = 60
-"""Holds are compared with their jobs in every so-manieth step."""
+BATCH = 64
+"""Jobs that are deleted in one transaction."""
+
+PAUSE_SECONDS = 0.05
+"""Between two transactions. Whoever writes in another process to the same SQLite file gets in then."""
+
+TRIM_MS = 5_000
+SWEEP_MS = 300_000
+"""Times between two trims of the outcomes, and two comparisons of holds with their jobs: while old jobs are
+deleted, steps follow each other much faster."""
 
 
 class Prune:
     """Trims the stream of outcomes up to what is settled, frees orphaned holds, deletes old jobs."""
-
-    name = "pruning"
 
     def __init__(
         self, store: Store, outcomes: Outcomes, *, retention_ms: int | None, now_ms: Callable[[], int]
@@ -32,19 +40,65 @@ class Prune:
         self._outcomes = outcomes
         self._retention_ms = retention_ms
         self._now_ms = now_ms
-        self._steps = 0
+        self._trimmed_at = 0
+        self._swept_at = now_ms()
+        self._passed_over = 0
         self._log = get_logger("tether.orchestrator")
+        self._failed: FailedEntries[str] = FailedEntries("pruning", self._log)
+
+    @classmethod
+    def make(cls, context: LoopContext) -> Self:
+        plane = context.plane
+        outcomes = Outcomes(context.client, plane.keys, context.holder)
+        context.closing.callback(outcomes.close)
+        return cls(plane.store, outcomes, retention_ms=plane.settings.jobs.retention, now_ms=context.now_ms)
 
     def __call__(self) -> float:
-        self._outcomes.trim()
-        self._steps += 1
-        if self._steps % SWEEP_EVERY == 0:
-            freed = self._store.write_alone(sweep_holds).result()
-            if freed:
-                self._log.error(
-                    "Holds without an open job were freed: something else wrote here.", count=freed
-                )
+        now_ms = self._now_ms()
+        # Each by itself: what keeps one from being done keeps no other.
+        if now_ms - self._trimmed_at >= TRIM_MS:
+            self._try("outcomes", self._outcomes.trim, now_ms)
+            self._trimmed_at = now_ms
+        if now_ms - self._swept_at >= SWEEP_MS:
+            self._try("holds", self._sweep, now_ms)
+            self._swept_at = now_ms
         if self._retention_ms is None:
-            return INTERVAL_SECONDS
-        older_than = self._now_ms() - self._retention_ms
-        return 0 if self._store.write_alone(prune, older_than, BATCH).result() == BATCH else INTERVAL_SECONDS
+            return IDLE
+        return self._prune(now_ms - self._retention_ms, now_ms)
+
+    def _try(self, what: str, carry_out: Callable[[], None], now_ms: int) -> None:
+        if not self._failed.is_due(what, now_ms):
+            return
+        try:
+            carry_out()
+        except PASSING_ERRORS:
+            raise
+        except Exception as error:
+            self._failed.fail(what, error, now_ms, what=what)
+        else:
+            self._failed.succeed(what, what=what)
+
+    def _sweep(self) -> None:
+        freed = self._store.write_alone(sweep_holds).result()
+        if freed:
+            self._log.error(
+                "Holds without an open job were released: something else wrote to this database.",
+                count=freed,
+            )
+
+    def _prune(self, older_than_ms: int, now_ms: int) -> float:
+        """Delete a batch of old jobs. What cannot be deleted is passed over until the last was looked at."""
+        job_ids = self._store.read(prunable_jobs, older_than_ms, BATCH, self._passed_over)
+        due = [job_id for job_id in job_ids if self._failed.is_due(job_id, now_ms)]
+        kept = len(job_ids) - len(due)
+        for job_id, answer in zip(due, self._store.write_each(prune, due), strict=True):
+            if isinstance(answer, Exception):
+                kept += 1
+                self._failed.fail(job_id, answer, now_ms, job=job_id)
+            else:
+                self._failed.succeed(job_id, job=job_id)
+        if len(job_ids) < BATCH:
+            self._passed_over = 0
+            return IDLE
+        self._passed_over += kept
+        return PAUSE_SECONDS

@@ -2,87 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Self
 
-from tether.orchestrator.loop import until
-from tether.scheduling.dispatches import dispatch_of
+from tether.broker.pools.pools import Dispatch
+from tether.discovery.fleet.fleet import Fleet
+from tether.ids import JobId, PoolName
+from tether.loops import IDLE, seconds_until
+from tether.orchestrator.context import LoopContext
+from tether.orchestrator.set_aside import FailedEntries
 from tether.scheduling.reservations import ReservationManager
-from tether.store.placements import (
-    Placement,
+from tether.store.placements import Placement, replace
+from tether.store.rows import UnreadableRow
+from tether.store.store import Store
+from tether.store.waiting_jobs import (
+    DelayedJob,
+    KeptModel,
     Postponement,
     WaitingJob,
+    delay_waiting,
+    due_retries,
+    due_retry_ids,
     next_waiting,
     postpone,
-    recall_parked,
-    replace,
     waiting,
+    waiting_ids,
 )
-from tether.store.store import Store
+from tether.telemetry.logs import get_logger
+
+WAITING = "waiting"
+"""The name of the loop: others wake it."""
 
 BATCH = 256
-PARKED_MS = 10_000
-"""When a job that no pool can serve is looked at again, if the fleet does not change before."""
+POSTPONED_MS = 10_000
+"""When a job is looked at again whose model is served, but by no pool that can serve this job."""
 
 
-class ChoosesPools(Protocol):
+class ServesModels(Protocol):
     """The scheduler, as far as it is needed here."""
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[str | None]:
-        """A pool for each job, or None where none can serve it now."""
+    def served_models(self) -> list[KeptModel]:
+        """The models that live workers serve now, as rows of jobs keep them."""
+
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
+        """A pool for each job, or None where none can serve it now; an error where choosing failed."""
 
 
 class PlaceWaiting:
-    """Raises the dispatch of jobs that are due and have a pool, then hands them over."""
+    """Raises the dispatch of jobs that are due and have a pool, then hands them over.
 
-    name = "waiting"
+    Only jobs of models that are served now are read. A retry that is due and has no pool is parked, once.
+    """
 
     def __init__(
         self,
         store: Store,
-        scheduler: ChoosesPools,
+        scheduler: ServesModels,
         reservations: ReservationManager,
         *,
-        interval: float,
         now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._reservations = reservations
-        self._interval = interval
         self._now_ms = now_ms
-        self._has_fleet_changed = True
+        self._served: Mapping[PoolName, int] = {}
+        self._failed: FailedEntries[JobId] = FailedEntries(WAITING, get_logger("tether.orchestrator"))
 
-    def recall(self) -> None:
-        """The fleet has changed: look again at the jobs that no pool could serve."""
-        self._has_fleet_changed = True
+    @classmethod
+    def make(cls, context: LoopContext) -> Self:
+        plane = context.plane
+        step = cls(plane.store, plane.scheduler, plane.reservations, now_ms=context.now_ms)
+
+        def on_change(fleet: Fleet) -> None:
+            if step.sees_more(fleet.served):
+                context.wake(WAITING)
+
+        context.closing.callback(plane.fleet.on_change(on_change))
+        return step
+
+    def sees_more(self, served: Mapping[PoolName, int]) -> bool:
+        """The fleet has changed: whether it serves pools that it did not serve before.
+
+        Args:
+          served: What the fleet serves now.
+        """
+        # Most changes are heartbeats: the mapping is the same, and there is nothing to do.
+        former, self._served = self._served, served
+        return served is not former and bool(served.keys() - former.keys())
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
-        if self._has_fleet_changed:
-            self._has_fleet_changed = False
-            self._store.write_alone(recall_parked, now_ms).result()
-        jobs = self._store.read(waiting, now_ms, BATCH)
-        pools = self._scheduler.choose_pools(jobs)
-        chosen = [(job, pool) for job, pool in zip(jobs, pools, strict=True) if pool is not None]
+        served = self._scheduler.served_models()
+        due_at = self._store.read(next_waiting, served)
+        # All models in each step, a batch of each: a long queue for one holds up no other.
+        batches = [self._place(kept, now_ms) for kept, first in due_at.items() if first <= now_ms]
+        parked = self._park(frozenset(served), now_ms)
+        if any(batches) or parked == BATCH:
+            return 0
+        if batches:
+            # All that is due failed, and cannot even be made due later.
+            return IDLE
+        return seconds_until(min(due_at.values(), default=None), self._now_ms())
+
+    def _place(self, kept: KeptModel, now_ms: int) -> int:
+        """Place a batch of the jobs that wait for a model. Return how many were due and are no longer."""
+        job_ids = self._store.read(waiting_ids, kept, now_ms, BATCH)
+        rows, errors = self._store.read_each(waiting, job_ids)
+        jobs = [row for row in rows if isinstance(row, WaitingJob)]
+        failed = list(errors.items())
+        failed += [(row.job_id, ValueError(row.reason)) for row in rows if isinstance(row, UnreadableRow)]
+        chosen: list[tuple[WaitingJob, PoolName]] = []
+        unserved: list[Postponement] = []
+        for job, pool in zip(jobs, self._scheduler.choose_pools(jobs), strict=True):
+            if isinstance(pool, Exception):
+                failed.append((job.job_id, pool))
+            elif pool is None:
+                # What no pool can serve now holds up nobody else.
+                unserved.append(Postponement(job.job_id, job.dispatch, now_ms + POSTPONED_MS, now_ms))
+            else:
+                chosen.append((job, pool))
         placements = [Placement(job.job_id, job.dispatch, pool, now_ms) for job, pool in chosen]
-        raised = [future.result() for future in self._store.write_many(replace, placements)]
-        self._reservations.hand_over(
+        dispatches: list[Dispatch] = []
+        for (job, pool), raised in zip(chosen, self._store.write_each(replace, placements), strict=True):
+            if isinstance(raised, Exception):
+                failed.append((job.job_id, raised))
+            elif raised is not None:
+                self._failed.succeed(job.job_id, job=job.job_id)
+                dispatches.append(Dispatch.of(job.job, raised, pool))
+        self._reservations.hand_over(dispatches)
+        failed += self._postpone(unserved)
+        return len(job_ids) - self._delay(failed, now_ms)
+
+    def _park(self, served: frozenset[KeptModel], now_ms: int) -> int:
+        """Park retries that are due and whose models nobody serves. Return how many retries were due."""
+        job_ids = self._store.read(due_retry_ids, now_ms, BATCH)
+        retries, errors = self._store.read_each(due_retries, job_ids)
+        failed = list(errors.items())
+        failed += self._postpone(
             [
-                dispatch_of(job, dispatch, pool)
-                for (job, pool), dispatch in zip(chosen, raised, strict=True)
-                if dispatch is not None
+                Postponement(retry.job_id, retry.dispatch, retry.due_at, now_ms)
+                for retry in retries
+                if retry.kept not in served
             ]
         )
-        # What no pool can serve now holds up nobody else.
-        later = now_ms + PARKED_MS
-        postponed = [
-            Postponement(job.job_id, job.dispatch, later, now_ms)
-            for job, pool in zip(jobs, pools, strict=True)
-            if pool is None
+        return len(job_ids) - self._delay(failed, now_ms)
+
+    def _postpone(self, postponements: list[Postponement]) -> list[tuple[JobId, Exception]]:
+        """Return those that failed, with their errors."""
+        answers = self._store.write_each(postpone, postponements)
+        return [
+            (item.job_id, answer)
+            for item, answer in zip(postponements, answers, strict=True)
+            if isinstance(answer, Exception)
         ]
-        for future in self._store.write_many(postpone, postponed):
-            future.result()
-        if len(jobs) == BATCH:
-            return 0
-        return until(self._store.read(next_waiting), self._now_ms(), self._interval)
+
+    def _delay(self, failed: list[tuple[JobId, Exception]], now_ms: int) -> int:
+        """Set jobs aside: they are due again later, behind others. Return how many could not be delayed."""
+        delayed = [
+            DelayedJob(job_id, self._failed.fail(job_id, error, now_ms, job=job_id).due_at)
+            for job_id, error in failed
+        ]
+        return sum(isinstance(answer, Exception) for answer in self._store.write_each(delay_waiting, delayed))

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from tether.config import SchedulingSettings
+from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
-from tether.scheduling.filters import PlacementRequest, why_not
+from tether.ids import PoolName
+from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclusion_of
 
-SECONDS_A_HOP = 0.025
+SECONDS_PER_HOP = 0.025
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def expected_wait(
     """
     rate = pool.tokens_per_second or assumptions.tokens_per_second * max(pool.slots, 1)
     load = 0.0 if pool.warm else assumptions.load_seconds
-    return depth * tokens / rate + load + pool.latency_hops * SECONDS_A_HOP
+    return depth * tokens / rate + load + pool.latency_hops * SECONDS_PER_HOP
 
 
 @dataclass(frozen=True)
@@ -166,21 +167,21 @@ class Scored:
 
     Attributes:
       pool: Its name.
-      refused: Why it cannot serve the job; empty where it can.
+      exclusion: Why it cannot serve the job; None where it can.
       total: The weighted sum of its terms.
       terms: Each term, unweighted.
       expected_wait_seconds: Until it would come to the job.
     """
 
-    pool: str
-    refused: str = ""
+    pool: PoolName
+    exclusion: Exclusion | None = None
     total: float = 0.0
     terms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     expected_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlacementDecision:
     """Where a job goes.
 
     Attributes:
@@ -188,17 +189,20 @@ class Choice:
       table: Every pool that was looked at, the best first, those that cannot serve it last.
     """
 
-    pool: str | None
+    pool: PoolName | None
     table: tuple[Scored, ...]
+
+
+SUSPECT = Exclusion(Unfit.SUSPECT, "all its workers are suspect, and others can serve")
 
 
 def choose(
     request: PlacementRequest,
     pools: Sequence[PoolView],
-    depths: Mapping[str, int],
+    depths: Mapping[PoolName, int],
     scorers: Sequence[Scorer] = DEFAULT_SCORERS,
     assumptions: Assumptions = Assumptions(),
-) -> Choice:
+) -> PlacementDecision:
     """The pool with the greatest weighted sum; of equal ones the first by name.
 
     Pools whose workers are all suspect are chosen only where no other can serve the job.
@@ -206,23 +210,29 @@ def choose(
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
     """
-    refused = {pool.name: why_not(request, pool) for pool in pools}
-    if any(pool.sure and not refused[pool.name] for pool in pools):
+    excluded = {pool.name: exclusion_of(request, pool) for pool in pools}
+    if any(pool.sure and excluded[pool.name] is None for pool in pools):
         for pool in pools:
             if not pool.sure:
-                refused[pool.name] = refused[pool.name] or "all its workers are suspect, and others can serve"
+                excluded[pool.name] = excluded[pool.name] or SUSPECT
     tokens = max(1, request.output_tokens)
     rows = []
     for pool in pools:
-        if refused[pool.name]:
-            rows.append(Scored(pool.name, refused[pool.name]))
+        exclusion = excluded[pool.name]
+        if exclusion is not None:
+            rows.append(Scored(pool.name, exclusion))
             continue
         depth = max(0, depths.get(pool.name, 0))
         candidate = Candidate(pool, depth, expected_wait(pool, depth, tokens, assumptions))
         rows.append(_scored(request, candidate, scorers))
-    rows.sort(key=lambda row: (bool(row.refused), -row.total, row.pool))
-    best = rows[0] if rows and not rows[0].refused else None
-    return Choice(best.pool if best else None, tuple(rows))
+    rows.sort(key=lambda row: (row.exclusion is not None, -row.total, row.pool))
+    best = rows[0] if rows and rows[0].exclusion is None else None
+    return PlacementDecision(best.pool if best else None, tuple(rows))
+
+
+def can_serve(request: PlacementRequest, pools: Sequence[PoolView]) -> bool:
+    """Whether :func:`choose` finds a pool, without any score."""
+    return any(exclusion_of(request, pool) is None for pool in pools)
 
 
 def _scored(request: PlacementRequest, candidate: Candidate, scorers: Sequence[Scorer]) -> Scored:

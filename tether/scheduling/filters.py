@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tether.discovery.fleet.pool_views import PoolView
-from tether.scheduling.models import ModelVersion
+from tether.models.registry import ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,43 +31,75 @@ class PlacementRequest:
     output_tokens: int = 256
 
 
-Filter = Callable[[PlacementRequest, PoolView], str]
-"""Answers why a pool cannot serve a job; empty where it can."""
+class Unfit(StrEnum):
+    """Why a pool cannot serve a job.
+
+    Values:
+      MODEL, VERSION: It serves another model, or another version of it.
+      NO_WORKER: None of its workers lives and takes jobs.
+      SUSPECT: All its workers are suspect, and another pool can serve the job.
+      GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
+      CONTEXT: The prompt does not fit into the model's context.
+    """
+
+    MODEL = "model"
+    VERSION = "version"
+    NO_WORKER = "no_worker"
+    SUSPECT = "suspect"
+    GPU_CLASS = "gpu_class"
+    REGION = "region"
+    CONTEXT = "context"
 
 
-def serves_model(request: PlacementRequest, pool: PoolView) -> str:
+@dataclass(frozen=True)
+class Exclusion:
+    """A pool that cannot serve a job: why, for programs, and in words that name what it has instead."""
+
+    unfit: Unfit
+    words: str
+
+
+Filter = Callable[[PlacementRequest, PoolView], Exclusion | None]
+"""Return why a pool cannot serve a job; None where this filter lets it pass."""
+
+
+def serves_model(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """Model and version."""
     if pool.model != request.model.name:
-        return f"serves {pool.model}"
+        return Exclusion(Unfit.MODEL, f"serves {pool.model}")
     if pool.digest != request.model.digest and not request.any_version:
-        return f"serves another version, {pool.version}"
-    return ""
+        return Exclusion(Unfit.VERSION, f"serves another version, {pool.version}")
+    return None
 
 
-def has_live_workers(request: PlacementRequest, pool: PoolView) -> str:
+def has_live_workers(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """Workers that live and take jobs."""
-    return "" if pool.workers > 0 else "no live worker takes jobs"
+    return None if pool.workers > 0 else Exclusion(Unfit.NO_WORKER, "no live worker accepts jobs")
 
 
-def has_gpu_class(request: PlacementRequest, pool: PoolView) -> str:
+def has_gpu_class(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """The GPU class that the job or the model asks for."""
     for wanted in (request.gpu_class, request.model.gpu_class):
         if wanted not in ("", pool.gpu_class):
-            return f"has GPU class {pool.gpu_class}, not {wanted}"
-    return ""
+            return Exclusion(Unfit.GPU_CLASS, f"has GPU class {pool.gpu_class}, not {wanted}")
+    return None
 
 
-def in_allowed_region(request: PlacementRequest, pool: PoolView) -> str:
+def in_allowed_region(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """The only region in which the model is served, where it has one."""
     allowed = request.model.region
-    return "" if allowed in ("", pool.region) else f"the model is served in region {allowed} only"
+    if allowed in ("", pool.region):
+        return None
+    return Exclusion(Unfit.REGION, f"the model is served in region {allowed} only")
 
 
-def fits_context(request: PlacementRequest, pool: PoolView) -> str:
+def fits_context(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """The context holds the prompt and at least one token of the answer."""
-    if request.prompt_tokens + 1 > request.model.context:
-        return f"the prompt has {request.prompt_tokens} tokens, the context {request.model.context}"
-    return ""
+    if request.prompt_tokens + 1 <= request.model.context:
+        return None
+    return Exclusion(
+        Unfit.CONTEXT, f"the prompt has {request.prompt_tokens} tokens, the context {request.model.context}"
+    )
 
 
 FILTERS: tuple[Filter, ...] = (
@@ -78,6 +111,8 @@ FILTERS: tuple[Filter, ...] = (
 )
 
 
-def why_not(request: PlacementRequest, pool: PoolView, filters: tuple[Filter, ...] = FILTERS) -> str:
-    """The first reason why a pool cannot serve a job; empty where it can."""
-    return next((reason for one in filters if (reason := one(request, pool))), "")
+def exclusion_of(
+    request: PlacementRequest, pool: PoolView, filters: tuple[Filter, ...] = FILTERS
+) -> Exclusion | None:
+    """The first reason why a pool cannot serve a job; None where it can."""
+    return next((found for one in filters if (found := one(request, pool)) is not None), None)

@@ -1,4 +1,4 @@
-"""Which pool a job goes to, by the fleet as it is seen now and the depths that the database has claimed."""
+"""The choice of a job's pool, by the current fleet and the depths that are claimed in the database."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tether.config import SchedulingSettings
+from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
-from tether.scheduling.affinity import Choice, choose, scorers_from
+from tether.ids import PoolName
+from tether.models.registry import ModelVersion, Registry
+from tether.scheduling.affinity import PlacementDecision, can_serve, choose, scorers_from
 from tether.scheduling.filters import PlacementRequest
-from tether.scheduling.models import ModelVersion, Registry
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.store.holds import depths
 from tether.store.store import Store
 
 FRESH_SECONDS = 1.0
-"""How old a depth may be that no claim of this process has told."""
+"""Maximum age of a depth that was not updated by a claim of this process."""
 
 
 class SeesPools(Protocol):
@@ -27,10 +28,13 @@ class SeesPools(Protocol):
 
 
 class PoolChoice:
-    """Filters and scores pools for jobs. Safe to use from many threads.
+    """Filters and scores pools for jobs. Thread-safe.
 
-    Depths are what the claims in the database answered, so that several gateways do not all choose the pool
+    Depths are returned by the claims in the database, so that several gateways do not all choose the pool
     that was empty a moment ago.
+
+    Attributes:
+      registry: The configured models.
     """
 
     def __init__(
@@ -43,25 +47,17 @@ class PoolChoice:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
-        self._registry = registry
+        self.registry = registry
         self._scorers = (*scorers_from(settings), *load_scorers())
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
-        self._depths: dict[str, int] = {}
+        self._depths: dict[PoolName, int] = {}
         self._read_at = -FRESH_SECONDS
 
-    def version_of(self, model: str) -> ModelVersion:
-        """The version that a job for this model gets.
-
-        Raises:
-          UnknownModel: No such model is configured.
-        """
-        return self._registry.find(model)
-
-    def choose(self, model: str, *, output_tokens: int = 256) -> str | None:
-        """The best pool for a job, or None where none can serve it now."""
-        request = PlacementRequest(model=self._registry.find(model), output_tokens=output_tokens)
+    def choose(self, model: str, *, output_tokens: int = 256) -> PoolName | None:
+        """Return the best pool for a job, or None if none can serve it now."""
+        request = PlacementRequest(model=self.registry.find(model), output_tokens=output_tokens)
         pool = self.explain(request).pool
         if pool is not None:
             # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
@@ -70,26 +66,36 @@ class PoolChoice:
         return pool
 
     def is_served(self, model: str) -> bool:
-        """Whether there is a pool for a job now."""
-        return self.explain(PlacementRequest(model=self._registry.find(model))).pool is not None
+        """Return whether a pool can serve a job now."""
+        return can_serve(PlacementRequest(model=self.registry.find(model)), self._fleet.pools())
 
-    def explain(self, request: PlacementRequest) -> Choice:
-        """The choice with every pool's score, or why it was refused."""
+    def served(self) -> list[ModelVersion]:
+        """The models for which there is a pool now."""
+        pools = self._fleet.pools()
+        digests = {pool.digest for pool in pools}
+        return [
+            model
+            for model in self.registry.models
+            if model.digest in digests and can_serve(PlacementRequest(model=model), pools)
+        ]
+
+    def explain(self, request: PlacementRequest) -> PlacementDecision:
+        """Return the choice with every pool's score, or why it was excluded."""
         return choose(request, self._fleet.pools(), self._fresh_depths(), self._scorers)
 
-    def note_depth(self, pool: str | None, depth: int) -> None:
-        """Remember what a claim on a pool answered; 0 says nothing."""
+    def note_depth(self, pool: PoolName | None, depth: int) -> None:
+        """Remember the depth returned by a claim on a pool; 0 is unknown."""
         if pool is not None and depth > 0:
             with self._lock:
                 self._depths[pool] = depth
 
-    def _fresh_depths(self) -> dict[str, int]:
+    def _fresh_depths(self) -> dict[PoolName, int]:
         now = self._clock()
         with self._lock:
             if now - self._read_at < FRESH_SECONDS:
                 return self._depths
             self._read_at = now
-        found = self._store.read(depths)
+        fresh = self._store.read(depths)
         with self._lock:
-            self._depths = found
-            return found
+            self._depths = fresh
+            return fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -9,24 +10,26 @@ from dataclasses import replace
 
 import redis
 
-from tether.broker.pools import Dispatch, Placed, Pools
+from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.room import bytes_in_redis, max_waiting_at_submit
 from tether.errors import CommitUnknown
-from tether.jobs import JobState
-from tether.scheduling.dispatches import dispatch_of
+from tether.ids import TenantId
+from tether.jobs import JobState, Priority
 from tether.store.admissions import Admission, AdmissionKind, NewJob, admit
 from tether.store.placements import record_placed
-from tether.store.store import Store
+from tether.store.queries import KeyHolder, job_with_key
+from tether.store.store import Store, each_result
 from tether.telemetry.logs import get_logger
 
 CHUNK = 256
 """Jobs that are placed together."""
 
 REST_AFTER_OUTAGE_SECONDS = 5.0
-"""For how long nothing is placed here after Redis did not answer: the outbox relay does it."""
+"""For how long nothing is placed here after Redis was unavailable: the outbox relay does it."""
 
 
 class ReservationManager:
-    """Writes jobs with their holds and outbox rows, and carries these out. Safe to use from many threads."""
+    """Writes jobs with their holds and outbox rows, and places them. Thread-safe."""
 
     def __init__(self, store: Store, pools: Pools, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -35,15 +38,16 @@ class ReservationManager:
         self._away_until = 0.0
         self._log = get_logger("tether.scheduling")
 
-    def reserve(self, new_jobs: Sequence[NewJob]) -> list[Admission]:
-        """Admit jobs and place those that are due. When it answers, what was accepted is durable.
+    def reserve(self, new_jobs: Sequence[NewJob]) -> list[Admission | Exception]:
+        """Admit jobs and place those that are due. When this returns, accepted jobs are durable; an error is
+        in the place of each job that cannot be written.
 
-        Whatever Redis says after that changes nothing in the answer.
+        The result does not depend on Redis.
 
         Raises:
-          StoreUnavailable: Nothing was written; where it is a ``CommitUnknown``, that is not known.
+          StoreUnavailable: Nothing was written; if it is a ``CommitUnknown``, it is unknown whether it was.
         """
-        admissions: list[Admission] = []
+        admissions: list[Admission | Exception] = []
         # All are written at once, and placed as their commits come: what waits here for long, the relay would
         # place too.
         futures = self._store.write_many(admit, new_jobs)
@@ -53,43 +57,77 @@ class ReservationManager:
             admissions += answers
             self.hand_over(
                 [
-                    dispatch_of(job, answer.dispatch, answer.pool)
+                    Dispatch.of(job.job, answer.dispatch, answer.pool)
                     for job, answer in zip(part, answers, strict=True)
-                    if answer.kind is AdmissionKind.ACCEPTED
+                    if not isinstance(answer, Exception)
+                    and answer.kind is AdmissionKind.ACCEPTED
                     and answer.pool is not None
                     and answer.state is JobState.ACCEPTED
-                    and job.not_before <= job.now_ms
+                    and job.job.not_before <= job.now_ms
                 ]
             )
         return admissions
 
-    def _answers(self, new_jobs: Sequence[NewJob], futures: Sequence[Future[Admission]]) -> list[Admission]:
+    def _answers(
+        self, new_jobs: Sequence[NewJob], futures: Sequence[Future[Admission]]
+    ) -> list[Admission | Exception]:
         try:
-            return [future.result() for future in futures]
+            return each_result(futures)
         except CommitUnknown:
             # The same keys again: whatever was written the first time is found, and nothing is made twice.
-            answers = [future.result() for future in self._store.write_many(admit, new_jobs)]
+            answers = self._store.write_each(admit, new_jobs)
         return [
-            replace(answer, kind=AdmissionKind.ACCEPTED) if answer.job_id == job.job_id else answer
+            replace(answer, kind=AdmissionKind.ACCEPTED)
+            if not isinstance(answer, Exception) and answer.job_id == job.job_id
+            else answer
             for job, answer in zip(new_jobs, answers, strict=True)
         ]
 
+    def job_with_key(self, tenant_id: TenantId, correlation_id: str, retry_token: str) -> KeyHolder | None:
+        """Return the job that has this idempotency key.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return self._store.read(job_with_key, (tenant_id, correlation_id, retry_token))
+
     def hand_over(self, dispatches: Sequence[Dispatch]) -> None:
-        """Place dispatches whose outbox rows are committed, and note that; the relay does what fails here."""
+        """Place dispatches whose outbox rows are committed, and record that. The relay places what fails, and
+        what Redis has no room for."""
         if not dispatches or self._clock() < self._away_until:
             return
         try:
-            answers = self._pools.place(dispatches)
+            fitting = self._fitting(dispatches)
+            answers = self._pools.place(fitting, max_waiting=self._max_waiting)
         except redis.RedisError as error:
             self._away_until = self._clock() + REST_AFTER_OUTAGE_SECONDS
             self._log.warning(
-                "Accepted, and not placed yet: Redis does not take it.", error=type(error).__name__
+                "Accepted, but not placed yet: Redis is unavailable.", error=type(error).__name__
             )
             return
         placed = [
             (dispatch.job_id, dispatch.dispatch)
-            for dispatch, answer in zip(dispatches, answers, strict=True)
-            if answer in (Placed.PLACED, Placed.KNOWN)
+            for dispatch, answer in zip(fitting, answers, strict=True)
+            if answer in (PlaceResult.PLACED, PlaceResult.KNOWN)
         ]
         # Nobody waits for this: a row that stays is placed again, which changes nothing.
         self._store.write_many(record_placed, placed)
+        with contextlib.suppress(redis.RedisError):
+            # All is placed that can be: the next finds out that Redis is unavailable.
+            self._pools.room.refresh()
+
+    def _fitting(self, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+        """Those for which Redis has room, until the first of each class for which it has none."""
+        room: dict[Priority, float] = {}
+        fitting = []
+        for dispatch in dispatches:
+            priority = dispatch.priority
+            if priority not in room:
+                room[priority] = self._pools.room.left_at_submit(priority)
+            if room[priority] > 0:
+                room[priority] -= bytes_in_redis(len(dispatch.body))
+                fitting.append(dispatch)
+        return fitting
+
+    def _max_waiting(self, dispatch: Dispatch) -> int:
+        return max_waiting_at_submit(self._pools.room.lane_bytes, len(dispatch.body))

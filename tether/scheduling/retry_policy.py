@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tether.jobs import JobState, Outcome, OutcomeKind
-from tether.scheduling.verdict import Letter, Verdict
+from tether.jobs import JobState, Letter, Outcome, OutcomeKind, Verdict
 
 POISON = "poison"
 ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 NOT_RETRYABLE = "not_retryable"
+RESTORED = "restored"
+"""It had died already when the database was set back to a backup: its first dead letter is lost."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from dramatiq import Broker, Message, Middleware
 
-from tether.broker.keys import INFER
-from tether.client.backend import Submitted
-from tether.client.requests import make_request
+from tether.admission.facts import AdmissionFacts
+from tether.admission.gates import first_refusal
+from tether.envelopes import Placeable, travelling_options
 from tether.errors import (
     InvalidRequest,
     KeyConflict,
@@ -21,40 +19,43 @@ from tether.errors import (
     TetherError,
     UnknownModel,
 )
-from tether.gateway.validation import check_for_model
-from tether.jobs import (
-    VERSION,
-    JobRequest,
-    canonical_json,
-    messages_to_json,
-    new_job_id,
-    sampling_to_json,
-)
-from tether.scheduling.models import ModelVersion
+from tether.ids import JobId, PoolName, TenantId
+from tether.jobs import JobRequest, canonical_json, new_job_id
+from tether.models.registry import ModelVersion
+from tether.requests.fields import TABLE
+from tether.requests.options import read_options
+from tether.requests.payload import payload_of
+from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
+from tether.statuses import Submitted
 from tether.store.admissions import Admission, AdmissionKind, NewJob
-from tether.store.placements import WaitingJob
+from tether.store.waiting_jobs import KeptModel, WaitingJob
 
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before an engine has counted them."""
+
+_ENVELOPE = frozenset(field.name for field in fields(Placeable))
+_AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - {"model"})
+"""Fields of a request that stand in the envelope under the same name; a model is settled with its version."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A request with its keys, job and message."""
+    """A job to admit, with its envelope and the request with both of its keys."""
 
-    request: JobRequest
+    envelope: InferMessage
+    keyed: JobRequest
     new_job: NewJob
-    message: Message[Any]
 
 
 class SchedulerMiddleware(Middleware):
     """Chooses a pool for every job and reserves it, first submissions, retries and re-placements alike.
 
-    The broker asks it when a message of the queue ``infer`` is enqueued. It is no hook of Dramatiq's: one
-    that runs before enqueueing cannot change the queue, and enqueueing happens again for each retry.
+    It stands in the broker's list of middleware, and the broker hands it what is enqueued on the queue
+    ``infer``. A hook of Dramatiq's that runs before enqueueing could not do it: it cannot change the queue,
+    and enqueueing happens again for each retry.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SchedulerMiddleware(Middleware):
         reservations: ReservationManager,
         tenants: Tenants,
         *,
-        tenant: str,
+        tenant: TenantId,
         now_ms: Callable[[], int],
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -72,9 +73,9 @@ class SchedulerMiddleware(Middleware):
           choice: Which pool can serve a job best.
           reservations: Makes it durable, and hands it over.
           tenants: Their shares.
-          tenant: On whose behalf messages are enqueued in this process.
+          tenant: On whose behalf messages are enqueued in this process, where they do not say it.
           now_ms: Milliseconds since the epoch.
-          randomness: So many random bytes.
+          randomness: Return so many random bytes.
         """
         self._choice = choice
         self._reservations = reservations
@@ -83,62 +84,38 @@ class SchedulerMiddleware(Middleware):
         self._now_ms = now_ms
         self._randomness = randomness
 
-    def submit(
-        self, requests: Sequence[JobRequest], *, broker: Broker, tenant: str | None = None
-    ) -> list[Submitted | Exception]:
-        """Admit jobs: all that are accepted are durable when it answers.
+    def envelope(self, request: JobRequest, tenant: TenantId | None = None) -> InferMessage:
+        """The message that makes a job of a checked request, once it is enqueued."""
+        now_ms = self._now_ms()
+        job_id = new_job_id(now_ms, self._randomness(10))
+        return InferMessage.of(request, tenant or self._tenant, job_id=job_id, now_ms=now_ms)
 
-        Returns:
-          For each request the job that has its keys, or why it was refused.
+    def enqueue_jobs(
+        self, broker: Broker, messages: Sequence[Message[Any]], delay: int | None
+    ) -> list[Message[Any] | Exception]:
+        """Admit jobs; see :class:`~tether.broker.tether_broker.Scheduler`.
 
         Raises:
           StoreUnavailable: Nothing was accepted; where it is a ``CommitUnknown``, that is not known.
         """
-        prepared = [self._prepare(request, broker, tenant or self._tenant) for request in requests]
-        accepted = [one for one in prepared if isinstance(one, _Prepared)]
-        answers = iter(self._reservations.reserve([one.new_job for one in accepted]))
-        results: list[Submitted | Exception] = []
-        for one in prepared:
-            if not isinstance(one, _Prepared):
-                results.append(one)
+        prepared = [self._prepare(broker, message, delay) for message in messages]
+        new_jobs = [outcome for outcome in prepared if isinstance(outcome, _Prepared)]
+        admissions = iter(self._reservations.reserve([outcome.new_job for outcome in new_jobs]))
+        answers: list[Message[Any] | Exception] = []
+        for sent, outcome in zip(messages, prepared, strict=True):
+            if not isinstance(outcome, _Prepared):
+                answers.append(_returned(sent, outcome))
                 continue
-            answer = next(answers)
-            self._choice.note_depth(answer.pool, answer.depth)
-            results.append(_answer(one, answer))
-            if not isinstance(results[-1], Exception):
-                broker.emit_after("enqueue", one.message, None)
-        return results
-
-    def submit_message(self, broker: Broker, message: Message[Any], delay: int | None) -> Message[Any]:
-        """Make a job of a message of ``infer``; see :class:`~tether.broker.tether_broker.Scheduler`.
-
-        Raises:
-          InvalidRequest: Its arguments are not those of a job.
-          TetherError: The job was refused.
-        """
-        arguments = _arguments_of(message)
-        values = {name: value for name, value in arguments.items() if name in _REQUEST_ARGUMENTS}
-        sampling = {name: value for name, value in arguments.items() if name not in _REQUEST_ARGUMENTS}
-        seconds = None if delay is None else delay / 1000
-        request = make_request(
-            values.pop("model", ""),
-            values.pop("prompt", ""),
-            now_ms=self._now_ms(),
-            delay=seconds,
-            sampling=sampling,
-            **values,
-        )
-        if not request.correlation_id:
-            # The same message sent again after a failure is the same job.
-            request = replace(
-                request,
-                correlation_id=message.message_id,
-                retry_token=request.retry_token or message.message_id,
-            )
-        answer = self.submit([request], broker=broker)[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return message.copy(message_id=answer.job_id)
+            admission = next(admissions)
+            if isinstance(admission, Exception):
+                answers.append(_returned(sent, admission))
+                continue
+            self._choice.note_depth(admission.pool, admission.depth)
+            answer = _answer(outcome.envelope, outcome.keyed, admission)
+            answers.append(_returned(sent, answer))
+            if isinstance(answer, Message) and admission.kind is AdmissionKind.ACCEPTED:
+                broker.emit_after("enqueue", answer, delay)
+        return answers
 
     def is_served(self, model: str) -> bool:
         """Whether a worker that lives can serve a job for this model now.
@@ -148,100 +125,150 @@ class SchedulerMiddleware(Middleware):
         """
         return self._choice.is_served(model)
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[str | None]:
-        """A pool for each job that waits in the database, or None where none can serve it now."""
-        return [self._choose(job) for job in jobs]
+    def served_models(self) -> list[KeptModel]:
+        """The models that live workers serve now, as rows of jobs keep them."""
+        served = self._choice.served()
+        kept = [KeptModel(model.name, model.version) for model in served]
+        # Rows of programs that kept no version mean the one that is configured first.
+        registry = self._choice.registry
+        return [*kept, *(KeptModel(model.name, "") for model in served if registry.find(model.name) == model)]
 
-    def _choose(self, job: WaitingJob) -> str | None:
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
+        """A pool for each job that waits in the database, or None where none can serve it now; an error where
+        choosing failed.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return [self._choose(waiting.job) for waiting in jobs]
+
+    def _choose(self, job: Placeable) -> PoolName | Exception | None:
         try:
-            # The version was settled when the job was accepted, and stands in what its worker gets.
-            version = json.loads(job.body).get("version", "")
-            return self._choice.choose(f"{job.model}@{version}")
+            # Only an older program that still runs beside this one keeps no version.
+            model = f"{job.model}@{job.model_version}" if job.model_version else job.model
+            return self._choice.choose(model)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return None
-
-    def _prepare(self, request: JobRequest, broker: Broker, tenant: str) -> _Prepared | TetherError:
-        now_ms = self._now_ms()
-        try:
-            version = self._choice.version_of(request.model)
-            weight = self._tenants.weight(tenant)
-            check_for_model(request, version, now_ms)
         except StoreUnavailable:
             raise
-        except TetherError as error:
+        except Exception as error:
             return error
-        job_id = new_job_id(now_ms, self._randomness(10))
-        message: Message[Any] = Message(
-            queue_name=INFER,
-            actor_name=INFER,
-            args=(),
-            kwargs={"model": request.model},
-            options={"traceparent": request.traceparent} if request.traceparent else {},
-            message_id=job_id,
-            message_timestamp=now_ms,
-        )
-        broker.emit_before("enqueue", message, None)
-        retry_token = request.retry_token or job_id
-        keyed = replace(
-            request,
-            retry_token=retry_token,
-            correlation_id=request.correlation_id or retry_token,
-            traceparent=request.traceparent or str(message.options.get("traceparent", "")),
-        )
-        return _Prepared(keyed, self._new_job(keyed, job_id, tenant, weight, version, now_ms), message)
 
-    def _new_job(
-        self, request: JobRequest, job_id: str, tenant: str, weight: float, version: ModelVersion, now_ms: int
-    ) -> NewJob:
-        cost = request.characters // CHARACTERS_A_TOKEN + 1
-        body = {
-            "v": VERSION,
-            "model": version.name,
-            "version": version.version,
-            "prompt": request.prompt,
-            **({"messages": messages_to_json(request.messages)} if request.messages else {}),
-            "sampling": sampling_to_json(request.sampling),
-            "adapter": request.adapter,
-            "tenant": tenant,
-            "correlation_id": request.correlation_id,
-            "traceparent": request.traceparent,
-        }
-        return NewJob(
+    def _prepare(
+        self, broker: Broker, message: Message[Any], delay: int | None
+    ) -> _Prepared | InferMessage | Exception:
+        """The job to admit; or the one that its keys belong to already, or why it is refused."""
+        try:
+            envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
+            facts = AdmissionFacts(
+                registry=self._choice.registry,
+                tenant_id=envelope.tenant_id,
+                tenant_weight=self._tenants.weight(envelope.tenant_id),
+                now_ms=self._now_ms(),
+            )
+            refusal = first_refusal(envelope.request, facts)
+            if refusal is not None:
+                # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
+                return self._earlier(envelope) or refusal
+            broker.emit_before("enqueue", envelope, delay)
+            return self._new_job(envelope, facts)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # A hook's refusal, or a message that no program can have meant: it costs itself alone.
+            return error
+
+    def _envelope_of(self, message: Message[Any], delay: int | None) -> InferMessage:
+        """The envelope of a message that a program sent to the actor ``infer`` by itself."""
+        arguments = _arguments_of(message)
+        if delay is not None:
+            arguments["delay"] = delay / 1000
+        request = read_options(arguments, now_ms=self._now_ms())
+        if not request.correlation_id:
+            # The same message sent again after a failure is the same job.
+            request = replace(
+                request,
+                correlation_id=message.message_id,
+                retry_token=request.retry_token or message.message_id,
+            )
+        envelope = self.envelope(request)
+        return replace(envelope, options={**message.options, **envelope.options})
+
+    def _earlier(self, envelope: InferMessage) -> InferMessage | TetherError | None:
+        """The job that the message's keys belong to."""
+        request = envelope.request
+        if not request.retry_token:
+            return None
+        correlation_id = request.correlation_id or request.retry_token
+        earlier = self._reservations.job_with_key(envelope.tenant_id, correlation_id, request.retry_token)
+        if earlier is None:
+            return None
+        kind = AdmissionKind.KNOWN if earlier.digest == request.digest() else AdmissionKind.CONFLICT
+        keyed = replace(request, correlation_id=correlation_id)
+        return _answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
+
+    def _new_job(self, envelope: InferMessage, facts: AdmissionFacts) -> _Prepared:
+        options = travelling_options(envelope.options)
+        job_id, asked = JobId(envelope.message_id), envelope.request
+        retry_token = asked.retry_token or job_id
+        request = replace(
+            asked,
+            retry_token=retry_token,
+            correlation_id=asked.correlation_id or retry_token,
+        )
+        version = facts.registry.find(request.model)
+        assert facts.tenant_weight is not None
+        job = Placeable(
             job_id=job_id,
-            tenant_id=tenant,
+            tenant_id=envelope.tenant_id,
+            model=version.name,
+            model_version=version.version,
+            weight=facts.tenant_weight,
+            cost=request.characters // CHARACTERS_PER_TOKEN + 1,
+            options=options,
+            payload=_payload(request, version, envelope.tenant_id),
+            **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
+        )
+        new_job = NewJob(
+            job=job,
             correlation_id=request.correlation_id,
             retry_token=request.retry_token,
             retry_of=None,
             digest=request.digest(),
-            model=version.name,
-            priority=request.priority.value,
             labels=request.labels,
-            body=canonical_json(body).decode(),
-            pool=self._choice.choose(request.model, output_tokens=request.sampling.max_tokens),
-            weight=weight,
-            not_before=request.not_before,
-            deadline=request.deadline,
-            cost=cost,
-            now_ms=now_ms,
+            pool=self._choice.choose(request.model, output_tokens=job.max_tokens),
+            now_ms=facts.now_ms,
         )
+        return _Prepared(envelope, request, new_job)
+
+
+def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> str:
+    body = {
+        **payload_of(request),
+        "model": version.name,
+        "version": version.version,
+        "tenant": tenant,
+        "correlation_id": request.correlation_id,
+    }
+    return canonical_json(body).decode()
 
 
 _FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uuid")
 """Options of Dramatiq's that call for something after the message, in the process that ran it."""
-
-_REQUEST_ARGUMENTS = (
-    *("model", "prompt", "messages", "priority", "eta", "time_limit", "labels", "adapter"),
-    *("correlation_id", "retry_token"),
-)
 
 
 def _arguments_of(message: Message[Any]) -> dict[str, Any]:
     followed = [name for name in _FOLLOWED_BY if message.options.get(name)]
     if followed:
         raise InvalidRequest(
-            f"nothing can follow a job ({', '.join(followed)}): put infer last in a pipeline, and in no "
+            f"a job cannot be followed by other messages ({', '.join(followed)}): put infer "
+            "last in a pipeline, and in no "
             "group with callbacks; its result is that of Tether.job(message.message_id).result()"
+        )
+    if "delay" in message.kwargs:
+        raise InvalidRequest(
+            "infer has no argument delay: give it to send_with_options, in milliseconds, as to any actor"
         )
     if not message.args:
         return dict(message.kwargs)
@@ -251,27 +278,32 @@ def _arguments_of(message: Message[Any]) -> dict[str, Any]:
     return {**message.kwargs, "prompt": message.args[0]}
 
 
-def _answer(one: _Prepared, answer: Admission) -> Submitted | TetherError:
-    request, tenant = one.request, one.new_job.tenant_id
-    if answer.kind is AdmissionKind.CONFLICT:
+def _returned(sent: Message[Any], answer: InferMessage | Exception) -> Message[Any] | Exception:
+    """What a program gets back: the message that it sent, under the job's id."""
+    if isinstance(answer, Exception) or isinstance(sent, InferMessage):
+        return answer
+    return sent.copy(message_id=answer.message_id)
+
+
+def _answer(envelope: InferMessage, request: JobRequest, admission: Admission) -> InferMessage | TetherError:
+    """The envelope under the id of the job that has the request's keys, or why there is none."""
+    tenant = envelope.tenant_id
+    if admission.kind is AdmissionKind.CONFLICT:
         return KeyConflict(
             f"correlation id {request.correlation_id!r} with retry token {request.retry_token!r} belongs to "
-            f"job {answer.job_id}, which asked for something else: send the same request, or take other keys"
+            f"job {admission.job_id}, which is a different request: send the same request, or use other keys"
         )
-    if answer.kind is AdmissionKind.OVER_QUOTA:
+    if admission.kind is AdmissionKind.OVER_QUOTA:
         return QuotaExceeded(
-            f"tenant {tenant!r} has {answer.depth} open jobs and may not have more: wait until some end"
+            f"tenant {tenant!r} has {admission.depth} open jobs, which is its quota: wait until some "
+            "have ended"
         )
-    assert answer.state is not None
-    return Submitted(
-        answer.job_id,
+    assert admission.state is not None
+    submitted = Submitted(
+        admission.job_id,
         request.correlation_id,
         request.retry_token,
-        answer.state,
-        answer.kind is AdmissionKind.ACCEPTED,
+        admission.state,
+        admission.kind is AdmissionKind.ACCEPTED,
     )
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch, by this machine's clock."""
-    return time.time_ns() // 1_000_000
+    return replace(envelope, message_id=admission.job_id, request=request, submitted=submitted)

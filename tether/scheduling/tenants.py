@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tether.errors import InvalidRequest
+from tether.ids import TenantId
 from tether.store.store import Store
 from tether.store.tenants import all_tenants
 
@@ -18,19 +18,13 @@ class Tenants:
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._weights: dict[str, float] = {}
+        self._weights: dict[TenantId, float] = {}
         self._read_at = -FRESH_SECONDS
 
-    def weight(self, tenant: str) -> float:
-        """A tenant's share of each pool against others'.
-
-        Raises:
-          InvalidRequest: There is no such tenant.
-        """
+    def weight(self, tenant: TenantId) -> float | None:
+        """A tenant's share of each pool against others'; None where there is no such tenant."""
         now = self._clock()
         if tenant not in self._weights or now - self._read_at >= FRESH_SECONDS:
             found = self._store.read(all_tenants)
             self._weights, self._read_at = {one.tenant_id: one.weight for one in found}, now
-        if tenant not in self._weights:
-            raise InvalidRequest(f"there is no tenant {tenant!r}: make it first, or name another")
-        return self._weights[tenant]
+        return self._weights.get(tenant)

@@ -27,16 +27,14 @@ def database_url(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # The text itself may hold a password, so it is not repeated.
-        raise StoreError(_expected("the address of the database cannot be read")) from None
+        raise StoreError(_expected("the database URL cannot be parsed")) from None
     if parsed.drivername in _POSTGRES:
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in _SQLITE:
         if not parsed.database or parsed.database == ":memory:" or parsed.query:
-            raise StoreError(
-                _expected("an SQLite database needs a file, and takes no options; others cannot share it")
-            )
+            raise StoreError(_expected("an SQLite URL needs a file, and must have no options"))
         return parsed.set(drivername="sqlite")
-    raise StoreError(_expected(f"a database of the kind {parsed.drivername!r} is not supported"))
+    raise StoreError(_expected(f"the database driver {parsed.drivername!r} is not supported"))
 
 
 def make_room(url: URL) -> None:

@@ -1,4 +1,4 @@
-"""Admission: a job, its holds and its first hand-over come to be in one transaction, or not at all."""
+"""Admission: a job, its holds and its first dispatch are created in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -22,57 +22,58 @@ from sqlalchemy import (
     union_all,
 )
 
+from tether.envelopes import Placeable
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 from tether.store.bulk import delete_of_jobs, insert_new_rows, is_among, is_postgres, rows_with_keys
 from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
+from tether.store.job_labels import LabelKey, delete_labels, insert_labels, label_keys
+from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
+from tether.store.placeables import placeable_columns
 from tether.store.rows import AnyRow, compact_json
 from tether.store.schema import dispatches, holds, jobs, tenants
 
 SUBMITTER_GRACE_MS = 1_000
-"""How long whoever submits a job has for handing it over, before the outbox relay does."""
+"""How long the submitter of a job has to place it, before the outbox relay does."""
 
-_Key = tuple[str, str, str]
+_Key = tuple[TenantId, str, str]
 _KEY = ("tenant_id", "correlation_id", "retry_token")
 _KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest")
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job to admit. Times are milliseconds since the epoch.
+    """A job to admit.
 
     Attributes:
-      job_id: A fresh UUIDv7.
-      correlation_id: With tenant and retry token the key under which it is known.
-      digest: Of what was asked for: the same key with another digest is a conflict.
-      labels: The client's own marks.
-      body: The JSON that a worker gets.
-      pool: Where to place it; None where no pool can serve it yet.
-      weight: The tenant's, as the pool's fairness counts it.
-      not_before: 0 is at once.
-      deadline: 0 is never.
-      cost: Estimated input tokens.
+      job: Its envelope and payload, with a new id.
+      correlation_id: With tenant and retry token its idempotency key.
+      digest: Of the request: the same key with a different digest is a conflict.
+      labels: The client's labels.
+      pool: Where to place it; None if no pool can serve it yet.
+      now_ms: Milliseconds since the epoch.
     """
 
-    job_id: str
-    tenant_id: str
+    job: Placeable
     correlation_id: str
     retry_token: str
-    retry_of: str | None
+    retry_of: JobId | None
     digest: str
-    model: str
-    priority: str
     labels: Mapping[str, str]
-    body: str
-    pool: str | None
-    weight: float
-    not_before: int
-    deadline: int
-    cost: int
+    pool: PoolName | None
     now_ms: int
+
+    @property
+    def job_id(self) -> JobId:
+        return self.job.job_id
+
+    @property
+    def tenant_id(self) -> TenantId:
+        return self.job.tenant_id
 
 
 class AdmissionKind(StrEnum):
-    """What admission made of a new job."""
+    """Result of the admission of a job."""
 
     ACCEPTED = "accepted"
     KNOWN = "known"
@@ -82,32 +83,32 @@ class AdmissionKind(StrEnum):
 
 @dataclass(frozen=True)
 class Admission:
-    """The answer to one :class:`NewJob`.
+    """The result of admitting one :class:`NewJob`.
 
     Attributes:
-      kind: ``accepted``: it is a job now. ``known``: the key had this job already. ``conflict``: the key has
-        a job that asked for something else. ``over_quota``: the tenant has as many open jobs as it may have.
-      job_id: The job that has the key; where over quota, the one that was refused.
-      state: Of the job that has the key; None where over quota.
-      dispatch: Its newest hand-over; 0 is none.
-      pool: Where that goes.
+      kind: ``accepted``: it is a job now. ``known``: a duplicate; the key already has this job. ``conflict``:
+        the key has a different request. ``over_quota``: the tenant has reached its quota of open jobs.
+      job_id: The job that has the key; if over quota, the rejected one.
+      state: Of the job that has the key; None if over quota.
+      dispatch: Its latest dispatch; 0 is none.
+      pool: The pool of that.
       depth: Open jobs with a hold on the pool, this one counted; over quota, the tenant's open jobs;
         otherwise 0.
     """
 
     kind: AdmissionKind
-    job_id: str
+    job_id: JobId
     state: JobState | None
     dispatch: int = 0
-    pool: str | None = None
+    pool: PoolName | None = None
     depth: int = 0
 
 
 def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
-    """Make jobs of these, each for itself: one that is refused does not touch the others.
+    """Admit jobs independently: a rejected one does not affect the others.
 
     A job with a pool is ``accepted`` with dispatch 1, an outbox row and a hold on the pool's capacity; one
-    without is ``parked``. Either holds one of its tenant's quota. Of two with one key, the first counts.
+    without is ``parked``. Either holds one of its tenant's quota. Of two with the same key, the first wins.
     """
     firsts: dict[_Key, NewJob] = {}
     for job in new_jobs:
@@ -144,8 +145,8 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
 class _Claims:
     """What the counters said: who is over quota, with what its tenant holds, and the others' depths."""
 
-    refused: dict[str, int] = field(default_factory=dict)
-    depths: dict[str, int] = field(default_factory=dict)
+    refused: dict[JobId, int] = field(default_factory=dict)
+    depths: dict[JobId, int] = field(default_factory=dict)
 
 
 def _key(job: NewJob) -> _Key:
@@ -162,29 +163,21 @@ def _known_or_conflict(digest: str, job: NewJob) -> AdmissionKind:
 
 def _known_row(row: AnyRow, job: NewJob) -> Admission:
     kind = _known_or_conflict(row.digest, job)
-    return Admission(kind, row.job_id, JobState(row.state), row.dispatch, row.pool)
+    return Admission(kind, JobId(row.job_id), JobState(row.state), row.dispatch, row.pool)
 
 
 def _columns(job: NewJob) -> dict[str, object]:
     state, dispatch = _beginning(job)
     return {
-        "job_id": job.job_id,
-        "tenant_id": job.tenant_id,
+        **placeable_columns(job.job),
         "correlation_id": job.correlation_id,
         "retry_token": job.retry_token,
         "retry_of": job.retry_of,
         "digest": job.digest,
-        "model": job.model,
-        "priority": str(job.priority),
         "labels": compact_json(dict(job.labels)),
-        "body": job.body,
         "state": state.value,
         "dispatch": dispatch,
         "pool": job.pool,
-        "weight": job.weight,
-        "not_before": job.not_before,
-        "deadline": job.deadline,
-        "cost": job.cost,
         "created_at": job.now_ms,
         "updated_at": job.now_ms,
         "due_at": _due_at(job),
@@ -194,8 +187,8 @@ def _columns(job: NewJob) -> dict[str, object]:
 def _due_at(job: NewJob) -> int:
     """When the relay hands it over, or a pool is chosen for it. Only a job that may run now is handed over
     by its submitter."""
-    if job.not_before > job.now_ms:
-        return job.not_before
+    if job.job.not_before > job.now_ms:
+        return job.job.not_before
     return job.now_ms + (SUBMITTER_GRACE_MS if job.pool is not None else 0)
 
 
@@ -209,6 +202,7 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
         return _Claims()
     ids = [job.job_id for job in accepted]
     _insert_holds(connection, ids)
+    insert_labels(connection, _label_keys(accepted))
     claims = _Claims()
     moves = _moves(accepted)
     quotas = _quotas(connection, {job.tenant_id for job in accepted})
@@ -216,6 +210,8 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
         held = move_counters(connection, dict.fromkeys(moves, 0))
         claims.refused = _over_quota(accepted, quotas, held)
         if claims.refused:
+            refused = [job for job in accepted if job.job_id in claims.refused]
+            delete_labels(connection, _label_keys(refused))
             for table in (dispatches, holds, jobs):
                 delete_of_jobs(connection, table, claims.refused)
             accepted = [job for job in accepted if job.job_id not in claims.refused]
@@ -228,7 +224,12 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
     return claims
 
 
-def _insert_holds(connection: Connection, job_ids: list[str]) -> None:
+def _label_keys(new_jobs: list[NewJob]) -> list[LabelKey]:
+    labelled = (job for job in new_jobs if job.labels)
+    return [key for job in labelled for key in label_keys(job.tenant_id, job.job_id, job.labels)]
+
+
+def _insert_holds(connection: Connection, job_ids: list[JobId]) -> None:
     for statement in _hold_statements(is_postgres(connection)):
         connection.execute(statement, {"ids": job_ids})
 
@@ -247,9 +248,9 @@ def _hold_statements(postgres: bool) -> tuple[Insert, Insert]:
 
     quota = hold(QUOTA, jobs.c.tenant_id).where(are_these)
     capacity = hold(CAPACITY, jobs.c.pool).where(are_these, have_pool)
-    outbox = select(*place).where(are_these, have_pool)
+    outbox = select(*place, *outbox_values(postgres)).where(are_these, have_pool)
     return (
-        insert(dispatches).from_select([column.name for column in place], outbox),
+        insert(dispatches).from_select([*(column.name for column in place), *OUTBOX_COLUMNS], outbox),
         insert(holds).from_select([column.name for column in holds.c], union_all(quota, capacity)),
     )
 
@@ -260,10 +261,10 @@ def _moves(accepted: list[NewJob]) -> Moves:
     return moves
 
 
-def _quotas(connection: Connection, tenant_ids: set[str]) -> dict[str, int]:
+def _quotas(connection: Connection, tenant_ids: set[TenantId]) -> dict[TenantId, int]:
     query = _tenants_with_quota(is_postgres(connection))
     found = connection.execute(query, {"ids": sorted(tenant_ids)})
-    return {row.tenant_id: row.quota for row in found}
+    return {TenantId(row.tenant_id): row.quota for row in found}
 
 
 @cache
@@ -273,9 +274,9 @@ def _tenants_with_quota(postgres: bool) -> Select[Any]:
 
 
 def _over_quota(
-    accepted: list[NewJob], quotas: dict[str, int], held: dict[tuple[str, str], int]
-) -> dict[str, int]:
-    refused: dict[str, int] = {}
+    accepted: list[NewJob], quotas: dict[TenantId, int], held: dict[tuple[str, str], int]
+) -> dict[JobId, int]:
+    refused: dict[JobId, int] = {}
     for job in accepted:
         counter = (QUOTA, job.tenant_id)
         if job.tenant_id in quotas and held[counter] >= quotas[job.tenant_id]:

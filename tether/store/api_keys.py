@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
+from tether.ids import TenantId
 from tether.store.rows import AnyRow
 from tether.store.schema import api_keys
 
@@ -24,7 +25,7 @@ class ApiKey:
     """
 
     key_id: str
-    tenant_id: str
+    tenant_id: TenantId
     digest: str
     prefix: str
     scopes: tuple[str, ...]
@@ -38,7 +39,7 @@ def add_key(connection: Connection, key: ApiKey) -> None:
     connection.execute(insert(api_keys), {**vars(key), "scopes": ",".join(key.scopes)})
 
 
-def revoke_key(connection: Connection, key_id: str, tenant_id: str | None, now_ms: int) -> ApiKey | None:
+def revoke_key(connection: Connection, key_id: str, tenant_id: TenantId | None, now_ms: int) -> ApiKey | None:
     """Revoke a key; one that was revoked stays so. None where there is none, or not of this tenant.
 
     Args:
@@ -54,7 +55,7 @@ def revoke_key(connection: Connection, key_id: str, tenant_id: str | None, now_m
     return None if row is None else _key(row)
 
 
-def keys_of(connection: Connection, tenant_id: str | None) -> list[ApiKey]:
+def keys_of(connection: Connection, tenant_id: TenantId | None) -> list[ApiKey]:
     """A tenant's keys, or everybody's, the oldest first, revoked ones among them."""
     query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
     if tenant_id is not None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    FromClause,
     Insert,
     Select,
     Table,
@@ -34,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.selectable import TableValuedAlias
 
+from tether.ids import JobId
 from tether.store.rows import ROW_COLUMNS, AnyRow, JobRow, compact_json, job_row
 from tether.store.schema import jobs
 
@@ -52,17 +54,18 @@ def is_among(postgres: bool, tested: ColumnElement[str]) -> ColumnElement[bool]:
     return tested.in_(bindparam("ids", expanding=True, type_=Text))
 
 
-def lock_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, JobRow]:
+def lock_jobs(connection: Connection, job_ids: Collection[JobId]) -> dict[JobId, JobRow]:
     """The rows of these jobs, locked until the transaction ends, in the order of their ids.
 
     That order is the same in every transaction, so that no two wait for each other. SQLite has one writer
     and needs no lock.
     """
     statement = _lock_jobs(is_postgres(connection))
-    return {row.job_id: job_row(row) for row in connection.execute(statement, {"ids": list(job_ids)})}
+    rows = map(job_row, connection.execute(statement, {"ids": list(job_ids)}))
+    return {row.job_id: row for row in rows}
 
 
-def delete_of_jobs(connection: Connection, table: Table, job_ids: Collection[str]) -> None:
+def delete_of_jobs(connection: Connection, table: Table, job_ids: Collection[JobId]) -> None:
     """Delete a table's rows of these jobs."""
     connection.execute(_delete_of_jobs(is_postgres(connection), table), {"ids": list(job_ids)})
 
@@ -120,6 +123,33 @@ def insert_new_rows(
     return set(connection.execute(statement, {"rows": compact_json(rows)}).scalars())
 
 
+def insert_absent_rows(connection: Connection, table: Table, rows: Rows) -> None:
+    """Insert rows, all with the same columns, but those that are there already."""
+    if not rows:
+        return
+    names = tuple(rows[0])
+    if is_postgres(connection):
+        statement = _insert_from_json(table, names).on_conflict_do_nothing()
+        connection.execute(statement, {"rows": compact_json(rows)})
+    else:
+        # By the driver alone a row takes half as long.
+        connection.exec_driver_sql(
+            _insert_or_ignore(table.name, names), [tuple(row.values()) for row in rows]
+        )
+
+
+def delete_rows(connection: Connection, table: Table, rows: Rows) -> None:
+    """Delete the rows that have one of these keys, all of the same columns."""
+    if not rows:
+        return
+    names = tuple(rows[0])
+    if is_postgres(connection):
+        connection.execute(_delete_from_json(table, names), {"rows": compact_json(rows)})
+    else:
+        keys = [{f"of_{name}": value for name, value in row.items()} for row in rows]
+        connection.execute(_delete_one(table, names), keys)
+
+
 def update_rows(connection: Connection, table: Table, key: str, rows: Rows) -> None:
     """Update rows, all with the same columns, of which ``key`` says which row it is."""
     if not rows:
@@ -130,6 +160,14 @@ def update_rows(connection: Connection, table: Table, key: str, rows: Rows) -> N
     else:
         changes = [{f"to_{name}": value for name, value in row.items()} for row in rows]
         connection.execute(_update_one(table, key, names), changes)
+
+
+def given_rows(postgres: bool, table: Table, names: tuple[str, ...]) -> FromClause:
+    """The parameter ``rows``, JSON of objects with these of the table's columns, to select from."""
+    if postgres:
+        return _from_json(table, names)
+    given = func.json_each(bindparam("rows", type_=Text)).table_valued(column("value", Text), name="given")
+    return select(*(func.json_extract(given.c.value, f"$.{name}").label(name) for name in names)).subquery()
 
 
 @cache
@@ -154,10 +192,10 @@ def _with_keys_from_json(table: Table, names: tuple[str, ...], unique: tuple[str
 def _with_keys(table: str, names: tuple[str, ...], unique: tuple[str, ...], count: int) -> str:
     # SQLite reads the whole table for `(a, b) IN (VALUES ...)`. The cross join makes it look up each key in
     # the index instead, and every part of the text is one of our own names.
-    one = f"({', '.join('?' * len(unique))})"
+    row = f"({', '.join('?' * len(unique))})"
     is_same = " AND ".join(f"found.{name} = given.{name}" for name in unique)
     return (
-        f"WITH given({', '.join(unique)}) AS (VALUES {', '.join([one] * count)}) "
+        f"WITH given({', '.join(unique)}) AS (VALUES {', '.join([row] * count)}) "
         f"SELECT {', '.join(f'found.{name} AS {name}' for name in names)} "
         f"FROM given CROSS JOIN {table} AS found ON {is_same}"
     )
@@ -181,6 +219,22 @@ def _insert_new_from_json(
 @cache
 def _insert_one(table: Table) -> Insert:
     return insert(table)
+
+
+@cache
+def _insert_or_ignore(table: str, names: tuple[str, ...]) -> str:
+    return f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+@cache
+def _delete_from_json(table: Table, names: tuple[str, ...]) -> Delete:
+    rows = _from_json(table, names)
+    return delete(table).where(*(table.c[name] == rows.c[name] for name in names))
+
+
+@cache
+def _delete_one(table: Table, names: tuple[str, ...]) -> Delete:
+    return delete(table).where(*(table.c[name] == bindparam(f"of_{name}") for name in names))
 
 
 @cache

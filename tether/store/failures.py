@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from enum import Enum, auto
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -23,6 +24,9 @@ _SQLITE_UNAVAILABLE = (
 # not had in time), operator intervention, system error; and a server that is a read-only standby now.
 _POSTGRES_UNAVAILABLE = ("08", "53", "55", "57", "58", "25006")
 _POSTGRES_AGAIN = ("40001", "40P01")
+
+_UNDECODABLE = "Could not decode to UTF-8 column"
+"""How Python's driver of SQLite begins to say that a text is no UTF-8 (``Modules/_sqlite/cursor.c``)."""
 
 
 class Meaning(Enum):
@@ -54,6 +58,9 @@ def meaning_of(error: SQLAlchemyError) -> Meaning:
         return Meaning.UNAVAILABLE if name.startswith(_SQLITE_UNAVAILABLE) else Meaning.REFUSED
     state = getattr(error.orig, "sqlstate", None)
     if state is None:
+        if isinstance(error.orig, sqlite3.Error):
+            # The driver's own, without a code of SQLite: a text that is no UTF-8, a number too large.
+            return Meaning.REFUSED
         # psycopg's own: no server answered.
         return Meaning.LOST if type(error.orig).__name__ == "OperationalError" else Meaning.REFUSED
     if state in _POSTGRES_AGAIN:
@@ -68,7 +75,7 @@ def failure(error: SQLAlchemyError, place: str) -> StoreError:
       place: Which database, without its password.
     """
     if meaning_of(error) is Meaning.REFUSED:
-        return StoreError(f"the database at {place} refuses the operation: {_reason(error)}")
+        return StoreError(f"the database at {place} rejected the operation: {_reason(error)}")
     return StoreUnavailable(
         f"the database at {place} is not available: {_reason(error)}; try again once it is"
     )
@@ -93,5 +100,9 @@ def _reason(error: SQLAlchemyError) -> str:
         # Never the details: they repeat the row.
         constraint = getattr(diagnosis, "constraint_name", None)
         return f"{primary} ({constraint})" if constraint else str(primary)
-    lines = str(original if original is not None else error).strip().splitlines()
+    text = str(original if original is not None else error)
+    if text.startswith(_UNDECODABLE):
+        # The driver repeats the text. A column's name has no such words in it.
+        text = text.partition(" with text ")[0]
+    lines = text.strip().splitlines()
     return lines[0] if lines else type(error).__name__

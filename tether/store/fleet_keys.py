@@ -1,4 +1,4 @@
-"""Whose announcements count: the keys of workers that were enrolled, and those that were revoked."""
+"""Trusted keys of workers: those that were enrolled, and those that were revoked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, case, select, update
 
 from tether.discovery.announcements.presence import worker_id
-from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, Trust
+from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, TrustSnapshot
 from tether.errors import StoreError
+from tether.ids import WorkerId
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import core, fleet_keys
 
@@ -27,12 +28,12 @@ class FleetKey:
     Attributes:
       pub_key: Its Ed25519 public key in hexadecimal.
       worker_id: The worker's id, which is derived from it.
-      name: What it is called by people; may be empty.
-      added_at: When it was enrolled, or revoked where it never was.
+      name: Display name; may be empty.
+      added_at: When it was enrolled, or when it was revoked if it never was.
     """
 
     pub_key: str
-    worker_id: str
+    worker_id: WorkerId
     name: str
     added_at: int
     revoked_at: int | None = None
@@ -46,12 +47,11 @@ def enrol(
     *,
     lifts_revocation: bool = False,
 ) -> FleetKey:
-    """Let a key count. One that does already stays as it is.
+    """Trust a key. One that is already trusted is unchanged.
 
     Args:
-      name: None leaves the name that it has.
-      lifts_revocation: Whether a key that was revoked counts again. Without, it stays revoked, and its name
-        as it is.
+      name: None keeps its name.
+      lifts_revocation: Whether a revoked key is trusted again. Without, it stays revoked, with its name.
 
     Returns:
       The key as it is now.
@@ -71,10 +71,10 @@ def enrol(
 
 
 def enrol_new(connection: Connection, names: Mapping[str, str], now_ms: int) -> int:
-    """Enrol the keys (key: name) that nobody has said anything of. The others stay as they are.
+    """Enrol the keys (key: name) that are neither enrolled nor revoked. The others are unchanged.
 
     Returns:
-      How many were new.
+      Number of new keys.
     """
     added = sum(_add(connection, pub_key, name, now_ms) for pub_key, name in sorted(names.items()))
     if added:
@@ -83,9 +83,9 @@ def enrol_new(connection: Connection, names: Mapping[str, str], now_ms: int) -> 
 
 
 def revoke(connection: Connection, pub_key: str, now_ms: int) -> FleetKey:
-    """Let a key count no longer, whatever else names it. One that was revoked stays so.
+    """Revoke a key, even if it is trusted elsewhere. One that was revoked stays so.
 
-    A key that was never enrolled is kept, too: a configuration may name it.
+    A key that was never enrolled is recorded, too: a configuration may list it.
 
     Returns:
       The key as it is now.
@@ -104,17 +104,17 @@ def all_fleet_keys(connection: Connection) -> list[FleetKey]:
 
 
 def trust_version(connection: Connection) -> int:
-    """A number that grows with each change of the keys; 0 before the first."""
+    """Return a number that is incremented with each change of the keys; 0 before the first."""
     value = connection.execute(select(core.c.value).where(core.c.name == _VERSION)).scalar_one_or_none()
     return 0 if value is None else value
 
 
-def current_trust(connection: Connection) -> Trust:
-    """Whose keys count now, and whose count no longer."""
+def current_trust(connection: Connection) -> TrustSnapshot:
+    """Return the trusted and the revoked keys."""
     # Read before the keys: what changes in between is seen as a change later, and not missed.
     version = trust_version(connection)
     keys = all_fleet_keys(connection)
-    return Trust(
+    return TrustSnapshot(
         enrolled={key.pub_key: key.name for key in keys if key.revoked_at is None},
         revoked=frozenset(key.worker_id for key in keys if key.revoked_at is not None),
         version=version,
@@ -132,8 +132,8 @@ class StoreEnrolment:
         self._store = store
         self._known = NOTHING_ENROLLED
 
-    def look(self) -> Trust | None:
-        """The keys now: the same object while nothing changes. None where the database is away."""
+    def look(self) -> TrustSnapshot | None:
+        """Return the current keys: the same object while nothing changes. None without the database."""
         try:
             if self._store.read(trust_version) != self._known.version:
                 self._known = self._store.read(current_trust)

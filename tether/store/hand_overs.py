@@ -7,14 +7,18 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection
 
+from tether.ids import JobId, PoolName
 from tether.jobs import JobState
 from tether.store.bulk import delete_of_jobs, insert_rows, update_rows
 from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
+from tether.store.outbox import places_in_outbox
 from tether.store.rows import JobRow
 from tether.store.schema import dispatches, holds, jobs
 
 
-def hand_over(connection: Connection, rows: dict[str, JobRow], to: Mapping[str, tuple[str, int]]) -> None:
+def hand_over(
+    connection: Connection, rows: dict[JobId, JobRow], to: Mapping[JobId, tuple[PoolName, int]]
+) -> None:
     """Give locked rows their next dispatch, in ``accepted``.
 
     Args:
@@ -34,16 +38,6 @@ def hand_over(connection: Connection, rows: dict[str, JobRow], to: Mapping[str, 
         }
         for row, pool, now_ms in ordered
     ]
-    outbox = [
-        {
-            "job_id": row.job_id,
-            "dispatch": row.dispatch + 1,
-            "pool": pool,
-            "due_at": max(row.not_before, now_ms),
-            "created_at": now_ms,
-        }
-        for row, pool, now_ms in ordered
-    ]
     new_holds = [
         {
             "job_id": row.job_id,
@@ -57,6 +51,18 @@ def hand_over(connection: Connection, rows: dict[str, JobRow], to: Mapping[str, 
     ]
     update_rows(connection, jobs, "job_id", changes)
     delete_of_jobs(connection, dispatches, to)
+    places = places_in_outbox(connection, sorted(to))
+    outbox = [
+        {
+            "job_id": row.job_id,
+            "dispatch": row.dispatch + 1,
+            "pool": pool,
+            "due_at": max(row.not_before, now_ms),
+            "created_at": now_ms,
+            **places[row.job_id],
+        }
+        for row, pool, now_ms in ordered
+    ]
     insert_rows(connection, dispatches, outbox)
     moves: Moves = Counter()
     free_holds(connection, list(to), (CAPACITY,), moves)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
+from tether.ids import JobId, PoolName
 from tether.store.bulk import insert_into, is_among, is_postgres
 from tether.store.rows import AnyRow
 from tether.store.schema import IS_FINAL, counters, holds, jobs
@@ -27,7 +28,7 @@ Moves = Counter[tuple[str, str]]
 
 
 def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
-    """Change counters, lock them until the transaction ends, and answer what each holds then."""
+    """Change counters, lock them until the transaction ends, and return their new values."""
     if not moves:
         return {}
     rows = [{"kind": kind, "name": name, "held": moves[kind, name]} for kind, name in sorted(moves)]
@@ -36,16 +37,16 @@ def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) 
     }
 
 
-def depths(connection: Connection) -> dict[str, int]:
+def depths(connection: Connection) -> dict[PoolName, int]:
     """Jobs with a hold on each pool's capacity."""
     query = select(counters.c.name, counters.c.held).where(counters.c.kind == CAPACITY)
-    return {row.name: row.held for row in connection.execute(query)}
+    return {PoolName(row.name): row.held for row in connection.execute(query)}
 
 
 def free_holds(
-    connection: Connection, job_ids: Collection[str], kinds: Collection[str], moves: Moves
+    connection: Connection, job_ids: Collection[JobId], kinds: Collection[str], moves: Moves
 ) -> None:
-    """Delete these jobs' holds of these kinds, and note in ``moves`` what the counters lose by it."""
+    """Delete these jobs' holds of these kinds, and record in ``moves`` by how much the counters fall."""
     if not job_ids:
         return
     statement = _free(is_postgres(connection), tuple(kinds))
@@ -53,13 +54,13 @@ def free_holds(
 
 
 def sweep_holds(connection: Connection) -> int:
-    """Free the holds of jobs that are final or gone, and put right counters that are not their holds' sum.
+    """Free leaked holds of jobs that are final or deleted, and correct counters that differ from their sum.
 
-    A hold is judged by its job's row alone, never by its age. Every transaction keeps this right by itself:
-    an answer other than 0 means that something else changed the database.
+    A hold is judged by its job's row alone, never by its age. Every transaction maintains this itself:
+    a result other than 0 means that something else changed the database.
 
     Returns:
-      How many holds were freed and counters put right.
+      Number of freed holds and corrected counters.
     """
     has_open_job = select(jobs.c.job_id).where(jobs.c.job_id == holds.c.job_id, ~IS_FINAL).exists()
     moves: Moves = Counter()

@@ -1,190 +1,84 @@
-"""Hand-over down: the outbox of dispatches, what waits to be placed, what Redis should have."""
+"""Hand-over down: what was placed, waiting jobs that are placed again, what Redis should have."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Update, func, select, update
+from sqlalchemy import Connection, Integer, Select, Update, cast, select, update
 
-from tether.jobs import JobState, Priority
-from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs, update_rows
+from tether.ids import JobId, PoolName
+from tether.jobs import JobState
+from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
 from tether.store.hand_overs import hand_over
-from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
-from tether.store.rows import AnyRow, JobRow, optional_state
-from tether.store.schema import IS_IN_REDIS, IS_WAITING, dispatches, jobs
+from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
+from tether.store.rows import UnreadableRow
+from tether.store.schema import IS_IN_REDIS, dispatches, jobs
+from tether.store.waiting_jobs import waits_at
 
 
-@dataclass(frozen=True)
-class DueDispatch:
-    """One hand-over to Redis, with all that the script ``place`` needs.
+class PlacedJob(NamedTuple):
+    """A job that Redis should have, and its newest hand-over: 0 where its row has no number of it."""
 
-    Attributes:
-      deadline: Milliseconds since the epoch; 0 is never.
-      cost: Estimated input tokens.
-      requested: The end that somebody asked for: then the job is cancelled or expired, not placed.
-    """
-
-    job_id: str
-    state: JobState
-    dispatch: int
-    pool: str
-    tenant_id: str
-    priority: Priority
-    weight: float
-    deadline: int
-    cost: int
-    body: str
-    requested: JobState | None
-
-
-@dataclass(frozen=True)
-class WaitingJob:
-    """A job that waits for its next placement, with what the choice of a pool needs.
-
-    Attributes:
-      weight: The tenant's, as the pool's fairness counts it.
-      deadline: Milliseconds since the epoch; 0 is never.
-      cost: Estimated input tokens.
-      dispatch: Its newest hand-over, which the next one follows; 0 where there was none.
-      attempts: Attempts that failed so far.
-    """
-
-    job_id: str
-    tenant_id: str
-    model: str
-    priority: Priority
-    labels: Mapping[str, str]
-    body: str
-    weight: float
-    deadline: int
-    cost: int
-    dispatch: int
-    attempts: int
-
-
-class Placed(NamedTuple):
-    """A hand-over that Redis has."""
-
-    job_id: str
+    job_id: JobId
     dispatch: int
 
 
 class Placement(NamedTuple):
     """A choice for a waiting job: ``pool``, if ``from_dispatch`` is its newest hand-over still."""
 
-    job_id: str
+    job_id: JobId
     from_dispatch: int
-    pool: str
+    pool: PoolName
     now_ms: int
 
 
-class Postponement(NamedTuple):
-    """No pool can serve a waiting job: it is looked at again at ``due_at``, and parked until then."""
-
-    job_id: str
-    from_dispatch: int
-    due_at: int
-    now_ms: int
+_DISPATCH = cast(jobs.c.dispatch, Integer).label("dispatch")
+"""As a number whatever it is: SQLite keeps a text in a column of numbers."""
 
 
-_DUE_COLUMNS = (
-    jobs.c.job_id,
-    jobs.c.state,
-    jobs.c.tenant_id,
-    jobs.c.priority,
-    jobs.c.weight,
-    jobs.c.deadline,
-    jobs.c.cost,
-    jobs.c.body,
-    jobs.c.requested,
-)
-
-
-def due(connection: Connection, now_ms: int, limit: int) -> list[DueDispatch]:
-    """Hand-overs that are to be carried out by ``now_ms``, the longest due first."""
-    query = (
-        select(*_DUE_COLUMNS, dispatches.c.dispatch, dispatches.c.pool)
-        .join(dispatches, dispatches.c.job_id == jobs.c.job_id)
-        .where(dispatches.c.due_at <= now_ms)
-        .order_by(dispatches.c.due_at, dispatches.c.job_id)
-        .limit(limit)
-    )
-    return _due_dispatches(connection, query)
-
-
-def next_due(connection: Connection) -> int | None:
-    """When the next hand-over is to be carried out; None where none is owed."""
-    found: int | None = connection.execute(select(func.min(dispatches.c.due_at))).scalar_one()
-    return found
-
-
-def next_waiting(connection: Connection) -> int | None:
-    """When the next waiting job may be placed; None where none waits."""
-    query = select(func.min(jobs.c.due_at)).where(IS_WAITING, jobs.c.requested.is_(None))
-    found: int | None = connection.execute(query).scalar_one()
-    return found
-
-
-def placed_rows(connection: Connection, after_job_id: str, limit: int) -> list[DueDispatch]:
-    """A page of what Redis should have: rows recorded as placed or running, by job id.
+def placed_jobs(connection: Connection, after_job_id: JobId, limit: int) -> list[PlacedJob]:
+    """A page of what Redis should have, recorded as placed or running, by job id. No payload is read.
 
     Args:
-      after_job_id: The last id of the page before; empty for the first page.
+      after_job_id: The last id of the page before; ``NO_JOB`` for the first page.
     """
     query = (
-        select(*_DUE_COLUMNS, jobs.c.dispatch, jobs.c.pool)
+        select(jobs.c.job_id, _DISPATCH)
         .where(IS_IN_REDIS, jobs.c.job_id > after_job_id)
         .order_by(jobs.c.job_id)
         .limit(limit)
     )
-    return _due_dispatches(connection, query)
+    return [PlacedJob(JobId(row.job_id), row.dispatch) for row in connection.execute(query)]
 
 
-def waiting(connection: Connection, now_ms: int, limit: int, after_job_id: str = "") -> list[WaitingJob]:
-    """A page of the jobs, parked or waiting for a retry, that may be placed by ``now_ms``: the oldest first.
-    Where an end was asked for, a job is left out.
-
-    Args:
-      after_job_id: The last id of the page before; empty for the first page.
-    """
-    columns = [jobs.c[name] for name in WaitingJob.__dataclass_fields__]
+def placed_rows(connection: Connection, job_ids: list[JobId]) -> list[DueDispatch | UnreadableRow]:
+    """Those of these jobs that are recorded as placed or running still, with their payloads, by job id."""
     query = (
-        select(*columns)
-        .where(
-            IS_WAITING,
-            jobs.c.job_id > after_job_id,
-            jobs.c.due_at <= now_ms,
-            jobs.c.requested.is_(None),
-        )
+        select(*DUE_COLUMNS, jobs.c.dispatch, jobs.c.pool)
+        .where(IS_IN_REDIS, is_among(is_postgres(connection), jobs.c.job_id))
         .order_by(jobs.c.job_id)
-        .limit(limit)
     )
-    return [
-        WaitingJob(
-            **{
-                **row._mapping,
-                "priority": Priority(row.priority),
-                "labels": json.loads(row.labels),
-            }
-        )
-        for row in connection.execute(query)
-    ]
+    return [due_dispatch(row) for row in connection.execute(query, {"ids": job_ids})]
 
 
-def states(connection: Connection, job_ids: list[str]) -> dict[str, tuple[JobState, int]]:
-    """State and newest hand-over of these jobs; a job that is not known is left out."""
+def states(connection: Connection, job_ids: list[JobId]) -> dict[JobId, tuple[JobState, int]]:
+    """State and newest hand-over of these jobs, 0 where the row has no number of it; a job that is not known
+    is left out."""
     are_these = is_among(is_postgres(connection), jobs.c.job_id)
-    query = select(jobs.c.job_id, jobs.c.state, jobs.c.dispatch).where(are_these)
+    query = select(jobs.c.job_id, jobs.c.state, _DISPATCH).where(are_these)
     found = connection.execute(query, {"ids": job_ids})
-    return {row.job_id: (JobState(row.state), row.dispatch) for row in found}
+    return {JobId(row.job_id): (JobState(row.state), row.dispatch) for row in found}
 
 
-def record_placed(connection: Connection, placed: list[tuple[str, int]]) -> list[bool]:
+def ended_before(connection: Connection, job_ids: list[JobId], before_ms: int) -> set[JobId]:
+    """Those of these jobs whose end was committed before a time in milliseconds since the epoch."""
+    are_these = is_among(is_postgres(connection), jobs.c.job_id)
+    query = select(jobs.c.job_id).where(are_these, jobs.c.finished_at < before_ms)
+    return {JobId(row.job_id) for row in connection.execute(query, {"ids": job_ids})}
+
+
+def record_placed(connection: Connection, placed: list[tuple[JobId, int]]) -> list[bool]:
     """Record that Redis has these hand-overs, as (job id, dispatch): their outbox rows go.
 
     Returns:
@@ -193,7 +87,7 @@ def record_placed(connection: Connection, placed: list[tuple[str, int]]) -> list
     """
     statement = _lock_states(is_postgres(connection))
     found = connection.execute(statement, {"ids": [job_id for job_id, _ in placed]})
-    rows = {row.job_id: (row.dispatch, JobState(row.state)) for row in found}
+    rows = {JobId(row.job_id): (row.dispatch, JobState(row.state)) for row in found}
     current = [
         (job_id, dispatch)
         for job_id, dispatch in placed
@@ -229,11 +123,11 @@ def replace(connection: Connection, placements: list[Placement]) -> list[int | N
       for its end.
     """
     rows = lock_jobs(connection, [placement.job_id for placement in placements])
-    chosen: dict[str, Placement] = {}
+    chosen: dict[JobId, Placement] = {}
     answers: list[int | None] = []
     for placement in placements:
         row = rows.get(placement.job_id)
-        if placement.job_id in chosen or not _waits_at(row, placement.from_dispatch):
+        if placement.job_id in chosen or not waits_at(row, placement.from_dispatch):
             answers.append(None)
         else:
             chosen[placement.job_id] = placement
@@ -242,48 +136,7 @@ def replace(connection: Connection, placements: list[Placement]) -> list[int | N
     return answers
 
 
-def postpone(connection: Connection, postponements: list[Postponement]) -> list[bool]:
-    """Park waiting jobs that no pool can serve until their new ``due_at``. They hold no pool's capacity.
-
-    Returns:
-      For each whether the job still waited at ``from_dispatch``, and nobody asked for its end.
-    """
-    rows = lock_jobs(connection, [item.job_id for item in postponements])
-    parked = {
-        item.job_id: item for item in postponements if _waits_at(rows.get(item.job_id), item.from_dispatch)
-    }
-    if parked:
-        changes = [
-            {
-                "job_id": job_id,
-                "state": JobState.PARKED.value,
-                "due_at": parked[job_id].due_at,
-                "updated_at": parked[job_id].now_ms,
-            }
-            for job_id in sorted(parked)
-        ]
-        update_rows(connection, jobs, "job_id", changes)
-        moves: Moves = Counter()
-        free_holds(connection, list(parked), (CAPACITY,), moves)
-        move_counters(connection, moves)
-    return [_waits_at(rows.get(item.job_id), item.from_dispatch) for item in postponements]
-
-
-def recall_parked(connection: Connection, now_ms: int) -> int:
-    """Make parked jobs due that were postponed, since the fleet has changed. Answers how many."""
-    parked = (
-        select(jobs.c.job_id)
-        .where(IS_WAITING, jobs.c.state == JobState.PARKED.value)
-        .where(jobs.c.due_at > now_ms, jobs.c.not_before <= now_ms)
-        .order_by(jobs.c.job_id)
-        .with_for_update()
-    )
-    locked = parked.cte() if is_postgres(connection) else parked.subquery()
-    statement = update(jobs).where(jobs.c.job_id.in_(select(locked.c.job_id))).values(due_at=now_ms)
-    return connection.execute(statement).rowcount
-
-
-def raise_dispatches(connection: Connection, job_ids: list[str], now_ms: int) -> list[int | None]:
+def raise_dispatches(connection: Connection, job_ids: list[JobId], now_ms: int) -> list[int | None]:
     """Hand jobs that Redis should have, or is just to get, over again under a new dispatch, to the pool they
     have: for a Redis that is built anew.
 
@@ -298,27 +151,3 @@ def raise_dispatches(connection: Connection, job_ids: list[str], now_ms: int) ->
     }
     hand_over(connection, rows, again)
     return [rows[job_id].dispatch + 1 if job_id in again else None for job_id in job_ids]
-
-
-def _due_dispatches(connection: Connection, query: Select[Any]) -> list[DueDispatch]:
-    def due_dispatch(row: AnyRow) -> DueDispatch:
-        values = dict(row._mapping)
-        values["state"] = JobState(row.state)
-        values["priority"] = Priority(row.priority)
-        values["requested"] = optional_state(row.requested)
-        return DueDispatch(**values)
-
-    return [due_dispatch(row) for row in connection.execute(query)]
-
-
-def _is_current(row: JobRow | None, dispatch: int) -> bool:
-    return row is not None and not row.state.is_final and row.dispatch == dispatch
-
-
-def _waits_at(row: JobRow | None, dispatch: int) -> bool:
-    return (
-        row is not None
-        and row.state in (JobState.PARKED, JobState.WAITING_RETRY)
-        and row.dispatch == dispatch
-        and row.requested is None
-    )

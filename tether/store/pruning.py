@@ -1,36 +1,64 @@
-"""Removing what ended long ago. Nothing is removed unless somebody asks for it."""
+"""Removing what ended long ago. A dead job stays until its dead letter was retried."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, exists, or_, select, union_all
 
-from tether.store.schema import HAS_ENDED, IS_FINAL, attempts, dead_letters, jobs
+from tether.ids import JobId
+from tether.store.job_labels import delete_labels, labels_of
+from tether.store.schema import (
+    IS_FINAL,
+    IS_FINAL_BUT_DEAD,
+    IS_RETRIED,
+    attempts,
+    dead_letters,
+    dispatches,
+    jobs,
+)
 
 
-def prune(connection: Connection, older_than_ms: int, limit: int) -> int:
-    """Delete jobs that ended before ``older_than_ms``, with their attempts and dead letters, oldest first.
+def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[JobId]:
+    """Ids of jobs that ended before ``older_than_ms`` (milliseconds since the epoch), the oldest first, but
+    the first ``offset`` of them. Of the dead only those whose dead letters were retried."""
+    # Each half ends after as many as can be needed of it: neither is ever sorted as a whole.
+    ended = (
+        select(jobs.c.job_id, jobs.c.finished_at.label("ended_at"))
+        .where(IS_FINAL_BUT_DEAD, jobs.c.finished_at < older_than_ms)
+        .order_by(jobs.c.finished_at)
+        .limit(limit + offset)
+        .subquery()
+    )
+    retry = jobs.alias("retry")
+    # A retry that is sent again finds its job by the letter, until that has ended as long ago.
+    is_under_way = exists().where(
+        retry.c.job_id == dead_letters.c.retried_as,
+        or_(retry.c.finished_at.is_(None), retry.c.finished_at >= older_than_ms),
+    )
+    retried = (
+        select(dead_letters.c.job_id, dead_letters.c.created_at.label("ended_at"))
+        .where(IS_RETRIED, dead_letters.c.created_at < older_than_ms, ~is_under_way)
+        .order_by(dead_letters.c.created_at)
+        .limit(limit + offset)
+        .subquery()
+    )
+    both = union_all(select(ended), select(retried)).subquery()
+    query = select(both.c.job_id).order_by(both.c.ended_at, both.c.job_id).limit(limit).offset(offset)
+    return list(connection.execute(query).scalars())
+
+
+def prune(connection: Connection, job_ids: list[JobId]) -> list[bool]:
+    """Delete jobs that have ended, with their attempts and dead letters.
 
     Their keys are free from then on: the same submission would be a new job.
 
-    Args:
-      older_than_ms: Milliseconds since the epoch.
-      limit: Most jobs to delete in one transaction.
-
     Returns:
-      How many jobs were deleted.
+      For each whether it was there.
     """
-    query = (
-        select(jobs.c.job_id)
-        .where(HAS_ENDED, IS_FINAL, jobs.c.finished_at < older_than_ms)
-        .order_by(jobs.c.finished_at, jobs.c.job_id)
-        .limit(limit)
-    )
-    job_ids = sorted(connection.execute(query).scalars())
-    if not job_ids:
-        return 0
     # Locked in the order of their ids, as everywhere: an outcome that comes late may hold one.
-    locked = select(jobs.c.job_id).where(jobs.c.job_id.in_(job_ids)).order_by(jobs.c.job_id)
-    job_ids = list(connection.execute(locked.with_for_update()).scalars())
-    for table in (attempts, dead_letters, jobs):
-        connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
-    return len(job_ids)
+    locked = select(jobs.c.job_id).where(jobs.c.job_id.in_(job_ids), IS_FINAL).order_by(jobs.c.job_id)
+    found = set(connection.execute(locked.with_for_update()).scalars())
+    if found:
+        delete_labels(connection, labels_of(connection, found)[0])
+        for table in (attempts, dead_letters, dispatches, jobs):
+            connection.execute(delete(table).where(table.c.job_id.in_(sorted(found))))
+    return [job_id in found for job_id in job_ids]

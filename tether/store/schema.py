@@ -1,4 +1,4 @@
-"""The tables of the metadata store. Every time is a whole number of milliseconds since the epoch.
+"""The tables of the metadata store. Every time is an integer number of milliseconds since the epoch.
 
 What a column means is told in ``docs/reference/database.md``. A change here needs a migration in
 ``tether/store/migrations/versions``; a test compares the two.
@@ -37,9 +37,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-DEFAULT_TENANT = "default"
-"""The tenant that the first migration makes."""
 
 
 def _literals(states: frozenset[JobState] | tuple[JobState, ...]) -> list[ColumnElement[str]]:
@@ -83,6 +80,7 @@ jobs = Table(
     Column("retry_of", Text),
     Column("digest", Text, nullable=False),
     Column("model", Text, nullable=False),
+    Column("model_version", Text, nullable=False, server_default=""),
     Column("priority", Text, nullable=False),
     Column("labels", Text, nullable=False),
     Column("body", Text, nullable=False),
@@ -93,6 +91,8 @@ jobs = Table(
     Column("not_before", BigInteger, nullable=False),
     Column("deadline", BigInteger, nullable=False),
     Column("cost", Integer, nullable=False),
+    Column("max_tokens", Integer, nullable=False, server_default="0"),
+    Column("options", Text, nullable=False, server_default="{}"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -112,11 +112,14 @@ jobs = Table(
 
 IS_FINAL: ColumnElement[bool] = jobs.c.state.in_(_literals(FINAL_STATES))
 IS_OPEN: ColumnElement[bool] = jobs.c.state.in_(_literals(frozenset(JobState) - FINAL_STATES))
-IS_WAITING: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PARKED, JobState.WAITING_RETRY)))
+IS_PLACEABLE: ColumnElement[bool] = and_(
+    jobs.c.state.in_(_literals((JobState.PARKED, JobState.WAITING_RETRY))), jobs.c.requested.is_(None)
+)
+IS_RETRYING: ColumnElement[bool] = jobs.c.state == _literals((JobState.WAITING_RETRY,))[0]
 IS_IN_REDIS: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PLACED, JobState.RUNNING)))
 HAS_DEADLINE: ColumnElement[bool] = jobs.c.deadline > literal_column("0", BigInteger)
 HAS_REQUEST: ColumnElement[bool] = jobs.c.requested.is_not(None)
-HAS_ENDED: ColumnElement[bool] = jobs.c.finished_at.is_not(None)
+IS_FINAL_BUT_DEAD: ColumnElement[bool] = jobs.c.state.in_(_literals(FINAL_STATES - {JobState.DEAD}))
 
 
 def _index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) -> Index:
@@ -124,12 +127,40 @@ def _index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) 
 
 
 # Indexes with a condition stay as small as what is under way, however many ended jobs are kept.
-_index("ix_jobs_waiting", jobs.c.job_id, jobs.c.due_at, where=IS_WAITING)
+_index(
+    "ix_jobs_waiting",
+    jobs.c.model,
+    jobs.c.model_version,
+    jobs.c.due_at,
+    jobs.c.job_id,
+    where=IS_PLACEABLE,
+)
+_index("ix_jobs_retrying", jobs.c.due_at, where=IS_RETRYING)
 _index("ix_jobs_in_redis", jobs.c.job_id, where=IS_IN_REDIS)
 _index("ix_jobs_deadline", jobs.c.deadline, where=and_(IS_OPEN, HAS_DEADLINE))
 _index("ix_jobs_requested", jobs.c.requested_at, where=and_(IS_OPEN, HAS_REQUEST))
-_index("ix_jobs_finished_at", jobs.c.finished_at, where=HAS_ENDED)
+_index("ix_jobs_finished_at", jobs.c.finished_at, where=IS_FINAL_BUT_DEAD)
 Index("ix_jobs_tenant_id_job_id", jobs.c.tenant_id, jobs.c.job_id)
+# For lists of some of a tenant's jobs, each in the order of the list.
+Index("ix_jobs_tenant_id_model_job_id", jobs.c.tenant_id, jobs.c.model, jobs.c.job_id)
+Index("ix_jobs_tenant_id_state_job_id", jobs.c.tenant_id, jobs.c.state, jobs.c.job_id)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("label", BigInteger, primary_key=True, autoincrement=False),
+    Column("job_id", Text, primary_key=True),
+    # The key is all there is: SQLite need not keep it a second time.
+    sqlite_with_rowid=False,
+)
+
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("up_to", Text, nullable=False),
+)
 
 dispatches = Table(
     "dispatches",
@@ -139,6 +170,10 @@ dispatches = Table(
     Column("pool", Text, nullable=False),
     Column("due_at", BigInteger, nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
+    Column("rank", Integer, nullable=False, server_default="1"),
+    Column("lane", Text, nullable=False, server_default=" "),
+    Column("body_bytes", Integer, nullable=False, server_default="0"),
+    Index("ix_dispatches_lane", "rank", "lane", "due_at", "job_id"),
 )
 
 attempts = Table(
@@ -189,6 +224,9 @@ dead_letters = Table(
     Column("retried_as", Text),
     Index("ix_dead_letters_tenant_id_job_id", "tenant_id", "job_id"),
 )
+
+IS_RETRIED: ColumnElement[bool] = dead_letters.c.retried_as.is_not(None)
+_index("ix_dead_letters_retried", dead_letters.c.created_at, where=IS_RETRIED)
 
 fleet_keys = Table(
     "fleet_keys",

@@ -9,35 +9,43 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, select, update
 
-from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
-from tether.scheduling.verdict import Letter, Verdict
+from tether.ids import DrawId, JobId
+from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
 from tether.store.bulk import delete_of_jobs, insert_rows, is_among, is_postgres, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
-from tether.store.rows import JobRow, compact_json, error_to_text
-from tether.store.schema import attempts, dead_letters, dispatches, jobs
+from tether.store.rows import JobRow, compact_json, error_to_text, result_to_text
+from tether.store.schema import attempts, dead_letters, dispatches, holds, jobs
 
 _WAITING = (JobState.PARKED, JobState.WAITING_RETRY)
+_KnownAttempts = dict[JobId, dict[Fence, Mapping[str, Any]]]
 
 
 class Decide(Protocol):
-    """What becomes of a job, from the outcome and the row as it is in the transaction. It may be asked again
-    about the same outcome, and must not block."""
+    """Decides what becomes of a job, from the outcome and the row as it is in the transaction. It may be
+    called again for the same outcome, and must not block."""
 
     def __call__(self, outcome: Outcome, row: JobRow) -> Verdict: ...
 
 
 @dataclass(frozen=True)
 class Settlement:
-    """One outcome to settle, at ``now_ms`` milliseconds since the epoch."""
+    """One outcome to settle.
+
+    Attributes:
+      now_ms: Milliseconds since the epoch.
+      may_be_ahead: Whether it counts too where its dispatch is a later one than the row's: the database was
+        set back to a backup, and the row goes on from here.
+    """
 
     outcome: Outcome
     now_ms: int
+    may_be_ahead: bool = False
 
 
 class SettledKind(StrEnum):
-    """What settling did with an outcome."""
+    """Result of settling an outcome."""
 
     SETTLED = "settled"
     REPEATED = "repeated"
@@ -47,18 +55,18 @@ class SettledKind(StrEnum):
 
 @dataclass(frozen=True)
 class Settled:
-    """The answer to one :class:`Settlement`.
+    """The result of one :class:`Settlement`.
 
     Attributes:
-      kind: ``settled``: the row changed. ``repeated``: this very outcome was settled before. ``stale``: it is
-        noted, but the row had moved on. ``unknown``: there is no such job; nothing was written.
-      state: The row's, afterwards; None where the job is unknown.
-      dispatch: The row's newest hand-over.
+      kind: ``settled``: the row changed. ``repeated``: a duplicate of a settled outcome. ``stale``: it was
+        recorded, but the row had moved on. ``unknown``: there is no such job; nothing was written.
+      state: The row's, afterwards; None if the job is unknown.
+      dispatch: The row's latest dispatch.
       error: Why the job failed, or its last attempt.
     """
 
     kind: SettledKind
-    job_id: str
+    job_id: JobId
     state: JobState | None
     dispatch: int
     error: JobError | None
@@ -97,20 +105,21 @@ def settle(connection: Connection, settlements: list[Settlement], decide: Decide
 class _Changes:
     """The rows as they become, and what has to be written for it."""
 
-    rows: dict[str, JobRow]
-    known: dict[str, dict[Fence, Mapping[str, Any]]]
+    rows: dict[JobId, JobRow]
+    known: _KnownAttempts
     attempts: list[dict[str, Any]] = field(default_factory=list)
-    results: dict[str, str | None] = field(default_factory=dict)
+    results: dict[JobId, str | None] = field(default_factory=dict)
+    raised: dict[JobId, int] = field(default_factory=dict)
     letters: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _known_attempts(connection: Connection, job_ids: list[str]) -> dict[str, dict[Fence, Mapping[str, Any]]]:
-    known: dict[str, dict[Fence, Mapping[str, Any]]] = {job_id: {} for job_id in job_ids}
+def _known_attempts(connection: Connection, job_ids: list[JobId]) -> _KnownAttempts:
+    known: _KnownAttempts = {job_id: {} for job_id in job_ids}
     if job_ids:
         # The jobs' rows are locked, so nobody else adds to these meanwhile.
         query = _attempts_of(is_postgres(connection))
         for row in connection.execute(query, {"ids": job_ids}):
-            known[row.job_id][Fence(row.dispatch, row.attempt, row.draw_id)] = dict(row._mapping)
+            known[row.job_id][Fence(row.dispatch, row.attempt, DrawId(row.draw_id))] = dict(row._mapping)
     return known
 
 
@@ -125,15 +134,20 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
     if row is None:
         return Settled(SettledKind.UNKNOWN, outcome.job_id, None, 0, None)
     known = changes.known[row.job_id]
-    if outcome.fence in known:
+    is_ahead = settlement.may_be_ahead and row.dispatch < outcome.fence.dispatch
+    is_noted = outcome.fence in known
+    if is_noted and not is_ahead:
         return _settled(SettledKind.REPEATED, row)
-    known[outcome.fence] = attempt = _attempt_columns(outcome)
-    changes.attempts.append(attempt)
-    if row.state.is_final or row.dispatch != outcome.fence.dispatch:
+    if not is_noted:
+        known[outcome.fence] = attempt = _attempt_columns(outcome)
+        changes.attempts.append(attempt)
+    if row.state.is_final or (row.dispatch != outcome.fence.dispatch and not is_ahead):
         return _settled(SettledKind.STALE, row)
     verdict = decide(outcome, row)
-    if row.state in _WAITING and not verdict.state.is_final:
+    if row.state in _WAITING and not verdict.state.is_final and not is_ahead:
         return _settled(SettledKind.STALE, row)
+    if is_ahead:
+        changes.raised[row.job_id] = outcome.fence.dispatch
     row = changes.rows[row.job_id] = _after(row, outcome, verdict, settlement.now_ms)
     changes.results[row.job_id] = _result(outcome) if row.state.is_final else None
     if verdict.letter is not None:
@@ -151,6 +165,7 @@ def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobR
     return replace(
         row,
         state=verdict.state,
+        dispatch=outcome.fence.dispatch,
         attempts=row.attempts + has_failed,
         error=row.error if outcome.kind is OutcomeKind.WITHDRAWN else outcome.error,
         input_tokens=outcome.input_tokens if is_final else row.input_tokens,
@@ -162,18 +177,10 @@ def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobR
 
 
 def _result(outcome: Outcome) -> str | None:
-    """The tokens as they are kept, so that a stream can be served from any offset. What was made before a
-    job failed or was cancelled is kept too."""
+    """What was made before a job failed or was cancelled is kept too."""
     if outcome.kind is not OutcomeKind.SUCCEEDED and not outcome.pieces:
         return None
-    return compact_json(
-        {
-            "ids": [piece.token_id for piece in outcome.pieces],
-            "texts": [piece.text for piece in outcome.pieces],
-            "run": outcome.run,
-            "finish_reason": outcome.finish_reason,
-        }
-    )
+    return result_to_text(outcome.pieces, outcome.run, outcome.finish_reason)
 
 
 def _attempt_columns(outcome: Outcome) -> dict[str, Any]:
@@ -216,6 +223,9 @@ def _write(connection: Connection, changes: _Changes) -> None:
     # The rows are locked, so they are still what the changes were decided on.
     update_rows(connection, jobs, "job_id", [_change(row, changes.results[row.job_id]) for row in changed])
     insert_rows(connection, dead_letters, changes.letters)
+    for job_id in sorted(changes.raised):
+        moved = update(holds).where(holds.c.job_id == job_id, holds.c.kind == CAPACITY)
+        connection.execute(moved.values(dispatch=changes.raised[job_id]))
     delete_of_jobs(connection, dispatches, [row.job_id for row in changed])
     moves: Moves = Counter()
     final = [row.job_id for row in changed if row.state.is_final]
@@ -229,6 +239,7 @@ def _change(row: JobRow, result: str | None) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
         "state": row.state.value,
+        "dispatch": row.dispatch,
         "attempts": row.attempts,
         "error": error_to_text(row.error),
         "result": result,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from tether.errors import StoreError
+from tether.errors import StoreError, StoreUnavailable
 from tether.store.addresses import database_url, make_room
+from tether.store.bad_rows import Key, Value, read_each
 from tether.store.engines import is_sqlite, reading_engine, writing_engine
 from tether.store.failures import Meaning, failure, meaning_of
 from tether.store.migrations import check_revision, upgrade
@@ -46,13 +47,13 @@ class Store:
         self._process = os.getpid()
 
     def open(self, *, migrate: bool = True) -> Self:
-        """Connect, and bring the tables to this version's form where they are behind.
+        """Connect, and migrate the tables to this version's schema if they are outdated.
 
         Args:
-          migrate: Whether tables may be made or changed. Without, a database that is behind is an error.
+          migrate: Whether tables may be created or changed. Without, an outdated database is an error.
 
         Raises:
-          StoreError: The tables are of a newer version than this one knows, or behind and not to be changed.
+          StoreError: The schema is newer than this version, or outdated and must not be migrated.
           StoreUnavailable: The database cannot be reached.
         """
         if self._writer is not None:
@@ -74,9 +75,9 @@ class Store:
         return self
 
     def close(self) -> None:
-        """Write what was given before, then end the writer thread and all connections. May be repeated.
+        """Flush pending writes, then stop the writer thread and close all connections. Idempotent.
 
-        In a child of the process that opened it, it only forgets them.
+        In a child of the process that opened it, it only drops them.
         """
         writer, self._writer = self._writer, None
         # Where the process was forked, thread and connections are the parent's.
@@ -91,17 +92,17 @@ class Store:
         self.close()
 
     def write(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
-        """Have ``operation`` write ``item``, in one transaction with whatever else waits.
+        """Have ``operation`` write ``item``, in one transaction with other pending writes.
 
-        The operation gets a list of items and answers with a list of results in the same order. It may be
-        run again after a failure, with the same items or with some of them, so it must do nothing but use
-        the connection. Items are brought together by the operation's identity: a ``functools.partial`` must
-        be made once and kept. Two writes keep their order where the second is made after the first's future
-        has ended.
+        The operation gets a list of items and returns a list of results in the same order. It may be
+        retried after a failure, with the same items or with some of them, so it must do nothing but use
+        the connection. Items are batched by the operation's identity: a ``functools.partial`` must
+        be created once and reused. Two writes keep their order if the second is submitted after the first's
+        future is done.
 
         Returns:
-          A future that ends after the commit: with this item's result; with :class:`StoreUnavailable` or
-          :class:`CommitUnknown`; or with the error of this item alone, where others in the same transaction
+          A future that completes after the commit: with this item's result; with :class:`StoreUnavailable` or
+          :class:`CommitUnknown`; or with the error of this item alone, while others in the same transaction
           succeeded.
 
         Raises:
@@ -112,6 +113,18 @@ class Store:
     def write_many(self, operation: Operation[Item, Result], items: Iterable[Item]) -> list[Future[Result]]:
         """Like :meth:`write`, for several items: a future each, in order."""
         return self._open_writer().write(operation, items)
+
+    def write_each(
+        self, operation: Operation[Item, Result], items: Iterable[Item]
+    ) -> list[Result | Exception]:
+        """Like :meth:`write_many`, and wait for all. Return an error in the place of each item that failed on
+        its own; the others are written.
+
+        Raises:
+          StoreUnavailable: The database is not available; nothing, or not all, was written.
+          StoreError: The store is not open, or was opened by the process that this one was forked from.
+        """
+        return each_result(self.write_many(operation, items))
 
     def write_alone(
         self,
@@ -132,18 +145,48 @@ class Store:
         *args: _Arguments.args,
         **kwargs: _Arguments.kwargs,
     ) -> _Answer:
-        """Answer ``function(connection, *args)``, on a connection that cannot write. Blocks: never call it
-        on an event loop.
+        """Return ``function(connection, *args)``, on a read-only connection. Blocks: never call it on an
+        event loop.
 
         Raises:
           StoreUnavailable: The database cannot be reached, or all connections are in use for too long.
           StoreError: The store is not open, was opened by the process that this one was forked from, or the
-            database refuses the query.
+            database rejects the query.
         """
+        return self._read_from(self._open_readers(), function, *args, **kwargs)
+
+    def read_each(
+        self, function: Callable[[Connection, list[Key]], Iterable[Value]], keys: Sequence[Key]
+    ) -> tuple[list[Value], dict[Key, Exception]]:
+        """Return ``function(connection, keys)``, without the rows that cannot be fetched:
+        ``rows, errors = store.read_each(due_dispatches, job_ids)``.
+
+        All are read at once. Where that fails with an error that is no outage, halves are read until what
+        fails stands alone: ``function`` must only read, and return what there is of any of the keys. Blocks
+        like :meth:`read`.
+
+        Args:
+          function: Reads rows by their keys.
+          keys: Which rows, by job id for instance. One that is given twice is read once; without any, nothing
+            is read.
+
+        Returns:
+          The rows, in the order of ``keys`` where the function keeps it and one read was enough, otherwise in
+          The rows, in no order; and for each key that alone has failed, its error. A key of which there is no
+          row is in neither.
+
+        Raises:
+          StoreUnavailable: The database cannot be reached, or all connections are in use for too long.
+          StoreError: The store is not open, or was opened by the process that this one was forked from.
+        """
+        readers = self._open_readers()
+        return read_each(lambda some: self._read_from(readers, function, some), keys)
+
+    def _open_readers(self) -> Engine:
         if self._readers is None:
             raise StoreError("the store is not open: call open() first")
         self._check_process()
-        return self._read_from(self._readers, function, *args, **kwargs)
+        return self._readers
 
     def _read_from(
         self,
@@ -172,7 +215,8 @@ class Store:
         """Threads do not come along where a process forks, and its connections serve one process only."""
         if self._process != os.getpid():
             raise StoreError(
-                f"the store was opened by process {self._process}, from which this one was forked: make the "
+                f"the store was opened by process {self._process}, from which this one was "
+                "forked: create the "
                 "client in the child, after the fork"
             )
 
@@ -181,3 +225,24 @@ class Store:
             if engine is not None:
                 engine.dispose(close=self._process == os.getpid())
         self._readers = self._writers = None
+
+
+def each_result(futures: Iterable[Future[Result]]) -> list[Result | Exception]:
+    """Wait for the futures of :meth:`Store.write_many`. Return an error in the place of each item that failed
+    on its own.
+
+    Raises:
+      StoreUnavailable: The database is not available; nothing, or not all, was written.
+    """
+    answers: list[Result | Exception] = []
+    away: StoreUnavailable | None = None
+    for future in futures:
+        try:
+            answers.append(future.result())
+        except StoreUnavailable as error:
+            away = away or error
+        except Exception as error:
+            answers.append(error)
+    if away is not None:
+        raise away
+    return answers

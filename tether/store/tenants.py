@@ -1,4 +1,4 @@
-"""Tenants: whose jobs are whose, how they share, and how many each may have open."""
+"""Tenants: owners of jobs, with their shares and quotas."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TypedDict
 from sqlalchemy import Connection, select, update
 
 from tether.errors import InvalidRequest
+from tether.ids import TenantId
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.rows import AnyRow
 from tether.store.schema import tenants
 
-LARGEST_WEIGHT = 1_000
-LARGEST_QUOTA = 2**31 - 1
-LONGEST_NAME = 100
+MAX_WEIGHT = 1_000
+MAX_QUOTA = 2**31 - 1
+MAX_NAME_CHARACTERS = 100
 
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
@@ -25,11 +26,11 @@ class Tenant:
     """One tenant.
 
     Attributes:
-      weight: Its share of a pool where several want it, relative to the others'; above 0.
-      quota: Most jobs that it may have open at once; None is any number.
+      weight: Its share of a contended pool, relative to other tenants; above 0.
+      quota: Maximum number of open jobs; None is unlimited.
     """
 
-    tenant_id: str
+    tenant_id: TenantId
     name: str
     weight: float
     quota: int | None
@@ -44,11 +45,11 @@ class TenantValues(TypedDict, total=False):
     quota: int | None
 
 
-def check_tenant(tenant_id: str, values: TenantValues) -> None:
-    """Check that a tenant may be called and be like this.
+def check_tenant(tenant_id: TenantId, values: TenantValues) -> None:
+    """Check the id and values of a tenant.
 
     Raises:
-      InvalidRequest: It may not.
+      InvalidRequest: They are invalid.
     """
     if not _TENANT_ID.match(tenant_id):
         raise InvalidRequest(
@@ -56,17 +57,17 @@ def check_tenant(tenant_id: str, values: TenantValues) -> None:
             "them, the first one a letter or a digit"
         )
     name, weight, quota = values.get("name", ""), values.get("weight", 1.0), values.get("quota")
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise InvalidRequest(f"the name of a tenant must be at most {LONGEST_NAME} printable characters")
-    if not 0 < weight <= LARGEST_WEIGHT:
+    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
         raise InvalidRequest(
-            f"the weight of a tenant must be above 0 and at most {LARGEST_WEIGHT}, and not {weight}"
+            f"the name of a tenant must be at most {MAX_NAME_CHARACTERS} printable characters"
         )
-    if quota is not None and not 0 <= quota <= LARGEST_QUOTA:
-        raise InvalidRequest(f"the quota of a tenant must be from 0 to {LARGEST_QUOTA}, and not {quota}")
+    if not 0 < weight <= MAX_WEIGHT:
+        raise InvalidRequest(f"the weight of a tenant must be above 0 and at most {MAX_WEIGHT}, not {weight}")
+    if quota is not None and not 0 <= quota <= MAX_QUOTA:
+        raise InvalidRequest(f"the quota of a tenant must be from 0 to {MAX_QUOTA}, not {quota}")
 
 
-def tenant(connection: Connection, tenant_id: str) -> Tenant | None:
+def tenant(connection: Connection, tenant_id: TenantId) -> Tenant | None:
     """One tenant, or None."""
     row = connection.execute(select(tenants).where(tenants.c.tenant_id == tenant_id)).one_or_none()
     return None if row is None else _tenant(row)
@@ -78,30 +79,20 @@ def all_tenants(connection: Connection) -> list[Tenant]:
 
 
 def create_tenant(connection: Connection, created: Tenant) -> bool:
-    """Create a tenant. False where there is one of this id, which is left as it is."""
+    """Create a tenant. Return False if there already is one with this id, which is left unchanged."""
     insert = insert_into(is_postgres(connection), tenants).on_conflict_do_nothing()
     made = connection.execute(insert.returning(tenants.c.tenant_id), vars(created))
     return made.one_or_none() is not None
 
 
-def change_tenant(connection: Connection, tenant_id: str, values: TenantValues) -> Tenant | None:
-    """Change what is given of a tenant, and answer with all of it; None where there is none.
+def change_tenant(connection: Connection, tenant_id: TenantId, values: TenantValues) -> Tenant | None:
+    """Change the given values of a tenant, and return all of it; None if there is none.
 
-    Open jobs above a lowered quota go on, and jobs keep the weight that they were submitted with.
+    Open jobs above a lowered quota continue, and jobs keep the weight that they were submitted with.
     """
     if values:
         connection.execute(update(tenants).where(tenants.c.tenant_id == tenant_id).values(**values))
     return tenant(connection, tenant_id)
-
-
-def save_tenant(connection: Connection, saved: Tenant) -> None:
-    """Create a tenant, or change its name, weight and quota. Open jobs above a lowered quota go on."""
-    insert = insert_into(is_postgres(connection), tenants)
-    statement = insert.on_conflict_do_update(
-        index_elements=[tenants.c.tenant_id],
-        set_={name: insert.excluded[name] for name in ("name", "weight", "quota")},
-    )
-    connection.execute(statement, vars(saved))
 
 
 def _tenant(row: AnyRow) -> Tenant:

@@ -13,11 +13,10 @@ from sqlalchemy import Connection
 
 from tether.errors import StoreError, StoreUnavailable
 from tether.store.transactions import Transactor
+from tether.threads import OwnedThread
 
-LARGEST_GROUP = 256
+MAX_GROUP = 256
 """Most items in one transaction: beyond it throughput hardly grows, and every member waits for all."""
-
-THREAD_NAME = "tether-store-writer"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,18 +46,19 @@ class Writer:
         self._queue: deque[_Write] = deque()
         self._news = threading.Condition()
         self._is_closed = False
-        self._thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+        self._thread = OwnedThread("store-writer", self._work, ask_to_stop=self._ask_to_stop)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         """Write what was given, then end the thread."""
+        self._thread.stop()
+
+    def _ask_to_stop(self) -> None:
         with self._news:
             self._is_closed = True
             self._news.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
 
     def write(self, operation: Operation[Item, Result], items: Iterable[Item]) -> list[Future[Result]]:
         """Queue items for one operation; each future ends after the commit of its own item.
@@ -78,7 +78,7 @@ class Writer:
         with self._news:
             while not self._queue and not self._is_closed:
                 self._news.wait()
-            return [self._queue.popleft() for _ in range(min(len(self._queue), LARGEST_GROUP))]
+            return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_GROUP))]
 
     def _work(self) -> None:
         try:

@@ -92,9 +92,9 @@ def configure_logs(
       ConfigError: There is no such form or level.
     """
     if form not in LOG_FORMS:
-        raise ConfigError(f"log form {form!r} is not one: choose human or json")
+        raise ConfigError(f"unknown log format {form!r}: choose human or json")
     if not isinstance(level, str) or level.lower() not in LOG_LEVELS:
-        raise ConfigError(f"log level {level!r} is not one: choose one of {', '.join(LOG_LEVELS)}")
+        raise ConfigError(f"unknown log level {level!r}: choose one of {', '.join(LOG_LEVELS)}")
     handler = _TetherHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(_LineFormatter(form, process, getattr(handler.stream, "encoding", None)))
     structlog.configure(
@@ -206,10 +206,10 @@ def _error_of(exc_info: object) -> BaseException | None:
     if isinstance(exc_info, BaseException):
         return exc_info
     if isinstance(exc_info, tuple):
-        found = exc_info[1] if len(exc_info) > 1 else None
+        error = exc_info[1] if len(exc_info) > 1 else None
     else:
-        found = sys.exc_info()[1] if exc_info else None
-    return found if isinstance(found, BaseException) else None
+        error = sys.exc_info()[1] if exc_info else None
+    return error if isinstance(error, BaseException) else None
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:

@@ -22,54 +22,104 @@ def _counter(name: str, help_text: str, label: str) -> Counter:
     return Counter(name, help_text, [label], registry=REGISTRY)
 
 
-MESSAGES_ENQUEUED = _counter("tether_messages_enqueued", "Messages enqueued, retries among them.", "queue")
+MESSAGES_ENQUEUED = _counter("tether_messages_enqueued", "Messages enqueued, including retries.", "queue")
 MESSAGES_ACKNOWLEDGED = _counter("tether_messages_acknowledged", "Messages acknowledged.", "queue")
 MESSAGES_DEAD_LETTERED = _counter(
-    "tether_messages_dead_lettered", "Messages moved to the dead letters.", "queue"
+    "tether_messages_dead_lettered", "Messages moved to the dead-letter queue.", "queue"
 )
-MESSAGES_RECOVERED = _counter("tether_messages_recovered", "Messages given back from dead workers.", "queue")
+MESSAGES_RECOVERED = _counter("tether_messages_recovered", "Messages requeued from dead workers.", "queue")
 MESSAGES_RETURNED = _counter(
-    "tether_messages_returned", "Messages given back after a lost connection.", "queue"
+    "tether_messages_returned", "Messages requeued after a lost connection.", "queue"
 )
-WORKER_CRASHES = _counter("tether_worker_crashes", "Attempts that ended with their worker's death.", "queue")
-FENCED_WRITES = _counter("tether_fenced_writes", "Acknowledgements of messages no longer held.", "command")
+WORKER_CRASHES = _counter("tether_worker_crashes", "Attempts that ended because their worker died.", "queue")
+FENCED_WRITES = _counter(
+    "tether_fenced_writes",
+    "Writes rejected by fencing: the message or attempt was no longer the writer's.",
+    "command",
+)
 
 
 OUTCOMES_SETTLED = _counter("tether_outcomes_settled", "Outcomes settled in the database.", "answer")
 DISPATCHES_RELAYED = Counter(
     "tether_dispatches_relayed", "Dispatches that the outbox relay placed.", registry=REGISTRY
 )
-LEASES_LOST = Counter("tether_leases_lost", "Attempts that were silent for too long.", registry=REGISTRY)
+REDIS_ROOM = Gauge(
+    "tether_redis_room_bytes",
+    "Bytes that jobs of a priority may still take in Redis.",
+    ["priority"],
+    registry=REGISTRY,
+)
+LEASES_LOST = Counter("tether_leases_lost", "Attempts whose lease expired.", registry=REGISTRY)
+SET_ASIDE = Counter(
+    "tether_set_aside",
+    "Jobs and entries that scripts in Redis could not read and set aside, once they were looked at.",
+    registry=REGISTRY,
+)
+
+LEFTOVERS_REMOVED = _counter(
+    "tether_leftovers_removed", "What the sweep of Redis found without an owner, and removed.", "kind"
+)
+
+LOOP_FAILURES = Counter(
+    "tether_loop_failures",
+    "Steps of a loop that failed, and are tried again.",
+    ["loop", "reason"],
+    registry=REGISTRY,
+)
+
+SCORER_FAILURES = _counter(
+    "tether_scorer_failures", "Scores that a scorer of an installed package failed to give.", "scorer"
+)
+
+ENTRIES_FAILED = _counter(
+    "tether_entries_failed", "Entries of a loop that could not be handled, and were set aside.", "loop"
+)
+ENTRIES_SET_ASIDE = Gauge(
+    "tether_entries_set_aside",
+    "Entries of a loop that are set aside, and wait to be tried again.",
+    ["loop"],
+    registry=REGISTRY,
+)
 
 PRESENCE_ANNOUNCEMENTS = Counter(
     "tether_presence_announcements",
-    "Announcements of workers that were heard.",
+    "Worker announcements received.",
     ["source", "outcome"],
     registry=REGISTRY,
 )
 
 SWARM_PEERS = Gauge("tether_swarm_peers", "Peers that the sidecar is connected to.", registry=REGISTRY)
-SWARM_MESSAGES = _counter("tether_swarm_messages", "Messages that the sidecar heard or sent.", "outcome")
-SWARM_BYTES = _counter("tether_swarm_bytes", "Bytes over the sidecar's connections.", "direction")
+SWARM_MESSAGES = _counter("tether_swarm_messages", "Messages that the sidecar received or sent.", "outcome")
+SWARM_BYTES = _counter("tether_swarm_bytes", "Bytes transferred over the sidecar's connections.", "direction")
 
 HTTP_REQUESTS = Counter(
     "tether_http_requests",
-    "Requests that the gateway answered.",
+    "HTTP requests answered by the gateway.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 HTTP_SECONDS = Histogram(
     "tether_http_request_seconds",
-    "Time from a request's head to its whole answer; streams are left out.",
+    "Time from a request's headers to its complete response; streams are excluded.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
 CONNECTIONS_REFUSED = Counter(
-    "tether_connections_refused", "Connections closed for want of file descriptors.", registry=REGISTRY
+    "tether_connections_refused", "Connections closed because file descriptors ran out.", registry=REGISTRY
 )
-OPEN_STREAMS = Gauge("tether_open_streams", "Streams that readers have open.", registry=REGISTRY)
-STREAMS_CUT_OFF = _counter("tether_streams_cut_off", "Streams that ended before their end.", "reason")
+BODY_BYTES = Gauge(
+    "tether_request_body_bytes", "Bytes of request bodies that are being taken in.", registry=REGISTRY
+)
+BODIES_REFUSED = Counter(
+    "tether_request_bodies_refused",
+    "Requests refused because too many bytes of bodies were being taken in.",
+    registry=REGISTRY,
+)
+OPEN_STREAMS = Gauge("tether_open_streams", "Streams currently open.", registry=REGISTRY)
+STREAMS_CUT_OFF = _counter(
+    "tether_streams_cut_off", "Streams that the gateway cut off before they were complete.", "reason"
+)
 
 
 def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:

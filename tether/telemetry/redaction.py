@@ -1,7 +1,7 @@
-"""What never reaches a log: credentials in text, and values whose names say that they are secret.
+"""Redacts credentials in text, and values whose names say that they are secret, from logs.
 
-Pure functions. They take whatever a program put into a log line and answer with plain values that JSON
-can hold; nothing that goes in makes them raise.
+Pure functions. They take any value of a log line and return plain values that JSON can represent; no input
+makes them raise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 MASK = "***"
 
-LONGEST_TEXT = 16_384
+MAX_TEXT_CHARACTERS = 16_384
 """Characters of one value that are kept; a log line is no place for a payload."""
 
 DEEPEST_VALUE = 8
@@ -94,7 +94,7 @@ def _scrub_urls(chunk: str) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Any value as text without credentials, at most :data:`LONGEST_TEXT` characters of it."""
+    """Any value as text without credentials, at most :data:`MAX_TEXT_CHARACTERS` characters of it."""
     try:
         if isinstance(value, str):
             text = str.__str__(value)
@@ -105,8 +105,8 @@ def plain_text(value: object) -> str:
     except Exception as error:
         return f"<{type(value).__name__}: its text raises {type(error).__name__}>"
     text = scrub(text)
-    if len(text) > LONGEST_TEXT:
-        return f"{text[:LONGEST_TEXT]}… ({len(text) - LONGEST_TEXT} characters more)"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text) - MAX_TEXT_CHARACTERS} characters more)"
     return text
 
 

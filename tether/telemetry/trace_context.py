@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
-LONGEST_TRACESTATE = 8_192
+MAX_TRACESTATE_CHARACTERS = 8_192
 """Characters beyond which a tracestate is dropped; the standard asks for 512 at the least."""
 
 _LENGTH_OF_VERSION_00 = 55
@@ -58,7 +58,7 @@ def read_trace_context(traceparent: object, tracestate: object = None) -> SpanCo
 
 
 def _read_tracestate(tracestate: object) -> TraceState:
-    if not isinstance(tracestate, str) or len(tracestate) > LONGEST_TRACESTATE:
+    if not isinstance(tracestate, str) or len(tracestate) > MAX_TRACESTATE_CHARACTERS:
         return _NO_STATE
     return TraceState.from_header([tracestate])
 

@@ -60,17 +60,17 @@ class _ThreadState(threading.local):
 
 
 class TraceContext(Middleware):
-    """Keeps W3C trace context in the options ``traceparent`` and ``tracestate`` of Dramatiq messages.
+    """Propagates W3C trace context in the options ``traceparent`` and ``tracestate`` of Dramatiq messages.
 
-    A message gets the current span's context when it is sent, or begins a trace of its own. Retries and
+    A message gets the current span's context when it is sent, or starts a new trace. Retries and
     promotions keep it. While an actor runs, its message's context is current: spans that it starts are
     children, messages that it sends belong to the same trace, and its log lines carry the ids.
 
-    Spans (``send <queue>`` where a trace begins, ``process <actor>`` for every attempt) are made only in
-    a process with a tracer provider, such as OpenTelemetry's SDK. Elsewhere the context is handed on as it
-    is, which the standard allows; no span ids are made up that no backend will ever see.
+    Spans (``send <queue>`` where a trace starts, ``process <actor>`` for every attempt) are recorded only in
+    a process with a tracer provider, such as OpenTelemetry's SDK. Elsewhere the context is propagated
+    unchanged, which the standard allows; no span ids are generated that no backend will ever see.
 
-    Install it first in the list, so that what other middleware logs and sends belongs to the trace too.
+    Install it first in the list, so that logs and messages of other middleware belong to the trace too.
     Coroutines of async actors see the same context: asyncio copies it from the worker's thread. Threads
     that an actor starts do not (``contextvars.copy_context`` carries it over).
     """
@@ -212,18 +212,18 @@ def _finish_span(span: Span, message: MessageProxy, exception: BaseException | N
     try:
         if exception is not None:
             # Not by Span.record_exception: what that writes down still has its credentials.
-            told = plain_exception(exception)
+            described = plain_exception(exception)
             span.add_event(
                 "exception",
                 {
-                    "exception.type": told["type"],
-                    "exception.message": told["message"],
-                    "exception.stacktrace": told["traceback"],
+                    "exception.type": described["type"],
+                    "exception.message": described["message"],
+                    "exception.stacktrace": described["traceback"],
                 },
             )
             if not isinstance(exception, Retry):
-                span.set_attribute("error.type", told["type"])
-                span.set_status(StatusCode.ERROR, told["message"])
+                span.set_attribute("error.type", described["type"])
+                span.set_status(StatusCode.ERROR, described["message"])
         elif message.failed:
             span.set_status(StatusCode.ERROR, "the message goes to the dead letters")
     finally:

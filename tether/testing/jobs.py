@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from tether.client.backend import Deliver, StreamEvent
 from tether.errors import ClientClosed, TetherError
+from tether.ids import JobId, TenantId
 from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece
+from tether.streams.events import Deliver, StreamEvent
+from tether.streams.reader import StreamPosition, take
 
 _QUEUE_ORDER = ("interactive", "standard", "batch")
 
@@ -24,7 +26,7 @@ class FakeSubscription:
     """A reader of one fake stream."""
 
     deliver: Deliver
-    offset: int
+    place: StreamPosition
     closed: bool = False
 
     def close(self) -> None:
@@ -35,23 +37,17 @@ class FakeSubscription:
         """The client was closed."""
         if not self.closed:
             self.closed = True
-            self.deliver(ClientClosed("the client was closed while a stream was followed; the job goes on"))
+            self.deliver(ClientClosed("the client was closed while a stream was followed; the job continues"))
 
-    def take(self, event: StreamEvent) -> None:
-        """Deliver what the reader has not seen."""
+    def take(self, event: StreamEvent, number: int) -> None:
+        """Deliver what the reader has not seen of the event with this number."""
         if self.closed:
             return
-        if event.kind == "delta":
-            begin = event.offset - len(event.pieces)
-            pieces = event.pieces[max(0, self.offset - begin) :]
-            if not pieces:
-                return
-            event = replace(event, pieces=pieces)
-            self.offset = event.offset
-        elif event.offset < self.offset and not event.is_last:
-            return
-        self.closed = event.is_last
-        self.deliver(event)
+        step = take(self.place, event, str(number))
+        self.place = step.place
+        for each in step.events:
+            self.closed = each.is_last
+            self.deliver(each)
 
 
 @dataclass(eq=False)
@@ -67,9 +63,9 @@ class FakeJob:
       is_busy: Whether its attempt is in a step at this moment: its model has been asked.
     """
 
-    job_id: str
+    job_id: JobId
     number: int
-    tenant: str
+    tenant: TenantId
     request: JobRequest
     created_at: int
     due_at: int
@@ -110,12 +106,12 @@ class FakeJob:
         event = StreamEvent(kind=kind, offset=len(self.pieces), pieces=pieces, details=details)
         self.events.append(event)
         for reader in list(self.readers):
-            reader.take(event)
+            reader.take(event, len(self.events))
         self.readers = [reader for reader in self.readers if not reader.closed]
 
     def follow(self, reader: FakeSubscription) -> None:
         """Deliver what was, and what will be."""
-        for event in list(self.events):
-            reader.take(event)
+        for number, event in enumerate(list(self.events), 1):
+            reader.take(event, number)
         if not reader.closed:
             self.readers.append(reader)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from tether.errors import TetherError
 from tether.jobs import JobError, JobRequest, Piece, Sampling, canonical_json
-from tether.scheduling.models import ModelVersion, Registry
+from tether.models.registry import ModelVersion, Registry
 
 Answer = Callable[[str], str | Iterable[str]]
-"""Answers a prompt, or the last of a job's messages: with a text, which is cut into words, or with the texts
+"""Replies to a prompt, or to a job's last message: with a text, which is split into words, or with the texts
 of single tokens."""
 
 VOCABULARY = 32_768
@@ -24,7 +24,7 @@ _WORDS = re.compile(r"\s*\S+|\s+\Z")
 
 
 def echo(prompt: str) -> str:
-    """Answers with the prompt."""
+    """Return the prompt."""
     return prompt
 
 
@@ -33,10 +33,10 @@ class FakeModel:
     """A model of the fake.
 
     Attributes:
-      answer: What it makes of a prompt. What it raises fails the attempt: an error of Tether's with its own
-        code and ``retryable``, any other one as ``engine_failed``, which is tried again.
-      fail_times: So many attempts of each job fail before ``answer`` is asked.
-      context: Most tokens that a job may ask for.
+      answer: Generates the output. An exception fails the attempt: a ``TetherError`` with its own code and
+        ``retryable``, any other as ``engine_failed``, which is retried.
+      fail_times: Number of attempts of each job that fail before ``answer`` is called.
+      context: Maximum number of tokens that a job may request.
       adapters: Names of its adapters.
     """
 
@@ -48,11 +48,11 @@ class FakeModel:
 
 @dataclass(frozen=True)
 class Made:
-    """What a model made of a prompt.
+    """The output of a model.
 
     Attributes:
-      pieces: All tokens from the first on.
-      reason: ``stop`` or ``length``; empty where it failed after them.
+      pieces: All tokens.
+      reason: ``stop`` or ``length``; empty if it failed after them.
       error: Why it failed then.
     """
 
@@ -62,7 +62,7 @@ class Made:
 
 
 def as_models(models: Mapping[str, FakeModel | Answer] | None) -> dict[str, FakeModel]:
-    """Models by name. Where none are given, there is ``echo``."""
+    """Return models by name; by default ``echo``."""
     given = {"echo": echo} if models is None else models
     return {
         name: model if isinstance(model, FakeModel) else FakeModel(model) for name, model in given.items()
@@ -83,7 +83,7 @@ def registry_of(models: Mapping[str, FakeModel]) -> Registry:
 
 
 def prompt_of(request: JobRequest) -> str:
-    """What a model is asked: the prompt, or what the last message says."""
+    """Return a model's input: the prompt, or the content of the last message."""
     return request.messages[-1].content if request.messages else request.prompt
 
 
@@ -94,7 +94,7 @@ def count_tokens(request: JobRequest) -> int:
 
 
 def make(model: FakeModel, prompt: str, sampling: Sampling) -> Made:
-    """Ask a model, as far as the sampling goes. Raises nothing that the model raises."""
+    """Run a model, within the limits of the sampling. Exceptions of the model are not raised."""
     texts: list[str] = []
     error = None
     try:
@@ -102,10 +102,10 @@ def make(model: FakeModel, prompt: str, sampling: Sampling) -> Made:
         tokens = _WORDS.findall(answer) if isinstance(answer, str) else answer
         for text in itertools.islice(tokens, sampling.max_tokens):
             if not isinstance(text, str):
-                raise TypeError(f"the model made a token of type {type(text).__name__}, not text")
+                raise TypeError(f"the model generated a token of type {type(text).__name__}, not a string")
             texts.append(text)
     except Exception as failure:
-        error = error_of(failure)
+        error = job_error_from(failure)
     texts, is_stopped = _until_stop(texts, sampling.stop)
     pieces = tuple(Piece(zlib.crc32(text.encode()) % VOCABULARY, text) for text in texts)
     if error is not None and not is_stopped:
@@ -113,7 +113,7 @@ def make(model: FakeModel, prompt: str, sampling: Sampling) -> Made:
     return Made(pieces, "length" if len(pieces) >= sampling.max_tokens and not is_stopped else "stop")
 
 
-def error_of(error: Exception) -> JobError:
+def job_error_from(error: Exception) -> JobError:
     """An error as a job carries it."""
     if isinstance(error, TetherError):
         return JobError(error.code, str(error), error.retryable)

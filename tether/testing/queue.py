@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tether.errors import InvalidRequest, JobNotFound, TetherError
+from tether.ids import DrawId, JobId, TenantId
 from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.testing.jobs import FakeJob
@@ -17,7 +18,7 @@ from tether.testing.models import (
     FakeModel,
     as_models,
     count_tokens,
-    error_of,
+    job_error_from,
     make,
     prompt_of,
     registry_of,
@@ -49,14 +50,14 @@ class FakeQueue:
         self.lock = threading.RLock()
         self.models = as_models(models)
         self.registry = registry_of(self.models)
-        self.jobs: dict[str, FakeJob] = {}
-        self.keys: dict[tuple[str, str, str], str] = {}
+        self.jobs: dict[JobId, FakeJob] = {}
+        self.keys: dict[tuple[TenantId, str, str], JobId] = {}
         self.now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         self.random = random.Random(seed)
         self._policy = retry_policy
         self._autorun = autorun
 
-    def find(self, job_id: str, tenant: str) -> FakeJob:
+    def find(self, job_id: JobId, tenant: TenantId) -> FakeJob:
         """A tenant's job.
 
         Raises:
@@ -64,8 +65,12 @@ class FakeQueue:
         """
         job = self.jobs.get(job_id)
         if job is None or job.tenant != tenant:
-            raise JobNotFound(f"there is no job {repr(job_id)[:100]}, or it is another tenant's")
+            raise JobNotFound(f"there is no job {repr(job_id)[:100]}, or it belongs to another tenant")
         return job
+
+    def jobs_of(self, tenant: TenantId) -> list[FakeJob]:
+        """A tenant's jobs, in the order of submission."""
+        return [job for job in self.jobs.values() if job.tenant == tenant]
 
     def open_jobs(self) -> list[FakeJob]:
         return [job for job in self.jobs.values() if not job.state.is_final]
@@ -82,7 +87,7 @@ class FakeQueue:
             return True
 
     def run_pending(self) -> int:
-        """Run what is due now, each job by one attempt at most. Answers how many jobs that were."""
+        """Run what is due now, at most one attempt of each job, and return the number of jobs."""
         with self.lock:
             count = 0
             for job in sorted(self._idle_jobs(), key=lambda job: job.order):
@@ -109,7 +114,7 @@ class FakeQueue:
           InvalidRequest: It would go back.
         """
         if not 0 <= seconds < 1e10:
-            raise InvalidRequest(f"the clock cannot be moved by {seconds!r} s: only on, by 0 or more")
+            raise InvalidRequest(f"the clock cannot be advanced by {seconds!r} s: seconds must be 0 or more")
         with self.lock:
             self.now_ms += round(seconds * 1000)
             self.expire()
@@ -177,21 +182,21 @@ class FakeQueue:
         yield
         model = self.models[self.registry.find(job.request.model).name]
         if job.failed < model.fail_times:
-            self._fail(job, error_of(_told_to_fail(job.failed + 1, model.fail_times)))
+            self._fail(job, job_error_from(_told_to_fail(job.failed + 1, model.fail_times)))
             return
-        made = make(model, prompt_of(job.request), job.request.sampling)
-        for piece in made.pieces[len(job.pieces) :]:
+        output = make(model, prompt_of(job.request), job.request.sampling)
+        for piece in output.pieces[len(job.pieces) :]:
             if self._hears_of_end(job):
                 return
             job.say("delta", (piece,))
             yield
         if self._hears_of_end(job):
             return
-        if made.error is not None:
-            self._fail(job, made.error)
+        if output.error is not None:
+            self._fail(job, output.error)
             return
         job.input_tokens = count_tokens(job.request)
-        self._conclude(job, JobState.SUCCEEDED, Owner.REDIS, reason=made.reason)
+        self._conclude(job, JobState.SUCCEEDED, Owner.REDIS, reason=output.reason)
 
     def _hears_of_end(self, job: FakeJob) -> bool:
         if self._is_late(job):
@@ -205,7 +210,7 @@ class FakeQueue:
             Outcome(
                 job_id=job.job_id,
                 kind=OutcomeKind.FAILED,
-                fence=Fence(job.dispatch, 1, "fake:1"),
+                fence=Fence(job.dispatch, 1, DrawId("fake:1")),
                 error=error,
             ),
             failed_before=job.failed,
@@ -241,4 +246,4 @@ class _ToldToFail(TetherError):
 
 
 def _told_to_fail(number: int, times: int) -> _ToldToFail:
-    return _ToldToFail(f"attempt {number} of {times} that were told to fail")
+    return _ToldToFail(f"attempt {number} of {times} that were set to fail")

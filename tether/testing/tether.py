@@ -14,7 +14,7 @@ class FakeTether(Tether):
     """A :class:`~tether.client.api.Tether` for tests.
 
     Attributes:
-      fake: Its backend, which a test drives and looks into. ``AsyncTether(backend=t.fake)`` sees the same
+      fake: Its backend, which a test drives and inspects. ``AsyncTether(backend=t.fake)`` sees the same
         jobs.
     """
 

@@ -9,7 +9,7 @@ import os
 
 import dramatiq
 
-from tether.config_loading import load_settings
+from tether.config.loading import load_settings
 from tether_workers.pool_worker import make_worker
 
 broker = make_worker(load_settings(environ=os.environ))

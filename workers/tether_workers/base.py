@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tether.config import ModelSettings
+from tether.config.settings import ModelSettings
 from tether.jobs import JobError
 from tether_workers.job import Job
 
@@ -15,8 +15,8 @@ class ResultKind(StrEnum):
     """How an attempt ended on this worker.
 
     Values:
-      SUCCEEDED, FAILED, CANCELLED, EXPIRED: The attempt's own end counts.
-      RELEASED: Another worker goes on.
+      SUCCEEDED, FAILED, CANCELLED, EXPIRED: The attempt ended so.
+      RELEASED: Another worker continues.
       DROPPED: The job was no longer this worker's; nothing was written at its end.
     """
 
@@ -34,10 +34,10 @@ class AttemptResult:
 
     Attributes:
       kind: See :class:`ResultKind`.
-      offset: Tokens of the job until then, by all attempts.
-      made: Tokens of this attempt.
-      finish_reason: ``stop`` or ``length`` where it succeeded.
-      error: Why, where it failed.
+      offset: Number of the job's tokens so far, by all attempts.
+      made: Number of tokens of this attempt.
+      finish_reason: ``stop`` or ``length`` if it succeeded.
+      error: Why, if it failed.
     """
 
     kind: ResultKind
@@ -56,16 +56,16 @@ class BaseWorker:
     def authorize(self, job: Job) -> None:
         """Decide whether to run a job, before anything is loaded for it.
 
-        Raise :class:`JobRefused` with a message for the client to refuse it; anything else that is raised
-        refuses it too, without its words. A job that is refused is not tried again.
+        Raise :class:`JobRefused` to reject it with a message for the client; any other exception rejects it
+        too, without its message. A rejected job is not retried.
         """
 
     def before_load(self, model: ModelSettings) -> None:
-        """Called in the slot that is about to load a model. What is raised here fails the load."""
+        """Called in the slot that is about to load a model. An exception fails the load."""
 
     def after_result(self, job: Job, result: AttemptResult) -> None:
-        """Called when an attempt has ended. What is raised here is logged."""
+        """Called when an attempt has ended. Exceptions are logged."""
 
     def health(self) -> Mapping[str, object]:
-        """More to tell of the worker than it knows itself: it is logged with its state."""
+        """Return further facts about the worker's health, to be logged."""
         return {}

@@ -1,4 +1,4 @@
-"""The contract of execution engines and of who loads them."""
+"""The contracts of execution engines and of their loader."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal, Protocol
 from tether.jobs import Message, Sampling
 
 FinishReason = Literal["stop", "length"]
-"""Why an engine makes no more tokens: it came to an end by itself or a stop text, or to ``max_tokens``."""
+"""Why generation ended: an end-of-sequence token or a stop sequence, or ``max_tokens``."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """Tokens that an engine made in one step.
+    """Tokens that an engine generated in one step.
 
     Attributes:
       offset: Where they begin, counted from the first token after the prompt.
@@ -39,21 +39,21 @@ class Cancelled(Protocol):
 
 
 class ExecutionEngine(Protocol):
-    """One loaded model, which goes on from any token that was accepted before. Safe to use from many threads.
+    """One loaded model, which can continue after any accepted token. Thread-safe.
 
     Attributes:
-      repeatable: Whether it promises the same tokens again for the same prompt and sampling, also where it
-        goes on from some of them.
+      repeatable: Whether it is deterministic: the same tokens for the same prompt and sampling, also when it
+        continues from some of them.
     """
 
     @property
     def repeatable(self) -> bool: ...
 
     def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
-        """The prompt's tokens; of messages those of the prompt that the model's chat template makes of them.
+        """Return the tokens of a prompt, or of messages to which the model's chat template was applied.
 
         Raises:
-          InvalidRequest: The prompt is not possible for this model, or it takes no messages.
+          InvalidRequest: The prompt is invalid for this model, or the model takes no messages.
         """
         ...
 
@@ -64,30 +64,32 @@ class ExecutionEngine(Protocol):
         sampling: Sampling,
         cancelled: Cancelled,
     ) -> Generator[Delta, None, None]:
-        """Make the tokens after ``accepted_ids``, which former attempts made.
+        """Generate the tokens after ``accepted_ids``, which earlier attempts generated.
 
-        The last delta carries the reason. Within one step after ``cancelled`` is set the generator ends
-        without one; closing it ends the work too. ``max_tokens`` and stop texts count from the first token
-        after the prompt, whoever made it.
+        Prefill reads the prompt and the accepted tokens, decode yields one delta for each step.
+
+        The last delta carries the reason. Within one step after ``cancelled`` is set the generator returns
+        without one; closing it stops the work too. ``max_tokens`` and stop sequences count from the first
+        token after the prompt, whichever attempt generated it.
 
         Raises:
-          EngineFailed: From the generator: it broke.
+          EngineFailed: The engine failed; raised from the generator.
         """
         ...
 
     def close(self) -> None:
-        """Free what the model holds."""
+        """Free the model's resources."""
         ...
 
 
 class ModelLoader(Protocol):
-    """Gives slots the engine of a model, loaded once however many ask. Safe to use from many threads."""
+    """Provides slots with the engine of a model, which is loaded once for all. Thread-safe."""
 
     def load(self, model: str, version: str, adapter: str) -> ExecutionEngine:
-        """The engine of a model's version, with an adapter where one is named.
+        """Return the engine of a model version, with an adapter if one is given.
 
         Raises:
-          UnknownModel: This worker does not serve it; it is retryable, since another one may.
+          UnknownModel: This worker does not serve it; retryable, since another one may.
           TetherError: It cannot be loaded.
         """
         ...

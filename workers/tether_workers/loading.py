@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from tether.config import ModelSettings
+from tether.clocks import wall_clock_ms
+from tether.config.settings import ModelSettings
 from tether.errors import InvalidRequest, NotServed
-from tether_workers.cache import Use
+from tether.threads import OwnedThread
 from tether_workers.engine import ExecutionEngine
-from tether_workers.engines.null import NullEngine
+from tether_workers.engines.null.engine import NullEngine
+from tether_workers.presence.cache_report import ArtifactUse
 
 EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
 """Loads a model, with the adapter named, or none where that is empty."""
@@ -27,10 +28,10 @@ def _load_with_transformers(model: ModelSettings, adapter: str) -> ExecutionEngi
 
 
 def _factories() -> Mapping[str, EngineFactory]:
-    found: dict[str, EngineFactory] = {"null": NullEngine.from_settings}
+    factories: dict[str, EngineFactory] = {"null": NullEngine.from_settings}
     if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
-        found["transformers"] = _load_with_transformers
-    return found
+        factories["transformers"] = _load_with_transformers
+    return factories
 
 
 FACTORIES: Mapping[str, EngineFactory] = _factories()
@@ -47,7 +48,7 @@ class EngineLoader:
         *,
         before_load: Callable[[ModelSettings], None],
         on_change: Callable[[], None],
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
         Args:
@@ -69,11 +70,14 @@ class EngineLoader:
         self._engines: dict[tuple[str, str, str], ExecutionEngine] = {}
         self._loading: set[tuple[str, str, str]] = set()
         self._is_closing = False
-        self._preloading = threading.Thread(target=self._preload, name="tether-preload", daemon=True)
+        self._preloading = OwnedThread("preload", self._preload, ask_to_stop=self._ask_to_stop)
 
     def preload(self) -> None:
         """Load the pinned models on the thread ``tether-preload``, which ends with :meth:`close`."""
         self._preloading.start()
+
+    def _ask_to_stop(self) -> None:
+        self._is_closing = True
 
     def _preload(self) -> None:
         for model in self._models.values():
@@ -122,16 +126,14 @@ class EngineLoader:
     def is_loading(self, model: str, version: str) -> bool:
         return any(key[:2] == (model, version) for key in list(self._loading))
 
-    def use_of(self, model: str, version: str, adapter: str) -> Use:
+    def use_of(self, model: str, version: str, adapter: str) -> ArtifactUse:
         """What is known of a model with this adapter, or with none where that is empty."""
         key = (model, version, adapter)
-        return Use(key in self._engines, key in self._loading, self._used_at.get(key, 0))
+        return ArtifactUse(key in self._engines, key in self._loading, self._used_at.get(key, 0))
 
     def close(self) -> None:
         """Close all engines. No slot may use one any more."""
-        self._is_closing = True
-        if self._preloading.is_alive():
-            self._preloading.join()
+        self._preloading.stop()
         with self._lock:
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:

@@ -9,12 +9,13 @@ from dramatiq.middleware import Middleware, MiddlewareError
 
 from tether.broker import TetherBroker
 from tether.broker.keys import INFER
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.errors import ConfigError, TetherError
+from tether.ids import DrawId
 from tether_workers.base import BaseWorker
 from tether_workers.loading import FACTORIES, EngineFactory
 from tether_workers.runtime import WorkerRuntime
-from tether_workers.serving import served_models
+from tether_workers.served_models import served_models
 
 FOREVER = float("inf")
 
@@ -42,7 +43,9 @@ class PoolWorker(Middleware):
           ConfigError: No worker was started here.
         """
         if self._runtime is None:
-            raise ConfigError(f"no worker of the queue {INFER!r} runs here: start one with `tether worker`")
+            raise ConfigError(
+                f"no worker of the queue {INFER!r} is running here: start one with `tether worker`"
+            )
         return self._runtime
 
     def consumer(self, prefetch: int, timeout: int) -> Consumer:
@@ -51,7 +54,7 @@ class PoolWorker(Middleware):
 
     def run(self, job_id: str, draw_id: str) -> None:
         """The actor ``infer``: run a drawn job to its end."""
-        self.runtime.inference.run(draw_id)
+        self.runtime.inference.run(DrawId(draw_id))
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         if worker.consumer_whitelist and INFER not in worker.consumer_whitelist:

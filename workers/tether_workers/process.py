@@ -16,8 +16,8 @@ from types import FrameType
 import structlog
 from dramatiq import Broker, Worker, get_broker
 
-from tether.embedded.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
 from tether.errors import ConfigError, TetherError
+from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
 from tether.telemetry.logs import LogForm, configure_logs
 
 STOPPED_AT_ONCE = 1
@@ -94,16 +94,17 @@ def _import(name: str) -> object:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
             raise ConfigError(
-                f"there is no module {name!r} in the import path: give a module's dotted name, not a file's, "
+                f"there is no module {name!r} in the import path: use a module's dotted name, "
+                "not a file name, "
                 "and --path if it is in another folder"
             ) from error
         raise ConfigError(f"module {name!r} failed to import: {type(error).__name__}: {error}") from error
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """Run a worker in this process until SIGTERM, or until the supervisor dies. Answers the exit status.
+    """Run a worker in this process until SIGTERM, or until the supervisor dies, and return the exit status.
 
-    It must be called from the main thread. SIGINT is left to the supervisor where there is one.
+    It must be called from the main thread. SIGINT is left to the supervisor if there is one.
 
     Raises:
       ConfigError: The program cannot be loaded.
@@ -131,14 +132,14 @@ def run_worker(options: WorkerOptions) -> int:
     unknown = sorted(set(options.queues) - broker.get_declared_queues())
     if unknown:
         declared = ", ".join(sorted(broker.get_declared_queues())) or "none"
-        raise ConfigError(f"no actor has the queue {', '.join(map(repr, unknown))}; there are: {declared}")
+        raise ConfigError(f"no actor has the queue {', '.join(map(repr, unknown))}; available: {declared}")
     worker = Worker(broker, queues=set(options.queues) or None, worker_threads=options.threads)
     worker.start()
     announce_ready()
     log.info("Working.", queues=sorted(worker.consumers), threads=options.threads)
 
     asked_to_stop.wait()
-    log.info("Finishing what runs.", at_most_seconds=options.shutdown_timeout / 1000)
+    log.info("Finishing running actors.", at_most_seconds=options.shutdown_timeout / 1000)
     worker.stop(timeout=options.shutdown_timeout)
     broker.close()
     return 0

@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import redis
 import structlog
 
 from tether.broker.keys import Keys
-from tether.broker.pool_consumer import PoolConsumer
-from tether.broker.redis_port import RedisWorkerPort
-from tether.broker.slots import Slots
-from tether.config import ModelSettings, Settings
+from tether.broker.pools.consumer import PoolConsumer
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.slots import Slots
+from tether.broker.redis.connections import connect
+from tether.clocks import wall_clock_ms
+from tether.config.settings import ModelSettings, Settings
 from tether.discovery.adapters import Announcers
 from tether.discovery.announcements.presence import ModelState, Supported, WorkerState, latency_hops
 from tether.discovery.commands.command import Action
 from tether.discovery.commands.inbox import CommandFollower
 from tether.discovery.commands.operator_key import OperatorKeys
-from tether.discovery.fleet.fleet_view import epoch_ms
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Announcer
 from tether.discovery.swarm.options import SwarmOptions
@@ -27,22 +27,22 @@ from tether.discovery.topics import control_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
-from tether_workers.attempt import Phase
-from tether_workers.attempts import Attempts
+from tether_workers.attempts.attempt import AttemptPhase
+from tether_workers.attempts.hand_over import HandOver
+from tether_workers.attempts.lease_renewal import LeaseRenewal
+from tether_workers.attempts.running import Attempts
+from tether_workers.attempts.token_writer import TokenWriter
 from tether_workers.base import BaseWorker
-from tether_workers.beats import BeatThread
-from tether_workers.cache import CacheReport
-from tether_workers.commands import CommandHandler
-from tether_workers.duty import Duty, DutyState
-from tether_workers.flush import FlushThread
-from tether_workers.hand_over import HandOver
-from tether_workers.health import HealthReporter, Status
-from tether_workers.inference import Inference
+from tether_workers.control.availability import Availability, AvailabilityState
+from tether_workers.control.commands import CommandHandler
+from tether_workers.inference import Inference, inference_stages
 from tether_workers.loading import EngineFactory, EngineLoader
-from tether_workers.manifest import ManifestThread
-from tether_workers.serving import Served
-from tether_workers.throughput import Throughput
-from tether_workers.vram import video_memory
+from tether_workers.presence.cache_report import CacheReport
+from tether_workers.presence.health import HealthReporter, WorkerStatus
+from tether_workers.presence.manifest import ManifestWriter
+from tether_workers.presence.throughput import Throughput
+from tether_workers.presence.video_memory import video_memory
+from tether_workers.served_models import ServedModel
 
 
 class WorkerRuntime:
@@ -56,7 +56,7 @@ class WorkerRuntime:
     def __init__(
         self,
         settings: Settings,
-        served: Sequence[Served],
+        served: Sequence[ServedModel],
         factories: Mapping[str, EngineFactory],
         base: BaseWorker,
         *,
@@ -77,10 +77,10 @@ class WorkerRuntime:
         self._served = tuple(served)
         self._base = base
         self._log = structlog.stdlib.get_logger("tether.worker")
-        self._told: Mapping[str, object] = {}
+        self._logged_health: Mapping[str, object] = {}
         self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
-        self._client = redis.Redis.from_url(settings.redis.url)
+        self._client = connect(settings.redis.url)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease)
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
         self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
@@ -89,9 +89,9 @@ class WorkerRuntime:
         self._swarm = self._swarm_of(settings)
         self.slots = Slots(slots)
         self._throughput = Throughput()
-        self._flush = FlushThread(self.port)
+        self._flush = TokenWriter(self.port)
         self.attempts = Attempts(clock=time.monotonic, on_unwritten=self._flush.note)
-        self._beat = BeatThread(
+        self._beat = LeaseRenewal(
             self.port,
             self.attempts,
             self._throughput,
@@ -111,13 +111,14 @@ class WorkerRuntime:
             before_load=self._before_load,
             on_change=self._health.announce_now,
         )
-        self.inference = Inference(self.port, self.attempts, self._loader, base)
+        stages = inference_stages(self._loader, base)
+        self.inference = Inference(self.port, self.attempts, stages, base)
         self._cache = CacheReport(served, self._loader.use_of)
         limit = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout)
         self._hand_over = HandOver(self.port, self.attempts, drain_time=limit / 1000)
-        self._duty = Duty(self.slots, self._hand_over, self._health.announce_now)
-        self._manifest = ManifestThread(
-            self._client, keys, self.identity, self._network, self._cache.artifacts, epoch_ms
+        self._availability = Availability(self.slots, self._hand_over, self._health.announce_now)
+        self._manifest = ManifestWriter(
+            self._client, keys, self.identity, self._network, self._cache.artifacts, wall_clock_ms
         )
         self._commands = self._command_handler(settings)
         self._inbox = CommandFollower(
@@ -130,18 +131,18 @@ class WorkerRuntime:
 
     def _command_handler(self, settings: Settings) -> CommandHandler:
         return CommandHandler(
-            worker=self.identity.worker_id,
+            worker_id=self.identity.worker_id,
             boot_id=self.identity.boot_id,
             operators=self._operators,
             network=self._network,
             topic=control_topic(settings.worker.region),
             actions={
-                Action.DRAIN: self._duty.drain,
-                Action.CORDON: self._duty.cordon,
-                Action.UNCORDON: self._duty.uncordon,
+                Action.DRAIN: self._availability.drain,
+                Action.CORDON: self._availability.cordon,
+                Action.UNCORDON: self._availability.uncordon,
                 Action.MANIFEST: self._manifest.ask,
             },
-            clock=epoch_ms,
+            clock=wall_clock_ms,
         )
 
     def _swarm_of(self, settings: Settings) -> SwarmTransport | None:
@@ -188,8 +189,8 @@ class WorkerRuntime:
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
 
     def drain(self) -> None:
-        """Draw no more, say so, and hand over what does not end in time, for good. Returns at once."""
-        self._duty.stop()
+        """Draw no more, announce that, and hand over jobs that do not finish in time. Does not block."""
+        self._availability.stop()
 
     def stop(self) -> None:
         """End everything, in order. Jobs that still run are given up."""
@@ -212,41 +213,47 @@ class WorkerRuntime:
     def _before_load(self, model: ModelSettings) -> None:
         self._base.before_load(model)
 
-    def _status(self) -> Status:
+    def _status(self) -> WorkerStatus:
         self._log_health()
         memory = video_memory()
-        waiting = sum(attempt.phase is Phase.WAITING for attempt in self.attempts.all())
-        return Status(
+        waiting = sum(attempt.phase is AttemptPhase.WAITING for attempt in self.attempts.all())
+        return WorkerStatus(
             gpu_class=self._settings.worker.gpu_class,
             region=self._settings.worker.region,
             slots=self.slots.count,
             free=self.slots.free,
             supported=tuple(
-                Supported(one.version.name, one.version.version, one.version.digest, self._state_of(one))
-                for one in self._served
+                Supported(
+                    model.version.name, model.version.version, model.version.digest, self._state_of(model)
+                )
+                for model in self._served
             ),
-            pools=tuple(one.pool for one in self._served),
+            pools=tuple(model.pool for model in self._served),
             latency_hops=latency_hops(self._swarm.round_trip_ms if self._swarm else None),
             queue_depth=waiting,
             vram_total=memory.total,
             vram_free=memory.free,
             artifacts=self._cache.artifacts(),
             tokens_per_second=self._throughput.tokens_per_second,
-            state=(WorkerState.SERVING if self._duty.state is DutyState.SERVING else WorkerState.DRAINING),
+            state=(
+                WorkerState.SERVING
+                if self._availability.state is AvailabilityState.SERVING
+                else WorkerState.DRAINING
+            ),
         )
 
-    def _state_of(self, one: Served) -> ModelState:
-        name, version = one.version.name, one.version.version
+    def _state_of(self, model: ServedModel) -> ModelState:
+        name, version = model.version.name, model.version.version
         if self._loader.is_warm(name, version):
             return ModelState.WARM
         return ModelState.LOADING if self._loader.is_loading(name, version) else ModelState.COLD
 
     def _log_health(self) -> None:
         try:
-            told = dict(self._base.health())
+            health = dict(self._base.health())
         except Exception:
             self._log.exception("The hook health failed.")
             return
-        if told != self._told:
-            self._told = told
-            self._log.info("Health.", health=told)
+        if health != self._logged_health:
+            self._logged_health = health
+            self._log.info("Health.", health=health)

@@ -10,11 +10,11 @@ import time
 import core_jobs
 import redis
 
-from tether.broker.pools import Pools
-from tether.broker.redis_port import RedisWorkerPort
-from tether.broker.worker_port import Answer, Growth
+from tether.broker.pools.pools import Pools
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.worker_port import Growth, WriteStatus
 from tether.jobs import Piece
-from tether.token_log import encode_pieces
+from tether.streams.token_log import encode_pieces
 
 LEASE_MS = 60_000
 DATA = encode_pieces([Piece(11_907, " lagoon")])
@@ -38,7 +38,7 @@ def main() -> None:
             Growth(job_id=job.job_id, fence=job.fence, run=0, offset=calls, count=1, data=DATA)
             for job in drawn
         ]
-        if any(written.answer is not Answer.OK for written in port.append_many(growths)):
+        if any(written.answer is not WriteStatus.OK for written in port.append_many(growths)):
             raise RuntimeError("an append was refused")
         calls += 1
     print(json.dumps({"appends": calls * len(drawn)}), flush=True)

@@ -13,10 +13,10 @@ import core_sampling
 import redis
 
 from tether import Tether
-from tether.broker.pools import Pools
-from tether.broker.redis_port import RedisWorkerPort
-from tether.client.requests import make_request
+from tether.broker.pools.pools import Pools
+from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.jobs import JobRequest
+from tether.requests.options import make_request
 
 
 class Client:
@@ -75,9 +75,7 @@ class Client:
 
 
 def _request(prompt: str) -> JobRequest:
-    return make_request(
-        core_jobs.MODEL, prompt, now_ms=time.time_ns() // 1_000_000, sampling={"max_tokens": 1}
-    )
+    return make_request(core_jobs.MODEL, prompt, now_ms=time.time_ns() // 1_000_000, max_tokens=1)
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ import os
 import bench_jobs
 
 from tether.broker.keys import Keys
-from tether.broker.pools import Dispatch
-from tether.config_loading import load_settings
-from tether.jobs import VERSION, Priority, Sampling, canonical_json, sampling_to_json
+from tether.broker.pools.pools import Dispatch
+from tether.config.loading import load_settings
+from tether.jobs import JobRequest, Priority, Sampling, canonical_json
+from tether.requests.payload import payload_of
 
 MODEL = "counter"
 SHORT_SECONDS = 0.02
@@ -35,14 +36,8 @@ def carry_out(prompt: str) -> None:
 
 def dispatch(job_id: str, kind: str, pool: str) -> Dispatch:
     """A job of this kind, to be placed without a database."""
-    body = {
-        "v": VERSION,
-        "model": MODEL,
-        "version": "1",
-        "prompt": f"{kind} {job_id}",
-        "sampling": sampling_to_json(Sampling(max_tokens=1)),
-        "adapter": "",
-    }
+    request = JobRequest(model=MODEL, prompt=f"{kind} {job_id}", sampling=Sampling(max_tokens=1))
+    body = {**payload_of(request), "model": MODEL, "version": "1"}
     return Dispatch(
         job_id=job_id,
         dispatch=1,

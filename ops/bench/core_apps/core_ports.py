@@ -10,8 +10,8 @@ import threading
 import core_jobs
 import redis
 
-from tether.broker.redis_port import RedisWorkerPort
-from tether.broker.worker_port import Growth
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.worker_port import Growth
 
 LEASE_MS = 60_000
 WAIT_SECONDS = 5.0

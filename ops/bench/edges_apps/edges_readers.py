@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import core_jobs
 
 from tether import Tether
-from tether.client.backend import StreamEvent
 from tether.errors import TetherError
+from tether.streams.events import StreamEvent
 
 SETTLE_SECONDS = 2.0
 
@@ -98,7 +98,7 @@ def directly(seconds: float, job_ids: Sequence[str]) -> list[float]:
                     has_begun = True
                     begun.release()
 
-        backend.follow(job_id, 0, deliver)
+        backend.stream_port.follow(job_id, 0, deliver)
 
     for job_id in job_ids:
         follow(job_id)

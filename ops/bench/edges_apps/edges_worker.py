@@ -1,6 +1,6 @@
 """A worker of the bench: draws jobs, and gives each of them tokens whose text is the time they were made.
 
-    edges_worker.py POOL JOBS SLOTS FLUSHES_A_SECOND
+    edges_worker.py POOL JOBS SLOTS FLUSHES_PER_SECOND
 
 It says ``{"drawn": N}`` once it has drawn all, then makes tokens until its standard input ends, and finishes.
 The jobs take turns, so that each flush carries one token for ``SLOTS`` of them, as an engine's steps do.
@@ -16,10 +16,10 @@ import time
 import core_jobs
 import redis
 
-from tether.broker.redis_port import RedisWorkerPort
-from tether.broker.worker_port import Growth
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.worker_port import Growth
 from tether.jobs import Piece
-from tether.token_log import encode_pieces
+from tether.streams.token_log import encode_pieces
 
 LEASE_MS = 600_000
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from nacl.signing import SigningKey
 
-from tether.config import Settings
-from tether.config_loading import load_settings
+from tether.config.loading import load_settings
+from tether.config.settings import Settings
 from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
@@ -27,9 +27,9 @@ from tether.discovery.announcements.presence import (
     manifest_of,
 )
 from tether.discovery.swarm.options import SwarmOptions
-from tether.discovery.swarm.transport import SwarmTransport, Trust
+from tether.discovery.swarm.transport import SwarmTransport, TrustPolicy
 from tether.discovery.topics import network_id, presence_topic
-from tether.scheduling.models import pool_name
+from tether.models.registry import pool_name
 
 REGION, GPU_CLASS = "local", "cpu"
 TOPIC = presence_topic(REGION)
@@ -102,7 +102,7 @@ def network_of(settings: Settings) -> str:
     return network_id(bytes.fromhex(settings.network.secret))
 
 
-def transport_of(number: int, trusted: Trust) -> SwarmTransport:
+def transport_of(number: int, trusted: TrustPolicy) -> SwarmTransport:
     """A worker's own place in the swarm, not started."""
     options = SwarmOptions.from_settings(settings(), "worker")
     assert options is not None

@@ -17,7 +17,7 @@ from typing import Any
 
 import presence_common as common
 
-from tether.control import ControlPlane
+from tether.core.control_plane import ControlPlane
 from tether.telemetry.logs import configure_logs
 from tether.telemetry.metrics import PRESENCE_ANNOUNCEMENTS
 

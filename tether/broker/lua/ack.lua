@@ -1,5 +1,5 @@
 -- ARGV: queue, broker, id, producer, then (queue, id, data) for each message that follows it.
--- Answers 1, or 0 where this broker no longer holds the message.
+-- Returns 1, or 0 where this broker no longer holds the message.
 local queue, broker, id = ARGV[1], ARGV[2], ARGV[3]
 if done_before(ARGV[4], 5) then
   return 1

@@ -1,7 +1,8 @@
 -- ARGV: broker ('' for one without consumers), heartbeat timeout ms, longest pause between ticks ms,
 --   age ms after which a foreign broker is dead, dead letters' life ms (-1: for ever), queues.
--- Answers {1} where this broker was taken for dead, else {0, then (suspect, its last heartbeat,
+-- Returns {1} where this broker was taken for dead, else {0, then (suspect, its last heartbeat,
 --   ms of silence, 1 for one of our kind) for each}.
+pass_memory_limit()
 local broker, timeout, longest_pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local foreign_timeout, dead_letter_life = tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()

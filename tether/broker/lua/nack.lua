@@ -1,5 +1,5 @@
 -- ARGV: queue, broker, id, producer, then (queue, id, data) for each message that follows it.
--- Moves a held message to the dead letters of its queue. Answers 1, or 0 where it is no longer held.
+-- Moves a held message to the dead letters of its queue. Returns 1, or 0 where it is no longer held.
 local queue, broker, id = ARGV[1], ARGV[2], ARGV[3]
 if done_before(ARGV[4], 5) then
   return 1

@@ -6,6 +6,12 @@ local function key(name)
   return prefix .. ':' .. name
 end
 
+-- What says that somebody lives, and what gives back what the dead held, begins with this. At its memory limit Redis
+-- refuses what may take memory only as a script's first write; so a delete comes first, of a key that never is.
+local function pass_memory_limit()
+  redis.call('DEL', key('core:none'))
+end
+
 local function acks_of(broker, queue)
   return key('__acks__.' .. broker .. '.' .. queue)
 end
@@ -70,7 +76,7 @@ local function put_followers(producer, first)
   end
 end
 
--- Ends a broker's hold of a message that goes back to its queue. Answers 1 where it had one.
+-- Ends a broker's hold of a message that goes back to its queue. Returns 1 where it had one.
 local function release(queue, broker, id)
   redis.call('SREM', begun_of(broker, queue), id)
   return redis.call('SREM', acks_of(broker, queue), id)

@@ -1,5 +1,6 @@
 -- ARGV: dead broker, its last heartbeat as seen, queues to look in besides those it listed.
--- Answers {queue, given back, of these begun, queue, ...}; nothing where it came back or was recovered.
+-- Returns {queue, given back, of these begun, queue, ...}; nothing where it came back or was recovered.
+pass_memory_limit()
 local dead, seen = ARGV[1], ARGV[2]
 if redis.call('ZSCORE', heartbeats, dead) ~= seen then
   return {}

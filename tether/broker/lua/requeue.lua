@@ -1,4 +1,4 @@
--- ARGV: queue, broker, ids. Gives back what this broker holds of them. Answers how many.
+-- ARGV: queue, broker, ids. Gives back what this broker holds of them. Returns how many.
 local queue, broker = ARGV[1], ARGV[2]
 local held = {}
 for i = 3, #ARGV do

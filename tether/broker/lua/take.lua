@@ -1,5 +1,5 @@
 -- ARGV: queue, broker, how many. Moves messages from the queue to the broker's ack set.
--- Answers {id, data, crashes, id, data, crashes, ...}.
+-- Returns {id, data, crashes, id, data, crashes, ...}.
 local queue, broker, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', key('lost:' .. broker)) == 1 then
   -- It will go on under another name. What the bell said is for others.

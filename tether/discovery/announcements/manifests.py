@@ -23,13 +23,14 @@ from tether.discovery.announcements.wire_types import (
     wrong_field,
 )
 from tether.errors import InvalidAnnouncement
+from tether.ids import BootId
 
 VERSION = 1
 DOMAIN = b"tether manifest 1\0"
-LARGEST_MANIFEST = 1_048_576
+MAX_MANIFEST_BYTES = 1_048_576
 """Bytes that an envelope may have."""
 
-MOST_ARTIFACTS = 8_192
+MAX_ARTIFACTS = 8_192
 
 _SIGNATURE_BYTES = 64
 _WHAT = "a manifest"
@@ -47,14 +48,14 @@ class WholeManifest:
 
     network: str
     pub_key: str
-    boot_id: str
+    boot_id: BootId
     cache: CacheManifest
     issued_at: int
 
 
 def sign_manifest(manifest: WholeManifest, key: SigningKey) -> bytes:
     """The envelope of a manifest, with as much of the cache as fits."""
-    size = min(len(manifest.cache.artifacts), MOST_ARTIFACTS)
+    size = min(len(manifest.cache.artifacts), MAX_ARTIFACTS)
     if not _fits(_body(manifest, size)):
         size = bisect_left(range(size), True, key=lambda number: not _fits(_body(manifest, number))) - 1
     body = _body(manifest, size)
@@ -62,7 +63,7 @@ def sign_manifest(manifest: WholeManifest, key: SigningKey) -> bytes:
 
 
 def _fits(body: bytes) -> bool:
-    return _SIGNATURE_BYTES + len(body) <= LARGEST_MANIFEST
+    return _SIGNATURE_BYTES + len(body) <= MAX_MANIFEST_BYTES
 
 
 def _body(manifest: WholeManifest, artifacts: int) -> bytes:
@@ -80,18 +81,18 @@ def verify_manifest(envelope: bytes, presence: Presence, now_ms: int) -> WholeMa
       InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``signature``,
         ``json``, ``version``, ``fields``, ``canonical``, ``network``, ``boot`` or ``clock``.
     """
-    if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_MANIFEST:
+    if not _SIGNATURE_BYTES < len(envelope) <= MAX_MANIFEST_BYTES:
         raise InvalidAnnouncement("size", f"a manifest of {len(envelope)} bytes is too short or too long")
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
     try:
         VerifyKey(bytes.fromhex(presence.pub_key)).verify(DOMAIN + body, signature)
     except BadSignatureError:
-        raise InvalidAnnouncement("signature", "the signature of a manifest is wrong") from None
+        raise InvalidAnnouncement("signature", "the signature of a manifest is invalid") from None
     manifest = _manifest_in(body)
     if manifest.network != presence.network:
         raise InvalidAnnouncement("network", "a manifest is of another network")
     if (manifest.pub_key, manifest.boot_id) != (presence.pub_key, presence.boot_id):
-        raise InvalidAnnouncement("boot", "a manifest is of another life of its worker")
+        raise InvalidAnnouncement("boot", "a manifest is of another run of its worker")
     if abs(manifest.issued_at - now_ms) > ISSUE_WINDOW_MS:
         raise InvalidAnnouncement("clock", "a manifest is old, or its worker's clock is wrong")
     return manifest
@@ -108,7 +109,7 @@ def _manifest_in(body: bytes) -> WholeManifest:
     fields = read_fields(_decode, body, VERSION, _WHAT)
     if encode(fields) != body:
         raise InvalidAnnouncement("canonical", f"{_WHAT} is not written in canonical form")
-    if len(fields.cache_manifest.artifacts) > MOST_ARTIFACTS:
+    if len(fields.cache_manifest.artifacts) > MAX_ARTIFACTS:
         raise wrong_field("cacheManifest", _WHAT)
     return WholeManifest(
         network=fields.network,

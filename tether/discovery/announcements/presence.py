@@ -9,15 +9,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tether.discovery.topics import network_id, presence_topic
+from tether.ids import BootId, PoolName, WorkerId
 from tether.jobs import canonical_json
 
 LATENCY_STEP_MS = 25
 """Milliseconds of round trip that make one latency hop."""
 
-LARGEST_NUMBER = 2**53 - 1
+MAX_SAFE_INTEGER = 2**53 - 1
 """The largest that every JSON reader keeps exact (RFC 8259, section 6)."""
 
-MOST_IDS_KEPT = 65_536
+MAX_IDS_KEPT = 65_536
 
 ISSUE_WINDOW_MS = 600_000
 """How far a worker's clock may be from the reader's."""
@@ -114,7 +115,7 @@ def cut_manifest(manifest: CacheManifest, most: int) -> CacheManifest:
     """The manifest with at most so many artifacts, the warm ones first; its digest stays that of all."""
     if len(manifest.artifacts) <= most:
         return manifest
-    warm_first = sorted(manifest.artifacts, key=lambda one: one.state is not ArtifactState.WARM)
+    warm_first = sorted(manifest.artifacts, key=lambda artifact: artifact.state is not ArtifactState.WARM)
     return CacheManifest(tuple(warm_first[:most]), manifest.digest, is_complete=False)
 
 
@@ -155,7 +156,7 @@ class Presence:
     slots: int
     free: int
     supported: tuple[Supported, ...] = ()
-    pools: tuple[str, ...] = ()
+    pools: tuple[PoolName, ...] = ()
     latency_hops: int = 0
     queue_depth: int = 0
     vram_total: int = 0
@@ -170,11 +171,11 @@ class Presence:
     issued_at: int
 
     @property
-    def worker_id(self) -> str:
+    def worker_id(self) -> WorkerId:
         return worker_id(self.pub_key)
 
     @property
-    def boot_id(self) -> str:
+    def boot_id(self) -> BootId:
         return boot_id(self.worker_id, self.boot_counter)
 
     @property
@@ -182,16 +183,16 @@ class Presence:
         return Order(self.boot_counter, self.sequence)
 
 
-@lru_cache(MOST_IDS_KEPT)
-def worker_id(pub_key: str) -> str:
+@lru_cache(MAX_IDS_KEPT)
+def worker_id(pub_key: str) -> WorkerId:
     """The id of the worker with this public key: the first 16 hexadecimal digits of the key's BLAKE2b-512
     (RFC 7693)."""
-    return hashlib.blake2b(bytes.fromhex(pub_key)).hexdigest()[:16]
+    return WorkerId(hashlib.blake2b(bytes.fromhex(pub_key)).hexdigest()[:16])
 
 
-def boot_id(worker: str, boot_counter: int) -> str:
+def boot_id(worker: WorkerId, boot_counter: int) -> BootId:
     """Names one life of a worker's process."""
-    return f"{worker}.{boot_counter}"
+    return BootId(f"{worker}.{boot_counter}")
 
 
 def latency_hops(round_trip_ms: float | None) -> int:

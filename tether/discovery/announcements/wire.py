@@ -17,7 +17,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from tether.discovery.announcements.presence import ArtifactState, Presence, boot_id, cut_manifest, worker_id
 from tether.discovery.announcements.wire_types import (
-    MOST_ANNOUNCED_ARTIFACTS,
+    MAX_ANNOUNCED_ARTIFACTS,
     AnnouncementFields,
     CapacityFields,
     MemoryFields,
@@ -33,7 +33,7 @@ from tether.errors import InvalidAnnouncement
 
 VERSION = 2
 DOMAIN = b"tether presence 2\0"
-LARGEST_ENVELOPE = 16_384
+MAX_ENVELOPE_BYTES = 16_384
 """Bytes that an envelope may have."""
 
 _SIGNATURE_BYTES = 64
@@ -48,7 +48,7 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
       InvalidAnnouncement: No reader would take it; the reason is the one that readers would give.
     """
     if key.verify_key.encode().hex() != presence.pub_key:
-        why = "the announcement names another key than the one that signs it"
+        why = "the announcement names a different key from the one that signed it"
         raise InvalidAnnouncement("signature", why)
     body = _body_that_fits(presence)
     _presence_of(read_fields(_decode, body, VERSION, _WHAT), body)
@@ -58,13 +58,13 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
 def _body_that_fits(presence: Presence) -> bytes:
     artifacts = presence.cache.artifacts
     body = _body(presence, len(artifacts))
-    if _fits(body) and len(artifacts) <= MOST_ANNOUNCED_ARTIFACTS:
+    if _fits(body) and len(artifacts) <= MAX_ANNOUNCED_ARTIFACTS:
         return body
     warm = sum(artifact.state is ArtifactState.WARM for artifact in artifacts)
-    enough = range(min(warm, MOST_ANNOUNCED_ARTIFACTS) + 1)
+    enough = range(min(warm, MAX_ANNOUNCED_ARTIFACTS) + 1)
     most = bisect_left(enough, True, key=lambda number: not _fits(_body(presence, number))) - 1
     if most < 0:
-        why = f"the announcement has more than {LARGEST_ENVELOPE} bytes: serve fewer models on one worker"
+        why = f"the announcement has more than {MAX_ENVELOPE_BYTES} bytes: serve fewer models on one worker"
         raise InvalidAnnouncement("size", why)
     return _body(presence, most)
 
@@ -74,10 +74,10 @@ def _body(presence: Presence, artifacts: int) -> bytes:
 
 
 def _fits(body: bytes) -> bool:
-    return _SIGNATURE_BYTES + len(body) <= LARGEST_ENVELOPE
+    return _SIGNATURE_BYTES + len(body) <= MAX_ENVELOPE_BYTES
 
 
-def verify(
+def verify_envelope(
     envelope: bytes,
     trusted: Callable[[str], bool],
     network: str | None = None,
@@ -87,20 +87,22 @@ def verify(
 
     Args:
       envelope: Any bytes.
-      trusted: Answers whether announcements of a public key, in hexadecimal, count.
+      trusted: Returns whether announcements of a public key, in hexadecimal, are accepted.
       network: The only network whose announcements count; None is any.
-      topics: Answers whether announcements on a topic count; None is all.
+      topics: Returns whether announcements on a topic are accepted; None accepts all.
 
     Raises:
       InvalidAnnouncement: And nothing else, whatever the bytes. Its reason is ``size``, ``json``,
         ``version``, ``fields``, ``network``, ``topic``, ``untrusted``, ``signature`` or ``canonical``.
     """
-    if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_ENVELOPE:
+    if not _SIGNATURE_BYTES < len(envelope) <= MAX_ENVELOPE_BYTES:
         raise InvalidAnnouncement("size", f"an envelope of {len(envelope)} bytes is too short or too long")
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
     fields = read_fields(_decode, body, VERSION, _WHAT)
     if network is not None and fields.network != network:
-        raise InvalidAnnouncement("network", f"{_WHAT} is of another network: give all one secret")
+        raise InvalidAnnouncement(
+            "network", f"{_WHAT} is of another network: use the same network.secret everywhere"
+        )
     if topics is not None and not topics(fields.topic):
         raise InvalidAnnouncement("topic", f"{_WHAT} is for another topic")
     if not trusted(fields.pub_key):
@@ -112,7 +114,7 @@ def verify(
     try:
         VerifyKey(bytes.fromhex(fields.pub_key)).verify(DOMAIN + body, signature)
     except BadSignatureError:
-        raise InvalidAnnouncement("signature", f"the signature of {_WHAT} is wrong") from None
+        raise InvalidAnnouncement("signature", f"the signature of {_WHAT} is invalid") from None
     return _presence_of(fields, body)
 
 
@@ -135,7 +137,7 @@ def _presence_of(fields: AnnouncementFields, body: bytes) -> Presence:
         raise wrong_field("capacity", _WHAT)
     if math.copysign(1.0, fields.tokens_per_second) < 0:
         raise wrong_field("tokensPerSecond", _WHAT)
-    if len(fields.cache_manifest.artifacts) > MOST_ANNOUNCED_ARTIFACTS:
+    if len(fields.cache_manifest.artifacts) > MAX_ANNOUNCED_ARTIFACTS:
         raise wrong_field("cacheManifest", _WHAT)
     return _from_fields(fields)
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from tether.config_types import PLACE_NAME
+from tether.config.types import PLACE_NAME
 from tether.discovery.announcements.presence import (
-    LARGEST_NUMBER,
+    MAX_SAFE_INTEGER,
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -26,25 +26,26 @@ from tether.discovery.announcements.presence import (
     WorkerState,
 )
 from tether.errors import InvalidAnnouncement
+from tether.ids import BootId, PoolName, WorkerId
 
-MOST_MODELS = 256
-MOST_POOLS = 64
-MOST_ANNOUNCED_ARTIFACTS = 512
+MAX_MODELS = 256
+MAX_POOLS = 64
+MAX_ANNOUNCED_ARTIFACTS = 512
 """Artifacts in an announcement; an answer with all of them may have more."""
 
-MOST_SHARED = 16_384
+MAX_SHARED = 16_384
 """Models that are one object in the announcements of all workers."""
 
-Count = Annotated[int, Meta(ge=0, le=LARGEST_NUMBER)]
+Count = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 Rate = Annotated[float, Meta(ge=0)]
-Hex16 = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-BootId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\.[0-9]{1,16}\Z")]
+AnnouncedWorkerId = Annotated[WorkerId, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+AnnouncedBootId = Annotated[BootId, Meta(pattern=r"^[0-9a-f]{16}\.[0-9]{1,16}\Z")]
 Place = Annotated[str, Meta(pattern=PLACE_NAME.removesuffix("$") + r"\Z")]
 Topic = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,640}\Z")]
 ModelName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}\Z")]
-Pool = Annotated[str, Meta(pattern=r"^[a-z0-9.-]{1,128}\Z")]
+AnnouncedPool = Annotated[PoolName, Meta(pattern=r"^[a-z0-9.-]{1,128}\Z")]
 Short = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{0,64}\Z")]
 
 
@@ -88,13 +89,13 @@ class AnnouncementFields(_Object, frozen=True, kw_only=True):
     v: int
     network: Hex32
     topic: Topic
-    worker_id: Hex16
+    worker_id: AnnouncedWorkerId
     pub_key: Hex64
     gpu_class: Place
     region: Place
     capacity: CapacityFields
-    supported: Annotated[tuple[ModelFields, ...], Meta(max_length=MOST_MODELS)]
-    pools: Annotated[tuple[Pool, ...], Meta(max_length=MOST_POOLS)]
+    supported: Annotated[tuple[ModelFields, ...], Meta(max_length=MAX_MODELS)]
+    pools: Annotated[tuple[AnnouncedPool, ...], Meta(max_length=MAX_POOLS)]
     latency_hops: Count
     queue_depth: Count
     vram: MemoryFields
@@ -102,7 +103,7 @@ class AnnouncementFields(_Object, frozen=True, kw_only=True):
     state: WorkerState
     cache_manifest: ManifestFields
     software_version: Short
-    boot_id: BootId
+    boot_id: AnnouncedBootId
     boot_counter: Count
     sequence: Count
     nonce: Hex32
@@ -113,7 +114,7 @@ class WholeManifestFields(_Object, frozen=True, kw_only=True):
     v: int
     network: Hex32
     pub_key: Hex64
-    boot_id: BootId
+    boot_id: AnnouncedBootId
     cache_manifest: ManifestFields
     issued_at: Count
 
@@ -163,10 +164,10 @@ def _field_in(error: str) -> str:
 
 def _version_in(body: bytes, unknown: int) -> object:
     try:
-        told = _decode_version(body).v
+        version = _decode_version(body).v
     except (ValueError, RecursionError):
         return unknown
-    return told if type(told) is int else None
+    return version if type(version) is int else None
 
 
 def _other_version(version: int, what: str) -> InvalidAnnouncement:
@@ -196,6 +197,6 @@ def _artifact_from_fields(fields: ArtifactFields) -> Artifact:
     return Artifact(fields.digest, fields.kind, fields.state, fields.bytes, fields.pinned, fields.last_use)
 
 
-@lru_cache(MOST_SHARED)
+@lru_cache(MAX_SHARED)
 def model_from_fields(fields: ModelFields) -> Supported:
     return Supported(fields.model_id, fields.version, fields.digest, fields.state)

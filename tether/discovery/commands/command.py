@@ -22,14 +22,15 @@ from tether.discovery.announcements.presence import Presence
 from tether.discovery.commands.field_checks import WrongField, count, exactly, text
 from tether.discovery.topics import control_topic, is_control_topic
 from tether.errors import InvalidCommand
+from tether.ids import WorkerId
 from tether.jobs import canonical_json
 
 VERSION = 1
 DOMAIN = b"tether command 1\0"
-LARGEST_COMMAND = 4_096
+MAX_COMMAND_BYTES = 4_096
 """Bytes that an envelope may have."""
 
-LONGEST_LIFE_MS = 600_000
+MAX_LIFE_MS = 600_000
 """Milliseconds for which a command may count, by the clocks of both who signs and who reads it."""
 
 USUAL_LIFE_MS = 120_000
@@ -80,7 +81,7 @@ class Command:
     network: str
     topic: str
     pub_key: str
-    target: str
+    target: WorkerId
     action: Action
     arguments: Mapping[str, object] = field(default_factory=_no_arguments)
     issued_at: int
@@ -117,13 +118,13 @@ def sign_command(command: Command, key: SigningKey) -> bytes:
       InvalidCommand: No worker would take it; the reason is the one that a worker would give.
     """
     if key.verify_key.encode().hex() != command.pub_key:
-        raise InvalidCommand("signature", "the command names another key than the one that signs it")
+        raise InvalidCommand("signature", "the command names a different key from the one that signed it")
     try:
         body = canonical_json(_to_wire(command))
     except UnicodeEncodeError:
-        raise InvalidCommand("canonical", "the command has text that is no Unicode") from None
-    if _SIGNATURE_BYTES + len(body) > LARGEST_COMMAND:
-        raise InvalidCommand("size", f"the command has more than {LARGEST_COMMAND} bytes")
+        raise InvalidCommand("canonical", "the command contains text that is not valid Unicode") from None
+    if _SIGNATURE_BYTES + len(body) > MAX_COMMAND_BYTES:
+        raise InvalidCommand("size", f"the command has more than {MAX_COMMAND_BYTES} bytes")
     _checked(json.loads(body))
     return key.sign(DOMAIN + body).signature + body
 
@@ -139,7 +140,7 @@ def verify_command(
 
     Args:
       envelope: Any bytes.
-      operators: Answers whether commands of a public key, in hexadecimal, count.
+      operators: Returns whether commands of a public key, in hexadecimal, are accepted.
       network: The only network whose commands count.
       topic: The only topic whose commands count; None is any control topic.
       now_ms: Milliseconds since the epoch.
@@ -149,32 +150,35 @@ def verify_command(
         ``network``, ``topic``, ``fields``, ``action``, ``life``, ``expired``, ``untrusted``, ``signature``
         or ``canonical``.
     """
-    if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_COMMAND:
+    if not _SIGNATURE_BYTES < len(envelope) <= MAX_COMMAND_BYTES:
         raise InvalidCommand("size", f"a command of {len(envelope)} bytes is too short or too long")
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
     value = _object_in(body)
     if value.get("network") != network:
-        raise InvalidCommand("network", "a command is of another network: give all one secret")
+        raise InvalidCommand(
+            "network", "a command is of another network: use the same network.secret everywhere"
+        )
     if topic is not None and value.get("topic") != topic:
         raise InvalidCommand("topic", "a command is for another topic")
     command = _checked(value)
-    if command.expires_at - now_ms > LONGEST_LIFE_MS:
+    if command.expires_at - now_ms > MAX_LIFE_MS:
         raise InvalidCommand(
-            "life", f"command {command.command_id} counts for too long from now: compare the clocks"
+            "life", f"command {command.command_id} expires too far in the future: compare the clocks"
         )
     if command.expires_at <= now_ms:
         raise InvalidCommand("expired", f"command {command.command_id} has expired")
     if not operators(command.pub_key):
         raise InvalidCommand(
             "untrusted",
-            f"command {command.command_id} is signed by {command.pub_key}, which is no operator here: add it "
-            "to presence.operator_keys if it shall be one",
+            f"command {command.command_id} is signed by {command.pub_key}, which is not a "
+            "trusted operator key: add it "
+            "to presence.operator_keys to trust it",
         )
     try:
         VerifyKey(bytes.fromhex(command.pub_key)).verify(DOMAIN + body, signature)
         is_canonical = canonical_json(value) == body
     except BadSignatureError:
-        raise InvalidCommand("signature", "the signature of a command is wrong") from None
+        raise InvalidCommand("signature", "the signature of a command is invalid") from None
     except (UnicodeEncodeError, RecursionError):
         is_canonical = False
     if not is_canonical:
@@ -182,15 +186,15 @@ def verify_command(
     return command
 
 
-def target_of(envelope: bytes) -> str | None:
+def target_of(envelope: bytes) -> WorkerId | None:
     """The worker that an envelope says it is for, unverified; None where it says none."""
-    if not _SIGNATURE_BYTES < len(envelope) <= LARGEST_COMMAND:
+    if not _SIGNATURE_BYTES < len(envelope) <= MAX_COMMAND_BYTES:
         return None
     try:
         target = _object_in(envelope[_SIGNATURE_BYTES:]).get("target")
     except InvalidCommand:
         return None
-    return target if isinstance(target, str) else None
+    return WorkerId(target) if isinstance(target, str) else None
 
 
 def _object_in(body: bytes) -> dict[str, Any]:
@@ -251,17 +255,15 @@ def _from_wire(value: dict[str, Any]) -> Command:
     if not isinstance(value["arguments"], dict):
         raise WrongField("arguments")
     if action not in list(Action):
-        raise InvalidCommand(
-            "action", f"a command asks for {action!r}, which is not known: update this worker"
-        )
-    if not 0 < expires_at - issued_at <= LONGEST_LIFE_MS:
-        raise InvalidCommand("life", f"a command counts for more than {LONGEST_LIFE_MS} ms, or not at all")
+        raise InvalidCommand("action", f"unknown command action {action!r}: update this worker")
+    if not 0 < expires_at - issued_at <= MAX_LIFE_MS:
+        raise InvalidCommand("life", f"a command must be valid for at most {MAX_LIFE_MS} ms")
     return Command(
         command_id=text(value["id"], _ID, "id"),
         network=text(value["network"], _ID, "network"),
         topic=topic,
         pub_key=text(value["pubKey"], _KEY, "pubKey"),
-        target=text(value["target"], _WORKER, "target"),
+        target=WorkerId(text(value["target"], _WORKER, "target")),
         action=Action(action),
         arguments=MappingProxyType(value["arguments"]),
         issued_at=issued_at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tether.discovery.announcements.presence import LARGEST_NUMBER
+from tether.discovery.announcements.presence import MAX_SAFE_INTEGER
 
 
 class WrongField(Exception):
@@ -28,6 +28,6 @@ def text(value: object, form: re.Pattern[str], what: str) -> str:
 
 
 def count(value: object, what: str) -> int:
-    if type(value) is not int or not 0 <= value <= LARGEST_NUMBER:
+    if type(value) is not int or not 0 <= value <= MAX_SAFE_INTEGER:
         raise WrongField(what)
     return value

@@ -6,18 +6,21 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import redis
 from nacl.signing import SigningKey
 
 from tether.broker.keys import Keys
+from tether.broker.scripts import Scripts
+from tether.clocks import wall_clock_ms
 from tether.discovery.announcements.manifests import verify_manifest
 from tether.discovery.announcements.presence import CacheManifest, Presence
 from tether.discovery.commands.command import Action, command_to, sign_command
 from tether.discovery.commands.inbox import send_command
-from tether.discovery.fleet.fleet_view import epoch_ms
 from tether.errors import InvalidAnnouncement
+from tether.ids import WorkerId
 
 LIFE_MS = 60_000
 """How long Redis keeps an answer."""
@@ -25,23 +28,21 @@ LIFE_MS = 60_000
 ANSWER_SECONDS = 5.0
 """What an answer may take where nobody says otherwise."""
 
-LONGEST_LISTEN_SECONDS = 0.5
+MAX_LISTEN_SECONDS = 0.5
 """Between two looks for an answer of which no word came."""
 
 _ID_BYTES = 16
+_SCRIPTS = Scripts(Path(__file__).with_name("lua"))
 
 
-def write_manifest(client: redis.Redis, keys: Keys, worker: str, envelope: bytes) -> None:
-    """Put a worker's manifest where :func:`request_manifest` finds it, and tell those who wait.
+def write_manifest(client: redis.Redis, keys: Keys, worker_id: WorkerId, envelope: bytes) -> None:
+    """Put a worker's manifest where :func:`request_manifest` finds it, and tell those who wait; at Redis's
+    memory limit too.
 
     Raises:
       RedisError: Redis does not take it.
     """
-    place = keys.fleet_manifest(worker)
-    with client.pipeline(transaction=True) as pipeline:
-        pipeline.set(place, envelope, px=LIFE_MS)
-        pipeline.publish(place, b"")
-        pipeline.execute()
+    _SCRIPTS.run(client, "write_manifest", keys.fleet_manifest(worker_id), envelope, LIFE_MS)
 
 
 def request_manifest(
@@ -51,7 +52,7 @@ def request_manifest(
     operator: SigningKey,
     *,
     seconds: float = ANSWER_SECONDS,
-    now_ms: Callable[[], int] = epoch_ms,
+    now_ms: Callable[[], int] = wall_clock_ms,
     clock: Callable[[], float] = time.monotonic,
     randomness: Callable[[int], bytes] = os.urandom,
 ) -> CacheManifest | None:
@@ -60,7 +61,7 @@ def request_manifest(
     One that lies in Redis already is taken where it is just what the worker announces.
 
     Args:
-      client: Answers in bytes.
+      client: Returns bytes.
       presence: What the worker announces.
       operator: Signs the command.
       seconds: The longest wait.
@@ -89,7 +90,7 @@ def request_manifest(
         until = clock() + seconds
         send_command(client, keys, command, sign_command(command, operator))
         while (left := until - clock()) > 0:
-            news.get_message(timeout=min(left, LONGEST_LISTEN_SECONDS))
+            news.get_message(timeout=min(left, MAX_LISTEN_SECONDS))
             answer = _read(client, place)
             if answer != former:
                 cache = _cache_in(answer, presence, now_ms())
@@ -99,8 +100,8 @@ def request_manifest(
 
 
 def _read(client: redis.Redis, place: str) -> bytes | None:
-    found: Any = client.get(place)
-    return found if isinstance(found, bytes) else None
+    envelope: Any = client.get(place)
+    return envelope if isinstance(envelope, bytes) else None
 
 
 def _cache_in(envelope: bytes | None, presence: Presence, now_ms: int) -> CacheManifest | None:

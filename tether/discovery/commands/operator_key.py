@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from nacl.signing import SigningKey
 
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.discovery.trust.identity import read_private_key, write_private_key, write_public_key
 from tether.discovery.trust.trusted_keys import OPERATOR_FILE, read_key
 from tether.errors import ConfigError
@@ -45,7 +45,7 @@ def operator_key(folder: Path) -> SigningKey:
                 write_public_key(folder / OPERATOR_FILE, key)
     except OSError as error:
         raise ConfigError(
-            f"the operator's key {file} cannot be used: {error.strerror}; let this user write there, or "
+            f"the operator's key {file} cannot be used: {error.strerror}; make it writable for this user, or "
             "choose another folder with presence.identity_dir"
         ) from error
     return key
@@ -87,10 +87,10 @@ class OperatorKeys:
 
 def _state_of(file: Path) -> tuple[int, ...]:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager

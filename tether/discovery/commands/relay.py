@@ -7,9 +7,9 @@ from collections.abc import Callable
 import redis
 
 from tether.broker.keys import Keys
+from tether.clocks import wall_clock_ms
 from tether.discovery.commands.command import verify_command
 from tether.discovery.commands.inbox import CommandFollower
-from tether.discovery.fleet.fleet_view import epoch_ms
 from tether.errors import InvalidCommand
 from tether.telemetry.logs import get_logger
 
@@ -29,12 +29,12 @@ class CommandRelay:
         operators: Callable[[str], bool],
         network: str,
         topics: frozenset[str],
-        clock: Callable[[], int] = epoch_ms,
+        clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
         Args:
           broadcast: Sends an envelope, given its control topic and the command's id.
-          operators: Answers whether commands of a public key, in hexadecimal, count.
+          operators: Returns whether commands of a public key, in hexadecimal, are accepted.
           network: The only network whose commands are relayed.
           topics: The control topics to which they are relayed.
           clock: Milliseconds since the epoch.
@@ -55,11 +55,11 @@ class CommandRelay:
         self._follower.stop()
 
     def relay(self, envelope: bytes) -> bool:
-        """Send one envelope on. Answers whether it was."""
+        """Relay one envelope, and return whether it was relayed."""
         try:
             command = verify_command(envelope, self._operators, self._network, None, self._clock())
         except InvalidCommand as error:
-            self._log.debug("A command is not relayed.", reason=error.reason)
+            self._log.debug("A command was not relayed.", reason=error.reason)
             return False
         if command.topic not in self._topics:
             return False

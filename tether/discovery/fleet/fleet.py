@@ -1,4 +1,4 @@
-"""The fleet as an immutable value, and what announcements and time make of it: pure.
+"""The fleet as an immutable value, and pure functions that apply announcements and time to it.
 
 Times are milliseconds of one monotonic clock, the reader's own. Announcements come in batches: the mappings
 are copied once a batch, so that an announcement's cost does not grow with the fleet.
@@ -11,28 +11,29 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.announcements.presence import LARGEST_NUMBER, Order, Presence, Supported, WorkerState
-from tether.scheduling.models import pool_name
+from tether.discovery.announcements.presence import MAX_SAFE_INTEGER, Order, Presence, Supported, WorkerState
+from tether.ids import BootId, PoolName, WorkerId, worker_of
+from tether.models.registry import pool_name
 
 SUSPECT_AFTER_INTERVALS = 1.5
-"""Intervals without an announcement after which a worker is chosen only where nothing else can serve."""
+"""Intervals without an announcement after which a worker is chosen only if no other can serve."""
 
 NEVER = 2**63 - 1
 """A time that does not come."""
 
-Serves: TypeAlias = tuple[tuple[str, Supported], ...]
+Serves: TypeAlias = tuple[tuple[PoolName, Supported], ...]
 """Names of pools, each with the model that is served there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker, as last heard of.
+    """A worker, by its newest announcement.
 
     Attributes:
       presence: Its newest announcement.
-      first_seen: When this reader first heard of it.
-      renewed_at: When the newest announcement was made, as far as the reader can tell.
-      expires_at: When it no longer counts.
+      first_seen: When this reader first received one.
+      renewed_at: When the newest announcement was issued, as far as the reader can tell.
+      expires_at: When it expires.
       serves: The pools that it takes jobs from; none while it drains.
     """
 
@@ -43,65 +44,57 @@ class Member:
     serves: Serves = ()
 
 
-def _no_members() -> MappingProxyType[str, Member]:
+def _no_members() -> MappingProxyType[WorkerId, Member]:
     return MappingProxyType({})
 
 
-def _no_orders() -> MappingProxyType[str, Order]:
+def _no_orders() -> MappingProxyType[WorkerId, Order]:
     return MappingProxyType({})
 
 
-def _no_pools() -> MappingProxyType[str, int]:
+def _no_pools() -> MappingProxyType[PoolName, int]:
     return MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """All workers that were heard of.
+    """All known workers.
 
     Attributes:
       interval_ms: Time between two announcements of a worker.
-      expiry_ms: Silence after which it no longer counts.
-      members: Those that live, by worker id.
-      newest: The newest order heard of each worker, also of those that are gone: no older announcement brings
-        one back. It grows with the number of trusted keys, no further.
+      expiry_ms: Time without an announcement after which it expires.
+      members: Live workers, by worker id.
+      newest: The newest known order of each worker, also of those that are gone: no older announcement brings
+        one back. Its size is bounded by the number of trusted keys.
       unroutable: The order up to which a worker's announcements do not make it routable.
-      served: How many members serve each pool, by its name. It stays the same object as long as nobody comes,
-        goes, becomes unroutable or serves something else.
-      next_expiry: No member's life ends before.
+      served: How many members serve each pool, by its name. It stays the same object as long as no member
+        joins, leaves, becomes unroutable or serves something else.
+      next_expiry: No member expires before.
     """
 
     interval_ms: int = 5_000
     expiry_ms: int = 15_000
-    members: MappingProxyType[str, Member] = field(default_factory=_no_members)
-    newest: MappingProxyType[str, Order] = field(default_factory=_no_orders)
-    unroutable: MappingProxyType[str, Order] = field(default_factory=_no_orders)
-    served: MappingProxyType[str, int] = field(default_factory=_no_pools)
+    members: MappingProxyType[WorkerId, Member] = field(default_factory=_no_members)
+    newest: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
+    unroutable: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
+    served: MappingProxyType[PoolName, int] = field(default_factory=_no_pools)
     next_expiry: int = NEVER
-
-
-def apply(fleet: Fleet, presence: Presence, now: int, life_ms: int | None = None) -> Fleet:
-    """The fleet after an announcement. One that is not strictly newer changes nothing.
-
-    Args:
-      life_ms: What is left of its life, where it did not come straight from the worker.
-    """
-    return apply_all(fleet, [(presence, life_ms)], now)[0]
 
 
 def apply_all(
     fleet: Fleet, heard: Iterable[tuple[Presence, int | None]], now: int
 ) -> tuple[Fleet, tuple[int, ...]]:
-    """The fleet after announcements, one after the other, and the positions of those that counted.
+    """Return the fleet after announcements, in order, and the positions of the accepted ones.
 
     Args:
-      heard: Each with what is left of its life, or None where it came straight from the worker.
+      heard: Each with its remaining TTL, or None if it came directly from the worker.
     """
-    orders: dict[str, Order] = {}
-    changed: dict[str, Member | None] = {}
+    orders: dict[WorkerId, Order] = {}
+    changed: dict[WorkerId, Member | None] = {}
     counted: list[int] = []
     for position, (presence, life_ms) in enumerate(heard):
-        worker, order = presence.worker_id, presence.order
+        worker = presence.worker_id
+        order = presence.order
         known = orders.get(worker) or fleet.newest.get(worker)
         if known is not None and order <= known:
             continue
@@ -137,7 +130,7 @@ def apply_all(
 
 
 def expire(fleet: Fleet, now: int) -> Fleet:
-    """The fleet without those whose life has ended."""
+    """Return the fleet without expired members."""
     if now < fleet.next_expiry:
         return fleet
     members = {worker: member for worker, member in fleet.members.items() if member.expires_at > now}
@@ -149,35 +142,35 @@ def expire(fleet: Fleet, now: int) -> Fleet:
     return replace(fleet, members=MappingProxyType(members), served=served, next_expiry=next_expiry)
 
 
-def unroutable(fleet: Fleet, boot_id: str) -> Fleet:
-    """The fleet in which nothing is sent to a worker until it is heard of again.
+def unroutable(fleet: Fleet, boot_id: BootId) -> Fleet:
+    """Return the fleet in which a worker is unroutable until its next announcement.
 
     Args:
-      boot_id: The worker's boot id. Where a newer process of that worker is there already, nothing changes.
+      boot_id: The worker's boot id. If a newer process of that worker is known, nothing changes.
     """
-    worker, _, counter = boot_id.partition(".")
-    member = fleet.members.get(worker)
+    worker_id, counter = worker_of(boot_id), boot_id.partition(".")[2]
+    member = fleet.members.get(worker_id)
     if member is None or (counter.isdigit() and int(counter) < member.presence.boot_counter):
         return fleet
-    return unroutable_up_to(fleet, worker, member.presence.order)
+    return unroutable_up_to(fleet, worker_id, member.presence.order)
 
 
-def unroutable_up_to(fleet: Fleet, worker: str, order: Order) -> Fleet:
-    """The fleet in which nothing is sent to a worker until something newer than ``order`` is heard of it.
+def unroutable_up_to(fleet: Fleet, worker_id: WorkerId, order: Order) -> Fleet:
+    """Return the fleet in which a worker is unroutable until an announcement newer than ``order``.
 
-    Where that was heard already, nothing changes. The worker need not be known yet.
+    If there already was one, nothing changes. The worker need not be known yet.
     """
-    newest, marked = fleet.newest.get(worker), fleet.unroutable.get(worker)
+    newest, marked = fleet.newest.get(worker_id), fleet.unroutable.get(worker_id)
     if (newest is not None and newest > order) or (marked is not None and marked >= order):
         return fleet
-    marks = MappingProxyType({**fleet.unroutable, worker: order})
-    member = [(worker, fleet.members.get(worker))]
+    marks = MappingProxyType({**fleet.unroutable, worker_id: order})
+    member = [(worker_id, fleet.members.get(worker_id))]
     served = _served(fleet.served, member, fleet.unroutable, member, marks)
     return replace(fleet, unroutable=marks, served=served)
 
 
 def only(fleet: Fleet, keep: Callable[[Presence], bool]) -> Fleet:
-    """The fleet without the members that shall not be kept. Their newest orders stay known."""
+    """Return the fleet with only the members to keep. The newest orders of the others stay known."""
     gone = [(worker, member) for worker, member in fleet.members.items() if not keep(member.presence)]
     if not gone:
         return fleet
@@ -189,10 +182,10 @@ def only(fleet: Fleet, keep: Callable[[Presence], bool]) -> Fleet:
 
 
 def is_contested(member: Member, presence: Presence) -> bool:
-    """Whether an announcement that is not newer than a member's newest shows that two processes announce
-    themselves with one key.
+    """Return whether an announcement that is not newer than a member's newest shows that two processes use
+    the same key.
 
-    One process gives each announcement a number of its own, and makes those with greater numbers later.
+    A single process gives its announcements unique, increasing numbers.
     """
     known = member.presence
     if presence.boot_counter != known.boot_counter:
@@ -202,9 +195,9 @@ def is_contested(member: Member, presence: Presence) -> bool:
     return presence.sequence < known.sequence and presence.issued_at > known.issued_at
 
 
-def contested(fleet: Fleet, worker: str, boot_counter: int) -> Fleet:
-    """The fleet in which nothing is sent to a worker until it is heard of with a greater boot counter."""
-    return unroutable_up_to(fleet, worker, Order(boot_counter, LARGEST_NUMBER))
+def contested(fleet: Fleet, worker_id: WorkerId, boot_counter: int) -> Fleet:
+    """Return the fleet in which a worker is unroutable until an announcement with a greater boot counter."""
+    return unroutable_up_to(fleet, worker_id, Order(boot_counter, MAX_SAFE_INTEGER))
 
 
 def is_suspect(fleet: Fleet, member: Member, now: int) -> bool:
@@ -241,7 +234,9 @@ def _offer(presence: Presence) -> tuple[object, ...]:
     return (presence.state, presence.pools, presence.supported, presence.gpu_class, presence.region)
 
 
-def _lifted(marks: MappingProxyType[str, Order], orders: Mapping[str, Order]) -> MappingProxyType[str, Order]:
+def _lifted(
+    marks: MappingProxyType[WorkerId, Order], orders: Mapping[WorkerId, Order]
+) -> MappingProxyType[WorkerId, Order]:
     lifted = {worker for worker in marks.keys() & orders.keys() if orders[worker] > marks[worker]}
     if not lifted:
         return marks
@@ -249,12 +244,12 @@ def _lifted(marks: MappingProxyType[str, Order], orders: Mapping[str, Order]) ->
 
 
 def _served(
-    counts: MappingProxyType[str, int],
-    before: Iterable[tuple[str, Member | None]],
-    marks_before: Mapping[str, Order],
-    after: Iterable[tuple[str, Member | None]],
-    marks_after: Mapping[str, Order],
-) -> MappingProxyType[str, int]:
+    counts: MappingProxyType[PoolName, int],
+    before: Iterable[tuple[WorkerId, Member | None]],
+    marks_before: Mapping[WorkerId, Order],
+    after: Iterable[tuple[WorkerId, Member | None]],
+    marks_after: Mapping[WorkerId, Order],
+) -> MappingProxyType[PoolName, int]:
     """The counts after some members, all of them in ``before``, have become what is in ``after``."""
     former, latter = _routable(before, marks_before), _routable(after, marks_after)
     if former == latter:
@@ -267,7 +262,9 @@ def _served(
     return MappingProxyType({name: count for name, count in changed.items() if count})
 
 
-def _routable(members: Iterable[tuple[str, Member | None]], marks: Mapping[str, Order]) -> dict[str, Serves]:
+def _routable(
+    members: Iterable[tuple[WorkerId, Member | None]], marks: Mapping[WorkerId, Order]
+) -> dict[WorkerId, Serves]:
     return {
         worker: member.serves
         for worker, member in members

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
-from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.clocks import monotonic_ms, wall_clock_ms
 from tether.discovery.announcements.presence import Order, Presence
 from tether.discovery.fleet import fleet as fleets
+from tether.discovery.fleet.announcement_verifier import AnnouncementVerifier, VerifiedAnnouncement
 from tether.discovery.fleet.fleet import Fleet
-from tether.discovery.fleet.following import Follower
 from tether.discovery.fleet.pool_views import PoolView, PoolViews
-from tether.discovery.fleet.sieve import Sieve, Sifted
+from tether.discovery.fleet.presence_follower import PresenceFollower
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
+from tether.ids import BootId, WorkerId, worker_of
 from tether.telemetry.logs import get_logger
 
 ONLY_SOURCE = "presence"
@@ -21,14 +22,6 @@ ONLY_SOURCE = "presence"
 
 GATHER_SECONDS_PER_MEMBER = 1e-5
 """How long news gathers before the fleet is changed again: many times what the change costs."""
-
-
-def monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
-def epoch_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class FleetView:
@@ -50,9 +43,9 @@ class FleetView:
         network: str | None = None,
         topics: Callable[[str], bool] | None = None,
         on_accepted: Callable[[str, Sequence[Accepted]], None] | None = None,
-        tell_distrust: Callable[[str, Order], object] | None = None,
+        tell_distrust: Callable[[WorkerId, Order], object] | None = None,
         keys: Callable[[], object] | None = None,
-        wall_clock: Callable[[], int] = epoch_ms,
+        wall_clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
         Args:
@@ -65,12 +58,12 @@ class FleetView:
             It must be quick; what it raises is logged.
           tell_distrust: Tells other processes of a worker that is unroutable up to an order. May raise
             ``OUTAGE_ERRORS``: then only this process knows.
-          keys: Answers another object when other keys are trusted: members whose key is no more are dropped
-            then. Without it they run out.
+          keys: Returns a different object when the trusted keys have changed: members whose key is no longer
+            trusted are dropped then. Without it they expire.
           wall_clock: Milliseconds since the epoch.
         """
         named = sources if isinstance(sources, Mapping) else {ONLY_SOURCE: sources}
-        self._sieve = Sieve(trusted, wall_clock, network=network, topics=topics)
+        self._sieve = AnnouncementVerifier(trusted, wall_clock, network=network, topics=topics)
         self._clock = clock
         self._expiry = expiry_ms
         self._on_accepted = on_accepted
@@ -84,18 +77,17 @@ class FleetView:
         self._pools = PoolViews(clock)
         # Whoever tells of a change tells of the newest: nobody hears of an older fleet after a newer one.
         self._telling = threading.RLock()
-        self._told = self._fleet
+        self._notified = self._fleet
         self._callbacks: tuple[Callable[[Fleet], None], ...] = ()
         self._is_stopping = threading.Event()
         self._followers = {
-            name: Follower(
+            name: PresenceFollower(
                 name,
                 source,
                 _Listening(self),
-                thread_name="tether-fleet" if len(named) == 1 else f"tether-fleet-{name}",
+                loop_name="fleet" if len(named) == 1 else f"fleet-{name}",
                 clock=clock,
                 interval_ms=interval_ms,
-                is_stopping=self._is_stopping,
             )
             for name, source in named.items()
         }
@@ -111,7 +103,9 @@ class FleetView:
         with self._news:
             self._news.notify_all()
         for follower in self._followers.values():
-            follower.join()
+            follower.loop.ask_to_stop()
+        for follower in self._followers.values():
+            follower.stop()
 
     @property
     def fleet(self) -> Fleet:
@@ -121,15 +115,15 @@ class FleetView:
     def pools(self) -> tuple[PoolView, ...]:
         """The pools that live workers draw from now, by name.
 
-        In a large fleet what workers tell may show a little later; a pool that is new or has nobody any more
-        shows at once.
+        In a large fleet changes may show a little later; a pool that is new or has no workers any more
+        shows immediately.
         """
         return self._pools.of(self._fleet)
 
     def on_change(self, callback: Callable[[Fleet], None]) -> Callable[[], None]:
-        """Call ``callback`` with the new fleet after each batch of announcements and after lives have ended,
-        in the thread that noticed it. It must be quick; what it raises is logged. Answers a function that
-        ends that."""
+        """Call ``callback`` with the new fleet after each batch of announcements and after members have
+        expired, in the thread that noticed it. It must be quick; exceptions are logged. Return a function
+        that unsubscribes."""
         with self._news:
             self._callbacks = (*self._callbacks, callback)
         return lambda: self._forget(callback)
@@ -139,20 +133,23 @@ class FleetView:
             self._callbacks = tuple(one for one in self._callbacks if one is not callback)
 
     def wait_for(self, predicate: Callable[[Fleet], bool], timeout: float) -> bool:
-        """Wait until ``predicate`` holds for the fleet, at most so many seconds. Answers whether it does."""
+        """Wait at most so many seconds until ``predicate`` holds for the fleet. Return whether it does."""
         with self._news:
             return self._news.wait_for(lambda: predicate(self.fleet), timeout)
 
     def wait_until_read(self, timeout: float) -> bool:
-        """Wait until of every source all was read once, or it turned out to be away, at most so many seconds.
-        Answers whether all was read."""
+        """Wait at most so many seconds until every source was read once or is known to be unavailable. Return
+        whether all were read."""
         followers = self._followers.values()
         with self._news:
             self._news.wait_for(
-                lambda: self._is_stopping.is_set() or all(one.has_read or one.is_away for one in followers),
+                lambda: (
+                    self._is_stopping.is_set()
+                    or all(follower.has_read or follower.is_away for follower in followers)
+                ),
                 timeout,
             )
-        return all(one.has_read for one in followers)
+        return all(follower.has_read for follower in followers)
 
     def staleness_ms(self, name: str | None = None) -> int | None:
         """How long ago a source was last known to be in touch: all was read, or there was news. None where it
@@ -165,25 +162,27 @@ class FleetView:
         times = [one.in_touch_at for one in followers if one.in_touch_at is not None]
         return self._clock() - max(times) if times else None
 
-    def distrust_boot(self, boot_id: str) -> None:
-        """Send nothing to a worker whose attempt was lost, until it is heard of again; and tell others."""
+    def distrust_boot(self, boot_id: BootId) -> None:
+        """Make a worker that lost an attempt unroutable until its next announcement, and publish that."""
         with self._news:
             former = self._fleet
             self._fleet = changed = fleets.unroutable(former, boot_id)
         if changed is former:
             return
         self._tell()
-        worker = boot_id.partition(".")[0]
-        self._tell_others(worker, changed.unroutable[worker])
+        worker_id = worker_of(boot_id)
+        self._tell_others(worker_id, changed.unroutable[worker_id])
 
-    def _tell_others(self, worker: str, order: Order) -> None:
+    def _tell_others(self, worker_id: WorkerId, order: Order) -> None:
         if self._tell_distrust is None:
             return
         try:
-            self._tell_distrust(worker, order)
+            self._tell_distrust(worker_id, order)
         except OUTAGE_ERRORS as error:
             self._log.warning(
-                "Others were not told that a worker is unroutable.", worker=worker, error=str(error)
+                "Other processes could not be notified that a worker is unroutable.",
+                worker=worker_id,
+                error=str(error),
             )
 
     def _hear(self, source: str, news: Sequence[News]) -> None:
@@ -193,8 +192,8 @@ class FleetView:
             changed, counted = fleets.apply_all(
                 self._fleet, [(presence, heard.life_ms) for presence, heard in sifted], self._clock()
             )
-            for worker, order in marks:
-                changed = fleets.unroutable_up_to(changed, worker, order)
+            for worker_id, order in marks:
+                changed = fleets.unroutable_up_to(changed, worker_id, order)
             settled = changed
             if len(counted) < len(sifted):
                 changed = self._without_contested(changed, sifted, set(counted))
@@ -205,18 +204,18 @@ class FleetView:
             try:
                 self._on_accepted(source, [self._accepted(*sifted[place]) for place in counted])
             except Exception:
-                self._log.exception("Telling of announcements failed. Going on.")
+                self._log.exception("Notifying listeners of announcements failed. Continuing.")
         self._tell()
-        for worker in changed.unroutable.keys() - settled.unroutable.keys():
+        for worker_id in changed.unroutable.keys() - settled.unroutable.keys():
             self._log.error(
                 "Two processes announce themselves with one key. Neither gets jobs. Give each host an "
                 "identity folder of its own, and start both again.",
-                worker=worker,
+                worker=worker_id,
             )
-            self._tell_others(worker, changed.unroutable[worker])
+            self._tell_others(worker_id, changed.unroutable[worker_id])
 
     @staticmethod
-    def _without_contested(fleet: Fleet, sifted: Sequence[Sifted], counted: Set[int]) -> Fleet:
+    def _without_contested(fleet: Fleet, sifted: Sequence[VerifiedAnnouncement], counted: Set[int]) -> Fleet:
         for place, (presence, _) in enumerate(sifted):
             member = fleet.members.get(presence.worker_id)
             if place not in counted and member is not None and fleets.is_contested(member, presence):
@@ -240,15 +239,15 @@ class FleetView:
         with self._telling:
             with self._news:
                 fleet = self._fleet
-                if fleet is self._told:
+                if fleet is self._notified:
                     return
-                self._told = fleet
+                self._notified = fleet
                 self._news.notify_all()
             for callback in self._callbacks:
                 try:
                     callback(fleet)
                 except Exception:
-                    self._log.exception("Telling of a change of the fleet failed. Going on.")
+                    self._log.exception("Notifying listeners of a change of the fleet failed. Continuing.")
 
     def _notify(self) -> None:
         with self._news:
@@ -261,7 +260,7 @@ class _Listening:
     def __init__(self, view: FleetView) -> None:
         self._view = view
 
-    def newest(self) -> Mapping[str, Order]:
+    def newest(self) -> Mapping[WorkerId, Order]:
         return self._view._fleet.newest
 
     def hear(self, source: str, news: Sequence[News]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet
+from tether.ids import PoolName
 
 FRESH_POOLS_MS = 100
 """How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""
@@ -38,7 +39,7 @@ class PoolView:
       queue_depth: Sum over the workers.
     """
 
-    name: str
+    name: PoolName
     model: str
     version: str
     digest: str
@@ -63,15 +64,15 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
     """The pools that live workers draw from, by name. Workers that drain or are unroutable do not count."""
     suspect_from = now - SUSPECT_AFTER_INTERVALS * fleet.interval_ms
     unroutable = fleet.unroutable
-    found: dict[str, _Sum] = {}
+    sums: dict[PoolName, _Sum] = {}
     for worker, member in fleet.members.items():
         if member.expires_at <= now or worker in unroutable:
             continue
         presence = member.presence
         for name, model in member.serves:
-            total = found.get(name)
+            total = sums.get(name)
             if total is None:
-                total = found[name] = _Sum(name, model, presence)
+                total = sums[name] = _Sum(name, model, presence)
             total.workers += 1
             total.suspects += member.renewed_at <= suspect_from
             total.slots += presence.slots
@@ -81,7 +82,7 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
                 total.latency_hops = presence.latency_hops
-    return tuple(found[name].view() for name in sorted(found))
+    return tuple(sums[name].view() for name in sorted(sums))
 
 
 class _Sum:
@@ -92,7 +93,7 @@ class _Sum:
         *("tokens_per_second", "warm", "workers"),
     )
 
-    def __init__(self, name: str, model: Supported, first: Presence) -> None:
+    def __init__(self, name: PoolName, model: Supported, first: Presence) -> None:
         self.name = name
         self.model = model
         self.first = first
@@ -145,10 +146,10 @@ class PoolViews:
         self._known: _Known | None = None
 
     def of(self, fleet: Fleet) -> tuple[PoolView, ...]:
-        """The pools, as :func:`pools` would answer, or as they were shortly before.
+        """Return the pools, as :func:`pools` would, or as they were shortly before.
 
-        A pool that is new or has nobody any more shows at once, and so does, in a small fleet, every change
-        of who serves what.
+        A pool that is new or has no workers any more shows immediately, and so does, in a small fleet, every
+        change of served models.
         """
         with self._lock:
             now, known = self._clock(), self._known

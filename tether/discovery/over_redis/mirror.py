@@ -1,4 +1,4 @@
-"""Keeps Redis up to date with what this process heard of workers another way."""
+"""Mirrors announcements that this process received from other sources to Redis."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from tether.broker.connections import OUTAGE_ERRORS
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.clocks import monotonic_ms
 from tether.discovery.announcements.presence import Presence, WorkerState
-from tether.discovery.fleet.fleet_view import monotonic_ms
-from tether.discovery.over_redis.redis_presence import MOST_IN_A_BATCH, RedisPresence
+from tether.discovery.over_redis.redis_presence import MAX_PER_BATCH, RedisPresence
 from tether.discovery.port import Accepted
+from tether.ids import WorkerId
+from tether.loops import Loop, Outage
 from tether.telemetry.logs import get_logger
 
 REDIS = "redis"
 """The source that is not mirrored: what comes from it is there."""
 
-MOST_KEPT = 65_536
+MAX_KEPT = 65_536
 """Workers whose newest announcement is kept."""
-
-PAUSE_AFTER_OUTAGE_SECONDS = 0.5
 
 
 class _Kept(NamedTuple):
@@ -30,11 +30,15 @@ class _Kept(NamedTuple):
 
 
 class FleetMirror:
-    """Writes announcements to Redis as they come, several in one call.
+    """Writes announcements to Redis as they arrive, in batches.
 
-    It owns the thread ``tether-mirror``, from :meth:`start` to :meth:`stop`. While Redis is away the newest
-    announcement of each worker is kept. After that, and in each interval, all that lives and that Redis does
-    not have is written again, so a Redis that lost its data has it back. Several mirrors do no harm.
+    It owns the thread ``tether-mirror``, from :meth:`start` to :meth:`stop`. While Redis is unavailable the
+    newest announcement of each worker is kept. After that, and in each interval, announcements of live
+    workers that Redis lacks are written again, which restores a Redis that lost its data. Several mirrors may
+    run concurrently.
+
+    Attributes:
+      loop: That of the thread.
     """
 
     def __init__(
@@ -53,30 +57,32 @@ class FleetMirror:
         self._clock = clock
         self._interval = interval_ms
         self._log = get_logger("tether.mirror")
-        self._news = threading.Condition()
-        self._alive: dict[str, _Kept] = {}
-        self._waiting: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+        self._alive: dict[WorkerId, _Kept] = {}
+        self._waiting: dict[WorkerId, _Kept] = {}
         self._is_full = False
-        self._is_away = False
-        self._is_stopping = False
+        self._outage = Outage(
+            OUTAGE_ERRORS,
+            self._log,
+            begins="The fleet cannot be mirrored to Redis. Continuing.",
+            ends="The fleet is mirrored to Redis again.",
+        )
         self._compare_at = clock() + interval_ms
-        self._thread = threading.Thread(target=self._run, name="tether-mirror", daemon=True)
+        self.loop = Loop(
+            "mirror", self._step, at_end=self._write_the_rest, outage=self._outage, log=self._log
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        self.loop.start()
 
     def stop(self) -> None:
-        """Write what waits, if Redis is there, and end the thread."""
-        with self._news:
-            self._is_stopping = True
-            self._news.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        """Write pending announcements, if Redis is available, and end the thread."""
+        self.loop.stop()
 
     def offer(self, source: str, batch: Sequence[Accepted]) -> None:
-        """Announcements that counted, with the name of where they came from. Never waits for Redis."""
+        """Queue accepted announcements from the source of this name. Never waits for Redis."""
         now = self._clock()
-        with self._news:
+        with self._lock:
             for presence, envelope, life_ms in batch:
                 worker, former = presence.worker_id, self._alive.get(presence.worker_id)
                 if former is not None and former.presence.order >= presence.order:
@@ -89,46 +95,28 @@ class FleetMirror:
                     self._waiting.pop(worker, None)
                 else:
                     self._waiting[worker] = kept
-            self._news.notify_all()
+            has_news = bool(self._waiting)
+        if has_news:
+            self.loop.wake()
 
     def _has_room(self, now: int) -> bool:
-        if len(self._alive) < MOST_KEPT:
+        if len(self._alive) < MAX_KEPT:
             return True
         if not self._is_full:
             self._is_full = True
-            self._log.warning("There are too many workers: some are not mirrored to Redis.", most=MOST_KEPT)
+            self._log.warning("Too many workers: some are not mirrored to Redis.", most=MAX_KEPT)
         return False
 
-    def _run(self) -> None:
-        while not self._is_stopping:
-            try:
-                if self._is_away or self._clock() >= self._compare_at:
-                    self._compare()
-                    self._compare_at = self._clock() + self._interval
-                self._write()
-                self._is_away = False
-            except OUTAGE_ERRORS as error:
-                if not self._is_away:
-                    self._log.warning("The fleet cannot be mirrored to Redis. Going on.", error=str(error))
-                self._is_away = True
-                self._pause(PAUSE_AFTER_OUTAGE_SECONDS)
-            except Exception:
-                self._log.exception("Mirroring the fleet failed. Going on.")
-                self._pause(PAUSE_AFTER_OUTAGE_SECONDS)
-            else:
-                with self._news:
-                    self._news.wait_for(
-                        lambda: self._waiting or self._is_stopping,
-                        max(0, self._compare_at - self._clock()) / 1000,
-                    )
-        if not self._is_away:
-            self._write_the_rest()
-
-    def _pause(self, seconds: float) -> None:
-        with self._news:
-            self._news.wait_for(lambda: self._is_stopping, seconds)
+    def _step(self) -> float:
+        if self._outage.is_on or self._clock() >= self._compare_at:
+            self._compare()
+            self._compare_at = self._clock() + self._interval
+        self._write()
+        return 0 if self._waiting else max(0, self._compare_at - self._clock()) / 1000
 
     def _write_the_rest(self) -> None:
+        if self._outage.is_on:
+            return
         try:
             while self._waiting:
                 self._write()
@@ -140,35 +128,41 @@ class FleetMirror:
     def _compare(self) -> None:
         written = self._presence.orders()
         now = self._clock()
-        with self._news:
+        with self._lock:
             self._alive = {worker: kept for worker, kept in self._alive.items() if kept.ends_at > now}
-            self._is_full = self._is_full and len(self._alive) >= MOST_KEPT
+            self._is_full = self._is_full and len(self._alive) >= MAX_KEPT
             for worker, kept in self._alive.items():
                 if worker not in written or written[worker] < kept.presence.order:
                     self._waiting[worker] = kept
 
     def _write(self) -> None:
-        with self._news:
-            batch = list(islice(self._waiting.items(), MOST_IN_A_BATCH))
+        with self._lock:
+            batch = list(islice(self._waiting.items(), MAX_PER_BATCH))
         now = self._clock()
         lives = [
             Accepted(kept.presence, kept.envelope, kept.ends_at - now)
             for _, kept in batch
             if kept.ends_at > now or kept.presence.state is WorkerState.STOPPED
         ]
+        self._mirror(lives)
+        self._forget(batch)
+
+    def _mirror(self, lives: Sequence[Accepted]) -> None:
+        """Write announcements. One that Redis does not take costs only itself."""
         try:
             if lives:
                 self._presence.mirror(lives)
         except OUTAGE_ERRORS:
             raise
         except Exception:
-            # Whatever is wrong with them, others shall not wait for them.
-            self._forget(batch)
-            raise
-        self._forget(batch)
+            if len(lives) == 1:
+                self._log.exception("A worker cannot be mirrored.", worker=lives[0].presence.worker_id)
+                return
+            for each in lives:
+                self._mirror([each])
 
-    def _forget(self, batch: Sequence[tuple[str, _Kept]]) -> None:
-        with self._news:
+    def _forget(self, batch: Sequence[tuple[WorkerId, _Kept]]) -> None:
+        with self._lock:
             for worker, kept in batch:
                 if self._waiting.get(worker) is kept:
                     del self._waiting[worker]

@@ -11,19 +11,21 @@ from typing import Any
 
 import redis
 
-from tether.broker.connections import raise_if_refused, without_retries
 from tether.broker.keys import Keys
+from tether.broker.redis.connections import without_retries
+from tether.broker.scripts import Argument, Scripts
 from tether.discovery.announcements.presence import Order, Presence, WorkerState
-from tether.discovery.port import MOST_AT_ONCE, Accepted, Heard, News, Unroutable
+from tether.discovery.port import MAX_AT_ONCE, Accepted, Heard, News, Unroutable
 from tether.discovery.topics import is_presence_topic
+from tether.ids import WorkerId
 
-MOST_IN_A_BATCH = 256
+MAX_PER_BATCH = 256
 """Announcements that one call of the script writes."""
 
 _PAGE = 512
-_LONGEST_LIFE = 2**32 - 1
-_LONGEST_ORDER = 40
-_SCRIPTS = Path(__file__).with_name("lua")
+_MAX_LIFE = 2**32 - 1
+_MAX_ORDER_BYTES = 40
+_SCRIPTS = Scripts(Path(__file__).with_name("lua"))
 _HEAD = struct.Struct(">II")
 _ANNOUNCEMENTS, _UNROUTABLE = b"a", b"u"
 
@@ -37,16 +39,13 @@ class RedisPresence:
     def __init__(self, client: redis.Redis, keys: Keys, *, expiry_ms: int = 15_000) -> None:
         """
         Args:
-          client: Answers in bytes.
+          client: Returns bytes.
           expiry_ms: Life of an announcement.
         """
         self._keys = keys
         self._expiry = expiry_ms
         self._client = without_retries(client)
         self._owns_client = self._client is not client
-        self._announce = self._script("announce.lua")
-        self._distrust = self._script("distrust.lua")
-        self._orders = self._script("orders.lua")
 
     def announce(self, envelope: bytes, presence: Presence) -> bool:
         """Tell everybody, if it is the newest of its worker. A goodbye removes the worker at once.
@@ -59,41 +58,41 @@ class RedisPresence:
         return counted + same == 1
 
     def mirror(self, batch: Sequence[Accepted]) -> int:
-        """Write down and tell everybody what was heard another way. Answers how many were newer than what was
-        there. Any number of processes may mirror the same announcements.
+        """Store and publish announcements from another source, and return how many were newer than those
+        stored. Any number of processes may mirror the same announcements.
 
         Raises:
-          OUTAGE_ERRORS: Some or all of them may not have been written; they can be sent again.
+          OUTAGE_ERRORS: Some or all of them may not have been written; they can be retried.
         """
         waiting = iter(batch)
         counted = 0
-        while part := list(islice(waiting, MOST_IN_A_BATCH)):
+        while part := list(islice(waiting, MAX_PER_BATCH)):
             counted += self._write(part)[0]
         return counted
 
-    def distrust(self, worker: str, order: Order) -> bool:
-        """Tell everybody that a worker lost an attempt: what it announced up to ``order`` does not make it
-        routable. Answers False where something newer is known of it, or this was known.
+    def distrust(self, worker_id: WorkerId, order: Order) -> bool:
+        """Publish that a worker lost an attempt: announcements up to ``order`` do not make it routable.
+        Return False if something newer is known of it, or this was already known.
 
         Raises:
-          OUTAGE_ERRORS: Nobody can be told now.
+          OUTAGE_ERRORS: It cannot be published now.
         """
-        return bool(self._run(self._distrust, self._keys.fleet_unroutable, (worker, *order)))
+        return bool(_SCRIPTS.run(self._client, "distrust", self._keys.fleet_unroutable, worker_id, *order))
 
-    def orders(self) -> Mapping[str, Order]:
+    def orders(self) -> Mapping[WorkerId, Order]:
         """The newest order that was written of each worker, also of those that are gone.
 
         Raises:
           OUTAGE_ERRORS: Redis cannot be asked now.
         """
-        words = self._run(self._orders, self._keys.fleet_order, ()).split()
+        words = _SCRIPTS.run(self._client, "orders", self._keys.fleet_order).split()
         return _orders(zip(words[::2], words[1::2], strict=True))
 
     def read_all(self) -> Sequence[Heard]:
         """The envelopes that have not expired by Redis's clock."""
         return self._read(self.orders())
 
-    def read_newer(self, known: Mapping[str, Order]) -> Sequence[News]:
+    def read_newer(self, known: Mapping[WorkerId, Order]) -> Sequence[News]:
         """The envelopes that have not expired by Redis's clock and are newer than ``known``; then who is
         unroutable."""
         orders = self.orders().items()
@@ -110,33 +109,24 @@ class RedisPresence:
         if self._owns_client:
             self._client.close()
 
-    def _script(self, name: str) -> Any:
-        return self._client.register_script((_SCRIPTS / name).read_text(encoding="utf-8"))
-
-    def _run(self, script: Any, key: str, arguments: Sequence[bytes | str | int]) -> Any:
-        try:
-            return script(keys=[key], args=arguments)
-        except redis.ResponseError as error:
-            raise_if_refused(error)
-            raise
-
     def _write(self, batch: Sequence[Accepted]) -> tuple[int, int]:
-        arguments: list[bytes | str | int] = []
+        arguments: list[Argument] = []
         for presence, envelope, life_ms in batch:
             arguments += (
                 *(presence.worker_id, envelope, presence.boot_counter, presence.sequence),
-                *(max(0, min(life_ms, _LONGEST_LIFE)), int(presence.state is WorkerState.STOPPED)),
+                *(max(0, min(life_ms, _MAX_LIFE)), int(presence.state is WorkerState.STOPPED)),
             )
-        counted, same = self._run(self._announce, self._keys.fleet_presence, arguments)
+        counted, same = _SCRIPTS.run(self._client, "announce", self._keys.fleet_presence, *arguments)
         return counted, same
 
-    def _read(self, workers: Iterable[str]) -> list[Heard]:
+    def _read(self, workers: Iterable[WorkerId]) -> list[Heard]:
         waiting = iter(workers)
         heard: list[Heard] = []
         while page := list(islice(waiting, _PAGE)):
-            with self._client.pipeline(transaction=True) as pipeline:
+            # No transaction: at its memory limit Redis refuses those, and the fleet would be unknown.
+            with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.time()
-                pipeline.zmscore(self._keys.fleet_expiry, page)
+                pipeline.zmscore(self._keys.fleet_expiry, [*page])
                 (seconds, microseconds), expiries = pipeline.execute()
             now = seconds * 1000 + microseconds // 1000
             # Most that are not known are long gone: their envelopes are not worth the way.
@@ -169,14 +159,14 @@ class _RedisSubscription:
 
     def next(self, timeout: float) -> Sequence[News]:
         patience = 0.0 if self._waiting else timeout
-        while len(self._waiting) < MOST_AT_ONCE:
+        while len(self._waiting) < MAX_AT_ONCE:
             message = self._news.get_message(timeout=patience)
             if message is None:
                 break
             if message["type"] == "message":
                 self._waiting.extend(unpack(message["data"]))
             patience = 0.0
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_AT_ONCE))]
 
     def close(self) -> None:
         self._news.close()
@@ -200,10 +190,10 @@ def unpack(message: bytes) -> Iterator[News]:
         yield from (Unroutable(*mark) for mark in _orders([(worker, order)]).items())
 
 
-def _orders(written: Iterable[tuple[bytes, bytes]]) -> dict[str, Order]:
-    orders: dict[str, Order] = {}
+def _orders(written: Iterable[tuple[bytes, bytes]]) -> dict[WorkerId, Order]:
+    orders: dict[WorkerId, Order] = {}
     for worker, order in written:
         boot_counter, _, sequence = order.partition(b":")
-        if boot_counter.isdigit() and sequence.isdigit() and len(order) <= _LONGEST_ORDER:
-            orders[worker.decode("ascii", "replace")] = Order(int(boot_counter), int(sequence))
+        if boot_counter.isdigit() and sequence.isdigit() and len(order) <= _MAX_ORDER_BYTES:
+            orders[WorkerId(worker.decode("ascii", "replace"))] = Order(int(boot_counter), int(sequence))
     return orders

@@ -19,7 +19,7 @@ from tether.errors import AddressInUse, ServerStartFailed
 PROGRAM = "bootstrap.js"
 START_SECONDS = 30.0
 STOP_SECONDS = 3.0
-MOST_BYTES = 4_096
+MAX_BYTES = 4_096
 
 
 class _AskedToStop(BaseException):
@@ -46,10 +46,11 @@ def run_bootstrap(
     environ: Mapping[str, str],
     on_ready: Callable[[str], None],
 ) -> int:
-    """Run a node until SIGTERM or SIGINT, or until it ends. Answers the exit status.
+    """Run a node until SIGTERM or SIGINT, or until it exits, and return the exit status.
 
-    It must be called from the main thread. Other hosts must reach ``host`` as it is given: it is handed on to
-    whoever asks. A private network needs one such node, better two; peers that are connected stay so without.
+    It must be called from the main thread. Other hosts must be able to reach ``host`` as it is given: it is
+    passed on to peers. A private network needs one such node, better two; connected peers stay connected
+    without it.
 
     Args:
       host: An IPv4 address of this machine.
@@ -105,18 +106,18 @@ def _bind(probe: socket.socket, host: str, port: int) -> None:
 
 def _read_address(process: subprocess.Popen[bytes]) -> str:
     assert process.stdout is not None
-    told = b""
+    line = b""
     deadline = time.monotonic() + START_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while not told.endswith(b"\n"):
+        while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
             ready = left > 0 and selector.select(left)
-            more = os.read(process.stdout.fileno(), MOST_BYTES) if ready else b""
+            more = os.read(process.stdout.fileno(), MAX_BYTES) if ready else b""
             if not more:
-                raise ServerStartFailed("the bootstrap node does not start; its own words are above")
-            told += more
-    document = json.loads(told)
+                raise ServerStartFailed("the bootstrap node failed to start; see its output above")
+            line += more
+    document = json.loads(line)
     return f"{document['host']}:{document['port']}"
 
 

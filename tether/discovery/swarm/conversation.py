@@ -15,14 +15,14 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from tether.discovery.swarm.frames import (
-    Entry,
     FrameError,
     FrameReader,
     FrameType,
+    SwarmMessage,
     entry_frames,
     json_frame,
     read_entries,
-    read_json,
+    read_frame_json,
 )
 from tether.discovery.swarm.sidecar_process import SidecarProcess
 
@@ -31,10 +31,10 @@ LOOK_SECONDS = 0.2
 
 GOODBYE_SECONDS = 2.5
 READ_BYTES = 262_144
-MOST_UNSENT_BYTES = 1_048_576
+MAX_UNSENT_BYTES = 1_048_576
 """Bytes that wait for the sidecar to read them; messages beyond that stay where only the newest counts."""
 
-LONGEST_LINE = 8_192
+MAX_LINE_BYTES = 8_192
 
 
 class Join(NamedTuple):
@@ -65,16 +65,16 @@ class Party(Protocol):
 
     def take_replays(self) -> set[int]: ...
 
-    def take_entries(self) -> list[Entry]: ...
+    def take_entries(self) -> list[SwarmMessage]: ...
 
-    def on_entries(self, entries: Sequence[Entry]) -> None: ...
+    def on_entries(self, entries: Sequence[SwarmMessage]) -> None: ...
 
     def on_stranger(self, key: str) -> None: ...
 
     def on_status(self, status: dict[str, object]) -> None: ...
 
 
-class Conversation:
+class SidecarSession:
     """Runs in one thread; :meth:`wake` is for all others."""
 
     def __init__(self, process: SidecarProcess, log: structlog.stdlib.BoundLogger) -> None:
@@ -104,7 +104,7 @@ class Conversation:
             self._waking.send(b"\0")
 
     def hold(self, party: Party) -> str:
-        """Talk until one side ends it. Answers why."""
+        """Talk until one side ends the conversation, and return why."""
         channel, log = self._process.channel, self._process.log
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(log, selectors.EVENT_READ)
@@ -165,7 +165,7 @@ class Conversation:
         for number in party.take_replays():
             self._say(json_frame(FrameType.REPLAY, {"number": number}))
         # What does not fit waits where a newer message takes an older one's place.
-        if self._unsent_bytes < MOST_UNSENT_BYTES:
+        if self._unsent_bytes < MAX_UNSENT_BYTES:
             for frame in entry_frames(FrameType.SEND, party.take_entries()):
                 self._say(frame)
 
@@ -213,22 +213,22 @@ class Conversation:
             for kind, payload in self._reader.push(data):
                 self._hear(party, kind, payload)
         except FrameError as error:
-            self._why = f"what it says cannot be understood: {error}"
+            self._why = f"invalid message from it: {error}"
 
     def _hear(self, party: Party, kind: FrameType, payload: bytes) -> None:
         if kind is FrameType.HEARD:
             party.on_entries(read_entries(payload))
         elif kind is FrameType.STATUS:
-            party.on_status(read_json(payload))
+            party.on_status(read_frame_json(payload))
         elif kind is FrameType.STRANGER:
-            party.on_stranger(str(read_json(payload).get("key")))
+            party.on_stranger(str(read_frame_json(payload).get("key")))
         elif kind is FrameType.READY:
             self._is_ready = True
-            told = read_json(payload)
-            self._log.info("In the swarm.", peer=told.get("publicKey"), port=told.get("port"))
+            document = read_frame_json(payload)
+            self._log.info("In the swarm.", peer=document.get("publicKey"), port=document.get("port"))
         elif kind is FrameType.FAILED:
-            told = read_json(payload)
-            self._why = f"{told.get('what')}: {told.get('error')}"
+            document = read_frame_json(payload)
+            self._why = f"{document.get('what')}: {document.get('error')}"
         elif kind is FrameType.STOPPED:
             self._why = ""
 
@@ -241,12 +241,12 @@ class Conversation:
             self._selector.unregister(self._process.log)
             return
         *lines, rest = (self._line + data).split(b"\n")
-        self._line = rest[-LONGEST_LINE:]
+        self._line = rest[-MAX_LINE_BYTES:]
         for line in lines:
             self._pass_on(line)
 
     def _pass_on(self, line: bytes) -> None:
-        text = line.decode(errors="replace")[:LONGEST_LINE]
+        text = line.decode(errors="replace")[:MAX_LINE_BYTES]
         try:
             told = json.loads(text)
             level, event = told.pop("level"), str(told.pop("event"))
@@ -265,7 +265,7 @@ class Conversation:
     def close(self, grace: float) -> None:
         """End the process, and close everything."""
         status = self._process.end(grace)
-        self._log.debug("The sidecar has ended.", status=status)
+        self._log.debug("The sidecar has exited.", status=status)
         self._selector.close()
         self._woken.close()
         self._waking.close()

@@ -13,13 +13,13 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 VERSION = 1
-LARGEST_FRAME = 4 * 1024 * 1024
-LARGEST_BATCH = 64 * 1024
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+MAX_BATCH_BYTES = 64 * 1024
 
 _HEAD = struct.Struct(">IBB")
 _ENTRY = struct.Struct(">HIH")
 _AFTER_LENGTH = 2
-_MOST_AGE = 2**32 - 1
+_MAX_AGE = 2**32 - 1
 
 
 class FrameType(IntEnum):
@@ -44,7 +44,7 @@ class FrameError(Exception):
     """What came is no frame of this version."""
 
 
-class Entry(NamedTuple):
+class SwarmMessage(NamedTuple):
     """A signed message on a topic, and how long ago it was made, in milliseconds."""
 
     topic: int
@@ -60,21 +60,21 @@ def json_frame(kind: FrameType, value: object) -> bytes:
     return frame(kind, json.dumps(value, separators=(",", ":")).encode())
 
 
-def entry_frames(kind: FrameType, entries: Sequence[Entry]) -> Iterator[bytes]:
-    """Frames with all of the entries, each frame of some :data:`LARGEST_BATCH` bytes."""
+def entry_frames(kind: FrameType, entries: Sequence[SwarmMessage]) -> Iterator[bytes]:
+    """Frames with all of the entries, each frame of some :data:`MAX_BATCH_BYTES` bytes."""
     parts: list[bytes] = []
     size = 0
     for topic, age, envelope in entries:
-        parts += (_ENTRY.pack(topic, min(max(age, 0), _MOST_AGE), len(envelope)), envelope)
+        parts += (_ENTRY.pack(topic, min(max(age, 0), _MAX_AGE), len(envelope)), envelope)
         size += len(envelope)
-        if size >= LARGEST_BATCH:
+        if size >= MAX_BATCH_BYTES:
             yield frame(kind, b"".join(parts))
             parts, size = [], 0
     if parts:
         yield frame(kind, b"".join(parts))
 
 
-def read_entries(payload: bytes) -> list[Entry]:
+def read_entries(payload: bytes) -> list[SwarmMessage]:
     """
     Raises:
       FrameError: An entry is cut off.
@@ -88,12 +88,12 @@ def read_entries(payload: bytes) -> list[Entry]:
         at += _ENTRY.size
         if end - at < length:
             raise FrameError("an entry is cut off")
-        entries.append(Entry(topic, age, payload[at : at + length]))
+        entries.append(SwarmMessage(topic, age, payload[at : at + length]))
         at += length
     return entries
 
 
-def read_json(payload: bytes) -> dict[str, Any]:
+def read_frame_json(payload: bytes) -> dict[str, Any]:
     """
     Raises:
       FrameError: It is not a JSON object.
@@ -122,7 +122,7 @@ class FrameReader:
         self._held += data
         while len(self._held) >= _HEAD.size:
             length, version, kind = _HEAD.unpack_from(self._held)
-            if not _AFTER_LENGTH <= length <= LARGEST_FRAME:
+            if not _AFTER_LENGTH <= length <= MAX_FRAME_BYTES:
                 raise FrameError(f"a frame of {length} bytes is not allowed")
             if version != VERSION:
                 raise FrameError(f"frames of version {version} are not understood")

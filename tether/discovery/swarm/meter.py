@@ -38,7 +38,7 @@ def outcomes(counts: object) -> dict[str, int]:
 
 
 def numbers(value: object) -> dict[str, int]:
-    """The entries of an object that are whole numbers."""
+    """The entries of an object that are integers."""
     if not isinstance(value, dict):
         return {}
     return {str(name): number for name, number in value.items() if type(number) is int}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nacl.signing import SigningKey
 
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.discovery.topics import network_id
 from tether.errors import ConfigError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tether.errors import ServerMissing, ServerStartFailed, TetherError
 
-LEAST_NODE = 20
+MIN_NODE = 20
 INSTALL_SECONDS = 600
 
 _SOURCE = Path(__file__).with_name("sidecar")
@@ -42,16 +42,16 @@ def find_node(environ: Mapping[str, str]) -> Node:
     Raises:
       ServerMissing: There is none of version 20 or newer.
     """
-    told = []
-    for found in _candidates(environ):
-        version = _version(found.node[0])
+    rejected = []
+    for candidate in _candidates(environ):
+        version = _version(candidate.node[0])
         match = re.match(r"v(\d+)\.", version)
-        if match is not None and int(match.group(1)) >= LEAST_NODE:
-            return Node(found.node, found.npm, version)
-        told.append(f"{found.node[0]} is {version or 'not usable'}")
-    why = f" ({'; '.join(told)})" if told else ""
+        if match is not None and int(match.group(1)) >= MIN_NODE:
+            return Node(candidate.node, candidate.npm, version)
+        rejected.append(f"{candidate.node[0]} is {version or 'not usable'}")
+    why = f" ({'; '.join(rejected)})" if rejected else ""
     raise ServerMissing(
-        f"there is no Node {LEAST_NODE} or newer with npm on this machine{why}: install nodejs and npm, or "
+        f"no Node {MIN_NODE} or newer with npm was found on this machine{why}: install nodejs and npm, or "
         "pip install 'tether[swarm]'"
     )
 
@@ -72,10 +72,12 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[Node]:
 
 def _version(program: str) -> str:
     try:
-        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        completed = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return told.stdout.strip()[:40]
+    return completed.stdout.strip()[:40]
 
 
 def _sources() -> list[Path]:
@@ -117,7 +119,8 @@ def install(folder: Path, node: Node, environ: Mapping[str, str]) -> Path:
                 _install(place, node, environ)
     except OSError as error:
         raise ServerStartFailed(
-            f"the swarm's packages cannot be put into {folder}: {error.strerror}; let this user write there, "
+            f"the swarm's packages cannot be installed in {folder}: {error.strerror}; let this "
+            "user write there, "
             "or choose another folder with network.package_dir"
         ) from error
     return place
@@ -140,23 +143,23 @@ def _install(place: Path, node: Node, environ: Mapping[str, str]) -> None:
         "--fetch-retries=1",
     )
     # npm's own script asks for `node` on the PATH.
-    found = f"{Path(node.node[0]).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
+    search_path = f"{Path(node.node[0]).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
     try:
-        told = subprocess.run(
+        completed = subprocess.run(
             command,
             cwd=aside,
-            env={**environ, "PATH": found},
+            env={**environ, "PATH": search_path},
             capture_output=True,
             text=True,
             timeout=INSTALL_SECONDS,
             check=False,
         )
-        words, is_done = told.stderr.strip()[-1_000:], told.returncode == 0
+        words, is_done = completed.stderr.strip()[-1_000:], completed.returncode == 0
     except subprocess.TimeoutExpired:
         words, is_done = f"npm took longer than {INSTALL_SECONDS} s", False
     if not is_done:
         shutil.rmtree(aside, ignore_errors=True)
-        raise ServerStartFailed(f"the swarm's packages could not be installed into {place.parent}: {words}")
+        raise ServerStartFailed(f"the swarm's packages could not be installed in {place.parent}: {words}")
     aside.rename(place)
 
 

@@ -55,7 +55,7 @@ class SidecarProcess:
         os.set_blocking(self.log, False)
 
     def end(self, grace: float) -> int:
-        """Close the channels; kill it where it is still there after so many seconds. Answers its status."""
+        """Close the channels; kill it if it still runs after so many seconds. Return its exit status."""
         self.channel.close()
         try:
             status = self._process.wait(grace)

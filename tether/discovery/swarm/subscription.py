@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from tether.discovery.port import Heard
-from tether.discovery.swarm.frames import Entry
+from tether.discovery.swarm.frames import SwarmMessage
 
-MOST_AT_ONCE = 1_024
+MAX_AT_ONCE = 1_024
 FULL = 2_048
 """Messages that wait for a reader before the sidecar is asked to wait; it keeps only the newest of each.
 
@@ -45,7 +45,7 @@ class SwarmSubscription:
     def is_full(self) -> bool:
         return len(self._waiting) >= FULL
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[SwarmMessage]) -> None:
         now = self._clock()
         with self._news:
             self._waiting.extend((entry.envelope, now - entry.age) for entry in entries)
@@ -53,11 +53,11 @@ class SwarmSubscription:
             self._news.notify_all()
 
     def next(self, timeout: float) -> Sequence[Heard]:
-        """See :class:`~tether.discovery.port.Subscription`."""
+        """See :class:`~tether.discovery.port.PresenceSubscription`."""
         with self._news:
             self._news.wait_for(lambda: self._waiting, timeout)
             now = self._clock()
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_AT_ONCE))]
             has_room = self._was_full and len(self._waiting) < FULL // 2
             if has_room:
                 self._was_full = False

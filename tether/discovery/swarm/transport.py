@@ -12,24 +12,25 @@ from nacl.signing import SigningKey
 
 from tether.discovery.announcements.presence import Presence
 from tether.discovery.port import Heard, PresenceSource
-from tether.discovery.swarm.conversation import Conversation, Join
-from tether.discovery.swarm.frames import Entry
+from tether.discovery.swarm.conversation import Join, SidecarSession
+from tether.discovery.swarm.frames import SwarmMessage
 from tether.discovery.swarm.meter import StatusMeter
 from tether.discovery.swarm.options import SwarmOptions
-from tether.discovery.swarm.outbox import Outbox
 from tether.discovery.swarm.packages import find_node, install
+from tether.discovery.swarm.sidecar_outbox import Outbox
 from tether.discovery.swarm.sidecar_process import SidecarProcess
 from tether.discovery.swarm.subscription import SwarmSubscription
 from tether.discovery.topics import is_control_topic, network_id, topic_key
-from tether.embedded.restarts import RestartPolicy
 from tether.errors import ServerMissing, TetherError
+from tether.loops import IDLE, Loop
+from tether.processes.restarts import RestartPolicy
 from tether.telemetry.logs import get_logger
 
 STOP_SECONDS = 3.0
 """How long a sidecar may take to say goodbye; then it is killed."""
 
 
-class Trust(Protocol):
+class TrustPolicy(Protocol):
     """Whose announcements count, and who may connect."""
 
     def __call__(self, pub_key: str) -> bool: ...
@@ -38,17 +39,20 @@ class Trust(Protocol):
 
 
 class SwarmTransport:
-    """The swarm's side of the presence port. Safe to use from many threads.
+    """The presence port over the swarm. Thread-safe.
 
     It owns the thread ``tether-swarm`` and the sidecar's process, from :meth:`start` to :meth:`stop`. A
-    sidecar that ends is started again, later each time, and told everything anew; nothing waits for it.
+    sidecar that exits is restarted with backoff, and gets all state again; nothing waits for it.
+
+    Attributes:
+      loop: That of the thread.
     """
 
     def __init__(
         self,
         options: SwarmOptions,
         key: SigningKey,
-        trusted: Trust,
+        trusted: TrustPolicy,
         *,
         operators: Callable[[], Collection[str]] = frozenset,
         on_command: Callable[[bytes], None] = lambda envelope: None,
@@ -76,10 +80,11 @@ class SwarmTransport:
         self._replays: set[int] = set()
         self._status: dict[str, object] = {}
         self._meter = StatusMeter()
-        self._is_stopping = threading.Event()
+        self._failures = 0
+        self._logged_reason = ""
         self._changed = threading.Condition()
-        self._conversation: Conversation | None = None
-        self._thread = threading.Thread(target=self._run, name="tether-swarm", daemon=True)
+        self._conversation: SidecarSession | None = None
+        self.loop = Loop("swarm", self._step, log=self._log)
 
     @staticmethod
     def _clock() -> int:
@@ -92,7 +97,7 @@ class SwarmTransport:
 
     @property
     def status(self) -> dict[str, object]:
-        """What the sidecar said last; empty where there is none. See ``docs/reference/swarm.md``."""
+        """The sidecar's last status; empty if there is none. See ``docs/reference/swarm.md``."""
         return self._status
 
     @property
@@ -108,17 +113,16 @@ class SwarmTransport:
         return None if conversation is None else conversation.pid
 
     def start(self) -> None:
-        self._thread.start()
+        self.loop.start()
 
     def stop(self) -> None:
         """Send what is to be sent, leave, and end the thread and the process."""
-        self._is_stopping.set()
+        self.loop.ask_to_stop()
         self._wake()
-        if self._thread.is_alive():
-            self._thread.join()
+        self.loop.stop()
 
     def wait_for_status(self, predicate: Callable[[dict[str, object]], bool], timeout: float) -> bool:
-        """Wait until what the sidecar says is so, at most so many seconds. Answers whether it is."""
+        """Wait at most so many seconds for the sidecar's status to hold, and return whether it does."""
         with self._changed:
             return self._changed.wait_for(lambda: predicate(self._status), timeout)
 
@@ -146,12 +150,12 @@ class SwarmTransport:
         return self._numbers[topic]
 
     def announce(self, envelope: bytes, presence: Presence) -> bool:
-        """Tell everybody on the announcement's topic. It is kept until the sidecar can."""
+        """Publish an announcement on its topic. It is queued until the sidecar is ready."""
         self._put(presence.topic, presence.worker_id, envelope)
         return True
 
     def broadcast(self, envelope: bytes, topic: str, command_id: str) -> None:
-        """Send a command to everybody on a control topic."""
+        """Send a command to all peers on a control topic."""
         self._put(topic, command_id, envelope)
 
     def source(self, topics: Iterable[str]) -> PresenceSource:
@@ -187,41 +191,40 @@ class SwarmTransport:
 
     # What follows runs in the thread `tether-swarm`.
 
-    def _run(self) -> None:
-        failures = 0
-        told = ""
-        while not self._is_stopping.is_set():
-            began = time.monotonic()
-            try:
-                why = self._converse()
-            except ServerMissing as error:
-                self._log.warning(f"The swarm is not used: {error}")
-                return
-            except TetherError as error:
-                why = str(error)
-            except Exception as error:
-                self._log.exception("The swarm's sidecar failed.")
-                why = str(error)
-            if self._is_stopping.is_set():
-                return
-            failures = self._policy.failures_in_a_row(failures, time.monotonic() - began)
-            pause = self._policy.delay(failures)
-            if why != told:
-                self._log.warning("The swarm is away. Trying again.", why=why, seconds=pause)
-                told = why
-            self._is_stopping.wait(pause)
+    def _step(self) -> float:
+        began = time.monotonic()
+        try:
+            why = self._converse()
+        except ServerMissing as error:
+            self._log.warning(f"The swarm is not used: {error}")
+            # Nothing will ever be said here.
+            self.loop.stop()
+            return IDLE
+        except TetherError as error:
+            why = str(error)
+        except Exception as error:
+            self._log.exception("The swarm's sidecar failed.")
+            why = str(error)
+        if self.is_stopping:
+            return IDLE
+        self._failures = self._policy.failures_in_a_row(self._failures, time.monotonic() - began)
+        pause = self._policy.delay(self._failures)
+        if why != self._logged_reason:
+            self._log.warning("The swarm is unavailable. Retrying.", why=why, seconds=pause)
+            self._logged_reason = why
+        return pause
 
     def _converse(self) -> str:
-        """One sidecar's life. Answers why it ended."""
+        """Run one sidecar, and return why it ended."""
         node = find_node(os.environ)
         folder = install(self._options.package_dir, node, os.environ)
-        if self._is_stopping.is_set():
+        if self.is_stopping:
             return ""
         try:
             process = SidecarProcess(node, folder, os.environ)
         except OSError as error:
             return f"the sidecar cannot be started: {error.strerror}"
-        conversation = Conversation(process, self._log)
+        conversation = SidecarSession(process, self._log)
         self._conversation = conversation
         try:
             with self._lock:
@@ -236,7 +239,7 @@ class SwarmTransport:
 
     @property
     def is_stopping(self) -> bool:
-        return self._is_stopping.is_set()
+        return self.loop.is_stopping
 
     def start_document(self) -> dict[str, object]:
         return self._options.start_document(self._key)
@@ -268,7 +271,7 @@ class SwarmTransport:
             replays, self._replays = self._replays, set()
         return replays
 
-    def take_entries(self) -> list[Entry]:
+    def take_entries(self) -> list[SwarmMessage]:
         with self._lock:
             return self._outbox.take()
 
@@ -277,7 +280,7 @@ class SwarmTransport:
         """Whether the readers keep up."""
         return not any(subscription.is_full for subscription in list(self._subscriptions))
 
-    def on_entries(self, entries: Sequence[Entry]) -> None:
+    def on_entries(self, entries: Sequence[SwarmMessage]) -> None:
         with self._lock:
             names = {number: name for name, number in self._numbers.items()}
             subscriptions = list(self._subscriptions.items())

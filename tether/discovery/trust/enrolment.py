@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import redis
 
-from tether.broker.connections import raise_if_refused
 from tether.broker.keys import Keys
-from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, Trust
+from tether.broker.redis.connections import each_answer
+from tether.broker.scripts import Argument, Scripts
+from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, TrustSnapshot
+from tether.ids import WorkerId
+
+_SCRIPTS = Scripts(Path(__file__).with_name("lua"))
 
 
 class RedisEnrolment:
@@ -17,70 +22,64 @@ class RedisEnrolment:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         """
         Args:
-          client: Answers in bytes.
+          client: Returns bytes.
           keys: The namespace.
         """
         self._client = client
         self._keys = keys
         self._known = NOTHING_ENROLLED
 
-    def look(self) -> Trust | None:
-        """The keys as they are now: the same object while nothing changes.
+    def look(self) -> TrustSnapshot | None:
+        """Return the current keys: the same object while nothing changes.
 
-        None where nobody answers. Where Redis has lost them, those last known: they are back soon.
+        None if Redis is unavailable. If Redis has lost them, the last known: they are restored soon.
         """
         try:
             version = self._client.get(self._keys.trust_version)
-            if version is not None and int(version) != self._known.version:
+            if version is not None and version != str(self._known.version).encode():
                 self._known = self._read()
-        except redis.RedisError:
+        except (redis.RedisError, ValueError):
+            # Also where what it holds cannot be read: the orchestrator replaces that.
             return None
         return self._known
 
-    def _read(self) -> Trust:
-        with self._client.pipeline(transaction=True) as pipeline:
+    def _read(self) -> TrustSnapshot:
+        # No transaction, which Redis refuses at its memory limit. The version comes first: if the keys change
+        # meanwhile, it is an older one, and they are read again.
+        with self._client.pipeline(transaction=False) as pipeline:
             pipeline.get(self._keys.trust_version)
             pipeline.hgetall(self._keys.trust)
             pipeline.smembers(self._keys.revoked)
             version, enrolled, revoked = pipeline.execute()
-        return Trust(
-            enrolled={key.decode(): name.decode() for key, name in enrolled.items()},
-            revoked=frozenset(worker.decode() for worker in revoked),
+        return TrustSnapshot(
+            enrolled={
+                key.decode(errors="replace"): name.decode(errors="replace") for key, name in enrolled.items()
+            },
+            revoked=frozenset(WorkerId(worker.decode(errors="replace")) for worker in revoked),
             version=int(version or 0),
         )
 
-    def holds(self, trust: Trust) -> bool:
-        """Whether Redis has these keys, as far as their version and their numbers tell.
+    def holds(self, trust: TrustSnapshot) -> bool:
+        """Return whether Redis has these keys, judged by their version and number.
 
         Raises:
-          OUTAGE_ERRORS: Redis is away.
+          OUTAGE_ERRORS: Redis is unavailable.
         """
-        with self._client.pipeline(transaction=True) as pipeline:
+        with self._client.pipeline(transaction=False) as pipeline:
             pipeline.get(self._keys.trust_version)
             pipeline.hlen(self._keys.trust)
             pipeline.scard(self._keys.revoked)
-            version, enrolled, revoked = pipeline.execute()
-        return (int(version or 0), enrolled, revoked) == (
-            trust.version,
-            len(trust.enrolled),
-            len(trust.revoked),
-        )
+            # What is of another type than we write is not held, and is replaced.
+            held = each_answer(pipeline)
+        expected = str(trust.version).encode(), len(trust.enrolled), len(trust.revoked)
+        return tuple(held) == expected or (not trust.version and held == [None, 0, 0])
 
-    def write(self, trust: Trust) -> None:
-        """Put these keys in the place of whatever Redis has, in one step.
+    def write(self, trust: TrustSnapshot) -> None:
+        """Replace the keys in Redis atomically; at its memory limit too.
 
         Raises:
-          OUTAGE_ERRORS: Redis is away: it may have been carried out, or not.
+          OUTAGE_ERRORS: Redis is unavailable: it may or may not have been executed.
         """
-        with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.delete(self._keys.trust, self._keys.revoked)
-            if trust.enrolled:
-                pipeline.hset(self._keys.trust, items=list(itertools.chain(*trust.enrolled.items())))
-            if trust.revoked:
-                pipeline.sadd(self._keys.revoked, *sorted(trust.revoked))
-            pipeline.set(self._keys.trust_version, trust.version)
-            try:
-                pipeline.execute()
-            except redis.ResponseError as error:
-                raise_if_refused(error)
-                raise
+        enrolled = itertools.chain(*trust.enrolled.items())
+        arguments: list[Argument] = [trust.version, len(trust.enrolled), *enrolled, *sorted(trust.revoked)]
+        _SCRIPTS.run(self._client, "write", self._keys.trust, *arguments)

@@ -1,4 +1,4 @@
-"""Who a process of a network is: a key of its own, held for life, and a counter of its starts."""
+"""The identity of a process in a network: its own key, held while it runs, and a counter of its starts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from nacl.signing import SigningKey
 
 from tether.discovery.announcements.presence import boot_id, worker_id
 from tether.errors import ConfigError
+from tether.ids import BootId, WorkerId
 
-MOST_SLOTS = 4_096
+MAX_SLOTS = 4_096
 """Processes of one kind that can share one folder."""
 
 _OWNER_ONLY_FOLDER = 0o700
@@ -25,7 +26,7 @@ _SEED_BYTES = 32
 
 @dataclass
 class Identity:
-    """The key of one process. No other process has it until :meth:`close` or the process's end.
+    """The key of one process. No other process has it until :meth:`close` or the process exits.
 
     Attributes:
       name: The slot in the folder, as in ``worker-1``.
@@ -40,30 +41,30 @@ class Identity:
 
     @classmethod
     def claim(cls, folder: Path, kind: str = "worker") -> Self:
-        """Take the first slot in ``folder`` that no process holds; its key is made where there is none.
+        """Claim the first free slot in ``folder``; its key is generated if missing.
 
-        The boot counter is raised and on disk before this returns: no two lives share a number, whatever
-        ends them.
+        The boot counter is incremented and synced to disk before this returns: no two runs share a number,
+        however they end.
 
         Args:
-          kind: ``worker`` or ``orchestrator``: what its slots are called.
+          kind: ``worker`` or ``orchestrator``: prefix of the slots' names.
 
         Raises:
           ConfigError: The folder or a file in it cannot be used.
         """
         try:
             folder.mkdir(mode=_OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
-            for number in range(1, MOST_SLOTS + 1):
+            for number in range(1, MAX_SLOTS + 1):
                 lock = _try_lock(folder / f"{kind}-{number}.lock")
                 if lock is not None:
                     return cls._open(folder, f"{kind}-{number}", lock)
         except OSError as error:
             raise ConfigError(
-                f"the {kind}'s identity in {folder} cannot be used: {error.strerror}; let this user write "
-                "there, or choose another folder with presence.identity_dir"
+                f"the {kind}'s identity in {folder} cannot be used: {error.strerror}; make it writable for "
+                "this user, or choose another folder with presence.identity_dir"
             ) from error
         raise ConfigError(
-            f"all {MOST_SLOTS} identities of the {kind}s in {folder} are in use: choose another folder"
+            f"all {MAX_SLOTS} identities of the {kind}s in {folder} are in use: choose another folder"
         )
 
     @classmethod
@@ -90,16 +91,16 @@ class Identity:
         return self.key.verify_key.encode().hex()
 
     @property
-    def worker_id(self) -> str:
+    def worker_id(self) -> WorkerId:
         return worker_id(self.pub_key)
 
     @property
-    def boot_id(self) -> str:
-        """Names this life of the worker."""
+    def boot_id(self) -> BootId:
+        """Identifies this run of the worker."""
         return boot_id(self.worker_id, self.boot_counter)
 
     def close(self) -> None:
-        """Let other processes have the key. A second call does nothing."""
+        """Release the key to other processes. Idempotent."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)

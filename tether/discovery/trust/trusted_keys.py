@@ -1,4 +1,4 @@
-"""Whose announcements count."""
+"""Trusted keys of workers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, Self
 
-from tether.config import Settings
+from tether.config.settings import Settings
 from tether.discovery.announcements.presence import worker_id
+from tether.ids import WorkerId
+from tether.loops import IDLE, Loop, Outage
 from tether.telemetry.logs import get_logger
 
 READ_AGAIN_SECONDS = 1.0
@@ -24,7 +26,7 @@ REFRESH_SECONDS = 0.2
 OPERATOR_FILE = "operator.pub"
 """The operator's key, which signs no announcements."""
 
-MOST_BYTES = 256
+MAX_BYTES = 256
 """Of a file with a key."""
 
 KEY = re.compile(r"[0-9a-f]{64}\Z")
@@ -32,40 +34,43 @@ KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True)
-class Trust:
-    """Whose keys count, as it was at one time.
+class TrustSnapshot:
+    """The enrolled and revoked keys at one time.
 
     Attributes:
       enrolled: The name of each key that was enrolled and not revoked.
-      revoked: The ids of workers whose keys count no longer.
-      version: Grows with each change.
+      revoked: The ids of workers whose keys were revoked.
+      version: Incremented with each change.
     """
 
     enrolled: Mapping[str, str]
-    revoked: frozenset[str]
+    revoked: frozenset[WorkerId]
     version: int
 
 
-NOTHING_ENROLLED = Trust(MappingProxyType({}), frozenset(), 0)
+NOTHING_ENROLLED = TrustSnapshot(MappingProxyType({}), frozenset(), 0)
 
 
 class EnrolledKeys(Protocol):
-    """Where the enrolled keys are kept. Only one thread at a time looks."""
+    """The store of the enrolled keys. Only one thread at a time may read it."""
 
-    def look(self) -> Trust | None:
-        """The keys as they are now: the same object while nothing changes. None where nobody answers."""
+    def look(self) -> TrustSnapshot | None:
+        """Return the current keys: the same object while nothing changes. None if they are unavailable."""
 
 
 class TrustedKeys:
-    """The keys of the configuration, those in the folder of the workers' keys, and those that were enrolled.
+    """The trusted keys: those in the configuration, in the identity folder, and the enrolled ones.
 
-    Keys that were revoked never count, whatever else names them. The folder makes one machine work without
-    configuration: every ``*.pub`` file in it but the operator's is a key. It is read again when a key is
-    asked for that is not known: at once where a file was added since, else at most each second.
+    Revoked keys are never trusted, even if they are listed elsewhere. With the folder one machine needs no
+    configuration: every ``*.pub`` file in it except the operator's is a key. It is read again when an unknown
+    key is looked up: immediately if a file was added since, else at most each second.
 
-    The enrolled keys are looked at each second in the thread ``tether-trust``, from :meth:`start` to
-    :meth:`close`, so that whoever asks for a key never waits for a database. While that is away the keys last
-    known count. Safe to use from many threads.
+    The enrolled keys are polled each second in the thread ``tether-trust``, from :meth:`start` to
+    :meth:`close`, so that look-ups never wait for a database. While that is unavailable the last known keys
+    apply. Thread-safe.
+
+    Attributes:
+      loop: That of the thread.
     """
 
     def __init__(
@@ -79,62 +84,62 @@ class TrustedKeys:
     ) -> None:
         """
         Args:
-          keys: Those of the configuration.
-          folder: Where the workers' keys are.
+          keys: Keys in the configuration.
+          folder: The identity folder.
           clock: Seconds.
-          enrolled: Where the enrolled keys are kept; without, there are none.
-          interval: Seconds between two looks at them.
+          enrolled: The store of the enrolled keys; without it there are none.
+          interval: Seconds between two polls of them.
         """
         self._given = frozenset(keys)
         self._folder = folder
         self._clock = clock
         self._lock = threading.Lock()
-        self._found: frozenset[str] = frozenset()
+        self._in_folder: frozenset[str] = frozenset()
         self._read_at: float | None = None
         self._changed_at = 0
         self._enrolled = enrolled
-        self._interval = interval
         self._looking = threading.Lock()
         self._looked_at: float | None = None
-        self._is_away = False
         self._trust = NOTHING_ENROLLED
         self._counting = self._given
         self._log = get_logger("tether.trust")
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._outage = Outage(
+            (),
+            self._log,
+            begins="The enrolled keys cannot be read. Continuing with the last known ones.",
+            ends="The enrolled keys are read again.",
+        )
+        self.loop = Loop("trust", self._step, interval=interval, delay=interval, log=self._log)
 
     @classmethod
     def from_settings(cls, settings: Settings, enrolled: EnrolledKeys | None = None) -> Self:
         return cls(settings.presence.trusted_keys, settings.presence.identity_dir, enrolled=enrolled)
 
     def start(self) -> Self:
-        """Look at the enrolled keys, and go on looking; where none are kept anywhere, do nothing."""
-        if self._enrolled is not None and self._thread is None:
+        """Read the enrolled keys, and start polling them; without a store of them, do nothing."""
+        if self._enrolled is not None:
             self.refresh()
-            self._thread = threading.Thread(target=self._run, name="tether-trust", daemon=True)
-            self._thread.start()
+            self.loop.start()
         return self
 
     def close(self) -> None:
-        """End the thread. What counted last goes on counting."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        """End the thread. The last known keys stay trusted."""
+        self.loop.stop()
 
     def __call__(self, pub_key: str) -> bool:
-        """Whether announcements signed with this key, in hexadecimal, count."""
+        """Return whether announcements signed with this key, in hexadecimal, are accepted."""
         if pub_key in self._counting:
             return True
         self._read_folder()
         return pub_key in self._counting
 
     def snapshot(self) -> frozenset[str]:
-        """All keys that count now: the same object while nothing changes."""
+        """Return all trusted keys: the same object while nothing changes."""
         self._read_folder()
         return self._counting
 
     def refresh(self) -> None:
-        """Look at the enrolled keys now, unless somebody did within the last 200 ms."""
+        """Read the enrolled keys now, unless they were read within the last 200 ms."""
         if self._enrolled is None:
             return
         with self._looking:
@@ -143,23 +148,18 @@ class TrustedKeys:
                 return
             trust = self._enrolled.look()
             self._looked_at = self._clock()
-            self._tell_whether_away(trust is None)
+            if trust is None:
+                self._outage.begin()
+            else:
+                self._outage.end()
             if trust is not None and trust is not self._trust:
                 with self._lock:
                     self._trust = trust
                     self._count()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            try:
-                self.refresh()
-            except Exception:
-                self._log.exception("A look at the enrolled keys failed. Going on.")
-
-    def _tell_whether_away(self, is_away: bool) -> None:
-        if is_away and not self._is_away:
-            self._log.warning("The enrolled keys cannot be read. Going on with those last known.")
-        self._is_away = is_away
+    def _step(self) -> float:
+        self.refresh()
+        return IDLE
 
     def _read_folder(self) -> None:
         if self._folder is None:
@@ -170,13 +170,13 @@ class TrustedKeys:
             if is_old or changed_at != self._changed_at:
                 self._read_at, self._changed_at = now, changed_at
                 found = frozenset(keys_in(self._folder))
-                if found != self._found:
-                    self._found = found
+                if found != self._in_folder:
+                    self._in_folder = found
                     self._count()
 
     def _count(self) -> None:
         trust = self._trust
-        known = self._given | self._found | trust.enrolled.keys()
+        known = self._given | self._in_folder | trust.enrolled.keys()
         self._counting = frozenset(
             key for key in known if not trust.revoked or worker_id(key) not in trust.revoked
         )
@@ -184,19 +184,19 @@ class TrustedKeys:
 
 def keys_in(folder: Path) -> dict[str, str]:
     """The workers' keys in the ``*.pub`` files of a folder, each with its file's name without the ending."""
-    found = {}
+    names = {}
     for file in _files_in(folder):
         key = read_key(file)
         if key is not None and file.name != OPERATOR_FILE:
-            found[key] = file.stem
-    return found
+            names[key] = file.stem
+    return names
 
 
 def read_key(file: Path) -> str | None:
     """The public key in a file; None where it holds none or cannot be read."""
     try:
         with file.open("rb") as opened:
-            text = opened.read(MOST_BYTES).decode("ascii", "replace").strip()
+            text = opened.read(MAX_BYTES).decode("ascii", "replace").strip()
     except OSError:
         return None
     return text if KEY.match(text) else None

@@ -17,11 +17,11 @@ from tether.store.failures import failure
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
-"""The newest version that this program knows."""
+KNOWN = tuple(sorted(path.name[1:5] for path in (Path(__file__).parent / "versions").glob("v[0-9]*.py")))
+"""All versions that this program knows, oldest first: one module each."""
 
-KNOWN = ("0001", "0002", "0003")
-"""All versions that this program knows, oldest first."""
+HEAD = KNOWN[-1]
+"""The newest version that this program knows."""
 
 _LOCK = 0x7E7E_0001
 """The number of the Postgres advisory lock that one migration at a time holds."""

@@ -1,6 +1,6 @@
-"""The demo model that comes with Tether: a tiny language model, its tokenizer, and a LoRA adapter.
+"""The bundled demo model: a tiny language model, its tokenizer, and a LoRA adapter.
 
-It shows the machinery and knows nothing; ``MODEL_CARD.md`` beside this file says what it is made of. Its
+It demonstrates the machinery and knows nothing; ``MODEL_CARD.md`` next to this file describes it. Its
 files are package data, so that a fresh installation serves a model without a network.
 """
 
@@ -49,7 +49,7 @@ def adapter_folder(name: str) -> Path:
       ConfigError: There is no such adapter.
     """
     if name not in ADAPTERS:
-        raise ConfigError(f"the demo model has no adapter called {name!r}: name one of {', '.join(ADAPTERS)}")
+        raise ConfigError(f"the demo model has no adapter {name!r}: use one of {', '.join(ADAPTERS)}")
     return folder() / "adapters" / name
 
 
@@ -66,13 +66,13 @@ def verify(where: Path | None = None) -> None:
     sums = _sums(root)
     for name in FILES:
         try:
-            found = hashlib.sha256((root / name).read_bytes()).hexdigest()
+            digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
         except OSError as problem:
             reason = problem.strerror or "it cannot be read"
             raise ModelDamaged(_advice(root / name, f"cannot be read: {reason}")) from problem
-        if sums.get(name) != found:
+        if sums.get(name) != digest:
             raise ModelDamaged(
-                _advice(root / name, f"is not the one listed in {SUMS}: its SHA-256 is {found}")
+                _advice(root / name, f"is not the one listed in {SUMS}: its SHA-256 is {digest}")
             )
 
 

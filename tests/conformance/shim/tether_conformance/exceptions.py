@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-MOST_EXCEPTIONS = 5
+MAX_EXCEPTIONS = 5
 """More than this, and the broker is no drop-in."""
 
 
@@ -55,6 +55,6 @@ def read_exceptions(path: Path) -> tuple[NotApplicable, ...]:
         found.append(NotApplicable(test, reason))
     if len({entry.test for entry in found}) != len(found):
         raise BadExceptions(f"{path}: a test is listed twice")
-    if len(found) > MOST_EXCEPTIONS:
-        raise BadExceptions(f"{path}: {len(found)} exceptions, at most {MOST_EXCEPTIONS} are allowed")
+    if len(found) > MAX_EXCEPTIONS:
+        raise BadExceptions(f"{path}: {len(found)} exceptions, at most {MAX_EXCEPTIONS} are allowed")
     return tuple(found)

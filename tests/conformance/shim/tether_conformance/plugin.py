@@ -16,7 +16,7 @@ import dramatiq.brokers.redis as stock
 import pytest
 
 from tether.broker import TetherBroker
-from tether.embedded.redis_server import RedisServer
+from tether.local.redis_server import RedisServer
 from tether_conformance.exceptions import BadExceptions, read_exceptions
 from tether_conformance.fixtures import (
     empty_redis,

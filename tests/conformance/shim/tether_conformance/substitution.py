@@ -6,6 +6,7 @@ import builtins
 import functools
 import os
 import sys
+import time
 import types
 from typing import Any
 
@@ -22,6 +23,7 @@ FILES_VARIABLE = "TETHER_CONFORMANCE_FILES"
 
 _ASSUMED_PORT = 6379
 _ASSUMED_FILES = "/tmp/dramatiq-"
+_FILE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 _RABBITMQ = "dramatiq.brokers.rabbitmq"
 
 
@@ -58,6 +60,13 @@ def _lead_to_private_server(port: int) -> None:
     Connection.__init__ = connection  # type: ignore[assignment,method-assign]
 
 
+def _wait_for_file(file: str) -> None:
+    # Tests read after two seconds what a process has written that they start: too soon on a busy machine.
+    deadline = time.monotonic() + _FILE_SECONDS
+    while not (os.path.exists(file) and os.path.getsize(file)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+
+
 def _lead_to_private_files(folder: str) -> None:
     # Two runs on one machine would read each other's files, and a test could pass by an older run's.
     plain: Any = builtins.open
@@ -68,6 +77,8 @@ def _lead_to_private_files(folder: str) -> None:
     def opened(file: Any, *arguments: Any, **settings: Any) -> Any:
         if isinstance(file, str) and file.startswith(_ASSUMED_FILES):
             file = os.path.join(folder, os.path.basename(file))
+            if "r" in (*arguments, settings.get("mode", "r"))[0]:
+                _wait_for_file(file)
         return plain(file, *arguments, **settings)
 
     opened.leads_to = folder  # type: ignore[attr-defined]

@@ -1,29 +1,37 @@
 -- Renews the leases of attempts that go on, and tells what shall end.
 -- ARGV: epoch, lease (ms), then for each: job, dispatch, attempt, draw, renew ('1': it stepped, or it loads)
--- Answers: {'epoch'} or {'ok', code...}. Codes: 'ok', 'cancelled', 'expired', 'fenced', 'unknown'.
+-- Returns: {'epoch'} or {'ok', code...}. Codes: 'ok', 'cancelled', 'expired', 'fenced', 'unknown', 'unreadable'.
+pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
+local lease = whole(ARGV[2], MAX_LIFE)
+if not lease or lease == 0 or (#ARGV - 2) % 5 ~= 0 then
+  return refuse('beat: a lease in ms and five arguments for each attempt are needed')
+end
 local now = now_ms()
+local until_ms = now + lease
 local answer = {'ok'}
 for i = 3, #ARGV, 5 do
-  local id, draw = ARGV[i], ARGV[i + 3]
-  local job = redis.call('HMGET', job_of(id), 'fence', 'state', 'cancel', 'deadline')
+  local id, dispatch, attempt, draw, renew = unpack(ARGV, i, i + 4)
+  local name = job_of(id)
+  local job_fence, state, cancel, deadline = read(name, 'fence', 'state', 'cancel', 'deadline')
   local code = 'ok'
-  if not job[1] then
+  if job_fence == false then
     code = 'unknown'
-  elseif job[1] ~= fence(ARGV[i + 1], ARGV[i + 2], draw) then
+  elseif not job_fence then
+    code = 'unreadable'
+  elseif job_fence ~= fence(dispatch, attempt, draw) then
     exonerate(id, draw)
     code = 'fenced'
-  elseif job[2] == RUNNING then
-    if ARGV[i + 4] == '1' then
-      redis.call('ZADD', leases, now + tonumber(ARGV[2]), 'j ' .. id)
+  elseif state == RUNNING then
+    code = end_asked_for(cancel, deadline, now) or 'unreadable'
+    if renew == '1' and code ~= 'unreadable' then
+      apply('ZADD', leases, until_ms, 'j ' .. id)
     end
-    if job[3] ~= '' then
-      code = job[3]
-    elseif job[4] ~= '0' and tonumber(job[4]) <= now then
-      code = 'expired'
-    end
+  end
+  if code == 'unreadable' then
+    give_up(id, now, 'beat')
   end
   answer[#answer + 1] = code
 end

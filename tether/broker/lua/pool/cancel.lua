@@ -1,31 +1,36 @@
 -- Asks for a job's end. The database has noted the request before.
 -- ARGV: job, kind ('cancelled' or 'expired'), life of what is left where nothing was known (ms)
--- Answers: 'closed' (it never runs again, and no outcome will come), 'running' (its outcome will come), or the
+-- Returns: 'closed' (it never runs again, and no outcome will come), 'running' (its outcome will come), or the
 -- state in which it has ended, whose outcome stands.
-local id, kind = ARGV[1], ARGV[2]
+pass_memory_limit()
+local id, kind, life = unpack(ARGV)
+life = whole(life, MAX_LIFE)
+if #ARGV ~= 3 or not is_name(id) or not is_requested_end(kind) or not life or life == 0 then
+  return refuse('cancel: a job, cancelled or expired, and a life in ms are needed')
+end
 local name = job_of(id)
-local job = redis.call('HMGET', name, 'state', 'silent', 'cancel')
-if not job[1] then
+local state, silent, cancel, worker = read(name, 'state', 'silent', 'cancel', 'worker')
+if silent == '1' and state then
+  return 'closed'
+end
+if not is_state(state) then
   -- A late placement must find that it comes too late.
-  redis.call('HSET', name, 'v', VERSION, 'state', kind, 'closed', '1', 'silent', '1', 'run', '0', 'offset', '0', 'n', '0', 'dispatch', '0')
-  redis.call('PEXPIRE', name, ARGV[3])
+  let_go(id, worker)
+  leave_tombstone(id, kind, life, true)
   return 'closed'
 end
-if job[2] == '1' then
-  return 'closed'
-end
-if job[1] == RUNNING then
-  if job[3] == '' then
+if state == RUNNING then
+  if not is_requested_end(cancel) then
     redis.call('HSET', name, 'cancel', kind)
   end
   return 'running'
 end
-if job[1] == WAITING then
+if state == WAITING then
   redis.call('HSET', name, 'silent', '1')
   close(id, kind, now_ms())
   return 'closed'
 end
-if job[1] == 'failed' or job[1] == 'withdrawn' then
+if state == 'failed' or state == 'withdrawn' then
   redis.call('HSET', name, 'closed', '1')
 end
-return job[1]
+return state

@@ -1,32 +1,55 @@
 -- Gives a worker up to `count` jobs that wait in its pools: by priority, pool, least served tenant. Drawing is
 -- beginning. A worker that gets fewer stands in the idle sets from then on.
 -- ARGV: epoch, worker, count, first draw number, lease (ms), again ('1': the last draw's answer may be lost),
--- busy ('1': the worker runs other jobs), pools...
--- Answers: {'epoch'}, {'revoked'}, or {'ok', ms after which to draw again (0: when woken), {job...}...}
+-- busy ('1': the worker runs other jobs), how many fields, that many names of fields of a job's hash, pools...
+-- Returns: {'epoch'}, {'revoked'}, or {'ok', ms after which to draw again (0: when woken), drawn...}. Each drawn is
+-- {job, dispatch, attempt, draw, run, offset, alone, lossy, deaths, {the fields; nil where the hash has none},
+-- {data of the deltas that former attempts wrote}}.
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
-local worker, count, number, lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local FIRST_FIELD = 9
+-- So many fields and pools are looked at in one draw.
+local MAX_ASKED_FOR = 1024
+local _, worker, count, number, lease, again, busy, field_count = unpack(ARGV, 1, 8)
+count, number, lease, busy = whole(count, MAX_ASKED_FOR), whole(number, MAX_INTEGER), whole(lease, MAX_LIFE), busy == '1'
+field_count = whole(field_count, #ARGV - FIRST_FIELD + 1)
+if not (count and number and lease and lease > 0 and field_count and field_count > 0)
+    or not is_word(worker) or #ARGV > MAX_ASKED_FOR then
+  return refuse('draw: a worker, counts, a lease in ms and names of fields are needed')
+end
+local FIRST_POOL = FIRST_FIELD + field_count
+for i = FIRST_POOL, #ARGV do
+  if not is_word(ARGV[i]) then
+    return refuse('draw: ' .. i .. ' is no name of a pool')
+  end
+end
 -- Heads that this worker may not have are looked past, so many a draw.
-local MOST_SKIPPED = 16
+local MAX_SKIPPED = 16
 -- Entries that were cancelled or moved are thrown away, so many a draw.
-local MOST_DISCARDED = 256
+local MAX_DISCARDED = 256
 -- A job that must run alone waits so long for a worker that is idle, then one keeps itself free for it (ms).
 local ALONE_PATIENCE = 5000
 local RESERVED_LIFE = 30000
 -- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
 local IDLE_LIFE = 60000
 
+-- Where Redis is at its memory limit, a worker that runs something draws no more: what runs needs the memory. One that
+-- runs nothing draws, so that there is always something that can end.
+local FULL_PAUSE = 500
+if busy and again ~= '1' and count > 0 and is_at_memory_limit() then
+  return {'ok', FULL_PAUSE}
+end
+
 local now = now_ms()
-local busy = ARGV[7] == '1'
 local answer = {'ok', 0}
 local skipped, discarded = 0, 0
 local is_full = false
 
-local was_woken = redis.call('ZREM', leases, 'w ' .. worker) == 1
+local was_woken = apply('ZREM', leases, 'w ' .. worker) == 1
 if is_revoked(worker) then
-  local pool = was_woken and redis.call('HGET', key('core:woken'), worker)
-  redis.call('HDEL', key('core:woken'), worker)
+  local pool = was_woken and apply('HGET', key('core:woken'), worker)
+  apply('HDEL', key('core:woken'), worker)
   leave_idle(worker)
   if pool then
     wake_one(pool, now, worker)
@@ -34,11 +57,11 @@ if is_revoked(worker) then
   return {'revoked'}
 end
 if was_woken then
-  redis.call('HDEL', key('core:woken'), worker)
+  apply('HDEL', key('core:woken'), worker)
 end
 
 -- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.
-local given_up = redis.call('HGETALL', key('given_up:' .. worker))
+local given_up = apply('HGETALL', key('given_up:' .. worker))
 if #given_up > 0 then
   redis.call('DEL', key('given_up:' .. worker))
   for i = 1, #given_up, 2 do
@@ -53,127 +76,167 @@ local function soon(ms)
 end
 
 -- Adds a job to the answer, with the tokens that former attempts made.
-local function tell(job, id)
+local function tell(id, dispatch, attempt, draw, run, offset, alone, lossy, deaths, fields)
   local made = {}
-  if job[5] ~= '0' then
-    local first = integer(tonumber(job[4]) * RUN_STEP)
-    for _, entry in ipairs(redis.call('XRANGE', stream_of(id), first, '+')) do
+  if offset > 0 then
+    for _, entry in ipairs(apply('XRANGE', stream_of(id), integer(run * RUN_STEP), '+')) do
       if entry[2][2] == 'delta' then
         made[#made + 1] = entry[2][4]
       end
     end
   end
-  table.insert(job, 1, id)
-  job[#job + 1] = made
-  answer[#answer + 1] = job
-  is_full = is_full or job[10] == '1'
+  answer[#answer + 1] = {id, integer(dispatch), integer(attempt), draw, integer(run), integer(offset), alone, lossy,
+    integer(deaths), fields, made}
+  is_full = is_full or alone == '1'
 end
 
 local function tell_again(id)
-  tell(redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'run', 'offset', 'pool', 'tenant', 'deadline',
-    'alone', 'lossy', 'deaths', 'cancel', 'body'), id)
+  local name = job_of(id)
+  local state, dispatch, attempt, draw, run, offset, alone, lossy, deaths =
+    read(name, 'state', 'dispatch', 'attempt', 'draw', 'run', 'offset', 'alone', 'lossy', 'deaths')
+  dispatch, attempt, run, offset, deaths = whole(dispatch, MAX_TOKENS), whole(attempt, MAX_TOKENS), whole(run, MAX_RUN),
+    whole(offset, MAX_TOKENS), whole(deaths, MAX_TOKENS)
+  if state ~= RUNNING or not (dispatch and attempt and run and offset and deaths) then
+    apply('HDEL', drawn_of(worker), id)
+    return
+  end
+  apply('ZADD', leases, now + lease, 'j ' .. id)
+  tell(id, dispatch, attempt, draw, run, offset, alone, lossy, deaths,
+    redis.call('HMGET', name, unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1)))
 end
 
-if ARGV[6] == '1' then
-  local drawn = redis.call('HGETALL', drawn_of(worker))
+if again == '1' then
+  local drawn = apply('HGETALL', drawn_of(worker))
   local newest = number
   for i = 1, #drawn, 2 do
-    local its_number = tonumber(drawn[i + 1])
-    if its_number >= number then
+    local its_number = whole(drawn[i + 1], MAX_INTEGER)
+    if its_number and its_number >= number then
       tell_again(drawn[i])
-      redis.call('ZADD', leases, now + lease, 'j ' .. drawn[i])
       newest = math.max(newest, its_number + 1)
     end
   end
   number = newest
 end
 
--- 'take', 'skip' or 'discard'; and the job, for the first
-local function judge(id, ticket)
-  local name = job_of(id)
-  local job = redis.call('HMGET', name, 'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at', 'reserved',
-    'reserved_until', 'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'pool', 'tenant', 'body')
-  if job[1] ~= WAITING or job[2] ~= ticket then
-    return 'discard'
+local boot = apply('GET', key('core:restarts')) or '0'
+
+local function pop(list, i, entry)
+  if i == 0 then
+    redis.call('LPOP', list)
+  else
+    redis.call('LREM', list, 1, entry)
   end
-  if job[3] ~= '0' and tonumber(job[3]) <= now then
+end
+
+-- Takes the job of the entry that stands at `i`, unless it must wait or is none any more. Returns 'taken', 'skipped' or
+-- 'discarded'.
+local function draw_entry(pool, priority, tenant, list, i, entry)
+  local id, ticket = string.match(entry, '^(.+) (%d+)$')
+  if not id then
+    pop(list, i, entry)
+    set_aside(entry, 'draw')
+    return 'discarded'
+  end
+  local name = job_of(id)
+  -- All in one command, which is cheaper than two: the fields that are asked for stand behind those that are named here.
+  local values = redis.pcall('HMGET', name,
+    'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at', 'reserved', 'reserved_until',
+    'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy',
+    unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
+  local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at, reserved, reserved_until,
+    dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy = unpack(values)
+  if not is_state(state) then
+    -- Redis has lost it, or it ended long ago: the database knows.
+    pop(list, i, entry)
+    set_aside(id, 'draw')
+    return 'discarded'
+  end
+  if state ~= WAITING or job_ticket ~= ticket then
+    pop(list, i, entry)
+    return 'discarded'
+  end
+  deadline, deaths, placed_at = whole(deadline, MAX_INTEGER), whole(deaths, MAX_TOKENS), whole(placed_at, MAX_INTEGER)
+  dispatch, attempt, run, offset = whole(dispatch, MAX_TOKENS), whole(attempt, MAX_TOKENS - 1), whole(run, MAX_RUN),
+    whole(offset, MAX_TOKENS)
+  n, cost, weight = whole(n, MAX_INTEGER - 1), whole(cost, MAX_INTEGER), share(weight)
+  if not (deadline and deaths and placed_at and dispatch and attempt and run and offset and n and cost and weight) then
+    pop(list, i, entry)
+    give_up(id, now, 'draw')
+    return 'discarded'
+  end
+  if deadline > 0 and deadline <= now then
     write_outcome(id, 'expired', now)
     close(id, 'expired', now)
-    return 'discard'
+    pop(list, i, entry)
+    return 'discarded'
   end
-  if job[5] == worker and tonumber(job[6]) > now then
-    soon(tonumber(job[6]) - now)
-    return 'skip'
-  end
-  if tonumber(job[4]) >= DEATHS_BEFORE_ALONE and (busy or #answer > 2) then
-    local is_reserved = job[8] and job[8] ~= '' and tonumber(job[9]) > now
-    if not is_reserved and tonumber(job[7]) + ALONE_PATIENCE <= now then
-      redis.call('HSET', name, 'reserved', worker, 'reserved_until', integer(now + RESERVED_LIFE))
-      is_reserved, job[8] = true, worker
+  if avoid == worker then
+    avoid_until = whole(avoid_until, MAX_INTEGER)
+    if avoid_until and avoid_until > now then
+      soon(avoid_until - now)
+      return 'skipped'
     end
-    if is_reserved and job[8] == worker then
+  end
+  local must_be_alone = deaths >= DEATHS_BEFORE_ALONE
+  if must_be_alone and (busy or #answer > 2) then
+    reserved_until = whole(reserved_until, MAX_INTEGER)
+    local is_reserved = reserved and reserved ~= '' and reserved_until and reserved_until > now
+    if not is_reserved and placed_at + ALONE_PATIENCE <= now then
+      redis.call('HSET', name, 'reserved', worker, 'reserved_until', integer(now + RESERVED_LIFE))
+      is_reserved, reserved = true, worker
+    end
+    if is_reserved and reserved == worker then
       is_full = true
     end
     soon(1000)
-    return 'skip'
+    return 'skipped'
   end
-  return 'take', job
-end
-
-local boot = redis.call('GET', key('core:restarts')) or '0'
-
-local function take(id, job, pool, priority, tenant)
-  local name = job_of(id)
-  local dispatch, run, offset = job[10], job[12], job[13]
-  local attempt, draw, n = integer(tonumber(job[11]) + 1), worker .. ':' .. integer(number), tonumber(job[14]) + 1
-  local lossy = (job[18] == '1' or job[17] ~= boot) and '1' or '0'
-  local alone = tonumber(job[4]) >= DEATHS_BEFORE_ALONE and '1' or '0'
-  redis.call('HSET', name, 'state', RUNNING, 'attempt', attempt, 'draw', draw, 'worker', worker, 'n', integer(n),
-    'fence', fence(dispatch, attempt, draw), 'boot', boot, 'lossy', lossy, 'alone', alone)
-  redis.call('ZADD', leases, now + lease, 'j ' .. id)
-  redis.call('HSET', drawn_of(worker), id, integer(number))
-  say(id, tonumber(run), tonumber(offset), n, 'started', '{"attempt":' .. attempt .. ',"dispatch":' .. dispatch .. '}')
+  pop(list, i, entry)
+  local draw, alone, dispatched = worker .. ':' .. integer(number), must_be_alone and '1' or '0', integer(dispatch)
+  local attempted = integer(attempt + 1)
+  n = n + 1
+  local started = '{"attempt":' .. attempted .. ',"dispatch":' .. dispatched .. '}'
+  if not say(id, run, offset, n, 'started', started) then
+    give_up(id, now, 'draw')
+    return 'discarded'
+  end
+  lossy = (lossy == '1' or job_boot ~= boot) and '1' or '0'
+  redis.call('HSET', name, 'state', RUNNING, 'attempt', attempted, 'draw', draw, 'worker', worker, 'n', integer(n),
+    'fence', fence(dispatched, attempted, draw), 'boot', boot, 'lossy', lossy, 'alone', alone)
+  apply('ZADD', leases, now + lease, 'j ' .. id)
+  apply('HSET', drawn_of(worker), id, integer(number))
   number = number + 1
-  local cost = tonumber(job[15]) / tonumber(job[16])
-  local charged = tonumber(redis.call('ZINCRBY', tenants_of(pool, priority), cost, tenant))
-  redis.call('HSET', served_of(pool, priority), 't:' .. tenant, charged, 'floor', charged - cost)
-  tell({dispatch, attempt, draw, run, offset, job[19], job[20], job[3], alone, lossy, job[4], '', job[21]}, id)
+  cost = cost / weight
+  local charged = tonumber(apply('ZINCRBY', tenants_of(pool, priority), cost, tenant))
+  apply('HSET', served_of(pool, priority), 't:' .. tenant, charged, 'floor', charged - cost)
+  local fields = {unpack(values, #values - (FIRST_POOL - FIRST_FIELD) + 1)}
+  tell(id, dispatch, attempt + 1, draw, run, offset, alone, lossy, deaths, fields)
+  return 'taken'
 end
 
--- Takes the next job of a tenant. Answers whether there was one.
+-- Takes the next job of a tenant. Returns whether there was one.
 local function draw_of_tenant(pool, priority, tenant)
   local tenants = tenants_of(pool, priority)
   local list = tenants .. ':' .. tenant
   local i = 0
-  while not is_full and skipped < MOST_SKIPPED and discarded < MOST_DISCARDED do
-    local entry = redis.call('LINDEX', list, i)
+  while not is_full and skipped < MAX_SKIPPED and discarded < MAX_DISCARDED do
+    local entry = apply('LINDEX', list, i)
     if not entry then
       if i == 0 then
         redis.call('ZREM', tenants, tenant)
       end
       return false
     end
-    local id, ticket = string.match(entry, '^(.+) (%d+)$')
-    local verdict, job = 'discard', nil
-    if id then
-      verdict, job = judge(id, ticket)
-    end
-    if verdict == 'skip' then
+    local became = draw_entry(pool, priority, tenant, list, i, entry)
+    if became == 'taken' then
+      if redis.call('EXISTS', list) == 0 then
+        redis.call('ZREM', tenants, tenant)
+      end
+      return true
+    elseif became == 'skipped' then
       skipped = skipped + 1
       i = i + 1
     else
-      if i == 0 then
-        redis.call('LPOP', list)
-      else
-        redis.call('LREM', list, 1, entry)
-      end
-      if verdict == 'take' then
-        take(id, job, pool, priority, tenant)
-        if redis.call('EXISTS', list) == 0 then
-          redis.call('ZREM', tenants, tenant)
-        end
-        return true
-      end
       discarded = discarded + 1
     end
   end
@@ -183,7 +246,7 @@ end
 local function draw_of_pool(pool, priority)
   while #answer - 2 < count and not is_full do
     local found = false
-    for _, tenant in ipairs(redis.call('ZRANGE', tenants_of(pool, priority), 0, MOST_SKIPPED - 1)) do
+    for _, tenant in ipairs(apply('ZRANGE', tenants_of(pool, priority), 0, MAX_SKIPPED - 1)) do
       if draw_of_tenant(pool, priority, tenant) then
         found = true
         break
@@ -196,24 +259,24 @@ local function draw_of_pool(pool, priority)
 end
 
 -- Another pool comes first each time, or one that is never empty would starve the others.
-local pool_count, first = #ARGV - 7, number
+local pool_count, first = #ARGV - FIRST_POOL + 1, number
 for _, priority in ipairs({'interactive', 'standard', 'batch'}) do
   for i = 0, pool_count - 1 do
-    draw_of_pool(ARGV[8 + (first + i) % pool_count], priority)
+    draw_of_pool(ARGV[FIRST_POOL + (first + i) % pool_count], priority)
   end
 end
 
-if discarded == MOST_DISCARDED then
+if discarded == MAX_DISCARDED then
   soon(1)
 end
-local pools = table.concat(ARGV, ' ', 8)
+local pools = table.concat(ARGV, ' ', FIRST_POOL)
 if #answer - 2 >= count or is_full then
   leave_idle(worker)
 else
-  if redis.call('GET', key('idle:' .. worker)) ~= pools then
+  if apply('GET', key('idle:' .. worker)) ~= pools then
     leave_idle(worker)
-    for i = 8, #ARGV do
-      redis.call('SADD', idle_of(ARGV[i]), worker)
+    for i = FIRST_POOL, #ARGV do
+      apply('SADD', idle_of(ARGV[i]), worker)
     end
   end
   redis.call('SET', key('idle:' .. worker), pools, 'PX', IDLE_LIFE)

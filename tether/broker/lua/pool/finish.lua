@@ -1,21 +1,32 @@
 -- Ends an attempt with success: its last tokens, the last event and the outcome in one step.
 -- ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data, input tokens, finish reason
--- Answers: {code, offset}. Codes: 'ok', also where it was done before; 'epoch', 'fenced', 'offset', 'unknown'.
+-- Returns: {code, offset}. Codes: 'ok', also where it was done before; 'epoch', 'fenced', 'offset', 'unknown',
+-- 'invalid', 'unreadable': see append_many.
+pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch', '0'}
 end
-local ending = read_ending()
-if ending.is_its_own and ending.state == 'succeeded' then
-  return {'ok', ending.stands_at}
+local ending, input, reason = read_ending(2), whole(ARGV[10], MAX_TOKENS), ARGV[11]
+local id, now = ending.id, now_ms()
+if ending.code ~= 'invalid' and not (input and #reason <= 32 and string.find(reason, '^[%w_]+$')) then
+  ending.code = 'invalid'
 end
-if ending.code ~= 'ok' or ending.state ~= RUNNING then
-  return {ending.code == 'ok' and 'fenced' or ending.code, ending.stands_at}
+if ending.is_its_own and ending.state ~= RUNNING then
+  ending.code = ending.state == 'succeeded' and 'ok' or 'fenced'
+  return {ending.code, ending.stands_at}
 end
-local id, stands_at = ending.id, add_last_tokens(ending)
+if ending.code ~= 'ok' then
+  return refuse_ending(ending, now, 'finish')
+end
+local last = '{"reason":"' .. reason .. '","input_tokens":' .. integer(input) .. '}'
+local stands_at = add_last_tokens(ending)
 local n = ending.n + 1
+if not stands_at or not say(id, ending.run, ending.end_offset, n, 'finished', last) then
+  ending.code = 'unreadable'
+  return refuse_ending(ending, now, 'finish')
+end
 redis.call('HSET', job_of(id), 'state', 'succeeded', 'offset', stands_at, 'n', integer(n), 'said', '1')
 let_go(id, ending.worker)
-say(id, ending.run, ending.end_offset, n, 'finished', '{"reason":"' .. ARGV[11] .. '","input_tokens":' .. ARGV[10] .. '}')
-add_outcome(id, 'succeeded', now_ms(), '', ARGV[10], ARGV[11],
-  {ARGV[3], ARGV[4], ending.draw, ending.worker, ARGV[6], stands_at, ending.deaths})
+add_outcome(id, 'succeeded', now, '', integer(input), reason, ending.dispatch, ending.attempt, ending.draw,
+  ending.worker, integer(ending.run), stands_at, integer(ending.deaths))
 return {'ok', stands_at}

@@ -8,13 +8,35 @@ local WAKE_LIFE = 500
 -- Life of a bell that nobody listens to (ms).
 local BELL_LIFE = 60000
 -- So many idle workers are looked at for one that lives.
-local MOST_LOOKED_AT = 8
+local MAX_LOOKED_AT = 8
 -- The worker that lost a job is not given it again for so long, where others may be had (ms).
 local AVOID_LIFE = 2000
 -- Deaths of its workers after which a job runs alone.
 local DEATHS_BEFORE_ALONE = 2
 -- Positions in the stream: ids are <run * RUN_STEP + end offset>-<n>.
 local RUN_STEP = 4294967296
+
+-- What a script accepts, and what it believes of a hash. Redis rolls nothing back: all is checked before the first
+-- write.
+-- Greatest whole number that a Lua number holds exactly.
+local MAX_INTEGER = 9007199254740991
+-- Least share of a tenant.
+local MIN_SHARE = 1e-9
+-- Greatest number of tokens, of a prompt or of an answer: what a column of the database holds.
+local MAX_TOKENS = 2147483647
+-- Positions of greater runs are no whole numbers any more.
+local MAX_RUN = 2097151
+-- Runs that the attempts of one dispatch can open before they reach those of the next.
+local RUNS_PER_DISPATCH = 256
+-- Size of one event's data, of the reason why an attempt failed, and of anything else that a job's hash keeps.
+local MAX_EVENT_BYTES = 1048576
+local MAX_ERROR_BYTES = 65536
+local MAX_FIELD_BYTES = 67108864
+local MAX_NAME_BYTES = 512
+-- Longest lease, and longest life of what has ended (ms): ten years.
+local MAX_LIFE = 315360000000
+-- So many jobs wait at most to be looked at by the database's side.
+local MAX_SET_ASIDE = 10000
 
 local WAITING = 'placed'
 local RUNNING = 'running'
@@ -47,13 +69,140 @@ local function drawn_of(worker)
   return key('drawn:' .. worker)
 end
 
+-- What ends or goes on with an attempt, or makes room, begins with this. At its memory limit Redis refuses what may take
+-- memory only as a script's first write; so a delete comes first, of a key that never is.
+local function pass_memory_limit()
+  redis.call('DEL', key('core:none'))
+end
+
+-- Whether Redis would refuse a first write. This one writes nothing: the text that it sets is empty.
+local function is_at_memory_limit()
+  local answer = redis.pcall('SETRANGE', key('core:none'), 0, '')
+  return type(answer) == 'table' and answer.err ~= nil and string.find(answer.err, 'OOM', 1, true) ~= nil
+end
+
 local function integer(number)
   return string.format('%.0f', number)
+end
+
+-- Functions, since a table would be filled anew in every call.
+local function is_priority(text)
+  return text == 'standard' or text == 'interactive' or text == 'batch'
+end
+
+-- An end that can be asked for.
+local function is_requested_end(text)
+  return text == 'cancelled' or text == 'expired'
+end
+
+-- A state that the database can have committed.
+local function is_final(text)
+  return text == 'succeeded' or text == 'dead' or is_requested_end(text)
+end
+
+-- A state in which the hash of a job can be.
+local function is_state(text)
+  return text == WAITING or text == RUNNING or text == 'failed' or text == 'withdrawn' or text == 'poisoned'
+    or is_final(text)
+end
+
+-- Return the whole number from 0 to `most` that a text is, or nil.
+local function whole(text, most)
+  local number = tonumber(text)
+  if number and number >= 0 and number <= most and number % 1 == 0 then
+    return number + 0
+  end
+end
+
+-- Return the share that a text is, or nil.
+local function share(text)
+  local number = tonumber(text)
+  if number and number >= MIN_SHARE and number <= MAX_INTEGER then
+    return number
+  end
+end
+
+local function is_name(text)
+  return text and #text > 0 and #text <= MAX_NAME_BYTES
+end
+
+-- An id of a job, which everybody must be able to read: printable ASCII.
+local function is_id(text)
+  return is_name(text) and not string.find(text, '[^ -~]')
+end
+
+-- Names that are kept in lists which spaces divide.
+local function is_word(text)
+  return is_name(text) and not string.find(text, '%s')
+end
+
+local function is_json(text, max_bytes)
+  return #text <= max_bytes and pcall(cjson.decode, text)
+end
+
+-- Whether the data of a delta hold so many tokens, in any spelling that readers know.
+local function has_tokens(data, count)
+  if #data > MAX_EVENT_BYTES then
+    return false
+  end
+  local is_read, value = pcall(cjson.decode, data)
+  if not is_read or type(value) ~= 'table' then
+    return false
+  end
+  local ids, texts = value.t or value.ids or value.token_ids, value.s or value.texts
+  if type(ids) ~= 'table' or type(texts) ~= 'table' or #ids ~= count or #texts ~= count then
+    return false
+  end
+  for i = 1, count do
+    if type(ids[i]) ~= 'number' or type(texts[i]) ~= 'string' then
+      return false
+    end
+  end
+  return true
+end
+
+local function refuse(what)
+  return redis.error_reply('INVALID ' .. what .. ': nothing was written')
+end
+
+-- Fields of a job's hash: false where it has none, nil where the key is of another type.
+local function read(name, ...)
+  local values = redis.pcall('HMGET', name, ...)
+  if not values.err then
+    return unpack(values)
+  end
+end
+
+-- Whether what stands in a key is no such thing as the command works on. Other errors are no fault of the key.
+local function is_misfit(err)
+  return string.find(err, 'WRONGTYPE', 1, true) or string.find(err, 'equal or smaller', 1, true)
+    or string.find(err, 'hash value is not', 1, true) or string.find(err, 'NaN or Inf', 1, true)
+end
+
+-- Runs a command on a key beside the job: what stands there and is no such thing is thrown away, since nobody can read
+-- it, and since the scripts must not end half-way.
+local function apply(command, name, ...)
+  local answer = redis.pcall(command, name, ...)
+  if type(answer) == 'table' and answer.err then
+    if is_misfit(answer.err) then
+      redis.call('DEL', name)
+    end
+    return redis.call(command, name, ...)
+  end
+  return answer
 end
 
 local function now_ms()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- What cannot be read is left to the database's side, which looks at it soon.
+local function set_aside(id, where)
+  local aside = key('core:set_aside')
+  if apply('HLEN', aside) < MAX_SET_ASIDE then
+    redis.call('HSET', aside, string.sub(id, 1, MAX_NAME_BYTES), where)
+  end
 end
 
 -- Workers that were told another epoch speak of jobs that Redis has lost since.
@@ -63,24 +212,37 @@ end
 
 -- Whether the key of a worker, by its boot id, was revoked.
 local function is_revoked(worker)
-  return redis.call('SISMEMBER', key('core:revoked'), string.match(worker, '^[^.]*')) == 1
+  return apply('SISMEMBER', key('core:revoked'), string.match(worker, '^[^.]*')) == 1
 end
 
 local function fence(dispatch, attempt, draw)
   return dispatch .. '|' .. attempt .. '|' .. draw
 end
 
+-- Adds an event to a stream. Returns false, having written nothing, where the stream stands further or is none: a
+-- script that can give up then begins with this.
+local function say_at(id, entry, kind, data)
+  local answer = redis.pcall('XADD', stream_of(id), entry, 'e', kind, 'd', data)
+  if type(answer) == 'table' then
+    if not is_misfit(answer.err) then
+      redis.call('XADD', stream_of(id), entry, 'e', kind, 'd', data)
+    end
+    return false
+  end
+  return true
+end
+
 local function say(id, run, offset, n, kind, data)
-  redis.call('XADD', stream_of(id), integer(run * RUN_STEP + offset) .. '-' .. integer(n), 'e', kind, 'd', data)
+  return say_at(id, integer(run * RUN_STEP + offset) .. '-' .. integer(n), kind, data)
 end
 
 -- Takes a worker out of all idle sets that it stands in.
 local function leave_idle(worker)
   local standing = key('idle:' .. worker)
-  local pools = redis.call('GET', standing)
+  local pools = apply('GET', standing)
   if pools then
     for pool in string.gmatch(pools, '%S+') do
-      redis.call('SREM', idle_of(pool), worker)
+      apply('SREM', idle_of(pool), worker)
     end
     redis.call('DEL', standing)
   end
@@ -88,20 +250,20 @@ end
 
 local function ring(worker, pool, now)
   leave_idle(worker)
-  redis.call('SREM', idle_of(pool), worker)
+  apply('SREM', idle_of(pool), worker)
   local bell = key('wake:' .. worker)
-  redis.call('RPUSH', bell, 'draw')
+  apply('RPUSH', bell, 'draw')
   redis.call('PEXPIRE', bell, BELL_LIFE)
-  redis.call('ZADD', leases, now + WAKE_LIFE, 'w ' .. worker)
-  redis.call('HSET', key('core:woken'), worker, pool)
+  apply('ZADD', leases, now + WAKE_LIFE, 'w ' .. worker)
+  apply('HSET', key('core:woken'), worker, pool)
 end
 
 -- Wakes one idle worker of the pool, another than `avoid` where there is one.
 local function wake_one(pool, now, avoid)
   local idle, last = idle_of(pool), nil
-  for _ = 1, MOST_LOOKED_AT do
+  for _ = 1, MAX_LOOKED_AT do
     -- One at a time: asked for several, Redis answers a small set in its own order.
-    local worker = redis.call('SRANDMEMBER', idle)
+    local worker = apply('SRANDMEMBER', idle)
     if not worker then
       break
     elseif redis.call('EXISTS', key('idle:' .. worker)) == 0 then
@@ -118,7 +280,7 @@ local function wake_one(pool, now, avoid)
 end
 
 local function wake_all(pool, now)
-  for _, worker in ipairs(redis.call('SMEMBERS', idle_of(pool))) do
+  for _, worker in ipairs(apply('SMEMBERS', idle_of(pool))) do
     ring(worker, pool, now)
   end
 end
@@ -127,48 +289,67 @@ end
 -- A tenant that returns from idle gets no credit for the time away (Virtual Token Counter, OSDI 2024).
 local function let_wait(id, ticket, pool, priority, tenant, to_head)
   local tenants = tenants_of(pool, priority)
-  redis.call(to_head and 'LPUSH' or 'RPUSH', tenants .. ':' .. tenant, id .. ' ' .. ticket)
-  if not redis.call('ZSCORE', tenants, tenant) then
-    local served = redis.call('HMGET', served_of(pool, priority), 't:' .. tenant, 'floor')
-    local counter = tonumber(served[1] or '0')
+  apply(to_head and 'LPUSH' or 'RPUSH', tenants .. ':' .. tenant, id .. ' ' .. ticket)
+  if not apply('ZSCORE', tenants, tenant) then
+    local served = apply('HMGET', served_of(pool, priority), 't:' .. tenant, 'floor')
+    local counter = tonumber(served[1]) or 0
     local least = redis.call('ZRANGE', tenants, 0, 0, 'WITHSCORES')
-    redis.call('ZADD', tenants, math.max(counter, tonumber(least[2] or served[2] or '0')), tenant)
-    redis.call('SADD', key('core:pools'), pool)
+    local floor = tonumber(least[2]) or tonumber(served[2]) or 0
+    -- Whatever is compared with what is no number is false: such a counter begins anew.
+    redis.call('ZADD', tenants, counter > floor and counter or floor == floor and floor or 0, tenant)
+    apply('SADD', key('core:pools'), pool)
   end
 end
 
 local function charge(pool, priority, tenant, tokens)
   if tokens > 0 then
-    redis.call('HINCRBYFLOAT', served_of(pool, priority), 't:' .. tenant, tokens)
-    redis.call('ZADD', tenants_of(pool, priority), 'XX', 'INCR', tokens, tenant)
+    local served = served_of(pool, priority)
+    if tonumber(apply('HINCRBYFLOAT', served, 't:' .. tenant, tokens)) == tokens then
+      -- It had no counter, which is as much as the floor.
+      apply('HINCRBYFLOAT', served, 't:' .. tenant, tonumber(redis.call('HGET', served, 'floor') or '0') or 0)
+    end
+    apply('ZADD', tenants_of(pool, priority), 'XX', 'INCR', tokens, tenant)
   end
 end
 
 -- Ends a running attempt's hold of the job.
 local function let_go(id, worker)
-  redis.call('ZREM', leases, 'j ' .. id)
-  redis.call('HDEL', drawn_of(worker), id)
+  apply('ZREM', leases, 'j ' .. id)
+  if worker then
+    apply('HDEL', drawn_of(worker), id)
+  end
 end
 
--- Hands a job back to the database. `job` holds dispatch, attempt, draw, worker, run, offset, deaths.
-local function add_outcome(id, kind, now, error, input, reason, job)
-  redis.call('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
-    'dispatch', job[1], 'attempt', job[2], 'draw', job[3], 'worker', job[4], 'run', job[5], 'offset', job[6],
-    'deaths', job[7], 'at', integer(now), 'error', error, 'input', input, 'reason', reason)
+-- Hands a job back to the database.
+local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths)
+  apply('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
+    'dispatch', dispatch, 'attempt', attempt, 'draw', draw, 'worker', worker, 'run', run, 'offset', offset,
+    'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason)
 end
 
 local function write_outcome(id, kind, now, error)
-  local job = redis.call('HMGET', job_of(id), 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
-  add_outcome(id, kind, now, error or '', '0', '', job)
+  local name = job_of(id)
+  local dispatch, attempt, draw, worker, run, offset, deaths =
+    read(name, 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
+  add_outcome(id, kind, now, error or '', '0', '', integer(whole(dispatch, MAX_TOKENS) or 0),
+    integer(whole(attempt, MAX_TOKENS) or 0), draw or '', worker or '', integer(whole(run, MAX_RUN) or 0),
+    integer(whole(offset, MAX_TOKENS) or 0), integer(whole(deaths, MAX_TOKENS) or 0))
+  -- Should it go on, it is placed with its payload: meanwhile that would take memory which placing needs.
+  redis.call('HDEL', name, 'body')
 end
 
--- The last event of a stream, once.
+-- The last event of a stream, once. A stream that does not take it is begun anew with it: readers find the rest in the
+-- database.
 local function say_the_end(id, kind, data)
-  local job = redis.call('HMGET', job_of(id), 'run', 'offset', 'n', 'said')
-  if job[4] ~= '1' then
-    local n = tonumber(job[3]) + 1
-    redis.call('HSET', job_of(id), 'n', integer(n), 'said', '1')
-    say(id, tonumber(job[1]), tonumber(job[2]), n, kind, data)
+  local name = job_of(id)
+  local run, offset, n, said = read(name, 'run', 'offset', 'n', 'said')
+  if said ~= '1' then
+    run, offset, n = whole(run, MAX_RUN) or 0, whole(offset, MAX_TOKENS) or 0, (whole(n, MAX_INTEGER - 1) or 0) + 1
+    redis.call('HSET', name, 'n', integer(n), 'said', '1')
+    if not say(id, run, offset, n, kind, data) then
+      redis.call('DEL', stream_of(id))
+      say(id, run, offset, n, kind, data)
+    end
   end
 end
 
@@ -182,30 +363,62 @@ local function close(id, kind, now)
   say_the_end(id, 'failed', failure(kind, kind))
 end
 
+-- What is left of a job that Redis does not know, or whose hash cannot be read: it must never be placed again.
+local function leave_tombstone(id, state, life, is_silent)
+  local name = job_of(id)
+  redis.call('DEL', name)
+  redis.call('HSET', name, 'v', VERSION, 'state', state, 'closed', '1', 'silent', is_silent and '1' or '0',
+    'run', '0', 'offset', '0', 'n', '0', 'dispatch', '0')
+  redis.call('PEXPIRE', name, life)
+end
+
+-- A job that cannot go on with what Redis holds of it. The database places it anew: for the outcome where its dispatch
+-- can be told, else once it has looked.
+local function give_up(id, now, where)
+  local name = job_of(id)
+  local state, dispatch, worker = read(name, 'state', 'dispatch', 'worker')
+  if (state == WAITING or state == RUNNING) and whole(dispatch, MAX_TOKENS) then
+    let_go(id, worker)
+    redis.call('HSET', name, 'state', 'withdrawn', 'fence', '')
+    write_outcome(id, 'withdrawn', now)
+    return 'withdrawn'
+  end
+  apply('ZREM', leases, 'j ' .. id)
+  set_aside(id, where)
+  return 'set_aside'
+end
+
 -- A job's worker is gone, or gives it back: it waits again, where it was, unless somebody wants it ended.
--- Answers what became of it.
+-- Returns what became of it.
 local function return_to_pool(id, now, avoid)
   local name = job_of(id)
-  local job = redis.call('HMGET', name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run',
-    'offset', 'n', 'deaths')
-  local ending = job[1]
-  if ending == '' and job[2] ~= '0' and tonumber(job[2]) <= now then
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths =
+    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths')
+  local ending = cancel
+  deadline = whole(deadline, MAX_INTEGER)
+  if ending == '' and deadline and deadline > 0 and deadline <= now then
     ending = 'expired'
   end
-  if ending ~= '' then
+  if is_requested_end(ending) then
     write_outcome(id, ending, now)
     close(id, ending, now)
     return ending
   end
-  local ticket, n = integer(tonumber(job[6]) + 1), tonumber(job[9]) + 1
-  redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n), 'fence', '', 'alone', '0',
+  ticket, run, offset, n, deaths = whole(ticket, MAX_INTEGER - 1), whole(run, MAX_RUN), whole(offset, MAX_TOKENS),
+    whole(n, MAX_INTEGER - 1), whole(deaths, MAX_TOKENS)
+  local is_readable = cancel == '' and deadline and ticket and run and offset and n and deaths
+    and is_word(pool) and is_priority(priority) and is_name(tenant)
+  if not is_readable or not say(id, run, offset, n + 1, 'rerouted', '{}') then
+    return give_up(id, now, 'return')
+  end
+  ticket = integer(ticket + 1)
+  redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
     'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE), 'reserved', '')
-  say(id, tonumber(job[7]), tonumber(job[8]), n, 'rerouted', '{}')
-  let_wait(id, ticket, job[3], job[4], job[5], true)
-  if tonumber(job[10]) >= DEATHS_BEFORE_ALONE then
-    wake_all(job[3], now)
+  let_wait(id, ticket, pool, priority, tenant, true)
+  if deaths >= DEATHS_BEFORE_ALONE then
+    wake_all(pool, now)
   else
-    wake_one(job[3], now, avoid)
+    wake_one(pool, now, avoid)
   end
   return WAITING
 end
@@ -213,47 +426,98 @@ end
 -- Whose lease ran out and who still speaks was cut off, and not dead: that loss counts no longer.
 local function exonerate(id, draw)
   local name = job_of(id)
-  if draw ~= '' and redis.call('HGET', name, 'lost') == draw then
+  local lost, deaths = read(name, 'lost', 'deaths')
+  if draw ~= '' and lost == draw then
     redis.call('HSET', name, 'lost', '')
-    redis.call('HINCRBY', name, 'deaths', -1)
+    deaths = whole(deaths, MAX_TOKENS)
+    if deaths and deaths > 0 then
+      redis.call('HSET', name, 'deaths', integer(deaths - 1))
+    end
   end
 end
 
--- Checks what a worker wants to write, and answers a code: nothing may be written unless it is 'ok'.
-local function check(job, id, its_fence, draw, run, offset)
-  if not job[1] then
-    return 'unknown'
+-- Whether a job wants or has to end: 'cancelled', 'expired', or 'ok'; nil where its hash cannot be read.
+local function end_asked_for(cancel, deadline, now)
+  if cancel == '' then
+    if deadline == '0' then
+      return 'ok'
+    end
+    deadline = whole(deadline, MAX_INTEGER)
+    if not deadline then
+      return nil
+    end
+    return deadline > 0 and deadline <= now and 'expired' or 'ok'
   end
-  if job[1] ~= its_fence then
-    exonerate(id, draw)
-    return 'fenced'
-  end
-  if tonumber(job[2]) ~= run or tonumber(job[3]) ~= offset then
-    return 'offset'
-  end
-  return 'ok'
+  return is_requested_end(cancel) and cancel or nil
 end
 
--- What finish, fail and release begin with. ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data.
-local function read_ending()
-  local id, draw, run, offset = ARGV[2], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-  local job = redis.call('HMGET', job_of(id), 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant',
-    'weight', 'deaths')
-  local code = check(job, id, fence(ARGV[3], ARGV[4], draw), draw, run, offset)
-  return {
-    id = id, draw = draw, run = run, state = job[5], worker = job[6], deaths = job[11], job = job, code = code,
-    made = tonumber(ARGV[8]), end_offset = offset + tonumber(ARGV[8]), n = tonumber(job[4] or '0'),
-    is_its_own = job[1] == fence(ARGV[3], ARGV[4], draw), stands_at = job[3] or '0'
-  }
+-- The greatest offset that a job's stream can have.
+local function last_offset(max_tokens)
+  local number = whole(max_tokens, MAX_TOKENS)
+  return number and number > 0 and number or MAX_TOKENS
 end
 
--- The last tokens of an attempt that ends. Answers where the stream stands.
+-- What finish, fail and release begin with. ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data, and
+-- so many more. Returns what was asked, and what the job's hash holds; nothing may be written unless its code is 'ok'.
+local function read_ending(more)
+  local _, id, dispatch, attempt, draw, run, offset, made, data = unpack(ARGV, 1, 9)
+  run, offset, made = whole(run, MAX_RUN), whole(offset, MAX_TOKENS), whole(made, MAX_TOKENS)
+  local ending = {id = id, data = data, run = run, made = made, draw = draw, stands_at = '0', code = 'invalid'}
+  if #ARGV ~= 9 + more or not (run and offset and made and is_name(id)) then
+    return ending
+  end
+  local name = job_of(id)
+  local job_fence, job_run, job_offset, n, state, worker, pool, priority, tenant, weight, deaths, max_tokens =
+    read(name, 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant', 'weight', 'deaths',
+      'max_tokens')
+  if job_fence == false then
+    ending.code = 'unknown'
+    return ending
+  elseif not job_fence then
+    ending.code = 'unreadable'
+    return ending
+  end
+  job_run, job_offset = whole(job_run, MAX_RUN), whole(job_offset, MAX_TOKENS)
+  ending.stands_at = integer(job_offset or 0)
+  ending.state = state
+  if job_fence ~= fence(dispatch, attempt, draw) then
+    ending.code = 'fenced'
+    return ending
+  end
+  ending.is_its_own = true
+  n, weight, deaths = whole(n, MAX_INTEGER - 2), share(weight), whole(deaths, MAX_TOKENS)
+  if not (job_run and job_offset and n and weight and deaths and pool and priority and tenant and worker) then
+    ending.code = 'unreadable'
+  elseif job_run ~= run or job_offset ~= offset then
+    ending.code = 'offset'
+  elseif offset + made <= last_offset(max_tokens) and (made == 0 or has_tokens(data, made)) then
+    ending.code = 'ok'
+  end
+  ending.n, ending.worker, ending.pool, ending.priority, ending.tenant = n, worker, pool, priority, tenant
+  ending.weight, ending.deaths, ending.end_offset = weight, deaths, offset + made
+  ending.dispatch, ending.attempt = dispatch, attempt
+  return ending
+end
+
+-- The last tokens of an attempt that ends. Returns where the stream stands; nil, having written nothing, where it does
+-- not take them.
 local function add_last_tokens(ending)
   if ending.made > 0 then
-    local job = ending.job
     ending.n = ending.n + 1
-    say(ending.id, ending.run, ending.end_offset, ending.n, 'delta', ARGV[9])
-    charge(job[7], job[8], job[9], ending.made / tonumber(job[10]))
+    if not say(ending.id, ending.run, ending.end_offset, ending.n, 'delta', ending.data) then
+      return nil
+    end
+    charge(ending.pool, ending.priority, ending.tenant, ending.made / ending.weight)
   end
   return integer(ending.end_offset)
+end
+
+-- What a worker's write is answered that does not count.
+local function refuse_ending(ending, now, where)
+  if ending.code == 'fenced' then
+    exonerate(ending.id, ending.draw)
+  elseif ending.code == 'unreadable' then
+    give_up(ending.id, now, where)
+  end
+  return {ending.code, ending.stands_at}
 end

@@ -1,8 +1,11 @@
 -- KEYS[1]: <namespace>:fleet:presence
 -- ARGV, for each announcement: worker id, envelope, boot counter, sequence, life in ms, 1 for a goodbye
--- Answers how many count, and how many are known already, just like this. Of one worker, only what is strictly
+-- Returns how many count, and how many are known already, just like this. Of one worker, only what is strictly
 -- newer counts.
 local base = string.sub(KEYS[1], 1, -9)
+-- At its memory limit Redis refuses what may take memory only as a script's first write: a delete comes first, of a key
+-- that never is. Workers that could not announce themselves would be taken for dead.
+redis.call('DEL', base .. 'none')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -27,7 +30,7 @@ for i = 1, #ARGV, 6 do
     redis.call('HSET', base .. 'order', worker, order)
     if ARGV[i + 5] == '1' then
       redis.call('HDEL', KEYS[1], worker)
-      redis.call('ZREM', base .. 'expiry', worker)
+      redis.call('ZADD', base .. 'expiry', now, worker)
     else
       redis.call('HSET', KEYS[1], worker, envelope)
       redis.call('ZADD', base .. 'expiry', now + life, worker)
@@ -41,12 +44,20 @@ for i = 1, #ARGV, 6 do
 end
 
 if #news > 0 then
-  -- What ran out an hour ago helps nobody any more. The order stays: it keeps old announcements out.
   local expiry = base .. 'expiry'
+  -- The order of who is gone keeps old announcements out. Nobody accepts any that was issued 10 minutes ago: after an
+  -- hour nothing is needed of it.
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', expiry, '-inf', now - 3600000, 'LIMIT', 0, 16)) do
     redis.call('HDEL', KEYS[1], gone)
+    redis.call('HDEL', base .. 'order', gone)
     redis.call('HDEL', base .. 'unroutable', gone)
     redis.call('ZREM', expiry, gone)
+  end
+  -- Former versions wrote orders without an expiry, which would stay for ever.
+  if redis.call('HLEN', base .. 'order') > redis.call('ZCARD', expiry) then
+    for _, worker in ipairs(redis.call('HRANDFIELD', base .. 'order', 16)) do
+      redis.call('ZADD', expiry, 'NX', now, worker)
+    end
   end
   redis.call('PUBLISH', base .. 'news', 'a' .. table.concat(news))
 end

@@ -1,4 +1,8 @@
-"""One loaded model and its thread: requests join, leave and are cancelled at any step of one batch."""
+"""One loaded model and its thread: sequences join, leave and are cancelled at any step of one batch.
+
+The thread alternates between prefill (a part of one prompt) and decode (one token of each sequence):
+continuous batching (Yu et al., "Orca", OSDI 2022) with chunked prefill (Agrawal et al., "Sarathi", 2023).
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,26 @@ import torch
 
 from tether.errors import EngineFailed, InvalidRequest
 from tether.jobs import Message, Piece, Sampling
+from tether.threads import OwnedThread
 from tether_workers.engine import Cancelled, Delta, FinishReason
-from tether_workers.engines.transformers.model import BatchModel
-from tether_workers.engines.transformers.prompts import Prompts
-from tether_workers.engines.transformers.sampling import Draw, choose
-from tether_workers.engines.transformers.text import TextStream
+from tether_workers.engines.transformers.batch_model import BatchModel
+from tether_workers.engines.transformers.detokenizer import Detokenizer
+from tether_workers.engines.transformers.prompt_encoder import PromptEncoder
+from tether_workers.engines.transformers.sampling import SamplingStep, sample
 
-PREFILL_TOKENS = 256
-"""Most tokens of a prompt that are read in one step: the others of the batch wait for so long."""
+MAX_PREFILL_TOKENS = 256
+"""Tokens of a prompt that are read in one step: the other sequences of the batch wait for so long."""
 
 
-class _Request:
-    """One answer in the making. ``tokens`` are those of the prompt and the answer until now."""
+class _Sequence:
+    """A prompt and the answer to it that is being generated.
+
+    Attributes:
+      tokens: Those of the prompt and the answer until now.
+      prefilled: How many of them the model has read, during prefill.
+      given: Tokens of the answer whose text was given out.
+      deltas: What was given out and not yielded yet; at the end None, or what failed.
+    """
 
     def __init__(
         self,
@@ -31,13 +43,13 @@ class _Request:
         accepted: Sequence[int],
         sampling: Sampling,
         cancelled: Cancelled,
-        text: TextStream,
+        detokenizer: Detokenizer,
     ) -> None:
         self.tokens = [*prompt, *accepted]
         self.prompt_length = len(prompt)
         self.sampling = sampling
-        self.text = text
-        self.read = 0
+        self.detokenizer = detokenizer
+        self.prefilled = 0
         self.given = len(accepted)
         self.is_abandoned = False
         self.deltas: SimpleQueue[Delta | Exception | None] = SimpleQueue()
@@ -48,8 +60,11 @@ class _Request:
         return self.is_abandoned or self._cancelled.is_set()
 
     @property
-    def made(self) -> int:
+    def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
+
+    def next_sampling(self) -> SamplingStep:
+        return SamplingStep(self.sampling, len(self.tokens))
 
     def give(self, pieces: Sequence[Piece], reason: FinishReason | None) -> None:
         if not pieces and reason is None:
@@ -65,29 +80,30 @@ class TransformersEngine:
     """
 
     def __init__(
-        self, model: BatchModel, prompts: Prompts, *, ends: frozenset[int], repeatable: bool
+        self, model: BatchModel, encoder: PromptEncoder, *, end_tokens: frozenset[int], repeatable: bool
     ) -> None:
         """
         Args:
-          ends: Tokens that end an answer, and are no part of it.
-          repeatable: Whether rounding leaves equal tokens equal: single precision, nothing shortened.
+          end_tokens: Tokens that end an answer, and are no part of it.
+          repeatable: Whether rounding leaves equal tokens equal: single precision, nothing quantized.
         """
         self.repeatable = repeatable
         self._model = model
-        self._prompts = prompts
-        self._ends = ends
+        self._encoder = encoder
+        self._end_tokens = end_tokens
         self._changed = threading.Condition()
-        self._waiting: deque[_Request] = deque()
-        self._prefilling: _Request | None = None
-        self._rows: list[_Request] = []
+        self._waiting: deque[_Sequence] = deque()
+        self._prefilling: _Sequence | None = None
+        # Each one's place here is its row of the cache; the row after the last is that of the prefilling one.
+        self._decoding: list[_Sequence] = []
         self._is_closing = False
         self._log = structlog.stdlib.get_logger("tether.engine")
-        self._thread = threading.Thread(target=self._run, name="tether-engine", daemon=True)
+        self._thread = OwnedThread("engine", self._run, ask_to_stop=self._ask_to_stop)
         self._thread.start()
 
     def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
         """See :class:`~tether_workers.engine.ExecutionEngine`."""
-        return self._prompts.encode(prompt)
+        return self._encoder.encode(prompt)
 
     def start(
         self,
@@ -96,147 +112,154 @@ class TransformersEngine:
         sampling: Sampling,
         cancelled: Cancelled,
     ) -> Generator[Delta, None, None]:
-        """See :class:`~tether_workers.engine.ExecutionEngine`. Where the context is full the answer ends with
+        """See :class:`~tether_workers.engine.ExecutionEngine`. If the context is full generation ends with
         ``length``.
         """
         for token in (*prompt_ids, *accepted_ids):
             if not 0 <= token < self._model.vocabulary:
                 raise InvalidRequest(f"token {token} is not in the model's vocabulary")
         if not prompt_ids:
-            raise InvalidRequest("the prompt has no tokens: write something")
-        if len(accepted_ids) >= min(sampling.max_tokens, self._prompts.context - len(prompt_ids)):
+            raise InvalidRequest("the prompt has no tokens: it must not be empty")
+        if len(accepted_ids) >= min(sampling.max_tokens, self._encoder.context - len(prompt_ids)):
             yield Delta(len(accepted_ids), (), (), "length")
             return
-        text = TextStream(self._prompts.tokenizer, prompt_ids, sampling.stop)
-        text.skip(accepted_ids)
-        request = _Request(prompt_ids, accepted_ids, sampling, cancelled, text)
+        detokenizer = Detokenizer(self._encoder.tokenizer, prompt_ids, sampling.stop)
+        detokenizer.skip(accepted_ids)
+        sequence = _Sequence(prompt_ids, accepted_ids, sampling, cancelled, detokenizer)
         with self._changed:
             if self._is_closing:
-                raise EngineFailed("the worker is stopping: another one goes on")
-            self._waiting.append(request)
+                raise EngineFailed("the worker is shutting down: another one continues")
+            self._waiting.append(sequence)
             self._changed.notify()
         try:
-            while (delta := request.deltas.get()) is not None:
+            while (delta := sequence.deltas.get()) is not None:
                 if isinstance(delta, Exception):
-                    raise EngineFailed("the model could not go on: see the worker's log") from delta
+                    raise EngineFailed("generation failed: see the worker's log") from delta
                 yield delta
                 if delta.finish_reason is not None:
                     return
         finally:
-            request.is_abandoned = True
+            sequence.is_abandoned = True
 
     def close(self) -> None:
-        """End the thread, and all answers in the making without a reason."""
+        """End the thread, and all unfinished answers without a reason."""
+        self._thread.stop()
+
+    def _ask_to_stop(self) -> None:
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        self._thread.join()
 
     def _run(self) -> None:
         with torch.inference_mode():
             while True:
                 with self._changed:
                     self._changed.wait_for(
-                        lambda: self._is_closing or self._waiting or self._prefilling or self._rows
+                        lambda: self._is_closing or self._waiting or self._prefilling or self._decoding
                     )
                     if self._is_closing:
                         break
                 self._drop_unwanted()
-                self._read_prompt()
-                self._step()
-        for request in (*self._rows, *([self._prefilling] if self._prefilling else []), *self._waiting):
-            request.deltas.put(None)
+                self._prefill()
+                self._decode()
+        for sequence in (*self._in_cache(), *self._waiting):
+            sequence.deltas.put(None)
+
+    def _in_cache(self) -> tuple[_Sequence, ...]:
+        return (*self._decoding, *([self._prefilling] if self._prefilling else []))
 
     def _drop_unwanted(self) -> None:
-        for place in reversed(range(len(self._rows))):
-            if self._rows[place].is_unwanted:
-                self._leave(place).deltas.put(None)
+        for row in reversed(range(len(self._decoding))):
+            if self._decoding[row].is_unwanted:
+                self._remove(row).deltas.put(None)
         if self._prefilling is not None and self._prefilling.is_unwanted:
             self._prefilling.deltas.put(None)
             self._prefilling = None
         with self._changed:
-            for request in [request for request in self._waiting if request.is_unwanted]:
-                self._waiting.remove(request)
-                request.deltas.put(None)
+            for sequence in [sequence for sequence in self._waiting if sequence.is_unwanted]:
+                self._waiting.remove(sequence)
+                sequence.deltas.put(None)
 
-    def _leave(self, place: int) -> _Request:
-        """Take a request out of the batch. The rows stay together: the last one takes its place."""
-        request, last = self._rows[place], len(self._rows) - 1
-        if place != last:
-            self._model.rows.move(last, place, len(self._rows[last].tokens))
-        self._rows[place] = self._rows[last]
-        del self._rows[last]
+    def _remove(self, row: int) -> _Sequence:
+        """Take a sequence out of the batch. The rows stay together: the last one takes its place."""
+        sequence, last = self._decoding[row], len(self._decoding) - 1
+        if row != last:
+            self._model.kv_cache.copy_row(last, row, len(self._decoding[last].tokens))
+        self._decoding[row] = self._decoding[last]
+        del self._decoding[last]
         if self._prefilling is not None:
-            self._model.rows.move(last + 1, last, self._prefilling.read)
-        return request
+            self._model.kv_cache.copy_row(last + 1, last, self._prefilling.prefilled)
+        return sequence
 
-    def _read_prompt(self) -> None:
+    def _prefill(self) -> None:
         """Read a part of the prompt that is next, in the row after those of the batch."""
         if self._prefilling is None:
             with self._changed:
                 if not self._waiting:
                     return
                 self._prefilling = self._waiting.popleft()
-        request = self._prefilling
-        part = request.tokens[request.read : request.read + PREFILL_TOKENS]
+        sequence, row = self._prefilling, len(self._decoding)
+        part = sequence.tokens[sequence.prefilled : sequence.prefilled + MAX_PREFILL_TOKENS]
         try:
-            self._model.rows.reserve(len(self._rows) + 1, len(request.tokens) + 1)
-            scores = self._model.scores(len(self._rows), [request.read], [part])
-            request.read += len(part)
-            if request.read < len(request.tokens):
+            self._model.kv_cache.reserve(row + 1, len(sequence.tokens) + 1)
+            logits = self._model.logits(row, [sequence.prefilled], [part])
+            sequence.prefilled += len(part)
+            if sequence.prefilled < len(sequence.tokens):
                 return
             self._prefilling = None
-            if not self._take(request, choose(scores, [_draw(request)])[0]):
-                self._rows.append(request)
+            if not self._add_token(sequence, sample(logits, [sequence.next_sampling()])[0]):
+                self._decoding.append(sequence)
         except Exception as error:
             self._log.exception("A prompt could not be read.")
             self._prefilling = None
-            request.deltas.put(error)
+            sequence.deltas.put(error)
 
-    def _step(self) -> None:
-        """One more token for each row of the batch."""
-        if not self._rows:
+    def _decode(self) -> None:
+        """One more token for each sequence of the batch."""
+        if not self._decoding:
             return
         try:
-            starts = [len(request.tokens) - 1 for request in self._rows]
-            self._model.rows.reserve(len(self._rows), max(starts) + 1)
-            scores = self._model.scores(0, starts, [request.tokens[-1:] for request in self._rows])
-            tokens = choose(scores, [_draw(request) for request in self._rows])
-            ended = [self._take(request, token) for request, token in zip(self._rows, tokens, strict=True)]
+            cached = [len(sequence.tokens) - 1 for sequence in self._decoding]
+            self._model.kv_cache.reserve(len(self._decoding), max(cached) + 1)
+            logits = self._model.logits(0, cached, [sequence.tokens[-1:] for sequence in self._decoding])
+            tokens = sample(logits, [sequence.next_sampling() for sequence in self._decoding])
+            ended = [
+                self._add_token(sequence, token)
+                for sequence, token in zip(self._decoding, tokens, strict=True)
+            ]
         except Exception as error:
             self._log.exception("A step of the batch failed.")
             self._fail_all(error)
             return
-        for place in reversed(range(len(self._rows))):
-            if ended[place]:
-                self._leave(place)
+        for row in reversed(range(len(self._decoding))):
+            if ended[row]:
+                self._remove(row)
 
     def _fail_all(self, error: Exception) -> None:
-        for request in (*self._rows, *([self._prefilling] if self._prefilling else [])):
-            request.deltas.put(error)
-        self._rows.clear()
+        for sequence in self._in_cache():
+            sequence.deltas.put(error)
+        self._decoding.clear()
         self._prefilling = None
         self._model.reset()
 
-    def _take(self, request: _Request, token: int | None) -> bool:
-        """Give out a token. Answers whether the answer is at its end."""
+    def _add_token(self, sequence: _Sequence, token: int | None) -> bool:
+        """Give out a token. Return whether the answer is at its end."""
         if token is None:
-            request.deltas.put(ArithmeticError("the model's scores are no numbers"))
+            sequence.deltas.put(ArithmeticError("the model's logits are not numbers"))
             return True
-        if token in self._ends:
-            request.give(request.text.flush(), "stop")
+        if token in self._end_tokens:
+            sequence.give(sequence.detokenizer.flush(), "stop")
             return True
-        request.tokens.append(token)
-        pieces, is_stopped = request.text.add(token)
+        sequence.tokens.append(token)
+        pieces, is_stopped = sequence.detokenizer.add(token)
         if is_stopped:
-            request.give(pieces, "stop")
+            sequence.give(pieces, "stop")
             return True
-        if request.made >= request.sampling.max_tokens or len(request.tokens) >= self._prompts.context:
-            request.give([*pieces, *request.text.flush()], "length")
+        if (
+            sequence.generated >= sequence.sampling.max_tokens
+            or len(sequence.tokens) >= self._encoder.context
+        ):
+            sequence.give([*pieces, *sequence.detokenizer.flush()], "length")
             return True
-        request.give(pieces, None)
+        sequence.give(pieces, None)
         return False
-
-
-def _draw(request: _Request) -> Draw:
-    return Draw(request.sampling, len(request.tokens))

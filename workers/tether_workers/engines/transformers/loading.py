@@ -10,25 +10,26 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tether.config import ModelSettings
+from tether.config.settings import ModelSettings
 from tether.errors import ModelUnusable
 from tether_workers import demo_model
+from tether_workers.engines.transformers.batch_model import BatchModel
 from tether_workers.engines.transformers.engine import TransformersEngine
-from tether_workers.engines.transformers.model import BatchModel
-from tether_workers.engines.transformers.prompts import Prompts
+from tether_workers.engines.transformers.options import TransformersOptions
+from tether_workers.engines.transformers.prompt_encoder import PromptEncoder
 
 DEMO = "demo"
 HUB = "hf:"
 
 
-class Place(NamedTuple):
+class WeightsLocation(NamedTuple):
     """What ``from_pretrained`` is told: a folder or a name on the model hub, and the revision there."""
 
     name: str
     revision: str | None = None
 
 
-def place_of(source: str) -> Place:
+def weights_location(source: str) -> WeightsLocation:
     """Where a source is.
 
     Raises:
@@ -37,16 +38,16 @@ def place_of(source: str) -> Place:
     """
     if source == DEMO:
         demo_model.verify()
-        return Place(str(demo_model.folder()))
+        return WeightsLocation(str(demo_model.folder()))
     if source.startswith(HUB):
         name, _, revision = source.removeprefix(HUB).partition("@")
-        return Place(name, revision or None)
+        return WeightsLocation(name, revision or None)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise ModelUnusable(
             f"there is no folder {folder}: give the model's folder, hf:organisation/name, or demo"
         )
-    return Place(str(folder))
+    return WeightsLocation(str(folder))
 
 
 def load_engine(settings: ModelSettings, adapter: str) -> TransformersEngine:
@@ -60,11 +61,11 @@ def load_engine(settings: ModelSettings, adapter: str) -> TransformersEngine:
     """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    place = place_of(settings.source)
+    location = weights_location(settings.source)
     device = _device(settings)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place.name, revision=place.revision)
-        model = _load(place, settings, device, adapter)
+        tokenizer = AutoTokenizer.from_pretrained(location.name, revision=location.revision)
+        model = _load(location, settings, device, adapter)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelUnusable(
             f"model {settings.name!r} cannot be loaded from {settings.source!r} ({type(error).__name__}): "
@@ -75,39 +76,41 @@ def load_engine(settings: ModelSettings, adapter: str) -> TransformersEngine:
     batch_model = BatchModel(model)
     batch_model.check()
     known = getattr(model.config.get_text_config(), "max_position_embeddings", None) or settings.context
-    prompts = Prompts(
+    encoder = PromptEncoder(
         tokenizer,
         name=settings.name,
         context=min(settings.context, known),
         vocabulary=batch_model.vocabulary,
     )
     is_exact = model.dtype == torch.float32 and settings.quantize == "none"
-    return TransformersEngine(batch_model, prompts, ends=_ends(model, tokenizer), repeatable=is_exact)
+    return TransformersEngine(
+        batch_model, encoder, end_tokens=_end_tokens(model, tokenizer), repeatable=is_exact
+    )
 
 
 def _device(settings: ModelSettings) -> str:
-    asked = str(settings.options.get("device", "auto"))
+    asked = TransformersOptions.model_validate(settings.options).device
     has_gpu = torch.cuda.is_available()
     if asked == "cuda" and not has_gpu:
-        raise ModelUnusable(f"model {settings.name!r} is to run on a GPU, and there is none here")
+        raise ModelUnusable(f"model {settings.name!r} is configured for a GPU, and this machine has none")
     return ("cuda" if has_gpu else "cpu") if asked == "auto" else asked
 
 
-def _load(place: Place, settings: ModelSettings, device: str, adapter: str) -> Any:
-    dtype = str(settings.options.get("dtype", "auto"))
+def _load(location: WeightsLocation, settings: ModelSettings, device: str, adapter: str) -> Any:
+    dtype: str = TransformersOptions.model_validate(settings.options).dtype
     if dtype == "auto" and device == "cpu":
         # What CPUs are quick at, and what repeats token by token.
         dtype = "float32"
-    told: dict[str, Any] = {
-        "revision": place.revision,
+    arguments: dict[str, Any] = {
+        "revision": location.revision,
         "use_safetensors": True,
         "attn_implementation": "sdpa",
     }
     if settings.quantize != "none":
-        told["quantization_config"] = _quantization(settings.quantize)
-        told["device_map"] = device
+        arguments["quantization_config"] = _quantization(settings.quantize)
+        arguments["device_map"] = device
     model: Any = AutoModelForCausalLM.from_pretrained(
-        place.name, dtype="float32" if adapter and settings.quantize == "none" else dtype, **told
+        location.name, dtype="float32" if adapter and settings.quantize == "none" else dtype, **arguments
     )
     if adapter:
         model = _merged(model, settings, adapter, dtype)
@@ -129,18 +132,20 @@ def _merged(model: Any, settings: ModelSettings, adapter: str, dtype: str) -> An
     from peft import PeftModel
 
     source = settings.adapter_source(adapter)
-    place = place_of(source) if source else Place(str(demo_model.adapter_folder(adapter)))
-    merged = PeftModel.from_pretrained(model, place.name, revision=place.revision).merge_and_unload()
+    location = (
+        weights_location(source) if source else WeightsLocation(str(demo_model.adapter_folder(adapter)))
+    )
+    merged = PeftModel.from_pretrained(model, location.name, revision=location.revision).merge_and_unload()
     if settings.quantize != "none":
         return merged
     wanted = merged.config.dtype if dtype == "auto" else getattr(torch, dtype)
     return merged.to(wanted or torch.float32)
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer."""
-    told = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = {told} if isinstance(told, int) else set(told or ())
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = {configured} if isinstance(configured, int) else set(configured or ())
     if tokenizer.eos_token_id is not None:
         ends.add(tokenizer.eos_token_id)
     return frozenset(ends)

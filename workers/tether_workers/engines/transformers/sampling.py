@@ -1,6 +1,6 @@
-"""Chooses tokens: greedily, or at random in a way that depends on the seed and the absolute position alone.
+"""Samples tokens: greedily, or at random in a way that depends on the seed and the absolute position alone.
 
-Adding Gumbel noise to the scores and taking the greatest draws exactly from their softmax (Gumbel 1954;
+Adding Gumbel noise to the logits and taking the greatest draws exactly from their softmax (Gumbel 1954;
 Maddison et al., "A* Sampling", 2014). The noise is a hash of seed, position and token: the same in any batch,
 on any device, and for any worker that goes on from there.
 """
@@ -21,8 +21,8 @@ _SECOND_FACTOR = 0x94D049BB133111EB
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How one row's next token is chosen.
+class SamplingStep:
+    """How one sequence's next token is chosen.
 
     Attributes:
       sampling: What the job asks for.
@@ -33,51 +33,51 @@ class Draw:
     position: int
 
 
-def choose(scores: torch.Tensor, draws: Sequence[Draw]) -> list[int | None]:
-    """The next token of each row; None where its scores are no numbers.
+def sample(logits: torch.Tensor, steps: Sequence[SamplingStep]) -> list[int | None]:
+    """The next token of each row; None where its logits are not numbers.
 
     Args:
-      scores: Logits, of shape (rows, vocabulary).
-      draws: One for each row.
+      logits: Of shape (rows, vocabulary).
+      steps: One for each row.
     """
-    scores = scores.float()
-    sound = torch.isfinite(scores.amax(dim=-1)).tolist()
-    drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
-    if drawn:
-        scores = scores.clone()
-        scores[drawn] = _noisy(scores[drawn], [draws[row] for row in drawn])
-    tokens: list[int] = scores.argmax(dim=-1).tolist()
+    logits = logits.float()
+    sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+    random = [row for row, step in enumerate(steps) if step.sampling.temperature > 0]
+    if random:
+        logits = logits.clone()
+        logits[random] = _noisy(logits[random], [steps[row] for row in random])
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
     return [token if is_sound else None for token, is_sound in zip(tokens, sound, strict=True)]
 
 
-def _noisy(scores: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    temperatures = torch.tensor([draw.sampling.temperature for draw in draws], device=scores.device)
+def _noisy(logits: torch.Tensor, steps: Sequence[SamplingStep]) -> torch.Tensor:
+    temperatures = torch.tensor([step.sampling.temperature for step in steps], device=logits.device)
     # The greatest becomes 0, so that a very low temperature makes the others minus infinity and not it.
-    scores = (scores - scores.amax(dim=-1, keepdim=True)) / temperatures[:, None]
-    narrowed = [row for row, draw in enumerate(draws) if draw.sampling.top_k or draw.sampling.top_p < 1.0]
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperatures[:, None]
+    narrowed = [row for row, step in enumerate(steps) if step.sampling.top_k or step.sampling.top_p < 1.0]
     if narrowed:
-        scores[narrowed] = _narrowed(scores[narrowed], [draws[row].sampling for row in narrowed])
-    return scores + gumbel_noise([_key(draw) for draw in draws], scores.shape[-1], scores.device)
+        logits[narrowed] = _narrowed(logits[narrowed], [steps[row].sampling for row in narrowed])
+    return logits + gumbel_noise([_key(step) for step in steps], logits.shape[-1], logits.device)
 
 
-def _narrowed(scores: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+def _narrowed(logits: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
     """Minus infinity for all but the ``top_k`` best, and for what lies beyond the mass ``top_p`` of those."""
-    size = scores.shape[-1]
-    best, order = scores.sort(dim=-1, descending=True, stable=True)
-    most = torch.tensor([sampling.top_k or size for sampling in samplings], device=scores.device)
-    best = best.masked_fill(torch.arange(size, device=scores.device) >= most[:, None], -torch.inf)
+    size = logits.shape[-1]
+    best, order = logits.sort(dim=-1, descending=True, stable=True)
+    most = torch.tensor([sampling.top_k or size for sampling in samplings], device=logits.device)
+    best = best.masked_fill(torch.arange(size, device=logits.device) >= most[:, None], -torch.inf)
     mass = best.softmax(dim=-1)
-    wanted = torch.tensor([sampling.top_p for sampling in samplings], device=scores.device)
+    wanted = torch.tensor([sampling.top_p for sampling in samplings], device=logits.device)
     before = mass.cumsum(dim=-1) - mass
     # The best one stays, whatever rounding does.
     beyond = before >= wanted[:, None]
     beyond[:, 0] = False
     best = best.masked_fill(beyond, -torch.inf)
-    return torch.empty_like(scores).scatter_(-1, order, best)
+    return torch.empty_like(logits).scatter_(-1, order, best)
 
 
-def _key(draw: Draw) -> int:
-    return _mixed(_mixed(draw.sampling.seed & _MASK) ^ (draw.position * _GOLDEN & _MASK))
+def _key(step: SamplingStep) -> int:
+    return _mixed(_mixed(step.sampling.seed & _MASK) ^ (step.position * _GOLDEN & _MASK))
 
 
 def _mixed(number: int) -> int:
@@ -94,8 +94,8 @@ def gumbel_noise(keys: Sequence[int], size: int, device: torch.device | str = "c
     23 bits and a half make a number between 0 and 1, never either, that single precision holds exactly.
     """
     first = torch.tensor([_signed(key) for key in keys], dtype=torch.int64, device=device)
-    steps = torch.arange(1, size + 1, dtype=torch.int64, device=device) * _signed(_GOLDEN)
-    number = first[:, None] + steps
+    offsets = torch.arange(1, size + 1, dtype=torch.int64, device=device) * _signed(_GOLDEN)
+    number = first[:, None] + offsets
     number = (number ^ _shifted(number, 30)) * _signed(_FIRST_FACTOR)
     number = (number ^ _shifted(number, 27)) * _signed(_SECOND_FACTOR)
     number = number ^ _shifted(number, 31)

@@ -5,13 +5,13 @@ import { SeenLately } from './limits.js'
 import * as messages from './messages.js'
 import { Peer } from './peer.js'
 
-export const MOST_HOPS = 16
+export const MAX_HOPS = 16
 // Other peers that an ordinary heartbeat is told on to; what is news goes to all. With each peer telling on to
 // four at random, nearly all hear of it at once (epidemic broadcast), and the digests find the rest.
 export const FANOUT = 4
 // Long enough for other copies to arrive, so that whoever sent one needs none.
 export const RELAY_DELAY_MS = 10
-const MOST_SEEN = 200_000
+const MAX_SEEN = 200_000
 
 const LOCAL_TRUST = { workers: { has: () => true }, operators: { has: () => true } }
 
@@ -21,7 +21,7 @@ export class Gossip {
     this.topics = new Map()
     this.peers = new Set()
     this.own = new Map()
-    this.seen = new SeenLately(MOST_SEEN)
+    this.seen = new SeenLately(MAX_SEEN)
     this.counts = { accepted: 0, duplicate: 0, old: 0, limited: 0, verified: 0, sent: 0, refused: {} }
     this.relaying = null
     this.flushing = null
@@ -84,7 +84,7 @@ export class Gossip {
         continue
       }
       const state = this.topics.get(id)
-      if (state === undefined || hops > MOST_HOPS) continue
+      if (state === undefined || hops > MAX_HOPS) continue
       try {
         this.take(peer, state, age, hops, Buffer.from(envelope), hash, now)
       } catch (error) {
@@ -123,7 +123,7 @@ export class Gossip {
     entry.hash = hash
     this.counts.accepted++
     this.onHeard(state, entry)
-    if (hops < MOST_HOPS) this.relay(peer, state, entry)
+    if (hops < MAX_HOPS) this.relay(peer, state, entry)
   }
 
   relay (from, state, entry) {
@@ -154,7 +154,7 @@ export class Gossip {
     const digests = []
     let from = '0'.repeat(16)
     do {
-      const part = subjects.splice(0, messages.MOST_IN_DIGEST)
+      const part = subjects.splice(0, messages.MAX_IN_DIGEST)
       const to = subjects.length ? part.at(-1) : 'f'.repeat(16)
       const orders = part.map((subject) => ({ subject, ...state.orders.get(subject) }))
       digests.push({ id: state.id, from, to, orders })

@@ -1,8 +1,8 @@
 // Messages between sidecars, on one protomux channel; see docs/reference/swarm.md. Numbers are big-endian.
 
 export const LARGEST_MESSAGE = 256 * 1024
-export const MOST_IN_DIGEST = 2_000
-export const MOST_TOPICS = 256
+export const MAX_IN_DIGEST = 2_000
+export const MAX_TOPICS = 256
 
 const TOPIC = 8
 const SUBJECT = 8
@@ -28,7 +28,7 @@ export function decodeHello (buffer) {
     throw new Malformed('malformed')
   }
   must(value !== null && typeof value === 'object' && value.v === 1 && typeof value.role === 'string')
-  must(Array.isArray(value.topics) && value.topics.length <= MOST_TOPICS)
+  must(Array.isArray(value.topics) && value.topics.length <= MAX_TOPICS)
   const topics = value.topics.map((text) => {
     must(typeof text === 'string' && /^[0-9a-f]{64}$/.test(text))
     return Buffer.from(text, 'hex').toString('latin1', 0, TOPIC)
@@ -95,7 +95,7 @@ export function decodeDigest (buffer) {
       sequence: buffer.readUIntBE(at + SUBJECT + 6, 6),
     })
   }
-  must(orders.size <= MOST_IN_DIGEST)
+  must(orders.size <= MAX_IN_DIGEST)
   return {
     id: buffer.toString('latin1', 0, TOPIC),
     from: buffer.toString('hex', TOPIC, TOPIC + SUBJECT),
@@ -114,6 +114,6 @@ export function decodeWant (buffer) {
   for (let at = TOPIC; at < buffer.length; at += SUBJECT) {
     subjects.push(buffer.toString('hex', at, at + SUBJECT))
   }
-  must(subjects.length <= MOST_IN_DIGEST)
+  must(subjects.length <= MAX_IN_DIGEST)
   return { id: buffer.toString('latin1', 0, TOPIC), subjects }
 }

@@ -12,7 +12,7 @@ export const PROTOCOL = 'tether/gossip/1'
 export const VERIFICATIONS = { rate: 4_000, burst: 20_000 }
 export const BYTES = { rate: 8 * 1024 * 1024, burst: 64 * 1024 * 1024 }
 export const QUESTIONS = { rate: 20, burst: 400 }
-export const MOST_OFFENCES = 16
+export const MAX_OFFENCES = 16
 export const STALLED_MS = 15_000
 const LARGEST_BATCH = 64 * 1024
 const ROUND_TRIPS = 15
@@ -205,7 +205,7 @@ export class Peer {
 
   offend (reason) {
     this.offences++
-    if (this.offences >= MOST_OFFENCES) this.punish(reason)
+    if (this.offences >= MAX_OFFENCES) this.punish(reason)
   }
 
   punish (reason) {

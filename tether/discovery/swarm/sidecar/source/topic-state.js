@@ -1,6 +1,6 @@
 // What is known on one topic: the newest message of each subject. A subject is a worker, or one command.
 
-export const MOST_SUBJECTS = 65_536
+export const MAX_SUBJECTS = 65_536
 
 export class TopicState {
   constructor ({ name, number, key, kind, expiry }) {
@@ -24,7 +24,7 @@ export class TopicState {
   accept (read, envelope, age, hops, now) {
     const { subject, boot, sequence, state } = read
     if (!this.isNewer(subject, boot, sequence)) return null
-    if (this.orders.size >= MOST_SUBJECTS && !this.orders.has(subject)) return null
+    if (this.orders.size >= MAX_SUBJECTS && !this.orders.has(subject)) return null
     const life = Math.min(this.expiry, read.life)
     if (age >= life) return null
     const former = this.entries.get(subject)

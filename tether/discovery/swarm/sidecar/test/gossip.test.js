@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { Kind, hashOf } from '../source/envelopes.js'
-import { FANOUT, MOST_HOPS } from '../source/gossip.js'
-import { MOST_IN_DIGEST } from '../source/messages.js'
+import { FANOUT, MAX_HOPS } from '../source/gossip.js'
+import { MAX_IN_DIGEST } from '../source/messages.js'
 import { WritingPeer, makeGossip } from './support/gossips.js'
 import { CONTROL, COMMAND_DOMAIN, KEY, OTHER, command, keyOf, presence, presenceOf, sign, topicState } from './support/messages.js'
 
@@ -68,10 +68,10 @@ test('the few are picked at random, each once', (t) => {
 
 test('what has been told on too often is told no further', (t) => {
   const { hear, heard, others: [other] } = setUp(t)
-  hear(presence({ sequence: 1 }), { hops: MOST_HOPS })
+  hear(presence({ sequence: 1 }), { hops: MAX_HOPS })
   assert.equal(heard.length, 1)
   assert.equal(other.told.length, 0)
-  hear(presence({ sequence: 2 }), { hops: MOST_HOPS + 1 })
+  hear(presence({ sequence: 2 }), { hops: MAX_HOPS + 1 })
   assert.equal(heard.length, 1)
 })
 
@@ -214,7 +214,7 @@ test('whoever wants something gets it, as long as it lives', (t) => {
 
 test('the digests of a topic name everybody once, and leave no gap', (t) => {
   const { gossip, state } = setUp(t)
-  for (let i = 0; i < 2 * MOST_IN_DIGEST + 1; i++) {
+  for (let i = 0; i < 2 * MAX_IN_DIGEST + 1; i++) {
     const subject = (BigInt(i) * 0x1357135713571n).toString(16).padStart(16, '0')
     const read = { subject, boot: 1, sequence: i, state: 'serving', life: Infinity, pubKey: KEY.text }
     state.accept(read, Buffer.alloc(1), 0, 0, 1_000)

@@ -57,7 +57,7 @@ test('a greeting that says something else is malformed', () => {
   const wrongs = [
     null, 1, 'text', [], { ...good, v: 2 }, { ...good, role: 7 }, { ...good, topics: 'all' }, { ...good, topics: [7] },
     { ...good, topics: ['AB'.repeat(32)] }, { ...good, topics: ['ab'] },
-    { ...good, topics: Array(messages.MOST_TOPICS + 1).fill('ab'.repeat(32)) },
+    { ...good, topics: Array(messages.MAX_TOPICS + 1).fill('ab'.repeat(32)) },
   ]
   messages.decodeHello(Buffer.from(JSON.stringify(good)))
   for (const wrong of wrongs) {
@@ -66,7 +66,7 @@ test('a greeting that says something else is malformed', () => {
 })
 
 test('a digest and a wish name only so many subjects', () => {
-  const subjects = Array.from({ length: messages.MOST_IN_DIGEST + 1 }, (_, i) => i.toString(16).padStart(16, '0'))
+  const subjects = Array.from({ length: messages.MAX_IN_DIGEST + 1 }, (_, i) => i.toString(16).padStart(16, '0'))
   const orders = subjects.map((subject) => ({ subject, boot: 1, sequence: 1 }))
   const digest = messages.encodeDigest({ id: ID, from: '0'.repeat(16), to: 'f'.repeat(16), orders })
   assert.throws(() => messages.decodeDigest(digest), messages.Malformed)

@@ -6,7 +6,7 @@ import Protomux from 'protomux'
 
 import { LARGEST_MESSAGE } from '../source/messages.js'
 import * as messages from '../source/messages.js'
-import { MOST_OFFENCES, PROTOCOL, QUESTIONS, STALLED_MS } from '../source/peer.js'
+import { MAX_OFFENCES, PROTOCOL, QUESTIONS, STALLED_MS } from '../source/peer.js'
 import { Clock, connect, makeGossip, streams } from './support/gossips.js'
 import { KEY, NETWORK, OTHER, keyOf, presence, topicState } from './support/messages.js'
 import { eventually } from './support/waiting.js'
@@ -142,10 +142,10 @@ test('a few offences are forgiven, more are not', async (t) => {
     envelope[0] ^= 1
     return envelope
   }
-  for (let i = 1; i < MOST_OFFENCES; i++) tell(forged(i))
-  await eventually(() => gossip.counts.refused.signature === MOST_OFFENCES - 1, 'all were read')
+  for (let i = 1; i < MAX_OFFENCES; i++) tell(forged(i))
+  await eventually(() => gossip.counts.refused.signature === MAX_OFFENCES - 1, 'all were read')
   assert.equal(gossip.peers.size, 1)
-  tell(forged(MOST_OFFENCES))
+  tell(forged(MAX_OFFENCES))
   await eventually(isGone, 'it is turned away')
   assert.deepEqual(turnedAway, [{ key: 'hostile', reason: 'signature' }])
 })

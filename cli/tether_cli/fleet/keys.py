@@ -1,0 +1,155 @@
+"""`tether fleet trust`, `revoke` and `keys`: which workers' keys count, in the database itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tether.clocks import wall_clock_ms
+from tether.errors import InvalidRequest
+from tether_cli.admin_store import admin_settings, open_store
+from tether_cli.terminal.tables import print_json, print_table, time_text
+
+if TYPE_CHECKING:
+    from tether.config.settings import Settings
+    from tether.store import Store
+    from tether.store.fleet_keys import FleetKey
+    from tether_cli.fleet.worker_keys import KnownKey
+
+MAX_NAME_CHARACTERS = 100
+"""Characters of the name of a key."""
+
+REDIS_SECONDS = 3.0
+"""What Redis may take to answer: telling it at once is only a help."""
+
+as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.command()
+@click.argument("key", metavar="KEY_OR_FILE")
+@click.option("--name", help="Name for the worker.")
+@click.option("--again", is_flag=True, help="Trust a revoked key again.")
+@as_json
+def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
+    """Trust a worker's key, so that its announcements are accepted.
+
+    KEY_OR_FILE is the public key (64 hexadecimal digits), or the .pub file in the worker's identity folder
+    that contains it. Workers of a `tether up` on this machine are enrolled automatically.
+    """
+    from tether.store.fleet_keys import all_fleet_keys, enrol
+    from tether_cli.fleet.worker_keys import public_key
+
+    if name is not None and (len(name) > MAX_NAME_CHARACTERS or not name.isprintable()):
+        raise InvalidRequest(f"the name of a key must be at most {MAX_NAME_CHARACTERS} printable characters")
+    settings = admin_settings()
+    with open_store(settings) as store:
+        pub_key = public_key(key, _known(settings, store.read(all_fleet_keys)))
+        enrolled = store.write_alone(enrol, pub_key, name, wall_clock_ms(), lifts_revocation=again).result()
+        if enrolled.revoked_at is not None:
+            raise InvalidRequest(
+                f"the key of worker {enrolled.worker_id} was revoked at {time_text(enrolled.revoked_at)}: "
+                "use --again to trust it again"
+            )
+        is_told = _tell_redis(settings, store)
+    if is_json:
+        print_json(_key_to_json(enrolled))
+        return
+    click.echo(f"Worker {_shown(enrolled)} is trusted. {_when(is_told)}", err=True)
+
+
+@click.command()
+@click.argument("worker", metavar="WORKER_OR_KEY")
+@as_json
+def revoke(worker: str, is_json: bool) -> None:
+    """Revoke a worker's key: reject its announcements, and assign it no more jobs.
+
+    WORKER_OR_KEY is a worker id, a name if only one worker has it, a public key or a .pub file. Jobs that
+    the worker runs continue on another one, at the same token. Revocation overrides any other place that
+    names the key: configuration and identity folders. `tether fleet trust --again` undoes it.
+    """
+    from tether.store.fleet_keys import all_fleet_keys
+    from tether.store.fleet_keys import revoke as revoke_key
+    from tether_cli.fleet.worker_keys import meant_key
+
+    settings = admin_settings()
+    with open_store(settings) as store:
+        known = _known(settings, store.read(all_fleet_keys))
+        pub_key = meant_key(worker, known)
+        revoked = store.write_alone(revoke_key, pub_key, wall_clock_ms()).result()
+        is_told = _tell_redis(settings, store)
+    if is_json:
+        print_json(_key_to_json(revoked))
+        return
+    is_known = any(one.pub_key == pub_key for one in known)
+    note = "" if is_known else " It was never enrolled here: check that it is the right key."
+    at = time_text(revoked.revoked_at)
+    click.echo(f"Worker {_shown(revoked)} was revoked at {at}.{note} {_when(is_told)}", err=True)
+
+
+@click.command()
+@click.option("--all", "is_all", is_flag=True, help="Include revoked keys.")
+@as_json
+def keys(is_all: bool, is_json: bool) -> None:
+    """List the enrolled worker keys, oldest first."""
+    from tether.store.fleet_keys import all_fleet_keys
+
+    with open_store(admin_settings()) as store:
+        shown = [key for key in store.read(all_fleet_keys) if is_all or key.revoked_at is None]
+    if is_json:
+        print_json({"object": "list", "data": [_key_to_json(key) for key in shown]})
+        return
+    print_table(
+        ("worker", "name", "key", "added", "revoked"),
+        [
+            (key.worker_id, key.name or "-", key.pub_key, time_text(key.added_at), time_text(key.revoked_at))
+            for key in shown
+        ],
+    )
+
+
+def _known(settings: Settings, enrolled: list[FleetKey]) -> list[KnownKey]:
+    """Every key that this machine knows of, whatever names it."""
+    from tether.discovery.trust.trusted_keys import keys_in
+    from tether_cli.fleet.worker_keys import KnownKey
+
+    names = dict.fromkeys(settings.presence.trusted_keys, "") | keys_in(settings.presence.identity_dir)
+    names |= {key.pub_key: key.name or names.get(key.pub_key, "") for key in enrolled}
+    return [KnownKey(pub_key, name) for pub_key, name in names.items()]
+
+
+def _tell_redis(settings: Settings, store: Store) -> bool:
+    """Copy the keys from the database to Redis, as the orchestrator does. Return whether that succeeded."""
+    import redis
+
+    from tether.broker.keys import Keys
+    from tether.discovery.trust.enrolment import RedisEnrolment
+    from tether.store.fleet_keys import current_trust
+
+    client = redis.Redis.from_url(
+        settings.redis.url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+    )
+    redis_keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
+    try:
+        with client:
+            RedisEnrolment(client, redis_keys).write(store.read(current_trust))
+    except redis.RedisError:
+        return False
+    return True
+
+
+def _when(is_told: bool) -> str:
+    if is_told:
+        return "This takes effect within 2 seconds."
+    return (
+        "Redis is unavailable: this takes effect within 2 seconds of its return, if an "
+        "orchestrator is running."
+    )
+
+
+def _shown(key: FleetKey) -> str:
+    return f"{key.worker_id} ({key.name})" if key.name else key.worker_id
+
+
+def _key_to_json(key: FleetKey) -> dict[str, Any]:
+    return {"object": "fleet_key", **vars(key)}

@@ -1,0 +1,203 @@
+"""`tether fleet list`, `show` and `watch`: the workers that are heard of, as Redis has them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tether.clocks import wall_clock_ms
+from tether_cli.admin_store import admin_settings
+from tether_cli.terminal.output import print_line
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json, print_table, time_text
+
+if TYPE_CHECKING:
+    from tether.core.fleet_reading import FleetReading
+    from tether.discovery.announcements.presence import CacheManifest
+    from tether.discovery.fleet.fleet import Member
+    from tether.ids import WorkerId
+    from tether_cli.fleet.changes import Change
+
+LOOK_SECONDS = 0.2
+"""How often the fleet is looked at that is watched."""
+
+AWAY_AFTER_INTERVALS = 1.5
+"""Intervals of presence without an answer of Redis after which somebody who watches is told."""
+
+MAX_NAMED = 5
+"""Workers that a note names."""
+
+
+@click.command("list")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+def list_members(is_json: bool) -> None:
+    """List live workers.
+
+    Models marked * are loaded, those marked + are being loaded. `last seen` is the time since the worker's
+    last announcement. A narrow terminal shows fewer columns than a pipe gets.
+    """
+    from tether.core.fleet_reading import open_fleet
+    from tether_cli.fleet.changes import look_at
+    from tether_cli.fleet.texts import COLUMNS, fitting, row, worker_to_json
+
+    with open_fleet(admin_settings()) as reading:
+        fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
+        now = reading.now
+    workers = [(seen, names.get(worker, "")) for worker, seen in look_at(fleet, now).items()]
+    workers.sort(
+        key=lambda entry: (
+            *(entry[0].member.presence.region, entry[0].member.presence.gpu_class),
+            *(entry[1], entry[0].member.presence.worker_id),
+        )
+    )
+    if is_json:
+        data = [worker_to_json(seen, name, now) for seen, name in workers]
+        print_json({"object": "list", "data": data, "untrusted": list(strangers)})
+        return
+    columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
+    if sys.stdout.isatty():
+        columns, rows = fitting(rows, shutil.get_terminal_size().columns)
+    print_table(columns, rows)
+    if not workers:
+        click.echo("No live workers.", err=True)
+    if strangers:
+        click.echo(_strangers_text(strangers), err=True)
+
+
+@click.command()
+@click.argument("worker", metavar="WORKER")
+@click.option(
+    "--full",
+    "is_full",
+    is_flag=True,
+    help="Ask the worker for its complete cache, if that does not fit in an announcement.",
+)
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+def show(worker: str, is_full: bool, is_json: bool) -> None:
+    """Show everything that a worker announces about itself.
+
+    WORKER is a worker id, a public key, or a name if only one worker has it. With --full, the
+    worker is asked for the rest of a cache that is too large to announce; it replies to trusted operators
+    only.
+    """
+    from tether.core.fleet_reading import meant_member, open_fleet
+    from tether_cli.fleet.changes import Seen, shown_state
+    from tether_cli.fleet.texts import cache_lines, lines, whole_worker_to_json
+
+    with open_fleet(admin_settings()) as reading:
+        fleet, names = reading.view.fleet, reading.names
+        now = reading.now
+        member = meant_member(worker, fleet, names)
+        cache = member.presence.cache
+        if is_full and not cache.is_complete:
+            cache = _whole_cache(reading, member)
+    seen = Seen(member, shown_state(fleet, member, now))
+    name = names.get(member.presence.worker_id, "")
+    if is_json:
+        print_json(whole_worker_to_json(seen, name, now, cache))
+        return
+    rows = [*lines(seen, name, now), *cache_lines(cache)]
+    if not cache.is_complete:
+        asked = "more than fits in a reply" if is_full else "more, shown by --full"
+        rows.append(("cached more", asked))
+    width = max(len(what) for what, _ in rows)
+    for what, value in rows:
+        click.echo(f"{what:<{width}}  {one_line(value)}")
+
+
+def _whole_cache(reading: FleetReading, member: Member) -> CacheManifest:
+    """What a worker answers when it is asked for all that its cache has.
+
+    Raises:
+      BrokerUnavailable: Redis went away.
+      CommandUnanswered: The worker does not answer.
+    """
+    import redis
+
+    from tether.core.fleet_reading import unavailable
+    from tether.discovery.commands.manifest_request import ANSWER_SECONDS, request_manifest
+    from tether.discovery.commands.operator_key import operator_key
+    from tether.errors import CommandUnanswered
+
+    key = operator_key(reading.settings.presence.identity_dir)
+    try:
+        cache = request_manifest(reading.client, reading.keys, member.presence, key)
+    except redis.RedisError as error:
+        raise unavailable(reading.client, error) from None
+    if cache is None:
+        raise CommandUnanswered(
+            f"worker {member.presence.worker_id} did not send its cache within {ANSWER_SECONDS:g} s. "
+            "If its log says that the command was rejected, add the operator's public key "
+            f"{key.verify_key.encode().hex()} to its presence.operator_keys"
+        )
+    return cache
+
+
+@click.command()
+@click.option("--json", "is_json", is_flag=True, help="Print each change as one JSON object per line.")
+def watch(is_json: bool) -> None:
+    """Print the live workers, then one line for each worker that joins, leaves or changes state.
+
+    Stop with Ctrl-C.
+    """
+    from tether.core.fleet_reading import open_fleet
+
+    with open_fleet(admin_settings()) as reading:
+        _watch(reading, is_json=is_json)
+
+
+def _watch(reading: FleetReading, *, is_json: bool) -> None:
+    from tether_cli.fleet.changes import changes, first_look, look_at
+
+    never = threading.Event()
+    max_silence = reading.settings.presence.interval * AWAY_AFTER_INTERVALS
+    is_away = False
+    before = look_at(reading.view.fleet, reading.now)
+    _tell_changes(first_look(before), reading, is_json=is_json)
+    while True:
+        never.wait(LOOK_SECONDS)
+        silence = reading.view.staleness_ms() or 0
+        if is_away != (silence > max_silence):
+            is_away = not is_away
+            _tell_whether_away(is_away, is_json=is_json)
+        # Asked before the clock: whom silence has removed must be seen to have been silent for too long.
+        fleet, now = reading.view.fleet, reading.now
+        after = look_at(fleet, now)
+        _tell_changes(changes(before, after, now), reading, is_json=is_json)
+        before = after
+
+
+def _tell_changes(changed: Sequence[Change], reading: FleetReading, *, is_json: bool) -> None:
+    from tether_cli.fleet.texts import change_line, change_to_json
+
+    if not changed:
+        return
+    names, at = reading.names, wall_clock_ms()
+    for change in changed:
+        if is_json:
+            print_line(change_to_json(change, names, at))
+        else:
+            click.echo(change_line(change, names, at))
+
+
+def _tell_whether_away(is_away: bool, *, is_json: bool) -> None:
+    kind, at = "away" if is_away else "back", wall_clock_ms()
+    if is_json:
+        document: dict[str, Any] = {"kind": kind, "at": at}
+        print_line(document)
+        return
+    said = "Redis does not respond: this view may be stale" if is_away else "Redis is back"
+    click.echo(f"{time_text(at)}  {said}.", err=True)
+
+
+def _strangers_text(strangers: Sequence[WorkerId]) -> str:
+    many = len(strangers) != 1
+    named = ", ".join(strangers[:MAX_NAMED]) + (", ..." if len(strangers) > MAX_NAMED else "")
+    who = f"{len(strangers)} other workers are" if many else "1 other worker is"
+    whose = "their keys are untrusted" if many else "its key is untrusted"
+    return f"{who} ignored, since {whose} or revoked: {named}. Add a public key with `tether fleet trust`."

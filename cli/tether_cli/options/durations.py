@@ -1,0 +1,63 @@
+"""Spans and points in time as people write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_PLAIN = re.compile(rf"({_NUMBER})(ms)?")
+_PARTS = re.compile("".join(rf"(?:({_NUMBER}){unit})?" for unit in _UNITS))
+
+MAX_SECONDS = 10 * 366 * 86_400
+"""About ten years."""
+
+
+def parse_duration(text: str) -> float:
+    """A span of time in seconds: ``90``, ``1.5h``, ``1h30m``, ``2d``, ``250ms``.
+
+    Parts come in the order of days, hours, minutes, seconds, each at most once.
+
+    Raises:
+      ValueError: It is none, or is longer than ten years.
+    """
+    written = text.strip().lower()
+    if plain := _PLAIN.fullmatch(written):
+        seconds = float(plain.group(1)) / (1000 if plain.group(2) else 1)
+    elif written and (parts := _PARTS.fullmatch(written)):
+        seconds = sum(
+            float(part) * unit for part, unit in zip(parts.groups(), _UNITS.values(), strict=True) if part
+        )
+    else:
+        raise ValueError(
+            f"{text[:100]!r} is not a duration: write it as 30s, 5m, 1h30m, 2d or a number of seconds"
+        )
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{text[:100]!r} is longer than ten years")
+    return seconds
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """A point in time: so long ago, as in ``1h``; or in ISO 8601, as in ``2026-01-31T12:00:00Z``.
+
+    A time without a zone is one of the machine's own; a date alone is its first moment.
+
+    Args:
+      now: What spans count back from; with its time zone.
+
+    Raises:
+      ValueError: It is none.
+    """
+    try:
+        return now - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return found.astimezone() if found.tzinfo is None else found
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text[:100]!r} is not a point in time: write it as 2026-01-31T12:00:00Z, or as a "
+            "duration before now (1h)"
+        ) from None

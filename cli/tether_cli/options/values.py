@@ -1,0 +1,39 @@
+"""Reads the values of options that click has no type for. Each is an option's ``callback``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+
+from tether_cli.options.durations import parse_duration, parse_moment
+
+
+def read_duration(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
+    """A span of time, in seconds."""
+    try:
+        return None if given is None else parse_duration(given)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from None
+
+
+def read_moment(ctx: click.Context, param: click.Parameter, given: str | None) -> datetime | None:
+    """A point in time, with its time zone."""
+    try:
+        return None if given is None else parse_moment(given, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from None
+
+
+def read_labels(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """Labels that were given as ``name=value``."""
+    labels: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{text[:100]!r} is not a label: write it as NAME=VALUE.", ctx, param)
+        if name in labels:
+            raise click.BadParameter(f"the label {name[:100]!r} is given twice.", ctx, param)
+        labels[name] = value
+    return labels

@@ -1,0 +1,114 @@
+"""What goes to standard output and standard error while a job is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import click
+
+from tether.threads import OwnedThread
+from tether_cli.terminal.printable import printable
+
+WAIT_SECONDS = 3.0
+"""What an answer of the gateway may take before somebody is told."""
+
+
+class TextOutput:
+    """The text of a job on standard output, each piece as soon as it comes.
+
+    A pipe gets the text's own bytes, as UTF-8. A terminal gets it in the terminal's encoding, without control
+    characters; see :func:`~tether_cli.terminal.printable.printable`.
+    """
+
+    def __init__(self, stream: TextIO, *, is_terminal: bool) -> None:
+        self._stream = stream
+        self.is_terminal = is_terminal
+        self.is_amid_line = False
+
+    def write(self, text: str) -> None:
+        """
+        Raises:
+          OSError: It cannot be written; a ``BrokenPipeError`` where nobody reads it any more.
+        """
+        if not text:
+            return
+        if self.is_terminal:
+            text = printable(text)
+            data = text.encode(self._stream.encoding or "utf-8", "replace")
+        else:
+            data = text.encode("utf-8", "replace")
+        self._stream.buffer.write(data)
+        self._stream.buffer.flush()
+        self.is_amid_line = not text.endswith("\n") if text else self.is_amid_line
+
+    def end_line(self) -> None:
+        """Begin a new line on a terminal, where one is not begun already."""
+        if self.is_terminal and self.is_amid_line:
+            self.write("\n")
+
+
+class Notes:
+    """What there is to say beside the text, on standard error."""
+
+    def __init__(self, output: TextOutput, *, is_terminal: bool, is_silent: bool = False) -> None:
+        self._output = output
+        self._is_terminal = is_terminal
+        self._is_silent = is_silent
+
+    def progress(self, text: str) -> None:
+        """Only somebody at a terminal wants to know."""
+        if self._is_terminal:
+            self._say(text, dim=True)
+
+    def warning(self, text: str) -> None:
+        self._say(text, dim=False)
+
+    def _say(self, text: str, *, dim: bool) -> None:
+        if self._is_silent:
+            return
+        if self._is_terminal:
+            self._output.end_line()
+        shown = printable(text)
+        is_dim = dim and not os.environ.get("NO_COLOR")
+        click.echo(click.style(shown, dim=True) if is_dim else shown, err=True)
+
+
+@contextlib.contextmanager
+def telling_of_waits(notes: Notes, *, after: float = WAIT_SECONDS) -> Iterator[None]:
+    """Print a notice when a response is slow: clients retry an unavailable gateway for half a minute.
+
+    Owns the thread ``tether-cli-wait``, which ends with it.
+    """
+    has_answered = threading.Event()
+
+    def wait() -> None:
+        if not has_answered.wait(after):
+            notes.progress("the gateway has not responded yet: still trying (Ctrl-C stops)")
+
+    thread = OwnedThread("cli-wait", wait, ask_to_stop=has_answered.set)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.stop()
+
+
+def open_output(*, is_silent: bool = False) -> tuple[TextOutput, Notes]:
+    """This process's standard output and standard error.
+
+    Args:
+      is_silent: Whether programs read standard error: notes are for people.
+    """
+    output = TextOutput(sys.stdout, is_terminal=sys.stdout.isatty())
+    return output, Notes(output, is_terminal=sys.stderr.isatty(), is_silent=is_silent)
+
+
+def print_line(document: Any) -> None:
+    """Print one document as one line, at once."""
+    click.echo(json.dumps(document, separators=(",", ":")))

@@ -1,0 +1,603 @@
+"""The scripts of pool jobs, each promise by itself. The state machine drives them together."""
+
+import re
+import threading
+
+import pytest
+
+from support.hand_worker import growth
+from support.paths import ROOT
+from support.pieces import read_pieces
+from support.pool_stage import AGE_MS, LEASE_MS, OTHER, POOL, Stage, draw, ids
+from support.waiting import join
+from tether.broker.pools.pools import Dispatch, LaneKey, LaneLoad, PlaceResult
+from tether.broker.pools.room import MIN_LIFE_MS
+from tether.broker.pools.worker_port import Growth, Pulse, WriteStatus
+from tether.broker.redis.connections import RefusedForNow
+from tether.broker.redis.raw_connections import RawConnections
+from tether.broker.scripts import BROKER_SCRIPTS
+from tether.errors import EpochChanged
+from tether.jobs import JobError, JobState, Priority
+
+
+@pytest.fixture
+def stage(shared_redis_server, namespace):
+    opened = Stage(shared_redis_server, namespace)
+    yield opened
+    opened.close()
+
+
+def test_a_job_goes_from_placed_to_its_outcome(stage):
+    stage.place("a")
+    worker = stage.worker("w")
+    (job,) = draw(worker)
+    assert (job.job_id, job.fence.dispatch, job.fence.attempt, job.fence.draw_id) == ("a", 1, 1, "w:1")
+    worker.append(growth(job, 2))
+    written = worker.finish(growth(job, 1, offset=2), input_tokens=7, reason="length")
+    assert (written.answer, written.offset) == (WriteStatus.OK, 3)
+    assert stage.events("a") == ["started", "delta", "delta", "finished"]
+    assert len(read_pieces(stage.redis.xrange(stage.keys.stream("a")), 0)) == 3
+    assert stage.outcomes() == [("a", "succeeded")]
+    assert stage.redis.zcard(stage.keys.leases) == 0
+
+
+def test_a_dispatch_is_placed_once_and_a_newer_one_takes_its_place(stage):
+    stage.place("a")
+    stage.place("a", expect=PlaceResult.KNOWN)
+    worker = stage.worker("w")
+    (former,) = draw(worker)
+    stage.place("a", dispatch=2)
+    worker.append(growth(former, 1), expect=WriteStatus.FENCED)
+    (job,) = draw(worker)
+    assert job.fence.dispatch == 2
+    stage.place("a", dispatch=1, expect=PlaceResult.KNOWN)
+
+
+def test_scripts_carry_fields_that_they_do_not_know(stage):
+    lines = RawConnections.like(stage.redis, stage.keys.leases)
+    kept = ("weight", 1.0, "deadline", 0, "cost", 1, "body", "{}", "flavour", "sour")
+    assert lines.run("pool/place", "a", 1, POOL, "default", "standard", 0, 0, *kept) == b"placed"
+    for again in (0, 1):
+        asked = (1, "w", 1, 1, LEASE_MS, again, 0, 3, "flavour", "body", "absent")
+        _, _, (job_id, *attempt, fields, made) = lines.run("pool/draw", *asked, POOL)
+        assert (job_id, fields, made) == (b"a", [b"sour", b"{}", None], [])
+        assert attempt == [b"1", b"1", b"w:1", b"0", b"0", b"0", b"0", b"0"]
+    lines.close()
+
+
+def test_a_script_that_redis_does_not_know_runs_all_the_same(stage):
+    stage.redis.script_flush()
+    stage.place("a")
+    stage.redis.script_flush()
+    arguments = (LEASE_MS, AGE_MS, 1)
+    assert BROKER_SCRIPTS.run(stage.redis, "pool/expire", stage.keys.leases, *arguments) == [0, 0]
+    assert stage.redis.script_exists(BROKER_SCRIPTS.sha1("pool/expire")) == [True]
+
+
+def test_a_busy_worker_draws_nothing_while_redis_has_no_memory_left(stage):
+    stage.place("a")
+    worker = stage.worker("w")
+    stage.redis.config_set("maxmemory", 1)
+    try:
+        full = worker.draw(1, [POOL], busy=True)
+        assert (full.jobs, full.again_in_ms) == ((), 500)
+        assert ids(draw(worker, 1)) == ["a"], "something must run, or nothing ends"
+    finally:
+        stage.redis.config_set("maxmemory", 0)
+    stage.place("b")
+    assert ids(draw(worker, 1, busy=True)) == ["b"]
+
+
+def test_no_more_jobs_than_may_wait_in_its_lane_before_it(stage):
+    def place(job_id, most=5, **changes):
+        given = {"pool": POOL, "tenant": "default", "priority": Priority.STANDARD, "weight": 1.0}
+        given |= {"deadline": 0, "cost": 1, "body": b"{}", "dispatch": 1} | changes
+        [answer] = stage.pools.place([Dispatch(job_id=job_id, **given)], max_waiting=lambda _: most)
+        return answer
+
+    assert [place(f"a-{i}") for i in range(7)] == [PlaceResult.PLACED] * 5 + [PlaceResult.FULL] * 2
+    assert stage.redis.exists(stage.keys.job("a-5")) == 0, "what is refused leaves nothing behind"
+    assert place("a-0") == PlaceResult.KNOWN
+    assert place("more", most=6) == PlaceResult.PLACED
+    # Other lanes are others'.
+    assert place("b", tenant="other") == PlaceResult.PLACED
+    assert place("c", priority=Priority.BATCH) == PlaceResult.PLACED
+    assert place("d", pool=OTHER) == PlaceResult.PLACED
+    draw(stage.worker("w"), 3)
+    assert place("a-5") == PlaceResult.PLACED
+
+
+def test_how_much_waits_in_lanes_is_told_by_jobs_and_bytes(stage):
+    for i in range(100):
+        stage.place(f"a-{i}", body=b"x" * (1_000 if i % 2 else 3_000))
+    stage.place("b", tenant="other", body=b"x" * 10)
+    stage.redis.set(stage.keys.pool_jobs(POOL, Priority.STANDARD, "odd"), "no list")
+    stage.redis.rpush(stage.keys.pool_jobs(POOL, Priority.STANDARD, "lost"), "gone 1", "odd", "b 1")
+    lanes = [LaneKey(POOL, Priority.STANDARD, tenant) for tenant in ("default", "other", "odd", "lost", "no")]
+    before = {key: stage.redis.dump(key) for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*")}
+    many, *others = stage.pools.waiting(lanes)
+    assert (many.jobs, 100_000 <= many.body_bytes <= 300_000) == (100, True)
+    assert others == [LaneLoad(1, 10), LaneLoad(0, 0), LaneLoad(3, 15), LaneLoad(0, 0)]
+    assert stage.pools.waiting([]) == []
+    after = {key: stage.redis.dump(key) for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*")}
+    assert after == before
+
+
+def test_priorities_come_before_pools(stage):
+    stage.place("batch", priority=Priority.BATCH)
+    stage.place("standard", pool=OTHER)
+    stage.place("interactive", pool=OTHER, priority=Priority.INTERACTIVE)
+    assert ids(draw(stage.worker("w"), 3, (POOL, OTHER))) == ["interactive", "standard", "batch"]
+
+
+def test_a_pool_that_is_never_empty_does_not_starve_another(stage):
+    for i in range(8):
+        stage.place(f"a-{i}")
+        stage.place(f"b-{i}", pool=OTHER)
+    worker = stage.worker("w")
+    drawn = [job.pool for _ in range(8) for job in draw(worker, 1, (POOL, OTHER))]
+    assert drawn.count(POOL) == drawn.count(OTHER) == 4
+
+
+def test_a_dead_worker_in_the_idle_set_is_passed_over(stage):
+    dead, living = stage.worker("dead"), stage.worker("living")
+    assert draw(dead) == []
+    assert draw(living) == []
+    stage.redis.delete(f"{stage.keys.prefix}:idle:dead")
+    stage.place("a")
+    assert stage.redis.llen(stage.keys.wake("living")) == 1
+
+
+def test_idle_workers_are_woken_in_no_fixed_order(stage):
+    workers = [stage.worker(f"w{i}") for i in range(2)]
+    woken = set()
+    for i in range(40):
+        for worker in workers:
+            draw(worker, 5)
+        stage.redis.delete(*(stage.keys.wake(worker.boot_id) for worker in workers))
+        stage.place(f"job-{i}")
+        woken |= {w.boot_id for w in workers if stage.redis.llen(stage.keys.wake(w.boot_id))}
+    assert woken == {"w0", "w1"}
+
+
+def test_an_outcome_can_be_handed_back_once_more(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    assert stage.pools.hand_back_many([("a", 1)]) == ["placed"]
+    (job,) = draw(worker)
+    worker.finish(growth(job, 1), input_tokens=1, reason="stop")
+    stage.redis.delete(stage.keys.outcomes)
+    assert stage.pools.hand_back_many([("a", 2)]) == ["succeeded"]
+    assert stage.outcomes() == []
+    assert stage.pools.hand_back_many([("a", 1)]) == ["succeeded"]
+    assert stage.outcomes() == [("a", "succeeded")]
+
+
+def test_attempts_go_on_and_end_when_redis_has_no_memory_left(redis_server):
+    stage = Stage(redis_server, "full")
+    try:
+        worker = stage.worker("w")
+        for name in ("finished", "failed", "released", "cancelled", "waiting"):
+            stage.place(name)
+        jobs = {job.job_id: job for job in draw(worker, 4)}
+        stage.redis.config_set("maxmemory", 1)
+        worker.append(growth(jobs["finished"], 1))
+        worker.beat([Pulse("finished", jobs["finished"].fence, True)])
+        assert stage.cancel("cancelled") == "running"
+        assert stage.cancel("waiting") == "closed"
+        worker.finish(growth(jobs["finished"], 1, offset=1))
+        worker.fail(growth(jobs["failed"], 1), kind="failed", error=JobError("engine_failed", "no"))
+        worker.fail(growth(jobs["cancelled"]), kind="cancelled", error=JobError("cancelled", ""))
+        worker.release(growth(jobs["released"], 1))
+        stage.pools.tick(LEASE_MS, AGE_MS)
+        # What would only add to it is refused.
+        with pytest.raises(RefusedForNow):
+            stage.place("new")
+        # What ended makes room sooner then.
+        ends = [("finished", JobState.SUCCEEDED, ""), ("failed", JobState.DEAD, "")]
+        stage.pools.seal_many(ends, 60_000)
+        for name in ("finished", "failed"):
+            assert 0 < stage.redis.pttl(stage.keys.job(name)) <= MIN_LIFE_MS
+        stage.redis.config_set("maxmemory", 0)
+        assert sorted(stage.outcomes()) == [
+            ("cancelled", "cancelled"),
+            ("failed", "failed"),
+            ("finished", "succeeded"),
+        ]
+        assert ids(draw(stage.worker("w2"))) == ["released"]
+    finally:
+        stage.redis.config_set("maxmemory", 0)
+        stage.close()
+
+
+SCRIPTS = {file.stem: file for file in (ROOT / "tether/broker/lua/pool").glob("*.lua")}
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"prelude"}))
+def test_only_what_adds_a_job_or_begins_one_is_refused_at_the_memory_limit(name):
+    lines = SCRIPTS[name].read_text().splitlines()
+    passes = next(line for line in lines if not line.startswith("--")) == "pass_memory_limit()"
+    assert passes is (name not in ("place", "draw", "waiting"))
+
+
+def test_old_batch_jobs_count_as_standard_ones(stage):
+    stage.place("old", priority=Priority.BATCH)
+    stage.tick(age_ms=0)
+    stage.place("new")
+    assert ids(draw(stage.worker("w"), 2)) == ["old", "new"]
+
+
+def test_tenants_share_a_pool_by_the_tokens_that_they_were_served(stage):
+    for i in range(6):
+        stage.place(f"greedy-{i}", tenant="greedy", cost=10)
+    for i in range(3):
+        stage.place(f"modest-{i}", tenant="modest", cost=10)
+    worker = stage.worker("w")
+    tenants = [job.tenant for job in draw(worker, 6)]
+    assert tenants.count("greedy") == tenants.count("modest") == 3
+
+
+def test_a_heavier_tenant_gets_more(stage):
+    for i in range(9):
+        stage.place(f"heavy-{i}", tenant="heavy", cost=10, weight=2.0)
+        stage.place(f"light-{i}", tenant="light", cost=10, weight=1.0)
+    tenants = [job.tenant for job in draw(stage.worker("w"), 9)]
+    assert tenants.count("heavy") == 6
+
+
+def test_generated_tokens_count(stage):
+    worker = stage.worker("w")
+    stage.place("a-1", tenant="a", cost=1)
+    (job,) = draw(worker)
+    stage.place("a-2", tenant="a", cost=1)
+    stage.place("b-1", tenant="b", cost=1)
+    worker.append(growth(job, 50))
+    assert ids(draw(worker, 2)) == ["b-1", "a-2"]
+
+
+def test_a_tenant_gets_no_credit_for_having_been_away(stage):
+    worker = stage.worker("w")
+    for i in range(5):
+        stage.place(f"busy-{i}", tenant="busy", cost=100)
+    assert len(draw(worker, 3)) == 3
+    for i in range(5):
+        stage.place(f"back-{i}", tenant="back", cost=100)
+    tenants = [job.tenant for job in draw(worker, 4)]
+    assert tenants.count("back") == 2
+
+
+def test_one_placement_wakes_one_idle_worker(stage):
+    workers = [stage.worker(f"w{i}") for i in range(3)]
+    for worker in workers:
+        assert draw(worker) == []
+    stage.place("a")
+    woken = [w for w in workers if stage.redis.llen(stage.keys.wake(w.boot_id))]
+    assert len(woken) == 1
+    stage.place("b")
+    assert sum(stage.redis.llen(stage.keys.wake(w.boot_id)) for w in workers) == 2
+
+
+def test_a_worker_that_waits_for_several_pools_is_woken_for_one(stage):
+    waiting, other = stage.worker("waiting"), stage.worker("other")
+    assert draw(waiting, pools=(POOL, OTHER)) == []
+    stage.place("a")
+    assert draw(other, pools=(OTHER,)) == []
+    stage.place("b", pool=OTHER)
+    assert stage.redis.llen(stage.keys.wake("waiting")) == 1
+    assert stage.redis.llen(stage.keys.wake("other")) == 1
+
+
+def test_a_waiting_worker_draws_what_is_placed(stage):
+    worker = stage.worker("w")
+    assert draw(worker) == []
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.extend(worker.draw(1, [POOL], busy=False, wait_seconds=2.0).jobs)
+    )
+    thread.start()
+    stage.place("a")
+    join(thread)
+    assert ids(found) == ["a"]
+
+
+def test_when_a_woken_worker_does_not_come_another_is_woken(stage):
+    dead, living = stage.worker("dead"), stage.worker("living")
+    assert draw(dead) == []
+    stage.place("a")
+    assert draw(living, pools=(OTHER, POOL), count=0) == []
+    assert draw(living, pools=(OTHER,)) == []
+    stage.redis.delete(stage.keys.wake("living"))
+    # It waits for the pool too, from now on; the first one was woken for it before.
+    stage.redis.sadd(f"{stage.keys.prefix}:pool:{POOL}:idle", "living")
+    stage.redis.zadd(stage.keys.leases, {"w dead": 1})
+    stage.tick()
+    assert stage.redis.llen(stage.keys.wake("living")) == 1
+    assert ids(draw(living)) == ["a"]
+
+
+def test_a_lost_job_goes_on_where_it_stood_and_the_loser_is_fenced(stage):
+    loser, other = stage.worker("loser"), stage.worker("other")
+    stage.place("a")
+    (job,) = draw(loser)
+    loser.append(growth(job, 2))
+    tick = stage.lose("a")
+    assert tick.lost == (("loser", "placed"),)
+    (again,) = draw(other)
+    assert (again.fence.attempt, again.offset, len(again.made)) == (2, 2, 1)
+    loser.append(growth(job, 1, offset=2), expect=WriteStatus.FENCED)
+    loser.finish(growth(job, 1, offset=2), input_tokens=1, reason="stop", expect=WriteStatus.FENCED)
+    assert stage.events("a") == ["started", "delta", "rerouted", "started"]
+
+
+def test_the_worker_that_lost_a_job_is_not_given_it_again_at_once(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    assert ids(draw(worker)) == ["a"]
+    stage.lose("a")
+    found = worker.draw(1, [POOL], busy=False)
+    assert found.jobs == ()
+    assert 0 < found.again_in_ms <= 2_000
+    assert ids(draw(stage.worker("other"))) == ["a"]
+
+
+def test_a_worker_that_still_speaks_was_not_dead(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.lose("a")
+    assert stage.field("a", "deaths") == "1"
+    worker.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
+    assert stage.field("a", "deaths") == "0"
+    worker.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
+    assert stage.field("a", "deaths") == "0"
+
+
+def test_a_worker_that_draws_again_was_not_dead(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    assert ids(draw(worker)) == ["a"]
+    stage.lose("a")
+    assert stage.field("a", "deaths") == "1"
+    assert draw(worker, pools=(OTHER,)) == []
+    assert stage.field("a", "deaths") == "0"
+
+
+def lose_twice(stage, job_id):
+    for i in range(2):
+        assert ids(draw(stage.worker(f"victim-{i}"))) == [job_id]
+        stage.lose(job_id)
+
+
+def test_after_two_deaths_a_job_runs_alone(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    busy = stage.worker("busy")
+    assert draw(busy, 4, busy=True) == []
+    stage.place("b")
+    idle = stage.worker("idle")
+    jobs = draw(idle, 4)
+    assert ids(jobs) == ["a"]
+    assert jobs[0].alone
+
+
+def test_a_third_death_alone_makes_it_poison(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    assert ids(draw(stage.worker("last"))) == ["a"]
+    assert stage.lose("a").lost == (("last", "poisoned"),)
+    assert stage.outcomes() == [("a", "poisoned")]
+
+
+def test_a_busy_worker_keeps_itself_free_for_a_job_that_waits_long_to_run_alone(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    stage.redis.hset(stage.keys.job("a"), "placed_at", "1")
+    stage.place("b")
+    busy = stage.worker("busy")
+    assert draw(busy, 4, busy=True) == []
+    assert ids(draw(stage.worker("second"), 4, busy=True)) == ["b"]
+    assert ids(draw(busy, 4, busy=False)) == ["a"]
+
+
+def test_a_drain_is_no_death_and_the_job_goes_on_first(stage):
+    worker, other = stage.worker("w"), stage.worker("other")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.place("b")
+    assert worker.release(growth(job, 3)).offset == 3
+    jobs = draw(other, 2)
+    assert ids(jobs) == ["a", "b"]
+    assert (jobs[0].offset, jobs[0].deaths) == (3, 0)
+    worker.release(growth(job, 3))
+    assert ids(draw(other)) == []
+
+
+def test_a_draw_whose_answer_was_lost_is_answered_again(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    number = worker._number
+    first = draw(worker, 2)
+    worker._number, worker._is_answer_owed = number, True
+    stage.place("b")
+    second = draw(worker, 2)
+    assert [job.fence for job in second[:1]] == [job.fence for job in first]
+    assert ids(second) == ["a", "b"]
+    assert second[1].fence.draw_id != second[0].fence.draw_id
+
+
+def test_the_same_write_twice_changes_nothing(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.append(growth(job, 2))
+    assert worker.append(growth(job, 2), expect=WriteStatus.OFFSET).offset == 2
+    end = growth(job, 1, offset=2)
+    worker.finish(end, input_tokens=1, reason="stop")
+    worker.finish(end, input_tokens=1, reason="stop")
+    assert stage.outcomes() == [("a", "succeeded")]
+    assert stage.events("a") == ["started", "delta", "delta", "finished"]
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_stays_so(stage):
+    stage.place("a")
+    assert stage.cancel("a") == "closed"
+    assert stage.cancel("a") == "closed"
+    assert draw(stage.worker("w")) == []
+    stage.place("a", dispatch=2, expect=PlaceResult.CLOSED)
+    assert stage.outcomes() == []
+
+
+def test_a_placement_after_a_cancel_of_an_unknown_job_is_refused(stage):
+    assert stage.cancel("a") == "closed"
+    stage.place("a", expect=PlaceResult.CLOSED)
+    assert draw(stage.worker("w")) == []
+
+
+def test_a_running_job_hears_of_its_cancel_with_its_tokens_and_with_its_beat(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    assert stage.cancel("a") == "running"
+    worker.append(growth(job, 1), expect=WriteStatus.CANCELLED)
+    worker.beat([Pulse("a", job.fence, True)], expect=WriteStatus.CANCELLED)
+    end = growth(job, 0, offset=1)
+    worker.fail(end, kind="cancelled", error=JobError("cancelled", ""))
+    assert stage.outcomes() == [("a", "cancelled")]
+    assert stage.events("a")[-1] == "failed"
+
+
+def test_a_cancelled_job_whose_worker_dies_ends(stage):
+    stage.place("a")
+    assert ids(draw(stage.worker("w"))) == ["a"]
+    assert stage.cancel("a") == "running"
+    stage.lose("a")
+    assert stage.outcomes() == [("a", "cancelled")]
+
+
+def test_a_job_past_its_deadline_is_not_drawn(stage):
+    stage.place("late", deadline=1)
+    stage.place("in time")
+    assert ids(draw(stage.worker("w"), 2)) == ["in time"]
+    assert stage.outcomes() == [("late", "expired")]
+
+
+def test_after_a_new_epoch_whatever_was_drawn_is_void(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    stage.redis.set(stage.keys.epoch, 2)
+    for write in (
+        lambda: worker.append_many([growth(job, 1)]),
+        lambda: worker.finish(growth(job, 1), input_tokens=1, reason="stop"),
+        lambda: worker.beat([Pulse("a", job.fence, True)]),
+        lambda: worker.draw(1, [POOL], busy=False),
+    ):
+        with pytest.raises(EpochChanged):
+            write()
+    assert stage.events("a") == ["started"]
+    assert worker.hello() == 2
+
+
+def test_after_a_restart_all_leases_are_extended_once(stage):
+    stage.place("a")
+    assert ids(draw(stage.worker("w"))) == ["a"]
+    stage.redis.zadd(stage.keys.leases, {"j a": 1})
+    stage.redis.hset(stage.keys.lease_tick, "run_id", "another")
+    tick = stage.tick()
+    assert (tick.extended, tick.taken) == (1, 0)
+    assert stage.tick().taken == 0
+    stage.lose("a")
+    (job,) = draw(stage.worker("other"))
+    assert job.lossy
+
+
+def test_after_a_pause_of_the_ticks_all_leases_are_extended_once(stage):
+    stage.place("a")
+    assert ids(draw(stage.worker("w"))) == ["a"]
+    stage.redis.zadd(stage.keys.leases, {"j a": 1})
+    at = int(stage.redis.hget(stage.keys.lease_tick, "at"))
+    stage.redis.hset(stage.keys.lease_tick, "at", at - 1_500)
+    assert stage.pools.tick(LEASE_MS, AGE_MS).extended == 1
+    assert stage.tick().taken == 0
+
+
+def test_what_is_withdrawn_is_handed_back_and_its_worker_fenced(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    assert stage.pools.withdraw_many([("a", 1)], running=False) == ["running"]
+    assert stage.pools.withdraw_many([("a", 1)], running=True) == ["withdrawn"]
+    worker.append(growth(job, 1), expect=WriteStatus.FENCED)
+    assert stage.outcomes() == [("a", "withdrawn")]
+    stage.place("a", dispatch=2)
+    assert stage.pools.withdraw_many([("a", 1)], running=True) == ["unknown"]
+
+
+def test_a_sealed_job_tells_its_end_and_is_forgotten_after_a_while(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.fail(growth(job), kind="failed", error=JobError("engine_failed", "it broke"))
+    assert stage.events("a") == ["started"]
+    stage.pools.seal_many([("a", JobState.DEAD, "engine_failed")], 60_000)
+    stage.pools.seal_many([("a", JobState.DEAD, "engine_failed")], 60_000)
+    assert stage.events("a") == ["started", "failed"]
+    assert 0 < stage.redis.pttl(stage.keys.job("a")) <= 60_000
+    assert 0 < stage.redis.pttl(stage.keys.stream("a")) <= 60_000
+    assert stage.field("a", "body") is None
+
+
+def test_a_new_run_goes_back_and_only_forward_in_number(stage):
+    worker = stage.worker("w")
+    stage.place("a")
+    (job,) = draw(worker)
+    worker.append(growth(job, 3))
+    again = Growth(job_id="a", fence=job.fence, run=1, offset=0, restarted=True)
+    worker.append(again)
+    worker.append(again, expect=WriteStatus.OFFSET)
+    worker.append(growth(job, 1, offset=3), expect=WriteStatus.OFFSET)
+    assert stage.events("a") == ["started", "delta", "restarted"]
+
+
+def test_many_dead_entries_do_not_hold_up_a_draw(stage):
+    for i in range(600):
+        stage.place(f"dead-{i}")
+        assert stage.cancel(f"dead-{i}") == "closed"
+    stage.place("alive")
+    worker = stage.worker("w")
+    found = worker.draw(1, [POOL], busy=False)
+    rounds = 0
+    while not found.jobs and rounds < 5:
+        assert found.again_in_ms == 1
+        found, rounds = worker.draw(1, [POOL], busy=False), rounds + 1
+    assert ids(found.jobs) == ["alive"]
+
+
+KEYS_REFERENCE = ROOT / "docs" / "reference" / "redis-keys.md"
+
+
+def test_every_key_and_every_field_of_a_job_is_in_the_reference(stage):
+    _, _, reference = KEYS_REFERENCE.read_text().partition("# Keys of pool jobs")
+    keys, _, fields = reference.partition("## A job's hash")
+    patterns = [
+        re.sub(r"<\w+>", "[^:]+", re.escape(key).replace(r"\<", "<").replace(r"\>", ">"))
+        for key in re.findall(r"^\| `(\S+)` \|", keys, re.MULTILINE)
+    ]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", fields.partition("## Scripts")[0], re.MULTILINE)
+    told = {name for row in rows for cell in row for name in re.findall(r"`(\w+)`", cell)} | {"v"}
+    worker = stage.worker("w")
+    stage.place("a")
+    assert ids(draw(worker)) == ["a"]
+    stage.lose("a")
+    stage.place("waiting")
+    assert stage.cancel("gone") == "closed"
+    (job,) = draw(stage.worker("other"))
+    stage.worker("other").fail(growth(job), kind="failed", error=JobError("engine_failed", ""))
+    assert draw(stage.worker("idle"), pools=(OTHER,)) == []
+    stage.place("b", pool=OTHER)
+    for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*"):
+        name = key.decode().removeprefix(f"{stage.keys.prefix}:")
+        assert any(re.fullmatch(pattern, name) for pattern in patterns), f"{name} is not in the reference"
+        if name.startswith("job:"):
+            missing = {field.decode() for field in stage.redis.hkeys(key)} - told
+            assert not missing, f"fields of a job that are not in the reference: {missing}"

@@ -1,0 +1,37 @@
+"""States of jobs that Redis owns: told at once, or not at all."""
+
+import redis
+
+from support.stalling_proxy import StallingProxy
+from tether.broker.keys import Keys
+from tether.broker.pools.pools import KnownJob
+from tether.core import live_states
+from tether.core.live_states import LiveStates
+
+KEYS = Keys("tether")
+
+
+def test_what_redis_knows_is_told_for_each_job(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.hset(KEYS.job("a"), mapping={"state": "running", "dispatch": "2", "offset": "7"})
+        states = LiveStates(client, KEYS)
+        assert states.known(["a", "b"]) == {"a": KnownJob("running", 2, 7), "b": None}
+        assert states.known([]) == {}
+        states.close()
+
+
+def test_a_redis_that_does_not_answer_is_not_asked_again_for_a_while(redis_server, monkeypatch):
+    monkeypatch.setattr(live_states, "PATIENCE_SECONDS", 0.2)
+    proxy = StallingProxy(redis_server.port)
+    now = 0.0
+    with redis.Redis.from_url(proxy.url) as client:
+        states = LiveStates(client, KEYS, clock=lambda: now)
+        assert states.known(["a"]) == {"a": None}
+        proxy.stall()
+        assert states.known(["a"]) == {}
+        proxy.go_on(late=False)
+        assert states.known(["a"]) == {}
+        now = live_states.REST_SECONDS
+        assert states.known(["a"]) == {"a": None}
+        states.close()
+    proxy.close()

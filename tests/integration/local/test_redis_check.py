@@ -1,0 +1,26 @@
+"""The doctor's check of a real Redis that is not its own."""
+
+import redis
+
+from tether.config.loading import load_settings
+from tether.local.redis_check import check_redis
+
+
+def test_limit_use_and_policy_of_a_real_redis_are_judged(redis_server):
+    settings = load_settings(environ={"TETHER_REDIS__URL": redis_server.url})
+
+    def verdict_and_text():
+        check = check_redis(settings, None)
+        return check.verdict, check.found
+
+    with redis.Redis.from_url(redis_server.url) as client:
+        verdict, found = verdict_and_text()
+        assert (verdict, "maxmemory is not set" in found) == ("warn", True)
+        client.config_set("maxmemory", "500mb")
+        verdict, found = verdict_and_text()
+        assert (verdict, "of 524 MB in use, jobs are placed up to 419 MB" in found) == ("ok", True)
+        client.config_set("maxmemory", client.info("memory")["used_memory"])
+        verdict, found = verdict_and_text()
+        assert (verdict, "above the watermark" in found) == ("warn", True)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert verdict_and_text()[0] == "FAIL"

@@ -1,0 +1,145 @@
+"""Waiting jobs are placed by model: what waits for a dead model costs nothing and holds up nobody."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import event
+
+from support.databases import DEMO, NOW, POOL, accept, new_job, outcome, settle_each, state_of, write
+from tether.jobs import OutcomeKind
+from tether.loops import IDLE
+from tether.orchestrator.waiting import BATCH, POSTPONED_MS, PlaceWaiting
+from tether.store.end_requests import Request, request
+from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
+
+DEAD = KeptModel("dead", "1")
+RETRIED_MS = 60_000
+
+
+class Fleet:
+    """A scheduler with a pool for every model that is served, and the place that jobs are handed over to."""
+
+    def __init__(self, *served):
+        self.served = list(served)
+        self.placed = []
+        self.has_room = True
+
+    def served_models(self):
+        return self.served
+
+    def choose_pools(self, jobs):
+        return [POOL if self.has_room else None for _ in jobs]
+
+    def hand_over(self, dispatches):
+        self.placed += [dispatch.job_id for dispatch in dispatches]
+
+
+def step_of(store, fleet, now_ms=NOW):
+    return PlaceWaiting(store, fleet, fleet, now_ms=lambda: now_ms)
+
+
+def parked(first, count, **changes):
+    return [new_job(number, pool=None, **changes) for number in range(first, first + count)]
+
+
+def run(step):
+    """Run the step until it has nothing more to do at once. Return after how long it wants to be called."""
+    for _ in range(100):
+        if pause := step():
+            return pause
+    raise AssertionError("the step never comes to rest")
+
+
+def statements(store):
+    """Counts what is asked of the database from now on."""
+    found = []
+    for engine in (store._readers, store._writers):
+        event.listen(engine, "before_cursor_execute", lambda *call: found.append(call[2]))
+    return found
+
+
+def test_a_job_is_placed_past_any_number_that_wait_for_a_dead_model(store):
+    accept(store, *parked(0, 3 * BATCH, model="dead"))
+    accept(store, *parked(5_000, 1))
+    fleet = Fleet(DEMO)
+    assert run(step_of(store, fleet)) == IDLE
+    assert fleet.placed == ["job-005000"]
+
+
+def test_a_step_asks_the_same_of_the_database_however_many_wait_for_a_dead_model(store):
+    counts = []
+    for number in (1, 2 * BATCH):
+        accept(store, *parked(number * 10, number, model="dead"))
+        asked = statements(store)
+        run(step_of(store, Fleet(DEMO)))
+        counts.append(len([text for text in asked if "jobs" in text]))
+        assert not [text for text in asked if "body" in text], "payloads were read"
+    assert counts[0] == counts[1]
+
+
+def test_all_are_placed_once_their_model_is_served_the_longest_due_first(store):
+    accept(store, *parked(0, BATCH + 7, model="dead"))
+    fleet = Fleet()
+    step = step_of(store, fleet)
+    assert run(step) == IDLE
+    fleet.served = [DEAD]
+    run(step)
+    assert fleet.placed == [f"job-{number:06}" for number in range(BATCH + 7)]
+
+
+def test_a_long_queue_for_one_model_holds_up_no_other(store):
+    accept(store, *parked(0, 3 * BATCH, model="dead"))
+    accept(store, *parked(5_000, 1))
+    fleet = Fleet(DEAD, DEMO)
+    step_of(store, fleet)()
+    assert Counter(fleet.placed)["job-005000"] == 1
+    assert len(fleet.placed) == BATCH + 1
+
+
+def test_a_job_of_a_served_model_that_no_pool_takes_is_postponed_and_passed(store):
+    accept(store, *parked(0, 2))
+    fleet = Fleet(DEMO)
+    fleet.has_room = False
+    assert run(step_of(store, fleet)) == POSTPONED_MS / 1000
+    fleet.has_room = True
+    accept(store, *parked(2, 1))
+    run(step_of(store, fleet))
+    assert fleet.placed == ["job-000002"]
+    run(step_of(store, fleet, NOW + POSTPONED_MS))
+    assert sorted(fleet.placed) == ["job-000000", "job-000001", "job-000002"]
+
+
+def test_a_retry_whose_model_is_gone_is_parked_once_and_placed_when_it_is_back(store):
+    accept(store, new_job(1))
+    settle_each(store, outcome(1, OutcomeKind.FAILED))
+    fleet = Fleet()
+    step = step_of(store, fleet, NOW + RETRIED_MS)
+    assert run(step) == IDLE
+    assert state_of(store, 1) == ("parked", 1)
+    assert store.read(due_retry_ids, NOW + RETRIED_MS, 10) == []
+    fleet.served = [DEMO]
+    run(step)
+    assert fleet.placed == ["job-000001"]
+
+
+def test_a_job_that_may_not_start_yet_is_placed_when_it_may(store):
+    accept(store, *parked(0, 1, not_before=NOW + 500))
+    fleet = Fleet(DEMO)
+    assert run(step_of(store, fleet)) == 0.5
+    assert fleet.placed == []
+    run(step_of(store, fleet, NOW + 500))
+    assert fleet.placed == ["job-000000"]
+
+
+def test_a_job_that_shall_end_is_not_waited_for(store):
+    accept(store, *parked(0, 1))
+    assert None not in write(store, request, Request(None, "job-000000", "cancelled", NOW))
+    assert store.read(next_waiting, [DEMO]) == {}
+    assert run(step_of(store, Fleet(DEMO))) == IDLE
+
+
+@pytest.mark.parametrize("served", [[], [KeptModel("another", "1")], [KeptModel("demo", "2")]])
+def test_what_is_not_served_has_no_next_time(store, served):
+    accept(store, *parked(0, 1))
+    assert store.read(next_waiting, served) == {}
+    assert store.read(next_waiting, [*served, DEMO]) == {DEMO: NOW}

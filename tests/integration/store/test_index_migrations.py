@@ -1,0 +1,50 @@
+"""Indexes that a migration changes: up and down, with rows in the tables."""
+
+import pytest
+from sqlalchemy import inspect, update
+
+from support.databases import NOW, accept, new_job, outcome, settle_each
+from tether.jobs import JobFilter, JobState, OutcomeKind
+from tether.store import Store
+from tether.store.job_lists import scan_jobs
+from tether.store.migrations import downgrade, upgrade
+from tether.store.pruning import prunable_jobs
+from tether.store.schema import dead_letters
+
+
+@pytest.fixture
+def filled(database_url):
+    """A database with an ended job, a dead one, and a dead one that was submitted again."""
+    with Store(database_url) as store:
+        accept(store, *(new_job(number) for number in range(4)))
+        settle_each(store, outcome(0), outcome(1, OutcomeKind.POISONED), outcome(2, OutcomeKind.POISONED))
+        retried = update(dead_letters).where(dead_letters.c.job_id == "job-000002").values(retried_as="x")
+        store.write_alone(lambda connection: connection.execute(retried) and None).result(30)
+    return database_url
+
+
+def indexes(url):
+    with Store(url) as store:
+        looks = [store.read(_indexes, name) for name in ("jobs", "dead_letters")]
+    return {index["name"] for found in looks for index in found}
+
+
+def _indexes(connection, table):
+    return inspect(connection).get_indexes(table)
+
+
+def test_what_may_be_deleted_is_found_after_going_down_and_up(filled):
+    downgrade(filled, "0005")
+    upgrade(filled)
+    assert {"ix_jobs_finished_at", "ix_dead_letters_retried"} <= indexes(filled)
+    with Store(filled) as store:
+        assert store.read(prunable_jobs, NOW + 1, 10) == ["job-000000", "job-000002"]
+
+
+def test_lists_are_whole_after_going_down_and_up(filled):
+    downgrade(filled, "0006")
+    upgrade(filled)
+    assert {"ix_jobs_tenant_id_model_job_id", "ix_jobs_tenant_id_state_job_id"} <= indexes(filled)
+    with Store(filled) as store:
+        dead = store.read(scan_jobs, "default", JobFilter(states=(JobState.DEAD,), model="demo"))
+    assert [row.job_id for row in dead.rows] == ["job-000002", "job-000001"]

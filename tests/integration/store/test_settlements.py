@@ -1,0 +1,141 @@
+"""Settling: once, in any order, and final by compare-and-set."""
+
+from dataclasses import replace as changed
+
+from support.databases import (
+    NOW,
+    POOL,
+    accept,
+    all_held,
+    new_job,
+    outbox,
+    outcome,
+    settle,
+    settle_each,
+    state_of,
+    waiting_at,
+    write,
+)
+from tether.jobs import JobState, OutcomeKind, Piece
+from tether.store.placements import (
+    Placement,
+    replace,
+)
+from tether.store.queries import attempts_of, dead_letter, dead_letters_of, job, result_pieces
+from tether.store.settlements import SettledKind
+
+
+def test_a_success_is_final_with_result_and_usage(store):
+    accept(store, new_job(1))
+    [settled] = settle(store, outcome(1), now_ms=NOW + 7)
+    assert (settled.kind, settled.state) == (SettledKind.SETTLED, JobState.SUCCEEDED)
+    row = store.read(job, "job-000001")
+    assert (row.finished_at, row.input_tokens, row.output_tokens) == (NOW + 7, 5, 2)
+    result = store.read(result_pieces, "job-000001")
+    assert result.pieces == (Piece(11, "a"), Piece(12, "b\0"))
+    assert (result.run, result.finish_reason) == (0, "stop")
+    assert all_held(store) == {}
+    assert outbox(store) == []
+
+
+def test_an_outcome_that_comes_again_changes_nothing(store):
+    accept(store, new_job(1))
+    ended = outcome(1, OutcomeKind.FAILED)
+    assert [each.kind for each in settle(store, ended, ended)] == ["settled", "repeated"]
+    assert [each.kind for each in settle(store, ended)] == ["repeated"]
+    assert store.read(job, "job-000001").attempts == 1
+
+
+def test_an_outcome_of_an_older_dispatch_is_noted_and_changes_nothing_else(store):
+    accept(store, new_job(1))
+    settle_each(store, outcome(1, OutcomeKind.FAILED))
+    assert write(store, replace, Placement("job-000001", 1, POOL, NOW)) == [2]
+    [stale] = settle(store, outcome(1, attempt=2))
+    assert (stale.kind, stale.state, stale.dispatch) == (SettledKind.STALE, JobState.ACCEPTED, 2)
+    assert len(store.read(attempts_of, "job-000001")) == 2
+    assert store.read(result_pieces, "job-000001") is None
+
+
+def test_an_outcome_of_an_unknown_job_is_said_to_be_so(store):
+    [unknown] = settle(store, outcome(1))
+    assert (unknown.kind, unknown.state) == (SettledKind.UNKNOWN, None)
+
+
+def test_failures_wait_until_they_are_too_many_and_then_leave_a_dead_letter(store):
+    accept(store, new_job(1))
+    for dispatch in (1, 2):
+        [settled] = settle(store, outcome(1, OutcomeKind.FAILED, dispatch=dispatch))
+        assert settled.state is JobState.WAITING_RETRY
+        assert settled.error.code == "engine_failed"
+        assert write(store, replace, Placement("job-000001", dispatch, POOL, NOW + 100)) == [dispatch + 1]
+    [settled] = settle(store, outcome(1, OutcomeKind.FAILED, dispatch=3), now_ms=NOW + 500)
+    assert settled.state is JobState.DEAD
+    row = store.read(job, "job-000001")
+    assert (row.attempts, row.error.code, row.finished_at) == (3, "engine_failed", NOW + 500)
+    letter = store.read(dead_letter, "job-000001", "default")
+    assert (letter.reason, letter.retryable, letter.retry_token) == (
+        "attempts_exhausted",
+        True,
+        "letter-job-000001",
+    )
+    assert [each["dispatch"] for each in letter.history] == [1, 2, 3]
+    assert store.read(dead_letter, "job-000001", "another") is None
+    assert store.read(dead_letters_of, "default") == [letter]
+    assert store.read(dead_letters_of, "another") == []
+
+
+def test_a_withdrawn_job_waits_for_another_pool(store):
+    accept(store, new_job(1))
+    settle_each(store, outcome(1, OutcomeKind.WITHDRAWN, attempt=0, draw=""))
+    assert state_of(store, 1) == ("parked", 1)
+    assert all_held(store) == {("quota", "default"): 1}
+    assert store.read(job, "job-000001").attempts == 0
+    assert [each.job_id for each in waiting_at(store, NOW)] == ["job-000001"]
+
+
+def test_a_poisoned_job_is_dead(store):
+    accept(store, new_job(1))
+    [settled] = settle(store, outcome(1, OutcomeKind.POISONED))
+    assert settled.state is JobState.DEAD
+
+
+def test_several_outcomes_of_one_job_are_settled_in_order(store):
+    accept(store, new_job(1))
+    kinds = settle(store, outcome(1, OutcomeKind.FAILED), outcome(1, attempt=2), outcome(1, attempt=3))
+    assert [each.kind for each in kinds] == ["settled", "settled", "stale"]
+    assert state_of(store, 1) == ("succeeded", 1)
+
+
+def test_a_second_failure_of_one_hand_over_does_not_count_twice(store):
+    accept(store, new_job(1))
+    kinds = settle(store, outcome(1, OutcomeKind.FAILED), outcome(1, OutcomeKind.FAILED, attempt=2))
+    assert [each.kind for each in kinds] == ["settled", "stale"]
+    assert store.read(job, "job-000001").attempts == 1
+
+
+def test_what_a_cancelled_job_had_made_is_kept(store):
+    accept(store, new_job(1))
+    settle_each(store, outcome(1, OutcomeKind.CANCELLED, pieces=(Piece(1, "x"),), offset=1))
+    assert store.read(result_pieces, "job-000001").pieces == (Piece(1, "x"),)
+
+
+def test_outcomes_in_any_order_and_repeated_come_to_the_same_end(store):
+    ended = [
+        outcome(1, OutcomeKind.FAILED),
+        outcome(1, OutcomeKind.SUCCEEDED, attempt=2, draw="worker:2"),
+        outcome(1, OutcomeKind.WITHDRAWN, attempt=0, draw=""),
+        outcome(1, OutcomeKind.FAILED, dispatch=2),
+    ]
+    ends = set()
+    for number in range(24):
+        order = list(ended)
+        arranged = [order.pop(number // divisor % len(order)) for divisor in (1, 4, 12, 24)]
+        accept(store, new_job(number))
+        mine = [changed(each, job_id=f"job-{number:06}") for each in arranged]
+        settle(store, *mine)
+        settle(store, *mine[::-1])
+        row = store.read(job, f"job-{number:06}")
+        noted = len(store.read(attempts_of, row.job_id))
+        ends.add((row.state, row.dispatch, row.output_tokens, noted))
+    assert ends == {(JobState.SUCCEEDED, 1, 2, 4)}
+    assert all_held(store) == {}

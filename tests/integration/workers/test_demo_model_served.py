@@ -1,0 +1,109 @@
+"""The model that ships, through all of a local Tether: its text is that of the engine, whatever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import openai
+import pytest
+
+from support.local_tether import LocalTether
+from support.stream_reader import StreamReader
+from tether.config.models import DEMO_MODEL, ModelSettings
+from tether.jobs import Message, Sampling
+from tether_workers.engines.transformers.loading import load_engine
+
+PROMPT = "Read a line from"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    local = LocalTether(tmp_path_factory.mktemp("demo"), models=None)
+    local.process = local.up()
+    yield local
+    local.process.stop()
+    local.close()
+
+
+def said(prompt, adapter="", **sampling):
+    """What the engine says by itself."""
+    engine = load_engine(ModelSettings.model_validate({**DEMO_MODEL, "adapters": ("code",)}), adapter)
+    try:
+        asked = Sampling(**sampling)
+        deltas = list(engine.start(engine.encode(prompt), (), asked, threading.Event()))
+    finally:
+        engine.close()
+    return "".join(text for delta in deltas for text in delta.texts)
+
+
+def test_a_prompt_and_a_chat_get_the_models_text(served):
+    with served.client() as client:
+        job = client.submit("demo", PROMPT, max_tokens=30)
+        assert "".join(job.stream()) == said(PROMPT, max_tokens=30)
+        asked = client.submit(
+            "demo", messages=[{"role": "user", "content": "What does `len` do?"}], max_tokens=30
+        )
+        assert "".join(asked.stream()) == said([Message("user", "What does `len` do?")], max_tokens=30)
+        coded = client.submit("demo", PROMPT, adapter="code", max_tokens=30)
+        assert "".join(coded.stream()) == said(PROMPT, "code", max_tokens=30)
+
+
+def test_openais_client_streams_it(served):
+    told = served.endpoint()
+    with openai.OpenAI(base_url=f"{told['url']}/v1", api_key=told["api_key"]) as client:
+        assert [model.id for model in client.models.list()] == ["demo"]
+        chunks = client.chat.completions.create(
+            model="demo",
+            messages=[{"role": "user", "content": "What does `len` do?"}],
+            stream=True,
+            max_tokens=30,
+            temperature=0.8,
+            seed=5,
+            stream_options={"include_usage": True},
+        )
+        text, usage = "", None
+        for chunk in chunks:
+            text += "".join(choice.delta.content or "" for choice in chunk.choices)
+            usage = chunk.usage or usage
+    expected = said([Message("user", "What does `len` do?")], max_tokens=30, temperature=0.8, seed=5)
+    assert text == expected
+    assert usage.prompt_tokens > 3
+    assert usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.5, "seed": 11}])
+def test_a_worker_that_is_killed_in_mid_stream_changes_no_word(served, sampling):
+    seed = sampling.get("seed", 0)
+    asked = {"max_tokens": 400, **sampling}
+    expected = said(PROMPT, **asked)
+    while len(expected) < 400 and sampling["temperature"]:
+        seed += 1
+        asked["seed"] = seed
+        expected = said(PROMPT, **asked)
+    with served.client() as client:
+        job = client.submit("demo", PROMPT, **asked)
+        reader = StreamReader(job)
+        reader.wait_for_tokens(3)
+        os.kill(served.parts()["worker-1"]["pid"], signal.SIGKILL)
+        reader.join()
+    assert "".join(reader.texts) == expected
+
+
+def test_a_light_client_never_loads_torch():
+    code = "import sys, tether, tether_cli.main, tether_workers.loading; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
+
+
+def test_who_asks_for_a_model_that_cannot_be_loaded_is_told_why(tmp_path):
+    local = LocalTether(tmp_path, models=[{"name": "gone", "source": "/nowhere/at/all"}])
+    try:
+        local.up()
+        status, text, errors = local.run("submit", "hello")
+        assert (status != 0, text) == (True, "")
+        assert "there is no folder /nowhere/at/all" in errors
+        assert errors.count("\n") == 1
+    finally:
+        local.close()

@@ -1,0 +1,92 @@
+"""A namespace of pool jobs on a real Redis, with everything that a test does by hand."""
+
+import redis
+
+from support.hand_worker import HandWorker
+from tether.broker.keys import Keys
+from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.jobs import JobState, Priority
+from tether.streams.token_log import read_events
+
+POOL = "gpu.cpu.local.model-12345678"
+OTHER = "gpu.cpu.local.other-12345678"
+LEASE_MS = 600_000
+AGE_MS = 600_000
+
+
+def note_recent_tick(client, keys):
+    """Let the next tick take what ran out, however long ago the last one was: after a pause it would extend
+    all leases instead."""
+    client.hset(keys.lease_tick, "at", 2**53 - 1)
+
+
+class Stage:
+    def __init__(self, server, namespace):
+        self.redis = redis.Redis.from_url(server.url)
+        self.keys = Keys(namespace)
+        for key in self.redis.scan_iter(self.keys.prefix + ":*"):
+            self.redis.delete(key)
+        self.redis.set(self.keys.epoch, 1)
+        self.pools = Pools(self.redis, self.keys)
+        self.ports = []
+        self.tick()
+
+    def place(self, job_id, *, dispatch=1, expect=PlaceResult.PLACED, **changes):
+        given = {
+            "pool": POOL,
+            "tenant": "default",
+            "priority": Priority.STANDARD,
+            "weight": 1.0,
+            "deadline": 0,
+            "cost": 1,
+            "body": b'{"v":1}',
+        }
+        placed = self.pools.place([Dispatch(job_id=job_id, dispatch=dispatch, **{**given, **changes})])
+        assert placed == [expect]
+
+    def worker(self, name):
+        port = HandWorker(self.redis, self.keys, name, LEASE_MS)
+        assert port.hello() == 1
+        self.ports.append(port)
+        return port
+
+    def tick(self, age_ms=AGE_MS):
+        """A tick of the lease loop, as if the last one had only just been."""
+        note_recent_tick(self.redis, self.keys)
+        return self.pools.tick(LEASE_MS, age_ms)
+
+    def cancel(self, job_id):
+        (answer,) = self.pools.cancel_many([(job_id, JobState.CANCELLED)])
+        return answer
+
+    def lose(self, job_id):
+        """Let the lease of a running attempt run out."""
+        assert self.redis.zadd(self.keys.leases, {f"j {job_id}": 1}, xx=True, ch=True) == 1
+        return self.tick()
+
+    def field(self, job_id, name):
+        value = self.redis.hget(self.keys.job(job_id), name)
+        return value and value.decode()
+
+    def events(self, job_id):
+        return [event.kind for event in read_events(self.redis.xrange(self.keys.stream(job_id)))]
+
+    def outcomes(self):
+        return [
+            (fields[b"job"].decode(), fields[b"kind"].decode())
+            for _, fields in self.redis.xrange(self.keys.outcomes)
+        ]
+
+    def close(self):
+        for port in self.ports:
+            port.close()
+        self.pools.close()
+        self.redis.close()
+
+
+def draw(port, count=1, pools=(POOL,), busy=False):
+    return list(port.draw(count, pools, busy=busy).jobs)
+
+
+def ids(jobs):
+    return [job.job_id for job in jobs]

@@ -1,0 +1,80 @@
+import pytest
+
+from support.presences import KEY, MODEL, OTHER_KEY, apply, presence
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet import Fleet, expire, unroutable
+from tether.discovery.fleet.pool_views import PoolViews
+from tether.models.registry import pool_name
+
+POOL = pool_name("cpu", "local", MODEL)
+ELSEWHERE = pool_name("cpu", "elsewhere", MODEL)
+TWO = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY), 0)
+
+
+class Views(PoolViews):
+    """With time by hand, and adding up that costs as much as a test says."""
+
+    def __init__(self, cost_ms):
+        self.now = self.spent = 0
+        super().__init__(lambda: self.now, self._stopwatch)
+        self.cost = cost_ms / 1000
+
+    def _stopwatch(self):
+        self.spent += self.cost
+        return self.spent
+
+    def free(self, fleet):
+        return sum(pool.free for pool in self.of(fleet))
+
+    def workers(self, fleet):
+        return {pool.name: pool.workers for pool in self.of(fleet)}
+
+
+def test_the_pools_of_an_unchanged_fleet_are_added_up_again_after_a_while():
+    views = Views(cost_ms=1)
+    first = views.of(TWO)
+    views.now = 99
+    assert views.of(TWO) is first
+    views.now = 15_000
+    assert views.workers(TWO) == {}
+
+
+def test_a_heartbeat_shows_once_adding_up_costs_little_enough():
+    views = Views(cost_ms=2)
+    assert views.free(TWO) == 10
+    busier = apply(TWO, presence(sequence=2, free=0), 1)
+    views.now = 39
+    assert views.free(busier) == 10
+    views.now = 40
+    assert views.free(busier) == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fleet: apply(fleet, presence(sequence=2, state=WorkerState.STOPPED), 1),
+        lambda fleet: apply(fleet, presence(sequence=2, state=WorkerState.DRAINING), 1),
+        lambda fleet: apply(fleet, presence(sequence=2, pools=()), 1),
+        lambda fleet: expire(apply(fleet, presence(sequence=2), 1, life_ms=1), 2),
+        lambda fleet: unroutable(fleet, presence().boot_id),
+    ],
+    ids=["goodbye", "drains", "draws from nowhere", "ends", "unroutable"],
+)
+def test_who_is_gone_from_a_small_fleet_is_gone_at_once(change):
+    views = Views(cost_ms=4)
+    assert views.workers(TWO) == {POOL: 2}
+    assert views.workers(change(TWO)) == {POOL: 1}
+    assert views.workers(TWO) == {POOL: 2}
+
+
+def test_a_large_fleet_shows_changes_later_but_a_pool_that_comes_or_goes_at_once():
+    views = Views(cost_ms=10)
+    assert views.workers(TWO) == {POOL: 2}
+    one = apply(TWO, presence(sequence=2, state=WorkerState.STOPPED), 1)
+    views.now = 199
+    assert views.workers(one) == {POOL: 2}
+    with_another = apply(one, presence(KEY, boot=2, region="elsewhere"), 2)
+    assert views.workers(with_another) == {POOL: 1, ELSEWHERE: 1}
+    views.now += 1
+    without = apply(with_another, presence(KEY, boot=2, sequence=2, state=WorkerState.STOPPED), 3)
+    assert views.workers(without) == {POOL: 1}

@@ -1,0 +1,304 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tether.admission.fits_model import check_for_model
+from tether.errors import InvalidRequest
+from tether.jobs import JobRequest, Message, Priority, Sampling
+from tether.models.registry import ModelVersion
+from tether.requests.checking import read_request
+from tether.requests.fields import (
+    MAX_KEY_CHARACTERS,
+    MAX_LABEL_CHARACTERS,
+    MAX_LABELS,
+    MAX_MESSAGES,
+    MAX_PROMPT_BYTES,
+    MAX_STOPS,
+    MAX_TOKENS,
+    TABLE,
+)
+from tether.requests.options import check_request, make_request
+from tether.requests.table import DELAYS
+
+GOOD = {"model": "demo", "prompt": "one"}
+NOW = 1_800_000_000_000
+
+
+def refusal(**values):
+    with pytest.raises(InvalidRequest) as refused:
+        read_request({**GOOD, **values})
+    return str(refused.value)
+
+
+def test_a_request_of_two_fields_gets_the_defaults():
+    assert read_request(GOOD) == JobRequest(model="demo", prompt="one")
+
+
+def test_every_field_is_read():
+    values = {
+        **GOOD,
+        "adapter": "pirate",
+        "traceparent": "00-1-2-01",
+        "correlation_id": "c",
+        "retry_token": "r",
+        "priority": "batch",
+        "labels": {"a": "b"},
+        "not_before": 1,
+        "deadline": 2,
+        "max_tokens": 3,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 4,
+        "seed": 5,
+        "stop": ["x", "y"],
+    }
+    assert set(values) == {*TABLE.fields} - {"messages", *DELAYS}
+    assert read_request(values) == JobRequest(
+        model="demo",
+        prompt="one",
+        adapter="pirate",
+        traceparent="00-1-2-01",
+        correlation_id="c",
+        retry_token="r",
+        priority=Priority.BATCH,
+        labels={"a": "b"},
+        not_before=1,
+        deadline=2,
+        sampling=Sampling(max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=5, stop=("x", "y")),
+    )
+
+
+def test_messages_take_the_place_of_the_prompt():
+    told = [{"role": "system", "content": ""}, Message("user", "hi"), {"role": "assistant", "content": "ho"}]
+    request = read_request({"model": "demo", "messages": told})
+    assert request.prompt == ""
+    assert request.messages == (Message("system", ""), Message("user", "hi"), Message("assistant", "ho"))
+
+
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "messages is not a list of 1 to 1000"),
+        ((), "messages is not a list of 1 to 1000"),
+        ("hi", "messages is not a list"),
+        ({"role": "user"}, "messages is not a list"),
+        ([USER] * (MAX_MESSAGES + 1), "messages is not a list of 1 to 1000"),
+        ([USER, "hi"], r"messages\[1\] is of type str, not an object"),
+        (
+            [{"role": "tool", "content": "x"}],
+            r"messages\[0\].role='tool' is not one of system, user, assistant",
+        ),
+        ([{"role": [], "content": "x"}], r"role=\[\]"),
+        ([{"content": "x"}], "role=None"),
+        ([{"role": "user"}], "content is of type NoneType"),
+        ([{"role": "user", "content": ["x"]}], "content is of type list, not a string"),
+        ([{**USER, "name": "me"}], "has an unknown field 'name'; the fields are role and content"),
+        ([{"role": "user", "content": "\ud800"}], "an unpaired surrogate"),
+        ([{"role": "user", "content": "é" * (MAX_PROMPT_BYTES // 4)}] * 3, "bytes in total"),
+        ([Message("user", 5)], "content is of type int"),
+    ],
+)
+def test_messages_that_are_none_are_refused_by_number(messages, words):
+    with pytest.raises(InvalidRequest, match=words):
+        read_request({"model": "demo", "messages": messages})
+
+
+def test_a_prompt_and_messages_are_not_both_given():
+    assert "prompt and messages are mutually exclusive" in refusal(messages=[USER])
+
+
+def test_one_stop_text_needs_no_list():
+    assert read_request({**GOOD, "stop": "end"}).sampling.stop == ("end",)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"max_tokens": 1},
+        {"max_tokens": MAX_TOKENS},
+        {"temperature": 0},
+        {"temperature": 100.0},
+        {"top_p": 1},
+        {"top_p": 1e-9},
+        {"seed": 2**63 - 1},
+        {"prompt": "x" * MAX_PROMPT_BYTES},
+        {"correlation_id": "k" * MAX_KEY_CHARACTERS},
+        {"stop": ["x"] * MAX_STOPS},
+        {"labels": {str(i): "x" * MAX_LABEL_CHARACTERS for i in range(MAX_LABELS)}},
+        {"labels": None},
+    ],
+)
+def test_what_lies_on_a_limit_is_allowed(values):
+    read_request({**GOOD, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_tokens": 0}, "max_tokens=0 is not an integer from 1"),
+        ({"max_tokens": MAX_TOKENS + 1}, "max_tokens"),
+        ({"max_tokens": 1.0}, "max_tokens=1.0 is not an integer"),
+        ({"max_tokens": True}, "max_tokens=True"),
+        ({"max_tokens": None}, "max_tokens=None"),
+        ({"temperature": float("inf")}, "temperature=inf is not a number from 0 to 100"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"top_p": 0}, "top_p=0 is not a number greater than 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"seed": 2**63}, "seed"),
+        ({"not_before": -1}, "not_before"),
+        ({"deadline": 1.5}, "deadline"),
+        ({"priority": "urgent"}, "priority='urgent' is not interactive, standard or batch"),
+        ({"priority": None}, "priority"),
+        ({"priority": []}, "priority"),
+        ({"prompt": "x" * (MAX_PROMPT_BYTES + 1)}, "prompt has 4194305 bytes"),
+        ({"prompt": "\ud800"}, "an unpaired surrogate"),
+        ({"prompt": b"one"}, "prompt is of type bytes"),
+        ({"prompt": ""}, "prompt is missing or empty"),
+        ({"model": "a\nb"}, "unprintable characters"),
+        ({"adapter": 5}, "adapter is of type int"),
+        ({"correlation_id": "k" * (MAX_KEY_CHARACTERS + 1)}, "correlation_id has more than 200"),
+        ({"retry_token": "a\x00"}, "retry_token"),
+        ({"stop": 5}, "stop is not a string or a list"),
+        ({"stop": ["x"] * (MAX_STOPS + 1)}, "at most 16"),
+        ({"stop": [""]}, "stop contains something other"),
+        ({"stop": ["\ud800"]}, "stop contains something other"),
+        ({"labels": {"a": "\x00"}}, "labels contains"),
+        ({"labels": {"a": 1}}, "labels contains"),
+        ({"labels": {1: "a"}}, "labels contains"),
+        ({"labels": ["a"]}, "labels is not an object"),
+        ({"labels": {str(i): "" for i in range(MAX_LABELS + 1)}}, "at most 32"),
+        ({"tempratur": 1}, "unknown field 'tempratur'; did you mean temperature?"),
+        ({"zzz": 1}, "unknown field 'zzz'"),
+    ],
+)
+def test_what_is_wrong_is_named(values, words):
+    assert words in refusal(**values)
+
+
+def test_all_problems_are_told_at_once():
+    message = refusal(max_tokens=0, top_p=2, prompt="", surprise=1)
+    assert message.startswith("4 problems: ")
+    assert all(name in message for name in ("max_tokens", "top_p", "prompt", "surprise"))
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*TABLE.fields, "other"]), ANYTHING))
+def test_any_values_make_a_request_or_are_refused(values):
+    try:
+        request = read_request(values)
+    except InvalidRequest:
+        return
+    assert check_request(request) == request
+    assert len(request.digest()) == 64
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["labels", "priority", "delay", "eta", "time_limit", "adapter"]), ANYTHING
+    )
+)
+def test_any_arguments_of_submit_make_a_request_or_are_refused(arguments):
+    try:
+        request = make_request("demo", "one", now_ms=NOW, **arguments)
+    except InvalidRequest:
+        return
+    assert request.not_before == 0 or request.not_before >= NOW
+
+
+@given(ANYTHING, ANYTHING, ANYTHING)
+def test_a_request_that_a_program_made_is_checked_too(prompt, labels, stop):
+    request = JobRequest(model="demo", prompt=prompt, labels=labels, sampling=Sampling(stop=stop))
+    try:
+        checked = check_request(request)
+    except InvalidRequest:
+        return
+    assert isinstance(checked.prompt, str)
+    assert check_request(checked) == checked
+
+
+@pytest.mark.parametrize("value", [None, {}, "x", Sampling(), JobRequest])
+def test_what_is_no_request_is_refused(value):
+    with pytest.raises(InvalidRequest, match="not a JobRequest"):
+        check_request(value)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"delay_ms": -1},
+        {"delay_ms": 1.5, "not_before": 1},
+        {"time_limit_ms": True, "deadline": 1},
+        {"delay_ms": 5},
+        {"time_limit_ms": 5},
+    ],
+)
+def test_delays_that_go_with_no_time_are_refused(times):
+    with pytest.raises(InvalidRequest, match=r"delay_ms|time_limit_ms"):
+        check_request(JobRequest(model="demo", prompt="x", **times))
+
+
+def test_a_request_with_a_delay_passes_as_it_is():
+    request = make_request("demo", "x", now_ms=NOW, delay=1.5, time_limit=3)
+    assert (request.not_before, request.deadline) == (NOW + 1_500, NOW + 3_000)
+    assert check_request(request) == request
+    assert make_request("demo", "x", now_ms=NOW + 7, delay=1.5, time_limit=3).digest() == request.digest()
+
+
+VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, adapters=("pirate",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sampling": Sampling(max_tokens=101)}, "max_tokens=101 exceeds the context of model 'demo'"),
+        ({"adapter": "piratt"}, "no adapter 'piratt'; available: pirate"),
+        ({"deadline": NOW}, "the deadline is before the job could start"),
+        ({"deadline": NOW + 5, "not_before": NOW + 5}, "the deadline is before the job could start"),
+    ],
+)
+def test_what_the_model_or_the_time_does_not_allow_is_refused(changes, words):
+    fields = {"sampling": Sampling(max_tokens=100), **changes}
+    request = JobRequest(model="demo", prompt="x", **fields)
+    with pytest.raises(InvalidRequest, match=words):
+        check_for_model(request, VERSION, NOW)
+
+
+def test_messages_that_are_too_long_whatever_the_tokenizer_are_refused():
+    messages = (Message("system", "x" * 800), Message("user", "x" * 800))
+    request = JobRequest(model="demo", messages=messages, sampling=Sampling(max_tokens=1))
+    with pytest.raises(InvalidRequest, match="the messages have 1600 characters, at least 100 tokens"):
+        check_for_model(request, VERSION, NOW)
+
+
+def test_a_request_of_messages_that_a_program_made_passes_as_it_is():
+    request = make_request("demo", messages=[USER], now_ms=NOW)
+    assert request.messages == (Message("user", "x"),)
+    assert check_request(request) == request
+    for bad in (JobRequest(model="demo"), replace(request, prompt="x"), replace(request, messages=("x",))):
+        with pytest.raises(InvalidRequest):
+            check_request(bad)
+
+
+def test_what_the_model_and_the_time_allow_passes():
+    request = JobRequest(
+        model="demo",
+        prompt="x",
+        sampling=Sampling(max_tokens=100),
+        adapter="pirate",
+        not_before=NOW + 5,
+        deadline=NOW + 6,
+    )
+    check_for_model(request, VERSION, NOW)

@@ -1,0 +1,218 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from support.presences import DIGEST, MODEL
+from tether.config.settings import SchedulingSettings
+from tether.discovery.fleet.pool_views import PoolView
+from tether.errors import ConfigError
+from tether.scheduling.affinity import (
+    DEFAULT_SCORERS,
+    Assumptions,
+    Candidate,
+    can_serve,
+    choose,
+    expected_wait,
+    scorers_from,
+)
+from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit
+from tether.scheduling.scorer_plugins import LOG_SECONDS, IsolatedScorer, load_scorers
+from tether.telemetry import metrics
+
+REQUEST = PlacementRequest(model=MODEL)
+
+
+def pool(name="a", **changes):
+    values = {
+        "model": "tiny",
+        "version": "1",
+        "digest": DIGEST,
+        "gpu_class": "cpu",
+        "region": "local",
+        "workers": 1,
+        "slots": 8,
+        "warm": True,
+        "tokens_per_second": 100.0,
+    }
+    return PoolView(name=name, **{**values, **changes})
+
+
+def chosen(pools, request=REQUEST, depths=None, **options):
+    return choose(request, pools, depths or {}, **options).pool
+
+
+def test_a_warm_pool_wins_over_a_cold_one():
+    assert chosen([pool("a", warm=False), pool("b")]) == "b"
+
+
+def test_the_same_region_wins_over_another_and_a_nearer_one_over_one_far_away():
+    request = replace(REQUEST, region="eu")
+    assert chosen([pool("a", region="us"), pool("b", region="eu")], request) == "b"
+    assert chosen([pool("a", region="us", latency_hops=4), pool("b", region="asia")], request) == "b"
+
+
+def test_the_gpu_class_of_the_job_is_a_condition():
+    choice = choose(replace(REQUEST, gpu_class="h100"), [pool("a"), pool("b", gpu_class="h100")], {})
+    assert choice.pool == "b"
+    assert choice.table[1].exclusion == Exclusion(Unfit.GPU_CLASS, "has GPU class cpu, not h100")
+
+
+def test_a_deep_queue_drives_jobs_to_a_worse_match():
+    near, far = pool("near", region="eu"), pool("far", region="us")
+    request = replace(REQUEST, region="eu")
+    assert chosen([near, far], request) == "near"
+    assert chosen([near, far], request, {"near": 10_000}) == "far"
+
+
+def test_equal_pools_are_chosen_by_name_whatever_their_order():
+    assert chosen([pool("b"), pool("a")]) == chosen([pool("a"), pool("b")]) == "a"
+
+
+def test_a_pool_of_suspects_is_chosen_only_where_nothing_else_can_serve():
+    doubtful = pool("a", suspects=1)
+    worse = pool("b", warm=False, region="us", latency_hops=9)
+    assert chosen([doubtful, worse], depths={"b": 1_000}) == "b"
+    assert chosen([doubtful]) == "a"
+    assert chosen([doubtful, pool("b", workers=0)]) == "a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "unfit", "words"),
+    [
+        ({"model": "other"}, Unfit.MODEL, "serves other"),
+        ({"digest": "cd" * 32, "version": "2"}, Unfit.VERSION, "serves another version, 2"),
+        ({"workers": 0}, Unfit.NO_WORKER, "no live worker accepts jobs"),
+    ],
+)
+def test_a_pool_that_cannot_serve_is_refused_with_the_reason(changes, unfit, words):
+    choice = choose(REQUEST, [pool(**changes)], {})
+    assert (choice.pool, choice.table[0].exclusion) == (None, Exclusion(unfit, words))
+
+
+def test_another_version_serves_only_where_that_is_allowed_and_counts_less():
+    newer = pool("a", digest="cd" * 32)
+    assert chosen([newer], replace(REQUEST, any_version=True)) == "a"
+    assert chosen([newer, pool("b")], replace(REQUEST, any_version=True)) == "b"
+
+
+def test_a_prompt_beyond_the_context_and_a_region_that_is_not_allowed_are_refused():
+    assert chosen([pool()], replace(REQUEST, prompt_tokens=999)) == "a"
+    assert chosen([pool()], replace(REQUEST, prompt_tokens=1_000)) is None
+    assert chosen([pool()], PlacementRequest(model=replace(MODEL, region="eu"))) is None
+
+
+def test_nothing_is_chosen_where_there_is_no_pool():
+    assert choose(REQUEST, [], {}) == choose(REQUEST, [], {"x": 1})
+
+
+def test_the_expected_wait_is_queued_tokens_by_rate_and_loading_and_the_way():
+    assert expected_wait(pool(latency_hops=2), 10, 50) == pytest.approx(5.05)
+    assumed = Assumptions(tokens_per_second=10.0, load_seconds=7.0)
+    assert expected_wait(pool(tokens_per_second=0.0, warm=False), 8, 10, assumed) == pytest.approx(8.0)
+
+
+def test_weights_of_the_settings_decide():
+    only_warm = scorers_from(SchedulingSettings(model_match=0, region=0, gpu_class=0, depth=0, warm=1))
+    pools = [pool("a", warm=False), pool("b")]
+    assert chosen(pools, depths={"b": 10**6}, scorers=only_warm) == "b"
+
+
+pools = st.builds(
+    pool,
+    name=st.sampled_from("abcd"),
+    digest=st.sampled_from([DIGEST, "cd" * 32]),
+    gpu_class=st.sampled_from(["cpu", "h100"]),
+    region=st.sampled_from(["local", "eu"]),
+    workers=st.integers(0, 3),
+    slots=st.integers(0, 8),
+    warm=st.booleans(),
+    tokens_per_second=st.floats(0, 1e6),
+    latency_hops=st.integers(0, 10**6),
+)
+requests = st.builds(
+    PlacementRequest,
+    model=st.just(MODEL),
+    any_version=st.booleans(),
+    gpu_class=st.sampled_from(["", "cpu"]),
+    region=st.sampled_from(["", "eu"]),
+    output_tokens=st.integers(0, 10**6),
+)
+
+
+@given(requests, pools, st.integers(0, 10**9), st.floats(0, 1e12))
+def test_every_term_is_from_zero_to_one(request, one, depth, wait):
+    candidate = Candidate(one, depth, wait)
+    assert all(0.0 <= scorer.score(request, candidate) <= 1.0 for scorer in DEFAULT_SCORERS)
+
+
+@given(requests, st.lists(pools, max_size=4, unique_by=lambda one: one.name), st.data())
+def test_the_choice_does_not_depend_on_order_and_no_score_on_other_pools(request, some, data):
+    choice = choose(request, some, {})
+    assert choose(request, data.draw(st.permutations(some)), {}) == choice
+    for row in choice.table:
+        if row.exclusion is None:
+            alone = choose(request, [one for one in some if one.name == row.pool], {})
+            assert alone.table == (row,)
+
+
+class Mine:
+    name, weight = "mine", 10.0
+
+    def score(self, request, candidate):
+        return float("nan") if candidate.pool.name == "a" else 7.0
+
+
+def entry(loaded, name="mine"):
+    return SimpleNamespace(name=name, value="module:Mine", load=lambda: loaded)
+
+
+def test_a_scorer_of_the_user_s_own_counts_and_is_kept_from_zero_to_one():
+    scorers = (*DEFAULT_SCORERS, *load_scorers(lambda: [entry(Mine)]))
+    choice = choose(REQUEST, [pool("a"), pool("b")], {}, scorers)
+    assert (choice.pool, choice.table[0].terms["mine"], choice.table[1].terms["mine"]) == ("b", 1.0, 0.0)
+
+
+class Broken:
+    name, weight = "broken", 10.0
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def score(self, request, candidate):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", [ValueError("it broke"), None, "much", object()])
+def test_a_scorer_that_fails_costs_its_own_term_is_logged_once_and_counted(answer):
+    now = 0.0
+    scorers = (*DEFAULT_SCORERS, IsolatedScorer(Broken(answer), clock=lambda: now))
+    both = [pool("a", warm=False), pool("b", warm=True)]
+    labels = {"scorer": "broken"}
+    before = metrics.REGISTRY.get_sample_value("tether_scorer_failures_total", labels) or 0
+    with capture_logs() as lines:
+        choice = choose(REQUEST, both, {}, scorers)
+    assert choice.pool == choose(REQUEST, both, {}).pool == "b"
+    assert [row.terms["broken"] for row in choice.table] == [0.0, 0.0]
+    assert [(line["log_level"], line["scorer"]) for line in lines] == [("error", "broken")]
+    assert metrics.REGISTRY.get_sample_value("tether_scorer_failures_total", labels) == before + 2
+    now = LOG_SECONDS
+    with capture_logs() as lines:
+        choose(REQUEST, both, {}, scorers)
+    assert len(lines) == 1
+
+
+@given(requests, st.lists(pools, max_size=4, unique_by=lambda one: one.name))
+def test_what_can_be_served_is_what_gets_a_pool(request, some):
+    assert can_serve(request, some) is (choose(request, some, {}).pool is not None)
+
+
+@pytest.mark.parametrize("wrong", [object, lambda: 1 / 0, None])
+def test_a_scorer_that_cannot_be_loaded_is_told_by_name(wrong):
+    with pytest.raises(ConfigError, match="mine"):
+        load_scorers(lambda: [entry(wrong)])

@@ -1,0 +1,129 @@
+"""Beats: who steps or may be silent yet keeps its lease; the answers end attempts."""
+
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from support.drawn_jobs import drawn_job
+from support.fake_port import FakePort
+from tether.broker.pools.worker_port import WriteStatus
+from tether.jobs import Fence, Piece
+from tether_workers.attempts.attempt import AttemptEnding, AttemptPhase
+from tether_workers.attempts.lease_renewal import LeaseRenewal
+from tether_workers.attempts.running import Attempts
+from tether_workers.presence.throughput import Throughput
+
+LIMIT = 10.0
+
+
+class Bench:
+    def __init__(self):
+        self.now = 0.0
+        self.port = FakePort()
+        self.attempts = Attempts(clock=lambda: self.now, on_unwritten=lambda attempt: None)
+        self.beats = LeaseRenewal(
+            self.port, self.attempts, Throughput(), lease=0.03, loading_limit=LIMIT, clock=lambda: self.now
+        )
+
+    def draw(self, number=1):
+        self.attempts.began(self.port.hold(drawn_job(number)))
+        return self.attempts.find(f"boot:{number}")
+
+    def renewed(self):
+        self.beats.beat()
+        return [pulse.renew for pulse in self.port.pulses]
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+@pytest.mark.parametrize(
+    "phase", [AttemptPhase.WAITING, AttemptPhase.LOADING, AttemptPhase.PREFILL, AttemptPhase.ENDING]
+)
+def test_a_silent_phase_keeps_its_lease_within_the_limit_only(bench, phase):
+    bench.draw().enter(phase)
+    bench.now = LIMIT - 0.1
+    assert bench.renewed() == [True]
+    bench.now = LIMIT
+    assert bench.renewed() == [False]
+
+
+def test_an_engine_that_stands_still_loses_its_lease(bench):
+    attempt = bench.draw()
+    attempt.push([Piece(1, "a")])
+    assert bench.renewed() == [True]
+    assert bench.renewed() == [False]
+    attempt.push([Piece(2, "b")])
+    assert bench.renewed() == [True]
+
+
+def test_leases_are_renewed_beside_one_whose_beat_fails(bench):
+    bench.draw(1), bench.draw(2), bench.draw(3)
+    sound, heard = bench.port.beat, []
+
+    def beat(pulses):
+        if any(pulse.job_id == "job-2" for pulse in pulses):
+            raise redis.ResponseError("WRONGTYPE")
+        heard.extend(pulse.job_id for pulse in pulses)
+        return sound(pulses)
+
+    bench.port.beat = beat
+    with capture_logs() as lines:
+        bench.beats.beat()
+        bench.beats.beat()
+    assert heard == ["job-1", "job-3"] * 2
+    assert [line["job_id"] for line in lines] == ["job-2"]
+    bench.port.is_away.set()
+    with pytest.raises(redis.ConnectionError):
+        bench.beats.beat()
+
+
+def test_the_answers_end_attempts(bench):
+    cancelled, expired, fenced, unknown, well = (bench.draw(number) for number in range(5))
+    bench.port.streams["job-0"].cancel = WriteStatus.CANCELLED
+    bench.port.streams["job-1"].cancel = WriteStatus.EXPIRED
+    bench.port.streams["job-2"].fence = Fence(9, 9, "other")
+    del bench.port.streams["job-3"]
+    bench.beats.beat()
+    assert cancelled.ending is AttemptEnding.CANCELLED
+    assert expired.ending is AttemptEnding.EXPIRED
+    assert fenced.ending is unknown.ending is AttemptEnding.DROP
+    assert well.ending is None
+
+
+def test_dropped_attempts_are_not_asked_about(bench):
+    bench.draw(1).end(AttemptEnding.DROP)
+    bench.beats.beat()
+    assert bench.port.calls == []
+
+
+def test_a_changed_epoch_drops_the_attempts(bench):
+    attempt = bench.draw()
+    bench.port.epoch = 2
+    bench.beats.beat()
+    assert attempt.dropped.is_set()
+
+
+def test_the_thread_beats_through_an_outage_and_ends_when_it_is_stopped(bench):
+    bench.draw()
+    bench.port.is_away.set()
+    bench.beats.start()
+    for _ in range(2):
+        assert bench.port.tried.acquire(timeout=60)
+    bench.port.is_away.clear()
+    for _ in range(2):
+        assert bench.port.tried.acquire(timeout=60)
+    bench.beats.stop()
+    assert "beat" in bench.port.calls
+    assert not bench.beats.loop.is_alive
+
+
+def test_the_rate_is_that_of_the_time_at_work():
+    throughput = Throughput()
+    for now, made in [(0, 0), (1, 100), (2, 100), (3, 100), (4, 200)]:
+        throughput.sample(now, made)
+    assert throughput.tokens_per_second == pytest.approx(100)
+    throughput.sample(5, 400)
+    assert throughput.tokens_per_second == pytest.approx(120)

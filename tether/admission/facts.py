@@ -1,0 +1,32 @@
+"""What the gates of admission judge a request by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tether.errors import TetherError
+from tether.ids import TenantId
+from tether.jobs import JobRequest
+from tether.models.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionFacts:
+    """Read once for each request, before the first gate.
+
+    Attributes:
+      registry: The configured models.
+      tenant_id: On whose behalf it is submitted.
+      tenant_weight: The tenant's share against others'; None where there is no such tenant.
+      now_ms: Milliseconds since the epoch.
+    """
+
+    registry: Registry
+    tenant_id: TenantId
+    tenant_weight: float | None
+    now_ms: int
+
+
+Gate = Callable[[JobRequest, AdmissionFacts], TetherError | None]
+"""Return why the request is refused, or None where this gate lets it pass. Pure."""

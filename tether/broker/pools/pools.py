@@ -1,0 +1,422 @@
+"""Pools from the side of the database: what the submitter and the orchestrator do with jobs in Redis."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, TypeVar
+
+import redis
+
+from tether.broker.keys import Keys
+from tether.broker.pools.carried_job import CarriedJob, names_of
+from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom
+from tether.broker.redis.connections import RefusedForNow, each_answer, without_retries
+from tether.broker.redis.raw_connections import RawConnections
+from tether.broker.scripts import Argument, rows
+from tether.envelopes import Placeable
+from tether.ids import BootId, JobId, PoolName, TenantId, WorkerId, worker_of
+from tether.jobs import JobState, Priority
+from tether.streams.token_log import StreamedTokens, streamed_tokens
+from tether.telemetry.logs import get_logger
+
+TOMBSTONE_MS = 86_400_000
+"""TTL of a tombstone: of a job that Redis never had, and that must not be placed."""
+
+MAX_LEASES_PER_TICK = 1_000
+
+JOBS_PER_LOOK = 500
+"""Running attempts of which Redis is asked at once whose they are."""
+
+MAX_OFFSET = 2**31 - 1
+"""Greatest offset that the scripts write, since the database's columns hold no greater one."""
+
+NOTHING: Mapping[JobId, str] = MappingProxyType({})
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatch(CarriedJob):
+    """One hand-over of a job from the database to Redis.
+
+    Attributes:
+      dispatch: Number of the hand-over.
+      priority: Its priority class.
+      weight: The tenant's share relative to others, greater than 0.
+      cost: Estimated number of tokens of the prompt.
+      lossy: Whether Redis had it before and lost it.
+      max_tokens: Tokens that it may generate; 0 where that is not known.
+    """
+
+    dispatch: int
+    priority: Priority
+    weight: float
+    cost: int
+    lossy: bool = False
+    max_tokens: int = 0
+
+    @classmethod
+    def of(cls, job: Placeable, dispatch: int, pool: PoolName, *, lossy: bool = False) -> Self:
+        """This hand-over of a job to a pool; ``lossy`` where Redis had it and lost it."""
+        return cls(
+            job_id=job.job_id,
+            dispatch=dispatch,
+            pool=pool,
+            tenant=job.tenant_id,
+            priority=job.priority,
+            weight=job.weight,
+            deadline=job.deadline,
+            cost=job.cost,
+            body=job.payload.encode(),
+            options=job.options.encode(),
+            lossy=lossy,
+            max_tokens=job.max_tokens,
+        )
+
+
+def _any_number(dispatch: Dispatch) -> int:
+    return 0
+
+
+class CancelResult(StrEnum):
+    """Result of a cancellation request.
+
+    Values:
+      CLOSED: It never runs again, and there will be no outcome.
+      RUNNING: Its worker will receive the request; there will be an outcome.
+      FAILED, WITHDRAWN: Its dispatch had already ended so; the database owns it.
+      SUCCEEDED, CANCELLED, EXPIRED, POISONED, DEAD: It had already ended so; its outcome is unchanged.
+    """
+
+    CLOSED = "closed"
+    RUNNING = "running"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    POISONED = "poisoned"
+    DEAD = "dead"
+
+
+class PlaceResult(StrEnum):
+    """Result of a placement.
+
+    Values:
+      PLACED: It waits in its pool.
+      KNOWN: Redis has this dispatch, or a newer one.
+      CLOSED: The job must not run any more.
+      FULL: As many jobs as may wait in its lane already: it stays in the outbox.
+    """
+
+    PLACED = "placed"
+    KNOWN = "known"
+    CLOSED = "closed"
+    FULL = "full"
+
+
+class LaneKey(NamedTuple):
+    """A lane: the jobs of one tenant and one class that wait in one pool, first come, first served."""
+
+    pool: PoolName
+    priority: Priority
+    tenant: TenantId
+
+
+class LaneLoad(NamedTuple):
+    """What waits in a lane in Redis: how many jobs, and an estimate of their bodies' bytes."""
+
+    jobs: int
+    body_bytes: int
+
+
+@dataclass(frozen=True)
+class LeaseTick:
+    """Result of one tick of the lease loop.
+
+    Attributes:
+      extended: Leases that were extended, since Redis or all workers were unavailable.
+      taken: Leases that had expired.
+      lost: For each running attempt among those: the worker's boot id, and what became of its job.
+    """
+
+    extended: int
+    taken: int
+    lost: tuple[tuple[BootId, str], ...]
+
+
+@dataclass(frozen=True)
+class KnownJob:
+    """What Redis knows of a job: its state, dispatch and offset."""
+
+    state: str
+    dispatch: int
+    offset: int
+
+
+class Pools:
+    """The scripts of pool jobs that workers do not use. Thread-safe.
+
+    Every method raises ``OUTAGE_ERRORS`` if Redis is unavailable, and can be retried then. Methods that take
+    several jobs return an error in the place of each job that failed, and the others are unaffected. It owns
+    its connections; :meth:`close` closes them.
+
+    Attributes:
+      room: How much more may be placed.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        watermark: float = WATERMARK,
+        lane_bytes: int = LANE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          watermark, lane_bytes: See :class:`~tether.broker.pools.room.RedisRoom`.
+        """
+        self.keys = keys
+        self.client = without_retries(client)
+        self.room = RedisRoom(self.client, watermark=watermark, lane_bytes=lane_bytes, clock=clock)
+        self._owns_client = self.client is not client
+        self._lines = RawConnections.like(self.client, keys.leases)
+        self._log = get_logger("tether.broker")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._lines.close()
+        if self._owns_client:
+            self.client.close()
+
+    def place(
+        self, dispatches: Sequence[Dispatch], *, max_waiting: Callable[[Dispatch], int] = _any_number
+    ) -> list[PlaceResult | Exception]:
+        """Queue dispatches in their pools; all are sent in one pipeline.
+
+        Args:
+          max_waiting: How many jobs may wait in a dispatch's lane before it; 0 is any number.
+        """
+        calls = [_arguments(each, max_waiting(each)) for each in dispatches]
+        try:
+            answers = self._run_each("pool/place", calls, _place_result)
+        except RefusedForNow:
+            self.room.note_refused()
+            raise
+        for dispatch, answer in zip(dispatches, answers, strict=True):
+            if answer is PlaceResult.PLACED:
+                self.room.note_placed(len(dispatch.body))
+        return answers
+
+    def waiting(self, lanes: Sequence[LaneKey]) -> list[LaneLoad]:
+        """What waits in lanes, at most 256 of them."""
+        answer = self._lines.run("pool/waiting", *itertools.chain.from_iterable(lanes))
+        return [LaneLoad(jobs, size) for jobs, size in rows(answer, 2)]
+
+    def cancel_many(self, jobs: Sequence[tuple[JobId, JobState]]) -> list[CancelResult | Exception]:
+        """Request the end of jobs, each ``cancelled`` or ``expired``."""
+        calls = [(job_id, kind, TOMBSTONE_MS) for job_id, kind in jobs]
+        return self._run_each("pool/cancel", calls, CancelResult)
+
+    def hand_back_many(self, jobs: Sequence[tuple[JobId, int]]) -> list[str | Exception]:
+        """For each (job id, dispatch) that has ended, write its outcome once more: the first was never
+        settled."""
+        calls = [(job_id, dispatch, "again") for job_id, dispatch in jobs]
+        return self._run_each("pool/withdraw", calls, str)
+
+    def withdraw_many(self, jobs: Sequence[tuple[JobId, int]], *, running: bool) -> list[str | Exception]:
+        """Remove each (job id, dispatch), or an older dispatch of it, from Redis; one that is running only
+        with ``running``."""
+        calls = [(job_id, dispatch, int(running)) for job_id, dispatch in jobs]
+        return self._run_each("pool/withdraw", calls, str)
+
+    def seal_many(
+        self, jobs: Sequence[tuple[JobId, JobState, str]], life_ms: int, why: Mapping[JobId, str] = NOTHING
+    ) -> list[str | Exception]:
+        """Write the final states (job, state, error code or empty) that the database has committed.
+
+        The less memory Redis has left, the sooner it forgets them: what ended makes room for what waits.
+
+        Args:
+          life_ms: For how long Redis remembers them.
+          why: Error messages by job id, if known.
+        """
+        if jobs:
+            life_ms = self.room.life_of_ended(life_ms)
+        calls: list[tuple[Argument, ...]] = []
+        for job_id, state, code in jobs:
+            event = {"state": state, "code": code or state}
+            if why.get(job_id):
+                event["message"] = why[job_id]
+            calls.append((job_id, state, life_ms, json.dumps(event)))
+        return self._run_each("pool/seal", calls, str)
+
+    def disown_many(self, job_ids: Sequence[JobId], grace_ms: int, life_ms: int) -> list[str | Exception]:
+        """Note jobs that the database does not know, and end those that were noted ``grace_ms`` ago. What is
+        left of them goes after ``life_ms``."""
+        return self._run_each("pool/disown", [(job_id, grace_ms, life_ms) for job_id in job_ids], str)
+
+    def tidy(self, kind: str, *arguments: Argument) -> tuple[int, int]:
+        """Remove from one key beside the jobs what has no owner any more; ``pool/tidy.lua`` has the kinds.
+
+        Returns:
+          How many were removed, and how many were looked at.
+
+        Raises:
+          redis.ResponseError: The key is of another type than ours.
+        """
+        removed, seen = self._lines.run("pool/tidy", kind, *arguments)
+        return removed, seen
+
+    def name_pool(self, pool: PoolName) -> None:
+        """Name a pool among those with waiting jobs, where it is lost."""
+        self._lines.run("pool/name_pool", pool)
+
+    def _run_each(
+        self, name: str, calls: Sequence[tuple[Argument, ...]], read: Callable[[str], _Answer]
+    ) -> list[_Answer | Exception]:
+        return [_read_answer(answer, read) for answer in self._lines.run_many(name, calls)]
+
+    def tick(self, lease_ms: int, batch_age_ms: int) -> LeaseTick:
+        """One tick of the lease loop."""
+        answer = self._lines.run("pool/expire", lease_ms, batch_age_ms, MAX_LEASES_PER_TICK)
+        extended, taken, *lost = answer
+        return LeaseTick(extended, taken, tuple(_taken_attempts(lost)))
+
+    def take_from_revoked(self, workers: Collection[WorkerId]) -> list[tuple[BootId, str]]:
+        """Take running attempts from these workers, whose keys were revoked in Redis before.
+
+        Args:
+          workers: Their ids, without a boot counter.
+
+        Returns:
+          For each attempt the worker's boot id, and what became of its job.
+        """
+        taken: list[tuple[BootId, str]] = []
+        if not workers:
+            return taken
+        jobs = (
+            JobId(member[2:].decode(errors="replace"))
+            for member, _ in self.client.zscan_iter(self.keys.leases, count=JOBS_PER_LOOK)
+            if member.startswith(b"j ")
+        )
+        while some := list(itertools.islice(jobs, JOBS_PER_LOOK)):
+            pipeline = self.client.pipeline(transaction=False)
+            for job_id in some:
+                pipeline.hget(self.keys.job(job_id), "worker")
+            theirs = [
+                job_id
+                for job_id, boot_id in zip(some, each_answer(pipeline), strict=True)
+                if isinstance(boot_id, bytes)
+                and worker_of(BootId(boot_id.decode(errors="replace"))) in workers
+            ]
+            # One job a call: what fails for one takes no other from them.
+            for job_id, answer in zip(
+                theirs, self._lines.run_many("pool/revoke", [(job_id,) for job_id in theirs]), strict=True
+            ):
+                if isinstance(answer, Exception):
+                    self._log.error("A job cannot be taken.", job=job_id, error=str(answer))
+                else:
+                    taken += _taken_attempts(answer)
+        return taken
+
+    def known(self, job_ids: Sequence[JobId]) -> list[KnownJob | Exception | None]:
+        """What Redis knows of jobs."""
+        return known_jobs(self.client, self.keys, job_ids)
+
+    def streamed(self, job_ids: Sequence[JobId]) -> list[StreamedTokens | Exception]:
+        """The tokens that the streams of jobs hold, whatever became of the jobs."""
+        pipeline = self.client.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.xrange(self.keys.stream(job_id))
+        return [
+            answer if isinstance(answer, Exception) else streamed_tokens(answer)
+            for answer in each_answer(pipeline)
+        ]
+
+    def set_aside(self) -> dict[str, str]:
+        """What scripts could not read and set aside: ids of jobs, or entries of lists, and which script found
+        each. The least that is to be done is to look whether the database still has the job in Redis."""
+        found: Any = self.client.hgetall(self.keys.set_aside)
+        return {
+            name.decode(errors="surrogateescape"): where.decode(errors="replace")
+            for name, where in found.items()
+        }
+
+    def forget_set_aside(self, names: Iterable[str]) -> None:
+        """What was set aside has been looked at."""
+        self.client.hdel(self.keys.set_aside, *(name.encode(errors="surrogateescape") for name in names))
+
+
+def known_jobs(
+    client: redis.Redis, keys: Keys, job_ids: Sequence[JobId]
+) -> list[KnownJob | Exception | None]:
+    """What Redis knows of jobs, asked by this client: an error in the place of a job that cannot be read.
+
+    Raises:
+      OUTAGE_ERRORS: It is away.
+    """
+    pipeline = client.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset")
+    return [_read_known(answer) for answer in each_answer(pipeline)]
+
+
+def _read_known(answer: Any) -> KnownJob | Exception | None:
+    if isinstance(answer, Exception):
+        return answer
+    state, dispatch, offset = answer
+    if not state:
+        return None
+    try:
+        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0))
+    except ValueError as error:
+        return error
+    if known.dispatch < 0 or not 0 <= known.offset <= MAX_OFFSET:
+        return ValueError(f"no job has dispatch {known.dispatch} and offset {known.offset}")
+    return known
+
+
+def _place_result(text: str) -> PlaceResult:
+    if text == "invalid":
+        raise ValueError("the script `place` refuses it: a number, a name or its priority is impossible")
+    return PlaceResult(text)
+
+
+def _read_answer(answer: bytes | Exception, read: Callable[[str], _Answer]) -> _Answer | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    try:
+        return read(answer.decode())
+    except ValueError as error:
+        return error
+
+
+def _taken_attempts(answer: Iterable[bytes]) -> list[tuple[BootId, str]]:
+    """For each attempt that was taken from a worker its boot id, and what became of its job."""
+    return [(BootId(boot_id.decode()), became.decode()) for boot_id, became in rows(answer, 2)]
+
+
+_PLACED_BY = ("job_id", "dispatch", "pool", "tenant", "priority", "lossy")
+"""Fields that the script itself reads, from separate arguments; it stores the others under their names."""
+_KEPT = names_of(Dispatch, but=_PLACED_BY)
+_kept_of = attrgetter(*_KEPT)
+_PAIRS: list[Argument] = [argument for name in _KEPT for argument in (name.encode(), b"")]
+
+
+def _arguments(dispatch: Dispatch, max_waiting: int) -> tuple[Argument, ...]:
+    kept = _PAIRS.copy()
+    kept[1::2] = _kept_of(dispatch)
+    return (
+        *(dispatch.job_id, dispatch.dispatch, dispatch.pool, dispatch.tenant, dispatch.priority),
+        *(int(dispatch.lossy), max_waiting, *kept),
+    )

@@ -1,0 +1,151 @@
+"""The worker port: the interface between a worker and the pools, independent of its transport."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tether.broker.pools.carried_job import CarriedJob
+from tether.ids import JobId, PoolName
+from tether.jobs import Fence, JobError
+
+
+class WriteStatus(StrEnum):
+    """What became of a write.
+
+    Values:
+      OK: It was accepted.
+      CANCELLED, EXPIRED: It was accepted, and the attempt must end with this kind.
+      FENCED: Another attempt has the job; nothing was written, and later writes will be rejected too.
+      OFFSET: The stream is at another offset; nothing was written.
+      UNKNOWN: Redis does not have the job.
+      INVALID: No attempt of this job can write this; nothing was written.
+      UNREADABLE: What Redis holds of the job is damaged: it was handed back, and is placed anew.
+    """
+
+    OK = "ok"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    FENCED = "fenced"
+    OFFSET = "offset"
+    UNKNOWN = "unknown"
+    INVALID = "invalid"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnJob(CarriedJob):
+    """A job that a worker has drawn: its attempt has begun.
+
+    Attributes:
+      fence: The fencing token of this attempt's writes.
+      run: The stream's run.
+      offset: Number of tokens of earlier attempts; this one continues there.
+      made: Those tokens: data of the stream's deltas, in order.
+      alone: Whether the worker must run nothing else meanwhile.
+      lossy: Whether Redis may have lost tokens that clients have seen. An engine that is not deterministic
+        starts a new run then.
+      deaths: Number of workers that died while running it.
+    """
+
+    fence: Fence
+    run: int = 0
+    offset: int = 0
+    made: tuple[bytes, ...] = ()
+    alone: bool = False
+    lossy: bool = False
+    deaths: int = 0
+
+
+@dataclass(frozen=True)
+class DrawResult:
+    """Result of :meth:`WorkerPort.draw`.
+
+    Attributes:
+      jobs: The drawn jobs.
+      again_in_ms: When to draw again without being woken; 0 if unknown.
+    """
+
+    jobs: tuple[DrawnJob, ...]
+    again_in_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Tokens that an attempt generated since its last write.
+
+    Attributes:
+      job_id, fence: The job and attempt.
+      run: The stream's run; a higher one than before if ``restarted``.
+      offset: Offset of the first token.
+      count: Number of tokens.
+      data: The event's data, in JSON; empty if there are no tokens.
+      restarted: Opens a new run at ``offset``, without tokens.
+    """
+
+    job_id: JobId
+    fence: Fence
+    run: int
+    offset: int
+    count: int = 0
+    data: bytes = b"{}"
+    restarted: bool = False
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """Result of one write: its status, and the stream's offset."""
+
+    answer: WriteStatus
+    offset: int
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """One running attempt in a beat; ``renew`` if it stepped since the last one, or is loading."""
+
+    job_id: JobId
+    fence: Fence
+    renew: bool
+
+
+class WorkerPort(Protocol):
+    """The eight calls of a worker. Thread-safe.
+
+    Each raises ``OUTAGE_ERRORS`` if the server is unavailable (the write may have been executed: it can be
+    retried), and :class:`~tether.errors.EpochChanged` if all attempts of this worker are void.
+    """
+
+    def hello(self) -> int:
+        """Fetch the epoch, which all other calls carry from then on."""
+
+    def draw(
+        self, count: int, pools: Sequence[PoolName], *, busy: bool, wait_seconds: float = 0.0
+    ) -> DrawResult:
+        """Draw up to ``count`` jobs, after waiting for the bell if ``wait_seconds`` is not 0.
+
+        Only one thread at a time may draw.
+
+        Raises:
+          WorkerRevoked: The worker's key was revoked. Its current attempts go to other workers.
+        """
+
+    def append_many(self, growths: Sequence[Growth]) -> list[WriteResult]:
+        """Append tokens to streams, and renew the attempts' leases."""
+
+    def finish(self, growth: Growth, *, input_tokens: int, reason: str) -> WriteResult:
+        """End an attempt successfully, with its last tokens."""
+
+    def fail(self, growth: Growth, *, kind: str, error: JobError) -> WriteResult:
+        """End an attempt unsuccessfully: ``failed``, ``cancelled`` or ``expired``."""
+
+    def release(self, growth: Growth) -> WriteResult:
+        """Hand the job over to another worker, which continues at its offset."""
+
+    def beat(self, pulses: Sequence[Pulse]) -> list[WriteStatus]:
+        """Renew leases, and return cancellations and expiries."""
+
+    def submit(self, token: str, request: bytes) -> None:
+        """Submit a new job: a request in JSON. The same token is the same job."""

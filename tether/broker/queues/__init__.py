@@ -1,0 +1,1 @@
+"""Queues of plain Dramatiq actors."""

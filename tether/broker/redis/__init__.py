@@ -1,0 +1,1 @@
+"""Access to Redis: connections, groups of readers."""

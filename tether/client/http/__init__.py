@@ -1,0 +1,1 @@
+"""The client that talks to a gateway over HTTP."""

@@ -1,0 +1,53 @@
+"""Ports over HTTP, made from the declarations of their methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tether.client.http.calls import Call, HttpCalls
+from tether.client.http.responses import read
+from tether.client.http.thread import HttpThread
+from tether.client.operations import Operation, operation_of
+
+
+class HttpPort:
+    """What the methods of a port stand on: the client's thread and the calls to its gateway."""
+
+    def __init__(self, thread: HttpThread, calls: HttpCalls) -> None:
+        self._thread = thread
+        self._calls = calls
+
+    def call(self, operation: Operation, *args: Any, **kwargs: Any) -> Any:
+        """The value that an operation returns. Blocks.
+
+        Raises:
+          TetherError: An argument is invalid, the call failed, or the document is none that is known.
+        """
+        path, query = operation.address(*args, **kwargs)
+        call = Call(operation.method, path, query)
+        document = self._thread.call(lambda session: self._calls.answer(session, call))
+        return read(operation.value_in, document, self._calls.place)
+
+
+def over_http_port(port: type[Any], by_hand: type[HttpPort] = HttpPort) -> type[Any]:
+    """A port's class over HTTP: each of its methods is that of ``by_hand``, or what its declaration says.
+
+    Raises:
+      TypeError: A method is neither written nor declared.
+    """
+    declared = {
+        name: _calling(operation_of(function))
+        for name, function in vars(port).items()
+        if callable(function) and not name.startswith("_") and not hasattr(by_hand, name)
+    }
+    return type(f"Http{port.__name__}", (by_hand,), declared)
+
+
+def _calling(operation: Operation) -> Callable[..., Any]:
+    def method(self: HttpPort, *args: Any, **kwargs: Any) -> Any:
+        return self.call(operation, *args, **kwargs)
+
+    method.__name__ = operation.name
+    method.__doc__ = operation.function.__doc__
+    return method

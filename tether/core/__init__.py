@@ -1,0 +1,1 @@
+"""What gateway, orchestrator and direct clients share."""

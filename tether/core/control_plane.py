@@ -1,0 +1,152 @@
+"""The control plane of every process with a database: store, Redis, fleet and scheduler, wired once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Self
+
+from tether.broker import TetherBroker
+from tether.broker.keys import Keys
+from tether.broker.pools.pools import Pools
+from tether.broker.redis.connections import connect
+from tether.broker.redis.safety import RedisSafety
+from tether.clocks import wall_clock_ms
+from tether.config.settings import Settings
+from tether.core.list_reads import ListReads
+from tether.discovery.discovery_sub import DiscoverySub
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.mirror import REDIS
+from tether.discovery.over_redis.redis_presence import RedisPresence
+from tether.discovery.port import PresenceSource
+from tether.discovery.topics import is_presence_topic, network_id
+from tether.discovery.trust.trusted_keys import TrustedKeys
+from tether.ids import TenantId
+from tether.jobs import DEFAULT_TENANT
+from tether.models.registry import Registry
+from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.scheduler_middleware import SchedulerMiddleware
+from tether.scheduling.tenants import Tenants
+from tether.store.fleet_keys import StoreEnrolment, enrol_new
+from tether.store.store import Store
+from tether.telemetry.logs import get_logger
+
+SWARM = "swarm"
+"""The name of the swarm among the sources of the fleet."""
+
+FIRST_LOOK_SECONDS = 1.0
+"""How long opening waits for the first look at the fleet. Without it, jobs are parked until it comes."""
+
+
+class ControlPlane:
+    """Opens and closes, in order, what submission and orchestration need.
+
+    Attributes:
+      broker: Whose queue ``infer`` goes to the scheduler. Its workers run plain actors only.
+      store, pools: The database's side and Redis's side of jobs.
+      trusted: Whose announcements count.
+      swarm: The place in the swarm; None where there is none.
+      fleet, registry: Who can serve what, and what there is.
+      scheduler, reservations, ending: What changes jobs.
+      redis_safety: Logs how Redis is set up, if that is unsafe.
+    """
+
+    def __init__(
+        self, settings: Settings, *, tenant: TenantId = DEFAULT_TENANT, in_swarm: bool = False
+    ) -> None:
+        """
+        Args:
+          in_swarm: Whether to take part in the swarm, where the settings ask for it. Others read what those
+            that do have mirrored to Redis.
+
+        Raises:
+          ConfigError: The settings ask for a swarm that cannot be.
+        """
+        self.settings = settings
+        self.keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
+        self.client = connect(settings.redis.url)
+        self.redis_safety = RedisSafety(self.client, get_logger("tether.broker"))
+        self.store = Store(settings.database.url)
+        self.list_reads = ListReads()
+        self.pools = Pools(
+            self.client,
+            self.keys,
+            watermark=settings.redis.watermark,
+            lane_bytes=settings.redis.lane_bytes,
+        )
+        expiry_ms = settings.presence.expiry
+        self.presence = RedisPresence(self.client, self.keys, expiry_ms=expiry_ms)
+        self.trusted = TrustedKeys.from_settings(settings, StoreEnrolment(self.store))
+        self.swarm = (
+            DiscoverySub.from_settings(settings, self.trusted, self.presence, self.client)
+            if in_swarm
+            else None
+        )
+        sources: dict[str, PresenceSource] = {REDIS: self.presence}
+        if self.swarm is not None:
+            sources[SWARM] = self.swarm.source
+        self.fleet = FleetView(
+            sources,
+            self.trusted,
+            interval_ms=settings.presence.interval,
+            expiry_ms=expiry_ms,
+            network=network_id(bytes.fromhex(settings.network.secret)),
+            topics=is_presence_topic,
+            on_accepted=self.swarm.on_accepted if self.swarm else None,
+            tell_distrust=self.presence.distrust,
+            keys=self.trusted.snapshot,
+        )
+        self.reservations = ReservationManager(self.store, self.pools)
+        self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
+        self.registry = Registry.from_settings(settings)
+        self.scheduler = SchedulerMiddleware(
+            PoolChoice(self.fleet, self.registry, settings.scheduling, self.store),
+            self.reservations,
+            Tenants(self.store),
+            tenant=tenant,
+            now_ms=wall_clock_ms,
+            randomness=os.urandom,
+        )
+        self.broker = TetherBroker.from_settings(settings)
+        self.broker.add_middleware(self.scheduler)
+        self._opened = contextlib.ExitStack()
+
+    def open(self) -> Self:
+        """Open the database, and follow the fleet.
+
+        Raises:
+          StoreError: The database cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.swarm is not None:
+                stack.callback(self.swarm.identity.close)
+            stack.callback(self.client.close)
+            stack.callback(self.broker.close)
+            stack.callback(self.pools.close)
+            self.store.open()
+            stack.callback(self.store.close)
+            stack.callback(self.trusted.close)
+            self.trusted.start()
+            stack.callback(self.presence.close)
+            if self.swarm is not None:
+                self.store.write_alone(enrol_new, self.swarm.own_key, wall_clock_ms()).result()
+                self.swarm.start()
+                stack.callback(self.swarm.stop)
+            self.fleet.start()
+            stack.callback(self.fleet.stop)
+            # What is submitted first shall not be parked only because nobody has looked yet.
+            self.fleet.wait_until_read(FIRST_LOOK_SECONDS)
+            self._opened = stack.pop_all()
+        return self
+
+    def close(self) -> None:
+        """Close everything that :meth:`open` opened."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

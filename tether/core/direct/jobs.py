@@ -1,0 +1,155 @@
+"""Jobs, straight from the database and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import redis
+
+from tether.broker.pools.pools import KnownJob
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.client.lifetime import Lifetime
+from tether.clocks import wall_clock_ms
+from tether.core.control_plane import ControlPlane
+from tether.core.live_states import LiveStates
+from tether.ids import JobId, TenantId
+from tether.jobs import JobFilter, JobRequest, JobState
+from tether.scheduling.infer_messages import submission_of
+from tether.statuses import (
+    JobPage,
+    JobStatus,
+    Submitted,
+    check_job_id,
+    check_page,
+    no_such_job,
+    status_of,
+)
+from tether.store import queries
+from tether.store.end_requests import Request
+from tether.store.job_lists import MAX_SCANNED, scan_jobs
+from tether.store.rows import JobRow
+from tether.store.store import Store
+
+_DECIDED_BY_REDIS = frozenset(
+    {JobState.PLACED, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED}
+)
+"""States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
+
+MIN_ROWS = 20
+"""Rows that are read at once, of which Redis may know that they are in other states."""
+
+
+class DirectJobPort:
+    """See :class:`~tether.client.ports.JobPort`."""
+
+    def __init__(self, plane: ControlPlane, live: LiveStates, lifetime: Lifetime, tenant: TenantId) -> None:
+        self._plane = plane
+        self._live = live
+        self._lifetime = lifetime
+        self._tenant = tenant
+
+    def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+        with self._lifetime.call():
+            envelopes = [self._plane.scheduler.envelope(request, self._tenant) for request in requests]
+            submissions = [submission_of(answer) for answer in self._plane.broker.enqueue_many(envelopes)]
+        return [self._lifetime.meant(s) if isinstance(s, Exception) else s for s in submissions]
+
+    def status(self, job_id: JobId) -> JobStatus:
+        with self._lifetime.call():
+            return self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+
+    def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        check_page(cursor, limit)
+        with self._lifetime.call(), self._plane.list_reads.turn(self._tenant):
+            return self._find(job_filter, None if cursor is None else JobId(cursor), limit)
+
+    def find_in_turn(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
+        """Like :meth:`find`, for a caller that holds a turn of the control plane's ``list_reads``."""
+        check_page(cursor, limit)
+        with self._lifetime.call():
+            return self._find(job_filter, None if cursor is None else JobId(cursor), limit)
+
+    def _find(self, job_filter: JobFilter, after: JobId | None, limit: int) -> JobPage:
+        asked = in_database(job_filter)
+        found: list[JobStatus] = []
+        left = MAX_SCANNED
+        while left > 0:
+            # One more than the page tells whether another page follows.
+            wanted = max(limit + 1 - len(found), MIN_ROWS)
+            listed = self._plane.store.read(scan_jobs, self._tenant, asked, after, wanted, left)
+            for status in self._statuses(listed.rows):
+                if not job_filter.states or status.state in job_filter.states:
+                    found.append(status)
+            if len(found) > limit:
+                return JobPage(tuple(found[:limit]), found[limit - 1].job_id)
+            after = listed.after
+            if after is None:
+                break
+            left -= listed.scanned
+        return JobPage(tuple(found), after)
+
+    def _statuses(self, rows: Sequence[JobRow]) -> list[JobStatus]:
+        # While Redis owns a job, the database knows no better than that it was handed over.
+        known = self._live.known([row.job_id for row in rows if not row.state.is_final])
+        return [_status(row, known.get(row.job_id)) for row in rows]
+
+    def cancel(self, job_id: JobId) -> JobState:
+        check_job_id(job_id)
+        with self._lifetime.call():
+            return self._cancel(job_id)
+
+    def _cancel(self, job_id: JobId) -> JobState:
+        request = Request(self._tenant, job_id, JobState.CANCELLED, wall_clock_ms())
+        if self._live.is_away():
+            row = self._plane.ending.ask([request])[0]
+            if isinstance(row, Exception):
+                raise row
+            state = None if row is None else row.state
+        else:
+            try:
+                answer = self._plane.ending.end([request])[0]
+            except OUTAGE_ERRORS:
+                # The request is durable, and carried out once Redis is back.
+                self._live.note_away()
+                return job_of_tenant(self._plane.store, job_id, self._tenant).state
+            if isinstance(answer, redis.RedisError):
+                # What Redis holds of this job cannot be read. The request stands, and is tried again.
+                return job_of_tenant(self._plane.store, job_id, self._tenant).state
+            if isinstance(answer, Exception):
+                raise answer
+            state = answer
+        if state is None:
+            raise no_such_job(job_id)
+        return state if state.is_final else self.status(job_id).state
+
+
+def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId) -> JobRow:
+    """The row of a job.
+
+    Raises:
+      JobNotFound: There is no such job of this tenant's.
+    """
+    check_job_id(job_id)
+    row = store.read(queries.job, job_id, tenant)
+    if row is None:
+        raise no_such_job(job_id)
+    return row
+
+
+def _status(row: JobRow, known: KnownJob | None) -> JobStatus:
+    state, offset = row.state, row.output_tokens
+    if known is not None and known.dispatch == row.dispatch:
+        offset = known.offset
+        if known.state in _DECIDED_BY_REDIS:
+            state = JobState(known.state)
+    output_tokens = offset if state.is_final else row.output_tokens
+    return status_of(row, state=state, offset=offset, output_tokens=output_tokens)
+
+
+def in_database(job_filter: JobFilter) -> JobFilter:
+    """The same with the states in which the database may hold such jobs: what runs, it has as placed."""
+    states = set(job_filter.states)
+    if states & _DECIDED_BY_REDIS:
+        states |= {JobState.PLACED, JobState.RUNNING}
+    return replace(job_filter, states=tuple(sorted(states)))

@@ -1,0 +1,31 @@
+"""Models, as configured and as the fleet serves them."""
+
+from __future__ import annotations
+
+from tether.client.lifetime import Lifetime
+from tether.core.control_plane import ControlPlane
+from tether.statuses import (
+    ModelInfo,
+)
+
+
+class DirectModelPort:
+    """See :class:`~tether.client.ports.ModelPort`."""
+
+    def __init__(self, plane: ControlPlane, lifetime: Lifetime) -> None:
+        self._plane = plane
+        self._lifetime = lifetime
+
+    def models(self) -> list[ModelInfo]:
+        with self._lifetime.call():
+            pools = self._plane.fleet.pools()
+        return [
+            ModelInfo(
+                name=model.name,
+                version=model.version,
+                context=model.context,
+                adapters=model.adapters,
+                workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
+            )
+            for model in self._plane.registry.models
+        ]

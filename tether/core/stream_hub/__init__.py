@@ -1,0 +1,1 @@
+"""One reader for all the streams that a process follows."""

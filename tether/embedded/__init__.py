@@ -1,1 +1,0 @@
-"""Servers that Tether runs itself, for `tether up`, tests and benchmarks."""

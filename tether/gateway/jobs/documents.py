@@ -1,0 +1,122 @@
+"""The documents of jobs, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, create_model
+
+from tether.gateway.bodies import MAX_JOBS
+from tether.gateway.schemas import Document, ErrorBody, document_of
+from tether.jobs import JobError, JobState
+from tether.requests.schema import request_schema
+from tether.statuses import JobStatus, Submitted
+
+JOB_ID = "019ab0c1-7d5e-7aaa-8bbb-0123456789ab"
+
+
+def job_request_body() -> dict[str, Any]:
+    """The schema of a request for a job."""
+    return {
+        "title": "JobRequestBody",
+        "description": "A request for a job: with a prompt, or with messages.",
+        "examples": [
+            {"model": "tiny", "prompt": "Once upon a time"},
+            {"model": "tiny", "messages": [{"role": "user", "content": "Tell me a story."}]},
+            {
+                "model": "tiny",
+                "prompt": "Once upon a time",
+                "max_tokens": 64,
+                "temperature": 0.7,
+                "seed": 7,
+                "stop": ["The end"],
+                "priority": "batch",
+                "labels": {"team": "search"},
+                "delay_ms": 60000,
+                "time_limit_ms": 3600000,
+            },
+        ],
+        **request_schema(),
+    }
+
+
+def batch_body() -> dict[str, Any]:
+    """The schema of requests for many jobs."""
+    jobs = {"type": "array", "items": job_request_body(), "minItems": 1, "maxItems": MAX_JOBS}
+    return {
+        "title": "BatchBody",
+        "description": "Requests for many jobs.",
+        "type": "object",
+        "properties": {"jobs": jobs},
+        "required": ["jobs"],
+        "additionalProperties": False,
+    }
+
+
+SubmittedDocument = document_of(
+    "SubmittedDocument",
+    Submitted,
+    kind="job.submitted",
+    job_id=Field(examples=[JOB_ID]),
+    is_new=Field(description="Whether this request created the job."),
+)
+
+
+class BatchItem(Document):
+    """The answer to one request of a batch: a job or an error."""
+
+    status: int = Field(description="HTTP status that the job would have received if submitted alone.")
+    job: SubmittedDocument | None = None  # type: ignore[valid-type]
+    error: ErrorBody | None = None
+
+
+class BatchDocument(Document):
+    """The answers to a batch, in order."""
+
+    object: Literal["list"]
+    data: list[BatchItem]
+
+
+JobErrorBody = document_of("JobErrorBody", JobError, text="Why a job failed, or its last attempt.")
+
+JobDocument = document_of(
+    "JobDocument",
+    JobStatus,
+    kind="job",
+    job_id=Field(examples=[JOB_ID]),
+    error=(JobErrorBody | None, Field()),
+    attempts=Field(description="Number of failed attempts."),
+    offset=Field(description="Number of tokens generated so far."),
+)
+
+
+class ResultBody(Document):
+    """The result of a job."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str = Field(description="stop or length; empty if the job did not succeed.")
+
+
+WholeJobDocument = create_model(
+    "WholeJobDocument",
+    __base__=JobDocument,
+    __doc__="What is known of a job, and what it made once it has ended.",
+    result=(ResultBody | None, ...),
+)
+
+
+class JobListDocument(Document):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"]
+    data: list[JobDocument]  # type: ignore[valid-type]
+    next_cursor: str | None = Field(description="Cursor of the next page; null on the last one.")
+
+
+class StateDocument(Document):
+    """A job's state after a request to cancel it."""
+
+    object: Literal["job.state"]
+    job_id: str
+    state: JobState

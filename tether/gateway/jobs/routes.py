@@ -1,0 +1,309 @@
+"""The routes of jobs: submit, list, show, cancel, follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tether.client.documents import error_to_json, json_bytes, page_to_json, status_to_json, submitted_to_json
+from tether.client.handles import AsyncJobHandle, Gathering
+from tether.client.ports import JobPort
+from tether.clocks import wall_clock_ms
+from tether.core.direct.backend import DirectBackend
+from tether.core.direct.jobs import DirectJobPort
+from tether.core.direct.streams import StoreArchive
+from tether.errors import InvalidRequest, TetherError
+from tether.gateway.bodies import read_batch, read_job_request
+from tether.gateway.jobs.documents import (
+    BatchDocument,
+    JobListDocument,
+    StateDocument,
+    SubmittedDocument,
+    WholeJobDocument,
+    batch_body,
+    job_request_body,
+)
+from tether.gateway.jobs.queries import JOBS_PER_PAGE, ListQuery, read_list_query, single
+from tether.gateway.keys.api_keys import Scope
+from tether.gateway.keys.key_ring import Caller
+from tether.gateway.openapi import KEY_HEADERS, in_header, in_query
+from tether.gateway.responses import json_answer
+from tether.gateway.routes import Reply, RoomRoutes
+from tether.gateway.services import GatewayServices
+from tether.gateway.sse.response import EventStreamResponse
+from tether.ids import JobId
+from tether.job_filters import MAX_FILTER_TIME_MS
+from tether.jobs import JobRequest, JobState, Piece
+from tether.requests import fields
+from tether.requests.rules import PRINTABLE
+from tether.statuses import MAX_JOBS_PER_PAGE, JobStatus, Submitted, check_job_id
+from tether.streams.events import StreamEvent, position_of
+from tether.telemetry.logs import get_logger
+
+_log = get_logger("tether.gateway")
+
+RESULT_SECONDS = 5.0
+"""How long the result of a job is waited for that has just ended."""
+
+
+ROUTES = RoomRoutes("jobs")
+"""The routes under ``/v1/jobs``."""
+
+_TIME = {"type": "integer", "minimum": 0, "maximum": MAX_FILTER_TIME_MS}
+_POSITION = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"}
+
+
+@ROUTES.declare(
+    "POST",
+    "/jobs",
+    "Submit a job",
+    about="submit a job: 202, or 200 if the same request was already submitted with its keys",
+    scopes=(Scope.SUBMIT,),
+    replies={
+        202: Reply("The job is durable, and will run.", SubmittedDocument),
+        200: Reply("The job for which these keys were first used.", SubmittedDocument),
+    },
+    errors=(400, 404, 408, 409, 413, 422),
+    body=job_request_body(),
+    parameters=KEY_HEADERS,
+)
+async def submit_job(edge: GatewayServices, caller: Caller, request: Request) -> Response:
+    now_ms, headers, port = wall_clock_ms(), request.headers, edge.backend(caller).job_port
+    async with edge.bodies.receive(request, caller.tenant_id, edge.job_limit) as body:
+        wanted = await body.read(lambda values: read_job_request(values, now_ms, headers))
+        (answer,) = await edge.call(port.submit, [wanted])
+    if isinstance(answer, Exception):
+        raise answer
+    return json_answer(
+        submitted_to_json(answer),
+        202 if answer.is_new else 200,
+        {"location": f"/v1/jobs/{answer.job_id}"},
+    )
+
+
+@ROUTES.declare(
+    "POST",
+    "/jobs:batch",
+    "Submit many jobs",
+    about="up to 1,000 jobs in few transactions; each has its own result",
+    scopes=(Scope.SUBMIT,),
+    replies={200: Reply("The results, in order: each is a job or an error.", BatchDocument)},
+    errors=(400, 408, 413, 422),
+    body=batch_body(),
+)
+async def submit_jobs(edge: GatewayServices, caller: Caller, request: Request) -> Response:
+    now_ms, port = wall_clock_ms(), edge.backend(caller).job_port
+    async with edge.bodies.receive(request, caller.tenant_id, edge.batch_limit) as body:
+        wanted = await body.read(lambda values: read_batch(values, now_ms))
+        return await edge.call(_submit_batch, port, wanted)
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs",
+    "List jobs, newest first",
+    about="jobs, newest first: `state`, `label=key=value` (both repeatable), `model`, `created_after`, "
+    "`created_before`, `limit`, `cursor`",
+    details="All filters that are given must match. A page may hold fewer jobs than its limit, or none, and "
+    "have a `next_cursor` all the same, since a request looks at a bounded number of jobs: go on, with the "
+    "same filters and that value as `cursor`, until there is none. Too many lists at once get 429.",
+    scopes=(Scope.READ,),
+    replies={200: Reply("A page of jobs.", JobListDocument)},
+    errors=(422,),
+    parameters=[
+        in_query(
+            "state",
+            {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
+            "Only jobs in any of these states.",
+        ),
+        in_query(
+            "model",
+            {"type": "string", "maxLength": fields.MAX_NAME_BYTES, "pattern": PRINTABLE},
+            "Only jobs for this model.",
+        ),
+        in_query(
+            "label",
+            {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+=[a-z]*$"}, "maxItems": 32},
+            "Only jobs with all of these labels, each written `key=value`.",
+        ),
+        in_query("created_after", _TIME, "Only jobs created at or after this time, in ms since the epoch."),
+        in_query("created_before", _TIME, "Only jobs created before this time, in ms since the epoch."),
+        in_query(
+            "limit",
+            {"type": "integer", "minimum": 1, "maximum": MAX_JOBS_PER_PAGE, "default": JOBS_PER_PAGE},
+            "Maximum number of jobs on the page.",
+        ),
+        in_query("cursor", {"type": "string", "format": "uuid"}, "next_cursor of the previous page."),
+    ],
+)
+async def list_jobs(edge: GatewayServices, caller: Caller, request: Request) -> Response:
+    query = read_list_query(request.query_params.multi_items())
+    port = edge.backend(caller).job_port
+    # Who waits for a turn holds no thread: others' calls have them.
+    turns = edge.core().plane.list_reads
+    return await turns.in_turn(caller.tenant_id, lambda: edge.call(_list_page, port, query))
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}",
+    "Show a job",
+    about="one job; once it has ended, with its result",
+    scopes=(Scope.READ,),
+    replies={200: Reply("The status of the job, and its result once it has ended.", WholeJobDocument)},
+    errors=(404,),
+)
+async def show_job(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
+    backend, archive = edge.backend(caller), edge.core().archive
+    status, answer = await edge.call(_show, backend, archive, JobId(job_id))
+    if answer is not None:
+        return answer
+    # It has ended in Redis, and its end is about to be recorded.
+    gathered = await _gather(AsyncJobHandle(status.job_id, backend, edge.calls))
+    pieces, last = (gathered[0].pieces, gathered[1]) if gathered else ((), None)
+    return await edge.call(_written, status, pieces, last)
+
+
+@ROUTES.declare(
+    "DELETE",
+    "/jobs/{job_id}",
+    "Cancel a job",
+    about="cancel a job; repeating this changes nothing",
+    scopes=(Scope.SUBMIT,),
+    replies={
+        200: Reply(
+            "The current state. A running job ends once its worker has received the cancellation.",
+            StateDocument,
+        )
+    },
+    errors=(404,),
+)
+async def cancel_job(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
+    state = await edge.call(edge.backend(caller).job_port.cancel, JobId(job_id))
+    return json_answer({"object": "job.state", "job_id": job_id, "state": state.value})
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}/stream",
+    "Follow a job as server-sent events",
+    about="the tokens of a job as they are generated, as server-sent events",
+    scopes=(Scope.READ,),
+    replies={
+        200: Reply(
+            "Events: started, delta, rerouted, restarted, finished, failed, each with the id of its place; "
+            "the last one ends the stream. `interrupted`, without an id: reconnect from the last id.",
+            content={
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": (
+                        "id: 2\nevent: delta\n"
+                        'data: {"run":0,"offset":2,"token_ids":[7,9],"texts":["one ","two "]}\n\n'
+                    ),
+                }
+            },
+        )
+    },
+    errors=(404, 422),
+    parameters=[
+        in_query("offset", _POSITION, "Where to start: a number of tokens, or the id of an event."),
+        in_header("Last-Event-ID", _POSITION, "Id of the last event received; takes precedence over offset."),
+    ],
+)
+async def follow_job(edge: GatewayServices, caller: Caller, request: Request, job_id: str) -> Response:
+    check_job_id(job_id)
+    run, offset = _position(request)
+    stream = edge.streams.open(JobId(job_id), caller)
+    try:
+        backend = edge.backend(caller)
+        stream.subscribe(
+            await edge.call(backend.stream_port.follow, stream.job_id, offset, stream.deliver, run=run)
+        )
+    except BaseException:
+        edge.streams.close(stream)
+        raise
+    return EventStreamResponse(edge.streams, stream)
+
+
+def _list_page(port: DirectJobPort, query: ListQuery) -> Response:
+    """Find a page of jobs. It may be large: it is written on this thread."""
+    return json_answer(page_to_json(port.find_in_turn(query.job_filter, query.cursor, query.limit)))
+
+
+def _submit_batch(port: JobPort, wanted: Sequence[JobRequest | TetherError]) -> Response:
+    """Submit what is possible of a batch. The answer may be large: it is written on this thread."""
+    accepted = [one for one in wanted if isinstance(one, JobRequest)]
+    answers = iter(port.submit(accepted) if accepted else [])
+    items = [_item(next(answers) if isinstance(one, JobRequest) else one) for one in wanted]
+    return json_answer({"object": "list", "data": items})
+
+
+def _item(answer: Submitted | Exception) -> dict[str, Any]:
+    if isinstance(answer, Submitted):
+        return {"status": 202 if answer.is_new else 200, "job": submitted_to_json(answer)}
+    if not isinstance(answer, TetherError):
+        # Others of the batch are accepted already, and their clients must learn of it.
+        _log.error("A hook of a middleware refused a job.", exc_info=answer)
+        answer = TetherError(f"the gateway failed ({type(answer).__name__}); see its log")
+    return {"status": answer.http_status, **error_to_json(answer)}
+
+
+def _position(request: Request) -> tuple[int, int]:
+    """The run and offset from which a reader goes on."""
+    query = single(request.query_params.multi_items(), ("offset",))
+    name, text = "offset", query.get("offset", "0")
+    if request.headers.get("last-event-id"):
+        name, text = "Last-Event-ID", request.headers["last-event-id"]
+    try:
+        return position_of(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"{name} {text[:100]!r} is not a position in a stream: use the id of an event, or a "
+            "number of tokens"
+        ) from None
+
+
+def _show(backend: DirectBackend, archive: StoreArchive, job_id: JobId) -> tuple[JobStatus, Response | None]:
+    """A job's status, and the answer that shows it. A result may be large: it is written on this thread."""
+    status = backend.job_port.status(job_id)
+    if not status.state.is_final:
+        return status, _written(status, (), None)
+    found = archive.ended([job_id]).get(job_id)
+    if found is None:
+        return status, None
+    return status, _written(status, found.pieces, found.last)
+
+
+def _written(status: JobStatus, pieces: Sequence[Piece], last: StreamEvent | None) -> Response:
+    """Return the document of a job and of what it has made; the result of one that made nothing is null.
+
+    Args:
+      last: The event with which it ended; None while it has not.
+    """
+    document = status_to_json(status)
+    if last is None or not (pieces or last.kind == "finished"):
+        return json_answer({**document, "result": None})
+    # A hundred thousand numbers take Python's own encoder 25 ms, in which no other thread runs.
+    token_ids = msgspec.json.encode([piece.token_id for piece in pieces])
+    text = json_bytes("".join(piece.text for piece in pieces))
+    reason = json_bytes(last.details.get("reason", ""))
+    result = b'{"text":%b,"token_ids":%b,"finish_reason":%b}' % (text, token_ids, reason)
+    whole = b'%b,"result":%b}' % (json_bytes(document).removesuffix(b"}"), result)
+    return Response(whole, media_type="application/json")
+
+
+async def _gather(handle: AsyncJobHandle) -> tuple[Gathering, StreamEvent] | None:
+    gathering = Gathering(handle.job_id)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RESULT_SECONDS), contextlib.aclosing(handle.events()) as events:
+            async for event in events:
+                gathering.add(event)
+                if event.is_last:
+                    return gathering, event
+    return None

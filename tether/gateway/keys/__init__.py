@@ -1,0 +1,1 @@
+"""API keys: who calls, and the routes that make, list and revoke keys."""

@@ -1,0 +1,29 @@
+"""The documents of models, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tether.gateway.schemas import Document
+
+
+class ModelDocument(Document):
+    """A model that jobs can use."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    version: str
+    context: int = Field(description="Maximum number of tokens of prompt and answer together.")
+    adapters: list[str]
+    workers: int = Field(description="Number of live workers that serve the model.")
+
+
+class ModelListDocument(Document):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelDocument]

@@ -1,0 +1,45 @@
+"""Responses: JSON, and errors in their one format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from tether.client.documents import error_to_json, json_bytes
+from tether.errors import TetherError
+
+
+def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A document."""
+    return Response(json_bytes(value), status, headers, media_type="application/json")
+
+
+def error_answer(
+    error: TetherError, headers: Mapping[str, str] | None = None, *, status: int = 0
+) -> Response:
+    """An error, with its status, and when a retry can help.
+
+    Args:
+      status: In place of the error's own; 0 is that.
+    """
+    all_headers = dict(headers or {})
+    if error.retry_after is not None:
+        all_headers["retry-after"] = str(max(math.ceil(error.retry_after), 1))
+    if error.http_status == 408:
+        # The rest of the body may come yet, and would be taken for a head.
+        all_headers["connection"] = "close"
+    if error.http_status == 401:
+        all_headers["www-authenticate"] = 'Bearer realm="tether"'
+    return json_answer(error_to_json(error), status or error.http_status, all_headers)
+
+
+def openai_error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error response in OpenAI's format.
+
+    OpenAI's clients expect 400 for invalid requests, and retry 409 and 500 automatically unless
+    ``x-should-retry`` is false.
+    """
+    told = {**(headers or {}), "x-should-retry": "true" if error.retryable else "false"}
+    return error_answer(error, told, status=400 if error.http_status == 422 else 0)

@@ -1,0 +1,136 @@
+"""The gateway's server: uvicorn over one socket that somebody else may keep open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import uvicorn
+
+from tether.config.settings import Settings
+from tether.core.control_plane import ControlPlane
+from tether.errors import TetherError
+from tether.gateway.app import make_app
+from tether.gateway.server.listening import BACKLOG
+from tether.gateway.server.protocol import GatewayProtocol
+from tether.gateway.services import GatewayServices
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted each time that the loop looks."""
+
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle between two requests: longer than clients keep theirs."""
+
+
+class GatewayServer:
+    """Serves until it is told to stop. :meth:`run` may be called on any thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listening: socket.socket,
+        *,
+        on_ready: Callable[[], None],
+        beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+        in_swarm: bool = False,
+    ) -> None:
+        """
+        Args:
+          listening: Where; it is closed at the end.
+          on_ready: Called once requests are answered.
+          beside, in_swarm: See :class:`~tether.gateway.services.GatewayServices`.
+        """
+        self._settings = settings
+        self._socket = listening
+        self._on_ready = on_ready
+        self._beside = beside
+        self._in_swarm = in_swarm
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked_to_stop = threading.Event()
+        self._stopping: asyncio.Event | None = None
+        self._failure: TetherError | None = None
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`.
+
+        Raises:
+          TetherError: It cannot serve as it is set up.
+        """
+        asyncio.run(self._run())
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """End streams with a word about coming back, let requests end, then stop. From any thread."""
+        self._asked_to_stop.set()
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(stopping.set)
+
+    def _fail(self, error: TetherError) -> None:
+        self._failure = error
+        self.stop()
+
+    async def _run(self) -> None:
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._asked_to_stop.is_set():
+            self._stopping.set()
+        edge = GatewayServices(
+            self._settings, on_failure=self._fail, beside=self._beside, in_swarm=self._in_swarm
+        )
+        limits = self._settings.gateway
+        server = _Server(
+            uvicorn.Config(
+                make_app(self._settings, edge),
+                http=GatewayProtocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                backlog=ACCEPTED_AT_ONCE,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                # Heads beyond the limit are answered as such; what never comes to its end is not kept.
+                h11_max_incomplete_event_size=2 * limits.header_limit,
+                timeout_graceful_shutdown=max(1, limits.drain_timeout // 1000),
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="tether-gateway-server")
+        waiting = asyncio.create_task(self._stopping.wait())
+        started = asyncio.create_task(server.has_started.wait())
+        await asyncio.wait({serving, waiting, started}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            self._on_ready()
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        edge.streams.drain()
+        server.should_exit = True
+        for task in (waiting, started):
+            task.cancel()
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which leaves signals to whoever runs it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # Asyncio takes one number for both: how many wait in the kernel's queue, and how many it accepts.
+        for one in sockets or ():
+            one.listen(BACKLOG)
+        self.has_started.set()

@@ -1,0 +1,258 @@
+"""What the gateway's routes stand on: callers, the way to the core, open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import ParamSpec, TypeVar
+
+import redis
+from sqlalchemy import Connection, text
+from starlette.requests import Request
+
+from tether.broker.redis.connections import address_of, without_retries
+from tether.client.async_calls import AsyncCalls
+from tether.config.settings import Settings
+from tether.core.control_plane import ControlPlane
+from tether.core.direct.backend import DirectBackend
+from tether.core.direct.streams import StoreArchive
+from tether.errors import StoreUnavailable, TetherError, TooManyRequests
+from tether.gateway.body_budget import BodyBudget
+from tether.gateway.keys.api_keys import Scope
+from tether.gateway.keys.key_ring import Caller, KeyRing
+from tether.gateway.receiving import BodyLimit, RequestBodies
+from tether.gateway.sse.open_streams import OpenStreams
+from tether.jobs import DEFAULT_TENANT
+from tether.telemetry.logs import get_logger
+from tether.threads import OwnedThread
+
+MAX_CALLS = 1_000
+"""Calls that may wait for the core at once."""
+
+FIRST_TRY_SECONDS = 5.0
+"""How long callers wait at the door for the core to be opened, before they are told that it is not."""
+
+REST_SECONDS = 1.0
+"""Pause before the database is tried again."""
+
+PROBE_SECONDS = 2.0
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+class GatewayServices:
+    """Owns the control plane, and the thread ``tether-gateway-opening`` until that is open.
+
+    It belongs to one event loop. The gateway serves from the start; requests that need the database are
+    rejected until that is available.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_failure: Callable[[TetherError], None],
+        beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
+        in_swarm: bool = False,
+    ) -> None:
+        """
+        Args:
+          on_failure: Called on another thread where the core can never be opened as it is set up.
+          beside: What runs on the same control plane: entered on another thread when that is open, left
+            before it is closed.
+          in_swarm: See :class:`~tether.core.control_plane.ControlPlane`.
+        """
+        limits = settings.gateway
+        self.settings = settings
+        self.calls = AsyncCalls()
+        # Whether all is well is known also while every other thread waits for something.
+        self._probes = AsyncCalls()
+        self.job_limit = BodyLimit(limits.body_limit, "gateway.body_limit")
+        self.batch_limit = BodyLimit(limits.batch_body_limit, "gateway.batch_body_limit")
+        self.bodies = RequestBodies(self.calls, BodyBudget(limits.bodies_in_flight))
+        self.streams = OpenStreams(
+            max_per_tenant=limits.streams_per_tenant,
+            buffer_bytes=limits.stream_buffer,
+            keepalive_seconds=limits.keepalive / 1000,
+        )
+        self._on_failure = on_failure
+        self._beside = beside
+        self._in_swarm = in_swarm
+        self._running_beside = contextlib.ExitStack()
+        self._waiting = 0
+        self._open: GatewayCore | None = None
+        self._why_not = "it is being opened"
+        self._has_tried = threading.Event()
+        self._is_stopping = threading.Event()
+        self._opening = OwnedThread("gateway-opening", self._open_core, ask_to_stop=self._is_stopping.set)
+        self._watching: asyncio.Task[None] | None = None
+        self._log = get_logger("tether.gateway")
+
+    async def start(self) -> None:
+        """Open the core; where that takes long, or fails, go on with it beside."""
+        self._opening.start()
+        await asyncio.to_thread(self._has_tried.wait, FIRST_TRY_SECONDS)
+        self._watching = asyncio.create_task(self.streams.watch(self._revoked), name="tether-gateway-streams")
+
+    async def stop(self) -> None:
+        """Close everything."""
+        # Asked here, since the wait for its end begins on a thread that may not be free yet.
+        self._is_stopping.set()
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._opening.stop()
+        opened, self._open = self._open, None
+        self._running_beside.close()
+        if opened is not None:
+            opened.backend.close()
+        self.calls.close()
+        self._probes.close()
+
+    def _open_core(self) -> None:
+        while not self._is_stopping.is_set():
+            try:
+                self._try_to_open()
+                return
+            except StoreUnavailable as error:
+                if str(error) != self._why_not:
+                    self._log.warning("The database is not available yet. Waiting for it.", why=str(error))
+                self._why_not = str(error)
+            except TetherError as error:
+                self._on_failure(error)
+                return
+            except Exception as error:
+                self._log.exception("The gateway cannot be opened.")
+                self._on_failure(TetherError(f"the gateway cannot be opened ({type(error).__name__})"))
+                return
+            finally:
+                self._has_tried.set()
+            self._is_stopping.wait(REST_SECONDS)
+
+    def _try_to_open(self) -> None:
+        plane = ControlPlane(self.settings, in_swarm=self._in_swarm).open()
+        try:
+            self._running_beside.enter_context(self._beside(plane))
+        except BaseException:
+            plane.close()
+            raise
+        self._open = opened = GatewayCore(plane)
+        self._log.info(
+            "The core is open.",
+            database=plane.store.place,
+            models=[model.name for model in self.settings.models],
+        )
+        if not opened.redis_answers():
+            self._log.warning(
+                "Redis cannot be reached. Jobs are accepted, and wait until it is back.",
+                address=address_of(plane.client),
+            )
+
+    def core(self) -> GatewayCore:
+        """The open core.
+
+        Raises:
+          StoreUnavailable: It is not open yet.
+        """
+        if self._open is None:
+            error = StoreUnavailable(
+                f"the gateway is starting: its database is not available yet ({self._why_not})"
+            )
+            error.retry_after = REST_SECONDS
+            raise error
+        return self._open
+
+    def backend(self, caller: Caller) -> DirectBackend:
+        """What carries the calls of this caller."""
+        return self.core().backend.for_tenant(caller.tenant_id)
+
+    async def caller(self, request: Request, scope: Scope) -> Caller:
+        """Who asks.
+
+        Raises:
+          Unauthenticated: Nobody who is known.
+          Forbidden: Somebody whose key lacks this scope.
+        """
+        ring = self.core().ring
+        header = request.headers.get("authorization")
+        caller = ring.cached(header)
+        if caller is None:
+            caller = await self.call(ring.caller, header)
+        caller.require(scope)
+        return caller
+
+    async def call(
+        self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Answer:
+        """What the function answers, run on a thread: it may block.
+
+        Raises:
+          TooManyRequests: As many calls wait as may.
+        """
+        if self._waiting >= MAX_CALLS:
+            error = TooManyRequests(
+                "the gateway has reached its limit of concurrent requests: try again later"
+            )
+            error.retry_after = 1
+            raise error
+        self._waiting += 1
+        try:
+            return await self.calls.call(function, *args, **kwargs)
+        finally:
+            self._waiting -= 1
+
+    async def _revoked(self, key_ids: Collection[str]) -> Collection[str]:
+        return await self.call(self.core().ring.revoked, key_ids)
+
+    async def health(self) -> tuple[bool, bool]:
+        """Whether the database and Redis answer now."""
+        if self._open is None:
+            return False, False
+        opened = self._open
+        database, in_redis = await asyncio.gather(
+            self._answers(opened.database_answers), self._answers(opened.redis_answers)
+        )
+        return database, in_redis
+
+    async def _answers(self, probe: Callable[[], bool]) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await self._probes.call(probe)
+        except TimeoutError:
+            return False
+
+
+class GatewayCore:
+    """What is there once the control plane is open."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self.backend = DirectBackend(plane, DEFAULT_TENANT)
+        self.ring = KeyRing(plane.store)
+        self.archive = StoreArchive(plane.store)
+        self._probe = without_retries(plane.client, socket_timeout=1.0, socket_connect_timeout=1.0)
+
+    def database_answers(self) -> bool:
+        try:
+            self.plane.store.read(_one)
+        except TetherError:
+            return False
+        return True
+
+    def redis_answers(self) -> bool:
+        try:
+            answers = bool(self._probe.ping())
+        except redis.RedisError:
+            return False
+        self.plane.redis_safety.look_once()
+        return answers
+
+
+def _one(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))

@@ -1,0 +1,1 @@
+"""Jobs' streams as server-sent events."""

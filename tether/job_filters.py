@@ -1,0 +1,74 @@
+"""Which jobs are asked for, checked and made of a client's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from tether.errors import InvalidRequest
+from tether.jobs import JobFilter, JobState
+from tether.requests.checking import joined
+from tether.requests.fields import TABLE
+from tether.requests.options import moment_ms
+from tether.requests.rules import Whole, shown
+
+MAX_FILTER_TIME_MS = 2**48 - 1
+"""Latest time that a job's id can hold."""
+
+_TIME = Whole(0, MAX_FILTER_TIME_MS)
+
+
+def read_filter(values: Mapping[str, Any]) -> JobFilter:
+    """Return a filter of plain values: ``state`` (a list), ``model``, ``labels``, ``created_after`` and
+    ``created_before``.
+
+    Raises:
+      InvalidRequest: Values are of wrong types or out of range. The message names all.
+    """
+    problems = [*TABLE.fields["labels"].rule.problems("labels", values.get("labels") or {})]
+    states = values.get("state") or []
+    if not isinstance(states, list):
+        problems.append(f"state={shown(states)} is not a state or a list of states")
+        states = []
+    for state in states:
+        if state not in tuple(JobState):
+            problems.append(f"state={shown(state)} is not one of {', '.join(JobState)}")
+    if values.get("model") is not None:
+        problems += TABLE.fields["model"].rule.problems("model", values["model"])
+    for name in ("created_after", "created_before"):
+        value = values.get(name)
+        if value is not None and list(_TIME.problems(name, value)):
+            problems.append(f"{name}={shown(value)} is not a time in milliseconds since the epoch")
+    if problems:
+        raise InvalidRequest(joined(problems))
+    return JobFilter(
+        states=tuple(map(JobState, states)),
+        model=values.get("model"),
+        labels=dict(values.get("labels") or {}),
+        created_after=values.get("created_after"),
+        created_before=values.get("created_before"),
+    )
+
+
+def make_filter(
+    state: str | Sequence[str] = (),
+    model: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+) -> JobFilter:
+    """Return a filter of a client's arguments.
+
+    Raises:
+      InvalidRequest: Arguments are of wrong types or out of range.
+    """
+    states = (state,) if isinstance(state, str) else state
+    values = {
+        "state": list(states) if isinstance(states, Iterable) else states,
+        "model": model,
+        "labels": labels or {},
+        "created_after": moment_ms("created_after", created_after),
+        "created_before": moment_ms("created_before", created_before),
+    }
+    return read_filter(values)

@@ -1,0 +1,1 @@
+"""The configured models: versions, digests, and the names of their pools."""

@@ -1,0 +1,50 @@
+"""What the orchestrator's loops are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import redis
+import structlog
+
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.core.control_plane import ControlPlane
+from tether.errors import StoreUnavailable
+from tether.loops import Outage
+
+PASSING_ERRORS: tuple[type[Exception], ...] = (*OUTAGE_ERRORS, StoreUnavailable)
+"""Redis or the database is away: the step is done again when it is back."""
+
+
+def core_outage(log: structlog.stdlib.BoundLogger, loop: str) -> Outage:
+    """Of what the loops work on."""
+    return Outage(
+        PASSING_ERRORS,
+        log,
+        begins="Redis or the database is unavailable. Continuing.",
+        ends="Redis and the database are back.",
+        loop=loop,
+    )
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What one orchestrator passes to the factory of a loop's step.
+
+    Attributes:
+      plane: The control plane, open.
+      client: For blocking reads: it has no timeout.
+      holder: A unique name of this process.
+      now_ms: Milliseconds since the epoch.
+      wake: Makes the loop of this name step now.
+      closing: Closed once all loops have ended.
+    """
+
+    plane: ControlPlane
+    client: redis.Redis
+    holder: str
+    now_ms: Callable[[], int]
+    wake: Callable[[str], None]
+    closing: ExitStack

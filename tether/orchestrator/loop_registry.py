@@ -1,0 +1,73 @@
+"""The loops of an orchestrator. A new one is a module with its step, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tether.config.settings import Settings
+from tether.loops import IDLE, Step
+from tether.orchestrator.context import LoopContext
+from tether.orchestrator.deadlines import EndOverdue
+from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
+from tether.orchestrator.lease_expiry import TickLeases
+from tether.orchestrator.outbox_relay import RelayOutbox
+from tether.orchestrator.outcomes import SettleOutcomes
+from tether.orchestrator.pruning import Prune
+from tether.orchestrator.reconcile import Reconcile
+from tether.orchestrator.redis_sweep import SweepRedis
+from tether.orchestrator.task_submissions import AdmitSubmits
+from tether.orchestrator.trust_mirror import MirrorTrust
+from tether.orchestrator.waiting import WAITING, PlaceWaiting
+
+Interval = Callable[[Settings], float]
+
+
+@dataclass(frozen=True)
+class RegisteredLoop:
+    """One loop of every orchestrator.
+
+    Attributes:
+      name: Of the loop, of its thread after ``tether-``, and of its lease.
+      make: Creates the step.
+      interval: The maximum sleep between two steps, in seconds.
+      is_leased: Whether only one of several orchestrators runs it at a time. Without a lease it continues
+        while the database is unavailable, and must be safe to run concurrently.
+    """
+
+    name: str
+    make: Callable[[LoopContext], Step]
+    interval: Interval
+    is_leased: bool = True
+
+
+def every(seconds: float) -> Interval:
+    """The same interval whatever the settings."""
+    return lambda settings: seconds
+
+
+def _outbox(settings: Settings) -> float:
+    return settings.orchestrator.outbox_interval / 1000
+
+
+def _leases(settings: Settings) -> float:
+    return settings.orchestrator.lease_interval / 1000
+
+
+def _sweep(settings: Settings) -> float:
+    return settings.orchestrator.sweep_interval / 1000
+
+
+LOOPS = (
+    RegisteredLoop("outcomes", SettleOutcomes.make, every(IDLE), is_leased=False),
+    RegisteredLoop("submits", AdmitSubmits.make, every(IDLE), is_leased=False),
+    RegisteredLoop("leases", TickLeases.make, _leases, is_leased=False),
+    RegisteredLoop(WAITING, PlaceWaiting.make, _outbox),
+    RegisteredLoop("outbox", RelayOutbox.make, _outbox),
+    RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
+    RegisteredLoop("reconcile", Reconcile.make, every(0.5)),
+    RegisteredLoop("pruning", Prune.make, every(5.0)),
+    RegisteredLoop(LABEL_INDEX, IndexLabels.make, every(60.0)),
+    RegisteredLoop("redis-sweep", SweepRedis.make, _sweep),
+    RegisteredLoop("trust-mirror", MirrorTrust.make, every(1.0)),
+)

@@ -1,0 +1,1 @@
+"""Supervised child processes: started, watched, restarted, and ended with their parent."""

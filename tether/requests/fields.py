@@ -1,0 +1,230 @@
+"""The fields of a job request: the one place that says what a client can ask for.
+
+Each field of :class:`JobRequest` and :class:`Sampling` is annotated with what it means, its rule and where it
+travels. From :data:`TABLE`, which is read from these annotations, derive the check at every door, the JSON
+schema, the forms between client, gateway and worker, digests, and the options of the command line. Beside a
+field's own line only :class:`SubmitOptions` names it, and :class:`~tether.requests.payload.Payload` what the
+worker gets beside sampling, both for type checkers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, TypedDict
+
+from tether.requests.rules import Choice, Conversation, Message, NamedTexts, Number, Text, Texts, Whole
+from tether.requests.table import About, Place, Table, Written
+
+MAX_PROMPT_BYTES = 4_194_304
+"""Length of a prompt, or of all messages of a conversation together, as UTF-8."""
+
+MAX_KEY_CHARACTERS = 200
+"""Length of a correlation id or a retry token."""
+
+MAX_NAME_BYTES = 256
+"""Length of a model's or an adapter's name, and of a trace context."""
+
+MAX_LABELS = 32
+MAX_LABEL_CHARACTERS = 256
+MAX_MESSAGES = 1_000
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_TOKENS = 1_000_000
+MAX_TIME_MS = 2**53
+MAX_DELAY_MS = 3_650 * 86_400_000
+
+_DIGEST_VERSION = 1
+"""Of nothing else: digests of jobs that exist must never change."""
+
+_NAME = Text(max_bytes=MAX_NAME_BYTES, is_printable=True)
+_KEY = Text(max_characters=MAX_KEY_CHARACTERS, is_printable=True)
+_TIME = Whole(0, MAX_TIME_MS, "milliseconds since the epoch")
+_DELAY = Whole(0, MAX_DELAY_MS, "an integer number of milliseconds, at most ten years")
+
+
+class Priority(StrEnum):
+    """In the order in which workers look for jobs."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen, and when to stop."""
+
+    max_tokens: Annotated[
+        int,
+        About(
+            "Maximum number of tokens to generate.",
+            Whole(1, MAX_TOKENS),
+            Place.SAMPLING,
+            Written.ALWAYS,
+        ),
+    ] = 256
+    temperature: Annotated[
+        float,
+        About("Sampling temperature; 0 is greedy.", Number(0, 100), Place.SAMPLING, Written.ALWAYS),
+    ] = 0.0
+    top_p: Annotated[
+        float,
+        About(
+            "Nucleus sampling: cumulative probability to sample from.",
+            Number(0, 1, is_above=True),
+            Place.SAMPLING,
+            Written.ALWAYS,
+        ),
+    ] = 1.0
+    top_k: Annotated[
+        int,
+        About(
+            "Number of most likely tokens to sample from; 0 is all.",
+            Whole(0, MAX_TOKENS, f"an integer from 0 (all) to {MAX_TOKENS}"),
+            Place.SAMPLING,
+            Written.ALWAYS,
+        ),
+    ] = 0
+    # With the token's absolute position the only source of chance.
+    seed: Annotated[int, About("Random seed.", Whole(0, 2**63 - 1), Place.SAMPLING, Written.ALWAYS)] = 0
+    stop: Annotated[
+        tuple[str, ...],
+        About(
+            "Stop sequence: generation ends before this text.",
+            Texts(MAX_STOPS, MAX_STOP_CHARACTERS),
+            Place.SAMPLING,
+            Written.ALWAYS,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """A request to continue a prompt, or to reply to messages; never both.
+
+    Times are in milliseconds since the epoch. A delay or a time limit only records what ``not_before`` or
+    ``deadline`` was computed from; it is 0 if that was given as a time.
+    """
+
+    model: Annotated[
+        str,
+        About(
+            "Name of the model.",
+            Text(max_bytes=MAX_NAME_BYTES, is_printable=True, is_required=True),
+            written=Written.ALWAYS,
+        ),
+    ]
+    prompt: Annotated[
+        str,
+        About(
+            "Text for the model to continue.",
+            Text(max_bytes=MAX_PROMPT_BYTES, is_required=True),
+            Place.PAYLOAD,
+            Written.AT_REST,
+        ),
+    ] = ""
+    messages: Annotated[
+        tuple[Message, ...],
+        About(
+            "Conversation to answer, in place of the prompt. The model's own chat template is applied.",
+            Conversation(MAX_MESSAGES, MAX_PROMPT_BYTES),
+            Place.PAYLOAD,
+        ),
+    ] = ()
+    priority: Annotated[Priority, About("Priority class.", Choice(Priority), written=Written.ALWAYS)] = (
+        Priority.STANDARD
+    )
+    delay_ms: Annotated[int, About("Delay before the job may start.", _DELAY, written=Written.AT_REST)] = 0
+    not_before: Annotated[
+        int, About("The same as an absolute time, in ms since the epoch.", _TIME, written=Written.AT_REST)
+    ] = 0
+    time_limit_ms: Annotated[
+        int, About("Time after which the job expires, running or not.", _DELAY, written=Written.AT_REST)
+    ] = 0
+    deadline: Annotated[
+        int, About("The same as an absolute time, in ms since the epoch.", _TIME, written=Written.AT_REST)
+    ] = 0
+    labels: Annotated[
+        Mapping[str, str],
+        About(
+            "Label to find the job by.",
+            NamedTexts(MAX_LABELS, MAX_LABEL_CHARACTERS),
+            written=Written.AT_REST,
+        ),
+    ] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    adapter: Annotated[str, About("Adapter (LoRA) of the model.", _NAME, Place.PAYLOAD, Written.AT_REST)] = ""
+    correlation_id: Annotated[
+        str,
+        About(
+            "Your own id for correlating the job with other systems; generated if absent.",
+            _KEY,
+            is_key=True,
+        ),
+    ] = ""
+    retry_token: Annotated[
+        str,
+        About(
+            "Idempotency key, together with the correlation id: the same again is the same job; generated if "
+            "absent.",
+            _KEY,
+            is_key=True,
+        ),
+    ] = ""
+    traceparent: Annotated[str, About("W3C trace context.", _NAME, is_key=True)] = ""
+
+    @property
+    def characters(self) -> int:
+        """Characters of all that the model has to read."""
+        return len(self.prompt) + sum(len(message.content) for message in self.messages)
+
+    def canonical(self) -> dict[str, Any]:
+        """What makes two requests the same: all but the keys they are known by and their trace.
+
+        Times are as they were asked for: a delay counts as one, whenever it is sent again.
+        """
+        return {"v": _DIGEST_VERSION, **TABLE.digest_form.of(self)}
+
+    def digest(self) -> str:
+        """SHA-256 of :meth:`canonical` as JSON with sorted keys, in hexadecimal."""
+        return hashlib.sha256(canonical_json(self.canonical())).hexdigest()
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What ``submit`` takes beside the model and the prompt; the default of each is that of a request.
+
+    ``delay`` and ``time_limit`` count from now, in seconds; ``eta`` is ``delay`` as a point in time, with its
+    time zone.
+    """
+
+    messages: Sequence[Message | Mapping[str, str]] | None
+    priority: str
+    delay: float | timedelta | None
+    eta: datetime | None
+    time_limit: float | timedelta | None
+    labels: Mapping[str, str] | None
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    stop: str | Sequence[str]
+    adapter: str
+    correlation_id: str
+    retry_token: str
+
+
+TABLE = Table(JobRequest)
+"""Every field that a request can have."""
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON without white space, keys sorted, as UTF-8."""
+    return _CANONICAL.encode(value).encode()

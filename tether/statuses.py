@@ -1,0 +1,145 @@
+"""Statuses of jobs and models: the values that every backend returns to clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tether.errors import InvalidRequest, JobNotFound
+from tether.ids import JobId, PoolName
+from tether.jobs import JobError, JobState, Priority
+
+MAX_JOBS_PER_PAGE = 200
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was accepted, now or when its keys were first used.
+
+    Attributes:
+      is_new: Whether this call created it.
+    """
+
+    job_id: JobId
+    correlation_id: str
+    retry_token: str
+    state: JobState
+    is_new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What clients see of a job as the database has it.
+
+    Attributes:
+      pool: Pool of the newest dispatch; None before the first.
+      dispatch: Number of the newest dispatch to Redis; 0 before the first.
+      attempts: Number of failed attempts.
+      created_at: Milliseconds since the epoch.
+      finished_at: When the database recorded the end, in milliseconds since the epoch; that follows the end
+        itself within milliseconds.
+      error: Why the job, or its last attempt, failed; or, if it succeeded, that its output is lost.
+      input_tokens: Number of tokens of the prompt; 0 until the end is recorded.
+    """
+
+    job_id: JobId
+    correlation_id: str
+    retry_token: str
+    state: JobState
+    model: str
+    priority: Priority
+    labels: Mapping[str, str]
+    pool: PoolName | None
+    dispatch: int
+    attempts: int
+    created_at: int
+    finished_at: int | None
+    error: JobError | None
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus(JobRecord):
+    """The status of a job.
+
+    Attributes:
+      offset: Number of tokens generated so far.
+    """
+
+    offset: int
+
+
+def status_of(*sources: object, **values: Any) -> JobStatus:
+    """A status, each field from ``values``, else from the first of the sources that has an attribute of its
+    name.
+
+    Raises:
+      AttributeError: A field is nowhere.
+    """
+    for name in (field.name for field in fields(JobStatus) if field.name not in values):
+        source = next((source for source in sources if hasattr(source, name)), sources[-1])
+        values[name] = getattr(source, name)
+    return JobStatus(**values)
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs, newest first, and the cursor of the next page; None where there is none.
+
+    A page may hold fewer jobs than the limit, or none, and still be followed by another.
+    """
+
+    jobs: tuple[JobStatus, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A configured model.
+
+    Attributes:
+      context: Maximum number of tokens of prompt and answer together.
+      adapters: Names of the adapters that jobs can use.
+      workers: Number of live workers that serve it. While there are none, its jobs wait.
+    """
+
+    name: str
+    version: str
+    context: int
+    adapters: tuple[str, ...] = ()
+    workers: int = 0
+
+
+def check_job_id(job_id: object) -> None:
+    """Reject what cannot be a job's id, some of which neither a database nor an address takes.
+
+    Raises:
+      JobNotFound: It cannot be one.
+    """
+    if not isinstance(job_id, str) or _JOB_ID.match(job_id) is None:
+        raise no_such_job(job_id)
+
+
+def no_such_job(job_id: object) -> JobNotFound:
+    return JobNotFound(f"there is no job {repr(job_id)[:100]}, or it belongs to another tenant")
+
+
+def check_page(cursor: object, limit: object) -> None:
+    """Check cursor and limit of a page.
+
+    Raises:
+      InvalidRequest: One of them is invalid.
+    """
+    if type(limit) is not int or not 1 <= limit <= MAX_JOBS_PER_PAGE:
+        raise InvalidRequest(
+            f"limit={repr(limit)[:100]} is invalid: limit must be an integer from 1 to {MAX_JOBS_PER_PAGE}"
+        )
+    if cursor is not None and (not isinstance(cursor, str) or _JOB_ID.match(cursor) is None):
+        raise InvalidRequest(
+            f"cursor={repr(cursor)[:100]} was not returned by a previous page: use next_cursor of that page"
+        )

@@ -1,0 +1,1 @@
+"""The events of a job's stream: how they are written, and what a reader makes of them."""

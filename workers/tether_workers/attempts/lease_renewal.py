@@ -1,0 +1,122 @@
+"""Renews the leases of attempts that go on, and learns which shall end: the thread ``tether-beat``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from tether.broker.pools.worker_port import Pulse, WorkerPort
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.errors import EpochChanged
+from tether.loops import IDLE, Loop, Outage
+from tether_workers.attempts.attempt import Attempt, AttemptEnding
+from tether_workers.attempts.running import Attempts
+from tether_workers.presence.throughput import Throughput
+
+MIN_BEATS_PER_LEASE = 3
+"""Beats in the life of a lease: one that is lost must not lose the lease."""
+
+MAX_INTERVAL_SECONDS = 1.0
+
+
+class LeaseRenewal:
+    """Owns the thread ``tether-beat``, from :meth:`start` to :meth:`stop`.
+
+    Attributes:
+      loop: That of the thread.
+    """
+
+    def __init__(
+        self,
+        port: WorkerPort,
+        attempts: Attempts,
+        throughput: Throughput,
+        *,
+        lease: float,
+        loading_limit: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          lease: Seconds that an attempt may be silent.
+          loading_limit: Seconds that waiting, loading or reading a prompt may last without a step.
+          clock: Seconds.
+        """
+        self._port = port
+        self._attempts = attempts
+        self._throughput = throughput
+        interval = min(MAX_INTERVAL_SECONDS, lease / MIN_BEATS_PER_LEASE)
+        self._loading_limit = loading_limit
+        self._clock = clock
+        self._unrenewed: set[Attempt] = set()
+        self._log = log = structlog.stdlib.get_logger("tether.beat")
+        self.loop = Loop(
+            "beat",
+            self._step,
+            interval=interval,
+            delay=interval,
+            max_pause_seconds=interval,
+            outage=Outage(
+                OUTAGE_ERRORS,
+                log,
+                begins="Beats cannot be sent. Continuing.",
+                ends="Beats are sent again, or none are due.",
+            ),
+            log=log,
+        )
+
+    def start(self) -> None:
+        self.loop.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.loop.stop()
+
+    def _step(self) -> float:
+        self._throughput.sample(self._clock(), self._attempts.generated_tokens)
+        self.beat()
+        return IDLE
+
+    def beat(self) -> None:
+        """Send one beat for all attempts.
+
+        Raises:
+          OUTAGE_ERRORS: Redis is away.
+        """
+        alive = [attempt for attempt in self._attempts.all() if not attempt.dropped.is_set()]
+        if not alive:
+            return
+        self._send(
+            [
+                (attempt, Pulse(attempt.drawn.job_id, attempt.drawn.fence, attempt.beat(self._loading_limit)))
+                for attempt in alive
+            ]
+        )
+
+    def _send(self, beats: Sequence[tuple[Attempt, Pulse]]) -> None:
+        try:
+            answers = self._port.beat([pulse for _, pulse in beats])
+        except EpochChanged:
+            for attempt, _ in beats:
+                attempt.end(AttemptEnding.DROP)
+        except OUTAGE_ERRORS:
+            raise
+        except Exception:
+            if len(beats) == 1:
+                # Its lease runs out, and the job is another worker's, or set aside there.
+                self._warn_once(beats[0][0])
+                return
+            # One beat is refused in a way that is no answer: the others' leases must not run out by that.
+            for beat in beats:
+                self._send([beat])
+        else:
+            for (attempt, _), answer in zip(beats, answers, strict=True):
+                attempt.hear(answer)
+
+    def _warn_once(self, attempt: Attempt) -> None:
+        self._unrenewed = {each for each in self._unrenewed if each in self._attempts.all()}
+        if attempt not in self._unrenewed:
+            self._unrenewed.add(attempt)
+            self._log.exception("The lease of an attempt cannot be renewed.", job_id=attempt.drawn.job_id)
