@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 from sqlalchemy import select
 
-from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
+from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.stalling_proxy import StallingProxy
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.outcomes import GROUP
 from tether.jobs import JobRequest
 from tether.store.schema import loop_leases

@@ -6,7 +6,7 @@ from support.poison_engine import POISON
 from tether.store import queries
 
 INNOCENT = 6
-RATE, TOKENS = 10, 40
+RATE, TOKENS = 10, 20
 CONFIG = "[jobs]\nlease = 1000\n"
 PRESENCE = "interval = 500\nexpiry = 2000\n"
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
+from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.stream_reader import StreamReader
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.jobs import JobRequest
 
 JOBS = 40

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
+from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.stalling_proxy import StallingProxy
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import TESTS
 
 KILLS = 10

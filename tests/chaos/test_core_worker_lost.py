@@ -6,10 +6,10 @@ import signal
 import psutil
 import pytest
 
-from support.accounts import PATIENCE_SECONDS, Accounts, expected_texts
+from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.stream_reader import StreamReader
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 
 PROMPT = "one two three"
 RATE, TOKENS = 10, 100

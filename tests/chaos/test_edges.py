@@ -9,11 +9,10 @@ import pytest
 
 from support.cluster import Cluster
 from support.event_streams import EventStream, texts
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether import Tether
 from tether.jobs import JobState
 
-PATIENCE_SECONDS = 60
 TOKENS = 200
 
 

@@ -5,7 +5,7 @@ The stock broker's failures are expected strictly: should it learn to pass one, 
 
 import pytest
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import Program
 
 OUTAGE_NOTICED = "connection error"
@@ -31,7 +31,7 @@ def test_a_killed_workers_messages_are_run_by_another_within_seconds(program):
     doomed = program.start_worker(threads=1)
     for number in range(3):
         program.send("hold", number)
-    assert program.next_word(within=60) == "started 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "started 0"
     program.start_worker(threads=1)
     doomed.kill()
 
@@ -39,7 +39,7 @@ def test_a_killed_workers_messages_are_run_by_another_within_seconds(program):
     assert set(program.words(6, within=program.patience)) == {
         f"{what} {number}" for what in ("started", "ran") for number in range(3)
     }
-    eventually(lambda: program.copies() == 0, within=60, what="all acknowledged")
+    eventually(lambda: program.copies() == 0, within=PATIENCE_SECONDS, what="all acknowledged")
 
 
 @on_each_broker(
@@ -62,10 +62,12 @@ def test_delayed_messages_are_run_after_an_outage_of_redis(program):
     for number in range(10):
         program.send("record", number, delay=3_000)
     eventually(
-        lambda: program.redis.llen("program:default.DQ") == 0, within=60, what="the worker holds all messages"
+        lambda: program.redis.llen("program:default.DQ") == 0,
+        within=PATIENCE_SECONDS,
+        what="the worker holds all messages",
     )
     program.server.kill()
-    worker.wait_for_line(OUTAGE_NOTICED, within=60, count=2)
+    worker.wait_for_line(OUTAGE_NOTICED, within=PATIENCE_SECONDS, count=2)
     program.server.start()
     assert sorted(program.words(10, within=program.patience)) == [f"ran {number}" for number in range(10)]
 
@@ -74,10 +76,10 @@ def test_delayed_messages_are_run_after_an_outage_of_redis(program):
 def test_an_actor_that_fails_while_redis_is_away_is_retried(program):
     worker = program.start_worker()
     program.send("fail_once", 0)
-    assert program.next_word(within=60) == "started 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "started 0"
     program.server.kill()
     program.let_go(count=2)
-    worker.wait_for_line("Failed to post_process_message", within=60)
+    worker.wait_for_line("Failed to post_process_message", within=PATIENCE_SECONDS)
     program.server.start()
     assert program.words(2, within=program.patience) == ["started 0", "ran 0"]
 
@@ -95,10 +97,10 @@ def test_a_pipeline_goes_on_after_an_outage_of_redis_between_two_of_its_messages
         "message_timestamp": 0,
     }
     program.send("hold", 0, pipe_target=follower)
-    assert program.next_word(within=60) == "started 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "started 0"
     program.server.kill()
     program.let_go()
-    worker.wait_for_line("Failed to post_process_message", within=60)
+    worker.wait_for_line("Failed to post_process_message", within=PATIENCE_SECONDS)
     program.server.start()
     assert program.words(2, within=program.patience) == ["ran 0", "ran 1"]
 
@@ -107,7 +109,7 @@ def test_a_pipeline_goes_on_after_an_outage_of_redis_between_two_of_its_messages
 def test_a_worker_that_dies_as_a_delayed_message_comes_due_does_not_double_it(program):
     worker = program.start_worker(PROGRAM_DIES_BEFORE_ACK_ON="default.DQ", threads=1)
     program.send("hold", 0, delay=100)
-    worker.wait_for_end(within=60)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert program.copies() == 1
 
 
@@ -115,7 +117,7 @@ def test_a_worker_that_dies_as_a_delayed_message_comes_due_does_not_double_it(pr
 def test_a_worker_that_dies_as_it_schedules_a_retry_does_not_double_the_message(program):
     worker = program.start_worker(PROGRAM_DIES_BEFORE_ACK_ON="default", threads=1)
     program.send("fail", 0)
-    worker.wait_for_end(within=60)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert program.copies() == 1
 
 
@@ -135,8 +137,10 @@ def test_dead_letters_do_not_expire(program):
     program.redis.zincrby("program:default.XQ", -a_month, letter)
     program.start_worker()
     program.send("record", 1)
-    assert program.next_word(within=60) == "ran 1"
-    eventually(lambda: program.redis.hlen("program:default.msgs") == 0, within=60, what="acknowledged")
+    assert program.next_word(within=PATIENCE_SECONDS) == "ran 1"
+    eventually(
+        lambda: program.redis.hlen("program:default.msgs") == 0, within=PATIENCE_SECONDS, what="acknowledged"
+    )
     assert program.redis.hlen("program:default.XQ.msgs") == 1
 
 

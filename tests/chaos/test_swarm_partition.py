@@ -3,8 +3,8 @@
 import pytest
 
 from support.network_namespaces import Wire
-from support.swarm import SECONDS, BootstrapNode, Network
-from support.waiting import eventually
+from support.swarm import BootstrapNode, Network
+from support.waiting import PATIENCE_SECONDS, eventually
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def see_each_other(*members):
 def wait_until_connections_are_given_up(*members):
     for member in members:
         eventually(
-            lambda member=member: len(member.status()["peers"]) == 1, SECONDS, "only one is connected to it"
+            lambda member=member: len(member.status()["peers"]) == 1,
+            PATIENCE_SECONDS,
+            "only one is connected to it",
         )
 
 

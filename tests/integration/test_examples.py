@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.local_tether import SECONDS, LocalTether
+from support.local_tether import LocalTether
 from support.paths import ROOT
+from support.waiting import PATIENCE_SECONDS
 from support.workers import WorkerProcess
 
 EXAMPLES = ROOT / "examples"
@@ -32,7 +33,7 @@ def run(local, name, *arguments, **environ):
         cwd=local.home,
         capture_output=True,
         text=True,
-        timeout=2 * SECONDS,
+        timeout=2 * PATIENCE_SECONDS,
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -53,7 +54,7 @@ def test_a_dramatiq_program_runs_on_the_redis_of_tether_up(local):
     command = local.command("worker", "dramatiq_program", "--path", str(EXAMPLES))
     worker = WorkerProcess(command, local.environ | {"TETHER_REDIS__URL": url})
     try:
-        worker.wait_for_line("A child is ready", within=SECONDS)
+        worker.wait_for_line("A child is ready", within=PATIENCE_SECONDS)
         lines = run(local, "dramatiq_program.py", TETHER_REDIS__URL=url).splitlines()
         assert worker.stop() == 0
     finally:

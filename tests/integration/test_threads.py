@@ -16,6 +16,7 @@ import tether_workers
 from support.cluster import Cluster
 from support.drawn_jobs import drawn_job
 from support.fake_port import FakePort
+from support.waiting import PATIENCE_SECONDS
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.client.http.thread import HttpThread
@@ -52,7 +53,6 @@ from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.manifest import ManifestWriter
 from tether_workers.presence.throughput import Throughput
 
-SECONDS = 60
 KEYS = Keys("tether")
 
 
@@ -106,7 +106,7 @@ def manifest(stage):
 
 
 def cli_wait(stage):
-    waiting = telling_of_waits(open_output(is_silent=True)[1], after=SECONDS)
+    waiting = telling_of_waits(open_output(is_silent=True)[1], after=PATIENCE_SECONDS)
     waiting.__enter__()
     return lambda: waiting.__exit__(None, None, None)
 
@@ -114,7 +114,7 @@ def cli_wait(stage):
 def drain(stage):
     stage.attempts.began(stage.port.hold(drawn_job(1)))
     stage.attempts.find("boot:1").begin()
-    owner = HandOver(stage.port, stage.attempts, drain_time=SECONDS)
+    owner = HandOver(stage.port, stage.attempts, drain_time=PATIENCE_SECONDS)
     owner.start()
 
     def stop():
@@ -129,7 +129,7 @@ def preload(stage):
     owner = EngineLoader(
         [ModelSettings(name="count", engine="null", pinned=True)],
         {},
-        before_load=lambda model: may_load.wait(SECONDS),
+        before_load=lambda model: may_load.wait(PATIENCE_SECONDS),
         on_change=lambda: None,
     )
     owner.preload()
@@ -244,7 +244,7 @@ def lifeline(stage):
 
     def stop():
         os.close(write)
-        assert died.wait(SECONDS)
+        assert died.wait(PATIENCE_SECONDS)
         os.close(read)
 
     return stop
@@ -325,7 +325,7 @@ def test_a_thread_starts_under_its_name_and_ends_when_its_owner_is_stopped(
             stop()
         assert len(started) == 1
         (thread,) = started
-        thread.join(SECONDS)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
         assert thread.daemon
 
@@ -344,7 +344,7 @@ def test_a_loop_of_the_orchestrator_steps_and_ends(entry, orchestrators):
     with orchestrator:
         assert threads_named(entry.name)
         for observed in signals.values():
-            observed.stepped.wait(SECONDS)
+            observed.stepped.wait(PATIENCE_SECONDS)
     assert not threads_named(entry.name) | threads_named(LEASE_KEEPER)
     assert not any(loop.is_alive for loop in orchestrator.loops.values())
 

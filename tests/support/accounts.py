@@ -8,14 +8,12 @@ from collections import Counter
 from sqlalchemy import select
 
 from support.databases import all_held, check
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.jobs import FINAL_STATES, Sampling
 from tether.store import Store
 from tether.store.schema import attempts, dispatches, jobs
 from tether.streams.pieces import pieces_from_json
 from tether_workers.engines.null.engine import NullEngine
-
-PATIENCE_SECONDS = 60
 
 
 def expected_texts(prompt, tokens):

@@ -15,7 +15,7 @@ from dramatiq.common import current_millis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker import TetherBroker
 from tether.broker.queues.heart import Suspect, recover
 from tether.broker.queues.holdings import HoldingPhase
@@ -239,7 +239,11 @@ class BrokerMachine(RuleBasedStateMachine):
         delivery.has_begun = True
         worker.broker.mark_begun(holding)
         begun = self.key(f"begun:{worker.broker.broker_id}.{QUEUE}")
-        eventually(lambda: self.redis.sismember(begun, holding.redis_id), within=60, what="the mark arrives")
+        eventually(
+            lambda: self.redis.sismember(begun, holding.redis_id),
+            within=PATIENCE_SECONDS,
+            what="the mark arrives",
+        )
         self.copies[delivery.number].begun = True
 
     def found(self, condition):

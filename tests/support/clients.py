@@ -8,7 +8,7 @@ from dramatiq import Worker
 
 from support.cluster import Cluster
 from support.gateways import RunningGateway
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether import AsyncTether, Tether
 from tether.errors import EngineFailed, InvalidRequest
 from tether.jobs import JobState, Sampling
@@ -20,7 +20,6 @@ from tether_workers.engine import Delta
 from tether_workers.engines.null.engine import NullEngine
 from tether_workers.pool_worker import make_worker
 
-PATIENCE_SECONDS = 60
 TOKENS = 8
 MAX_ATTEMPTS = 3
 OTHER_TENANT = "neighbour"

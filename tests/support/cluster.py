@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 
 from support.api_keys import add_api_key
+from support.waiting import PATIENCE_SECONDS
 from support.workers import WorkerProcess
 from tether import Tether
 from tether.broker.keys import Keys
@@ -17,8 +18,6 @@ from tether.config.loading import load_settings
 from tether.core.control_plane import ControlPlane
 from tether.local.redis_server import RedisServer
 from tether.orchestrator.orchestrator import Orchestrator
-
-READY_SECONDS = 60
 
 MODEL = """
 [[models]]
@@ -99,7 +98,7 @@ class Cluster:
         process = WorkerProcess(command, self.environ | dict(environ))
         self.processes.append(process)
         if line:
-            process.wait_for_line(line, within=READY_SECONDS, count=count)
+            process.wait_for_line(line, within=PATIENCE_SECONDS, count=count)
         return process
 
     def close(self):

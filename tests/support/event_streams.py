@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 
-PATIENCE_SECONDS = 60
+from support.waiting import PATIENCE_SECONDS
 
 
 class EventStream:

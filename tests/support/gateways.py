@@ -4,11 +4,10 @@ import contextlib
 import threading
 
 from support.api_keys import add_api_key
+from support.waiting import PATIENCE_SECONDS
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.server.listening import listen
 from tether.gateway.server.server import GatewayServer
-
-READY_SECONDS = 60
 
 
 class RunningGateway:
@@ -28,7 +27,7 @@ class RunningGateway:
         self._server = GatewayServer(self.settings, listening, on_ready=ready.set)
         self._thread = threading.Thread(target=self._server.run, name="gateway")
         self._thread.start()
-        assert ready.wait(READY_SECONDS)
+        assert ready.wait(PATIENCE_SECONDS)
 
     @property
     def url(self):

@@ -11,7 +11,7 @@ import redis
 from dramatiq import Worker
 
 from support.drawn_jobs import body_of
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import WorkerProcess
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
@@ -23,7 +23,6 @@ from tether_workers.engines.null.engine import NullEngine
 from tether_workers.pool_worker import make_worker
 from tether_workers.served_models import served_models
 
-PATIENCE_SECONDS = 60
 PROMPT = "one two three"
 BATCH_AGE_MS = 60_000
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import psutil
 
 from support.swarm import PACKAGES
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import WorkerProcess
 from tether import Tether
 
-SECONDS = 60
 MODELS = [
     {"name": "counter", "engine": "null", "options": {"output_tokens": 8}},
     {"name": "slow", "engine": "null", "options": {"output_tokens": 400, "tokens_per_second": 40}},
@@ -66,7 +65,7 @@ class LocalTether:
     def up(self, *arguments, **environ):
         """`tether up` in the foreground, once it is ready."""
         process = self.spawn(*arguments, **environ)
-        process.wait_for_line("Tether is ready", within=SECONDS)
+        process.wait_for_line("Tether is ready", within=PATIENCE_SECONDS)
         return process
 
     def run(self, *arguments, **environ):
@@ -78,7 +77,7 @@ class LocalTether:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=2 * SECONDS,
+            timeout=2 * PATIENCE_SECONDS,
             check=False,
         )
         return ran.returncode, ran.stdout, ran.stderr
@@ -108,7 +107,7 @@ class LocalTether:
     def ready_again(self, name, restarts):
         eventually(
             lambda: self.parts()[name]["state"] == "ready" and self.parts()[name]["restarts"] >= restarts,
-            SECONDS,
+            PATIENCE_SECONDS,
             f"{name} is ready again",
         )
 
@@ -119,6 +118,6 @@ class LocalTether:
             if str(self.folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 process = psutil.Process(pid)
                 process.terminate()
-                process.wait(SECONDS)
+                process.wait(PATIENCE_SECONDS)
         for process in self.processes:
             process.close()

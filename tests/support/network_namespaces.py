@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-SECONDS = 60
+from support.waiting import PATIENCE_SECONDS
+
 WIRE = "wire"
 SUBNET = "10.87.0"
 
@@ -16,7 +17,9 @@ numbers = itertools.count(1)
 
 def ip(*words):
     try:
-        told = subprocess.run(("ip", *words), capture_output=True, text=True, timeout=SECONDS, check=False)
+        told = subprocess.run(
+            ("ip", *words), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
     except OSError as error:
         pytest.fail(f"this test needs the program ip, from iproute2: {error.strerror}")
     if told.returncode != 0:

@@ -6,8 +6,9 @@ import socket
 import threading
 from collections import deque
 
+from support.waiting import PATIENCE_SECONDS
+
 CHUNK = 65_536
-ORDER_SECONDS = 60
 
 
 class StallingProxy:
@@ -60,7 +61,7 @@ class StallingProxy:
         done = threading.Event()
         self._orders.append((order, done))
         os.write(self._order, b"!")
-        assert done.wait(ORDER_SECONDS), "the proxy's thread is gone"
+        assert done.wait(PATIENCE_SECONDS), "the proxy's thread is gone"
 
     # The thread's side.
 

@@ -2,7 +2,7 @@
 
 import threading
 
-PATIENCE_SECONDS = 60
+from support.waiting import PATIENCE_SECONDS
 
 
 class StreamReader:

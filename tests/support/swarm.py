@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.packages import find_node, install
@@ -22,7 +22,6 @@ from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.jobs import canonical_json
 
-SECONDS = 60
 HERE = Path(__file__).parent
 PACKAGES = HERE.parents[1] / ".venv" / "swarm"
 SECRET = b"a network of tests"
@@ -56,7 +55,7 @@ class BootstrapNode:
 
     def kill(self):
         self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(PATIENCE_SECONDS)
         self.process.stdin.close()
         self.process.stdout.close()
 
@@ -209,14 +208,14 @@ class Member:
         before = len(self._answers)
         self.process.stdin.write(b"status\n")
         self.process.stdin.flush()
-        eventually(lambda: len(self._answers) > before, SECONDS, f"{self.enrolled.name} answers")
+        eventually(lambda: len(self._answers) > before, PATIENCE_SECONDS, f"{self.enrolled.name} answers")
         return self._answers[-1]
 
     def sidecar(self):
         """The process of its sidecar, once it says something."""
         return eventually(
             lambda: (status := self.status()).get("peers") is not None and status["pid"],
-            SECONDS,
+            PATIENCE_SECONDS,
             f"the sidecar of {self.enrolled.name} runs",
         )
 
@@ -224,19 +223,21 @@ class Member:
         """Wait until it sees exactly these members, itself aside."""
         expected = {other.worker for other in others}
         eventually(
-            lambda: set(self.fleet) == expected, SECONDS, f"{self.enrolled.name} sees {sorted(expected)}"
+            lambda: set(self.fleet) == expected,
+            PATIENCE_SECONDS,
+            f"{self.enrolled.name} sees {sorted(expected)}",
         )
 
     def stop(self):
         """Have it leave. Answers its exit status."""
         self.process.stdin.close()
-        status = self.process.wait(SECONDS)
+        status = self.process.wait(PATIENCE_SECONDS)
         self._reader.join()
         return status
 
     def kill(self):
         self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(PATIENCE_SECONDS)
         self._reader.join()
 
     def __enter__(self):
@@ -311,18 +312,20 @@ class Watcher:
 
     def memory(self):
         """Bytes that its sidecar has."""
-        assert self.transport.wait_for_status(lambda status: "memory" in status, SECONDS)
+        assert self.transport.wait_for_status(lambda status: "memory" in status, PATIENCE_SECONDS)
         return self.transport.status["memory"]
 
     def is_connected_to(self, *others):
         """Wait until it is, to exactly these."""
         expected = {other.enrolled.pub_key for other in others}
-        assert self.transport.wait_for_status(lambda status: self.peers == expected, SECONDS), self.peers
+        assert self.transport.wait_for_status(lambda status: self.peers == expected, PATIENCE_SECONDS), (
+            self.peers
+        )
 
     def sees(self, *others):
         """Wait until it sees exactly these."""
         expected = {other.worker for other in others}
-        found = self.view.wait_for(lambda fleet: set(fleet.members) == expected, SECONDS)
+        found = self.view.wait_for(lambda fleet: set(fleet.members) == expected, PATIENCE_SECONDS)
         assert found, f"{sorted(expected)} expected, {sorted(self.members)} seen; {self.transport.status}"
 
     def order_of(self, other):
@@ -335,7 +338,7 @@ class Watcher:
         for other in others:
             eventually(
                 lambda other=other: self._count_after(other, before[other.worker]) >= times,
-                SECONDS,
+                PATIENCE_SECONDS,
                 f"{other.enrolled.name} is heard again",
             )
 

@@ -5,7 +5,7 @@ import time
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.001, 0.02
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180
 """What a busy machine may take for what a quiet one does at once. Nothing is measured by it."""
 
 

@@ -13,14 +13,10 @@ import redis
 from dramatiq import Message
 
 from support.brokers import NAMESPACE, make_broker
+from support.waiting import PATIENCE_SECONDS
 from tether.local.redis_server import RedisServer
 
 TESTS = Path(__file__).resolve().parent.parent
-STOP_SECONDS = 60
-
-PATIENCE_SECONDS = 60
-"""What a loaded machine may take for what a benchmark shows in under 4 s."""
-
 PATIENCE_WITH_STOCK_SECONDS = 10.0
 """The stock broker is expected not to do it at all, or after 60 s."""
 
@@ -71,7 +67,7 @@ class WorkerProcess:
         """Kill what does the work: the children of the process that we started. That one then ends."""
         for child in psutil.Process(self.pid).children(recursive=True):
             child.kill()
-        self._process.wait(STOP_SECONDS)
+        self._process.wait(PATIENCE_SECONDS)
 
     def signal(self, number):
         self._process.send_signal(number)
@@ -81,7 +77,7 @@ class WorkerProcess:
         try:
             if self._process.poll() is None:
                 self._process.terminate()
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(PATIENCE_SECONDS)
         finally:
             self.close()
         return self._process.returncode
@@ -125,7 +121,7 @@ class Program:
         worker = self._start(
             [sys.executable, "-m", "dramatiq", "support.program", "-p", "1", "-t", str(threads)], environ
         )
-        worker.wait_for_line("is ready for action", within=60)
+        worker.wait_for_line("is ready for action", within=PATIENCE_SECONDS)
         return worker
 
     def start_supervised(self, *, processes=1, threads=1, **environ):
@@ -133,7 +129,7 @@ class Program:
         worker = self.start_tether(
             "worker", "support.program", "-p", str(processes), "-t", str(threads), **environ
         )
-        worker.wait_for_line("A child is ready", within=60, count=processes)
+        worker.wait_for_line("A child is ready", within=PATIENCE_SECONDS, count=processes)
         return worker
 
     def start_tether(self, *arguments, **environ):

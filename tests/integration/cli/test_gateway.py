@@ -11,11 +11,9 @@ from uuid import uuid4
 import pytest
 
 from support.clients import OTHER_TENANT, TOKENS
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.gateway.keys.api_keys import Scope
 from tether.jobs import JobState
-
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.paths import TESTS
-
-PATIENCE_SECONDS = 60
+from support.waiting import PATIENCE_SECONDS
 
 
 def environment(**more):

@@ -7,8 +7,9 @@ from uuid import uuid4
 import pytest
 from dramatiq import Worker, actor, group, pipeline
 
-from support.clients import MAX_ATTEMPTS, MODELS, OTHER_TENANT, PATIENCE_SECONDS, TOKENS, Direct, Fake
+from support.clients import MAX_ATTEMPTS, MODELS, OTHER_TENANT, TOKENS, Direct, Fake
 from support.databases import fresh_postgres
+from support.waiting import PATIENCE_SECONDS
 from support.wide_request import WIDE_TABLE
 from tether import JobRequest, JobState, Sampling, Tether
 from tether.errors import (

@@ -2,9 +2,9 @@
 
 import pytest
 
-from support.clients import PATIENCE_SECONDS, TOKENS, Direct, Http
+from support.clients import TOKENS, Direct, Http
 from support.event_streams import EventStream, texts
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.outcomes import Outcomes
 from tether.errors import JobFailed, OutputLost
 

@@ -17,7 +17,7 @@ from support.cluster import Cluster
 from support.databases import new_job
 from support.gateways import RunningGateway
 from support.hand_worker import HandWorker
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether import Tether
 from tether.broker import tether_broker
 from tether.envelopes import options_from_text
@@ -28,8 +28,6 @@ from tether.store import Store
 from tether.store.job_lists import scan_jobs
 from tether.store.schema import jobs
 from tether.store.waiting_jobs import WaitingJob
-
-PATIENCE = 60
 
 
 class Refused(MiddlewareError):
@@ -98,7 +96,7 @@ def by_http(request):
         data=json.dumps({"model": "counter", "prompt": "p"}).encode(),
         headers={"Authorization": f"Bearer {gateway.key()}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(call, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(call, timeout=PATIENCE_SECONDS) as answer:
         return json.load(answer)["job_id"]
 
 
@@ -110,7 +108,9 @@ def by_command(request):
         "TETHER_API_KEY": gateway.key(),
     }
     command = [sys.executable, "-m", "tether_cli", "submit", "--no-wait", "-m", "counter", "p"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
     return done.stdout.strip()
 
 
@@ -122,7 +122,7 @@ def by_task(request):
     port.submit("token", json.dumps({"model": "counter", "prompt": "p"}).encode())
     port.close()
     with Store(cluster.settings.database.url) as store:
-        (row,) = eventually(lambda: store.read(scan_jobs, None).rows, PATIENCE, "it is a job")
+        (row,) = eventually(lambda: store.read(scan_jobs, None).rows, PATIENCE_SECONDS, "it is a job")
     return row.job_id
 
 
@@ -149,7 +149,7 @@ def test_what_hooks_set_reaches_the_worker(cluster, client, seen):
     cluster.orchestrator()
     cluster.start_worker(threads=1)
     job = client.submit("counter", "p")
-    job.result(PATIENCE)
+    job.result(PATIENCE_SECONDS)
     hashed = cluster.redis.hget(cluster.keys.job(job.job_id), "options")
     assert options_from_text(hashed)["marked_by"] == {"hook": "Marker", "model": "counter"}
 
@@ -190,7 +190,7 @@ def test_one_job_that_a_hook_refuses_leaves_the_others_of_an_http_batch_their_an
         data=json.dumps({"jobs": [{"model": "counter", "prompt": p} for p in ("first", "second")]}).encode(),
         headers={"Authorization": f"Bearer {gateway.key()}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(call, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(call, timeout=PATIENCE_SECONDS) as answer:
         accepted, refused = json.load(answer)["data"]
     assert (accepted["status"], refused["status"]) == (202, 500)
     assert accepted["job"]["job_id"]

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.announcements.wire import verify_envelope
@@ -17,7 +17,6 @@ from tether.discovery.static import StaticPresence
 from tether.discovery.trust.identity import Identity
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 
-SECONDS = 60
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
 
 
@@ -69,7 +68,7 @@ def identity(tmp_path):
 def report(identity):
     reporters = []
 
-    def start(port, interval=SECONDS, describe=None, start=True):
+    def start(port, interval=PATIENCE_SECONDS, describe=None, start=True):
         status = WorkerStatus(gpu_class="cpu", region="local", slots=2, free=1)
         reporter = HealthReporter(identity, port, describe or (lambda: status), interval)
         reporters.append(reporter)
@@ -96,7 +95,7 @@ def next_presences(news, count):
     """The next announcements of a subscription, at least so many."""
     found = []
     while len(found) < count:
-        heard = news.next(SECONDS)
+        heard = news.next(PATIENCE_SECONDS)
         assert heard, f"only {len(found)} of {count}"
         found += [verify_envelope(one.envelope, lambda key: True) for one in heard]
     return found
@@ -153,7 +152,7 @@ def test_what_is_for_another_topic_is_left_out(port):
 def test_what_has_expired_is_not_read(client):
     port = RedisPresence(client, Keys("expires"), expiry_ms=1)
     announce(port)
-    eventually(lambda: not port.read_all(), within=SECONDS, what="it has expired")
+    eventually(lambda: not port.read_all(), within=PATIENCE_SECONDS, what="it has expired")
 
 
 @pytest.mark.parametrize("kind", ["redis", "static"])
@@ -173,21 +172,21 @@ def test_a_goodbye_removes_the_worker_at_once_and_is_told(port, kind):
 def test_a_view_knows_those_from_before_and_hears_of_those_that_come_and_go(port, view_of):
     announce(port)
     view = view_of(port)
-    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER}, SECONDS)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER}, PATIENCE_SECONDS)
     announce(port, OTHER_KEY)
-    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER, OTHER}, SECONDS)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {WORKER, OTHER}, PATIENCE_SECONDS)
     assert [pool.workers for pool in view.pools()] == [2]
     announce(port, sequence=2, state=WorkerState.STOPPED)
-    assert view.wait_for(lambda fleet: set(fleet.members) == {OTHER}, SECONDS)
+    assert view.wait_for(lambda fleet: set(fleet.members) == {OTHER}, PATIENCE_SECONDS)
 
 
 def test_a_view_takes_no_word_of_strangers_and_no_nonsense(port, client, view_of):
     view = view_of(port, trusted=lambda key: key == public(KEY))
-    assert view.wait_until_read(SECONDS)
+    assert view.wait_until_read(PATIENCE_SECONDS)
     announce(port, OTHER_KEY)
     client.publish(port._keys.fleet_news, b"nonsense")
     announce(port)
-    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
     assert set(view.fleet.members) == {WORKER}
 
 
@@ -198,7 +197,7 @@ def test_a_view_tells_of_changes_and_a_failing_listener_harms_nobody(view_of):
     view.on_change(lambda fleet: 1 / 0)
     view.on_change(lambda fleet: (heard.append(fleet), told.set()))
     announce(source)
-    assert told.wait(SECONDS)
+    assert told.wait(PATIENCE_SECONDS)
     assert set(heard[0].members) == {WORKER}
 
 
@@ -212,7 +211,7 @@ def test_a_listener_that_was_taken_off_hears_nothing_more(view_of):
     forget()
     forget()
     announce(source)
-    assert later.wait(SECONDS)
+    assert later.wait(PATIENCE_SECONDS)
     assert not heard
 
 
@@ -221,23 +220,23 @@ def test_members_of_a_view_expire_by_themselves(view_of):
     source = StaticPresence(expiry_ms=15_000, clock=clock)
     view = view_of(source, clock=clock)
     announce(source)
-    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
     gone = threading.Event()
     view.on_change(lambda fleet: gone.set() if not fleet.members else None)
     clock.now += 15_000
     assert not view.fleet.members
-    assert gone.wait(SECONDS)
+    assert gone.wait(PATIENCE_SECONDS)
 
 
 def test_a_worker_marked_unroutable_makes_no_pool_until_it_is_heard_of_again(view_of):
     source = StaticPresence()
     view = view_of(source)
     announce(source)
-    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
     view.distrust_boot(f"{WORKER}.1")
     assert not view.pools()
     announce(source, sequence=2)
-    assert view.wait_for(lambda fleet: bool(view.pools()), SECONDS)
+    assert view.wait_for(lambda fleet: bool(view.pools()), PATIENCE_SECONDS)
 
 
 def test_a_view_that_stops_ends_its_thread(view_of):
@@ -252,17 +251,17 @@ def test_a_reporter_announces_at_once_on_change_and_says_goodbye(port, view_of, 
     reporter = report(
         port, describe=lambda: WorkerStatus(gpu_class="cpu", region="local", slots=2, free=free[0])
     )
-    assert view.wait_for(lambda fleet: identity.worker_id in fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: identity.worker_id in fleet.members, PATIENCE_SECONDS)
     first = view.fleet.members[identity.worker_id].presence
     free[0] = 1
     reporter.announce_now()
-    assert view.wait_for(lambda fleet: fleet.members[identity.worker_id].presence.free == 1, SECONDS)
+    assert view.wait_for(lambda fleet: fleet.members[identity.worker_id].presence.free == 1, PATIENCE_SECONDS)
     second = view.fleet.members[identity.worker_id].presence
     assert second.order > first.order
     assert second.nonce != first.nonce
     assert second.boot_id == identity.boot_id
     reporter.stop()
-    assert view.wait_for(lambda fleet: not fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: not fleet.members, PATIENCE_SECONDS)
     assert "tether-health" not in [thread.name for thread in threading.enumerate()]
 
 
@@ -306,7 +305,7 @@ def test_reporter_and_view_go_on_after_an_outage(redis_server, view_of, report, 
         view = view_of(port)
         reporter = report(port, interval=0.05)
         worker = identity.worker_id
-        assert view.wait_for(lambda fleet: worker in fleet.members, SECONDS)
+        assert view.wait_for(lambda fleet: worker in fleet.members, PATIENCE_SECONDS)
         redis_server.kill()
         reporter.announce_now()
         assert set(view.fleet.members) == {worker}
@@ -314,7 +313,7 @@ def test_reporter_and_view_go_on_after_an_outage(redis_server, view_of, report, 
         redis_server.start()
         assert view.wait_for(
             lambda fleet: worker in fleet.members and fleet.members[worker].presence.sequence > before,
-            SECONDS,
+            PATIENCE_SECONDS,
         )
         redis_server.kill()
         reporter.stop()

@@ -21,7 +21,7 @@ from support.databases import fresh_postgres
 from support.event_streams import EventStream, texts
 from support.gateways import RunningGateway
 from support.paths import ROOT
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether import Tether
 from tether.gateway.json_bodies import MAX_VALUES
 from tether.gateway.server.protocol import MAX_SMALL_CHUNKS
@@ -30,7 +30,6 @@ from tether.store.api_keys import revoke_key
 from tether.store.epoch import raise_epoch
 
 REFERENCE = ROOT / "docs" / "reference" / "http.md"
-PATIENCE_SECONDS = 60
 GOOD = {"model": "counter", "prompt": "one two"}
 
 CASES = {}

@@ -14,13 +14,11 @@ from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT, TOKENS
 from support.event_streams import EventStream, texts
 from support.gateways import RunningGateway
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.gateway.keys.api_keys import Scope
 from tether.store import Store
 from tether.store.api_keys import revoke_key
 from tether.store.schema import jobs
-
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture

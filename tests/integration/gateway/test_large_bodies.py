@@ -9,12 +9,12 @@ import pytest
 from support.clients import OTHER_TENANT
 from support.event_streams import EventStream
 from support.gateways import RunningGateway
+from support.waiting import PATIENCE_SECONDS
 from tether import JobRequest, Tether
 from tether.errors import RequestTooLarge
 from tether.gateway import receiving
 from tether.gateway.body_budget import BodyBudget
 
-PATIENCE_SECONDS = 60
 LATER = 4_000_000_000_000
 
 

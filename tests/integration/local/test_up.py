@@ -10,9 +10,9 @@ import subprocess
 import psutil
 import pytest
 
-from support.local_tether import SECONDS, LocalTether
+from support.local_tether import LocalTether
 from support.stream_reader import StreamReader
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import WorkerProcess
 from tether.jobs import JobState
 from tether.store.migrations import HEAD, downgrade, upgrade
@@ -91,12 +91,12 @@ def test_the_logs_of_all_parts_and_of_one_are_printed(shared):
 def test_logs_are_followed_until_ctrl_c(shared):
     process = WorkerProcess(shared.command("logs", "-f", "-n", "1", "gateway", "worker-1"), shared.environ)
     shared.processes.append(process)
-    process.wait_for_line("gateway", within=SECONDS)
+    process.wait_for_line("gateway", within=PATIENCE_SECONDS)
     with (shared.folder / "logs" / "worker-1.log").open("a") as log:
         log.write("a line of the test\n")
-    process.wait_for_line("worker-1   | a line of the test", within=SECONDS)
+    process.wait_for_line("worker-1   | a line of the test", within=PATIENCE_SECONDS)
     process.signal(signal.SIGINT)
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 0
 
 
@@ -104,7 +104,7 @@ def test_its_worker_is_enrolled_under_its_name_and_its_api_key_is_listed(shared)
     def enrolled():
         return json.loads(shared.run("fleet", "keys", "--json")[1])["data"]
 
-    eventually(enrolled, SECONDS, "the worker is enrolled")
+    eventually(enrolled, PATIENCE_SECONDS, "the worker is enrolled")
     (key,) = enrolled()
     assert key["name"] == "worker-1"
     assert key["pub_key"] == (shared.folder / "identity" / "worker-1.pub").read_text().strip()
@@ -116,7 +116,9 @@ def test_its_worker_can_be_revoked_and_trusted_again(local):
     status, _, errors = local.run("fleet", "revoke", "worker-1")
     assert (status, "This takes effect within 2 seconds" in errors) == (0, True)
     log = local.folder / "logs" / "worker-1.log"
-    eventually(lambda: "was revoked: it gets no more jobs" in log.read_text(), SECONDS, "the worker says so")
+    eventually(
+        lambda: "was revoked: it gets no more jobs" in log.read_text(), PATIENCE_SECONDS, "the worker says so"
+    )
     status, _, errors = local.run(
         "fleet", "trust", "--again", str(local.folder / "identity" / "worker-1.pub")
     )
@@ -149,9 +151,9 @@ def test_a_killed_part_comes_back_and_the_stream_ends_whole(shared, part):
         shared.ready_again(name, before["restarts"] + 1)
         reader.join()
         assert len(reader.texts) == 120
-        eventually(lambda: job.status().state is JobState.SUCCEEDED, SECONDS, "the end is recorded")
-    shared.process.wait_for_line(f"{name} has exited (", within=SECONDS)
-    shared.process.wait_for_line(f"{name} is ready again", within=SECONDS)
+        eventually(lambda: job.status().state is JobState.SUCCEEDED, PATIENCE_SECONDS, "the end is recorded")
+    shared.process.wait_for_line(f"{name} has exited (", within=PATIENCE_SECONDS)
+    shared.process.wait_for_line(f"{name} is ready again", within=PATIENCE_SECONDS)
 
 
 def test_down_stops_everything_and_leaves_nothing(local):
@@ -161,9 +163,9 @@ def test_down_stops_everything_and_leaves_nothing(local):
     status, text, errors = local.run("down")
     assert (status, errors) == (0, "")
     assert "stopped" in text
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 0
-    assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     assert local.left_files() == []
     status, text, _ = local.run("down")
     assert (status, text.startswith("no Tether is running in ")) == (0, True)
@@ -179,14 +181,14 @@ def test_down_stops_everything_and_leaves_nothing(local):
 def test_ctrl_c_at_any_stage_leaves_no_process_and_no_file(local, line):
     process = local.spawn()
     if line:
-        process.wait_for_line(line, within=SECONDS)
+        process.wait_for_line(line, within=PATIENCE_SECONDS)
     children = local.all_processes(process)
     process.signal(signal.SIGINT)
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     status = process.stop()
     # Right after the start it is the interpreter that is interrupted.
     assert status == 0 or not line
-    assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     assert local.left_files() == []
 
 
@@ -194,11 +196,11 @@ def test_after_a_kill_its_children_end_and_the_next_one_has_the_jobs(local):
     process = local.up()
     with local.client() as client:
         job_id = client.submit("slow", "one two", max_tokens=200).job_id
-        eventually(lambda: client.job(job_id).status().offset > 3, SECONDS, "tokens are made")
+        eventually(lambda: client.job(job_id).status().offset > 3, PATIENCE_SECONDS, "tokens are made")
     children = local.all_processes(process)
     process.signal(signal.SIGKILL)
     again = local.up()
-    assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     with local.client() as client:
         reader = StreamReader(client.job(job_id))
         reader.join()
@@ -212,7 +214,7 @@ def test_down_now_kills_everything(local):
     status, _, _ = local.run("down", "--now")
     assert status == 0
     assert [child for child in children if child.is_running() and child.status() != "zombie"] == []
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert local.left_files() == []
 
 
@@ -223,10 +225,10 @@ def test_detached_it_returns_when_ready_and_down_ends_it(local):
     assert local.run("submit", "x", "--model", "counter")[0] == 0
     log = WorkerProcess(local.command("logs", "-f", "-n", "1"), local.environ)
     local.processes.append(log)
-    log.wait_for_line("up", within=SECONDS)
+    log.wait_for_line("up", within=PATIENCE_SECONDS)
     assert local.run("down")[0] == 0
-    log.wait_for_line("tether up has ended", within=SECONDS)
-    log.wait_for_end(within=SECONDS)
+    log.wait_for_line("tether up has ended", within=PATIENCE_SECONDS)
+    log.wait_for_end(within=PATIENCE_SECONDS)
     assert log.stop() == 0
     assert local.left_files() == []
 
@@ -234,12 +236,12 @@ def test_detached_it_returns_when_ready_and_down_ends_it(local):
 def test_ctrl_c_while_it_is_detached_stops_it(local):
     process = WorkerProcess(local.command("up", "--detach", "--port", "0"), local.environ)
     local.processes.append(process)
-    process.wait_for_line("gateway: starting", within=SECONDS)
+    process.wait_for_line("gateway: starting", within=PATIENCE_SECONDS)
     children = local.all_processes(process)
     process.signal(signal.SIGINT)
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 130
-    assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     assert local.left_files() == []
 
 
@@ -248,13 +250,13 @@ def test_a_second_ctrl_c_ends_it_at_once(local):
     children = local.all_processes(process)
     with local.client() as client:
         job = client.submit("slow", "one", max_tokens=400)
-        eventually(lambda: job.status().offset > 3, SECONDS, "tokens are made")
+        eventually(lambda: job.status().offset > 3, PATIENCE_SECONDS, "tokens are made")
     process.signal(signal.SIGINT)
-    eventually(lambda: local.parts()["worker-1"]["state"] == "stopping", SECONDS, "it is stopping")
+    eventually(lambda: local.parts()["worker-1"]["state"] == "stopping", PATIENCE_SECONDS, "it is stopping")
     process.signal(signal.SIGINT)
-    process.wait_for_end(within=60)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 1
-    assert psutil.wait_procs(children, timeout=SECONDS)[1] == []
+    assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
     assert local.left_files() == []
 
 
@@ -276,7 +278,7 @@ def test_once_runs_one_job_and_ends(local):
 def test_a_part_that_can_never_start_ends_it_with_the_end_of_its_log(local):
     models = json.dumps([{"name": "far", "engine": "null", "gpu_class": "elsewhere"}])
     process = local.spawn(TETHER_MODELS=models)
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 3
     lines = "\n".join(process.lines)
     assert "worker-1 cannot run as configured" in lines

@@ -7,8 +7,7 @@ import signal
 
 import psutil
 
-from support.local_tether import SECONDS
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 
 IN_SWARM = {"TETHER_PRESENCE__ADAPTERS": "swarm"}
 
@@ -36,12 +35,14 @@ def submit(local, model="counter"):
 def test_a_worker_that_announces_itself_in_the_swarm_alone_gets_jobs_and_everything_ends_in_order(local):
     process = local.up(**IN_SWARM)
     assert submit(local)
-    eventually(lambda: local.parts()["dht"]["state"] == "ready", SECONDS, "the bootstrap node is ready")
-    eventually(lambda: len(sidecars(local, process)) == 2, SECONDS, "both sidecars run")
+    eventually(
+        lambda: local.parts()["dht"]["state"] == "ready", PATIENCE_SECONDS, "the bootstrap node is ready"
+    )
+    eventually(lambda: len(sidecars(local, process)) == 2, PATIENCE_SECONDS, "both sidecars run")
     everything = local.all_processes(process)
     assert local.run("down")[0] == 0
-    process.wait_for_end(SECONDS)
-    _, alive = psutil.wait_procs(everything, SECONDS)
+    process.wait_for_end(PATIENCE_SECONDS)
+    _, alive = psutil.wait_procs(everything, PATIENCE_SECONDS)
     assert not alive
     assert not local.left_files()
 
@@ -55,7 +56,7 @@ def test_killed_sidecars_and_a_killed_bootstrap_node_come_back_and_jobs_go_on(lo
     local.ready_again("dht", 1)
     eventually(
         lambda: len(sidecars(local, process)) == 2 and not set(killed) & set(sidecars(local, process)),
-        SECONDS,
+        PATIENCE_SECONDS,
         "two other sidecars run",
     )
     assert submit(local)
@@ -65,7 +66,7 @@ def test_a_killed_tether_leaves_no_process_of_the_swarm(local):
     process = local.up(**IN_SWARM)
     everything = local.all_processes(process)
     os.kill(process.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(everything, SECONDS)
+    _, alive = psutil.wait_procs(everything, PATIENCE_SECONDS)
     assert not alive
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from support.cluster import Cluster
 from support.hand_worker import HandWorker, growth
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.outcomes import Outcomes
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.clocks import wall_clock_ms
@@ -28,8 +28,6 @@ from tether.store.epoch import raise_epoch
 from tether.store.job_lists import scan_jobs
 from tether.store.placements import raise_dispatches
 from tether.store.schema import counters, dispatches, loop_leases
-
-PATIENCE = 60
 
 
 @pytest.fixture
@@ -77,7 +75,7 @@ class Hands:
                 pass
             return ()
 
-        return eventually(found, PATIENCE, "a job to draw")[0]
+        return eventually(found, PATIENCE_SECONDS, "a job to draw")[0]
 
     def finish(self, job, count=2):
         self.port.finish(growth(job, count - job.offset), input_tokens=5)
@@ -97,7 +95,7 @@ def hands(cluster, plane):
 def orchestrator(cluster, plane):
     """One that has begun its first epoch: what was drawn before that would have to be drawn again."""
     with Orchestrator(plane) as running:
-        eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE, "the first epoch")
+        eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE_SECONDS, "the first epoch")
         yield running
 
 
@@ -114,13 +112,13 @@ def row(plane, job_id):
 
 
 def wait_for(plane, job_id, state):
-    eventually(lambda: row(plane, job_id).state is state, PATIENCE, f"the job is {state}")
+    eventually(lambda: row(plane, job_id).state is state, PATIENCE_SECONDS, f"the job is {state}")
 
 
 def test_an_orchestrator_says_that_redis_may_delete_jobs(cluster, plane, caplog):
     cluster.redis.config_set("maxmemory-policy", "allkeys-lru")
     with Orchestrator(plane):
-        found = eventually(lambda: lines_of(caplog, "allkeys-lru"), PATIENCE, "the finding is logged")
+        found = eventually(lambda: lines_of(caplog, "allkeys-lru"), PATIENCE_SECONDS, "the finding is logged")
     assert [record.levelname for record in found] == ["ERROR"]
 
 
@@ -136,7 +134,7 @@ def test_a_job_is_settled_with_its_tokens_and_holds_nothing_afterwards(plane, ha
     assert row(plane, job_id).input_tokens == 5
     held = plane.store.read(lambda c: [r.held for r in c.execute(select(counters))])
     assert set(held) == {0}
-    eventually(lambda: plane.pools.known([job_id])[0].state == "succeeded", PATIENCE, "it is sealed")
+    eventually(lambda: plane.pools.known([job_id])[0].state == "succeeded", PATIENCE_SECONDS, "it is sealed")
 
 
 def test_a_failed_job_is_tried_again_and_then_dead_with_its_history(plane, hands, orchestrator):
@@ -207,7 +205,7 @@ def test_what_a_flushed_redis_lost_is_placed_anew_in_a_new_epoch(cluster, plane,
     former = hands.draw()
     epoch = int(cluster.redis.get(cluster.keys.epoch))
     cluster.redis.flushall()
-    eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE, "a new epoch")
+    eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE_SECONDS, "a new epoch")
     assert int(cluster.redis.get(cluster.keys.epoch)) > epoch
     job = hands.draw()
     assert job.job_id == former.job_id
@@ -223,7 +221,7 @@ def test_what_redis_lost_alone_is_put_back(cluster, plane, hands):
     def is_placed():
         return row(plane, job_id).state is JobState.PLACED
 
-    eventually(is_placed, PATIENCE, "the placement is noted")
+    eventually(is_placed, PATIENCE_SECONDS, "the placement is noted")
     for key in cluster.redis.scan_iter(f"{cluster.keys.prefix}:*"):
         if job_id.encode() in key or b":pool:" in key:
             cluster.redis.delete(key)
@@ -245,7 +243,7 @@ def test_jobs_that_a_worker_asks_for_are_admitted_once(plane, hands, orchestrato
         hands.finish(job)
     rows = eventually(
         lambda: [r for r in plane.store.read(scan_jobs, "default").rows if r.state.is_final][1:],
-        PATIENCE,
+        PATIENCE_SECONDS,
         "both end",
     )
     assert {r.retry_token for r in [*rows, *plane.store.read(scan_jobs, "default").rows]} == {
@@ -301,7 +299,7 @@ def test_an_orchestrator_leaves_no_thread_and_no_lease_behind(plane):
         with Orchestrator(plane):
             eventually(
                 lambda: plane.store.read(lambda c: c.execute(select(loop_leases)).all()),
-                PATIENCE,
+                PATIENCE_SECONDS,
                 "leases are taken",
             )
         assert plane.store.read(lambda c: c.execute(select(loop_leases)).all()) == []
@@ -312,7 +310,7 @@ def test_the_outbox_is_empty_when_all_is_placed(plane, hands, orchestrator):
     submit(plane)
     eventually(
         lambda: not plane.store.read(lambda c: c.execute(select(dispatches)).all()),
-        PATIENCE,
+        PATIENCE_SECONDS,
         "no hand-over is owed",
     )
 
@@ -341,7 +339,7 @@ def test_hostile_requests_of_workers_hold_up_nobody(plane, hands, orchestrator):
         hands.port.submit(token, request)
     hands.port.submit("good", json.dumps({"model": "counter", "prompt": "p"}).encode())
     hands.finish(hands.draw())
-    rows = eventually(lambda: plane.store.read(scan_jobs, None).rows, PATIENCE, "it is admitted")
+    rows = eventually(lambda: plane.store.read(scan_jobs, None).rows, PATIENCE_SECONDS, "it is admitted")
     assert [found.retry_token for found in rows] == ["good"]
 
 

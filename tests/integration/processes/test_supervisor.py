@@ -8,11 +8,9 @@ import sys
 import psutil
 import pytest
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import TESTS, Program, WorkerProcess
 from tether.processes.supervisor import CHILDREN_KILLED
-
-SECONDS = 60
 
 SAY_READY = (
     "from tether.processes.child import announce_ready, follow_parent; import os, sys, signal, threading"
@@ -50,7 +48,7 @@ def children_of(process):
 
 def test_children_are_started_and_stopped_in_order(supervise):
     process = supervise(STEADY, STEADY)
-    process.wait_for_line("is ready", within=SECONDS, count=2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
     children = children_of(process)
     assert len(children) == 2
     assert process.stop() == 0
@@ -59,10 +57,10 @@ def test_children_are_started_and_stopped_in_order(supervise):
 
 def test_a_killed_child_is_started_again_and_the_others_go_on(supervise):
     process = supervise(STEADY, STEADY)
-    process.wait_for_line("is ready", within=SECONDS, count=2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
     killed, spared = sorted(children_of(process))
     os.kill(killed, signal.SIGKILL)
-    process.wait_for_line("is ready", within=SECONDS, count=3)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=3)
     assert "killed by SIGKILL" in "\n".join(process.lines)
     after = children_of(process)
     assert spared in after
@@ -72,22 +70,22 @@ def test_a_killed_child_is_started_again_and_the_others_go_on(supervise):
 
 def test_a_child_killed_while_it_boots_is_started_again(supervise):
     process = supervise(NEVER_READY)
-    process.wait_for_line("Started a child", within=SECONDS)
+    process.wait_for_line("Started a child", within=PATIENCE_SECONDS)
     [booting] = children_of(process)
     os.kill(booting, signal.SIGKILL)
-    process.wait_for_line("Started a child", within=SECONDS, count=2)
+    process.wait_for_line("Started a child", within=PATIENCE_SECONDS, count=2)
     assert process.stop() == 0
 
 
 def test_a_child_that_does_not_become_ready_is_killed_and_started_again(supervise):
     process = supervise(NEVER_READY, boot_limit=0.2)
-    process.wait_for_line("did not become ready in time", within=SECONDS)
-    process.wait_for_line("Started a child", within=SECONDS, count=2)
+    process.wait_for_line("did not become ready in time", within=PATIENCE_SECONDS)
+    process.wait_for_line("Started a child", within=PATIENCE_SECONDS, count=2)
 
 
 def test_a_child_that_keeps_dying_is_started_again_after_longer_and_longer_waits(supervise):
     process = supervise(DIES_WHEN_READY)
-    process.wait_for_line('"A child exited', within=SECONDS, count=6)
+    process.wait_for_line('"A child exited', within=PATIENCE_SECONDS, count=6)
     waits = [
         json.loads(line)["restart_in_seconds"] for line in list(process.lines) if "restart_in_seconds" in line
     ]
@@ -96,41 +94,41 @@ def test_a_child_that_keeps_dying_is_started_again_after_longer_and_longer_waits
 
 def test_a_child_that_can_never_run_stops_everything_with_its_status(supervise):
     process = supervise(STEADY, WRONGLY_SET_UP)
-    process.wait_for_end(within=SECONDS)
+    process.wait_for_end(within=PATIENCE_SECONDS)
     assert process.stop() == 3
 
 
 def test_a_child_that_does_not_stop_in_time_is_killed(supervise):
     process = supervise(STUBBORN, stop_limit=0.2)
-    process.wait_for_line("is ready", within=SECONDS)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
     assert process.stop() == CHILDREN_KILLED
     assert "did not stop in time" in "\n".join(process.lines)
 
 
 def test_asked_twice_it_kills_at_once(supervise):
     process = supervise(STUBBORN, stop_limit=600)
-    process.wait_for_line("is ready", within=SECONDS)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
     process.signal(signal.SIGINT)
-    process.wait_for_line("Stopping the children", within=SECONDS)
+    process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
     assert process.stop() == CHILDREN_KILLED
 
 
 def test_children_end_by_themselves_when_the_supervisor_is_killed(supervise):
     process = supervise(STEADY, STEADY)
-    process.wait_for_line("is ready", within=SECONDS, count=2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
     children = [psutil.Process(pid) for pid in children_of(process)]
     process.signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(children, timeout=SECONDS)
+    gone, alive = psutil.wait_procs(children, timeout=PATIENCE_SECONDS)
     assert not alive
     assert len(gone) == 2
 
 
 def test_on_sighup_children_are_replaced_one_after_the_other(supervise):
     process = supervise(STEADY, STEADY)
-    process.wait_for_line("is ready", within=SECONDS, count=2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
     before = children_of(process)
     process.signal(signal.SIGHUP)
-    process.wait_for_line("is ready", within=SECONDS, count=4)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=4)
     assert before.isdisjoint(children_of(process))
     events = [json.loads(line)["event"] for line in list(process.lines)]
     after_reload = events[events.index("Restarting the children one by one.") + 1 :]
@@ -143,14 +141,14 @@ def test_a_child_that_cannot_be_started_again_leaves_the_others_alone(supervise,
     program.write_text(f"#!{sys.executable}\nimport os\nos.remove(__file__)\n{DIES_WHEN_READY}\n")
     program.chmod(0o755)
     process = supervise(STEADY, str(program))
-    process.wait_for_line("could not be started", within=SECONDS, count=3)
+    process.wait_for_line("could not be started", within=PATIENCE_SECONDS, count=3)
     assert len(children_of(process)) == 1
     assert process.stop() == 0
 
 
 def test_a_queue_that_no_actor_has_is_an_error(program):
     worker = program.start_tether("worker", "support.program", "-Q", "defualt")
-    worker.wait_for_end(within=SECONDS)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert worker.stop() == 3
     assert "no actor has the queue 'defualt'; available: default" in "\n".join(worker.lines)
 
@@ -158,15 +156,15 @@ def test_a_queue_that_no_actor_has_is_an_error(program):
 def test_a_signal_to_the_whole_group_lets_running_actors_finish(program):
     worker = program.start_supervised(threads=1)
     program.send("hold", 0)
-    assert program.next_word(within=SECONDS) == "started 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "started 0"
     for pid in (*children_of(worker), worker.pid):
         os.kill(pid, signal.SIGTERM)
-    worker.wait_for_line("Finishing running actors", within=SECONDS)
-    worker.wait_for_line("Stopping the children", within=SECONDS)
+    worker.wait_for_line("Finishing running actors", within=PATIENCE_SECONDS)
+    worker.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
     program.let_go()
-    worker.wait_for_end(within=SECONDS)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert worker.stop() == 0
-    assert program.next_word(within=SECONDS) == "ran 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "ran 0"
     assert program.copies() == 0
 
 
@@ -181,22 +179,22 @@ def test_a_worker_process_that_dies_leaves_the_others_working(program):
     worker = program.start_supervised(processes=2)
     victim, other = sorted(children_of(worker))
     os.kill(victim, signal.SIGKILL)
-    worker.wait_for_line("A child is ready", within=SECONDS, count=3)
+    worker.wait_for_line("A child is ready", within=PATIENCE_SECONDS, count=3)
     assert other in children_of(worker)
     for number in range(20):
         program.send("record", number)
-    assert len(program.words(20, within=SECONDS)) == 20
+    assert len(program.words(20, within=PATIENCE_SECONDS)) == 20
 
 
 def test_a_stopped_worker_finishes_what_runs_and_gives_back_the_rest(program):
     worker = program.start_supervised(threads=1)
     for number in range(5):
         program.send("hold", number)
-    assert program.next_word(within=SECONDS) == "started 0"
+    assert program.next_word(within=PATIENCE_SECONDS) == "started 0"
     worker.signal(signal.SIGTERM)
-    worker.wait_for_line("Finishing running actors", within=SECONDS)
+    worker.wait_for_line("Finishing running actors", within=PATIENCE_SECONDS)
     program.let_go(count=5)
-    worker.wait_for_end(within=SECONDS)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert worker.stop() == 0
     ran = {word for word in program.ledger.lrange("said", 0, -1) if word.startswith("ran")}
     assert "ran 0" in ran
@@ -205,7 +203,7 @@ def test_a_stopped_worker_finishes_what_runs_and_gives_back_the_rest(program):
 
 def test_a_worker_of_a_missing_module_says_so_and_ends(program):
     worker = program.start_tether("worker", "no_such_program")
-    worker.wait_for_end(within=SECONDS)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert worker.stop() == 3
     output = "\n".join(worker.lines)
     assert "there is no module 'no_such_program'" in output
@@ -214,7 +212,7 @@ def test_a_worker_of_a_missing_module_says_so_and_ends(program):
 
 def test_a_worker_of_something_that_is_no_broker_says_so_and_ends(program):
     worker = program.start_tether("worker", "support.program:LEDGER")
-    worker.wait_for_end(within=SECONDS)
+    worker.wait_for_end(within=PATIENCE_SECONDS)
     assert worker.stop() == 3
     assert "is a Redis, not a broker" in "\n".join(worker.lines)
 
@@ -222,8 +220,8 @@ def test_a_worker_of_something_that_is_no_broker_says_so_and_ends(program):
 def test_a_worker_started_while_redis_is_away_works_once_it_is_back(program):
     program.server.stop()
     worker = program.start_supervised()
-    worker.wait_for_line("connection error", within=SECONDS)
+    worker.wait_for_line("connection error", within=PATIENCE_SECONDS)
     program.server.start()
     program.send("record", 1)
-    assert program.next_word(within=SECONDS) == "ran 1"
-    eventually(lambda: program.copies() == 0, within=SECONDS, what="acknowledged")
+    assert program.next_word(within=PATIENCE_SECONDS) == "ran 1"
+    eventually(lambda: program.copies() == 0, within=PATIENCE_SECONDS, what="acknowledged")

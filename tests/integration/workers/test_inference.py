@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from support.inference import PATIENCE_SECONDS, InferenceBench, whole_answer
-from support.waiting import eventually
+from support.inference import InferenceBench, whole_answer
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.announcements.presence import ModelState
 from tether.discovery.announcements.wire import verify_envelope
 from tether.discovery.over_redis.redis_presence import RedisPresence

@@ -16,13 +16,12 @@ from dramatiq.results.backends import RedisBackend
 from opentelemetry import trace
 
 from support.paths import ROOT
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.queues.heart import Suspect, recover
 from tether.errors import ConfigError
 from tether.telemetry.trace_context import read_trace_context
 
 NEVER_MS = 10**9
-SECONDS = 60
 KEYS_REFERENCE = ROOT / "docs" / "reference" / "redis-keys.md"
 PLAIN_KEYS, _, _ = KEYS_REFERENCE.read_text().partition("# Keys of pool jobs")
 
@@ -52,7 +51,7 @@ def test_a_worker_that_stops_ends_every_thread_it_started(open_broker):
     broker.declare_queue("jobs")
     worker = Worker(broker, worker_threads=2, worker_timeout=50)
     worker.start()
-    eventually(hearts, within=SECONDS, what="its heart beats")
+    eventually(hearts, within=PATIENCE_SECONDS, what="its heart beats")
     assert len(set(threading.enumerate()) - before) == 2 + 2 + 1
     worker.stop()
     assert set(threading.enumerate()) == before
@@ -74,7 +73,7 @@ def test_a_stalled_worker_s_messages_go_to_others_and_it_learns_so(open_broker):
     assert message.holding.begin()
 
     other = open_broker(heartbeat_interval=20, heartbeat_timeout=60, stall_timeout=200)
-    others = other.consume("jobs", timeout=SECONDS * 1000)
+    others = other.consume("jobs", timeout=PATIENCE_SECONDS * 1000)
     taken_over = next(others)
     assert taken_over.args == (1,)
 
@@ -106,7 +105,9 @@ def test_a_dead_worker_of_dramatiqs_own_broker_is_recovered_in_a_shared_namespac
     broker.client.zadd("shared:__heartbeats__", {stock.broker_id: 1})
     broker.consume("jobs").start()
     eventually(
-        lambda: broker.client.llen("shared:only-known-to-it") == 1, within=SECONDS, what="it is given back"
+        lambda: broker.client.llen("shared:only-known-to-it") == 1,
+        within=PATIENCE_SECONDS,
+        what="it is given back",
     )
 
 
@@ -140,7 +141,7 @@ def test_the_trace_of_who_sends_goes_on_in_the_actor_and_its_retries(open_broker
     worker = Worker(broker, worker_threads=1, worker_timeout=50)
     worker.start()
     try:
-        eventually(lambda: len(seen) == 2, within=SECONDS, what="both attempts have run")
+        eventually(lambda: len(seen) == 2, within=PATIENCE_SECONDS, what="both attempts have run")
     finally:
         worker.stop()
     assert seen == [sent.trace_id] * 2
@@ -163,7 +164,7 @@ def test_a_message_sent_while_an_actor_runs_is_there_at_once(open_broker):
     worker.start()
     try:
         work.send()
-        broker.join("jobs", timeout=SECONDS * 1000)
+        broker.join("jobs", timeout=PATIENCE_SECONDS * 1000)
     finally:
         worker.stop()
     assert sizes == [1]
@@ -187,7 +188,7 @@ def test_deaths_count_as_attempts(open_broker, crashes):
     worker = Worker(broker, worker_threads=1, worker_timeout=50)
     worker.start()
     try:
-        broker.join("jobs", timeout=SECONDS * 1000)
+        broker.join("jobs", timeout=PATIENCE_SECONDS * 1000)
         worker.join()
     finally:
         worker.stop()
@@ -220,7 +221,7 @@ def test_every_key_in_redis_is_in_the_reference(open_broker):
     held = next(consumer), next(delayed)
     broker.mark_begun(held[0].holding)
     consumer.nack(next(consumer))
-    eventually(lambda: broker.client.keys("*begun:*"), within=SECONDS, what="the mark arrives")
+    eventually(lambda: broker.client.keys("*begun:*"), within=PATIENCE_SECONDS, what="the mark arrives")
     look()
     broker.client.zadd(broker.keys.heartbeats, {other.broker_id: 1})
     recover(broker, broker.client, Suspect(other.broker_id, b"1", NEVER_MS, is_ours=True))
@@ -248,7 +249,7 @@ def test_begin_marks_arrive_and_leave_no_reply_behind(open_broker, redis_server,
         broker.mark_begun(message.holding)
         eventually(
             lambda begun=begun, message=message: broker.client.sismember(begun, message.holding.redis_id),
-            within=SECONDS,
+            within=PATIENCE_SECONDS,
             what="the mark arrives",
         )
         # A reply too many would be taken for this one's.
@@ -274,10 +275,12 @@ def test_a_closed_broker_leaves_no_connection_open(redis_server, open_broker):
     worker = Worker(broker, worker_threads=2, worker_timeout=50)
     worker.start()
     send(broker, 1)
-    eventually(lambda: len(connections(redis_server)) > 2, within=SECONDS, what="it has connected")
+    eventually(lambda: len(connections(redis_server)) > 2, within=PATIENCE_SECONDS, what="it has connected")
     worker.stop()
     broker.close()
-    eventually(lambda: not connections(redis_server), within=SECONDS, what="all its connections are closed")
+    eventually(
+        lambda: not connections(redis_server), within=PATIENCE_SECONDS, what="all its connections are closed"
+    )
 
 
 def test_a_worker_that_stops_leaves_the_heart_to_another_one_of_its_process(open_broker):
@@ -286,7 +289,7 @@ def test_a_worker_that_stops_leaves_the_heart_to_another_one_of_its_process(open
     workers = [Worker(broker, worker_threads=1, worker_timeout=50) for _ in range(2)]
     for worker in workers:
         worker.start()
-    eventually(lambda: broker._consumers == 4, within=SECONDS, what="both consume")
+    eventually(lambda: broker._consumers == 4, within=PATIENCE_SECONDS, what="both consume")
     workers[0].stop()
     assert len(hearts()) == 1
     workers[1].stop()
@@ -305,7 +308,7 @@ def test_a_program_without_workers_finds_the_dead_when_it_looks_twice(open_broke
         looking.do_qsize("jobs")
         return looking.client.llen(f"{looking.keys.prefix}:jobs")
 
-    eventually(look, within=SECONDS, what="it is given back")
+    eventually(look, within=PATIENCE_SECONDS, what="it is given back")
 
 
 def test_a_message_that_is_delayed_by_an_option_alone_survives_a_lost_connection(open_broker):
@@ -361,9 +364,9 @@ def test_what_a_stop_gave_up_on_counts_for_no_attempt(open_broker):
     message = next(broker.consume("jobs"))
     broker.mark_begun(message.holding)
     begun = broker.keys.begun(broker.broker_id, "jobs")
-    eventually(lambda: broker.client.exists(begun), within=SECONDS, what="the mark arrives")
+    eventually(lambda: broker.client.exists(begun), within=PATIENCE_SECONDS, what="the mark arrives")
     broker.close()
-    assert next(other.consume("jobs", timeout=SECONDS * 1000)).holding.crashes == 0
+    assert next(other.consume("jobs", timeout=PATIENCE_SECONDS * 1000)).holding.crashes == 0
 
 
 def test_what_an_after_hook_enqueues_is_placed_with_the_acknowledgement(open_broker):
@@ -386,7 +389,7 @@ def test_what_an_after_hook_enqueues_is_placed_with_the_acknowledgement(open_bro
     worker.start()
     try:
         work.send()
-        broker.join("jobs", timeout=SECONDS * 1000)
+        broker.join("jobs", timeout=PATIENCE_SECONDS * 1000)
     finally:
         worker.stop()
     assert sizes == [0]

@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.errors import InvalidMessage, InvalidName
 
 NEVER_MS = 10**9
@@ -96,7 +96,7 @@ def test_a_worker_outlives_what_it_cannot_run(open_broker, retries):
     worker.start()
     try:
         work.send(1)
-        eventually(lambda: 1 in seen, within=60, what="the sound message has run")
+        eventually(lambda: 1 in seen, within=PATIENCE_SECONDS, what="the sound message has run")
         assert all(thread.is_alive() for thread in (*worker.workers, *worker.consumers.values()))
     finally:
         worker.stop()

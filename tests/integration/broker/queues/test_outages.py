@@ -7,12 +7,11 @@ import pytest
 import redis
 from dramatiq import Worker
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.redis.connections import RefusedForNow, each_answer, raise_if_refused
 from tether.broker.scripts import BROKER_SCRIPTS
 from tether.errors import BrokerUnavailable, TetherError
 
-SECONDS = 60
 NEVER_MS = 10**8
 
 
@@ -63,7 +62,7 @@ def test_a_worker_answers_for_its_message_once_redis_takes_writes_again(broker, 
     def work():
         runs.append(len(runs))
         started.set()
-        let_go.wait(SECONDS)
+        let_go.wait(PATIENCE_SECONDS)
         if len(runs) == 1:
             raise RuntimeError("so that it is retried")
 
@@ -71,7 +70,7 @@ def test_a_worker_answers_for_its_message_once_redis_takes_writes_again(broker, 
     worker.start()
     try:
         work.send()
-        assert started.wait(SECONDS)
+        assert started.wait(PATIENCE_SECONDS)
         refuse_writes(redis_server, True)
         let_go.set()
         eventually(
@@ -79,12 +78,12 @@ def test_a_worker_answers_for_its_message_once_redis_takes_writes_again(broker, 
                 broker.client.info("errorstats").get("errorstat_NOREPLICAS", {"count": 0})["count"] > 0
                 or broker.client.info("stats").get("total_error_replies", 0) > 1
             ),
-            within=SECONDS,
+            within=PATIENCE_SECONDS,
             what="its answer is refused",
         )
         refuse_writes(redis_server, False)
-        eventually(lambda: len(runs) == 2, within=SECONDS, what="the retry has run")
-        eventually(lambda: broker.do_qsize("jobs") == 0, within=SECONDS, what="all is acknowledged")
+        eventually(lambda: len(runs) == 2, within=PATIENCE_SECONDS, what="the retry has run")
+        eventually(lambda: broker.do_qsize("jobs") == 0, within=PATIENCE_SECONDS, what="all is acknowledged")
     finally:
         worker.stop()
 
@@ -160,7 +159,7 @@ def test_the_dead_are_found_in_a_redis_without_memory_and_what_they_held_is_give
     with redis.Redis.from_url(redis_server.url) as client:
         client.config_set("maxmemory", 1)
         living = open_broker(url=redis_server.url, heartbeat_interval=20, heartbeat_timeout=60)
-        consumer = living.consume("jobs", timeout=SECONDS * 1000)
+        consumer = living.consume("jobs", timeout=PATIENCE_SECONDS * 1000)
         message = next(consumer)
         assert message.args == (1,)
         consumer.ack(message)

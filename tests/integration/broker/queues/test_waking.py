@@ -8,11 +8,10 @@ import redis
 from dramatiq import Message
 from dramatiq.errors import ConnectionClosed
 
-from support.waiting import eventually, join
+from support.waiting import PATIENCE_SECONDS, eventually, join
 
 NEVER_MS = 10**9
 LONG_MS = 30_000
-SECONDS = 60
 
 
 def make_message(number):
@@ -64,7 +63,7 @@ class Waiting:
 def wait_for_blocked(broker, count):
     eventually(
         lambda: broker.client.info("clients")["blocked_clients"] == count,
-        within=SECONDS,
+        within=PATIENCE_SECONDS,
         what=f"{count} consumers wait",
     )
 
@@ -80,7 +79,7 @@ def test_one_message_wakes_one_of_a_hundred_waiting_workers(open_broker, shared_
     for number in range(100):
         looks_before = calls(sender, "lpop")
         sender.enqueue(make_message(number))
-        eventually(lambda: sender.do_qsize("jobs") == 0, within=SECONDS, what="it is acknowledged")
+        eventually(lambda: sender.do_qsize("jobs") == 0, within=PATIENCE_SECONDS, what="it is acknowledged")
         # Whoever looks into the queue pops from its list.
         assert calls(sender, "lpop") - looks_before == 1
     for thread in waiting.threads:
@@ -130,7 +129,9 @@ def test_a_bell_that_a_dying_worker_took_along_rings_again_with_the_next_heartbe
     broker.enqueue(make_message(1))
     assert broker.client.lpop(broker.keys.bell("jobs"))
     other.consume("elsewhere").start()
-    eventually(lambda: broker.client.llen(broker.keys.bell("jobs")), within=SECONDS, what="it rings again")
+    eventually(
+        lambda: broker.client.llen(broker.keys.bell("jobs")), within=PATIENCE_SECONDS, what="it rings again"
+    )
 
 
 def test_a_waiting_consumer_survives_a_restart_of_redis(open_broker, redis_server):

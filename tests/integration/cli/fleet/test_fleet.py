@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from support.cluster import Cluster
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.discovery.announcements.manifests import WholeManifest, sign_manifest
 from tether.discovery.announcements.presence import (
@@ -37,7 +37,6 @@ from tether.local.state_folder import StateFolder
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
 
-SECONDS = 60
 LIFE_MS = 600_000
 ONE, TWO = public(KEY), public(OTHER_KEY)
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
@@ -298,7 +297,7 @@ class Watched:
     def wait_for(self, predicate):
         """The first line that fits."""
         with self._news:
-            assert self._news.wait_for(lambda: any(map(predicate, self.lines)), SECONDS), self.lines
+            assert self._news.wait_for(lambda: any(map(predicate, self.lines)), PATIENCE_SECONDS), self.lines
             return next(line for line in self.lines if predicate(line))
 
     def wait_for_change(self, kind, worker=WORKER):
@@ -311,7 +310,7 @@ class Watched:
     def interrupt(self):
         """Ctrl-C: the exit status and standard error."""
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(SECONDS)
+        status = self.process.wait(PATIENCE_SECONDS)
         return status, self.process.stderr.read()
 
     def close(self):
@@ -386,7 +385,7 @@ def test_a_redis_that_goes_away_and_comes_back_is_told(redis_server, tmp_path, w
         watched.wait_for_change("away")
         redis_server.restart()
         watched.wait_for_change("back")
-        eventually(lambda: announced.tell(boot=2), SECONDS, "Redis takes announcements again")
+        eventually(lambda: announced.tell(boot=2), PATIENCE_SECONDS, "Redis takes announcements again")
         watched.wait_for_change("restarted")
         assert watched.interrupt() == (130, "")
 
@@ -404,7 +403,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(fleet, watch):
         process.stdout.readline()
         process.stdout.close()
         fleet.tell(OTHER_KEY)
-        assert (process.wait(SECONDS), process.stderr.read()) == (141, b"")
+        assert (process.wait(PATIENCE_SECONDS), process.stderr.read()) == (141, b"")
 
 
 def test_the_fleet_is_that_of_a_tether_up_here_where_the_settings_name_none(tmp_path, monkeypatch):
@@ -431,7 +430,7 @@ def test_a_real_worker_is_listed_and_shown_under_the_name_of_its_key():
             assert result.exit_code == 0, result.stderr
             return json.loads(result.stdout)
 
-        (worker,) = eventually(lambda: ask("list")["data"], SECONDS, "the worker is heard of")
+        (worker,) = eventually(lambda: ask("list")["data"], PATIENCE_SECONDS, "the worker is heard of")
         assert (worker["name"], worker["state"]) == ("worker-1", "serving")
         assert [model["name"] for model in worker["models"]] == ["counter"]
         shown = ask("show", "worker-1")

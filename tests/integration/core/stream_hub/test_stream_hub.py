@@ -8,7 +8,7 @@ import uuid
 import pytest
 import redis
 
-from support.waiting import join
+from support.waiting import PATIENCE_SECONDS, join
 from tether.broker.keys import Keys
 from tether.core.stream_hub.archive import Ended
 from tether.core.stream_hub.hub import StreamHub
@@ -17,7 +17,6 @@ from tether.jobs import Piece
 from tether.streams.events import StreamEvent
 from tether.streams.token_log import RUN_STEP, encode_pieces
 
-PATIENCE_SECONDS = 60
 THREADS = {"tether-streams", "tether-stream-archive"}
 
 

@@ -7,9 +7,9 @@ import pytest
 import redis
 
 from support.commands import OTHER_OPERATOR
-from support.inference import PATIENCE_SECONDS, InferenceBench
+from support.inference import InferenceBench
 from support.presences import KEY, OTHER_KEY, presence
-from support.waiting import eventually, join
+from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.broker.keys import Keys
 from tether.discovery.announcements.manifests import WholeManifest, sign_manifest, verify_manifest
 from tether.discovery.announcements.presence import (

@@ -10,9 +10,9 @@ import redis
 from click.testing import CliRunner
 
 from support.commands import OPERATOR, OTHER_OPERATOR, command
-from support.inference import PATIENCE_SECONDS, InferenceBench, whole_answer
+from support.inference import InferenceBench, whole_answer
 from support.presences import public
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.discovery.announcements.presence import NO_NETWORK
 from tether.discovery.commands.command import MAX_LIFE_MS, Action, sign_command

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from support.commands import command
-from support.inference import PATIENCE_SECONDS, InferenceBench
-from support.swarm import LOOPBACK, PACKAGES, SECONDS, BootstrapNode
-from support.waiting import eventually
+from support.inference import InferenceBench
+from support.swarm import LOOPBACK, PACKAGES, BootstrapNode
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.config.settings import Settings
 from tether.discovery.announcements.presence import WorkerState
@@ -54,7 +54,9 @@ def test_a_command_reaches_a_worker_over_the_swarm_alone(bench):
     view.start()
     swarm.start()
     process = bench.start_process()
-    worker = eventually(lambda: next(iter(view.fleet.members), None), SECONDS, "the worker is heard of")
+    worker = eventually(
+        lambda: next(iter(view.fleet.members), None), PATIENCE_SECONDS, "the worker is heard of"
+    )
 
     def tell(action):
         made = command(
@@ -72,9 +74,9 @@ def test_a_command_reaches_a_worker_over_the_swarm_alone(bench):
 
     tell(Action.CORDON)
     process.wait_for_line("Cordoned", within=PATIENCE_SECONDS)
-    eventually(lambda: is_shown(WorkerState.DRAINING), SECONDS, "it shows in the swarm")
+    eventually(lambda: is_shown(WorkerState.DRAINING), PATIENCE_SECONDS, "it shows in the swarm")
     tell(Action.UNCORDON)
-    eventually(lambda: is_shown(WorkerState.SERVING), SECONDS, "it shows in the swarm")
+    eventually(lambda: is_shown(WorkerState.SERVING), PATIENCE_SECONDS, "it shows in the swarm")
     bench.wait_for_state(bench.place(), "succeeded")
     assert bench.client.keys(f"{bench.keys.prefix}:inbox:*") == []
     swarm.stop()

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from support.paths import TESTS
 from support.presences import KEY, OTHER_KEY, envelope, presence
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.discovery.announcements.presence import Order, WorkerState
@@ -28,7 +28,6 @@ from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, Heard
 from tether.discovery.static import StaticPresence
 
-SECONDS = 60
 NEVER_MS = 3_600_000
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
 NUMBERS = itertools.count()
@@ -102,7 +101,7 @@ def test_what_is_mirrored_is_the_newest_and_is_told_in_one_message(port):
     assert port.mirror([accepted(sequence=2), accepted(sequence=1), accepted(OTHER_KEY)]) == 2
     assert port.mirror([accepted(sequence=2), accepted(OTHER_KEY)]) == 0
     assert living(port) == {WORKER: (1, 2), OTHER: (1, 1)}
-    assert len(news.next(SECONDS)) == 2
+    assert len(news.next(PATIENCE_SECONDS)) == 2
     assert not news.next(0.01)
     news.close()
 
@@ -121,7 +120,7 @@ def test_more_news_than_is_handed_out_at_once_is_handed_out_in_order(port):
     port.mirror(batch[100:])
     parts = []
     while sum(map(len, parts)) < len(batch):
-        parts.append(news.next(SECONDS))
+        parts.append(news.next(PATIENCE_SECONDS))
         assert 0 < len(parts[-1]) <= 1_024
     assert [one.envelope for part in parts for one in part] == [one.envelope for one in batch]
     news.close()
@@ -130,7 +129,7 @@ def test_more_news_than_is_handed_out_at_once_is_handed_out_in_order(port):
 def test_what_is_mirrored_has_what_is_left_of_its_life_by_redis_s_clock(port):
     news = port.subscribe()
     port.mirror([accepted(life_ms=4_000)])
-    (told,) = news.next(SECONDS)
+    (told,) = news.next(PATIENCE_SECONDS)
     assert told.life_ms == 4_000
     (heard,) = port.read_all()
     assert 0 < heard.life_ms <= 4_000
@@ -186,7 +185,7 @@ def test_mirrors_and_workers_that_race_keep_the_strictly_newest(shared_redis_ser
             chance = random.Random(seed + number)
             order = chance.sample(made, len(made))
             try:
-                begin.wait(SECONDS)
+                begin.wait(PATIENCE_SECONDS)
                 if number == 0:
                     for one in order:
                         ports[0].announce(one.envelope, one.presence)
@@ -240,7 +239,7 @@ def test_a_reader_in_another_process_sees_who_comes_and_goes(
             assert json.loads(reader.stdout.readline()) == []
         finally:
             reader.stdin.close()
-            reader.wait(SECONDS)
+            reader.wait(PATIENCE_SECONDS)
     assert reader.returncode == 0
 
 
@@ -248,7 +247,7 @@ def test_what_came_over_redis_is_not_written_again(port, start_mirror):
     mirror = start_mirror(port)
     mirror.offer("redis", [accepted()])
     mirror.offer("swarm", [accepted(OTHER_KEY)])
-    eventually(lambda: OTHER in living(port), SECONDS, "the other is mirrored")
+    eventually(lambda: OTHER in living(port), PATIENCE_SECONDS, "the other is mirrored")
     assert set(living(port)) == {OTHER}
 
 
@@ -257,22 +256,24 @@ def test_a_redis_that_lost_its_data_has_it_back(port, start_mirror):
     mirror.offer("swarm", [accepted()])
     # Also what another process had written.
     mirror.offer("redis", [accepted(OTHER_KEY, sequence=7)])
-    eventually(lambda: set(living(port)) == {WORKER, OTHER}, SECONDS, "both are mirrored")
+    eventually(lambda: set(living(port)) == {WORKER, OTHER}, PATIENCE_SECONDS, "both are mirrored")
     # All at once: what the mirror has written back meanwhile shall not go again.
     port._client.delete(*port._client.keys(f"{port._keys.prefix}:*"))
-    eventually(lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, SECONDS, "both are back")
+    eventually(lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, PATIENCE_SECONDS, "both are back")
     # As after a restart from an old snapshot.
     port._client.hdel(port._keys.fleet_presence, OTHER)
     port._client.hset(port._keys.fleet_order, OTHER, "1:3")
-    eventually(lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, SECONDS, "the newest is back")
+    eventually(
+        lambda: living(port) == {WORKER: (1, 1), OTHER: (1, 7)}, PATIENCE_SECONDS, "the newest is back"
+    )
 
 
 def test_a_goodbye_keeps_its_place_in_a_redis_that_lost_its_data(port, start_mirror):
     mirror = start_mirror(port, interval_ms=10)
     mirror.offer("swarm", [accepted(sequence=2, state=WorkerState.STOPPED)])
-    eventually(lambda: port.orders() == {WORKER: (1, 2)}, SECONDS, "the goodbye is written")
+    eventually(lambda: port.orders() == {WORKER: (1, 2)}, PATIENCE_SECONDS, "the goodbye is written")
     port._client.delete(port._keys.fleet_order)
-    eventually(lambda: port.orders() == {WORKER: (1, 2)}, SECONDS, "the goodbye is written again")
+    eventually(lambda: port.orders() == {WORKER: (1, 2)}, PATIENCE_SECONDS, "the goodbye is written again")
     assert not port.mirror([accepted(sequence=1)])
 
 
@@ -280,14 +281,14 @@ def test_while_redis_is_away_the_newest_of_each_worker_is_kept_for_it(redis_serv
     port = connect(redis_server)
     mirror = start_mirror(port)
     mirror.offer("swarm", [accepted(OTHER_KEY)])
-    eventually(lambda: OTHER in living(port), SECONDS, "one is mirrored")
+    eventually(lambda: OTHER in living(port), PATIENCE_SECONDS, "one is mirrored")
     redis_server.kill()
     for file in redis_server.folder.rglob("*"):
         if file.is_file():
             file.unlink()
     for sequence in (2, 9, 5):
         mirror.offer("swarm", [accepted(sequence=sequence)])
-    eventually(lambda: mirror._outage.is_on, SECONDS, "the outage is noticed")
+    eventually(lambda: mirror._outage.is_on, PATIENCE_SECONDS, "the outage is noticed")
     redis_server.start()
 
     def found():
@@ -296,13 +297,13 @@ def test_while_redis_is_away_the_newest_of_each_worker_is_kept_for_it(redis_serv
         except OUTAGE_ERRORS:
             return False
 
-    eventually(found, SECONDS, "the empty Redis has all of them")
+    eventually(found, PATIENCE_SECONDS, "the empty Redis has all of them")
 
 
 def test_what_has_run_out_meanwhile_is_not_mirrored(port, start_mirror):
     mirror = start_mirror(port)
     mirror.offer("swarm", [accepted(life_ms=0), accepted(OTHER_KEY)])
-    eventually(lambda: port.orders(), SECONDS, "something is written")
+    eventually(lambda: port.orders(), PATIENCE_SECONDS, "something is written")
     assert set(port.orders()) == {OTHER}
 
 
@@ -331,9 +332,9 @@ def test_an_announcement_that_redis_does_not_take_does_not_hold_up_others(port, 
     broken = accepted()._replace(envelope=object())
     with capture_logs() as logs:
         mirror.offer("swarm", [broken])
-        eventually(lambda: not mirror._waiting, SECONDS, "it is given up")
+        eventually(lambda: not mirror._waiting, PATIENCE_SECONDS, "it is given up")
         mirror.offer("swarm", [accepted(OTHER_KEY)])
-        eventually(lambda: OTHER in living(port), SECONDS, "the other is mirrored")
+        eventually(lambda: OTHER in living(port), PATIENCE_SECONDS, "the other is mirrored")
     assert [entry["event"] for entry in logs] == ["A worker cannot be mirrored."]
 
 
@@ -341,7 +342,7 @@ def test_an_announcement_that_redis_does_not_take_costs_its_batch_nothing(port, 
     mirror = start_mirror(port)
     with capture_logs() as logs:
         mirror.offer("swarm", [accepted()._replace(envelope=object()), accepted(OTHER_KEY)])
-        eventually(lambda: OTHER in living(port), SECONDS, "the other is mirrored")
+        eventually(lambda: OTHER in living(port), PATIENCE_SECONDS, "the other is mirrored")
     assert [entry["event"] for entry in logs] == ["A worker cannot be mirrored."]
 
 
@@ -350,19 +351,19 @@ def test_a_lost_attempt_is_told_to_all_until_the_worker_is_heard_of_again(port, 
     finder = start_view({"redis": port}, tell_distrust=port.distrust)
     reader = start_view({"redis": port})
     for view in (finder, reader):
-        assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+        assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
         assert view.pools()
     finder.distrust_boot(f"{WORKER}.1")
     assert not finder.pools()
-    assert reader.wait_for(lambda fleet: WORKER in fleet.unroutable, SECONDS)
+    assert reader.wait_for(lambda fleet: WORKER in fleet.unroutable, PATIENCE_SECONDS)
     assert not reader.pools()
     late = start_view({"redis": port})
-    assert late.wait_until_read(SECONDS)
+    assert late.wait_until_read(PATIENCE_SECONDS)
     assert set(late.fleet.members) == {WORKER}
     assert not late.pools()
     port.mirror([accepted(sequence=2)])
     for view in (finder, reader, late):
-        assert view.wait_for(lambda fleet: not fleet.unroutable, SECONDS)
+        assert view.wait_for(lambda fleet: not fleet.unroutable, PATIENCE_SECONDS)
         assert view.pools()
     assert not port._client.exists(port._keys.fleet_unroutable)
 
@@ -373,7 +374,7 @@ def test_a_lost_attempt_of_before_the_newest_announcement_is_told_to_nobody(port
     assert not port.distrust(WORKER, Order(1, 4))
     assert port.distrust(WORKER, Order(1, 5))
     assert not port.distrust(WORKER, Order(1, 5))
-    assert [tuple(one) for one in news.next(SECONDS)] == [(WORKER, (1, 5))]
+    assert [tuple(one) for one in news.next(PATIENCE_SECONDS)] == [(WORKER, (1, 5))]
     assert not port.mirror([accepted(sequence=5, free=0)])
     assert [one for one in port.read_newer({}) if not isinstance(one, Heard)] == [(WORKER, (1, 5))]
     news.close()
@@ -383,7 +384,7 @@ def test_while_redis_is_away_a_lost_attempt_is_known_to_its_finder(redis_server,
     port = connect(redis_server)
     port.mirror([accepted()])
     view = start_view({"redis": port}, tell_distrust=port.distrust)
-    assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+    assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
     redis_server.kill()
     view.distrust_boot(f"{WORKER}.1")
     assert not view.pools()

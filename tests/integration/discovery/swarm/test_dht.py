@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from support.swarm import PACKAGES, SECONDS, installed
+from support.swarm import PACKAGES, installed
+from support.waiting import PATIENCE_SECONDS
 
 COMMAND = (sys.executable, "-m", "tether_cli", "dht")
 
@@ -34,7 +35,7 @@ def test_it_says_what_others_need_and_ends_in_order(tmp_path, number):
             ):
                 probe.bind((host, int(port)))
             node.send_signal(number)
-            assert node.wait(SECONDS) == 0
+            assert node.wait(PATIENCE_SECONDS) == 0
         finally:
             node.kill()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -54,7 +55,7 @@ def test_what_cannot_be_bound_is_said_with_what_to_do(tmp_path, what):
             env=environ(tmp_path),
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
     assert ran.returncode == 5

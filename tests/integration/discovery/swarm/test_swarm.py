@@ -6,8 +6,8 @@ import threading
 
 from nacl.signing import SigningKey
 
-from support.swarm import LOOPBACK, NEVER_EXPIRES, SECONDS, BootstrapNode, Network, command
-from support.waiting import eventually
+from support.swarm import LOOPBACK, NEVER_EXPIRES, BootstrapNode, Network, command
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.swarm import packages
 from tether.discovery.swarm.bootstrap import free_udp_port
 from tether.discovery.topics import model_topic
@@ -19,7 +19,7 @@ def is_alive(pid):
 
 
 def ends(pid):
-    eventually(lambda: not is_alive(pid), SECONDS, f"process {pid} ends")
+    eventually(lambda: not is_alive(pid), PATIENCE_SECONDS, f"process {pid} ends")
 
 
 def swarm_threads():
@@ -119,7 +119,7 @@ def test_neither_a_stranger_nor_one_with_another_secret_is_heard_or_let_in(netwo
         (gullible / f"{one.name}.pub").write_text(one.pub_key)
     outside = network.member(stranger, trusted=gullible)
     other_secret = network.member("other-secret", secret=b"another".hex())
-    eventually(lambda: stranger.pub_key in watcher.trust.asked, SECONDS, "the stranger has knocked")
+    eventually(lambda: stranger.pub_key in watcher.trust.asked, PATIENCE_SECONDS, "the stranger has knocked")
     watcher.sees(member)
     watcher.hears_again(member, times=6)
     assert {one.worker_id for one in watcher.accepted} == {member.worker}
@@ -134,7 +134,7 @@ def test_a_key_that_is_trusted_later_gets_in_and_one_that_is_revoked_is_dropped(
     watcher = network.watcher()
     late = network.enrol("late", is_trusted=False)
     member, newcomer = network.member("member"), network.member(late)
-    eventually(lambda: late.pub_key in watcher.trust.asked, SECONDS, "it has knocked")
+    eventually(lambda: late.pub_key in watcher.trust.asked, PATIENCE_SECONDS, "it has knocked")
     watcher.sees(member)
     network.trust(late)
     watcher.sees(member, newcomer)
@@ -165,12 +165,12 @@ def test_commands_of_an_operator_reach_all_and_those_of_others_nobody(network):
     for number, envelope in enumerate((forged, by_worker, good)):
         transport.broadcast(envelope, network.control, f"{number}")
     for member in members:
-        eventually(lambda member=member: member.commands, SECONDS, "the command has come")
+        eventually(lambda member=member: member.commands, PATIENCE_SECONDS, "the command has come")
         assert member.commands == [identifier]
     later, other_identifier = command(operator, network, number=4)
     transport.broadcast(later, network.control, "later")
     for member in members:
-        eventually(lambda member=member: len(member.commands) > 1, SECONDS, "the next has come")
+        eventually(lambda member=member: len(member.commands) > 1, PATIENCE_SECONDS, "the next has come")
         assert member.commands == [identifier, other_identifier]
 
 
@@ -191,14 +191,14 @@ def test_two_that_start_in_the_same_instant_find_each_other(network):
     for thread in threads:
         thread.join()
     for transport in transports:
-        assert transport.wait_for_status(lambda status: bool(status.get("peers")), SECONDS)
+        assert transport.wait_for_status(lambda status: bool(status.get("peers")), PATIENCE_SECONDS)
 
 
 def test_nothing_is_left_when_a_transport_has_stopped(network):
     transport = network.transport(network.enrol("one"))
     transport.join([network.topic])
     transport.start()
-    assert transport.wait_for_status(bool, SECONDS)
+    assert transport.wait_for_status(bool, PATIENCE_SECONDS)
     pid = transport.pid
     assert is_alive(pid)
     transport.stop()
@@ -227,7 +227,7 @@ def test_a_transport_stops_where_its_sidecar_never_gets_ready(network, tmp_path,
     transport = network.transport(network.enrol("one"), package_dir=tmp_path / "packages")
     transport.announce(b"x", _Presence(network.topic))
     transport.start()
-    pid = eventually(lambda: transport.pid, SECONDS, "the sidecar is there")
+    pid = eventually(lambda: transport.pid, PATIENCE_SECONDS, "the sidecar is there")
     transport.stop()
     assert not is_alive(pid)
     assert not swarm_threads()
@@ -242,7 +242,9 @@ def test_a_sidecar_that_always_fails_is_started_again_and_spoken_of_once(
     transport.start()
     starts = tmp_path / "starts"
     eventually(
-        lambda: starts.exists() and starts.read_text().count("x") >= 5, SECONDS, "it was started five times"
+        lambda: starts.exists() and starts.read_text().count("x") >= 5,
+        PATIENCE_SECONDS,
+        "it was started five times",
     )
     transport.stop()
     assert caplog.text.count("The swarm is unavailable") == 1
@@ -253,7 +255,7 @@ def test_without_node_there_is_one_clear_line_and_the_thread_ends(network, tmp_p
     monkeypatch.setattr(packages, "_WHEEL", "no_such_package")
     transport = network.transport(network.enrol("one"))
     transport.start()
-    eventually(lambda: not swarm_threads(), SECONDS, "the thread ends")
+    eventually(lambda: not swarm_threads(), PATIENCE_SECONDS, "the thread ends")
     (line,) = [record for record in caplog.records if record.name == "tether.swarm"]
     assert (
         "The swarm is not used: no Node 20 or newer with npm was found on this machine" in line.getMessage()

@@ -12,8 +12,8 @@ from nacl.signing import SigningKey
 
 from support import swarm
 from support.presences import presence, public
-from support.swarm import LOOPBACK, NEVER_EXPIRES, SECONDS, Network, installed
-from support.waiting import eventually
+from support.swarm import LOOPBACK, NEVER_EXPIRES, Network, installed
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.announcements.wire import sign
 from tether.discovery.swarm.packages import find_node
@@ -77,7 +77,7 @@ class Hostile:
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.wait(SECONDS)
+        self.process.wait(PATIENCE_SECONDS)
         self._reader.join()
         self.process.stdin.close()
         self.process.stdout.close()
@@ -103,7 +103,7 @@ def honest(network, victim):
     first.kill()
     again = network.member(first.enrolled)
     victim.sees(again, other)
-    eventually(lambda: victim.order_of(again).boot_counter == 3, SECONDS, "it lives again")
+    eventually(lambda: victim.order_of(again).boot_counter == 3, PATIENCE_SECONDS, "it lives again")
     victim.hears_again(again, other)
     return again, other
 
@@ -134,11 +134,11 @@ def is_turned_away(hostile, victim):
     key = hostile.enrolled.pub_key
     eventually(
         lambda: victim.enrolled.pub_key in hostile.closed and len(hostile.closed) == len(hostile.connected),
-        SECONDS,
+        PATIENCE_SECONDS,
         "all have closed",
     )
     assert victim.transport.wait_for_status(
-        lambda status: all(peer["key"] != key for peer in status["peers"]), SECONDS
+        lambda status: all(peer["key"] != key for peer in status["peers"]), PATIENCE_SECONDS
     )
     assert hostile.connected.count(victim.enrolled.pub_key) == 1
 
@@ -147,7 +147,7 @@ def is_turned_away(hostile, victim):
 @pytest.mark.parametrize("mode", ["garbage", "nonsense", "oversize", "endless", "forged"])
 def test_a_peer_that_breaks_the_protocol_is_turned_away(network, bootstrap, victim, honest, mode):
     with Hostile(network, bootstrap, mode, victim.envelopes[-20:]) as hostile:
-        eventually(lambda: hostile.turns, SECONDS, "it does harm")
+        eventually(lambda: hostile.turns, PATIENCE_SECONDS, "it does harm")
         is_turned_away(hostile, victim)
         victim.hears_again(*honest)
         is_turned_away(hostile, victim)
@@ -163,7 +163,7 @@ def test_what_was_true_once_changes_nothing_when_it_is_said_again(network, boots
     ]
     assert any(one.boot_counter < last_life for one in victim.accepted if one.worker_id == honest[0].worker)
     with Hostile(network, bootstrap, "replayed", old[:100]) as hostile:
-        eventually(lambda: hostile.turns > 50, SECONDS, "it has repeated all of it")
+        eventually(lambda: hostile.turns > 50, PATIENCE_SECONDS, "it has repeated all of it")
         victim.hears_again(*honest)
 
 
@@ -192,13 +192,13 @@ def test_one_that_wants_everything_and_reads_nothing_holds_nobody_up(bootstrap, 
                 lambda fleet: (
                     {worker: member.presence.order for worker, member in fleet.members.items()} == newest
                 ),
-                SECONDS,
+                PATIENCE_SECONDS,
             ), (len(victim.members), victim.transport.status, speaker.status)
 
         all_are_heard(1)
         memory = victim.memory()
         with Hostile(network, bootstrap, "deaf") as hostile:
-            eventually(lambda: hostile.turns > 20, SECONDS, "it does harm")
+            eventually(lambda: hostile.turns > 20, PATIENCE_SECONDS, "it does harm")
             for sequence in range(2, 8):
                 all_are_heard(sequence)
             assert victim.memory() - memory < MAX_GROWTH_BYTES

@@ -3,8 +3,7 @@
 import os
 import signal
 
-from support.swarm import SECONDS
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.topics import model_topic
 
 
@@ -12,7 +11,7 @@ def takes_part_in(transport, *topics):
     def is_so(status):
         return {topic["topic"] for topic in status.get("topics", ())} == set(topics)
 
-    assert transport.wait_for_status(is_so, SECONDS), transport.status
+    assert transport.wait_for_status(is_so, PATIENCE_SECONDS), transport.status
 
 
 def test_a_topic_that_was_left_is_not_joined_again_by_the_next_sidecar(network):
@@ -25,7 +24,7 @@ def test_a_topic_that_was_left_is_not_joined_again_by_the_next_sidecar(network):
     takes_part_in(transport, network.topic)
     before = transport.pid
     os.kill(before, signal.SIGKILL)
-    assert transport.wait_for_status(lambda status: not status, SECONDS)
+    assert transport.wait_for_status(lambda status: not status, PATIENCE_SECONDS)
     takes_part_in(transport, network.topic)
     assert transport.pid != before
     transport.join([model])
@@ -40,6 +39,6 @@ def test_an_address_that_this_machine_does_not_have_is_said_and_everything_still
     def is_said():
         return any("The swarm is unavailable" in record.getMessage() for record in caplog.records)
 
-    eventually(is_said, SECONDS, "it is said")
+    eventually(is_said, PATIENCE_SECONDS, "it is said")
     transport.stop()
     assert transport.pid is None

@@ -10,7 +10,7 @@ from support.cluster import Cluster
 from support.databases import NOW
 from support.hand_worker import LEASE_MS, HandWorker, growth
 from support.presences import KEY, OTHER_KEY, public
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
 from tether.broker.pools.worker_port import Pulse, WriteStatus
@@ -26,7 +26,6 @@ from tether.orchestrator.trust_mirror import MirrorTrust
 from tether.store import Store
 from tether.store.fleet_keys import all_fleet_keys, enrol, revoke, trust_version
 
-SECONDS = 60
 POOL = "gpu.cpu.local.model-12345678"
 ONE, TWO = public(KEY), public(OTHER_KEY)
 
@@ -306,7 +305,7 @@ def test_the_loop_that_enrols_local_keys_ends_with_its_thread(stage, tmp_path):
     loop = Loop("enrol-local", EnrolLocalKeys(stage.store, tmp_path, now_ms=lambda: NOW))
     loop.start()
     try:
-        eventually(lambda: stage.store.read(all_fleet_keys), SECONDS, "the key is enrolled")
+        eventually(lambda: stage.store.read(all_fleet_keys), PATIENCE_SECONDS, "the key is enrolled")
     finally:
         loop.stop()
     assert not any(thread.name == "tether-enrol-local" for thread in threading.enumerate())
@@ -320,9 +319,11 @@ def test_an_orchestrator_mirrors_what_is_enrolled_counts_it_and_mends_a_redis_th
         with Store(cluster.settings.database.url) as store:
             store.write_alone(enrol, ONE, "one", NOW).result()
             store.write_alone(revoke, TWO, NOW).result()
-        eventually(lambda: ONE in reader.look().enrolled, SECONDS, "Redis has the keys")
+        eventually(lambda: ONE in reader.look().enrolled, PATIENCE_SECONDS, "Redis has the keys")
         cluster.redis.flushall()
-        eventually(lambda: cluster.redis.hgetall(cluster.keys.trust), SECONDS, "Redis has the keys again")
+        eventually(
+            lambda: cluster.redis.hgetall(cluster.keys.trust), PATIENCE_SECONDS, "Redis has the keys again"
+        )
         assert cluster.redis.smembers(cluster.keys.revoked) == {worker_id(TWO).encode()}
 
 
@@ -330,9 +331,9 @@ def test_the_gateway_s_side_trusts_what_the_database_has():
     with Cluster() as cluster, ControlPlane(cluster.settings) as plane:
         assert not plane.trusted(ONE)
         plane.store.write_alone(enrol, ONE, "", NOW).result()
-        eventually(lambda: plane.trusted(ONE), SECONDS, "the key counts")
+        eventually(lambda: plane.trusted(ONE), PATIENCE_SECONDS, "the key counts")
         plane.store.write_alone(revoke, ONE, NOW).result()
-        eventually(lambda: not plane.trusted(ONE), SECONDS, "the key counts no longer")
+        eventually(lambda: not plane.trusted(ONE), PATIENCE_SECONDS, "the key counts no longer")
     assert not any(thread.name == "tether-trust" for thread in threading.enumerate())
 
 
@@ -345,16 +346,16 @@ def test_a_revoked_worker_process_says_so_and_its_job_goes_on_at_another_one():
         running = f"{worker_id(revoked)}.1".encode()
         eventually(
             lambda: cluster.redis.hget(cluster.keys.job(handle.job_id), "worker") == running,
-            SECONDS,
+            PATIENCE_SECONDS,
             "the first worker runs the job",
         )
         with Store(cluster.settings.database.url) as store:
             store.write_alone(revoke, revoked, NOW).result()
-        first.wait_for_line("was revoked: it gets no more jobs", within=SECONDS)
+        first.wait_for_line("was revoked: it gets no more jobs", within=PATIENCE_SECONDS)
         second = cluster.start_worker(threads=1)
         eventually(
             lambda: cluster.redis.hget(cluster.keys.job(handle.job_id), "worker") != running,
-            SECONDS,
+            PATIENCE_SECONDS,
             "the second worker runs the job",
         )
         assert sum("was revoked" in line for line in first.lines) == 1

@@ -15,12 +15,11 @@ from support.api_keys import add_api_key
 from support.clients import TOKENS
 from support.cluster import Cluster
 from support.gateways import RunningGateway
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.gateway.keys.api_keys import Scope
 from tether.jobs import Message, Sampling
 from tether_workers.engines.null.engine import NullEngine
 
-PATIENCE_SECONDS = 60
 SAID = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "one two"}]
 WORDS = 4
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.presences import apply, envelope, presence
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.announcements.presence import MAX_SAFE_INTEGER, Order
 from tether.discovery.fleet.fleet import Fleet, contested, is_contested, only
 from tether.discovery.fleet.fleet_view import FleetView
@@ -12,7 +12,6 @@ from tether.discovery.fleet.pool_views import pools
 from tether.discovery.port import Heard
 
 WORKER = presence().worker_id
-SECONDS = 60
 
 
 def member(**changes):
@@ -100,8 +99,8 @@ def test_a_view_says_that_two_processes_have_one_key_and_tells_others(caplog):
     try:
         for sequence, issued_at in ((9, 1_000), (2, 4_000)):
             source.news = [Heard(envelope(sequence=sequence, issued_at=issued_at), None)]
-            eventually(lambda: not source.news, SECONDS, "it is read")
-        eventually(lambda: told, SECONDS, "others are told")
+            eventually(lambda: not source.news, PATIENCE_SECONDS, "it is read")
+        eventually(lambda: told, PATIENCE_SECONDS, "others are told")
         assert told == [(WORKER, Order(1, MAX_SAFE_INTEGER))]
         assert not view.pools()
     finally:
@@ -115,8 +114,8 @@ def test_a_view_drops_a_worker_whose_key_is_trusted_no_more():
     view.start()
     try:
         source.news = [Heard(envelope(), None)]
-        assert view.wait_for(lambda fleet: WORKER in fleet.members, SECONDS)
+        assert view.wait_for(lambda fleet: WORKER in fleet.members, PATIENCE_SECONDS)
         keys[0] = frozenset()
-        assert view.wait_for(lambda fleet: not fleet.members, SECONDS)
+        assert view.wait_for(lambda fleet: not fleet.members, PATIENCE_SECONDS)
     finally:
         view.stop()

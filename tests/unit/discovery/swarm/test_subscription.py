@@ -4,13 +4,12 @@ import threading
 
 import pytest
 
-from support.waiting import join
+from support.waiting import PATIENCE_SECONDS, join
 from tether.discovery.port import Heard
 from tether.discovery.swarm.frames import SwarmMessage
 from tether.discovery.swarm.subscription import FULL, MAX_AT_ONCE, SwarmSubscription
 
 LIFE = 15_000
-SECONDS = 60
 
 
 class FakeClock:
@@ -53,7 +52,7 @@ def test_what_is_put_comes_in_order_and_only_so_much_at_once(subscription):
 
 def test_a_reader_that_waits_is_woken(subscription):
     found = []
-    reader = threading.Thread(target=lambda: found.extend(subscription.next(SECONDS)))
+    reader = threading.Thread(target=lambda: found.extend(subscription.next(PATIENCE_SECONDS)))
     reader.start()
     subscription.put([SwarmMessage(1, 0, b"x")])
     join(reader)

@@ -3,7 +3,7 @@
 import itertools
 import threading
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.config.settings import PresenceSettings, Settings
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.trust.trusted_keys import TrustedKeys, TrustSnapshot, keys_in
@@ -123,7 +123,7 @@ def test_its_thread_looks_again_and_again_and_ends_with_it():
         trusted.start()
         assert trusted(KEY)
         kept.say([OTHER], [KEY])
-        eventually(lambda: trusted(OTHER), within=60, what="the thread has looked")
+        eventually(lambda: trusted(OTHER), within=PATIENCE_SECONDS, what="the thread has looked")
         assert not trusted(KEY)
     finally:
         trusted.close()
@@ -144,9 +144,9 @@ def test_a_look_that_fails_does_not_end_the_thread():
         trusted.start()
         kept.say([KEY])
         looks = kept.looks
-        eventually(lambda: kept.looks > looks + 1, within=60, what="it has failed")
+        eventually(lambda: kept.looks > looks + 1, within=PATIENCE_SECONDS, what="it has failed")
         kept.say([KEY])
-        eventually(lambda: trusted(KEY), within=60, what="it has looked again")
+        eventually(lambda: trusted(KEY), within=PATIENCE_SECONDS, what="it has looked again")
     finally:
         trusted.close()
 

@@ -6,11 +6,9 @@ import pytest
 import redis
 
 from support.drawn_jobs import drawn_job
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether_workers.attempts.attempt import AttemptEnding
 from tether_workers.attempts.hand_over import HandOver
-
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture

@@ -7,14 +7,13 @@ import pytest
 
 from support.drawn_jobs import drawn_job
 from support.fake_port import FakePort
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.slots import Slots
 from tether_workers.attempts.attempt import AttemptEnding
 from tether_workers.attempts.hand_over import HandOver
 from tether_workers.attempts.running import Attempts
 from tether_workers.control.availability import Availability, AvailabilityState
 
-PATIENCE_SECONDS = 60
 VERBS = {
     "cordon": AvailabilityState.CORDONED,
     "drain": AvailabilityState.DRAINING,
