@@ -35,8 +35,8 @@ from tether.store.store import Store
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
-BATCH = 256
-"""Hand-overs of a step."""
+BATCH = 64
+"""Hand-overs of a step. Few: what is more urgent waits for the end of the step under way."""
 
 STEP_BYTES = 8_388_608
 """Bytes of Redis that a step fills for a class, but for its last hand-over."""
