@@ -106,6 +106,8 @@ class ModelInfo:
       context: Maximum number of tokens of prompt and answer together.
       adapters: Names of the adapters that jobs can use.
       workers: Number of live workers that serve it. While there are none, its jobs wait.
+      silent_workers: Number of further workers that announce it and draw no jobs, as those that cannot reach
+        Redis.
     """
 
     name: str
@@ -113,6 +115,7 @@ class ModelInfo:
     context: int
     adapters: tuple[str, ...] = ()
     workers: int = 0
+    silent_workers: int = 0
 
 
 def check_job_id(job_id: object) -> None:

@@ -57,6 +57,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.config.settings import Settings
     from tether.errors import ConfigError
     from tether.local import doctor as look
+    from tether.local.fleet_check import check_fleet
     from tether.local.redis_check import check_redis
     from tether.local.running import find_running
 
@@ -92,6 +93,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
             lambda: look.check_gateway(running, os.environ.get("TETHER_URL"), surroundings.readiness),
         ),
         ("workers", lambda: look.check_workers(_models(folder, surroundings))),
+        ("fleet", lambda: check_fleet(settings, running, os.environ)),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )
     for name, function in looks:

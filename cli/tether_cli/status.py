@@ -111,6 +111,8 @@ def _print(document: dict[str, Any]) -> None:
     for model in document["models"]:
         workers = model["workers"]
         served = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "no worker: jobs wait"
+        if silent := model.get("silent_workers", 0):
+            served += f" ({silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs)"
         click.echo(f"model    {one_line(model['id'])}  {served}")
     if not document["models"]:
         click.echo("models   none")

@@ -29,6 +29,7 @@ from tether.core.stream_hub.hub import StreamHub
 from tether.discovery.commands.inbox import CommandFollower
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import FleetMirror
+from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport
@@ -168,6 +169,14 @@ def fleet(stage):
     return owner.stop
 
 
+def fleet_evidence(stage):
+    evidence = QueueEvidence(stage.client, KEYS)
+    stage.stack.callback(evidence.close)
+    owner = FleetView(stage.presence(), lambda key: True, evidence=evidence.read)
+    owner.start()
+    return owner.stop
+
+
 def swarm(stage):
     # Where there is no Node the thread rests until it is stopped, and no process is started.
     stage.monkeypatch.setattr("tether.discovery.swarm.packages._candidates", lambda environ: iter(()))
@@ -287,6 +296,7 @@ THREADS = {
     "engine": engine,
     "enrol-local": enrol_local,
     "fleet": fleet,
+    "fleet-evidence": fleet_evidence,
     "flush": flush,
     "gateway-opening": gateway_opening,
     "health": health,

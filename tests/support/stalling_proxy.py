@@ -1,4 +1,4 @@
-"""A way to a server that can be stalled: bytes are accepted then, and nothing is forwarded."""
+"""A way to a server that can be stalled (bytes are accepted, and nothing is forwarded) or cut."""
 
 import os
 import selectors
@@ -15,14 +15,15 @@ class StallingProxy:
     """Forwards connections to a port on loopback. It owns the thread ``stalling-proxy`` until :meth:`close`.
 
     While it is stalled, what either side sends is kept. What a client that is gone has sent is dropped when
-    it goes on, or delivered all the same, late.
+    it goes on, or delivered all the same, late. While it is cut, connections are closed as soon as they are
+    made.
     """
 
     def __init__(self, port):
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._is_stalled = False
+        self._is_stalled = self._is_cut = False
         self._pairs = {}
         self._orders = deque()
         self._ordered, self._order = os.pipe()
@@ -47,6 +48,14 @@ class StallingProxy:
     def go_on(self, *, late):
         """Forward again. ``late``: also what clients that are gone by now had sent."""
         self._do(lambda: self._end_stall(late))
+
+    def cut(self):
+        """Close all connections, and any that is made from now on."""
+        self._do(self._begin_cut)
+
+    def heal(self):
+        """Connections that are made from now on are forwarded again."""
+        self._do(self._end_cut)
 
     def close(self):
         self._do(None)
@@ -81,6 +90,9 @@ class StallingProxy:
 
     def _accept(self):
         client, _ = self._listener.accept()
+        if self._is_cut:
+            client.close()
+            return
         server = socket.create_connection(("127.0.0.1", self._server_port))
         for one in (client, server):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -111,6 +123,17 @@ class StallingProxy:
                 end.other.shutdown(socket.SHUT_WR)
         except OSError:
             end.held.clear()
+
+    def _begin_cut(self):
+        self._is_cut = True
+        for one, end in self._pairs.items():
+            if not end.is_gone:
+                self._selector.unregister(one)
+            one.close()
+        self._pairs.clear()
+
+    def _end_cut(self):
+        self._is_cut = False
 
     def _begin_stall(self):
         self._is_stalled = True

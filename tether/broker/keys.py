@@ -104,6 +104,11 @@ class Keys:
         return f"{self.prefix}:core:set_aside"
 
     @property
+    def seen(self) -> str:
+        """A sorted set: what workers were last seen to do, by time."""
+        return f"{self.prefix}:core:seen"
+
+    @property
     def pools(self) -> str:
         return f"{self.prefix}:core:pools"
 

@@ -17,6 +17,7 @@ from tether.core.list_reads import ListReads
 from tether.discovery.discovery_sub import DiscoverySub
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import REDIS
+from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import PresenceSource
 from tether.discovery.topics import is_presence_topic, network_id
@@ -78,6 +79,7 @@ class ControlPlane:
         )
         expiry_ms = settings.presence.expiry
         self.presence = RedisPresence(self.client, self.keys, expiry_ms=expiry_ms)
+        self._evidence = QueueEvidence(self.client, self.keys)
         self.trusted = TrustedKeys.from_settings(settings, StoreEnrolment(self.store))
         self.swarm = (
             DiscoverySub.from_settings(settings, self.trusted, self.presence, self.client)
@@ -97,6 +99,7 @@ class ControlPlane:
             on_accepted=self.swarm.on_accepted if self.swarm else None,
             tell_distrust=self.presence.distrust,
             keys=self.trusted.snapshot,
+            evidence=self._evidence.read,
         )
         self.reservations = ReservationManager(self.store, self.pools)
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
@@ -130,6 +133,7 @@ class ControlPlane:
             stack.callback(self.trusted.close)
             self.trusted.start()
             stack.callback(self.presence.close)
+            stack.callback(self._evidence.close)
             if self.swarm is not None:
                 self.store.write_alone(enrol_new, self.swarm.own_key, wall_clock_ms()).result()
                 self.swarm.start()

@@ -20,6 +20,7 @@ from tether.config.types import suggestion
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.fleet.fleet import Fleet, Member
 from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
@@ -72,6 +73,7 @@ class FleetReading:
         self._strangers: dict[WorkerId, None] = {}
         self.trusted = TrustedKeys.from_settings(settings, self._enrolled)
         self.presence = RedisPresence(client, self.keys, expiry_ms=settings.presence.expiry)
+        self.evidence = QueueEvidence(client, self.keys)
         # Who has no secret reads what those that have it let through.
         secret = settings.network.secret
         self.view = FleetView(
@@ -82,6 +84,7 @@ class FleetReading:
             expiry_ms=settings.presence.expiry,
             network=None if settings.is_default("network.secret") else network_id(bytes.fromhex(secret)),
             topics=is_presence_topic,
+            evidence=self.evidence.read,
         )
 
     @property
@@ -146,12 +149,18 @@ def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> I
             raise unavailable(client, error) from None
         reading = FleetReading(settings, client, clock)
         stack.callback(reading.presence.close)
+        stack.callback(reading.evidence.close)
         stack.callback(reading.trusted.close)
         reading.trusted.start()
         stack.callback(reading.view.stop)
         reading.view.start()
         if not reading.view.wait_until_read(READ_SECONDS):
             raise unavailable(client, "it responded, but the fleet could not be read completely")
+        try:
+            # Only now all are there to be judged.
+            reading.view.judge()
+        except redis.RedisError as error:
+            raise unavailable(client, error) from None
         yield reading
 
 

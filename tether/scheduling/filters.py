@@ -74,7 +74,11 @@ def serves_model(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
 
 def has_live_workers(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """Workers that live and take jobs."""
-    return None if pool.workers > 0 else Exclusion(Unfit.NO_WORKER, "no live worker accepts jobs")
+    if pool.workers > 0:
+        return None
+    if pool.silent:
+        return Exclusion(Unfit.NO_WORKER, "its workers announce themselves and draw no jobs")
+    return Exclusion(Unfit.NO_WORKER, "no live worker accepts jobs")
 
 
 def has_gpu_class(request: PlacementRequest, pool: PoolView) -> Exclusion | None:

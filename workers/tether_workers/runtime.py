@@ -105,6 +105,7 @@ class WorkerRuntime:
             interval=settings.presence.interval / 1000,
             network=self._network,
         )
+        self.port.contact.on_change(self._health.announce_now)
         self._loader = EngineLoader(
             [one.settings for one in served],
             factories,
@@ -235,12 +236,13 @@ class WorkerRuntime:
             vram_free=memory.free,
             artifacts=self._cache.artifacts(),
             tokens_per_second=self._throughput.tokens_per_second,
-            state=(
-                WorkerState.SERVING
-                if self._availability.state is AvailabilityState.SERVING
-                else WorkerState.DRAINING
-            ),
+            state=self._announced_state(),
         )
+
+    def _announced_state(self) -> WorkerState:
+        if self._availability.state is not AvailabilityState.SERVING:
+            return WorkerState.DRAINING
+        return WorkerState.DISCONNECTED if self.port.contact.is_lost() else WorkerState.SERVING
 
     def _state_of(self, model: ServedModel) -> ModelState:
         name, version = model.version.name, model.version.version

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from tether.discovery.announcements.presence import WorkerState
-from tether.discovery.fleet.fleet import Fleet, Member, is_suspect
+from tether.discovery.fleet.fleet import Fleet, Member, is_suspect, silent_in
 from tether.ids import WorkerId
 
 
@@ -17,8 +17,14 @@ class ShownState(StrEnum):
 
     SERVING = "serving"
     SUSPECT = "suspect"
+    SILENT = "silent"
+    DISCONNECTED = "disconnected"
     DRAINING = "draining"
     UNROUTABLE = "unroutable"
+
+
+NOT_DRAWING = frozenset({ShownState.SILENT, ShownState.DISCONNECTED})
+"""States of workers that announce themselves and draw no jobs."""
 
 
 class ChangeKind(StrEnum):
@@ -64,8 +70,13 @@ def shown_state(fleet: Fleet, member: Member, now: int) -> ShownState:
     """What keeps jobs from a worker most lastingly; that it serves, where nothing does."""
     if member.presence.worker_id in fleet.unroutable:
         return ShownState.UNROUTABLE
+    if member.presence.state is WorkerState.DISCONNECTED:
+        return ShownState.DISCONNECTED
     if member.presence.state is not WorkerState.SERVING:
         return ShownState.DRAINING
+    silent = silent_in(member, fleet.silent)
+    if member.serves and all(pool in silent for pool, _ in member.serves):
+        return ShownState.SILENT
     return ShownState.SUSPECT if is_suspect(fleet, member, now) else ShownState.SERVING
 
 

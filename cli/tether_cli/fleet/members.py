@@ -42,7 +42,7 @@ def list_members(is_json: bool) -> None:
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
     from tether.core.fleet_reading import open_fleet
-    from tether_cli.fleet.changes import look_at
+    from tether_cli.fleet.changes import NOT_DRAWING, look_at
     from tether_cli.fleet.texts import COLUMNS, fitting, row, worker_to_json
 
     with open_fleet(admin_settings()) as reading:
@@ -65,6 +65,8 @@ def list_members(is_json: bool) -> None:
     print_table(columns, rows)
     if not workers:
         click.echo("No live workers.", err=True)
+    if silent := [seen.member.presence.worker_id for seen, _ in workers if seen.state in NOT_DRAWING]:
+        click.echo(_silent_text(silent), err=True)
     if strangers:
         click.echo(_strangers_text(strangers), err=True)
 
@@ -86,11 +88,13 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     only.
     """
     from tether.core.fleet_reading import meant_member, open_fleet
+    from tether.discovery.fleet.fleet import silent_in
+    from tether.discovery.fleet.liveness import last_asked
     from tether_cli.fleet.changes import Seen, shown_state
-    from tether_cli.fleet.texts import cache_lines, lines, whole_worker_to_json
+    from tether_cli.fleet.texts import Drawing, cache_lines, lines, whole_worker_to_json
 
     with open_fleet(admin_settings()) as reading:
-        fleet, names = reading.view.fleet, reading.names
+        fleet, names, evidence = reading.view.fleet, reading.names, reading.view.evidence
         now = reading.now
         member = meant_member(worker, fleet, names)
         cache = member.presence.cache
@@ -98,10 +102,13 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
             cache = _whole_cache(reading, member)
     seen = Seen(member, shown_state(fleet, member, now))
     name = names.get(member.presence.worker_id, "")
+    asked_at = None if evidence is None else last_asked(evidence, member.presence.worker_id)
+    asked_ms = None if evidence is None or asked_at is None else max(0, evidence.now - asked_at)
+    drawing = Drawing(silent_in(member, fleet.silent), asked_ms)
     if is_json:
-        print_json(whole_worker_to_json(seen, name, now, cache))
+        print_json(whole_worker_to_json(seen, name, now, cache, drawing))
         return
-    rows = [*lines(seen, name, now), *cache_lines(cache)]
+    rows = [*lines(seen, name, now, drawing), *cache_lines(cache)]
     if not cache.is_complete:
         asked = "more than fits in a reply" if is_full else "more, shown by --full"
         rows.append(("cached more", asked))
@@ -195,9 +202,22 @@ def _tell_whether_away(is_away: bool, *, is_json: bool) -> None:
     click.echo(f"{time_text(at)}  {said}.", err=True)
 
 
+def _silent_text(silent: Sequence[WorkerId]) -> str:
+    who = (
+        f"{len(silent)} workers announce themselves and draw"
+        if len(silent) != 1
+        else "1 worker announces itself and draws"
+    )
+    return f"{who} no jobs, so that none are placed there: {_named(silent)}. Look whether they reach Redis."
+
+
+def _named(workers: Sequence[WorkerId]) -> str:
+    return ", ".join(workers[:MAX_NAMED]) + (", ..." if len(workers) > MAX_NAMED else "")
+
+
 def _strangers_text(strangers: Sequence[WorkerId]) -> str:
     many = len(strangers) != 1
-    named = ", ".join(strangers[:MAX_NAMED]) + (", ..." if len(strangers) > MAX_NAMED else "")
+    named = _named(strangers)
     who = f"{len(strangers)} other workers are" if many else "1 other worker is"
     whose = "their keys are untrusted" if many else "its key is untrusted"
     return f"{who} ignored, since {whose} or revoked: {named}. Add a public key with `tether fleet trust`."

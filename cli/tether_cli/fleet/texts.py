@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tether.discovery.announcements.presence import (
     LATENCY_STEP_MS,
@@ -14,7 +14,7 @@ from tether.discovery.announcements.presence import (
     Supported,
 )
 from tether.discovery.fleet.fleet import Member
-from tether.ids import WorkerId
+from tether.ids import PoolName, WorkerId
 from tether_cli.fleet.changes import Change, ChangeKind, Seen, ShownState
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
@@ -26,8 +26,25 @@ COLUMNS: tuple[str, ...] = (
 LEFT_OUT_FIRST = ("version", "hops", "vram", "queue", "tokens/s", "region", "gpu class")
 """The columns that a narrow terminal does without, in this order."""
 
+_WHY_STATE = {
+    ShownState.UNROUTABLE: ": it lost a job",
+    ShownState.SILENT: ": it draws no jobs",
+    ShownState.DISCONNECTED: ": it cannot reach Redis",
+}
 _MARKS = {ModelState.WARM: "*", ModelState.LOADING: "+", ModelState.COLD: ""}
 _GIB = 2**30
+
+
+class Drawing(NamedTuple):
+    """What a worker was seen to do with its pools.
+
+    Attributes:
+      silent: Those that it announces and does not draw from.
+      asked_ms: How long ago it last asked for jobs; None where that was not seen.
+    """
+
+    silent: frozenset[PoolName]
+    asked_ms: int | None
 
 
 def row(seen: Seen, name: str, now: int) -> tuple[str, ...]:
@@ -69,7 +86,7 @@ def fitting(rows: Sequence[Sequence[str]], width: int) -> tuple[tuple[str, ...],
     )
 
 
-def lines(seen: Seen, name: str, now: int) -> list[tuple[str, str]]:
+def lines(seen: Seen, name: str, now: int, drawing: Drawing) -> list[tuple[str, str]]:
     """Everything that is known of a worker, as names and values; the cache aside."""
     presence = seen.member.presence
     return [
@@ -87,9 +104,10 @@ def lines(seen: Seen, name: str, now: int) -> list[tuple[str, str]]:
         ("vram free", _vram(presence)),
         ("hops", f"{presence.latency_hops} of {LATENCY_STEP_MS} ms"),
         ("last seen", f"{_silence(seen.member, now) / 1000:.1f} s ago"),
+        ("last draw", "-" if drawing.asked_ms is None else f"{drawing.asked_ms / 1000:.1f} s ago"),
         ("version", presence.software_version or "-"),
         *(("model", _model_text(model)) for model in presence.supported),
-        *(("pool", pool) for pool in presence.pools),
+        *(("pool", f"{pool}{_silence_in(pool, drawing)}") for pool in presence.pools),
     ]
 
 
@@ -125,7 +143,9 @@ def worker_to_json(seen: Seen, name: str, now: int) -> dict[str, Any]:
     }
 
 
-def whole_worker_to_json(seen: Seen, name: str, now: int, cache: CacheManifest) -> dict[str, Any]:
+def whole_worker_to_json(
+    seen: Seen, name: str, now: int, cache: CacheManifest, drawing: Drawing
+) -> dict[str, Any]:
     """The same with all that is known.
 
     Args:
@@ -138,6 +158,8 @@ def whole_worker_to_json(seen: Seen, name: str, now: int, cache: CacheManifest) 
         "network": presence.network,
         "topic": presence.topic,
         "pools": list(presence.pools),
+        "silent_pools": sorted(drawing.silent),
+        "asked_ms": drawing.asked_ms,
         "cache": {
             "digest": cache.digest,
             "is_complete": cache.is_complete,
@@ -184,14 +206,17 @@ def _told(change: Change) -> str:
     if change.kind is ChangeKind.LEFT:
         return "left: it said goodbye" if change.said_goodbye else "left: its announcements stopped"
     if change.kind is ChangeKind.STATE:
-        why = ": it lost a job" if change.state is ShownState.UNROUTABLE else ""
-        return f"{change.state.value}, was {change.former}{why}"
+        return f"{change.state.value}, was {change.former}{_WHY_STATE.get(change.state, '')}"
     slots = f"{presence.slots} slot{'s' if presence.slots != 1 else ''}"
     return f"{change.kind.value}: {change.state.value}, {presence.gpu_class} in {presence.region}, {slots}"
 
 
 def _silence(member: Member, now: int) -> int:
     return max(0, now - member.renewed_at)
+
+
+def _silence_in(pool: PoolName, drawing: Drawing) -> str:
+    return ", from which it draws no jobs" if pool in drawing.silent else ""
 
 
 def _vram(presence: Presence) -> str:

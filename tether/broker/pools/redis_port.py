@@ -10,6 +10,7 @@ import redis
 
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, FieldReader
+from tether.broker.pools.queue_contact import QueueContact
 from tether.broker.pools.worker_port import DrawnJob, DrawResult, Growth, Pulse, WriteResult, WriteStatus
 from tether.broker.redis.connections import max_block_seconds, without_retries
 from tether.broker.redis.raw_connections import RawConnection, RawConnections, encode_command
@@ -35,6 +36,9 @@ class RedisWorkerPort:
     """Adapter 1 of :class:`~tether.broker.pools.worker_port.WorkerPort`.
 
     It owns its connections; :meth:`close` closes them.
+
+    Attributes:
+      contact: Whether its calls are answered.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, boot_id: BootId, lease_ms: int) -> None:
@@ -46,6 +50,7 @@ class RedisWorkerPort:
           lease_ms: How long an attempt may be silent before its job is another's.
         """
         self.boot_id = boot_id
+        self.contact = QueueContact()
         self._keys = keys
         self._lease = lease_ms
         self._client = without_retries(client)
@@ -73,10 +78,12 @@ class RedisWorkerPort:
         arguments: list[Argument] = [self._epoch, self.boot_id, count, self._number, self._lease]
         arguments += [int(again), int(busy), len(_CARRIED.names), *_CARRIED.names, *pools]
         # Nobody rings for a worker that does not stand in the idle sets.
-        if wait_seconds > 0 and self._stands_idle and not again:
-            answer = self._wait_and_draw(wait_seconds, arguments)
-        else:
-            answer = self._lines.run("pool/draw", *arguments)
+        wait = wait_seconds if self._stands_idle and not again else 0.0
+        with self.contact.call(wait):
+            if wait > 0:
+                answer = self._wait_and_draw(wait, arguments)
+            else:
+                answer = self._lines.run("pool/draw", *arguments)
         self._refuse_stale(answer)
         self._refuse_revoked(answer)
         _, again_in_ms, *drawn = answer
@@ -121,7 +128,8 @@ class RedisWorkerPort:
             arguments += _identity(growth.job_id, growth.fence)
             kind = "restarted" if growth.restarted else "delta"
             arguments += (growth.run, growth.offset, growth.count, kind, growth.data)
-        answer = self._lines.run("pool/append_many", *arguments)
+        with self.contact.call():
+            answer = self._lines.run("pool/append_many", *arguments)
         self._refuse_stale(answer)
         return [
             self._written("append_many", growth.job_id, code, offset)
@@ -138,11 +146,12 @@ class RedisWorkerPort:
         return self._end("release", growth)
 
     def _end(self, verb: str, growth: Growth, *more: Argument) -> WriteResult:
-        answer = self._lines.run(
-            f"pool/{verb}",
-            *(self._epoch, *_identity(growth.job_id, growth.fence)),
-            *(growth.run, growth.offset, growth.count, growth.data, *more),
-        )
+        with self.contact.call():
+            answer = self._lines.run(
+                f"pool/{verb}",
+                *(self._epoch, *_identity(growth.job_id, growth.fence)),
+                *(growth.run, growth.offset, growth.count, growth.data, *more),
+            )
         self._refuse_stale(answer)
         code, offset = answer
         return self._written(verb, growth.job_id, code, offset)
@@ -151,7 +160,8 @@ class RedisWorkerPort:
         arguments: list[Argument] = [self._epoch, self._lease]
         for pulse in pulses:
             arguments += (*_identity(pulse.job_id, pulse.fence), int(pulse.renew))
-        answer = self._lines.run("pool/beat", *arguments)
+        with self.contact.call():
+            answer = self._lines.run("pool/beat", *arguments)
         self._refuse_stale(answer)
         return [WriteStatus(code.decode()) for code in answer[1:]]
 

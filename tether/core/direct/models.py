@@ -26,6 +26,7 @@ class DirectModelPort:
                 context=model.context,
                 adapters=model.adapters,
                 workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
+                silent_workers=sum(pool.silent for pool in pools if pool.digest == model.digest),
             )
             for model in self._plane.registry.models
         ]

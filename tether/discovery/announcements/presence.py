@@ -25,10 +25,18 @@ ISSUE_WINDOW_MS = 600_000
 
 
 class WorkerState(StrEnum):
-    """What a worker does with new jobs: takes them, takes no more, or is gone."""
+    """What a worker does with new jobs.
+
+    Values:
+      SERVING: It takes them.
+      DRAINING: It takes no more.
+      DISCONNECTED: It would take them, and cannot reach Redis, where they wait.
+      STOPPED: It is gone.
+    """
 
     SERVING = "serving"
     DRAINING = "draining"
+    DISCONNECTED = "disconnected"
     STOPPED = "stopped"
 
 

@@ -21,8 +21,13 @@ SUSPECT_AFTER_INTERVALS = 1.5
 NEVER = 2**63 - 1
 """A time that does not come."""
 
+_NO_POOLS: frozenset[PoolName] = frozenset()
+
 Serves: TypeAlias = tuple[tuple[PoolName, Supported], ...]
 """Names of pools, each with the model that is served there."""
+
+Silent: TypeAlias = Mapping[WorkerId, frozenset[PoolName]]
+"""By worker id the pools that it announces and does not draw from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Member:
       first_seen: When this reader first received one.
       renewed_at: When the newest announcement was issued, as far as the reader can tell.
       expires_at: When it expires.
-      serves: The pools that it takes jobs from; none while it drains.
+      serves: The pools that it says it takes jobs from; none while it drains.
     """
 
     presence: Presence
@@ -49,6 +54,10 @@ def _no_members() -> MappingProxyType[WorkerId, Member]:
 
 
 def _no_orders() -> MappingProxyType[WorkerId, Order]:
+    return MappingProxyType({})
+
+
+def _nobody_silent() -> Silent:
     return MappingProxyType({})
 
 
@@ -67,8 +76,9 @@ class Fleet:
       newest: The newest known order of each worker, also of those that are gone: no older announcement brings
         one back. Its size is bounded by the number of trusted keys.
       unroutable: The order up to which a worker's announcements do not make it routable.
+      silent: The pools that members announce and do not draw from, by what was last seen of them.
       served: How many members serve each pool, by its name. It stays the same object as long as no member
-        joins, leaves, becomes unroutable or serves something else.
+        joins, leaves, becomes unroutable or silent, or serves something else.
       next_expiry: No member expires before.
     """
 
@@ -77,6 +87,7 @@ class Fleet:
     members: MappingProxyType[WorkerId, Member] = field(default_factory=_no_members)
     newest: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
     unroutable: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
+    silent: Silent = field(default_factory=_nobody_silent)
     served: MappingProxyType[PoolName, int] = field(default_factory=_no_pools)
     next_expiry: int = NEVER
 
@@ -122,7 +133,7 @@ def apply_all(
             members=MappingProxyType(members),
             newest=MappingProxyType(newest),
             unroutable=unroutable,
-            served=_served(fleet.served, before, fleet.unroutable, changed.items(), unroutable),
+            served=_served(fleet, before, changed.items(), unroutable=unroutable),
             next_expiry=next_expiry,
         ),
         tuple(counted),
@@ -138,7 +149,7 @@ def expire(fleet: Fleet, now: int) -> Fleet:
     gone = [(worker, member) for worker, member in fleet.members.items() if worker not in members]
     if not gone:
         return replace(fleet, next_expiry=next_expiry)
-    served = _served(fleet.served, gone, fleet.unroutable, (), fleet.unroutable)
+    served = _served(fleet, gone, ())
     return replace(fleet, members=MappingProxyType(members), served=served, next_expiry=next_expiry)
 
 
@@ -165,7 +176,7 @@ def unroutable_up_to(fleet: Fleet, worker_id: WorkerId, order: Order) -> Fleet:
         return fleet
     marks = MappingProxyType({**fleet.unroutable, worker_id: order})
     member = [(worker_id, fleet.members.get(worker_id))]
-    served = _served(fleet.served, member, fleet.unroutable, member, marks)
+    served = _served(fleet, member, member, unroutable=marks)
     return replace(fleet, unroutable=marks, served=served)
 
 
@@ -177,7 +188,7 @@ def only(fleet: Fleet, keep: Callable[[Presence], bool]) -> Fleet:
     members = fleet.members.copy()
     for worker, _ in gone:
         del members[worker]
-    served = _served(fleet.served, gone, fleet.unroutable, (), fleet.unroutable)
+    served = _served(fleet, gone, ())
     return replace(fleet, members=MappingProxyType(members), served=served)
 
 
@@ -198,6 +209,21 @@ def is_contested(member: Member, presence: Presence) -> bool:
 def contested(fleet: Fleet, worker_id: WorkerId, boot_counter: int) -> Fleet:
     """Return the fleet in which a worker is unroutable until an announcement with a greater boot counter."""
     return unroutable_up_to(fleet, worker_id, Order(boot_counter, MAX_SAFE_INTEGER))
+
+
+def judged(fleet: Fleet, silent: Silent) -> Fleet:
+    """Return the fleet of which these workers were seen not to draw from these pools, and no others."""
+    if silent == fleet.silent:
+        return fleet
+    members = [(worker, fleet.members.get(worker)) for worker in {*silent, *fleet.silent}]
+    return replace(fleet, silent=silent, served=_served(fleet, members, members, silent=silent))
+
+
+def silent_in(member: Member, silent: Silent) -> frozenset[PoolName]:
+    """The pools that a worker announces and does not draw from."""
+    if member.presence.state is WorkerState.DISCONNECTED:
+        return frozenset(name for name, _ in member.serves)
+    return silent.get(member.presence.worker_id, _NO_POOLS)
 
 
 def is_suspect(fleet: Fleet, member: Member, now: int) -> bool:
@@ -224,7 +250,7 @@ def _serves(former: Member | None, presence: Presence) -> Serves:
     # Most announcements say again what the worker serves; to name its pools anew costs more than to compare.
     if former is not None and _offer(former.presence) == _offer(presence):
         return former.serves
-    if presence.state is not WorkerState.SERVING:
+    if presence.state not in (WorkerState.SERVING, WorkerState.DISCONNECTED):
         return ()
     named = {pool_name(presence.gpu_class, presence.region, model): model for model in presence.supported}
     return tuple((name, named[name]) for name in dict.fromkeys(presence.pools) if name in named)
@@ -244,17 +270,27 @@ def _lifted(
 
 
 def _served(
-    counts: MappingProxyType[PoolName, int],
+    fleet: Fleet,
     before: Iterable[tuple[WorkerId, Member | None]],
-    marks_before: Mapping[WorkerId, Order],
     after: Iterable[tuple[WorkerId, Member | None]],
-    marks_after: Mapping[WorkerId, Order],
+    *,
+    unroutable: Mapping[WorkerId, Order] | None = None,
+    silent: Silent | None = None,
 ) -> MappingProxyType[PoolName, int]:
-    """The counts after some members, all of them in ``before``, have become what is in ``after``."""
-    former, latter = _routable(before, marks_before), _routable(after, marks_after)
+    """The counts after some members, all of them in ``before``, have become what is in ``after``.
+
+    Args:
+      unroutable, silent: Those of the fleet afterwards, where they change.
+    """
+    former = _routable(before, fleet.unroutable, fleet.silent)
+    latter = _routable(
+        after,
+        fleet.unroutable if unroutable is None else unroutable,
+        fleet.silent if silent is None else silent,
+    )
     if former == latter:
-        return counts
-    changed = counts.copy()
+        return fleet.served
+    changed = fleet.served.copy()
     for serves, step in ((former, -1), (latter, 1)):
         for pools in serves.values():
             for name, _ in pools:
@@ -263,10 +299,11 @@ def _served(
 
 
 def _routable(
-    members: Iterable[tuple[WorkerId, Member | None]], marks: Mapping[WorkerId, Order]
+    members: Iterable[tuple[WorkerId, Member | None]], unroutable: Mapping[WorkerId, Order], silent: Silent
 ) -> dict[WorkerId, Serves]:
-    return {
-        worker: member.serves
-        for worker, member in members
-        if member is not None and member.serves and worker not in marks
-    }
+    routable = {}
+    for worker, member in members:
+        if member is not None and member.serves and worker not in unroutable:
+            silent_there = silent_in(member, silent)
+            routable[worker] = tuple(serve for serve in member.serves if serve[0] not in silent_there)
+    return routable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 
 from tether.broker.redis.connections import OUTAGE_ERRORS
@@ -11,10 +12,12 @@ from tether.discovery.announcements.presence import Order, Presence
 from tether.discovery.fleet import fleet as fleets
 from tether.discovery.fleet.announcement_verifier import AnnouncementVerifier, VerifiedAnnouncement
 from tether.discovery.fleet.fleet import Fleet
-from tether.discovery.fleet.pool_views import PoolView, PoolViews
+from tether.discovery.fleet.liveness import Evidence, silent_pools
+from tether.discovery.fleet.pool_views import REST, PoolView, PoolViews
 from tether.discovery.fleet.presence_follower import PresenceFollower
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
 from tether.ids import BootId, WorkerId, worker_of
+from tether.loops import Loop, Outage
 from tether.telemetry.logs import get_logger
 
 ONLY_SOURCE = "presence"
@@ -24,12 +27,22 @@ GATHER_SECONDS_PER_MEMBER = 1e-5
 """How long news gathers before the fleet is changed again: many times what the change costs."""
 
 
+EVIDENCE_SECONDS = 1.0
+"""Between two looks at what workers were seen to do."""
+
+
 class FleetView:
     """Holds the current :class:`~tether.discovery.fleet.fleet.Fleet`.
 
     It owns one thread for each source, from :meth:`start` to :meth:`stop`: ``tether-fleet``, or with several
     sources ``tether-fleet-<name>``. Each listens for news, and reads all again after each connection and in
     each interval. While a source is away the last fleet stays, and its members expire by themselves.
+
+    Where it is given evidence, one more, ``tether-fleet-evidence``, looks each second whether members draw
+    from the pools that they announce. Who was not looked at yet is believed.
+
+    Attributes:
+      evidence: What was last seen; None until then.
     """
 
     def __init__(
@@ -45,6 +58,7 @@ class FleetView:
         on_accepted: Callable[[str, Sequence[Accepted]], None] | None = None,
         tell_distrust: Callable[[WorkerId, Order], object] | None = None,
         keys: Callable[[], object] | None = None,
+        evidence: Callable[[], Evidence] | None = None,
         wall_clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
@@ -60,6 +74,8 @@ class FleetView:
             ``OUTAGE_ERRORS``: then only this process knows.
           keys: Returns a different object when the trusted keys have changed: members whose key is no longer
             trusted are dropped then. Without it they expire.
+          evidence: Reads what workers were seen to do. May raise ``OUTAGE_ERRORS``: then the last judgement
+            stays. Without it all members are believed.
           wall_clock: Milliseconds since the epoch.
         """
         named = sources if isinstance(sources, Mapping) else {ONLY_SOURCE: sources}
@@ -80,6 +96,9 @@ class FleetView:
         self._notified = self._fleet
         self._callbacks: tuple[Callable[[Fleet], None], ...] = ()
         self._is_stopping = threading.Event()
+        self.evidence: Evidence | None = None
+        self._read_evidence = evidence
+        self._evidence_loop = None if evidence is None else self._loop_of_evidence()
         self._followers = {
             name: PresenceFollower(
                 name,
@@ -96,6 +115,8 @@ class FleetView:
         """Start the threads."""
         for follower in self._followers.values():
             follower.start()
+        if self._evidence_loop is not None:
+            self._evidence_loop.start()
 
     def stop(self) -> None:
         """End the threads."""
@@ -104,6 +125,8 @@ class FleetView:
             self._news.notify_all()
         for follower in self._followers.values():
             follower.loop.ask_to_stop()
+        if self._evidence_loop is not None:
+            self._evidence_loop.stop()
         for follower in self._followers.values():
             follower.stop()
 
@@ -161,6 +184,47 @@ class FleetView:
         followers = self._followers.values() if name is None else [self._followers[name]]
         times = [one.in_touch_at for one in followers if one.in_touch_at is not None]
         return self._clock() - max(times) if times else None
+
+    def _loop_of_evidence(self) -> Loop:
+        return Loop(
+            "fleet-evidence",
+            self._look_for_evidence,
+            outage=Outage(
+                OUTAGE_ERRORS,
+                self._log,
+                begins="What workers do cannot be read. Continuing with what was last seen.",
+                ends="What workers do is read again.",
+            ),
+            log=self._log,
+        )
+
+    def _look_for_evidence(self) -> float:
+        begun = time.thread_time()
+        self.judge()
+        # In a large fleet, a twentieth of a core.
+        return max(EVIDENCE_SECONDS, REST * (time.thread_time() - begun))
+
+    def judge(self) -> None:
+        """Look now whether members draw from the pools that they announce.
+
+        Raises:
+          OUTAGE_ERRORS: That cannot be read now.
+        """
+        if self._read_evidence is None:
+            return
+        evidence = self._read_evidence()
+        with self._news:
+            former, self.evidence = self._fleet, evidence
+            silent = silent_pools(former.members.values(), evidence, self._clock())
+            self._fleet = fleets.judged(former, silent)
+        for worker_id in silent.keys() - former.silent.keys():
+            self._log.warning(
+                "A worker announces itself and draws no jobs: none are placed there. Look whether it reaches "
+                "Redis.",
+                worker=worker_id,
+                pools=sorted(silent[worker_id]),
+            )
+        self._tell()
 
     def distrust_boot(self, boot_id: BootId) -> None:
         """Make a worker that lost an attempt unroutable until its next announcement, and publish that."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
-from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet
+from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet, silent_in
 from tether.ids import PoolName
 
 FRESH_POOLS_MS = 100
@@ -32,6 +32,7 @@ class PoolView:
       gpu_class, region: Where.
       workers: Live ones that take jobs, suspect ones among them.
       suspects: How many of them are suspect.
+      silent: How many more announce the pool and do not draw from it. They count in nothing else.
       slots, free: Sums over the workers.
       warm: Whether one of them has the model loaded.
       tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
@@ -47,6 +48,7 @@ class PoolView:
     region: str
     workers: int = 0
     suspects: int = 0
+    silent: int = 0
     slots: int = 0
     free: int = 0
     warm: bool = False
@@ -61,18 +63,23 @@ class PoolView:
 
 
 def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
-    """The pools that live workers draw from, by name. Workers that drain or are unroutable do not count."""
+    """The pools that live workers announce, by name. Workers that drain or are unroutable do not count."""
     suspect_from = now - SUSPECT_AFTER_INTERVALS * fleet.interval_ms
     unroutable = fleet.unroutable
     sums: dict[PoolName, _Sum] = {}
     for worker, member in fleet.members.items():
         if member.expires_at <= now or worker in unroutable:
             continue
-        presence = member.presence
+        presence, silent_there = member.presence, silent_in(member, fleet.silent)
         for name, model in member.serves:
             total = sums.get(name)
             if total is None:
                 total = sums[name] = _Sum(name, model, presence)
+            if name in silent_there:
+                total.silent += 1
+                continue
+            if not total.workers:
+                total.latency_hops = presence.latency_hops
             total.workers += 1
             total.suspects += member.renewed_at <= suspect_from
             total.slots += presence.slots
@@ -89,15 +96,15 @@ class _Sum:
     """A pool view while it is added up."""
 
     __slots__ = (
-        *("first", "free", "latency_hops", "model", "name", "queue_depth", "slots", "suspects"),
-        *("tokens_per_second", "warm", "workers"),
+        *("first", "free", "latency_hops", "model", "name", "queue_depth", "silent"),
+        *("slots", "suspects", "tokens_per_second", "warm", "workers"),
     )
 
     def __init__(self, name: PoolName, model: Supported, first: Presence) -> None:
         self.name = name
         self.model = model
         self.first = first
-        self.workers = self.suspects = self.slots = self.free = self.queue_depth = 0
+        self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
         self.warm = False
         self.tokens_per_second = 0.0
         self.latency_hops = first.latency_hops
@@ -112,6 +119,7 @@ class _Sum:
             region=self.first.region,
             workers=self.workers,
             suspects=self.suspects,
+            silent=self.silent,
             slots=self.slots,
             free=self.free,
             warm=self.warm,

@@ -20,6 +20,9 @@ class ModelDocument(Document):
     context: int = Field(description="Maximum number of tokens of prompt and answer together.")
     adapters: list[str]
     workers: int = Field(description="Number of live workers that serve the model.")
+    silent_workers: int = Field(
+        description="Number of further workers that announce the model and draw no jobs."
+    )
 
 
 class ModelListDocument(Document):

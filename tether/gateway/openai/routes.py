@@ -123,9 +123,12 @@ def _check_served(core: GatewayCore, asked: ChatRequest) -> None:
         error.retry_after = REDIS_RETRY_SECONDS
         raise error
     if not core.plane.scheduler.is_served(asked.job.model):
+        silent = core.plane.scheduler.silent_workers(asked.job.model)
+        # Those that announce themselves and draw nothing are for the operator to look at, not for a client.
+        others = f" ({silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs)" if silent else ""
         error = NoLiveWorker(
-            f"no worker serves model {asked.model.name!r} now: start one with `tether worker`, try again, or "
-            "submit a job to /v1/jobs, which waits for one"
+            f"no worker serves model {asked.model.name!r} now{others}: start one with `tether worker`, try "
+            "again, or submit a job to /v1/jobs, which waits for one"
         )
         error.retry_after = core.plane.settings.presence.interval / 1000
         raise error

@@ -20,12 +20,13 @@ from tether.discovery.announcements.presence import (
     Supported,
     WorkerState,
 )
-from tether.discovery.fleet.fleet import Fleet, unroutable
+from tether.discovery.fleet.fleet import Fleet, judged, unroutable
 from tether.errors import InvalidRequest, WorkerNotFound
 from tether_cli.fleet.changes import ChangeKind, ShownState, changes, first_look, look_at, shown_state
 from tether_cli.fleet.texts import (
     COLUMNS,
     LEFT_OUT_FIRST,
+    Drawing,
     cache_lines,
     change_line,
     change_to_json,
@@ -72,6 +73,11 @@ def test_a_worker_shows_what_keeps_jobs_from_it():
     assert seen(draining, now=7_500).state is ShownState.DRAINING
     assert seen(lost).state is ShownState.UNROUTABLE
     assert shown_state(lost, lost.members[WORKER], 0) is ShownState.UNROUTABLE
+    cut_off = fleet_of(presence(state=WorkerState.DISCONNECTED))
+    assert seen(cut_off, now=7_500).state is ShownState.DISCONNECTED
+    silent = judged(serving, {WORKER: frozenset(presence().pools)})
+    assert seen(silent, now=7_500).state is ShownState.SILENT
+    assert seen(judged(serving, {WORKER: frozenset({"another"})})).state is ShownState.SERVING
 
 
 def test_who_is_there_is_told_first_and_whoever_no_longer_lives_is_not():
@@ -212,7 +218,7 @@ def test_a_name_cannot_leave_its_cell():
 
 
 def test_show_tells_what_the_table_has_no_room_for():
-    found = lines(seen(fleet_of(WHOLE)), "big box", 1_240)
+    found = lines(seen(fleet_of(WHOLE)), "big box", 1_240, Drawing(frozenset(), 340))
     assert ("boot id", f"{WORKER}.1") in found
     assert ("key", public(KEY)) in found
     assert ("slots", "5 of 8 free") in found
@@ -223,6 +229,10 @@ def test_show_tells_what_the_table_has_no_room_for():
         f"coming 3, loading, {DIGEST}",
     ]
     assert ("pool", "pool-1") in found
+    assert ("last draw", "0.3 s ago") in found
+    silent = lines(seen(fleet_of(WHOLE)), "big box", 1_240, Drawing(frozenset({"pool-1"}), None))
+    assert ("pool", "pool-1, from which it draws no jobs") in silent
+    assert ("last draw", "-") in silent
 
 
 CACHE = CacheManifest(
@@ -270,9 +280,10 @@ def test_a_worker_is_json():
         "heard_ms": 700,
         "software_version": "1.2.3",
     }
-    whole = whole_worker_to_json(looked, "big box", 700, CACHE)
+    drawing = Drawing(frozenset(WHOLE.pools), None)
+    whole = whole_worker_to_json(looked, "big box", 700, CACHE, drawing)
     assert whole.items() >= brief.items()
-    assert whole["pools"] == ["pool-1"]
+    assert (whole["pools"], whole["silent_pools"], whole["asked_ms"]) == (["pool-1"], ["pool-1"], None)
     assert whole["cache"]["is_complete"] is False
     assert whole["cache"]["artifacts"][0] == {
         "digest": DIGEST,

@@ -11,6 +11,8 @@ from tether.discovery.fleet.fleet import (
     apply_all,
     expire,
     is_suspect,
+    judged,
+    silent_in,
     unroutable,
     unroutable_up_to,
 )
@@ -140,6 +142,10 @@ presences = st.builds(
 )
 news = st.tuples(presences, st.none() | st.integers(-1, 20_000))
 marks = st.builds(Order, st.integers(1, 2), st.integers(1, 4))
+silence = st.dictionaries(
+    st.sampled_from([WORKER, presence(OTHER_KEY).worker_id]),
+    st.frozensets(st.sampled_from([POOL, pool_name("h100", "local", MODEL)]), min_size=1),
+)
 
 
 def is_sound(fleet):
@@ -148,6 +154,7 @@ def is_sound(fleet):
         for worker, member in fleet.members.items()
         if worker not in fleet.unroutable
         for name, _ in member.serves
+        if name not in silent_in(member, fleet.silent)
     )
     assert dict(fleet.served) == counts
     assert all(member.expires_at >= fleet.next_expiry for member in fleet.members.values())
@@ -155,11 +162,16 @@ def is_sound(fleet):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.lists(news, max_size=6), marks | st.none(), st.integers(0, 9_000)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.lists(news, max_size=6), marks | st.none(), silence | st.none(), st.integers(0, 9_000)),
+        max_size=5,
+    )
+)
 def test_a_batch_is_worth_as_much_as_its_announcements_one_by_one(batches):
     at_once = one_by_one = Fleet()
     now = 0
-    for batch, mark, pause in batches:
+    for batch, mark, silent, pause in batches:
         now += pause
         former = dict(at_once.members), dict(at_once.newest), dict(at_once.served)
         changed, counted = apply_all(at_once, batch, now)
@@ -177,6 +189,9 @@ def test_a_batch_is_worth_as_much_as_its_announcements_one_by_one(batches):
         if mark is not None:
             changed = unroutable_up_to(changed, WORKER, mark)
             one_by_one = unroutable_up_to(one_by_one, WORKER, mark)
+        if silent is not None:
+            changed = judged(changed, silent)
+            one_by_one = judged(one_by_one, silent)
         assert is_sound(changed)
         at_once = expire(changed, now)
         one_by_one = expire(one_by_one, now)

@@ -15,7 +15,7 @@ end
 local now = now_ms()
 local until_ms = now + lease
 local answer = {'ok'}
-local charges, renewed = {}, {}
+local charges, renewed, renewing = {}, {}, nil
 -- Arguments of one command.
 local MAX_AT_ONCE = 1000
 
@@ -83,6 +83,7 @@ for i = 3, #ARGV, 9 do
     end
     renewed[#renewed + 1] = until_ms
     renewed[#renewed + 1] = 'j ' .. id
+    renewing = draw
     if #renewed >= MAX_AT_ONCE then
       renew()
     end
@@ -98,6 +99,9 @@ for i = 3, #ARGV, 9 do
   answer[#answer + 1] = stands_at
 end
 renew()
+if renewing then
+  note_renewal(renewing, now)
+end
 for account, tokens in pairs(charges) do
   local pool, priority, tenant = string.match(account, '^(%S+) (%S+) (.*)$')
   if pool then

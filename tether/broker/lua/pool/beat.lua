@@ -12,6 +12,7 @@ end
 local now = now_ms()
 local until_ms = now + lease
 local answer = {'ok'}
+local renewing
 for i = 3, #ARGV, 5 do
   local id, dispatch, attempt, draw, renew = unpack(ARGV, i, i + 4)
   local name = job_of(id)
@@ -28,11 +29,15 @@ for i = 3, #ARGV, 5 do
     code = end_asked_for(cancel, deadline, now) or 'unreadable'
     if renew == '1' and code ~= 'unreadable' then
       apply('ZADD', leases, until_ms, 'j ' .. id)
+      renewing = draw
     end
   end
   if code == 'unreadable' then
     give_up(id, now, 'beat')
   end
   answer[#answer + 1] = code
+end
+if renewing then
+  note_renewal(renewing, now)
 end
 return answer

@@ -37,17 +37,31 @@ local IDLE_LIFE = 60000
 -- Where Redis is at its memory limit, a worker that runs something draws no more: what runs needs the memory. One that
 -- runs nothing draws, so that there is always something that can end.
 local FULL_PAUSE = 500
-if busy and again ~= '1' and count > 0 and is_at_memory_limit() then
+local is_kept_short = busy and again ~= '1' and count > 0 and is_at_memory_limit()
+local now = now_ms()
+-- That it asks is noted of each of its pools, whatever it is given.
+pass_memory_limit()
+local has_lost_trust = is_revoked(worker)
+if count > 0 and not has_lost_trust then
+  local asked = {}
+  for i = FIRST_POOL, #ARGV do
+    asked[#asked + 1] = now
+    asked[#asked + 1] = 'd ' .. worker_of(worker) .. ' ' .. ARGV[i]
+  end
+  if #asked > 0 then
+    apply('ZADD', seen_doing(), unpack(asked))
+  end
+end
+if is_kept_short then
   return {'ok', FULL_PAUSE}
 end
 
-local now = now_ms()
 local answer = {'ok', 0}
 local skipped, discarded = 0, 0
 local is_full = false
 
 local was_woken = apply('ZREM', leases, 'w ' .. worker) == 1
-if is_revoked(worker) then
+if has_lost_trust then
   local pool = was_woken and apply('HGET', key('core:woken'), worker)
   apply('HDEL', key('core:woken'), worker)
   leave_idle(worker)

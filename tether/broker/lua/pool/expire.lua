@@ -12,6 +12,8 @@ local LONGEST_PAUSE = 1000
 local GIVEN_UP_LIFE = 600000
 -- Batch jobs that grow old are moved so many a pool and tick.
 local MAX_AGED = 16
+-- For so long it is known what a worker was last seen to do (ms): as long as its announcements are.
+local SEEN_LIFE = 3600000
 
 local now = now_ms()
 local tick = key('core:lease_tick')
@@ -23,11 +25,14 @@ if former_run_id and former_run_id ~= run_id then
   redis.call('SET', key('core:restarts'), integer(restarts + 1))
 end
 redis.call('HSET', tick, 'at', integer(now), 'run_id', run_id)
+apply('ZREMRANGEBYSCORE', seen_doing(), '-inf', '(' .. integer(now - SEEN_LIFE))
 if former_run_id ~= run_id or not former_at or now - former_at > LONGEST_PAUSE then
   local all = apply('ZRANGE', leases, 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
     redis.call('ZADD', leases, math.max(tonumber(all[i + 1]), now + lease), all[i])
   end
+  -- Nor could anybody be seen to do anything meanwhile.
+  redis.call('HSET', tick, 'paused', integer(former_at or now), 'resumed', integer(now))
   return {#all / 2, 0}
 end
 
@@ -41,6 +46,7 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 
     apply('HDEL', key('core:woken'), id)
     leave_idle(id)
     if pool then
+      apply('ZADD', seen_doing(), now, 'm ' .. worker_of(id) .. ' ' .. pool)
       wake_one(pool, now, id)
     end
   elseif what == 'j' then

@@ -236,6 +236,21 @@ local function say(id, run, offset, n, kind, data)
   return say_at(id, integer(run * RUN_STEP + offset) .. '-' .. integer(n), kind, data)
 end
 
+-- What a worker was last seen to do, by Redis's clock: who places jobs believes this, and not what a worker announces.
+local function seen_doing()
+  return key('core:seen')
+end
+
+-- The worker of a boot id: what one of its lives has done counts for the next.
+local function worker_of(boot_id)
+  return string.match(boot_id, '^[^.:]*')
+end
+
+-- It works: it renewed the lease of the attempt of this draw.
+local function note_renewal(draw, now)
+  apply('ZADD', seen_doing(), now, 'r ' .. worker_of(draw))
+end
+
 -- Takes a worker out of all idle sets that it stands in.
 local function leave_idle(worker)
   local standing = key('idle:' .. worker)

@@ -28,6 +28,12 @@ for i = 1, #ARGV, 6 do
     end
   else
     redis.call('HSET', base .. 'order', worker, order)
+    -- Since when it is known, and when its last life and this one began: a claim is believed for a while without proof.
+    local known_since, _, began = string.match(redis.call('HGET', base .. 'since', worker) or '', '^(%d+) (%d+) (%d+)$')
+    if not known_since or tonumber(string.match(known or '', '^%d+') or '-1') ~= boot then
+      redis.call('HSET', base .. 'since', worker, string.format('%s %s %.0f', known_since or string.format('%.0f', now),
+        began or string.format('%.0f', now), now))
+    end
     if ARGV[i + 5] == '1' then
       redis.call('HDEL', KEYS[1], worker)
       redis.call('ZADD', base .. 'expiry', now, worker)
@@ -51,6 +57,7 @@ if #news > 0 then
     redis.call('HDEL', KEYS[1], gone)
     redis.call('HDEL', base .. 'order', gone)
     redis.call('HDEL', base .. 'unroutable', gone)
+    redis.call('HDEL', base .. 'since', gone)
     redis.call('ZREM', expiry, gone)
   end
   -- Former versions wrote orders without an expiry, which would stay for ever.

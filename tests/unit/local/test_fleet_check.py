@@ -1,0 +1,37 @@
+"""What the doctor says of workers that announce themselves."""
+
+from nacl.signing import SigningKey
+
+from support.presences import OTHER_KEY, apply, presence
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet import Fleet, judged
+from tether.local.doctor import CheckStatus
+from tether.local.fleet_check import fleet_verdict
+
+WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
+POOLS = frozenset(presence().pools)
+
+
+def test_workers_that_do_what_they_announce_are_in_order():
+    assert fleet_verdict(Fleet(), {}).found == "0 workers announced"
+    check = fleet_verdict(apply(Fleet(), presence(), 0), {})
+    assert (check.verdict, check.found, check.mend) == (CheckStatus.OK, "1 worker announced", "")
+
+
+def test_workers_that_draw_nothing_are_named_and_those_that_say_why_apart():
+    fleet = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY, state=WorkerState.DISCONNECTED), 0)
+    check = fleet_verdict(judged(fleet, {WORKER: POOLS}), {OTHER: "big box"})
+    assert check.verdict is CheckStatus.WARN
+    assert check.found == (
+        f"{OTHER} (big box) cannot reach Redis, and gets no jobs; "
+        f"{WORKER} announced, but draws no jobs, and gets none"
+    )
+    assert "redis.url" in check.mend
+
+
+def test_of_many_only_some_are_named():
+    fleet = Fleet()
+    for number in range(7):
+        fleet = apply(fleet, presence(SigningKey(bytes([number + 1]) * 32)), 0)
+    check = fleet_verdict(judged(fleet, dict.fromkeys(fleet.members, POOLS)), {})
+    assert "and 2 more announced, but draw no jobs, and get none" in check.found

@@ -1,0 +1,136 @@
+"""Which workers draw from the pools that they announce: pure.
+
+An announcement is a claim, which travels other ways than jobs do: a worker that is cut off from Redis can
+still announce itself in the swarm, and one that lies can announce anything. What counts is what Redis saw it
+do: ask for jobs, and renew the leases of attempts. All times are milliseconds of Redis's clock, but for those
+that are said to be the reader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from tether.discovery.fleet.fleet import Member, Silent
+from tether.ids import PoolName, WorkerId
+
+MAX_SILENCE_MS = 15_000
+"""A worker with a free slot that has not asked a pool for jobs for so long does not draw from it. It asks
+every 5 s, whether it is woken or not."""
+
+GRACE_MS = 15_000
+"""For so long a worker is believed that cannot have asked yet."""
+
+RUNG_PATIENCE_MS = 2_000
+"""A worker that was woken and did not come in time is believed for so much longer, since it may be slow."""
+
+
+class Draws(NamedTuple):
+    """A worker and a pool that it draws from."""
+
+    worker: WorkerId
+    pool: PoolName
+
+
+class Appearance(NamedTuple):
+    """Since when a worker announces itself.
+
+    Attributes:
+      first: When it was first heard of, in the last hour of its silence or later.
+      former: When the life of its process before this one began; the same as ``first`` where there was none.
+      latest: When its present one began.
+    """
+
+    first: int
+    former: int
+    latest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What Redis saw workers do, at one look.
+
+    Attributes:
+      now: When that was.
+      asked: When a worker last asked a pool for jobs.
+      missed: When a worker was last woken for a pool and did not come in time.
+      renewed: When a worker last renewed the lease of an attempt.
+      known: Since when workers are known.
+      paused, resumed: The last time in which Redis or all orchestrators were away; 0 where none is known.
+    """
+
+    now: int
+    asked: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
+    missed: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
+    renewed: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
+    known: Mapping[WorkerId, Appearance] = field(default_factory=lambda: MappingProxyType({}))
+    paused: int = 0
+    resumed: int = 0
+
+
+def silent_pools(members: Iterable[Member], evidence: Evidence, reader_now: int) -> Silent:
+    """The pools that workers announce and do not draw from.
+
+    Args:
+      reader_now: When the evidence was read, by the clock that the members' times are of.
+    """
+    last_acts = _last_acts(evidence)
+    silent: dict[WorkerId, frozenset[PoolName]] = {}
+    for member in members:
+        worker = member.presence.worker_id
+        if not member.serves or _is_in_grace(member, last_acts.get(worker), evidence, reader_now):
+            continue
+        pools = frozenset(
+            pool for pool, _ in member.serves if not _draws_from(member, Draws(worker, pool), evidence)
+        )
+        if pools:
+            silent[worker] = pools
+    return MappingProxyType(silent)
+
+
+def last_asked(evidence: Evidence, worker: WorkerId) -> int | None:
+    """When a worker last asked any pool for jobs; None where it never did."""
+    return max((at for draws, at in evidence.asked.items() if draws.worker == worker), default=None)
+
+
+def _last_acts(evidence: Evidence) -> dict[WorkerId, int]:
+    acts = dict(evidence.renewed)
+    for draws, at in evidence.asked.items():
+        acts[draws.worker] = max(at, acts.get(draws.worker, 0))
+    return acts
+
+
+def _draws_from(member: Member, draws: Draws, evidence: Evidence) -> bool:
+    asked, missed = evidence.asked.get(draws), evidence.missed.get(draws)
+    if _is_recent(asked, evidence):
+        assert asked is not None
+        was_missed = missed is not None and missed > max(asked, evidence.resumed)
+        if not was_missed or (missed is not None and evidence.now - missed < RUNG_PATIENCE_MS):
+            return True
+    # Who has no free slot does not ask, but goes on with what it runs.
+    return member.presence.free == 0 and _is_recent(evidence.renewed.get(draws.worker), evidence)
+
+
+def _is_recent(at: int | None, evidence: Evidence) -> bool:
+    """Whether something was seen lately, or was when nothing could be seen any more, and that has just
+    ended."""
+    if at is None:
+        return False
+    if at < evidence.resumed and at >= evidence.paused - MAX_SILENCE_MS:
+        at = evidence.resumed
+    return evidence.now - at < MAX_SILENCE_MS
+
+
+def _is_in_grace(member: Member, last_act: int | None, evidence: Evidence, reader_now: int) -> bool:
+    """Whether a worker cannot have asked yet: it is new, or was started again and drew before that.
+
+    One that never does anything gets no second grace by being started again and again.
+    """
+    known = evidence.known.get(member.presence.worker_id)
+    if known is None:
+        return reader_now - member.first_seen < GRACE_MS
+    if evidence.now - known.first < GRACE_MS:
+        return True
+    return evidence.now - known.latest < GRACE_MS and last_act is not None and last_act >= known.former

@@ -1,0 +1,82 @@
+"""The doctor's check of the workers that announce themselves: whether they do what they announce."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tether.config.loading import load_settings
+from tether.config.settings import Settings
+from tether.core.fleet_reading import open_fleet
+from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.fleet.fleet import Fleet, silent_in
+from tether.errors import BrokerUnavailable
+from tether.ids import WorkerId
+from tether.local.doctor import Check, CheckStatus
+from tether.local.running import Running
+from tether.local.settings import local_overrides
+
+NAME = "fleet"
+
+MAX_NAMED = 5
+"""Workers that a finding names."""
+
+
+def check_fleet(settings: Settings, running: Running | None, environ: Mapping[str, str]) -> Check:
+    """
+    Args:
+      running: The `tether up` whose Redis is meant where ``redis.url`` is not set.
+    """
+    if settings.is_default("redis.url"):
+        if running is None:
+            return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
+        overrides = local_overrides(settings, running.folder, running.redis_socket, None)
+        settings = load_settings(environ={**environ, **overrides})
+    try:
+        with open_fleet(settings) as reading:
+            return fleet_verdict(reading.view.fleet, reading.names)
+    except BrokerUnavailable as error:
+        return Check(NAME, CheckStatus.WARN, str(error))
+
+
+def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str]) -> Check:
+    """What is wrong with the workers of a fleet.
+
+    Args:
+      names: By worker id.
+    """
+    cut_off, silent = [], []
+    for worker, member in sorted(fleet.members.items()):
+        shown = f"{worker} ({names[worker]})" if names.get(worker) else worker
+        if member.presence.state is WorkerState.DISCONNECTED:
+            cut_off.append(shown)
+        elif silent_in(member, fleet.silent):
+            silent.append(shown)
+    findings, remedies = [], []
+    if cut_off:
+        findings.append(f"{_listed(cut_off)} cannot reach Redis, and {_gets(cut_off)} no jobs")
+        remedies.append("look at the worker's log, and at the way from its host to redis.url")
+    if silent:
+        findings.append(
+            f"{_listed(silent)} announced, but {_draws(silent)} no jobs, and {_gets(silent)} none"
+        )
+        remedies.append(
+            "look at the worker's log, and whether its redis.url and redis.namespace are those of the others"
+        )
+    if findings:
+        return Check(NAME, CheckStatus.WARN, "; ".join(findings), "; ".join(remedies))
+    count = len(fleet.members)
+    return Check(NAME, CheckStatus.OK, f"{count} worker{'s' if count != 1 else ''} announced")
+
+
+def _listed(workers: list[str]) -> str:
+    return ", ".join(workers[:MAX_NAMED]) + (
+        f" and {len(workers) - MAX_NAMED} more" if len(workers) > MAX_NAMED else ""
+    )
+
+
+def _gets(workers: list[str]) -> str:
+    return "gets" if len(workers) == 1 else "get"
+
+
+def _draws(workers: list[str]) -> str:
+    return "draws" if len(workers) == 1 else "draw"
