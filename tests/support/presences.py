@@ -5,6 +5,7 @@ from nacl.signing import SigningKey
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.announcements.wire import sign
 from tether.discovery.fleet.fleet import apply_all
+from tether.discovery.topics import presence_topic
 from tether.models.registry import ModelVersion, pool_name
 
 DIGEST = "ab" * 32
@@ -21,6 +22,7 @@ def presence(key=KEY, *, boot=1, sequence=1, model_state=ModelState.WARM, **chan
     gpu_class, region = changes.get("gpu_class", "cpu"), changes.get("region", "local")
     values = {
         "pub_key": public(key),
+        "topic": presence_topic(region),
         "gpu_class": gpu_class,
         "region": region,
         "slots": 8,

@@ -34,6 +34,13 @@ def is_presence_topic(name: str) -> bool:
     return name.startswith(f"{_ROOT}/{_PRESENCE}/")
 
 
+def is_of_region(name: str, region: str) -> bool:
+    """Whether a worker of this region announces itself on this topic."""
+    root, kind, *parts = name.split("/") if "/" in name else (name, "")
+    expected = {_PRESENCE: 1, _MODELS: 3}.get(kind)
+    return root == _ROOT and len(parts) == expected and parts[-1] == quote(region, safe=_UNESCAPED)
+
+
 def is_control_topic(name: str) -> bool:
     """Whether commands belong on this topic."""
     return name.startswith(f"{_ROOT}/{_CONTROL}/")

@@ -145,7 +145,7 @@ def test_an_older_announcement_does_not_extend_a_life(port, client):
 def test_what_is_for_another_topic_is_left_out(port):
     assert announce(port, topic="tether/models/tiny/1/local")
     assert not port.read_all()
-    assert announce(port, topic="tether/presence/elsewhere")
+    assert announce(port, region="elsewhere")
     assert set(known(port)) == {WORKER}
 
 

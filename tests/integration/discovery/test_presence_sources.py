@@ -140,7 +140,7 @@ def test_what_is_of_another_network_or_for_another_topic_does_not_count(start_vi
     before = counted("one", "network"), counted("one", "topic")
     tell(source)
     tell(source, sequence=2, network="ab" * 16, topic="tether/models/tiny/1/local")
-    tell(source, OTHER_KEY, network="ab" * 16, topic=presence_topic)
+    tell(source, OTHER_KEY, network="ab" * 16)
     assert view.wait_for(lambda fleet: OTHER in fleet.members, PATIENCE_SECONDS)
     assert set(view.fleet.members) == {OTHER}
     assert counted("one", "network") > before[0]

@@ -20,6 +20,15 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_IDS_KEPT = 65_536
 
+MAX_SLOTS = 65_536
+MAX_QUEUE_DEPTH = 1_000_000
+MAX_LATENCY_HOPS = 2_400
+"""A round trip of a minute."""
+
+MAX_TOKENS_PER_SECOND = 1e8
+MAX_MEMORY_BYTES = 2**50
+"""What no worker has; an announcement of more is not believed."""
+
 ISSUE_WINDOW_MS = 600_000
 """How far a worker's clock may be from the reader's."""
 

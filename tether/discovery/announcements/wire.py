@@ -29,6 +29,7 @@ from tether.discovery.announcements.wire_types import (
     read_fields,
     wrong_field,
 )
+from tether.discovery.topics import is_of_region
 from tether.errors import InvalidAnnouncement
 
 VERSION = 2
@@ -133,6 +134,10 @@ def _presence_of(fields: AnnouncementFields, body: bytes) -> Presence:
         raise wrong_field("workerId", _WHAT)
     if fields.boot_id != boot_id(worker, fields.boot_counter):
         raise wrong_field("bootId", _WHAT)
+    if not is_of_region(fields.topic, fields.region):
+        raise InvalidAnnouncement(
+            "topic", f"{_WHAT} of worker {worker} for region {fields.region} is on a topic of another region"
+        )
     if fields.capacity.free > fields.capacity.slots:
         raise wrong_field("capacity", _WHAT)
     if math.copysign(1.0, fields.tokens_per_second) < 0:

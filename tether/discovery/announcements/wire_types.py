@@ -16,7 +16,12 @@ from msgspec import Meta, Struct
 
 from tether.config.types import PLACE_NAME
 from tether.discovery.announcements.presence import (
+    MAX_LATENCY_HOPS,
+    MAX_MEMORY_BYTES,
+    MAX_QUEUE_DEPTH,
     MAX_SAFE_INTEGER,
+    MAX_SLOTS,
+    MAX_TOKENS_PER_SECOND,
     Artifact,
     ArtifactKind,
     ArtifactState,
@@ -37,7 +42,9 @@ MAX_SHARED = 16_384
 """Models that are one object in the announcements of all workers."""
 
 Count = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
-Rate = Annotated[float, Meta(ge=0)]
+Slots = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
+Bytes = Annotated[int, Meta(ge=0, le=MAX_MEMORY_BYTES)]
+Rate = Annotated[float, Meta(ge=0, le=MAX_TOKENS_PER_SECOND)]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 AnnouncedWorkerId = Annotated[WorkerId, Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -76,13 +83,13 @@ class ManifestFields(_Object, frozen=True):
 
 
 class CapacityFields(_Object, frozen=True):
-    slots: Count
-    free: Count
+    slots: Slots
+    free: Slots
 
 
 class MemoryFields(_Object, frozen=True):
-    total: Count
-    free: Count
+    total: Bytes
+    free: Bytes
 
 
 class AnnouncementFields(_Object, frozen=True, kw_only=True):
@@ -96,8 +103,8 @@ class AnnouncementFields(_Object, frozen=True, kw_only=True):
     capacity: CapacityFields
     supported: Annotated[tuple[ModelFields, ...], Meta(max_length=MAX_MODELS)]
     pools: Annotated[tuple[AnnouncedPool, ...], Meta(max_length=MAX_POOLS)]
-    latency_hops: Count
-    queue_depth: Count
+    latency_hops: Annotated[int, Meta(ge=0, le=MAX_LATENCY_HOPS)]
+    queue_depth: Annotated[int, Meta(ge=0, le=MAX_QUEUE_DEPTH)]
     vram: MemoryFields
     tokens_per_second: Rate
     state: WorkerState

@@ -12,6 +12,9 @@ import structlog
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.clocks import wall_clock_ms
 from tether.discovery.announcements.presence import (
+    MAX_LATENCY_HOPS,
+    MAX_QUEUE_DEPTH,
+    MAX_TOKENS_PER_SECOND,
     NO_NETWORK,
     Artifact,
     Presence,
@@ -168,11 +171,11 @@ class HealthReporter:
             free=status.free,
             supported=status.supported,
             pools=status.pools,
-            latency_hops=status.latency_hops,
-            queue_depth=status.queue_depth,
+            latency_hops=min(status.latency_hops, MAX_LATENCY_HOPS),
+            queue_depth=min(status.queue_depth, MAX_QUEUE_DEPTH),
             vram_total=status.vram_total,
             vram_free=status.vram_free,
-            tokens_per_second=status.tokens_per_second,
+            tokens_per_second=min(status.tokens_per_second, MAX_TOKENS_PER_SECOND),
             state=state or status.state,
             cache=manifest_of(status.artifacts),
             software_version=__version__,
