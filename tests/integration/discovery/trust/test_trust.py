@@ -13,6 +13,7 @@ from support.presences import KEY, OTHER_KEY, public
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.worker_port import Pulse, WriteStatus
 from tether.core.control_plane import ControlPlane
 from tether.discovery.announcements.presence import worker_id
@@ -25,6 +26,7 @@ from tether.loops import Loop
 from tether.orchestrator.trust_mirror import MirrorTrust
 from tether.store import Store
 from tether.store.fleet_keys import all_fleet_keys, enrol, revoke, trust_version
+from tether.streams.token_log import read_events
 
 POOL = "gpu.cpu.local.model-12345678"
 ONE, TWO = public(KEY), public(OTHER_KEY)
@@ -238,6 +240,34 @@ def test_what_a_revoked_worker_ran_goes_on_elsewhere_and_its_writes_are_fenced(s
     assert {job.job_id: job.fence.attempt for job in again} == {"a": 2, "b": 2}
     assert [job.deaths for job in again] == [0, 0]
     assert stage.redis.hgetall(f"{stage.keys.prefix}:drawn:{stage.worker.boot_id}") == {}
+
+
+def test_what_a_revoked_worker_writes_counts_no_more_even_before_its_jobs_are_taken(stage):
+    stage.place("a", "b", "c", "d")
+    mine = draw(stage.worker, 3)
+    (others,) = draw(stage.other)
+    stage.revoke(ONE)
+    stage.redis.sadd(stage.keys.revoked, worker_id(ONE))
+    error = JobError("x", "x", retryable=True)
+    first, second, third = mine
+    # Whatever stands before it in the call.
+    both = [Pulse(others.job_id, others.fence, True), Pulse(first.job_id, first.fence, True)]
+    assert RedisWorkerPort.beat(stage.worker, both) == [WriteStatus.OK, WriteStatus.FENCED]
+    written = RedisWorkerPort.append_many(stage.worker, [growth(others, 1), growth(first, 1)])
+    assert [one.answer for one in written] == [WriteStatus.OK, WriteStatus.FENCED]
+    stage.worker.finish(growth(first, 1), expect=WriteStatus.FENCED)
+    stage.worker.fail(growth(second, 1), kind="failed", error=error, expect=WriteStatus.FENCED)
+    stage.worker.release(growth(third, 1))
+    events = [
+        event.kind for job in mine for event in read_events(stage.redis.xrange(stage.keys.stream(job.job_id)))
+    ]
+    assert events == ["started"] * 3
+    assert not stage.redis.exists(stage.keys.outcomes)
+    stage.mirror()
+    again = draw(stage.other, 3)
+    assert {(job.job_id, job.offset, job.fence.attempt) for job in again} == {
+        (job.job_id, 0, 2) for job in mine
+    }
 
 
 def test_jobs_of_revoked_workers_are_found_among_many(stage):

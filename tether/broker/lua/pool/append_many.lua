@@ -26,6 +26,8 @@ local function renew()
   end
 end
 
+local is_of_revoked = revocation_check()
+
 for i = 3, #ARGV, 9 do
   local id, dispatch, attempt, draw, run, offset, made, kind, data = unpack(ARGV, i, i + 8)
   run, offset, made = whole(run, MAX_RUN), whole(offset, MAX_TOKENS), whole(made, MAX_TOKENS)
@@ -45,7 +47,7 @@ for i = 3, #ARGV, 9 do
   elseif job_fence ~= fence(dispatch, attempt, draw) then
     exonerate(id, draw)
     code = 'fenced'
-  elseif state ~= RUNNING then
+  elseif state ~= RUNNING or is_of_revoked(draw) then
     code = 'fenced'
   else
     weight = share(weight)

@@ -13,6 +13,7 @@ local now = now_ms()
 local until_ms = now + lease
 local answer = {'ok'}
 local renewing
+local is_of_revoked = revocation_check()
 for i = 3, #ARGV, 5 do
   local id, dispatch, attempt, draw, renew = unpack(ARGV, i, i + 4)
   local name = job_of(id)
@@ -24,6 +25,8 @@ for i = 3, #ARGV, 5 do
     code = 'unreadable'
   elseif job_fence ~= fence(dispatch, attempt, draw) then
     exonerate(id, draw)
+    code = 'fenced'
+  elseif is_of_revoked(draw) then
     code = 'fenced'
   elseif state == RUNNING then
     code = end_asked_for(cancel, deadline, now) or 'unreadable'

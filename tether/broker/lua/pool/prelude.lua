@@ -210,9 +210,21 @@ local function is_stale(epoch)
   return redis.call('GET', key('core:epoch')) ~= epoch
 end
 
--- Whether the key of a worker, by its boot id, was revoked.
+-- Whether the key of a worker, by its boot id or one of its draws, was revoked.
 local function is_revoked(worker)
   return apply('SISMEMBER', key('core:revoked'), string.match(worker, '^[^.]*')) == 1
+end
+
+-- The same for many draws, most of one worker: each worker is asked for once.
+local function revocation_check()
+  local known = {}
+  return function(draw)
+    local worker = string.match(draw, '^[^.]*')
+    if known[worker] == nil then
+      known[worker] = is_revoked(worker)
+    end
+    return known[worker]
+  end
 end
 
 local function fence(dispatch, attempt, draw)
@@ -495,7 +507,8 @@ local function read_ending(more)
   job_run, job_offset = whole(job_run, MAX_RUN), whole(job_offset, MAX_TOKENS)
   ending.stands_at = integer(job_offset or 0)
   ending.state = state
-  if job_fence ~= fence(dispatch, attempt, draw) then
+  -- What a revoked worker holds is about to be taken from it.
+  if job_fence ~= fence(dispatch, attempt, draw) or is_revoked(draw) then
     ending.code = 'fenced'
     return ending
   end
