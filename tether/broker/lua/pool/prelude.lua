@@ -507,8 +507,12 @@ local function read_ending(more)
   job_run, job_offset = whole(job_run, MAX_RUN), whole(job_offset, MAX_TOKENS)
   ending.stands_at = integer(job_offset or 0)
   ending.state = state
-  -- What a revoked worker holds is about to be taken from it.
-  if job_fence ~= fence(dispatch, attempt, draw) or is_revoked(draw) then
+  if job_fence ~= fence(dispatch, attempt, draw) then
+    ending.code = 'fenced'
+    return ending
+  end
+  if is_revoked(draw) then
+    -- What it holds is about to be taken from it.
     ending.code = 'fenced'
     return ending
   end
