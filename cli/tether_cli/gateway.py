@@ -14,11 +14,9 @@ from tether.errors import ServerMissing
 from tether.gateway.server.listening import listen
 from tether.processes.child import SOCKET_VARIABLE
 from tether.processes.restarts import RestartPolicy
+from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs, get_logger
-
-STOP_GRACE_SECONDS = 30.0
-"""What the process gets to stop, beyond the time in which requests may end: a database may hang for long."""
 
 
 @click.command()
@@ -59,7 +57,7 @@ def gateway(host: str | None, port: int | None) -> None:
             )
         ],
         policy=RestartPolicy(),
-        stop_limit=settings.gateway.drain_timeout / 1000 + STOP_GRACE_SECONDS,
+        stop_limit=gateway_stop_seconds(settings.gateway.drain_timeout / 1000) + GRACE_SECONDS,
         environ={**os.environ, SOCKET_VARIABLE: str(listening.fileno())},
     )
     with listening:

@@ -9,11 +9,9 @@ import click
 
 from tether.config.loading import load_settings
 from tether.processes.restarts import RestartPolicy
+from tether.processes.stopping import GRACE_SECONDS, ORCHESTRATOR_STOP_SECONDS
 from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
-
-STOP_SECONDS = 20.0
-"""What the loops get to end their steps."""
 
 
 @click.command()
@@ -31,7 +29,7 @@ def orchestrator() -> None:
     supervisor = Supervisor(
         [Child("orchestrator-1", (sys.executable, "-m", "tether.orchestrator.process"))],
         policy=RestartPolicy(),
-        stop_limit=STOP_SECONDS,
+        stop_limit=ORCHESTRATOR_STOP_SECONDS + GRACE_SECONDS,
         environ=os.environ,
     )
     sys.exit(supervisor.run())

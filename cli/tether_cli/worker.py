@@ -10,12 +10,10 @@ import click
 
 from tether.config.loading import load_settings
 from tether.processes.restarts import RestartPolicy
+from tether.processes.stopping import GRACE_SECONDS, worker_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 from tether_workers.process import WorkerOptions
-
-STOP_GRACE_SECONDS = 20.0
-"""What a worker process gets beyond its actors' time to finish: to give back its messages and end."""
 
 INFERENCE_WORKER = "tether_workers.app:broker"
 """The program that serves the models of the configuration."""
@@ -75,13 +73,16 @@ def worker(
         log_form=settings.logs.form,
         log_level=settings.logs.level,
     )
+    work_seconds = options.shutdown_timeout / 1000
+    if broker == INFERENCE_WORKER:
+        work_seconds = min(work_seconds, settings.worker.drain_timeout / 1000)
     supervisor = Supervisor(
         [
             Child(f"worker-{number}", options.command())
             for number in range(1, (processes or settings.worker.processes) + 1)
         ],
         policy=RestartPolicy(),
-        stop_limit=options.shutdown_timeout / 1000 + STOP_GRACE_SECONDS,
+        stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
         environ=os.environ,
     )
     sys.exit(supervisor.run())

@@ -131,7 +131,7 @@ class WorkerSettings(Section):
     """Threads of each process, 1 to 4096."""
     shutdown_timeout: Milliseconds = 600_000
     """Milliseconds that running messages get to finish when a worker stops."""
-    drain_timeout: Milliseconds = 30_000
+    drain_timeout: Milliseconds = 15_000
     """Milliseconds that running jobs get to finish when a worker stops, before they are handed over to
     others."""
     region: PlaceName = "local"

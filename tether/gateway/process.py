@@ -12,12 +12,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
+from tether.broker.redis.severing import sever_connections
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
 from tether.gateway.server.listening import listen
 from tether.gateway.server.server import GatewayServer
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.processes.child_program import run_program
+from tether.processes.stopping import StopDeadline, StopWatch, gateway_stop_seconds
 from tether.telemetry.logs import get_logger
 
 SWITCH_SECONDS = 0.0005
@@ -26,6 +28,7 @@ SWITCH_SECONDS = 0.0005
 def run_gateway(
     settings: Settings,
     *,
+    deadline: StopDeadline | None = None,
     on_ready: Callable[[], None] = announce_ready,
     beside: Callable[[ControlPlane], AbstractContextManager[object]] = nullcontext,
     in_swarm: bool = False,
@@ -35,6 +38,7 @@ def run_gateway(
     It listens at the socket that it inherited, where there is one, else at that of the settings.
 
     Args:
+      deadline: That of the stop, for whoever shares it; begun when the process is told to stop.
       on_ready: Called once requests are served.
       beside, in_swarm: See :class:`~tether.gateway.services.GatewayServices`.
 
@@ -54,17 +58,25 @@ def run_gateway(
         leave_program_uncollected()
         on_ready()
 
-    server = GatewayServer(settings, listening, on_ready=be_ready, beside=beside, in_swarm=in_swarm)
+    stop_deadline = deadline or StopDeadline()
+    server = GatewayServer(
+        settings, listening, on_ready=be_ready, beside=beside, in_swarm=in_swarm, deadline=stop_deadline
+    )
+
+    def stop() -> None:
+        stop_deadline.begin(gateway_stop_seconds(settings.gateway.drain_timeout / 1000))
+        server.stop()
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        server.stop()
+        stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=server.stop)
+    follow_parent(on_death=stop)
     host, port = listening.getsockname()[:2]
     log.info("Serving.", host=host, port=port)
-    server.run()
+    with StopWatch(stop_deadline, sever=sever_connections):
+        server.run()
     return 0
 
 

@@ -26,6 +26,7 @@ from tether.gateway.keys.key_ring import Caller, KeyRing
 from tether.gateway.receiving import BodyLimit, RequestBodies
 from tether.gateway.sse.open_streams import OpenStreams
 from tether.jobs import DEFAULT_TENANT
+from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline
 from tether.telemetry.logs import get_logger
 from tether.threads import OwnedThread
 
@@ -58,6 +59,7 @@ class GatewayServices:
         on_failure: Callable[[TetherError], None],
         beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
         in_swarm: bool = False,
+        deadline: StopDeadline,
     ) -> None:
         """
         Args:
@@ -65,6 +67,7 @@ class GatewayServices:
           beside: What runs on the same control plane: entered on another thread when that is open, left
             before it is closed.
           in_swarm: See :class:`~tether.core.control_plane.ControlPlane`.
+          deadline: That of the process's stop, where one has begun.
         """
         limits = settings.gateway
         self.settings = settings
@@ -87,6 +90,7 @@ class GatewayServices:
         self._open: GatewayCore | None = None
         self._why_not = "it is being opened"
         self._has_tried = threading.Event()
+        self._deadline = deadline
         self._is_stopping = threading.Event()
         self._opening = OwnedThread("gateway-opening", self._open_core, ask_to_stop=self._is_stopping.set)
         self._watching: asyncio.Task[None] | None = None
@@ -100,6 +104,8 @@ class GatewayServices:
 
     async def stop(self) -> None:
         """Close everything."""
+        # Requests have ended, or their time has.
+        self._deadline.shorten(WIND_UP_SECONDS)
         # Asked here, since the wait for its end begins on a thread that may not be free yet.
         self._is_stopping.set()
         if self._watching is not None:
@@ -107,7 +113,7 @@ class GatewayServices:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._opening.stop()
+        self._opening.stop(self._deadline.remaining(but=CLOSING_SECONDS))
         opened, self._open = self._open, None
         self._running_beside.close()
         if opened is not None:

@@ -28,6 +28,7 @@ from tether.orchestrator.context import core_outage
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.processes.child import announce_ready
 from tether.processes.child_program import run_program
+from tether.processes.stopping import CLOSING_SECONDS, StopDeadline
 from tether.store.api_keys import add_key, key_by_digest
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
@@ -60,6 +61,7 @@ def run_gateway_and_orchestrator(settings: Settings, key_file: Path) -> int:
       TetherError: It cannot serve as it is set up.
     """
     halves = _Countdown(2)
+    deadline = StopDeadline()
 
     @contextlib.contextmanager
     def beside(plane: ControlPlane) -> Iterator[None]:
@@ -69,15 +71,15 @@ def run_gateway_and_orchestrator(settings: Settings, key_file: Path) -> int:
             EnrolLocalKeys(plane.store, settings.presence.identity_dir, now_ms=wall_clock_ms),
             outage=core_outage(get_logger("tether.local"), "enrol-local"),
         )
-        with Orchestrator(plane):
+        with Orchestrator(plane, deadline=deadline):
             enrolling.start()
             try:
                 halves.count()
                 yield
             finally:
-                enrolling.stop()
+                enrolling.stop(deadline.remaining(but=CLOSING_SECONDS))
 
-    return run_gateway(settings, on_ready=halves.count, beside=beside, in_swarm=True)
+    return run_gateway(settings, deadline=deadline, on_ready=halves.count, beside=beside, in_swarm=True)
 
 
 def ensure_local_key(store: Store, file: Path) -> None:

@@ -26,6 +26,9 @@ from tether.telemetry.logs import get_logger
 SERVER_LOST = 1
 """Exit status where the server ended by itself."""
 
+REDIS_STOP_SECONDS = 4.0
+"""What the server gets to end: it has written all that it answered for, and may hang."""
+
 LOCK = "server.lock"
 """The file in the server's folder that is locked for as long as a server uses that."""
 
@@ -90,7 +93,7 @@ def run_redis(folder: Path, socket: Path) -> int:
             return 0
         raise
     finally:
-        server.stop()
+        server.stop(REDIS_STOP_SECONDS)
         socket.unlink(missing_ok=True)
         os.close(lock)
     if asked_to_stop.is_set():

@@ -220,26 +220,27 @@ class RedisServer:
         settled.set()
         self._on_end()
 
-    def stop(self) -> None:
-        """End the server in order: it writes what it has. Does nothing when it is not running."""
-        self._end(signal.SIGTERM)
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the server in order: it writes what it has, and is killed after ``timeout`` seconds. Does
+        nothing when it is not running."""
+        self._end(signal.SIGTERM, timeout)
 
     def kill(self) -> None:
         """End the server at once, as a crash would."""
-        self._end(signal.SIGKILL)
+        self._end(signal.SIGKILL, STOP_SECONDS)
 
     def restart(self) -> None:
         """Crash and come back on the same port with what the append-only file kept."""
         self.kill()
         self.start()
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, how: signal.Signals, timeout: float) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         process.send_signal(how)
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -16,6 +16,9 @@ from tether.local.state_folder import StateFolder
 DRAIN_MS = 5_000
 """How long jobs may go on after Ctrl-C: they are kept, and go on at the same token with the next start."""
 
+REQUESTS_MS = 3_000
+"""How long requests may go on after that: no worker is there any more, and clients come back."""
+
 
 @dataclass(frozen=True)
 class WorkerPlace:
@@ -43,6 +46,7 @@ def local_overrides(
         "redis.url": f"unix://{quote(str(socket))}?db=0",
         "database.url": f"sqlite:///{folder.database}",
         "presence.identity_dir": str(folder.identity),
+        "gateway.drain_timeout": str(REQUESTS_MS),
         "worker.drain_timeout": str(DRAIN_MS),
         "worker.shutdown_timeout": str(DRAIN_MS),
     }

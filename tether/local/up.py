@@ -34,11 +34,13 @@ from tether.local.part_states import (
     stack_to_text,
 )
 from tether.local.private_swarm import prepare_swarm
+from tether.local.redis_process import REDIS_STOP_SECONDS
 from tether.local.settings import WorkerPlace, local_overrides, worker_places
 from tether.local.state_folder import FolderLock, StateFolder, check_room, socket_path, write_owner_only
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted
 from tether.processes.restarts import RestartPolicy
+from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds, worker_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 
@@ -50,7 +52,6 @@ REDIS, DHT, GATEWAY = "redis", "dht", "gateway"
 FINAL_STATUSES = (1, 2, 3, 5, 70, 74)
 """Exit statuses with which a part that was never ready ends everything: it would do so again."""
 
-STOP_GRACE_SECONDS = 20.0
 LEFT_OVER_SECONDS = 5.0
 SHOWN_LOG_LINES = 15
 
@@ -172,7 +173,7 @@ class _Up:
             settings, find_gpus(self._environ), self._options.workers, on_cpu=self._options.on_cpu
         )
         children = [
-            *self._servers(socket_file if owns_redis else None, swarm.command, listening),
+            *self._servers(settings, socket_file if owns_redis else None, swarm.command, listening),
             *self._workers(settings, places),
         ]
         parts = tuple(Part(child.name, is_needed=child.name != DHT) for child in children)
@@ -190,8 +191,7 @@ class _Up:
         supervisor = Supervisor(
             children,
             policy=RestartPolicy(),
-            stop_limit=max(settings.worker.shutdown_timeout, settings.gateway.drain_timeout) / 1000
-            + STOP_GRACE_SECONDS,
+            stop_limit=REDIS_STOP_SECONDS + GRACE_SECONDS,
             environ={**self._environ, **overrides, SOCKET_VARIABLE: str(listening.fileno())},
             final_statuses=FINAL_STATUSES,
             on_event=self._on_event,
@@ -258,7 +258,11 @@ class _Up:
         return found
 
     def _servers(
-        self, socket_file: Path | None, dht_command: tuple[str, ...], listening: socket.socket
+        self,
+        settings: Settings,
+        socket_file: Path | None,
+        dht_command: tuple[str, ...],
+        listening: socket.socket,
     ) -> Iterator[Child]:
         folder = self._folder
         if dht_command:
@@ -278,15 +282,22 @@ class _Up:
             (sys.executable, "-m", "tether.local.gateway_and_orchestrator", str(folder.api_key)),
             descriptors=(listening.fileno(),),
             after=(REDIS,) if socket_file is not None else (),
+            stop_limit=gateway_stop_seconds(settings.gateway.drain_timeout / 1000) + GRACE_SECONDS,
             output=folder.log_of(GATEWAY),
         )
 
     def _workers(self, settings: Settings, places: Sequence[WorkerPlace]) -> Iterator[Child]:
         command = self._worker_command(settings)
+        work_seconds = min(settings.worker.shutdown_timeout, settings.worker.drain_timeout) / 1000
         for number, place in enumerate(places, 1):
             name = f"worker-{number}"
             yield Child(
-                name, command, environ=place.environ, after=(GATEWAY,), output=self._folder.log_of(name)
+                name,
+                command,
+                environ=place.environ,
+                after=(GATEWAY,),
+                stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
+                output=self._folder.log_of(name),
             )
 
     def _on_event(self, event: ChildEvent) -> None:

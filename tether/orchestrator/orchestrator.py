@@ -16,6 +16,7 @@ from tether.loops import Loop, Step
 from tether.orchestrator.context import PASSING_ERRORS, LoopContext, core_outage
 from tether.orchestrator.loop_lease_keeper import RENEWAL_SECONDS, KeepLeases
 from tether.orchestrator.loop_registry import LOOPS, RegisteredLoop
+from tether.processes.stopping import CLOSING_SECONDS, StopDeadline
 from tether.telemetry.logs import get_logger
 
 LEASE_KEEPER = "lease-keeper"
@@ -31,12 +32,20 @@ class Orchestrator:
       loops: By name.
     """
 
-    def __init__(self, plane: ControlPlane, registry: Sequence[RegisteredLoop] = LOOPS) -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        registry: Sequence[RegisteredLoop] = LOOPS,
+        *,
+        deadline: StopDeadline | None = None,
+    ) -> None:
         """
         Args:
           plane: What it works on; opened and closed by whoever made it.
           registry: The loops to run.
+          deadline: That of the process's stop.
         """
+        self._deadline = deadline or StopDeadline()
         self._log = get_logger("tether.orchestrator")
         self._closing = contextlib.ExitStack()
         # Blocking reads have a connection of their own, without a time limit.
@@ -72,11 +81,12 @@ class Orchestrator:
         return self
 
     def stop(self) -> None:
-        """End all loops after their step under way, and free their leases for others."""
+        """End all loops after their step under way, as far as there is time for that, and free their leases
+        for others."""
         for loop in self.loops.values():
             loop.ask_to_stop()
         for loop in self.loops.values():
-            loop.stop()
+            loop.stop(self._deadline.remaining(but=CLOSING_SECONDS))
         # Where that fails, they run out by themselves.
         with contextlib.suppress(*PASSING_ERRORS):
             self._keeper.give_up()

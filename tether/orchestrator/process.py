@@ -7,11 +7,13 @@ import sys
 import threading
 from types import FrameType
 
+from tether.broker.redis.severing import sever_connections
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.processes.child import announce_ready, follow_parent
 from tether.processes.child_program import run_program
+from tether.processes.stopping import ORCHESTRATOR_STOP_SECONDS, StopDeadline, StopWatch
 from tether.telemetry.logs import get_logger
 
 
@@ -23,14 +25,23 @@ def run_orchestrator(settings: Settings) -> int:
     """
     log = get_logger("tether.orchestrator")
     asked_to_stop = threading.Event()
+    deadline = StopDeadline()
+
+    def stop() -> None:
+        deadline.begin(ORCHESTRATOR_STOP_SECONDS)
+        asked_to_stop.set()
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        asked_to_stop.set()
+        stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=asked_to_stop.set)
-    with ControlPlane(settings, in_swarm=True) as plane, Orchestrator(plane):
+    follow_parent(on_death=stop)
+    with (
+        StopWatch(deadline, sever=sever_connections),
+        ControlPlane(settings, in_swarm=True) as plane,
+        Orchestrator(plane, deadline=deadline),
+    ):
         announce_ready()
         log.info("Orchestrating.", database=plane.store.place)
         asked_to_stop.wait()

@@ -47,6 +47,7 @@ class Child:
       environ: Variables of this child only, in addition to those of all children.
       after: Names of children that must have been ready before this one is first started. It is
         stopped before they are.
+      stop_limit: Seconds that it gets for a graceful shutdown; by default the supervisor's.
       output: The file to which its standard output and standard error are appended; by default the
         supervisor's own.
     """
@@ -56,6 +57,7 @@ class Child:
     descriptors: tuple[int, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    stop_limit: float | None = None
     output: Path | None = None
 
 
@@ -105,7 +107,8 @@ class Supervisor:
         Args:
           children: What to run.
           policy: When to restart children that exited.
-          stop_limit: Seconds that children get for a graceful shutdown; then they are killed.
+          stop_limit: Seconds that children get for a graceful shutdown, where they say nothing else; then
+            they are killed.
           environ: The children's environment.
           final_statuses: Exit statuses of a child that was never ready which a restart cannot fix: all
             stop, and the supervisor exits with that status.
@@ -355,7 +358,8 @@ class Supervisor:
     def _ask_to_stop(self, running: _Running) -> None:
         running.is_ready = False
         running.is_asked_to_stop = True
-        running.deadline = self._clock() + self._stop_limit
+        limit = running.child.stop_limit
+        running.deadline = self._clock() + (self._stop_limit if limit is None else limit)
         running.process.send_signal(signal.SIGTERM)
         self._on_event(ChildStopping(running.child.name, running.process.pid))
 

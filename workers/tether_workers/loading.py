@@ -11,7 +11,7 @@ import structlog
 from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings
 from tether.errors import InvalidRequest, NotServed
-from tether.threads import OwnedThread
+from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.engine import ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
 from tether_workers.presence.cache_report import ArtifactUse
@@ -131,9 +131,10 @@ class EngineLoader:
         key = (model, version, adapter)
         return ArtifactUse(key in self._engines, key in self._loading, self._used_at.get(key, 0))
 
-    def close(self) -> None:
-        """Close all engines. No slot may use one any more."""
-        self._preloading.stop()
+    def close(self, timeout: float = STOP_SECONDS) -> None:
+        """Close all engines. No slot may use one any more. A load under way is waited for at most ``timeout``
+        seconds."""
+        self._preloading.stop(timeout)
         with self._lock:
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:

@@ -12,10 +12,12 @@ from tether.broker.keys import INFER
 from tether.config.settings import Settings
 from tether.errors import ConfigError, TetherError
 from tether.ids import DrawId
+from tether.processes.stopping import StopDeadline
 from tether_workers.base import BaseWorker
 from tether_workers.loading import FACTORIES, EngineFactory
 from tether_workers.runtime import WorkerRuntime
 from tether_workers.served_models import served_models
+from tether_workers.stopping import StoppableWorker
 
 FOREVER = float("inf")
 
@@ -62,7 +64,12 @@ class PoolWorker(Middleware):
         try:
             served = served_models(self._settings, self._factories)
             runtime = WorkerRuntime(
-                self._settings, served, self._factories, self._base, slots=worker.worker_threads
+                self._settings,
+                served,
+                self._factories,
+                self._base,
+                slots=worker.worker_threads,
+                deadline=worker.deadline if isinstance(worker, StoppableWorker) else StopDeadline(),
             )
         except TetherError as error:
             raise CannotServe(str(error)) from error
@@ -70,8 +77,11 @@ class PoolWorker(Middleware):
         runtime.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        if self._runtime is not None:
-            self._runtime.drain()
+        if self._runtime is None:
+            return
+        if isinstance(worker, StoppableWorker):
+            worker.work_seconds = self._runtime.drain_seconds
+        self._runtime.drain()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         runtime, self._runtime = self._runtime, None

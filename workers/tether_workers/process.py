@@ -14,11 +14,14 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 
 import structlog
-from dramatiq import Broker, Worker, get_broker
+from dramatiq import Broker, get_broker
 
+from tether.broker.redis.severing import sever_connections
 from tether.errors import ConfigError, TetherError
 from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
+from tether.processes.stopping import StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
+from tether_workers.stopping import StoppableWorker
 
 STOPPED_AT_ONCE = 1
 """Exit status of a worker process that was asked twice to stop."""
@@ -104,13 +107,15 @@ def _import(name: str) -> object:
 def run_worker(options: WorkerOptions) -> int:
     """Run a worker in this process until SIGTERM, or until the supervisor dies, and return the exit status.
 
+    From then on one deadline holds for all, whatever hangs (:class:`~tether.processes.stopping.StopWatch`).
+
     It must be called from the main thread. SIGINT is left to the supervisor if there is one.
 
     Raises:
       ConfigError: The program cannot be loaded.
     """
-    log = structlog.stdlib.get_logger("tether.worker")
     asked_to_stop = threading.Event()
+    deadline = StopDeadline()
 
     is_supervised = LIFELINE_VARIABLE in os.environ
 
@@ -119,12 +124,22 @@ def run_worker(options: WorkerOptions) -> int:
         # somebody's impatience. What must be killed, the supervisor kills.
         if asked_to_stop.is_set() and not is_supervised:
             os._exit(STOPPED_AT_ONCE)
+        stop()
+
+    def stop() -> None:
+        deadline.begin(worker_stop_seconds(options.shutdown_timeout / 1000))
         asked_to_stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=asked_to_stop.set)
+    follow_parent(on_death=stop)
+    with StopWatch(deadline, sever=sever_connections):
+        _work(options, asked_to_stop, deadline)
+    return 0
 
+
+def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: StopDeadline) -> None:
+    log = structlog.stdlib.get_logger("tether.worker")
     broker = load_broker(options.broker, options.modules)
     broker.emit_after("process_boot")
     for middleware in (type(m).__name__ for m in broker.middleware if m.forks):
@@ -133,7 +148,9 @@ def run_worker(options: WorkerOptions) -> int:
     if unknown:
         declared = ", ".join(sorted(broker.get_declared_queues())) or "none"
         raise ConfigError(f"no actor has the queue {', '.join(map(repr, unknown))}; available: {declared}")
-    worker = Worker(broker, queues=set(options.queues) or None, worker_threads=options.threads)
+    worker = StoppableWorker(
+        broker, queues=set(options.queues) or None, worker_threads=options.threads, deadline=deadline
+    )
     worker.start()
     announce_ready()
     log.info("Working.", queues=sorted(worker.consumers), threads=options.threads)
@@ -142,7 +159,6 @@ def run_worker(options: WorkerOptions) -> int:
     log.info("Finishing running actors.", at_most_seconds=options.shutdown_timeout / 1000)
     worker.stop(timeout=options.shutdown_timeout)
     broker.close()
-    return 0
 
 
 def main(arguments: Sequence[str]) -> int:

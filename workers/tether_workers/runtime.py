@@ -27,6 +27,7 @@ from tether.discovery.topics import control_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
+from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
 from tether_workers.attempts.attempt import AttemptPhase
 from tether_workers.attempts.hand_over import HandOver
 from tether_workers.attempts.lease_renewal import LeaseRenewal
@@ -51,6 +52,9 @@ class WorkerRuntime:
     Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands`` and ``tether-manifest``
     from :meth:`start` to :meth:`stop`, where the swarm is used ``tether-swarm`` and ``tether-trust`` as well,
     and ``tether-drain`` while the attempts of a worker that takes no more jobs end.
+
+    Attributes:
+      drain_seconds: For how long jobs that run may go on when the worker stops.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class WorkerRuntime:
         base: BaseWorker,
         *,
         slots: int,
+        deadline: StopDeadline,
     ) -> None:
         """
         Args:
@@ -69,6 +74,7 @@ class WorkerRuntime:
           factories: Engines by name.
           base: The hooks.
           slots: Jobs that can run at once.
+          deadline: That of the stop; begun by :meth:`drain` where nobody has begun it before.
 
         Raises:
           ConfigError: No identity can be claimed.
@@ -115,8 +121,9 @@ class WorkerRuntime:
         stages = inference_stages(self._loader, base)
         self.inference = Inference(self.port, self.attempts, stages, base)
         self._cache = CacheReport(served, self._loader.use_of)
-        limit = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout)
-        self._hand_over = HandOver(self.port, self.attempts, drain_time=limit / 1000)
+        self._deadline = deadline
+        self.drain_seconds = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout) / 1000
+        self._hand_over = HandOver(self.port, self.attempts, drain_time=self.drain_seconds, deadline=deadline)
         self._availability = Availability(self.slots, self._hand_over, self._health.announce_now)
         self._manifest = ManifestWriter(
             self._client, keys, self.identity, self._network, self._cache.artifacts, wall_clock_ms
@@ -191,25 +198,30 @@ class WorkerRuntime:
 
     def drain(self) -> None:
         """Draw no more, announce that, and hand over jobs that do not finish in time. Does not block."""
+        self._deadline.begin(worker_stop_seconds(self.drain_seconds))
         self._availability.stop()
 
     def stop(self) -> None:
-        """End everything, in order. Jobs that still run are given up."""
+        """End everything, in order and by the deadline. Jobs that still run are given up."""
         self.drain()
-        self._inbox.stop()
-        self._manifest.stop()
-        self._hand_over.join()
-        self._beat.stop()
-        self._flush.stop()
-        self._health.stop()
+        self._hand_over.join(self._deadline.remaining(but=WIND_UP_SECONDS))
+        self._deadline.shorten(WIND_UP_SECONDS)
+        self._inbox.stop(self._left())
+        self._manifest.stop(self._left())
+        self._beat.stop(self._left())
+        self._flush.stop(self._left())
+        self._health.stop(self._left())
         if self._swarm is not None:
-            self._swarm.stop()
-            self._trusted.close()
-        self._loader.close()
+            self._swarm.stop(self._left())
+            self._trusted.close(self._left())
+        self._loader.close(self._left())
         self._presence.close()
         self.port.close()
         self._client.close()
         self.identity.close()
+
+    def _left(self) -> float:
+        return self._deadline.remaining(but=CLOSING_SECONDS)
 
     def _before_load(self, model: ModelSettings) -> None:
         self._base.before_load(model)

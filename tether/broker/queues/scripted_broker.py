@@ -15,6 +15,7 @@ from dramatiq.common import q_name
 from tether.broker.keys import Keys
 from tether.broker.redis.connections import OUTAGE_ERRORS, without_retries
 from tether.broker.redis.raw_connections import RawConnections
+from tether.broker.redis.severing import make_severable
 from tether.broker.scripts import BROKER_SCRIPTS
 from tether.errors import ConfigError
 from tether.telemetry import metrics
@@ -46,6 +47,8 @@ class ScriptedBroker(RedisBroker):
                 "the Redis client of a TetherBroker must not decode responses, since messages are bytes: "
                 "create it without decode_responses=True"
             )
+        if self._owns_client:
+            make_severable(self.client.connection_pool)
         self._thread_state = threading.local()
         self._idle_producers: list[str] = []
         self.open_connections()

@@ -11,6 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tether.broker.redis.severing import make_severable
 from tether.errors import BrokerUnavailable
 
 OUTAGE_ERRORS: tuple[type[Exception], ...] = (redis.ConnectionError, redis.TimeoutError)
@@ -84,7 +85,9 @@ def connect(url: str, **settings: Any) -> redis.Redis:
       url: The server's address, as redis-py takes it.
       settings: Further settings of its connections.
     """
-    return redis.Redis.from_pool(GracefulPool.from_url(url, **settings))
+    pool = GracefulPool.from_url(url, **settings)
+    make_severable(pool)
+    return redis.Redis.from_pool(pool)
 
 
 def each_answer(pipeline: Any) -> list[Any]:

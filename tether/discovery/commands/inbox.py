@@ -16,6 +16,7 @@ from tether.discovery.commands.command import MAX_LIFE_MS, Command
 from tether.ids import WorkerId
 from tether.loops import Loop, Outage
 from tether.telemetry.logs import get_logger
+from tether.threads import STOP_SECONDS
 
 MAX_WAITING = 64
 """Commands in one inbox; the oldest make room."""
@@ -90,9 +91,9 @@ class CommandFollower:
     def start(self) -> None:
         self.loop.start()
 
-    def stop(self) -> None:
-        """End the thread, and close the connections."""
-        self.loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds, and close the connections."""
+        self.loop.stop(timeout)
         if self._owns_client:
             self._client.close()
 

@@ -25,6 +25,7 @@ from tether.errors import ServerMissing, TetherError
 from tether.loops import IDLE, Loop
 from tether.processes.restarts import RestartPolicy
 from tether.telemetry.logs import get_logger
+from tether.threads import STOP_SECONDS as THREAD_STOP_SECONDS
 
 STOP_SECONDS = 3.0
 """How long a sidecar may take to say goodbye; then it is killed."""
@@ -115,11 +116,11 @@ class SwarmTransport:
     def start(self) -> None:
         self.loop.start()
 
-    def stop(self) -> None:
-        """Send what is to be sent, leave, and end the thread and the process."""
+    def stop(self, timeout: float = THREAD_STOP_SECONDS) -> None:
+        """Send what is to be sent, leave, and end the thread and the process, within ``timeout`` seconds."""
         self.loop.ask_to_stop()
         self._wake()
-        self.loop.stop()
+        self.loop.stop(timeout)
 
     def wait_for_status(self, predicate: Callable[[dict[str, object]], bool], timeout: float) -> bool:
         """Wait at most so many seconds for the sidecar's status to hold, and return whether it does."""

@@ -16,6 +16,7 @@ from tether.discovery.announcements.presence import worker_id
 from tether.ids import WorkerId
 from tether.loops import IDLE, Loop, Outage
 from tether.telemetry.logs import get_logger
+from tether.threads import STOP_SECONDS
 
 READ_AGAIN_SECONDS = 1.0
 """Least time between two looks into an unchanged folder of keys, and time between two at enrolled ones."""
@@ -122,9 +123,9 @@ class TrustedKeys:
             self.loop.start()
         return self
 
-    def close(self) -> None:
-        """End the thread. The last known keys stay trusted."""
-        self.loop.stop()
+    def close(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds. The last known keys stay trusted."""
+        self.loop.stop(timeout)
 
     def __call__(self, pub_key: str) -> bool:
         """Return whether announcements signed with this key, in hexadecimal, are accepted."""

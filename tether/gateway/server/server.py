@@ -18,6 +18,7 @@ from tether.gateway.app import make_app
 from tether.gateway.server.listening import BACKLOG
 from tether.gateway.server.protocol import GatewayProtocol
 from tether.gateway.services import GatewayServices
+from tether.processes.stopping import StopDeadline
 
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted each time that the loop looks."""
@@ -37,18 +38,20 @@ class GatewayServer:
         on_ready: Callable[[], None],
         beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
         in_swarm: bool = False,
+        deadline: StopDeadline | None = None,
     ) -> None:
         """
         Args:
           listening: Where; it is closed at the end.
           on_ready: Called once requests are answered.
-          beside, in_swarm: See :class:`~tether.gateway.services.GatewayServices`.
+          beside, in_swarm, deadline: See :class:`~tether.gateway.services.GatewayServices`.
         """
         self._settings = settings
         self._socket = listening
         self._on_ready = on_ready
         self._beside = beside
         self._in_swarm = in_swarm
+        self._deadline = deadline or StopDeadline()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_to_stop = threading.Event()
         self._stopping: asyncio.Event | None = None
@@ -82,7 +85,11 @@ class GatewayServer:
         if self._asked_to_stop.is_set():
             self._stopping.set()
         edge = GatewayServices(
-            self._settings, on_failure=self._fail, beside=self._beside, in_swarm=self._in_swarm
+            self._settings,
+            on_failure=self._fail,
+            beside=self._beside,
+            in_swarm=self._in_swarm,
+            deadline=self._deadline,
         )
         limits = self._settings.gateway
         server = _Server(

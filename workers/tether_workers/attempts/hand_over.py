@@ -14,12 +14,10 @@ from tether.broker.pools.worker_port import Growth, WorkerPort
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.errors import EpochChanged
 from tether.loops import next_pause
-from tether.threads import OwnedThread
+from tether.processes.stopping import HAND_OVER_SECONDS, WIND_UP_SECONDS, StopDeadline
+from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.attempts.attempt import Attempt, AttemptEnding, AttemptPhase
 from tether_workers.attempts.running import Attempts
-
-HAND_OVER_SECONDS = 10.0
-"""What handing over may take beyond the drain time; then what is left is given up, and its lease runs out."""
 
 
 class HandOver:
@@ -33,18 +31,22 @@ class HandOver:
         *,
         drain_time: float,
         hand_over_time: float = HAND_OVER_SECONDS,
+        deadline: StopDeadline | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
           drain_time: Seconds for which attempts that run may go on.
-          hand_over_time: Seconds that handing over may take after that.
+          hand_over_time: Seconds that handing over may take after that; then what is left is given up, and
+            its lease runs out.
+          deadline: When the process stops, all of it ends as much earlier as that needs.
           clock: Seconds.
         """
         self._port = port
         self._attempts = attempts
         self._drain_time = drain_time
         self._hand_over_time = hand_over_time
+        self._deadline = deadline or StopDeadline(clock)
         self._clock = clock
         self._log = structlog.stdlib.get_logger("tether.worker")
         self._lock = threading.Lock()
@@ -77,20 +79,20 @@ class HandOver:
         with self._lock:
             self._called_off.set()
 
-    def join(self) -> None:
-        """Wait for the end."""
+    def join(self, timeout: float = STOP_SECONDS) -> None:
+        """Wait for the end, at most ``timeout`` seconds."""
         with self._lock:
             thread = self._thread
         if thread is not None:
-            thread.join()
+            thread.join(timeout)
 
     def _run(self, former: OwnedThread | None, called_off: threading.Event, drain_time: float) -> None:
         if former is not None:
             former.join()
-        if not self._hand_on(drain_time, called_off) and not called_off.is_set():
+        if not self._hand_on(drain_time, self._hand_over_time, called_off) and not called_off.is_set():
             self._log.info("Handing over the jobs that are still running.", jobs=len(self._attempts.all()))
             self._attempts.end_all(AttemptEnding.RELEASE)
-            if not self._hand_on(self._hand_over_time, called_off) and not called_off.is_set():
+            if not self._hand_on(self._hand_over_time, 0.0, called_off) and not called_off.is_set():
                 self._log.warning(
                     "Giving up jobs that could not be handed over: other workers get them when "
                     "their leases expire.",
@@ -101,20 +103,25 @@ class HandOver:
             self._release_ours(self._clock() + self._hand_over_time)
         self._give_up_ours()
 
-    def _hand_on(self, seconds: float, called_off: threading.Event) -> bool:
+    def _hand_on(self, seconds: float, reserved: float, called_off: threading.Event) -> bool:
         """Hand over jobs that nobody runs, until all have ended. Return False if they have not within so many
-        seconds, or it was called off."""
+        seconds, or it was called off. When the process stops, ``reserved`` seconds are left after that."""
         until, pause = self._clock() + seconds, next_pause(0)
         while not called_off.is_set():
             self._begin_unbegun()
             self._try_release_ours()
-            left = until - self._clock()
+            left = min(until - self._clock(), self._left_to_stop(reserved))
             if left <= 0:
                 return self._attempts.wait_until_none(0)
             if self._attempts.wait_until_none(min(left, pause)):
                 return True
             pause = next_pause(pause)
         return False
+
+    def _left_to_stop(self, reserved: float) -> float:
+        return (
+            self._deadline.remaining(but=WIND_UP_SECONDS + reserved) if self._deadline.has_begun else math.inf
+        )
 
     def _release_ours(self, until: float) -> None:
         """Hand over what nobody else can, for as long as there is time."""

@@ -11,6 +11,7 @@ from tether.broker.pools.worker_port import Pulse, WorkerPort
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.errors import EpochChanged
 from tether.loops import IDLE, Loop, Outage
+from tether.threads import STOP_SECONDS
 from tether_workers.attempts.attempt import Attempt, AttemptEnding
 from tether_workers.attempts.running import Attempts
 from tether_workers.presence.throughput import Throughput
@@ -70,9 +71,9 @@ class LeaseRenewal:
     def start(self) -> None:
         self.loop.start()
 
-    def stop(self) -> None:
-        """End the thread."""
-        self.loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds."""
+        self.loop.stop(timeout)
 
     def _step(self) -> float:
         self._throughput.sample(self._clock(), self._attempts.generated_tokens)

@@ -11,6 +11,7 @@ from tether.broker.pools.worker_port import Growth, WorkerPort
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.errors import EpochChanged
 from tether.loops import IDLE, Loop, Outage
+from tether.threads import STOP_SECONDS
 from tether_workers.attempts.attempt import Attempt, AttemptEnding
 
 
@@ -52,9 +53,9 @@ class TokenWriter:
             self._unwritten[attempt] = None
         self.loop.wake()
 
-    def stop(self) -> None:
-        """End the thread, after a last try to write what is left."""
-        self.loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, after a last try to write what is left, within ``timeout`` seconds."""
+        self.loop.stop(timeout)
 
     def _step(self) -> float:
         with self._lock:

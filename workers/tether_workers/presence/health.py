@@ -29,6 +29,7 @@ from tether.discovery.trust.identity import Identity
 from tether.ids import PoolName
 from tether.loops import IDLE, Loop, Outage
 from tether.models.registry import pool_name
+from tether.threads import STOP_SECONDS
 from tether.version import __version__
 
 _NONCE_BYTES = 16
@@ -113,9 +114,10 @@ class HealthReporter:
         """Announce without waiting for the interval: something changed."""
         self.loop.wake()
 
-    def stop(self) -> None:
-        """End the thread, and say goodbye unless that was done."""
-        self.loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds, and say goodbye unless that was
+        done."""
+        self.loop.stop(timeout)
         self.goodbye()
 
     def goodbye(self) -> None:

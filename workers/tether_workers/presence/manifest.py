@@ -14,6 +14,7 @@ from tether.discovery.announcements.presence import Artifact, manifest_of
 from tether.discovery.commands.manifest_request import write_manifest
 from tether.discovery.trust.identity import Identity
 from tether.loops import IDLE, Loop
+from tether.threads import STOP_SECONDS
 
 
 class ManifestWriter:
@@ -57,9 +58,9 @@ class ManifestWriter:
         """Let the manifest be written soon: once for all who ask meanwhile."""
         self.loop.wake()
 
-    def stop(self) -> None:
-        """End the thread, and close the connections."""
-        self.loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds, and close the connections."""
+        self.loop.stop(timeout)
         if self._owns_client:
             self._client.close()
 

@@ -1,0 +1,84 @@
+"""Dramatiq's worker with one deadline for its stop: each step gets what is left, and none the whole again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from threading import Thread
+
+from dramatiq import Broker, MessageProxy, Worker
+from dramatiq.common import iter_queue
+from dramatiq.errors import BrokerConnectionError
+
+from tether.broker import TetherBroker
+from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
+
+LOOK_SECONDS = 0.1
+"""Between two looks whether actors still run."""
+
+
+class StoppableWorker(Worker):
+    """A worker whose :meth:`stop` takes no longer than it was given, also where Redis does not answer.
+
+    Attributes:
+      deadline: That of its stop.
+      work_seconds: For how long jobs may go on that are no plain actors.
+    """
+
+    def __init__(
+        self, broker: Broker, *, queues: set[str] | None, worker_threads: int, deadline: StopDeadline
+    ) -> None:
+        super().__init__(broker, queues=queues, worker_threads=worker_threads)
+        self.deadline = deadline
+        self.work_seconds = 0.0
+
+    def stop(self, timeout: int = 600_000) -> None:
+        """Stop as Dramatiq's worker does.
+
+        Args:
+          timeout: Milliseconds for which actors may go on.
+        """
+        self.deadline.begin(worker_stop_seconds(timeout / 1000))
+        self.broker.emit_before("worker_shutdown", self)
+        self._end_actors()
+        # Nothing runs here any more: what is left is to say so.
+        self.deadline.shorten(WIND_UP_SECONDS)
+        self._end_consumers()
+        self._requeue()
+        for consumer in self.consumers.values():
+            consumer.close()
+        self.broker.emit_after("worker_shutdown", self)
+
+    def _end_actors(self) -> None:
+        for thread in self.workers:
+            thread.stop()
+        runs_actors = True
+        for thread in self.workers:
+            while thread.is_alive() and (left := self.deadline.remaining(but=WIND_UP_SECONDS)) > 0:
+                if runs_actors and not self._runs_plain_actors():
+                    runs_actors = False
+                    # A thread may still try to acknowledge what has ended, for as long as Redis is away.
+                    self.deadline.shorten(worker_stop_seconds(self.work_seconds))
+                thread.join(min(left, LOOK_SECONDS))
+
+    def _runs_plain_actors(self) -> bool:
+        return not isinstance(self.broker, TetherBroker) or self.broker.holdings.has_running
+
+    def _end_consumers(self) -> None:
+        for consumer in self.consumers.values():
+            consumer.stop()
+        self._join(self.consumers.values())
+
+    def _join(self, threads: Iterable[Thread]) -> None:
+        for thread in threads:
+            thread.join(self.deadline.remaining(but=CLOSING_SECONDS))
+
+    def _requeue(self) -> None:
+        by_queue: dict[str, list[MessageProxy]] = defaultdict(list)
+        for item in iter_queue(self.work_queue):
+            by_queue[item.message.queue_name].append(item.message)
+        for queue_name, messages in by_queue.items():
+            try:
+                self.consumers[queue_name].requeue_messages(messages)
+            except BrokerConnectionError:
+                self.logger.warning("Messages of queue %r could not be given back.", queue_name)
