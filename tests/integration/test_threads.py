@@ -43,6 +43,7 @@ from tether.loops import Loop
 from tether.orchestrator.loop_registry import LOOPS
 from tether.orchestrator.orchestrator import LEASE_KEEPER, Orchestrator
 from tether.processes.child import LIFELINE_VARIABLE, follow_parent
+from tether.processes.stopping import StopDeadline, StopWatch
 from tether.store.writer import Writer
 from tether_cli.terminal.output import open_output, telling_of_waits
 from tether_workers.attempts.hand_over import HandOver
@@ -282,6 +283,12 @@ def gateway_opening(stage):
     return stop
 
 
+def stop_watch(stage):
+    owner = StopWatch(StopDeadline(), sever=print)
+    owner.start()
+    return owner.stop
+
+
 def enrol_local(stage):
     owner = Loop("enrol-local", lambda: 1.0)
     owner.start()
@@ -308,6 +315,7 @@ THREADS = {
     "mirror": mirror,
     "preload": preload,
     "redis-log": redis_log,
+    "stop-watch": stop_watch,
     "store-writer": store_writer,
     "stream-archive": stream_archive,
     "streams": streams,

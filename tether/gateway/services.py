@@ -59,7 +59,7 @@ class GatewayServices:
         on_failure: Callable[[TetherError], None],
         beside: Callable[[ControlPlane], AbstractContextManager[object]] = contextlib.nullcontext,
         in_swarm: bool = False,
-        deadline: StopDeadline,
+        deadline: StopDeadline | None = None,
     ) -> None:
         """
         Args:
@@ -90,7 +90,7 @@ class GatewayServices:
         self._open: GatewayCore | None = None
         self._why_not = "it is being opened"
         self._has_tried = threading.Event()
-        self._deadline = deadline
+        self._deadline = deadline or StopDeadline()
         self._is_stopping = threading.Event()
         self._opening = OwnedThread("gateway-opening", self._open_core, ask_to_stop=self._is_stopping.set)
         self._watching: asyncio.Task[None] | None = None
