@@ -58,7 +58,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.errors import ConfigError
     from tether.local import doctor as look
     from tether.local.fleet_check import check_fleet
-    from tether.local.redis_check import check_redis
+    from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
 
     yield look.check_python()
@@ -88,6 +88,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("port", lambda: look.check_port(settings, running)),
         ("database", lambda: look.check_database(settings, folder)),
         ("redis", lambda: check_redis(settings, running)),
+        ("clock", lambda: check_clock(settings, running)),
         (
             "gateway",
             lambda: look.check_gateway(running, os.environ.get("TETHER_URL"), surroundings.readiness),

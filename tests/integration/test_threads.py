@@ -19,8 +19,9 @@ from support.fake_port import FakePort
 from support.waiting import PATIENCE_SECONDS
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
+from tether.broker.redis.clock import RedisClockFollower
 from tether.client.http.thread import HttpThread
-from tether.clocks import wall_clock_ms
+from tether.clocks import SharedClock, wall_clock_ms
 from tether.config.loading import load_settings
 from tether.config.models import ModelSettings
 from tether.core.control_plane import ControlPlane
@@ -45,6 +46,7 @@ from tether.orchestrator.orchestrator import LEASE_KEEPER, Orchestrator
 from tether.processes.child import LIFELINE_VARIABLE, follow_parent
 from tether.processes.stopping import StopDeadline, StopWatch
 from tether.store.writer import Writer
+from tether.telemetry.logs import get_logger
 from tether_cli.terminal.output import open_output, telling_of_waits
 from tether_workers.attempts.hand_over import HandOver
 from tether_workers.attempts.lease_renewal import LeaseRenewal
@@ -178,6 +180,12 @@ def fleet_evidence(stage):
     return owner.stop
 
 
+def clock(stage):
+    follower = RedisClockFollower(stage.client, SharedClock(), get_logger("test"))
+    follower.start()
+    return follower.stop
+
+
 def swarm(stage):
     # Where there is no Node the thread rests until it is stopped, and no process is started.
     stage.monkeypatch.setattr("tether.discovery.swarm.packages._candidates", lambda environ: iter(()))
@@ -304,6 +312,7 @@ THREADS = {
     "enrol-local": enrol_local,
     "fleet": fleet,
     "fleet-evidence": fleet_evidence,
+    "clock": clock,
     "flush": flush,
     "gateway-opening": gateway_opening,
     "health": health,

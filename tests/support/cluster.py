@@ -83,11 +83,11 @@ class Cluster:
         command += ["-p", str(processes), "-t", str(threads)]
         return self._start(command, "A child is ready" if wait else None, processes)
 
-    def start_gateway(self):
+    def start_gateway(self, **environ):
         """`tether gateway` at a free port, once it answers; its ``url`` and an API ``key`` are on it."""
         key = add_api_key(self.settings)[0]
         command = [sys.executable, "-m", "tether_cli", "gateway", "--port", "0"]
-        process = self._start(command, "A child is ready")
+        process = self._start(command, "A child is ready", environ=environ)
         (listening,) = (line for line in process.lines if "Listening." in line)
         process.url = re.search(r"http://[\d.:]+", listening).group()
         process.port = int(process.url.rpartition(":")[2])

@@ -31,7 +31,10 @@ class Stage:
         self.ports = []
         self.tick()
 
-    def place(self, job_id, *, dispatch=1, expect=PlaceResult.PLACED, **changes):
+    def place(self, job_id, **changes):
+        self.place_all([job_id], **changes)
+
+    def place_all(self, job_ids, *, dispatch=1, expect=PlaceResult.PLACED, **changes):
         given = {
             "pool": POOL,
             "tenant": "default",
@@ -41,8 +44,9 @@ class Stage:
             "cost": 1,
             "body": b'{"v":1}',
         }
-        placed = self.pools.place([Dispatch(job_id=job_id, dispatch=dispatch, **{**given, **changes})])
-        assert placed == [expect]
+        given |= changes
+        placed = self.pools.place([Dispatch(job_id=job_id, dispatch=dispatch, **given) for job_id in job_ids])
+        assert placed == [expect] * len(job_ids)
 
     def worker(self, name):
         port = HandWorker(self.redis, self.keys, name, LEASE_MS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tether.errors import InvalidName
 from tether.ids import BootId, JobId, PoolName, TenantId, WorkerId
+from tether.jobs import Priority
 
 _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,127}\Z")
 _NAMESPACE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,63}\Z")
@@ -15,6 +16,12 @@ INFER = "infer"
 """The queue whose messages are jobs for pools of GPUs."""
 
 _RESERVED_NAMES = (INFER,)
+
+ALONE = "alone."
+"""What the class of jobs that must run alone begins with: they wait in lanes of their own."""
+
+WAITING_CLASSES: tuple[str, ...] = (*Priority, *(f"{ALONE}{priority}" for priority in Priority))
+"""The classes of lanes: each priority, and each priority's jobs that must run alone."""
 
 
 def check_queue_name(name: object) -> str:
@@ -132,11 +139,12 @@ class Keys:
     def stream(self, job_id: JobId) -> str:
         return f"{self.prefix}:stream:{job_id}"
 
-    def pool_tenants(self, pool: PoolName, priority: str) -> str:
-        return f"{self.prefix}:pool:{pool}:{priority}"
+    def pool_tenants(self, pool: PoolName, waiting_class: str) -> str:
+        """A sorted set: tenants with jobs of one of the :data:`WAITING_CLASSES`."""
+        return f"{self.prefix}:pool:{pool}:{waiting_class}"
 
-    def pool_jobs(self, pool: PoolName, priority: str, tenant: TenantId) -> str:
-        return f"{self.prefix}:pool:{pool}:{priority}:{tenant}"
+    def pool_jobs(self, pool: PoolName, waiting_class: str, tenant: TenantId) -> str:
+        return f"{self.prefix}:pool:{pool}:{waiting_class}:{tenant}"
 
     def wake(self, boot_id: BootId) -> str:
         return f"{self.prefix}:wake:{boot_id}"

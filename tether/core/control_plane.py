@@ -9,9 +9,10 @@ from typing import Self
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Pools
+from tether.broker.redis.clock import RedisClockFollower
 from tether.broker.redis.connections import connect
 from tether.broker.redis.safety import RedisSafety
-from tether.clocks import wall_clock_ms
+from tether.clocks import SharedClock
 from tether.config.settings import Settings
 from tether.core.list_reads import ListReads
 from tether.discovery.discovery_sub import DiscoverySub
@@ -51,6 +52,7 @@ class ControlPlane:
       swarm: The place in the swarm; None where there is none.
       fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending: What changes jobs.
+      clock: By which all of them go: Redis's.
       redis_safety: Logs how Redis is set up, if that is unsafe.
     """
 
@@ -68,7 +70,10 @@ class ControlPlane:
         self.settings = settings
         self.keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self.client = connect(settings.redis.url)
-        self.redis_safety = RedisSafety(self.client, get_logger("tether.broker"))
+        log = get_logger("tether.broker")
+        self.redis_safety = RedisSafety(self.client, log)
+        self.clock = SharedClock()
+        self._clock_follower = RedisClockFollower(self.client, self.clock, log)
         self.store = Store(settings.database.url)
         self.list_reads = ListReads()
         self.pools = Pools(
@@ -100,6 +105,7 @@ class ControlPlane:
             tell_distrust=self.presence.distrust,
             keys=self.trusted.snapshot,
             evidence=self._evidence.read,
+            wall_clock=self.clock.now_ms,
         )
         self.reservations = ReservationManager(self.store, self.pools)
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
@@ -109,7 +115,7 @@ class ControlPlane:
             self.reservations,
             Tenants(self.store),
             tenant=tenant,
-            now_ms=wall_clock_ms,
+            now_ms=self.clock.now_ms,
             randomness=os.urandom,
         )
         self.broker = TetherBroker.from_settings(settings)
@@ -126,6 +132,8 @@ class ControlPlane:
             if self.swarm is not None:
                 stack.callback(self.swarm.identity.close)
             stack.callback(self.client.close)
+            self._clock_follower.start()
+            stack.callback(self._clock_follower.stop)
             stack.callback(self.broker.close)
             stack.callback(self.pools.close)
             self.store.open()
@@ -135,7 +143,7 @@ class ControlPlane:
             stack.callback(self.presence.close)
             stack.callback(self._evidence.close)
             if self.swarm is not None:
-                self.store.write_alone(enrol_new, self.swarm.own_key, wall_clock_ms()).result()
+                self.store.write_alone(enrol_new, self.swarm.own_key, self.clock.now_ms()).result()
                 self.swarm.start()
                 stack.callback(self.swarm.stop)
             self.fleet.start()

@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis
 
 from tether.broker.pools.room import memory_use, room_left
+from tether.broker.redis.clock import MAX_DIFFERENCE_MS, host_difference_ms, read_clock
 from tether.broker.redis.connections import address_of
 from tether.broker.redis.safety import RedisRisk, read_risks
+from tether.clocks import wall_clock_ms
 from tether.config.settings import Settings
 from tether.jobs import Priority
 from tether.local.doctor import Check, CheckStatus
 from tether.local.running import Running
 
 NAME = "redis"
+CLOCK = "clock"
 MIN_VERSION = (6, 2)
 ANSWER_SECONDS = 3.0
+
+
+def _client_of(settings: Settings, running: Running | None) -> redis.Redis | None:
+    """A client of the Redis that is meant; None where that is `tether up`'s own, which is not running."""
+    if not settings.is_default("redis.url"):
+        return redis.Redis.from_url(
+            settings.redis.url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+        )
+    if running is None:
+        return None
+    return redis.Redis(unix_socket_path=str(running.redis_socket), socket_timeout=ANSWER_SECONDS)
+
+
+def check_clock(
+    settings: Settings, running: Running | None, host_ms: Callable[[], int] = wall_clock_ms
+) -> Check:
+    """Whether this machine's clock agrees with Redis's, by which jobs go.
+
+    Args:
+      running: As for :func:`check_redis`.
+      host_ms: This machine's wall clock, in milliseconds since the epoch.
+    """
+    client = _client_of(settings, running)
+    if client is None:
+        return Check(CLOCK, CheckStatus.OK, "Redis is not running")
+    try:
+        with client:
+            reading = read_clock(client)
+    except redis.RedisError as error:
+        return Check(CLOCK, CheckStatus.WARN, f"Redis's clock cannot be read ({type(error).__name__})")
+    return clock_verdict(host_difference_ms(reading, host_ms(), reading.answered_at))
+
+
+def clock_verdict(difference_ms: int) -> Check:
+    """Return the check of a machine whose clock is ahead of Redis's by so much."""
+    if abs(difference_ms) <= MAX_DIFFERENCE_MS:
+        return Check(CLOCK, CheckStatus.OK, "agrees with Redis's")
+    way = "ahead of" if difference_ms > 0 else "behind"
+    return Check(
+        CLOCK,
+        CheckStatus.WARN,
+        f"this machine's is {abs(difference_ms) / 1000:.1f} s {way} Redis's, by which jobs go",
+        "synchronize both machines' clocks (NTP)",
+    )
 
 
 def check_redis(settings: Settings, running: Running | None) -> Check:
@@ -26,16 +73,10 @@ def check_redis(settings: Settings, running: Running | None) -> Check:
       running: The `tether up` whose Redis is meant where ``redis.url`` is not set.
     """
     is_own = settings.is_default("redis.url")
-    if is_own:
-        if running is None:
-            return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
-        client = redis.Redis(unix_socket_path=str(running.redis_socket), socket_timeout=ANSWER_SECONDS)
-        mend = "tether logs redis"
-    else:
-        client = redis.Redis.from_url(
-            settings.redis.url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
-        )
-        mend = "start that server, or correct redis.url"
+    client = _client_of(settings, running)
+    if client is None:
+        return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
+    mend = "tether logs redis" if is_own else "start that server, or correct redis.url"
     place = address_of(client)
     try:
         with client:

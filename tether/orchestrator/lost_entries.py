@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tether.broker.keys import ALONE
 from tether.broker.pools.pools import Pools
 from tether.broker.redis.connections import each_answer
+from tether.broker.scripts import rows
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 
@@ -85,17 +87,22 @@ class LostEntries:
         for job_id in running:
             pipeline.zscore(keys.leases, f"j {job_id}")
         for pool, priority, tenant in lanes:
-            pipeline.zscore(keys.pool_tenants(pool, priority), tenant)
-            pipeline.lrange(keys.pool_jobs(pool, priority, tenant), 0, -1)
+            for waiting_class in (priority, f"{ALONE}{priority}"):
+                pipeline.zscore(keys.pool_tenants(pool, waiting_class), tenant)
+                pipeline.lrange(keys.pool_jobs(pool, waiting_class, tenant), 0, -1)
             pipeline.sismember(keys.pools, pool)
         answers = iter(each_answer(pipeline))
         lost = [job_id for job_id in running if not _is_there(next(answers))]
         entries: dict[_Lane, frozenset[bytes]] = {}
         unnamed: set[PoolName] = set()
         for lane in lanes:
-            tenant_place, listed, is_pool_known = itertools.islice(answers, 3)
-            is_whole = _is_there(tenant_place) and _is_there(listed)
-            entries[lane] = frozenset(listed) if is_whole else frozenset()
+            *places, is_pool_known = itertools.islice(answers, 5)
+            entries[lane] = frozenset(
+                entry
+                for tenant_place, listed in rows(places, 2)
+                if _is_there(tenant_place) and _is_there(listed)
+                for entry in listed
+            )
             if isinstance(is_pool_known, Exception) or not is_pool_known:
                 unnamed.add(lane[0])
         for job_id in placed:

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Self
 
 from tether.broker.redis.connections import connect
-from tether.clocks import wall_clock_ms
 from tether.core.control_plane import ControlPlane
 from tether.loops import Loop, Step
 from tether.orchestrator.context import PASSING_ERRORS, LoopContext, core_outage
@@ -51,9 +50,10 @@ class Orchestrator:
         # Blocking reads have a connection of their own, without a time limit.
         client = connect(plane.settings.redis.url)
         self._closing.callback(client.close)
-        context = LoopContext(plane, client, secrets.token_hex(8), wall_clock_ms, self._wake, self._closing)
+        now_ms = plane.clock.now_ms
+        context = LoopContext(plane, client, secrets.token_hex(8), now_ms, self._wake, self._closing)
         leased = [entry.name for entry in registry if entry.is_leased]
-        self._keeper = KeepLeases(plane.store, leased, context.holder, now_ms=wall_clock_ms)
+        self._keeper = KeepLeases(plane.store, leased, context.holder, now_ms=now_ms)
         self.loops = {LEASE_KEEPER: self._loop(LEASE_KEEPER, self._keeper, RENEWAL_SECONDS)}
         for entry in registry:
             interval = entry.interval(plane.settings)

@@ -10,11 +10,12 @@ from typing import Any, Self
 import redis
 from sqlalchemy import Connection
 
+from tether.broker.keys import WAITING_CLASSES
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
 from tether.broker.redis.connections import is_wrong_type, raise_if_refused
 from tether.broker.redis.memory_limit import write_past_limit
 from tether.ids import NO_JOB, JobId, PoolName, TenantId, job_id_in
-from tether.jobs import FINAL_STATES, JobState, Priority
+from tether.jobs import FINAL_STATES, JobState
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.lost_entries import LostEntries
@@ -257,19 +258,19 @@ class Reconcile:
             if kind == b"j" and (job_id := job_id_in(name)) is not None:
                 yield job_id
         for name in self._read_key(keys.pools, partial(client.smembers, keys.pools)):
-            for priority in Priority:
-                yield from self._in_pool(PoolName(name.decode(errors="replace")), priority)
+            for waiting_class in WAITING_CLASSES:
+                yield from self._in_pool(PoolName(name.decode(errors="replace")), waiting_class)
 
     def _members(self, key: str, found: Iterator[tuple[bytes, float]]) -> Iterator[tuple[bytes, float]]:
         """What a scan finds; nothing more where the key is of another type than we write."""
         while page := self._read_key(key, lambda: list(itertools.islice(found, BATCH))):
             yield from page
 
-    def _in_pool(self, pool: PoolName, priority: Priority) -> Iterator[JobId]:
-        key = self._pools.keys.pool_tenants(pool, priority)
+    def _in_pool(self, pool: PoolName, waiting_class: str) -> Iterator[JobId]:
+        key = self._pools.keys.pool_tenants(pool, waiting_class)
         for tenant in self._read_key(key, partial(self._pools.client.zrange, key, 0, -1)):
             tenant_id = TenantId(tenant.decode(errors="replace"))
-            yield from self._in_list(self._pools.keys.pool_jobs(pool, priority, tenant_id))
+            yield from self._in_list(self._pools.keys.pool_jobs(pool, waiting_class, tenant_id))
 
     def _in_list(self, key: str) -> Iterator[JobId]:
         for start in itertools.count(0, BATCH):

@@ -2,8 +2,9 @@
 
 import redis
 
+from tether.clocks import wall_clock_ms
 from tether.config.loading import load_settings
-from tether.local.redis_check import check_redis
+from tether.local.redis_check import check_clock, check_redis
 
 
 def test_limit_use_and_policy_of_a_real_redis_are_judged(redis_server):
@@ -24,3 +25,10 @@ def test_limit_use_and_policy_of_a_real_redis_are_judged(redis_server):
         assert (verdict, "above the watermark" in found) == ("warn", True)
         client.config_set("maxmemory-policy", "allkeys-lru")
         assert verdict_and_text()[0] == "FAIL"
+
+
+def test_this_machines_clock_is_compared_with_redis(shared_redis_server):
+    settings = load_settings(environ={"TETHER_REDIS__URL": shared_redis_server.url})
+    assert check_clock(settings, None).verdict == "ok"
+    ahead = check_clock(settings, None, lambda: wall_clock_ms() + 60_000)
+    assert (ahead.verdict, "ahead of Redis" in ahead.found) == ("warn", True)

@@ -3,7 +3,13 @@
 import pytest
 
 from tether.broker.redis.safety import redis_risks
-from tether.local.redis_check import describe_memory, full_memory, redis_verdict, unlimited_memory
+from tether.local.redis_check import (
+    clock_verdict,
+    describe_memory,
+    full_memory,
+    redis_verdict,
+    unlimited_memory,
+)
 
 MB = 1_000_000
 WATERMARK = 0.8
@@ -55,3 +61,10 @@ def test_eviction_fails_and_a_missing_append_only_file_is_warned_of():
         "ok",
         "redis:6379, append-only, noeviction, 12 MB in use",
     )
+
+
+def test_a_clock_that_is_off_is_warned_of():
+    assert clock_verdict(0).verdict == clock_verdict(-2_000).verdict == "ok"
+    for difference, words in ((600_000, "600.0 s ahead of"), (-2_001, "2.0 s behind")):
+        check = clock_verdict(difference)
+        assert (check.verdict, words in check.found, "NTP" in check.mend) == ("warn", True, True)

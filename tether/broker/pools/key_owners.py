@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tether.jobs import Priority
+from tether.broker.keys import WAITING_CLASSES
 
 
 class KeyKind(StrEnum):
@@ -35,7 +35,7 @@ class OwnedKey:
 
     Attributes:
       name: The whole key.
-      owner: What ``pool/tidy.lua`` names it by: a job, a worker, or a pool with what else there is (priority,
+      owner: What ``pool/tidy.lua`` names it by: a job, a worker, or a pool with what else there is (class,
         tenant).
     """
 
@@ -45,7 +45,7 @@ class OwnedKey:
 
 
 _SINGLE = {b"job": KeyKind.JOB, b"stream": KeyKind.STREAM, b"drawn": KeyKind.DRAWN}
-_PRIORITIES = frozenset(priority.value.encode() for priority in Priority)
+_CLASSES = frozenset(each.encode() for each in WAITING_CLASSES)
 
 
 def owned_key(prefix: str, name: bytes) -> OwnedKey | None:
@@ -60,11 +60,11 @@ def owned_key(prefix: str, name: bytes) -> OwnedKey | None:
     word, _, rest = name.removeprefix(own_prefix).partition(b":")
     if word in _SINGLE:
         return OwnedKey(_SINGLE[word], name, (rest,)) if rest else None
-    # Neither a pool nor a priority has a colon in its name; a tenant may.
+    # Neither a pool nor a class has a colon in its name; a tenant may.
     owner = tuple(rest.split(b":", 2))
     if word == b"pool" and len(owner) == 2 and owner[1] == b"idle":
         return OwnedKey(KeyKind.IDLE, name, owner[:1])
-    if len(owner) < 2 or owner[1] not in _PRIORITIES:
+    if len(owner) < 2 or owner[1] not in _CLASSES:
         return None
     if word == b"served" and len(owner) == 2:
         return OwnedKey(KeyKind.SERVED, name, owner)

@@ -10,7 +10,6 @@ from dramatiq import Actor
 from tether.broker import TetherBroker
 from tether.broker.keys import INFER
 from tether.client.lifetime import Lifetime
-from tether.clocks import wall_clock_ms
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
@@ -67,7 +66,7 @@ class DirectBackend:
         return other
 
     def now_ms(self) -> int:
-        return wall_clock_ms()
+        return self._plane.clock.now_ms()
 
     def close(self) -> None:
         """End the calls' right to use the plane, then close it. Calls under way end; some as

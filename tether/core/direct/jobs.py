@@ -10,7 +10,6 @@ import redis
 from tether.broker.pools.pools import KnownJob
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
-from tether.clocks import wall_clock_ms
 from tether.core.control_plane import ControlPlane
 from tether.core.live_states import LiveStates
 from tether.ids import JobId, TenantId
@@ -100,7 +99,7 @@ class DirectJobPort:
             return self._cancel(job_id)
 
     def _cancel(self, job_id: JobId) -> JobState:
-        request = Request(self._tenant, job_id, JobState.CANCELLED, wall_clock_ms())
+        request = Request(self._tenant, job_id, JobState.CANCELLED, self._plane.clock.now_ms())
         if self._live.is_away():
             row = self._plane.ending.ask([request])[0]
             if isinstance(row, Exception):

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from tether.client.documents import error_to_json, json_bytes, page_to_json, status_to_json, submitted_to_json
 from tether.client.handles import AsyncJobHandle, Gathering
 from tether.client.ports import JobPort
-from tether.clocks import wall_clock_ms
 from tether.core.direct.backend import DirectBackend
 from tether.core.direct.jobs import DirectJobPort
 from tether.core.direct.streams import StoreArchive
@@ -74,7 +73,7 @@ _POSITION = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"}
     parameters=KEY_HEADERS,
 )
 async def submit_job(edge: GatewayServices, caller: Caller, request: Request) -> Response:
-    now_ms, headers, port = wall_clock_ms(), request.headers, edge.backend(caller).job_port
+    now_ms, headers, port = edge.core().plane.clock.now_ms(), request.headers, edge.backend(caller).job_port
     async with edge.bodies.receive(request, caller.tenant_id, edge.job_limit) as body:
         wanted = await body.read(lambda values: read_job_request(values, now_ms, headers))
         (answer,) = await edge.call(port.submit, [wanted])
@@ -98,7 +97,7 @@ async def submit_job(edge: GatewayServices, caller: Caller, request: Request) ->
     body=batch_body(),
 )
 async def submit_jobs(edge: GatewayServices, caller: Caller, request: Request) -> Response:
-    now_ms, port = wall_clock_ms(), edge.backend(caller).job_port
+    now_ms, port = edge.core().plane.clock.now_ms(), edge.backend(caller).job_port
     async with edge.bodies.receive(request, caller.tenant_id, edge.batch_limit) as body:
         wanted = await body.read(lambda values: read_batch(values, now_ms))
         return await edge.call(_submit_batch, port, wanted)

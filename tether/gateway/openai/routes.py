@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.broker.redis.connections import address_of
-from tether.clocks import wall_clock_ms
 from tether.core.direct.backend import DirectBackend
 from tether.errors import BrokerUnavailable, NoLiveWorker, TetherError
 from tether.gateway.keys.api_keys import Scope
@@ -66,7 +65,8 @@ ROUTES = RoomRoutes("chat")
     answer_error=openai_error_answer,
 )
 async def complete(edge: GatewayServices, caller: Caller, request: Request) -> Response:
-    now_ms, headers, find = wall_clock_ms(), request.headers, edge.core().plane.registry.find
+    plane, headers = edge.core().plane, request.headers
+    now_ms, find = plane.clock.now_ms(), plane.registry.find
 
     def read(values: Mapping[str, Any]) -> ChatRequest:
         return read_chat(values, now_ms, headers, find=find, randomness=secrets.token_bytes)

@@ -139,6 +139,15 @@ def test_a_pool_that_is_never_empty_does_not_starve_another(stage):
     assert drawn.count(POOL) == drawn.count(OTHER) == 4
 
 
+def test_a_pool_does_not_starve_another_whose_number_divides_what_is_drawn(stage):
+    for i in range(8):
+        stage.place(f"a-{i}")
+        stage.place(f"b-{i}", pool=OTHER)
+    worker = stage.worker("w")
+    drawn = [job.pool for _ in range(4) for job in draw(worker, 2, (POOL, OTHER))]
+    assert drawn.count(POOL) == drawn.count(OTHER) == 4
+
+
 def test_a_dead_worker_in_the_idle_set_is_passed_over(stage):
     dead, living = stage.worker("dead"), stage.worker("living")
     assert draw(dead) == []
@@ -225,6 +234,30 @@ def test_old_batch_jobs_count_as_standard_ones(stage):
     stage.tick(age_ms=0)
     stage.place("new")
     assert ids(draw(stage.worker("w"), 2)) == ["old", "new"]
+
+
+def test_old_batch_jobs_of_every_tenant_count_as_standard_ones(stage):
+    for i in range(400):
+        stage.place(f"old-{i}", tenant=f"tenant-{i}", priority=Priority.BATCH)
+    for i in range(5):
+        stage.place(f"more-{i}", tenant="tenant-0", priority=Priority.BATCH)
+    for _ in range(4):
+        stage.tick(age_ms=0)
+    assert stage.redis.zcard(stage.keys.pool_tenants(POOL, Priority.STANDARD)) == 400
+    for _ in range(5):
+        stage.tick(age_ms=0)
+    assert not stage.redis.exists(stage.keys.pool_tenants(POOL, Priority.BATCH))
+    assert not stage.redis.exists(f"{stage.keys.prefix}:core:aging")
+
+
+def test_batch_jobs_that_an_older_version_left_grow_old_once_the_sweep_came_by(stage):
+    stage.place("a", tenant="with space", priority=Priority.BATCH)
+    stage.redis.delete(f"{stage.keys.prefix}:core:aging")
+    stage.tick(age_ms=0)
+    assert stage.field("a", "priority") == "batch"
+    assert stage.pools.tidy("tenants", POOL, "batch", "with space") == (0, 1)
+    stage.tick(age_ms=0)
+    assert stage.field("a", "priority") == "standard"
 
 
 def test_tenants_share_a_pool_by_the_tokens_that_they_were_served(stage):
@@ -373,11 +406,59 @@ def test_after_two_deaths_a_job_runs_alone(stage):
     lose_twice(stage, "a")
     busy = stage.worker("busy")
     assert draw(busy, 4, busy=True) == []
-    stage.place("b")
-    idle = stage.worker("idle")
-    jobs = draw(idle, 4)
+    jobs = draw(stage.worker("idle"), 4)
     assert ids(jobs) == ["a"]
     assert jobs[0].alone
+
+
+def must_run_alone(stage, job_id, **changes):
+    """As an older version left such a job: among those that need not."""
+    stage.place(job_id, **changes)
+    stage.redis.hset(stage.keys.job(job_id), "deaths", "2")
+
+
+def be_patient(stage, pool=POOL):
+    """The jobs of a pool that must run alone have waited for long."""
+    assert stage.redis.hset(f"{stage.keys.prefix}:quarantine:{pool}", "since", "1") == 0
+
+
+def test_what_must_run_alone_stands_in_front_of_nobody(stage):
+    for i in range(600):
+        must_run_alone(stage, f"a-{i}", tenant="a")
+    for i in range(25):
+        stage.place(f"b-{i}", tenant=f"tenant-{i % 2}")
+    worker = stage.worker("busy")
+    drawn = draw(worker, 8, busy=True)
+    assert len(drawn) == 8
+    assert not any(job.alone for job in drawn)
+    for _ in range(20):
+        drawn += draw(worker, 8, busy=True)
+    assert sorted(ids(drawn)) == sorted(f"b-{i}" for i in range(25))
+    assert [job.alone for job in draw(stage.worker("idle"), 8)] == [True]
+
+
+def test_many_tenants_whose_jobs_must_run_alone_hide_nobody(stage):
+    for i in range(100):
+        must_run_alone(stage, f"alone-{i}", tenant=f"tenant-{i}")
+    stage.place("a", tenant="z")
+    # Looked at once, they are out of the way.
+    assert ids(draw(stage.worker("busy"), 1, busy=True)) == ["a"]
+    assert stage.redis.zcard(stage.keys.pool_tenants(POOL, Priority.STANDARD)) == 0
+
+
+def test_a_job_that_need_not_run_alone_any_more_waits_among_the_others_again(stage):
+    stage.place("a")
+    (first,) = draw(stage.worker("victim"))
+    stage.lose("a")
+    speaks_again = stage.worker("speaks-again")
+    (job,) = draw(speaks_again)
+    stage.lose("a")
+    busy = stage.worker("busy")
+    assert draw(busy, busy=True) == []
+    speaks_again.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
+    (again,) = draw(busy, busy=True)
+    assert (again.job_id, again.alone, again.deaths) == ("a", False, 1)
+    assert first.fence != again.fence
 
 
 def test_a_third_death_alone_makes_it_poison(stage):
@@ -391,12 +472,54 @@ def test_a_third_death_alone_makes_it_poison(stage):
 def test_a_busy_worker_keeps_itself_free_for_a_job_that_waits_long_to_run_alone(stage):
     stage.place("a")
     lose_twice(stage, "a")
-    stage.redis.hset(stage.keys.job("a"), "placed_at", "1")
     stage.place("b")
+    stage.place("c")
     busy = stage.worker("busy")
+    assert ids(draw(busy, busy=True)) == ["b"]
+    be_patient(stage)
     assert draw(busy, 4, busy=True) == []
-    assert ids(draw(stage.worker("second"), 4, busy=True)) == ["b"]
+    assert ids(draw(stage.worker("second"), 4, busy=True)) == ["c"]
     assert ids(draw(busy, 4, busy=False)) == ["a"]
+
+
+def test_jobs_that_must_run_alone_take_one_worker_of_a_pool_at_a_time_and_then_others_come_first(stage):
+    for i in range(20):
+        must_run_alone(stage, f"alone-{i}", tenant="a")
+    for i in range(20):
+        stage.place(f"b-{i}", tenant="b")
+    workers = [stage.worker(f"w{i}") for i in range(4)]
+    assert all(not job.alone for job in draw(workers[0]))
+    be_patient(stage)
+    (alone,) = draw(workers[1], 4)
+    assert alone.alone
+    be_patient(stage)
+    for worker in (*workers[2:], *workers[2:]):
+        assert ids(draw(worker, busy=True)) != []
+    workers[1].finish(growth(alone, 1))
+    assert [job.alone for job in draw(workers[1], 2)] == [False, False]
+    be_patient(stage)
+    assert draw(workers[2], 4, busy=True) == [], "it is the next that keeps itself free"
+
+
+def test_who_kept_itself_free_and_died_is_passed_over(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    be_patient(stage)
+    assert draw(stage.worker("dies"), 4, busy=True) == []
+    stage.redis.hset(f"{stage.keys.prefix}:quarantine:{POOL}", "until", "1")
+    stage.place("b")
+    other = stage.worker("other")
+    assert draw(other, 4, busy=True) == []
+    assert ids(draw(other, 4)) == ["a"]
+
+
+def test_nobody_keeps_itself_free_for_what_was_cancelled(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    stage.cancel("a")
+    stage.place("b")
+    be_patient(stage)
+    assert ids(draw(stage.worker("busy"), 4, busy=True)) == ["b"]
 
 
 def test_a_drain_is_no_death_and_the_job_goes_on_first(stage):
@@ -521,6 +644,21 @@ def test_after_a_pause_of_the_ticks_all_leases_are_extended_once(stage):
     assert stage.tick().taken == 0
 
 
+def test_a_clock_that_was_set_back_makes_no_lease_and_no_hint_last_longer(stage):
+    stage.place("a")
+    loser = stage.worker("w")
+    assert ids(draw(loser)) == ["a"]
+    # As a clock left it that was an hour ahead.
+    ahead = int(stage.redis.time()[0]) * 1000 + 3_600_000
+    stage.redis.zadd(stage.keys.leases, {"j a": ahead})
+    stage.redis.hset(stage.keys.lease_tick, "at", ahead)
+    stage.pools.tick(LEASE_MS, AGE_MS)
+    assert stage.redis.zscore(stage.keys.leases, "j a") <= ahead - 3_600_000 + LEASE_MS + 600_000
+    stage.lose("a")
+    stage.redis.hset(stage.keys.job("a"), "avoid_until", ahead)
+    assert ids(draw(loser)) == ["a"]
+
+
 def test_what_is_withdrawn_is_handed_back_and_its_worker_fenced(stage):
     worker = stage.worker("w")
     stage.place("a")
@@ -571,6 +709,17 @@ def test_many_dead_entries_do_not_hold_up_a_draw(stage):
         assert found.again_in_ms == 1
         found, rounds = worker.draw(1, [POOL], busy=False), rounds + 1
     assert ids(found.jobs) == ["alive"]
+
+
+def test_many_lanes_of_dead_entries_do_not_hide_another(stage):
+    for i in range(100):
+        for j in range(9):
+            stage.place(f"dead-{i}-{j}", tenant=f"tenant-{i}")
+            assert stage.cancel(f"dead-{i}-{j}") == "closed"
+    stage.place("alive", tenant="z")
+    worker = stage.worker("w")
+    drawn = [ids(draw(worker)) for _ in range(4)]
+    assert drawn == [[], [], [], ["alive"]]
 
 
 KEYS_REFERENCE = ROOT / "docs" / "reference" / "redis-keys.md"

@@ -15,6 +15,8 @@ def test_names_of_keys_are_read_as_they_are_made(keys):
         keys.stream("a"): (KeyKind.STREAM, b"a"),
         keys.pool_tenants(POOL, "batch"): (KeyKind.TENANTS, POOL.encode(), b"batch"),
         keys.pool_jobs(POOL, "batch", "a:b"): (KeyKind.LIST, POOL.encode(), b"batch", b"a:b"),
+        keys.pool_jobs(POOL, "alone.batch", "a b"): (KeyKind.LIST, POOL.encode(), b"alone.batch", b"a b"),
+        keys.pool_tenants(POOL, "alone.standard"): (KeyKind.TENANTS, POOL.encode(), b"alone.standard"),
         f"{keys.prefix}:pool:{POOL}:idle": (KeyKind.IDLE, POOL.encode()),
         f"{keys.prefix}:served:{POOL}:standard": (KeyKind.SERVED, POOL.encode(), b"standard"),
         f"{keys.prefix}:drawn:w.1": (KeyKind.DRAWN, b"w.1"),

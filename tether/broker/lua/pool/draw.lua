@@ -1,5 +1,8 @@
--- Gives a worker up to `count` jobs that wait in its pools: by priority, pool, least served tenant. Drawing is
+-- Gives a worker up to `count` jobs that wait in its pools: by priority, pools in turn, least served tenant. Drawing is
 -- beginning. A worker that gets fewer stands in the idle sets from then on.
+-- One draw takes `count` jobs, passes over MAX_SKIPPED and throws away MAX_DISCARDED entries at most. No lane costs
+-- more than MAX_DISCARDED_OF_LANE of these before all others had their turn, and where they do not suffice, the
+-- worker's next draw goes on where this one stopped: after one draw for each 32 lanes it has looked into all.
 -- ARGV: epoch, worker, count, first draw number, lease (ms), again ('1': the last draw's answer may be lost),
 -- busy ('1': the worker runs other jobs), how many fields, that many names of fields of a job's hash, pools...
 -- Returns: {'epoch'}, {'revoked'}, or {'ok', ms after which to draw again (0: when woken), drawn...}. Each drawn is
@@ -24,13 +27,19 @@ for i = FIRST_POOL, #ARGV do
     return refuse('draw: ' .. i .. ' is no name of a pool')
   end
 end
--- Heads that this worker may not have are looked past, so many a draw.
+-- A worker had rather not get what it lost a moment ago: so many heads a draw are passed over for that.
 local MAX_SKIPPED = 16
--- Entries that were cancelled or moved are thrown away, so many a draw.
+-- Entries of jobs that do not wait there any more.
 local MAX_DISCARDED = 256
--- A job that must run alone waits so long for a worker that is idle, then one keeps itself free for it (ms).
+local MAX_DISCARDED_OF_LANE = 8
+-- How long a worker may take to draw again after a draw that stopped half-way (ms).
+local CURSOR_LIFE = 60000
+-- Jobs that must run alone get what is left over. For so long; then one worker of the pool at a time keeps itself free
+-- for the next of them, for as long as it draws, and no other while that job runs (ms).
 local ALONE_PATIENCE = 5000
 local RESERVED_LIFE = 30000
+-- After a job alone others come first. So long does a worker at most run one (ms), or they come first once more.
+local TURN_LIFE = 3600000
 -- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
 local IDLE_LIFE = 60000
 
@@ -132,7 +141,34 @@ if again == '1' then
   number = newest
 end
 
-local boot = apply('GET', key('core:restarts')) or '0'
+local boot, cursor = unpack(redis.call('MGET', key('core:restarts'), key('cursor:' .. worker)))
+boot = boot or '0'
+local pool_count, first = #ARGV - FIRST_POOL + 1, number
+local PRIORITIES = {'interactive', 'standard', 'batch'}
+
+local function wants_more()
+  return #answer - 2 < count and not is_full
+end
+
+-- This worker's pools in which jobs wait that must run alone.
+local alone_pools = {}
+if pool_count > 0 and wants_more() then
+  local marks = apply('SMISMEMBER', key('core:alone'), unpack(ARGV, FIRST_POOL))
+  for i = 0, pool_count - 1 do
+    local at = (first + i) % pool_count
+    if marks[at + 1] == 1 then
+      alone_pools[#alone_pools + 1] = ARGV[FIRST_POOL + at]
+    end
+  end
+end
+-- Says that the last job that this worker began runs alone.
+local turn = key('turn:' .. worker)
+local is_others_turn = #alone_pools > 0 and redis.call('EXISTS', turn) == 1
+
+local function note_quarantine(pool, ...)
+  apply('HSET', quarantine_of(pool), ...)
+  redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
+end
 
 local function pop(list, i, entry)
   if i == 0 then
@@ -142,9 +178,9 @@ local function pop(list, i, entry)
   end
 end
 
--- Takes the job of the entry that stands at `i`, unless it must wait or is none any more. Returns 'taken', 'skipped' or
--- 'discarded'.
-local function draw_entry(pool, priority, tenant, list, i, entry)
+-- Takes the job of the entry that stands at `i` of a lane, unless it must wait or is none any more. Returns 'taken',
+-- 'skipped' or 'discarded'.
+local function draw_entry(pool, class, tenant, list, i, entry)
   local id, ticket = string.match(entry, '^(.+) (%d+)$')
   if not id then
     pop(list, i, entry)
@@ -154,10 +190,10 @@ local function draw_entry(pool, priority, tenant, list, i, entry)
   local name = job_of(id)
   -- All in one command, which is cheaper than two: the fields that are asked for stand behind those that are named here.
   local values = redis.pcall('HMGET', name,
-    'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at', 'reserved', 'reserved_until',
+    'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at',
     'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy',
     unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
-  local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at, reserved, reserved_until,
+  local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at,
     dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy = unpack(values)
   if not is_state(state) then
     -- Redis has lost it, or it ended long ago: the database knows.
@@ -184,26 +220,21 @@ local function draw_entry(pool, priority, tenant, list, i, entry)
     pop(list, i, entry)
     return 'discarded'
   end
-  if avoid == worker then
+  local must_be_alone = deaths >= DEATHS_BEFORE_ALONE
+  local priority = string.match(class, '^alone%.(.*)$')
+  if must_be_alone and not priority then
+    pop(list, i, entry)
+    let_wait_alone(id, ticket, pool, class, tenant, placed_at, false, now)
+    soon(ALONE_PATIENCE)
+    return 'discarded'
+  end
+  if avoid == worker and skipped < MAX_SKIPPED then
     avoid_until = whole(avoid_until, MAX_INTEGER)
-    if avoid_until and avoid_until > now then
+    -- A clock that was set back makes no hint last longer.
+    if avoid_until and avoid_until > now and avoid_until <= now + AVOID_LIFE then
       soon(avoid_until - now)
       return 'skipped'
     end
-  end
-  local must_be_alone = deaths >= DEATHS_BEFORE_ALONE
-  if must_be_alone and (busy or #answer > 2) then
-    reserved_until = whole(reserved_until, MAX_INTEGER)
-    local is_reserved = reserved and reserved ~= '' and reserved_until and reserved_until > now
-    if not is_reserved and placed_at + ALONE_PATIENCE <= now then
-      redis.call('HSET', name, 'reserved', worker, 'reserved_until', integer(now + RESERVED_LIFE))
-      is_reserved, reserved = true, worker
-    end
-    if is_reserved and reserved == worker then
-      is_full = true
-    end
-    soon(1000)
-    return 'skipped'
   end
   pop(list, i, entry)
   local draw, alone, dispatched = worker .. ':' .. integer(number), must_be_alone and '1' or '0', integer(dispatch)
@@ -221,66 +252,214 @@ local function draw_entry(pool, priority, tenant, list, i, entry)
   apply('HSET', drawn_of(worker), id, integer(number))
   number = number + 1
   cost = cost / weight
-  local charged = tonumber(apply('ZINCRBY', tenants_of(pool, priority), cost, tenant))
-  apply('HSET', served_of(pool, priority), 't:' .. tenant, charged, 'floor', charged - cost)
+  local charged = tonumber(apply('ZINCRBY', tenants_of(pool, class), cost, tenant))
+  apply('HSET', served_of(pool, class), 't:' .. tenant, charged, 'floor', charged - cost)
+  if priority then
+    charge(pool, priority, tenant, cost)
+    note_quarantine(pool, 'since', integer(now), 'worker', '', 'job', id)
+    redis.call('SET', turn, '1', 'PX', TURN_LIFE)
+  elseif is_others_turn then
+    redis.call('DEL', turn)
+    is_others_turn = false
+  end
   local fields = {unpack(values, #values - (FIRST_POOL - FIRST_FIELD) + 1)}
   tell(id, dispatch, attempt + 1, draw, run, offset, alone, lossy, deaths, fields)
   return 'taken'
 end
 
--- Takes the next job of a tenant. Returns whether there was one.
-local function draw_of_tenant(pool, priority, tenant)
-  local tenants = tenants_of(pool, priority)
+-- By list, how many entries at its head were passed over in this draw.
+local passed = {}
+
+-- Takes the next job of a lane. Returns 'taken'; 'empty' (the tenant is out of the pool then), 'passed' (none that this
+-- worker may have) or 'cut' (there may be one behind what was thrown away).
+local function draw_of_lane(pool, class, tenant)
+  local tenants = tenants_of(pool, class)
   local list = tenants .. ':' .. tenant
-  local i = 0
-  while not is_full and skipped < MAX_SKIPPED and discarded < MAX_DISCARDED do
+  local i, most = passed[list] or 0, math.min(discarded + MAX_DISCARDED_OF_LANE, MAX_DISCARDED)
+  while discarded < most do
     local entry = apply('LINDEX', list, i)
-    if not entry then
-      if i == 0 then
-        redis.call('ZREM', tenants, tenant)
-      end
-      return false
+    if not entry and i == 0 then
+      redis.call('ZREM', tenants, tenant)
+      discarded = discarded + 1
+      return 'empty'
+    elseif not entry then
+      return 'passed'
     end
-    local became = draw_entry(pool, priority, tenant, list, i, entry)
+    local became = draw_entry(pool, class, tenant, list, i, entry)
     if became == 'taken' then
-      if redis.call('EXISTS', list) == 0 then
+      if i == 0 and redis.call('EXISTS', list) == 0 then
         redis.call('ZREM', tenants, tenant)
       end
-      return true
+      return 'taken'
     elseif became == 'skipped' then
-      skipped = skipped + 1
-      i = i + 1
+      skipped, i = skipped + 1, i + 1
+      passed[list] = i
     else
       discarded = discarded + 1
+    end
+  end
+  return 'cut'
+end
+
+-- By sorted set, how many of its tenants were found to have nothing in this draw: they stand in front.
+local ranks = {}
+-- Lanes in which there may be more, and where the first look at all of them stopped.
+local cut, stopped_at = {}, nil
+
+-- Takes the next job of a pool and a class. Returns whether there was one.
+local function draw_of_pool(pool, class)
+  local tenants = tenants_of(pool, class)
+  while discarded < MAX_DISCARDED do
+    local rank = ranks[tenants] or 0
+    local tenant = apply('ZRANGE', tenants, rank, rank)[1]
+    if not tenant then
+      return false
+    end
+    local became = draw_of_lane(pool, class, tenant)
+    if became == 'taken' then
+      return true
+    elseif became ~= 'empty' then
+      ranks[tenants] = rank + 1
+      if became == 'cut' then
+        cut[#cut + 1] = {pool, class, tenant}
+      end
     end
   end
   return false
 end
 
-local function draw_of_pool(pool, priority)
-  while #answer - 2 < count and not is_full do
-    local found = false
-    for _, tenant in ipairs(apply('ZRANGE', tenants_of(pool, priority), 0, MAX_SKIPPED - 1)) do
-      if draw_of_tenant(pool, priority, tenant) then
-        found = true
+-- Whether a job waits in the pool's lanes of those that must run alone.
+local function has_alone(pool)
+  for _, priority in ipairs(PRIORITIES) do
+    local tenants = tenants_of(pool, alone_class(priority))
+    for _ = 1, MAX_DISCARDED_OF_LANE do
+      local tenant = apply('ZRANGE', tenants, 0, 0)[1]
+      if not tenant then
         break
       end
+      local list = tenants .. ':' .. tenant
+      local entry = apply('LINDEX', list, 0)
+      local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
+      local state, job_ticket = read(job_of(id or ''), 'state', 'ticket')
+      if state == WAITING and job_ticket == ticket then
+        return true
+      elseif not entry then
+        redis.call('ZREM', tenants, tenant)
+      else
+        redis.call('LPOP', list)
+        if not is_state(state) then
+          set_aside(id or entry, 'draw')
+        end
+      end
     end
-    if not found then
-      return
+  end
+  return false
+end
+
+-- Whether this worker is the one that runs the pool's next job alone.
+local function is_quarantine_of(pool)
+  local since, reserver, until_ms, job =
+    unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until', 'job'))
+  since, until_ms = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER)
+  if reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE then
+    return reserver == worker
+  elseif not since or since > now then
+    note_quarantine(pool, 'since', integer(now))
+    soon(ALONE_PATIENCE)
+    return false
+  elseif since + ALONE_PATIENCE > now then
+    soon(since + ALONE_PATIENCE - now)
+    return false
+  end
+  local state, alone = read(job_of(job or ''), 'state', 'alone')
+  return not (state == RUNNING and alone == '1')
+end
+
+if not is_others_turn then
+  for _, pool in ipairs(alone_pools) do
+    if wants_more() and is_quarantine_of(pool) and has_alone(pool) then
+      if busy or #answer > 2 then
+        note_quarantine(pool, 'worker', worker, 'until', integer(now + RESERVED_LIFE))
+        is_full = true
+        soon(1000)
+      else
+        for _, priority in ipairs(PRIORITIES) do
+          if wants_more() then
+            draw_of_pool(pool, alone_class(priority))
+          end
+        end
+      end
     end
   end
 end
 
--- Another pool comes first each time, or one that is never empty would starve the others.
-local pool_count, first = #ARGV - FIRST_POOL + 1, number
-for _, priority in ipairs({'interactive', 'standard', 'batch'}) do
-  for i = 0, pool_count - 1 do
-    draw_of_pool(ARGV[FIRST_POOL + (first + i) % pool_count], priority)
+-- Takes jobs of a class: one of each pool in turn, from the pool at `at` on.
+local function draw_of_all(class, at)
+  local open = {}
+  for i = at, pool_count - 1 do
+    open[#open + 1] = i
+  end
+  while #open > 0 do
+    local still_open = {}
+    for _, i in ipairs(open) do
+      if not wants_more() then
+        return
+      end
+      local pool = ARGV[FIRST_POOL + (first + i) % pool_count]
+      if draw_of_pool(pool, class) then
+        still_open[#still_open + 1] = i
+      elseif discarded == MAX_DISCARDED then
+        stopped_at = {class, i, ranks[tenants_of(pool, class)] or 0, first}
+        return
+      end
+    end
+    open = still_open
   end
 end
 
-if discarded == MAX_DISCARDED then
+local first_class, first_at, goes_on = nil, 0, false
+if cursor then
+  redis.call('DEL', key('cursor:' .. worker))
+  local class, at, rank, its_first = string.match(cursor, '^(%a+) (%d+) (%d+) (%d+)$')
+  at = whole(at, pool_count - 1)
+  if is_priority(class) and at then
+    first_class, first_at, first, goes_on = class, at, tonumber(its_first), true
+    ranks[tenants_of(ARGV[FIRST_POOL + (first + at) % pool_count], class)] = tonumber(rank)
+  end
+end
+for _, class in ipairs(PRIORITIES) do
+  if class == first_class then
+    first_class = nil
+  end
+  if not first_class and wants_more() and not stopped_at then
+    draw_of_all(class, first_at)
+    first_at = 0
+    -- What must run alone comes behind what need not.
+    for _, pool in ipairs(alone_pools) do
+      if #answer == 2 and not busy and #cut == 0 and wants_more() then
+        draw_of_pool(pool, alone_class(class))
+      end
+    end
+  end
+end
+if stopped_at and wants_more() then
+  redis.call('SET', key('cursor:' .. worker), table.concat(stopped_at, ' '), 'PX', CURSOR_LIFE)
+end
+while #cut > 0 and wants_more() and discarded < MAX_DISCARDED do
+  local still_cut = {}
+  for _, lane in ipairs(cut) do
+    local became = 'taken'
+    while became == 'taken' and wants_more() do
+      became = draw_of_lane(unpack(lane))
+    end
+    if became == 'cut' then
+      still_cut[#still_cut + 1] = lane
+    end
+  end
+  cut = still_cut
+end
+
+if wants_more() and (discarded == MAX_DISCARDED or goes_on) then
   soon(1)
 end
 local pools = table.concat(ARGV, ' ', FIRST_POOL)

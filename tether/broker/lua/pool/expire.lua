@@ -10,8 +10,9 @@ end
 local LONGEST_PAUSE = 1000
 -- For so long it is known what was taken from a worker, in case that it comes back (ms).
 local GIVEN_UP_LIFE = 600000
--- Batch jobs that grow old are moved so many a pool and tick.
-local MAX_AGED = 16
+-- Lanes whose batch jobs grow old are looked at so many a tick, and so many entries of each; one job of each moves.
+local MAX_AGED = 128
+local MAX_HEADS = 8
 -- For so long it is known what a worker was last seen to do (ms): as long as its announcements are.
 local SEEN_LIFE = 3600000
 
@@ -34,6 +35,14 @@ if former_run_id ~= run_id or not former_at or now - former_at > LONGEST_PAUSE t
   -- Nor could anybody be seen to do anything meanwhile.
   redis.call('HSET', tick, 'paused', integer(former_at or now), 'resumed', integer(now))
   return {#all / 2, 0}
+end
+
+-- The clock was set back: no lease lasts longer for that.
+if former_at > now then
+  local late = apply('ZRANGEBYSCORE', leases, '(' .. integer(now + lease), '+inf')
+  for _, member in ipairs(late) do
+    redis.call('ZADD', leases, now + lease, member)
+  end
 end
 
 local answer = {0, 0}
@@ -77,30 +86,62 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 
   end
 end
 
-for _, pool in ipairs(apply('SMEMBERS', key('core:pools'))) do
-  local batch = tenants_of(pool, 'batch')
-  for _, tenant in ipairs(apply('ZRANGE', batch, 0, MAX_AGED - 1)) do
-    local list = batch .. ':' .. tenant
+local PROMOTED = {batch = 'standard', ['alone.batch'] = alone_class('standard')}
+
+-- Moves the oldest job of a lane where it is old enough. Returns when the next one of the lane was placed; nil where
+-- the lane is empty.
+local function promote(pool, class, tenant)
+  local tenants = tenants_of(pool, class)
+  local list = tenants .. ':' .. tenant
+  local has_moved = false
+  for _ = 1, MAX_HEADS do
     local entry = apply('LINDEX', list, 0)
-    local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
+    if not entry then
+      apply('ZREM', tenants, tenant)
+      return nil
+    end
+    local id, ticket = string.match(entry, '^(.+) (%d+)$')
     local name = job_of(id or '')
     local placed_at, state, job_ticket = read(name, 'placed_at', 'state', 'ticket')
     placed_at = whole(placed_at, MAX_INTEGER)
-    if entry and (not placed_at or placed_at + age <= now) then
-      redis.call('LPOP', list)
-      if redis.call('EXISTS', list) == 0 then
-        redis.call('ZREM', batch, tenant)
-      end
-      if state == WAITING and job_ticket == ticket then
-        redis.call('HSET', name, 'priority', 'standard')
-        let_wait(id, ticket, pool, 'standard', tenant, false)
-      elseif not is_state(state) then
-        set_aside(id or entry, 'expire')
-      end
+    local is_current = state == WAITING and job_ticket == ticket
+    if is_current and placed_at and (has_moved or placed_at + age > now) then
+      return placed_at
+    end
+    redis.call('LPOP', list)
+    if is_current then
+      redis.call('HSET', name, 'priority', 'standard')
+      let_wait(id, ticket, pool, PROMOTED[class], tenant, placed_at or now, false)
+      has_moved = true
+    elseif not is_state(state) then
+      set_aside(id or entry, 'expire')
     end
   end
-  if redis.call('EXISTS', tenants_of(pool, 'interactive'), tenants_of(pool, 'standard'), batch) == 0 then
-    redis.call('SREM', key('core:pools'), pool)
+  return 0
+end
+
+-- A lane that has had its turn waits behind the others that are due, by the time of this one.
+local aging = key('core:aging')
+for _, member in ipairs(apply('ZRANGEBYSCORE', aging, '-inf', integer(now - age), 'LIMIT', 0, MAX_AGED)) do
+  local pool, class, tenant = string.match(member, '^(%S+) (%S+) (.+)$')
+  local placed_at = PROMOTED[class or ''] and promote(pool, class, tenant)
+  if placed_at then
+    redis.call('ZADD', aging, integer(math.max(placed_at, now - age)), member)
+  else
+    redis.call('ZREM', aging, member)
+  end
+end
+
+for _, pool in ipairs(apply('SMEMBERS', key('core:pools'))) do
+  local lanes, alone_lanes = {}, {}
+  for i, priority in ipairs({'interactive', 'standard', 'batch'}) do
+    lanes[i], alone_lanes[i] = tenants_of(pool, priority), tenants_of(pool, alone_class(priority))
+  end
+  if redis.call('EXISTS', unpack(alone_lanes)) == 0 then
+    apply('SREM', key('core:alone'), pool)
+    if redis.call('EXISTS', unpack(lanes)) == 0 then
+      redis.call('SREM', key('core:pools'), pool)
+    end
   end
 end
 return answer

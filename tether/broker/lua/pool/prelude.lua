@@ -69,6 +69,16 @@ local function drawn_of(worker)
   return key('drawn:' .. worker)
 end
 
+-- Jobs that must run alone wait in lanes of their own, where they are in front of nobody.
+local function alone_class(priority)
+  return 'alone.' .. priority
+end
+
+-- Whose turn it is among a pool's jobs that must run alone.
+local function quarantine_of(pool)
+  return key('quarantine:' .. pool)
+end
+
 -- What ends or goes on with an attempt, or makes room, begins with this. At its memory limit Redis refuses what may take
 -- memory only as a script's first write; so a delete comes first, of a key that never is.
 local function pass_memory_limit()
@@ -312,13 +322,16 @@ local function wake_all(pool, now)
   end
 end
 
--- Lets a job wait in its pool: at the tenant's end, or at its head where it was there before what waits.
+-- Lets a job wait in a lane of its pool: at the tenant's end, or at its head where it was there before what waits.
 -- A tenant that returns from idle gets no credit for the time away (Virtual Token Counter, OSDI 2024).
-local function let_wait(id, ticket, pool, priority, tenant, to_head)
-  local tenants = tenants_of(pool, priority)
+local function let_wait(id, ticket, pool, class, tenant, placed_at, to_head)
+  local tenants = tenants_of(pool, class)
   apply(to_head and 'LPUSH' or 'RPUSH', tenants .. ':' .. tenant, id .. ' ' .. ticket)
+  if class == 'batch' or class == 'alone.batch' then
+    apply('ZADD', key('core:aging'), 'LT', integer(placed_at), pool .. ' ' .. class .. ' ' .. tenant)
+  end
   if not apply('ZSCORE', tenants, tenant) then
-    local served = apply('HMGET', served_of(pool, priority), 't:' .. tenant, 'floor')
+    local served = apply('HMGET', served_of(pool, class), 't:' .. tenant, 'floor')
     local counter = tonumber(served[1]) or 0
     local least = redis.call('ZRANGE', tenants, 0, 0, 'WITHSCORES')
     local floor = tonumber(least[2]) or tonumber(served[2]) or 0
@@ -326,6 +339,17 @@ local function let_wait(id, ticket, pool, priority, tenant, to_head)
     redis.call('ZADD', tenants, counter > floor and counter or floor == floor and floor or 0, tenant)
     apply('SADD', key('core:pools'), pool)
   end
+end
+
+-- How long it is remembered whose turn it was in a quarantine that nobody uses (ms).
+local QUARANTINE_LIFE = 86400000
+
+local function let_wait_alone(id, ticket, pool, priority, tenant, placed_at, to_head, now)
+  if apply('SADD', key('core:alone'), pool) == 1 then
+    apply('HSET', quarantine_of(pool), 'since', integer(now))
+    redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
+  end
+  let_wait(id, ticket, pool, alone_class(priority), tenant, placed_at, to_head)
 end
 
 local function charge(pool, priority, tenant, tokens)
@@ -419,8 +443,9 @@ end
 -- Returns what became of it.
 local function return_to_pool(id, now, avoid)
   local name = job_of(id)
-  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths =
-    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths')
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone =
+    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
+      'placed_at', 'alone')
   local ending = cancel
   deadline = whole(deadline, MAX_INTEGER)
   if ending == '' and deadline and deadline > 0 and deadline <= now then
@@ -440,25 +465,47 @@ local function return_to_pool(id, now, avoid)
   end
   ticket = integer(ticket + 1)
   redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
-    'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE), 'reserved', '')
-  let_wait(id, ticket, pool, priority, tenant, true)
+    'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
+  placed_at = whole(placed_at, MAX_INTEGER) or now
   if deaths >= DEATHS_BEFORE_ALONE then
+    let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1', now)
     wake_all(pool, now)
   else
+    let_wait(id, ticket, pool, priority, tenant, placed_at, true)
     wake_one(pool, now, avoid)
   end
   return WAITING
 end
 
+-- A job that need not run alone any more waits among the others again.
+local function leave_quarantine(id)
+  local pool, priority, tenant, ticket, placed_at =
+    read(job_of(id), 'pool', 'priority', 'tenant', 'ticket', 'placed_at')
+  placed_at = whole(placed_at, MAX_INTEGER)
+  if placed_at and ticket and is_word(pool) and is_priority(priority) and is_name(tenant) then
+    local tenants, now = tenants_of(pool, alone_class(priority)), now_ms()
+    if apply('LREM', tenants .. ':' .. tenant, 1, id .. ' ' .. ticket) == 1 then
+      if redis.call('EXISTS', tenants .. ':' .. tenant) == 0 then
+        apply('ZREM', tenants, tenant)
+      end
+      let_wait(id, ticket, pool, priority, tenant, placed_at, true)
+      wake_one(pool, now, '')
+    end
+  end
+end
+
 -- Whose lease ran out and who still speaks was cut off, and not dead: that loss counts no longer.
 local function exonerate(id, draw)
   local name = job_of(id)
-  local lost, deaths = read(name, 'lost', 'deaths')
+  local lost, deaths, state = read(name, 'lost', 'deaths', 'state')
   if draw ~= '' and lost == draw then
     redis.call('HSET', name, 'lost', '')
     deaths = whole(deaths, MAX_TOKENS)
     if deaths and deaths > 0 then
       redis.call('HSET', name, 'deaths', integer(deaths - 1))
+      if state == WAITING and deaths == DEATHS_BEFORE_ALONE then
+        leave_quarantine(id)
+      end
     end
   end
 end

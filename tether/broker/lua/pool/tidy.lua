@@ -17,6 +17,18 @@ local function leave_empty_list(tenants, tenant)
   return 0
 end
 
+-- Lanes of batch jobs that an older version left do not stand by their age yet.
+local function note_age(pool, class, tenant)
+  if class == 'batch' or class == 'alone.batch' then
+    local head = redis.pcall('LINDEX', tenants_of(pool, class) .. ':' .. tenant, 0)
+    local id = type(head) == 'string' and string.match(head, '^(.+) %d+$')
+    local placed_at = id and whole(read(job_of(id), 'placed_at'), MAX_INTEGER)
+    if placed_at then
+      apply('ZADD', key('core:aging'), 'NX', integer(placed_at), pool .. ' ' .. class .. ' ' .. tenant)
+    end
+  end
+end
+
 local function tidy_list(pool, priority, tenant, start, count)
   local tenants = tenants_of(pool, priority)
   local list = tenants .. ':' .. tenant
@@ -71,6 +83,7 @@ elseif kind == 'tenants' and #ARGV >= 3 then
   local removed = 0
   for i = 4, #ARGV do
     removed = removed + leave_empty_list(tenants_of(ARGV[2], ARGV[3]), ARGV[i])
+    note_age(ARGV[2], ARGV[3], ARGV[i])
   end
   return {removed, #ARGV - 3}
 elseif kind == 'idle' and #ARGV >= 2 then

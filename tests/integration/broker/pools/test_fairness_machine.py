@@ -1,0 +1,82 @@
+"""Draws and aging under random heads that a worker may not have, with bounds that few jobs reach."""
+
+import re
+
+import pytest
+
+from support.fairness_machine import SMALL_BOUNDS, FairnessMachine
+from support.machines import catches_bug, run_machine
+from tether.broker.scripts import BROKER_SCRIPTS
+
+pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
+
+
+class MachineServer:
+    def __init__(self, url):
+        self.url = url
+
+
+@pytest.fixture
+def attributes(machine_redis_url):
+    return {"server": MachineServer(machine_redis_url), "namespace": "fairness"}
+
+
+def with_texts(monkeypatch, *changes):
+    """Change (script, what stands there once, what is to stand there)."""
+    sound = BROKER_SCRIPTS.source
+
+    def source(name):
+        text = sound(name)
+        for script, original, planted in changes:
+            if name == f"pool/{script}":
+                assert text.count(original) == 1, original
+                text = text.replace(original, planted)
+        return text
+
+    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+
+
+@pytest.fixture
+def small_bounds(monkeypatch):
+    changes = []
+    for (script, name), value in SMALL_BOUNDS.items():
+        line = re.search(rf"local {name} = \d+\n", BROKER_SCRIPTS.source(f"pool/{script}"))
+        changes.append((script, line[0], f"local {name} = {value}\n"))
+    with_texts(monkeypatch, *changes)
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(300, marks=pytest.mark.long)])
+def test_nobodys_heads_hide_anothers(attributes, small_bounds, examples):
+    run_machine(FairnessMachine, attributes, max_examples=examples)
+
+
+PLANTED = {
+    "one lane has all of a draw's steps": ("draw", "discarded + MAX_DISCARDED_OF_LANE", "MAX_DISCARDED"),
+    "the next draw begins anew": ("draw", "if stopped_at and wants_more() then", "if false then"),
+    "hints are obeyed without end": ("draw", "and skipped < MAX_SKIPPED then", "then"),
+    "who must run alone stays in front": (
+        "draw",
+        "  if must_be_alone and not priority then\n    pop(list, i, entry)\n",
+        "  if must_be_alone and not priority then\n    return 'skipped'\n  elseif false then\n",
+    ),
+    "a worker for each job that must run alone": (
+        "draw",
+        "return not (state == RUNNING and alone == '1')",
+        "return true",
+    ),
+    "alone beside others": ("draw", "if busy or #answer > 2 then", "if false then"),
+    "old lanes are looked at in the same order": (
+        "expire",
+        "integer(math.max(placed_at, now - age))",
+        "integer(placed_at)",
+    ),
+    "a lane is aged once": ("expire", "  if placed_at then\n", "  if false then\n"),
+}
+"""Bugs, each of which hides somebody."""
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_caught(bug, attributes, small_bounds, monkeypatch):
+    with_texts(monkeypatch, PLANTED[bug])
+    assert catches_bug(FairnessMachine, attributes, max_examples=60, number=0)
