@@ -102,6 +102,11 @@ class Keys:
         return f"{self.prefix}:core:epoch"
 
     @property
+    def worker_port(self) -> str:
+        """A hash: the scripts that a worker runs, by their names, and the version of their contract."""
+        return f"{self.prefix}:core:worker_port"
+
+    @property
     def lease_tick(self) -> str:
         return f"{self.prefix}:core:lease_tick"
 

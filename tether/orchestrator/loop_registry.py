@@ -13,6 +13,7 @@ from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
+from tether.orchestrator.port_scripts import PublishPortScripts
 from tether.orchestrator.pruning import Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.redis_sweep import SweepRedis
@@ -70,4 +71,5 @@ LOOPS = (
     RegisteredLoop(LABEL_INDEX, IndexLabels.make, every(60.0)),
     RegisteredLoop("redis-sweep", SweepRedis.make, _sweep),
     RegisteredLoop("trust-mirror", MirrorTrust.make, every(1.0)),
+    RegisteredLoop("port-scripts", PublishPortScripts.make, every(5.0)),
 )

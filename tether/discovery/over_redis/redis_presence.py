@@ -22,10 +22,12 @@ from tether.ids import WorkerId
 MAX_PER_BATCH = 256
 """Announcements that one call of the script writes."""
 
+PRESENCE_SCRIPTS = Scripts(Path(__file__).with_name("lua"))
+"""Those that write announcements, and whom to distrust."""
+
 _PAGE = 512
 _MAX_LIFE = 2**32 - 1
 _MAX_ORDER_BYTES = 40
-_SCRIPTS = Scripts(Path(__file__).with_name("lua"))
 _HEAD = struct.Struct(">II")
 _ANNOUNCEMENTS, _UNROUTABLE = b"a", b"u"
 
@@ -77,7 +79,8 @@ class RedisPresence:
         Raises:
           OUTAGE_ERRORS: It cannot be published now.
         """
-        return bool(_SCRIPTS.run(self._client, "distrust", self._keys.fleet_unroutable, worker_id, *order))
+        key = self._keys.fleet_unroutable
+        return bool(PRESENCE_SCRIPTS.run(self._client, "distrust", key, worker_id, *order))
 
     def orders(self) -> Mapping[WorkerId, Order]:
         """The newest order that was written of each worker, also of those that are gone.
@@ -85,7 +88,7 @@ class RedisPresence:
         Raises:
           OUTAGE_ERRORS: Redis cannot be asked now.
         """
-        words = _SCRIPTS.run(self._client, "orders", self._keys.fleet_order).split()
+        words = PRESENCE_SCRIPTS.run(self._client, "orders", self._keys.fleet_order).split()
         return _orders(zip(words[::2], words[1::2], strict=True))
 
     def read_all(self) -> Sequence[Heard]:
@@ -116,7 +119,7 @@ class RedisPresence:
                 *(presence.worker_id, envelope, presence.boot_counter, presence.sequence),
                 *(max(0, min(life_ms, _MAX_LIFE)), int(presence.state is WorkerState.STOPPED)),
             )
-        counted, same = _SCRIPTS.run(self._client, "announce", self._keys.fleet_presence, *arguments)
+        counted, same = PRESENCE_SCRIPTS.run(self._client, "announce", self._keys.fleet_presence, *arguments)
         return counted, same
 
     def _read(self, workers: Iterable[WorkerId]) -> list[Heard]:
