@@ -80,7 +80,7 @@ def test_the_arguments_of_every_script_stand_in_the_page_in_their_order(script):
     assert written == arguments_in_code(script)
 
 
-def test_an_argument_that_is_added_to_a_script_is_seen():
+def test_arguments_are_read_from_the_head_of_a_script():
     assert arguments_in_code("release") == [
         *("epoch", "job", "dispatch", "attempt", "draw", "run", "offset", "count", "data"),
     ]
