@@ -135,10 +135,14 @@ class Worker:
 
     def hello(self) -> None:
         """Learn the scripts, and the epoch where none is known. There are none before an orchestrator was."""
-        port: dict[bytes, bytes] = self.client.hgetall(f"{self.prefix}:core:worker_port")
-        if port.get(b"v", b"1") != b"1":
-            raise SystemExit(f"this worker speaks version 1 of the worker port, not {port[b'v'].decode()}")
-        self.scripts.update({name.decode(): text for name, text in port.items()})
+        key = f"{self.prefix}:core:worker_port"
+        if self.client.hget(key, "digest") not in (None, self.scripts.get("digest")):
+            port: dict[bytes, bytes] = self.client.hgetall(key)
+            if port.get(b"v", b"1") != b"1":
+                raise SystemExit(
+                    f"this worker speaks version 1 of the worker port, not {port[b'v'].decode()}"
+                )
+            self.scripts.update({name.decode(): text for name, text in port.items()})
         if self.scripts and not self.epoch:
             self.epoch = self.client.get(f"{self.prefix}:core:epoch") or b""
 
