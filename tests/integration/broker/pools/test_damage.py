@@ -435,7 +435,7 @@ def is_refusal(script, answer):
     return answer == [b"epoch"] or (answer == b"unknown" and script == "withdraw")
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_arbitrary_arguments_leave_every_job_whole(shared_redis_server, namespace, data):
     stage = Stage(shared_redis_server, namespace)
