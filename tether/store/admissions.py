@@ -71,6 +71,11 @@ class NewJob:
     def tenant_id(self) -> TenantId:
         return self.job.tenant_id
 
+    @property
+    def body_bytes(self) -> int:
+        """Estimated size of its payload."""
+        return len(self.job.payload)
+
 
 class AdmissionKind(StrEnum):
     """Result of the admission of a job."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -17,6 +19,7 @@ from tether.store.engines import is_sqlite, reading_engine, writing_engine
 from tether.store.failures import Meaning, failure, meaning_of
 from tether.store.migrations import check_revision, upgrade
 from tether.store.transactions import Transactor
+from tether.store.turns import WriteTurns
 from tether.store.writer import Item, Operation, Result, Writer
 
 _Arguments = ParamSpec("_Arguments")
@@ -41,6 +44,7 @@ class Store:
         self._echo = echo
         self.place = self._url.set(query={}).render_as_string(hide_password=True)
         """The address without password and options, for logs and messages."""
+        self._turns: WriteTurns | None = None
         self._readers: Engine | None = None
         self._writers: Engine | None = None
         self._writer: Writer | None = None
@@ -69,7 +73,11 @@ class Store:
         except BaseException:
             self._dispose()
             raise
-        transactor = Transactor(self._writers, self.place)
+        # A database in memory has no other processes.
+        if is_sqlite(self._url) and self._url.database not in (None, "", ":memory:"):
+            self._turns = WriteTurns(Path(str(self._url.database)))
+        turn = nullcontext if self._turns is None else self._turns.take
+        transactor = Transactor(self._writers, self.place, turn)
         self._writer = Writer(transactor, shares_transaction=is_sqlite(self._url))
         self._writer.start()
         return self
@@ -225,6 +233,9 @@ class Store:
             if engine is not None:
                 engine.dispose(close=self._process == os.getpid())
         self._readers = self._writers = None
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
 
 
 def each_result(futures: Iterable[Future[Result]]) -> list[Result | Exception]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -22,9 +23,19 @@ class Transactor:
     One thread owns it.
     """
 
-    def __init__(self, engine: Engine, place: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        place: str,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """
+        Args:
+          turn: What is entered for each transaction.
+        """
         self._engine = engine
         self._place = place
+        self._turn = turn
         self._connection: Connection | None = None
 
     def run(self, function: Callable[[Connection], _Result]) -> _Result:
@@ -36,6 +47,10 @@ class Transactor:
           CommitUnknown: It is not known whether it was written.
           StoreError: The database refuses it. Nothing was written.
         """
+        with self._turn():
+            return self._run(function)
+
+    def _run(self, function: Callable[[Connection], _Result]) -> _Result:
         attempt = 1
         has_reconnected = False
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -17,6 +18,13 @@ from tether.threads import OwnedThread
 
 MAX_GROUP = 256
 """Most items in one transaction: beyond it throughput hardly grows, and every member waits for all."""
+
+MAX_GROUP_BYTES = 4_194_304
+"""Items are no more in one transaction once their bodies have so many bytes together."""
+
+MAX_GROUP_SECONDS = 0.05
+"""Where one transaction at a time writes, no more items share one than are written in so long, as far as the
+last ones tell: other processes wait meanwhile."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,9 +48,17 @@ class Writer:
         the one order that all keep, and two in one transaction would not.
     """
 
-    def __init__(self, transactor: Transactor, *, shares_transaction: bool) -> None:
+    def __init__(
+        self,
+        transactor: Transactor,
+        *,
+        shares_transaction: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._transactor = transactor
         self._shares_transaction = shares_transaction
+        self._clock = clock
+        self._max_group = MAX_GROUP
         self._queue: deque[_Write] = deque()
         self._news = threading.Condition()
         self._is_closed = False
@@ -78,7 +94,12 @@ class Writer:
         with self._news:
             while not self._queue and not self._is_closed:
                 self._news.wait()
-            return [self._queue.popleft() for _ in range(min(len(self._queue), MAX_GROUP))]
+            taken: list[_Write] = []
+            size = 0
+            while self._queue and len(taken) < self._max_group and size < MAX_GROUP_BYTES:
+                taken.append(self._queue.popleft())
+                size += getattr(taken[-1].item, "body_bytes", 0)
+            return taken
 
     def _work(self) -> None:
         try:
@@ -98,7 +119,7 @@ class Writer:
         """Write all in one transaction; if that fails, halve it until what fails stands alone."""
         writes = [write for group in groups for write in group]
         try:
-            results = self._transactor.run(lambda connection: _run(connection, groups))
+            results = self._transactor.run(lambda connection: self._run_timed(connection, groups))
         except StoreUnavailable as error:
             # The database is away, not a member wrong: to try each alone would only take longer.
             for write in writes:
@@ -112,6 +133,17 @@ class Writer:
         else:
             for write, result in zip(writes, results, strict=True):
                 write.future.set_result(result)
+
+    def _run_timed(self, connection: Connection, groups: list[list[_Write]]) -> list[Any]:
+        """Write all, and note how many of the like can be written in :data:`MAX_GROUP_SECONDS`."""
+        begun_at = self._clock()
+        results = _run(connection, groups)
+        if self._shares_transaction:
+            count, seconds = sum(map(len, groups)), self._clock() - begun_at
+            fitting = MAX_GROUP if seconds <= 0 else int(count * MAX_GROUP_SECONDS / seconds)
+            # It may grow to twice as many at a time: one slow transaction is no rule.
+            self._max_group = max(1, min(fitting, 2 * max(count, self._max_group), MAX_GROUP))
+        return results
 
 
 def _by_operation(writes: list[_Write]) -> list[list[_Write]]:

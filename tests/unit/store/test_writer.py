@@ -6,7 +6,7 @@ import pytest
 
 from support.waiting import join
 from tether.errors import StoreError, StoreUnavailable
-from tether.store.writer import MAX_GROUP, Writer
+from tether.store.writer import MAX_GROUP, MAX_GROUP_BYTES, Writer
 
 
 class Transactions:
@@ -101,6 +101,48 @@ def test_a_group_has_a_largest_size(transactions, open_writer):
     transactions.go_on.set()
     assert futures[-1].result(30) == 2 * MAX_GROUP
     assert [len(transaction) for transaction in transactions.done] == [1, MAX_GROUP, 1]
+
+
+class Body:
+    def __init__(self, body_bytes):
+        self.body_bytes = body_bytes
+
+
+def keep(connection, items):
+    connection.extend(items)
+    return items
+
+
+def test_large_bodies_do_not_share_a_transaction(transactions, open_writer):
+    writer = open_writer()
+    hold(transactions, writer)
+    futures = writer.write(keep, [Body(MAX_GROUP_BYTES // 2) for _ in range(5)])
+    transactions.go_on.set()
+    for future in futures:
+        future.result(30)
+    assert [len(transaction) for transaction in transactions.done] == [1, 2, 2, 1]
+
+
+def test_no_more_share_a_transaction_than_are_written_in_a_short_time(transactions):
+    now = [0.0]
+
+    def take_long(connection, items):
+        connection.extend(items)
+        now[0] += 0.01 * len(items)
+        return items
+
+    writer = Writer(transactions, shares_transaction=True, clock=lambda: now[0])
+    writer.start()
+    try:
+        hold(transactions, writer)
+        futures = writer.write(take_long, range(MAX_GROUP + 12))
+        transactions.go_on.set()
+        for future in futures:
+            future.result(30)
+        assert [len(transaction) for transaction in transactions.done] == [1, MAX_GROUP, 5, 5, 2]
+    finally:
+        transactions.go_on.set()
+        writer.close()
 
 
 def test_a_bad_item_fails_alone(transactions, open_writer):

@@ -1,0 +1,71 @@
+"""Turns at one SQLite file: whoever has just had one comes after who waits."""
+
+import threading
+
+from support.waiting import join
+from tether.store.turns import PATIENCE_SECONDS, WriteTurns
+
+
+def test_who_has_written_and_wants_to_again_comes_after_who_waits(tmp_path):
+    order, has_begun, waits = [], threading.Event(), threading.Event()
+
+    def look(seconds):
+        waits.set()
+        threading.Event().wait(seconds)
+
+    first, second = WriteTurns(tmp_path / "t.db"), WriteTurns(tmp_path / "t.db", sleep=look)
+
+    def take_once():
+        assert has_begun.wait(60)
+        with second.take():
+            order.append("second")
+
+    thread = threading.Thread(target=take_once)
+    thread.start()
+    with first.take():
+        has_begun.set()
+        assert waits.wait(60)
+        order.append("first")
+    with first.take():
+        order.append("first")
+    join(thread)
+    assert order == ["first", "second", "first"]
+    first.close()
+    second.close()
+
+
+def test_after_a_while_it_is_written_without_a_turn(tmp_path):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    holder = WriteTurns(tmp_path / "t.db")
+    other = WriteTurns(tmp_path / "t.db", clock=lambda: now[0], sleep=sleep)
+    with holder.take(), other.take():
+        assert now[0] >= PATIENCE_SECONDS
+    with other.take():
+        pass
+    holder.close()
+    other.close()
+
+
+def test_a_turn_ends_with_an_error_in_it(tmp_path):
+    first, second = WriteTurns(tmp_path / "t.db"), WriteTurns(tmp_path / "t.db", sleep=None)
+    for _ in range(2):
+        try:
+            with first.take():
+                raise ValueError("in the transaction")
+        except ValueError:
+            pass
+    with second.take():
+        pass
+    first.close()
+    second.close()
+
+
+def test_where_no_lock_can_be_had_it_is_written_all_the_same(tmp_path):
+    turns = WriteTurns(tmp_path / "missing" / "t.db")
+    with turns.take():
+        pass
+    turns.close()

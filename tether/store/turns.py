@@ -1,0 +1,90 @@
+"""Turns of processes that write to one SQLite file: its own lock goes to whoever asks at the right moment."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+LOOK_SECONDS = 0.001
+"""Between two looks at a lock that another process holds."""
+
+PATIENCE_SECONDS = 2.0
+"""After so long it is written without a turn: then SQLite's lock alone decides."""
+
+
+class WriteTurns:
+    """Lets processes write in turn. One thread uses it.
+
+    Two locks on files, in the way of a turnstile: who writes holds the second, who is next holds the first.
+    Whoever has written and wants to again finds the first held by the next one, and comes after it. Without
+    that, a waiting writer sleeps up to 100 ms between two looks, and others that come meanwhile pass it by.
+
+    The locks end with their process. That a transaction excludes others is SQLite's own doing: where a turn
+    cannot be had, nothing is wrong but the order.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """
+        Args:
+          database: The file of the database; the locks are beside it.
+          clock: Seconds.
+          sleep: How it waits, in seconds.
+        """
+        self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "turn")]
+        self._files: list[int] = []
+        self._clock = clock
+        self._sleep = sleep
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for this process's turn, which lasts until the block ends."""
+        until = self._clock() + PATIENCE_SECONDS
+        held = []
+        try:
+            with contextlib.suppress(OSError):
+                entrance, turn = self._open()
+                if self._lock(entrance, until):
+                    held.append(entrance)
+                    if self._lock(turn, until):
+                        held.append(turn)
+                    fcntl.flock(entrance, fcntl.LOCK_UN)
+                    held.remove(entrance)
+            yield
+        finally:
+            for file in held:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the files."""
+        files, self._files = self._files, []
+        for file in files:
+            os.close(file)
+
+    def _open(self) -> tuple[int, int]:
+        if not self._files:
+            for path in self._paths:
+                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        entrance, turn = self._files
+        return entrance, turn
+
+    def _lock(self, file: int, until: float) -> bool:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._clock() >= until:
+                    return False
+                self._sleep(LOOK_SECONDS)
+            else:
+                return True
