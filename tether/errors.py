@@ -64,6 +64,7 @@ __all__ = [
     "UnknownModel",
     "WorkerLost",
     "WorkerNotFound",
+    "WorkerOutranked",
     "WorkerRevoked",
     "error_of",
     "mask_url",
@@ -605,6 +606,17 @@ class WorkerRevoked(TetherError):
 
     code = "worker_revoked"
     http_status = 403
+    exit_status = 6
+
+
+class WorkerOutranked(TetherError):
+    """Another process uses a worker's key, and that one draws: this one gets no jobs until it is gone.
+
+    What to do: Give each host an identity folder of its own, and start the worker again.
+    """
+
+    code = "worker_outranked"
+    http_status = 409
     exit_status = 6
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.fleet_reading import open_fleet
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.fleet.fleet import Fleet, silent_in
+from tether.discovery.fleet.liveness import copied_keys
 from tether.errors import BrokerUnavailable
 from tether.ids import WorkerId
 from tether.local.doctor import Check, CheckStatus
@@ -33,24 +34,26 @@ def check_fleet(settings: Settings, running: Running | None, environ: Mapping[st
         settings = load_settings(environ={**environ, **overrides})
     try:
         with open_fleet(settings) as reading:
-            return fleet_verdict(reading.view.fleet, reading.names)
+            evidence = reading.view.evidence
+            copied = () if evidence is None else copied_keys(evidence)
+            return fleet_verdict(reading.view.fleet, reading.names, copied)
     except BrokerUnavailable as error:
         return Check(NAME, CheckStatus.WARN, str(error))
 
 
-def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str]) -> Check:
+def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str], copied: Sequence[WorkerId] = ()) -> Check:
     """What is wrong with the workers of a fleet.
 
     Args:
       names: By worker id.
+      copied: Those whose keys several processes use.
     """
     cut_off, silent = [], []
     for worker, member in sorted(fleet.members.items()):
-        shown = f"{worker} ({names[worker]})" if names.get(worker) else worker
         if member.presence.state is WorkerState.DISCONNECTED:
-            cut_off.append(shown)
+            cut_off.append(_shown(worker, names))
         elif silent_in(member, fleet.silent):
-            silent.append(shown)
+            silent.append(_shown(worker, names))
     findings, remedies = [], []
     if cut_off:
         findings.append(f"{_listed(cut_off)} cannot reach Redis, and {_gets(cut_off)} no jobs")
@@ -62,10 +65,18 @@ def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str]) -> Check:
         remedies.append(
             "look at the worker's log, and whether its redis.url and redis.namespace are those of the others"
         )
+    if copied:
+        keys = _listed([_shown(worker, names) for worker in copied])
+        findings.append(f"several processes use the key of {keys}, of which one gets the jobs")
+        remedies.append("give each host an identity folder of its own")
     if findings:
         return Check(NAME, CheckStatus.WARN, "; ".join(findings), "; ".join(remedies))
     count = len(fleet.members)
     return Check(NAME, CheckStatus.OK, f"{count} worker{'s' if count != 1 else ''} announced")
+
+
+def _shown(worker: WorkerId, names: Mapping[WorkerId, str]) -> str:
+    return f"{worker} ({names[worker]})" if names.get(worker) else worker
 
 
 def _listed(workers: list[str]) -> str:

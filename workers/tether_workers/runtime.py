@@ -11,6 +11,7 @@ from tether.broker.keys import Keys
 from tether.broker.pools.consumer import PoolConsumer
 from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.slots import Slots
+from tether.broker.pools.worker_rank import WorkerRank
 from tether.broker.redis.connections import connect
 from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings, Settings
@@ -27,6 +28,7 @@ from tether.discovery.topics import control_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
+from tether.ids import BootId
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
 from tether_workers.attempts.attempt import AttemptPhase
 from tether_workers.attempts.hand_over import HandOver
@@ -87,7 +89,8 @@ class WorkerRuntime:
         self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self._client = connect(settings.redis.url)
-        self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease)
+        rank = WorkerRank(self._rise_above)
+        self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease, rank=rank)
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
         self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
         self._network = network_id(bytes.fromhex(settings.network.secret))
@@ -110,8 +113,10 @@ class WorkerRuntime:
             self._status,
             interval=settings.presence.interval / 1000,
             network=self._network,
+            may_announce=lambda: not rank.is_outranked,
         )
         self.port.contact.on_change(self._health.announce_now)
+        rank.on_change(self._health.announce_now)
         self._loader = EngineLoader(
             [one.settings for one in served],
             factories,
@@ -250,6 +255,16 @@ class WorkerRuntime:
             tokens_per_second=self._throughput.tokens_per_second,
             state=self._announced_state(),
         )
+
+    def _rise_above(self, boot_counter: int) -> BootId | None:
+        try:
+            boot_id = self.identity.rise_above(boot_counter)
+        except OSError as error:
+            self._log.error("This worker's number of starts cannot be written.", error=str(error))
+            return None
+        self._commands.boot_id = boot_id
+        self._log.info("Another process had this worker's key, and is gone. Counting on.", worker=boot_id)
+        return boot_id
 
     def _announced_state(self) -> WorkerState:
         if self._availability.state is not AvailabilityState.SERVING:

@@ -42,12 +42,14 @@ def list_members(is_json: bool) -> None:
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
     from tether.core.fleet_reading import open_fleet
+    from tether.discovery.fleet.liveness import copied_keys
     from tether_cli.fleet.changes import NOT_DRAWING, look_at
     from tether_cli.fleet.texts import COLUMNS, fitting, row, worker_to_json
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
-        now = reading.now
+        now, evidence = reading.now, reading.view.evidence
+    copied = () if evidence is None else copied_keys(evidence)
     workers = [(seen, names.get(worker, "")) for worker, seen in look_at(fleet, now).items()]
     workers.sort(
         key=lambda entry: (
@@ -57,7 +59,7 @@ def list_members(is_json: bool) -> None:
     )
     if is_json:
         data = [worker_to_json(seen, name, now) for seen, name in workers]
-        print_json({"object": "list", "data": data, "untrusted": list(strangers)})
+        print_json({"object": "list", "data": data, "untrusted": list(strangers), "copied": list(copied)})
         return
     columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
     if sys.stdout.isatty():
@@ -67,6 +69,8 @@ def list_members(is_json: bool) -> None:
         click.echo("No live workers.", err=True)
     if silent := [seen.member.presence.worker_id for seen, _ in workers if seen.state in NOT_DRAWING]:
         click.echo(_silent_text(silent), err=True)
+    if copied:
+        click.echo(_copied_text(copied), err=True)
     if strangers:
         click.echo(_strangers_text(strangers), err=True)
 
@@ -209,6 +213,14 @@ def _silent_text(silent: Sequence[WorkerId]) -> str:
         else "1 worker announces itself and draws"
     )
     return f"{who} no jobs, so that none are placed there: {_named(silent)}. Look whether they reach Redis."
+
+
+def _copied_text(copied: Sequence[WorkerId]) -> str:
+    whose = f"The keys of {len(copied)} workers are" if len(copied) != 1 else "The key of 1 worker is"
+    return (
+        f"{whose} used by several processes, of which only one draws: {_named(copied)}. Give each host an "
+        "identity folder of its own."
+    )
 
 
 def _named(workers: Sequence[WorkerId]) -> str:

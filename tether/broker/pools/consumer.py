@@ -19,7 +19,7 @@ from tether.broker.pools.slots import Slots
 from tether.broker.pools.worker_port import DrawnJob, DrawResult, Growth, WorkerPort
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.envelopes import options_from_text
-from tether.errors import EpochChanged, WorkerRevoked
+from tether.errors import EpochChanged, WorkerOutranked, WorkerRevoked
 from tether.ids import DrawId, PoolName
 
 MAX_PAUSE_SECONDS = 5.0
@@ -81,6 +81,7 @@ class PoolConsumer(Consumer):
         self._clock = clock
         self._draw_again_at: float | None = None
         self._has_left = False
+        self._has_told_rank = False
         self._closed = threading.Event()
 
     @property
@@ -122,6 +123,15 @@ class PoolConsumer(Consumer):
             self.logger.error("%s", error)
             self._slots.stop_drawing()
             return
+        except WorkerOutranked as error:
+            if not self._has_told_rank:
+                self.logger.error("%s.", error)
+            self._has_told_rank = True
+            self._slots.wait_for_rest(self._timeout)
+            return
+        if self._has_told_rank:
+            self.logger.info("The other process with this worker's key is gone: drawing again.")
+        self._has_told_rank = False
         self._draw_again_at = None
         if draw.again_in_ms:
             self._draw_again_at = self._clock() + draw.again_in_ms / 1000
@@ -151,7 +161,7 @@ class PoolConsumer(Consumer):
             self._rest()
             return
         self._release(self._slots.take_back())
-        with contextlib.suppress(EpochChanged, WorkerRevoked):
+        with contextlib.suppress(EpochChanged, WorkerOutranked, WorkerRevoked):
             # The answer to a draw that was lost is asked for once more.
             late = self._port.draw(0, self._pools(), busy=True).jobs
             for drawn in late:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, FieldReader
 from tether.broker.pools.queue_contact import QueueContact
 from tether.broker.pools.worker_port import DrawnJob, DrawResult, Growth, Pulse, WriteResult, WriteStatus
+from tether.broker.pools.worker_rank import WorkerRank
 from tether.broker.redis.connections import max_block_seconds, without_retries
 from tether.broker.redis.raw_connections import RawConnection, RawConnections, encode_command
 from tether.broker.scripts import Argument, rows
 from tether.codec import value_to_json
-from tether.errors import EpochChanged, WorkerRevoked
+from tether.errors import EpochChanged, WorkerOutranked, WorkerRevoked
 from tether.ids import BootId, DrawId, JobId, PoolName
 from tether.jobs import VERSION, Fence, JobError
 from tether.telemetry import metrics
@@ -39,18 +41,32 @@ class RedisWorkerPort:
 
     Attributes:
       contact: Whether its calls are answered.
+      rank: Whether another process draws with this worker's key.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, boot_id: BootId, lease_ms: int) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        boot_id: BootId,
+        lease_ms: int,
+        *,
+        rank: WorkerRank | None = None,
+    ) -> None:
         """
         Args:
           client: Whose server to talk to.
           keys: The namespace.
           boot_id: Of the worker: a name that no other process ever has.
           lease_ms: How long an attempt may be silent before its job is another's.
+          rank: Follows whether another process draws with this worker's key; it gives the worker a greater
+            boot counter when that one is gone.
         """
         self.boot_id = boot_id
         self.contact = QueueContact()
+        self.rank = rank or WorkerRank()
+        self._highest_rival = 0
+        self._process = secrets.token_hex(8)
         self._keys = keys
         self._lease = lease_ms
         self._client = without_retries(client)
@@ -76,7 +92,8 @@ class RedisWorkerPort:
         # An answer that is lost, with a line or with a thread, is asked for once more.
         self._is_answer_owed = True
         arguments: list[Argument] = [self._epoch, self.boot_id, count, self._number, self._lease]
-        arguments += [int(again), int(busy), len(_CARRIED.names), *_CARRIED.names, *pools]
+        arguments += [int(again), int(busy), self._process, int(self.rank.is_outranked)]
+        arguments += [len(_CARRIED.names), *_CARRIED.names, *pools]
         # Nobody rings for a worker that does not stand in the idle sets.
         wait = wait_seconds if self._stands_idle and not again else 0.0
         with self.contact.call(wait):
@@ -86,6 +103,9 @@ class RedisWorkerPort:
                 answer = self._lines.run("pool/draw", *arguments)
         self._refuse_stale(answer)
         self._refuse_revoked(answer)
+        if answer[0] == b"outranked":
+            return self._draw_above(int(answer[1]), answer[2] == b"1", count, pools, busy=busy)
+        self.rank.note(is_outranked=False)
         _, again_in_ms, *drawn = answer
         numbers = [int(job[_DRAW_ID].rpartition(b":")[2]) for job in drawn]
         jobs = tuple(job for raw in drawn if (job := self._read_drawn(raw)) is not None)
@@ -93,6 +113,29 @@ class RedisWorkerPort:
         self._is_answer_owed = False
         self._stands_idle = len(drawn) < count and not any(job.alone for job in jobs)
         return DrawResult(jobs, int(again_in_ms))
+
+    def _draw_above(
+        self, boot_counter: int, is_gone: bool, count: int, pools: Sequence[PoolName], *, busy: bool
+    ) -> DrawResult:
+        """What is drawn with a greater boot counter than that of the process that had the lead, once it is
+        gone.
+
+        Raises:
+          WorkerOutranked: It is not.
+        """
+        self._is_answer_owed = self._stands_idle = False
+        self._highest_rival = max(self._highest_rival, boot_counter)
+        boot_id = self.rank.rise_above(self._highest_rival) if is_gone else None
+        if boot_id is None:
+            self.rank.note(is_outranked=True)
+            raise WorkerOutranked(
+                f"another process uses the key of worker {self.boot_id}, with boot counter {boot_counter}, "
+                "and draws its jobs: this one gets none until that is gone. Give each host an identity "
+                "folder of its own"
+            )
+        self.boot_id = boot_id
+        self.rank.note(is_outranked=False)
+        return self.draw(count, pools, busy=busy)
 
     def _read_drawn(self, raw: Sequence[Any]) -> DrawnJob | None:
         """A drawn job; None where it cannot be read: then its attempt has failed, and others go on."""

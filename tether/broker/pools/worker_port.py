@@ -130,6 +130,7 @@ class WorkerPort(Protocol):
 
         Raises:
           WorkerRevoked: The worker's key was revoked. Its current attempts go to other workers.
+          WorkerOutranked: Another process draws with the worker's key.
         """
 
     def append_many(self, growths: Sequence[Growth]) -> list[WriteResult]:

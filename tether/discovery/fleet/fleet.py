@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.announcements.presence import MAX_SAFE_INTEGER, Order, Presence, Supported, WorkerState
+from tether.discovery.announcements.presence import Order, Presence, Supported, WorkerState
 from tether.ids import BootId, PoolName, WorkerId, worker_of
 from tether.models.registry import pool_name
 
@@ -204,11 +204,6 @@ def is_contested(member: Member, presence: Presence) -> bool:
     if presence.sequence == known.sequence:
         return presence.nonce != known.nonce
     return presence.sequence < known.sequence and presence.issued_at > known.issued_at
-
-
-def contested(fleet: Fleet, worker_id: WorkerId, boot_counter: int) -> Fleet:
-    """Return the fleet in which a worker is unroutable until an announcement with a greater boot counter."""
-    return unroutable_up_to(fleet, worker_id, Order(boot_counter, MAX_SAFE_INTEGER))
 
 
 def judged(fleet: Fleet, silent: Silent) -> Fleet:

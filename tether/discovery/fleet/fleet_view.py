@@ -96,6 +96,7 @@ class FleetView:
         self._notified = self._fleet
         self._callbacks: tuple[Callable[[Fleet], None], ...] = ()
         self._is_stopping = threading.Event()
+        self._contested: set[WorkerId] = set()
         self.evidence: Evidence | None = None
         self._read_evidence = evidence
         self._evidence_loop = None if evidence is None else self._loop_of_evidence()
@@ -258,9 +259,7 @@ class FleetView:
             )
             for worker_id, order in marks:
                 changed = fleets.unroutable_up_to(changed, worker_id, order)
-            settled = changed
-            if len(counted) < len(sifted):
-                changed = self._without_contested(changed, sifted, set(counted))
+            contested = self._newly_contested(changed, sifted, set(counted))
             self._fleet = changed
         self._sieve.count(source, "accepted", len(counted))
         self._sieve.count(source, "old", len(sifted) - len(counted))
@@ -270,21 +269,25 @@ class FleetView:
             except Exception:
                 self._log.exception("Notifying listeners of announcements failed. Continuing.")
         self._tell()
-        for worker_id in changed.unroutable.keys() - settled.unroutable.keys():
+        for worker_id in contested:
             self._log.error(
-                "Two processes announce themselves with one key. Neither gets jobs. Give each host an "
-                "identity folder of its own, and start both again.",
+                "Two processes announce themselves with one key. Only one gets jobs. Give "
+                "each host an identity folder of its own.",
                 worker=worker_id,
             )
-            self._tell_others(worker_id, changed.unroutable[worker_id])
 
-    @staticmethod
-    def _without_contested(fleet: Fleet, sifted: Sequence[VerifiedAnnouncement], counted: Set[int]) -> Fleet:
+    def _newly_contested(
+        self, fleet: Fleet, sifted: Sequence[VerifiedAnnouncement], counted: Set[int]
+    ) -> set[WorkerId]:
+        found = set()
         for place, (presence, _) in enumerate(sifted):
             member = fleet.members.get(presence.worker_id)
             if place not in counted and member is not None and fleets.is_contested(member, presence):
-                fleet = fleets.contested(fleet, presence.worker_id, presence.boot_counter)
-        return fleet
+                found.add(presence.worker_id)
+        # Once for each: there are no more of them than trusted keys.
+        new = found - self._contested
+        self._contested |= new
+        return new
 
     def _accepted(self, presence: Presence, heard: Heard) -> Accepted:
         life_ms = self._expiry if heard.life_ms is None else min(heard.life_ms, self._expiry)

@@ -27,6 +27,10 @@ RUNG_PATIENCE_MS = 2_000
 """A worker that was woken and did not come in time is believed for so much longer, since it may be slow."""
 
 
+COPIED_LIFE_MS = 30_000
+"""For so long it is told that several processes have one key, after one of them was refused."""
+
+
 class Draws(NamedTuple):
     """A worker and a pool that it draws from."""
 
@@ -57,6 +61,7 @@ class Evidence:
       asked: When a worker last asked a pool for jobs.
       missed: When a worker was last woken for a pool and did not come in time.
       renewed: When a worker last renewed the lease of an attempt.
+      copied: When a process was last refused jobs since another one draws with the same key.
       known: Since when workers are known.
       paused, resumed: The last time in which Redis or all orchestrators were away; 0 where none is known.
     """
@@ -65,6 +70,7 @@ class Evidence:
     asked: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
     missed: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
     renewed: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
+    copied: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     known: Mapping[WorkerId, Appearance] = field(default_factory=lambda: MappingProxyType({}))
     paused: int = 0
     resumed: int = 0
@@ -88,6 +94,13 @@ def silent_pools(members: Iterable[Member], evidence: Evidence, reader_now: int)
         if pools:
             silent[worker] = pools
     return MappingProxyType(silent)
+
+
+def copied_keys(evidence: Evidence) -> tuple[WorkerId, ...]:
+    """The workers whose keys several processes use now, by id."""
+    return tuple(
+        sorted(worker for worker, at in evidence.copied.items() if evidence.now - at < COPIED_LIFE_MS)
+    )
 
 
 def last_asked(evidence: Evidence, worker: WorkerId) -> int | None:

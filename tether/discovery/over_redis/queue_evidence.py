@@ -14,7 +14,7 @@ from tether.discovery.fleet.liveness import Appearance, Draws, Evidence
 from tether.ids import PoolName, WorkerId
 
 _SCRIPTS = Scripts(Path(__file__).with_name("lua"))
-_WORDS_OF_KIND = {b"d": 4, b"m": 4, b"r": 3}
+_WORDS_OF_KIND = {b"d": 4, b"m": 4, b"r": 3, b"c": 3}
 
 
 class QueueEvidence:
@@ -48,10 +48,11 @@ def read_evidence(answer: Sequence[bytes | None]) -> Evidence:
     asked: dict[Draws, int] = {}
     missed: dict[Draws, int] = {}
     renewed: dict[WorkerId, int] = {}
+    copied: dict[WorkerId, int] = {}
     for kind, *words in _acts((seen or b"").split()):
         worker, at = WorkerId(words[0].decode("ascii", "replace")), _number(words[-1])
-        if kind == b"r":
-            renewed[worker] = at
+        if len(words) == 2:
+            (renewed if kind == b"r" else copied)[worker] = at
         else:
             draws = Draws(worker, PoolName(words[1].decode("ascii", "replace")))
             (asked if kind == b"d" else missed)[draws] = at
@@ -65,6 +66,7 @@ def read_evidence(answer: Sequence[bytes | None]) -> Evidence:
         asked=asked,
         missed=missed,
         renewed=renewed,
+        copied=copied,
         known=known,
         paused=_number(paused),
         resumed=_number(resumed),

@@ -31,13 +31,14 @@ class Identity:
     Attributes:
       name: The slot in the folder, as in ``worker-1``.
       key: Signs what it announces, and is what its peers know it by.
-      boot_counter: How often this key was claimed, this time included.
+      boot_counter: How often this key was claimed, this time included; greater after :meth:`rise_above`.
     """
 
     name: str
     key: SigningKey
     boot_counter: int
     _lock: int
+    _counter_file: Path
 
     @classmethod
     def claim(cls, folder: Path, kind: str = "worker") -> Self:
@@ -83,7 +84,7 @@ class Identity:
         except BaseException:
             os.close(lock)
             raise
-        return cls(name=name, key=key, boot_counter=counter, _lock=lock)
+        return cls(name=name, key=key, boot_counter=counter, _lock=lock, _counter_file=counter_file)
 
     @property
     def pub_key(self) -> str:
@@ -98,6 +99,17 @@ class Identity:
     def boot_id(self) -> BootId:
         """Identifies this run of the worker."""
         return boot_id(self.worker_id, self.boot_counter)
+
+    def rise_above(self, counter: int) -> BootId:
+        """Count this run anew, by a boot counter greater than that and its own, and return its new boot id.
+
+        Raises:
+          OSError: It cannot be written down; nothing has changed.
+        """
+        counter = max(self.boot_counter, counter) + 1
+        _write(self._counter_file, b"%d\n" % counter, _OWNER_ONLY_FILE)
+        self.boot_counter = counter
+        return self.boot_id
 
     def close(self) -> None:
         """Release the key to other processes. Idempotent."""

@@ -43,7 +43,7 @@ class CommandHandler:
           clock: Milliseconds since the epoch.
         """
         self._worker_id = worker_id
-        self._boot_id = boot_id
+        self.boot_id = boot_id
         self._operators = operators
         self._network = network
         self._topic = topic
@@ -81,7 +81,7 @@ class CommandHandler:
 
     def _carry_out(self, command: Command) -> bool:
         logged = {"id": command.command_id, "action": command.action.value, "operator": command.pub_key}
-        if command.arguments.get(BOOT, self._boot_id) != self._boot_id:
+        if command.arguments.get(BOOT, self.boot_id) != self.boot_id:
             self._log.info("A command is for an earlier run of this worker. It is ignored.", **logged)
             return False
         is_in_order = command.action in IN_ORDER

@@ -32,6 +32,9 @@ from tether.models.registry import pool_name
 from tether.threads import STOP_SECONDS
 from tether.version import __version__
 
+SKIPPED_NUMBERS = 1_000
+"""By so much the sequence goes on where a newer announcement of the same worker is known."""
+
 _NONCE_BYTES = 16
 
 
@@ -73,6 +76,7 @@ class HealthReporter:
         describe: Callable[[], WorkerStatus],
         interval: float = 5.0,
         network: str = NO_NETWORK,
+        may_announce: Callable[[], bool] = lambda: True,
         clock: Callable[[], int] = wall_clock_ms,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -81,6 +85,7 @@ class HealthReporter:
           describe: Called in the thread before each announcement.
           interval: Seconds between two rounds of announcements.
           network: What the network is called in signed messages.
+          may_announce: Whether the worker speaks for its key: not while another process does.
           clock: Milliseconds since the epoch.
           randomness: Returns so many random bytes.
         """
@@ -88,6 +93,7 @@ class HealthReporter:
         self._port = presence_port
         self._describe = describe
         self._network = network
+        self._may_announce = may_announce
         self._clock = clock
         self._randomness = randomness
         self._log = structlog.stdlib.get_logger("tether.health")
@@ -138,7 +144,7 @@ class HealthReporter:
 
     def _announce(self, state: WorkerState | None = None) -> None:
         with self._sending:
-            if self._said_goodbye:
+            if self._said_goodbye or not self._may_announce():
                 return
             self._said_goodbye = state is WorkerState.STOPPED
             self._sequence += 1
@@ -152,6 +158,8 @@ class HealthReporter:
                 else:
                     counts = counts and (is_newest or presence is not whole)
         if not counts:
+            # Another process may have used the key, and have come further.
+            self._sequence += SKIPPED_NUMBERS
             self._log.warning(
                 "A newer announcement of this worker is known. Give each host its own identity folder.",
                 worker=whole.worker_id,

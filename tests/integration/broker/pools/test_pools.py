@@ -58,7 +58,7 @@ def test_scripts_carry_fields_that_they_do_not_know(stage):
     kept = ("weight", 1.0, "deadline", 0, "cost", 1, "body", "{}", "flavour", "sour")
     assert lines.run("pool/place", "a", 1, POOL, "default", "standard", 0, 0, *kept) == b"placed"
     for again in (0, 1):
-        asked = (1, "w", 1, 1, LEASE_MS, again, 0, 3, "flavour", "body", "absent")
+        asked = (1, "w", 1, 1, LEASE_MS, again, 0, "process", 0, 3, "flavour", "body", "absent")
         _, _, (job_id, *attempt, fields, made) = lines.run("pool/draw", *asked, POOL)
         assert (job_id, fields, made) == (b"a", [b"sour", b"{}", None], [])
         assert attempt == [b"1", b"1", b"w:1", b"0", b"0", b"0", b"0", b"0"]

@@ -1,14 +1,12 @@
-"""Two processes with one key: neither gets jobs, and it is said."""
+"""Two processes with one key: it is seen, and said."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.presences import apply, envelope, presence
 from support.waiting import PATIENCE_SECONDS, eventually
-from tether.discovery.announcements.presence import MAX_SAFE_INTEGER, Order
-from tether.discovery.fleet.fleet import Fleet, contested, is_contested, only
+from tether.discovery.fleet.fleet import Fleet, is_contested, only
 from tether.discovery.fleet.fleet_view import FleetView
-from tether.discovery.fleet.pool_views import pools
 from tether.discovery.port import Heard
 
 WORKER = presence().worker_id
@@ -53,14 +51,6 @@ def test_what_one_process_announces_in_whatever_order_and_however_often_shows_no
         fleet = apply(fleet, one, 0)
 
 
-def test_a_contested_worker_gets_nothing_until_it_is_started_again():
-    fleet = contested(apply(Fleet(), presence(sequence=5), 0), WORKER, 1)
-    assert fleet.unroutable[WORKER] == Order(1, MAX_SAFE_INTEGER)
-    assert not pools(fleet, 0)
-    assert not pools(apply(fleet, presence(sequence=6), 0), 0)
-    assert pools(apply(fleet, presence(boot=2), 0), 0)
-
-
 def test_members_that_shall_not_be_kept_are_gone_at_once_and_older_word_does_not_bring_them_back():
     fleet = only(apply(Fleet(), presence(sequence=5), 0), lambda one: False)
     assert not fleet.members
@@ -87,25 +77,20 @@ class Source:
         pass
 
 
-def test_a_view_says_that_two_processes_have_one_key_and_tells_others(caplog):
-    source, told = Source(), []
-    view = FleetView(
-        source,
-        lambda key: True,
-        wall_clock=lambda: 5_000,
-        tell_distrust=lambda worker, order: told.append((worker, order)),
-    )
+def test_a_view_says_once_that_two_processes_have_one_key_and_goes_by_their_order(caplog):
+    source = Source()
+    view = FleetView(source, lambda key: True, wall_clock=lambda: 5_000)
     view.start()
     try:
-        for sequence, issued_at in ((9, 1_000), (2, 4_000)):
+        for sequence, issued_at in ((9, 1_000), (2, 4_000), (10, 4_001), (3, 4_002)):
             source.news = [Heard(envelope(sequence=sequence, issued_at=issued_at), None)]
             eventually(lambda: not source.news, PATIENCE_SECONDS, "it is read")
-        eventually(lambda: told, PATIENCE_SECONDS, "others are told")
-        assert told == [(WORKER, Order(1, MAX_SAFE_INTEGER))]
-        assert not view.pools()
+        assert view.wait_for(lambda fleet: fleet.newest[WORKER] == (1, 10), PATIENCE_SECONDS)
+        eventually(lambda: "with one key" in caplog.text, PATIENCE_SECONDS, "it is said")
+        assert view.pools()
     finally:
         view.stop()
-    assert "Two processes announce themselves with one key" in caplog.text
+    assert caplog.text.count("Two processes announce themselves with one key") == 1
 
 
 def test_a_view_drops_a_worker_whose_key_is_trusted_no_more():

@@ -4,21 +4,23 @@
 -- more than MAX_DISCARDED_OF_LANE of these before all others had their turn, and where they do not suffice, the
 -- worker's next draw goes on where this one stopped: after one draw for each 32 lanes it has looked into all.
 -- ARGV: epoch, worker, count, first draw number, lease (ms), again ('1': the last draw's answer may be lost),
--- busy ('1': the worker runs other jobs), how many fields, that many names of fields of a job's hash, pools...
--- Returns: {'epoch'}, {'revoked'}, or {'ok', ms after which to draw again (0: when woken), drawn...}. Each drawn is
+-- busy ('1': the worker runs other jobs), process (a name that no other process has), comes back ('1': it was outranked
+-- when it drew last), how many fields, that many names of fields of a job's hash, pools...
+-- Returns: {'epoch'}, {'revoked'}, {'outranked', boot counter, '1' where nobody draws with that any more and this worker
+-- may count on from there}, or {'ok', ms after which to draw again (0: when woken), drawn...}. Each drawn is
 -- {job, dispatch, attempt, draw, run, offset, alone, lossy, deaths, {the fields; nil where the hash has none},
 -- {data of the deltas that former attempts wrote}}.
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
-local FIRST_FIELD = 9
+local FIRST_FIELD = 11
 -- So many fields and pools are looked at in one draw.
 local MAX_ASKED_FOR = 1024
-local _, worker, count, number, lease, again, busy, field_count = unpack(ARGV, 1, 8)
+local _, worker, count, number, lease, again, busy, process, comes_back, field_count = unpack(ARGV, 1, 10)
 count, number, lease, busy = whole(count, MAX_ASKED_FOR), whole(number, MAX_INTEGER), whole(lease, MAX_LIFE), busy == '1'
 field_count = whole(field_count, #ARGV - FIRST_FIELD + 1)
 if not (count and number and lease and lease > 0 and field_count and field_count > 0)
-    or not is_word(worker) or #ARGV > MAX_ASKED_FOR then
+    or not is_word(worker) or not is_word(process) or #ARGV > MAX_ASKED_FOR then
   return refuse('draw: a worker, counts, a lease in ms and names of fields are needed')
 end
 local FIRST_POOL = FIRST_FIELD + field_count
@@ -48,10 +50,45 @@ local IDLE_LIFE = 60000
 local FULL_PAUSE = 500
 local is_kept_short = busy and again ~= '1' and count > 0 and is_at_memory_limit()
 local now = now_ms()
--- That it asks is noted of each of its pools, whatever it is given.
 pass_memory_limit()
 local has_lost_trust = is_revoked(worker)
-if count > 0 and not has_lost_trust then
+
+-- Of the processes that have a worker's key one draws: that of the greatest boot counter, of equal ones the first, for as
+-- long as it draws or beats. Returns what the others are answered.
+local function outranked()
+  local boot = whole(string.match(worker, '%.(%d+)$'), MAX_INTEGER)
+  if not boot then
+    return nil
+  end
+  local lead = lead_of(worker)
+  local lead_boot, lead_process = string.match(apply('GET', lead) or '', '^(%d+) (%S+)$')
+  lead_boot = whole(lead_boot, MAX_INTEGER)
+  if lead_boot == boot and lead_process == process then
+    if count == 0 then
+      redis.call('DEL', lead)
+      return nil
+    end
+  elseif lead_boot and lead_boot >= boot then
+    if count > 0 then
+      apply('ZADD', seen_doing(), now, 'c ' .. worker_of(worker))
+    end
+    return {'outranked', integer(lead_boot), '0'}
+  elseif not lead_boot then
+    -- Announcements with lower numbers count no more, whoever made them.
+    local announced = string.match(apply('HGET', key('fleet:order'), worker_of(worker)) or '', '^%d+')
+    announced = whole(announced, MAX_INTEGER - 1) or 0
+    if announced > boot or comes_back == '1' then
+      return {'outranked', integer(math.max(announced, boot)), '1'}
+    end
+  end
+  if count > 0 then
+    redis.call('SET', lead, integer(boot) .. ' ' .. process, 'PX', LEAD_LIFE)
+  end
+end
+
+local answer_of_lower = not has_lost_trust and outranked()
+-- That it asks is noted of each of its pools, whatever it is given.
+if count > 0 and not has_lost_trust and not answer_of_lower then
   local asked = {}
   for i = FIRST_POOL, #ARGV do
     asked[#asked + 1] = now
@@ -81,6 +118,10 @@ if has_lost_trust then
 end
 if was_woken then
   apply('HDEL', key('core:woken'), worker)
+end
+if answer_of_lower then
+  leave_idle(worker)
+  return answer_of_lower
 end
 
 -- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.

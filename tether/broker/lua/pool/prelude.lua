@@ -268,6 +268,13 @@ local function worker_of(boot_id)
   return string.match(boot_id, '^[^.:]*')
 end
 
+-- For so long a process has the lead among those with one key after it last drew or beat (ms).
+local LEAD_LIFE = 15000
+
+local function lead_of(boot_id)
+  return key('lead:' .. worker_of(boot_id))
+end
+
 -- It works: it renewed the lease of the attempt of this draw.
 local function note_renewal(draw, now)
   apply('ZADD', seen_doing(), now, 'r ' .. worker_of(draw))
