@@ -90,6 +90,12 @@ def _read(fields: dict[bytes, bytes]) -> tuple[TenantId, JobRequest]:
         raise InvalidRequest("the entry contains no JSON request, or no token") from error
     if not isinstance(values, dict):
         raise InvalidRequest("the request is not a JSON object")
-    tenant = values.pop("tenant", DEFAULT_TENANT)
+    # Workers of a former version name no job, and so have nothing to show for another tenant.
+    tenant = fields.get(b"tenant", DEFAULT_TENANT.encode()).decode()
+    named = values.pop("tenant", tenant)
+    if named != tenant:
+        raise InvalidRequest(
+            f"a task of tenant {tenant!r} may not submit a job for another tenant: leave `tenant` out"
+        )
     request = read_request({"correlation_id": token, **values, "retry_token": token})
-    return TenantId(str(tenant)), request
+    return TenantId(tenant), request

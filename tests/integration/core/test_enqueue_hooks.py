@@ -17,6 +17,7 @@ from support.cluster import Cluster
 from support.databases import new_job
 from support.gateways import RunningGateway
 from support.hand_worker import HandWorker
+from support.tasks import running_task
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether import Tether
 from tether.broker import tether_broker
@@ -119,7 +120,9 @@ def by_task(request):
     orchestrator = cluster.orchestrator()
     assert isinstance(orchestrator, Orchestrator)
     port = HandWorker(cluster.redis, cluster.keys, "hands.1")
-    port.submit("token", json.dumps({"model": "counter", "prompt": "p"}).encode())
+    eventually(lambda: cluster.redis.get(cluster.keys.epoch), PATIENCE_SECONDS, "the first epoch")
+    task = running_task(port, cluster.redis, cluster.keys)
+    port.submit(task.job_id, task.fence, "token", json.dumps({"model": "counter", "prompt": "p"}).encode())
     port.close()
     with Store(cluster.settings.database.url) as store:
         (row,) = eventually(lambda: store.read(scan_jobs, None).rows, PATIENCE_SECONDS, "it is a job")

@@ -10,8 +10,10 @@ from sqlalchemy import select
 
 from support.cluster import Cluster
 from support.hand_worker import HandWorker, growth
+from support.tasks import running_task
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.outcomes import Outcomes
+from tether.broker.pools.worker_port import WriteStatus
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.clocks import wall_clock_ms
 from tether.core.control_plane import ControlPlane
@@ -28,6 +30,7 @@ from tether.store.epoch import raise_epoch
 from tether.store.job_lists import scan_jobs
 from tether.store.placements import raise_dispatches
 from tether.store.schema import counters, dispatches, loop_leases
+from tether.store.tenants import Tenant, create_tenant
 
 
 @pytest.fixture
@@ -232,12 +235,11 @@ def test_what_redis_lost_alone_is_put_back(cluster, plane, hands):
         wait_for(plane, job_id, JobState.SUCCEEDED)
 
 
-def test_jobs_that_a_worker_asks_for_are_admitted_once(plane, hands, orchestrator):
+def test_jobs_that_a_worker_asks_for_are_admitted_once(cluster, plane, hands, orchestrator):
     request = json.dumps({"model": "counter", "prompt": "from a task", "tenant": "default"}).encode()
-    hands.port.submit("token-1", request)
-    hands.port.submit("token-1", request)
-    hands.port.submit("token-2", b"not JSON")
-    hands.port.submit("token-3", request)
+    task = running_task(hands.port, cluster.redis, cluster.keys)
+    for token, asked in (("1", request), ("1", request), ("2", b"not JSON"), ("3", request)):
+        assert hands.port.submit(task.job_id, task.fence, f"token-{token}", asked) is WriteStatus.OK
     done = {hands.draw(): None for _ in range(2)}
     for job in done:
         hands.finish(job)
@@ -329,15 +331,43 @@ def test_entries_that_nobody_can_read_hold_up_nobody(cluster, plane, hands, orch
         wait_for(plane, job_id, JobState.SUCCEEDED)
 
 
-def test_hostile_requests_of_workers_hold_up_nobody(plane, hands, orchestrator):
+def test_a_task_submits_for_the_tenant_of_its_own_job_alone(cluster, plane, hands, orchestrator):
+    for name in ("mine", "theirs"):
+        plane.store.write_alone(create_tenant, Tenant(name, "", 1.0, None, 1)).result()
+    task = running_task(hands.port, cluster.redis, cluster.keys, tenant="mine")
+
+    def ask(token, expect=WriteStatus.OK, fence=task.fence, **named):
+        request = json.dumps({"model": "counter", "prompt": "p", **named}).encode()
+        assert hands.port.submit(task.job_id, fence, token, request) is expect
+
+    ask("foreign", tenant="theirs")
+    ask("named", tenant="mine")
+    ask("old", WriteStatus.FENCED, replace(task.fence, attempt=2))
+    forged = {"model": "counter", "prompt": "p", "tenant": "theirs"}
+    cluster.redis.xadd(cluster.keys.submits, {"v": 1, "token": "forged", "request": json.dumps(forged)})
+    cluster.redis.sadd(cluster.keys.revoked, "hands")
+    ask("revoked", WriteStatus.FENCED)
+    cluster.redis.srem(cluster.keys.revoked, "hands")
+    ask("last")
+    eventually(lambda: len(plane.store.read(scan_jobs, None).rows) >= 2, PATIENCE_SECONDS, "they are jobs")
+    rows = plane.store.read(scan_jobs, None).rows
+    assert {(row.tenant_id, row.retry_token) for row in rows} == {("mine", "named"), ("mine", "last")}
+
+
+def test_hostile_requests_of_workers_hold_up_nobody(cluster, plane, hands, orchestrator):
+    task = running_task(hands.port, cluster.redis, cluster.keys)
     for token, request in (
         ("deep", b"[" * 100_000),
         ("huge", json.dumps({"model": "counter", "prompt": "p", "max_tokens": 10**400}).encode()),
-        ("x" * 10_000, json.dumps({"model": "counter", "prompt": "p"}).encode()),
+        ("x" * 512, json.dumps({"model": "counter", "prompt": "p"}).encode()),
         ("unknown", json.dumps({"model": "counter", "prompt": "p", "tenant": "nobody"}).encode()),
     ):
-        hands.port.submit(token, request)
-    hands.port.submit("good", json.dumps({"model": "counter", "prompt": "p"}).encode())
+        assert hands.port.submit(task.job_id, task.fence, token, request) is WriteStatus.OK
+    longer = hands.port.submit(task.job_id, task.fence, "x" * 10_000, b"{}")
+    assert longer is WriteStatus.INVALID
+    hands.port.submit(
+        task.job_id, task.fence, "good", json.dumps({"model": "counter", "prompt": "p"}).encode()
+    )
     hands.finish(hands.draw())
     rows = eventually(lambda: plane.store.read(scan_jobs, None).rows, PATIENCE_SECONDS, "it is admitted")
     assert [found.retry_token for found in rows] == ["good"]

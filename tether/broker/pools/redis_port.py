@@ -20,7 +20,7 @@ from tether.broker.scripts import Argument, rows
 from tether.codec import value_to_json
 from tether.errors import EpochChanged, WorkerOutranked, WorkerRevoked
 from tether.ids import BootId, DrawId, JobId, PoolName
-from tether.jobs import VERSION, Fence, JobError
+from tether.jobs import Fence, JobError
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -208,10 +208,11 @@ class RedisWorkerPort:
         self._refuse_stale(answer)
         return [WriteStatus(code.decode()) for code in answer[1:]]
 
-    def submit(self, token: str, request: bytes) -> None:
-        self._client.xadd(
-            self._keys.submits, {"v": VERSION, "token": token, "request": request, "worker": self.boot_id}
-        )
+    def submit(self, job_id: JobId, fence: Fence, token: str, request: bytes) -> WriteStatus:
+        with self.contact.call():
+            answer = self._lines.run("pool/submit", self._epoch, *_identity(job_id, fence), token, request)
+        self._refuse_stale(answer)
+        return WriteStatus(answer[0].decode())
 
     def close(self) -> None:
         """Close the connections."""

@@ -148,5 +148,6 @@ class WorkerPort(Protocol):
     def beat(self, pulses: Sequence[Pulse]) -> list[WriteStatus]:
         """Renew leases, and return cancellations and expiries."""
 
-    def submit(self, token: str, request: bytes) -> None:
-        """Submit a new job: a request in JSON. The same token is the same job."""
+    def submit(self, job_id: JobId, fence: Fence, token: str, request: bytes) -> WriteStatus:
+        """Submit a new job for the tenant of a job that runs: a request in JSON. The same token is the same
+        job."""
