@@ -104,7 +104,7 @@ class Worker:
     numbers = itertools.count(1)
 
     def __init__(self, machine):
-        self.boot = f"worker.{next(self.numbers)}"
+        self.boot = f"worker{next(self.numbers)}.1"
         self.port = RedisWorkerPort(machine.redis, machine.keys, self.boot, LEASE_MS)
         self.port.hello()
         self.attempts = []
