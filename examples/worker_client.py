@@ -102,6 +102,7 @@ class Worker:
         public = self.key.verify_key.encode()
         worker_id = hashlib.blake2b(public).hexdigest()[:16]
         self.boot_id = f"{worker_id}.{self.boot}"
+        self.process = os.urandom(8).hex()
         model = {"version": "1", "source": "", "quantize": "none", "context": 8192, **model}
         digest = hashlib.sha256(canonical(model)).hexdigest()
         self.pool = pool_name(gpu_class, region, model["name"], digest)
@@ -176,12 +177,14 @@ class Worker:
 
     def draw(self, count: int) -> None:
         again, is_busy = int(self.is_answer_owed), int(bool(self.attempts))
-        arguments = (self.epoch, self.boot_id, count, self.number, LEASE_MS, again, is_busy)
+        arguments = (self.epoch, self.boot_id, count, self.number, LEASE_MS, again, is_busy, self.process, 0)
         self.is_answer_owed = True
         status, *rest = self.call("draw", *arguments, 1, "body", self.pool)
         self.is_answer_owed = False
         if status == b"revoked":
             raise SystemExit("the worker's key was revoked")
+        if status == b"outranked":
+            raise SystemExit("another process uses this worker's key: give each a folder of its own")
         again_in_ms, *jobs = rest
         self.draw_at = time.monotonic() + (again_in_ms / 1000 or DRAW_SECONDS)
         for job_id, dispatch, number, draw_id, run, offset, alone, _lossy, _deaths, (body,), _made in jobs:

@@ -101,7 +101,8 @@ def test_it_asks_again_for_a_draw_whose_answer_was_lost(stage, shared_redis_serv
     worker = make(Worker, stage, shared_redis_server, tmp_path)
     for number in range(3):
         stage.place(f"job-{number}", pool=worker.pool, body=body())
-    arguments = (worker.epoch, worker.boot_id, 2, worker.number, 600_000, 0, 0, 1, "body", worker.pool)
+    identity = (worker.epoch, worker.boot_id, 2, worker.number, 600_000)
+    arguments = (*identity, 0, 0, worker.process, 0, 1, "body", worker.pool)
     assert len(worker.call("draw", *arguments)) == 2 + 2
     worker.is_answer_owed = True
     worker.draw(4)
@@ -328,7 +329,7 @@ def test_no_order_of_wrong_arguments_reaches_others_or_breaks_a_script(neighbour
             (hostile.epoch, b"600000"),
             (hostile.epoch, own_job, dispatch, attempt, own_draw),
             (hostile.epoch, b"600000", own_job, dispatch, attempt, own_draw),
-            (hostile.epoch, hostile.boot_id.encode(), b"1", b"1", b"600000", b"0", b"0", b"1"),
+            (hostile.epoch, hostile.boot_id.encode(), b"1", b"1", b"600000", b"0", b"0", b"p", b"0", b"1"),
         ]
     )
     scripts = st.sampled_from(["draw", "append_many", "beat", "finish", "fail", "release"])

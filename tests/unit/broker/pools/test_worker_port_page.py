@@ -17,7 +17,6 @@ import tether.broker
 from support.paths import ROOT
 from tether.broker.pools.carried_job import CarriedJob
 from tether.broker.pools.outcomes import OutcomeKind
-from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.worker_port import WriteStatus
 from tether.config.models import ModelSettings
 from tether.discovery.announcements.presence import WorkerState
@@ -124,14 +123,12 @@ def test_the_fields_of_an_error_and_the_reasons_stand_in_the_page():
     assert set(get_args(FinishReason)) <= set(re.findall(r"`(\w+)`", row))
 
 
-def test_the_fields_of_an_outcome_and_of_a_submit_stand_in_the_page():
+def test_the_fields_of_an_outcome_stand_in_the_page():
     added = re.search(r"apply\('XADD', key\('core:outcomes'\), '\*',(.*?)\)\n", PRELUDE, re.S)[1]
     written = set(re.findall(r"'(\w+)',", added))
     assert set(table("What becomes of an end", "field")) == written
     row = next(line for line in section("What becomes of an end").splitlines() if line.startswith("| `kind`"))
     assert set(OutcomeKind) <= set(re.findall(r"`(\w+)`", row))
-    submitted = set(re.findall(r'"(\w+)": ', inspect.getsource(RedisWorkerPort.submit)))
-    assert set(table("Submitting jobs", "field")) == submitted
 
 
 def test_the_times_of_the_bell_are_those_of_the_scripts():
