@@ -19,6 +19,7 @@ from support.fake_port import FakePort
 from support.waiting import PATIENCE_SECONDS
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
+from tether.broker.pools.slots import Slots
 from tether.broker.redis.clock import RedisClockFollower
 from tether.client.http.thread import HttpThread
 from tether.clocks import SharedClock, wall_clock_ms
@@ -53,6 +54,7 @@ from tether_workers.attempts.lease_renewal import LeaseRenewal
 from tether_workers.attempts.running import Attempts
 from tether_workers.attempts.token_writer import TokenWriter
 from tether_workers.loading import EngineLoader
+from tether_workers.model_demand import ModelDemand
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.manifest import ManifestWriter
 from tether_workers.presence.throughput import Throughput
@@ -128,7 +130,14 @@ def drain(stage):
     return stop
 
 
-def preload(stage):
+def demand(stage):
+    loader = EngineLoader([], {}, before_load=print, on_change=print)
+    owner = ModelDemand(stage.port, loader, (), slots=Slots(1))
+    owner.start()
+    return owner.stop
+
+
+def load(stage):
     may_load = threading.Event()
     owner = EngineLoader(
         [ModelSettings(name="count", engine="null", pinned=True)],
@@ -307,6 +316,7 @@ THREADS = {
     "beat": beat,
     "cli-wait": cli_wait,
     "commands": commands,
+    "demand": demand,
     "drain": drain,
     "engine": engine,
     "enrol-local": enrol_local,
@@ -319,10 +329,10 @@ THREADS = {
     "heart": heart,
     "http": http,
     "lifeline": lifeline,
+    "load": load,
     "log-rotation": log_rotation,
     "manifest": manifest,
     "mirror": mirror,
-    "preload": preload,
     "redis-log": redis_log,
     "stop-watch": stop_watch,
     "store-writer": store_writer,

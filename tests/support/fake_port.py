@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from tether.broker.pools.worker_port import DrawResult, WriteResult, WriteStatus
+from tether.broker.pools.worker_port import DrawResult, LoadAdvice, WriteResult, WriteStatus
 from tether.errors import EpochChanged
 from tether.streams.token_log import decode_pieces
 
@@ -38,6 +38,7 @@ class FakePort:
         self.is_away = threading.Event()
         self.epoch = self.said_epoch = 1
         self.waits = []
+        self.advice = {}
         self.tried = threading.Semaphore(0)
 
     def hold(self, drawn):
@@ -62,6 +63,10 @@ class FakePort:
             return DrawResult(tuple(jobs))
 
         return self._call("draw", draw)
+
+    def demand(self, pools):
+        self._call("demand", lambda: None, checks_epoch=False)
+        return [self.advice.get(pool, LoadAdvice.NONE) for pool, _ in pools]
 
     def append_many(self, growths):
         return self._call("append_many", lambda: [self._append(growth) for growth in growths])

@@ -61,7 +61,8 @@ class BaseWorker:
         """
 
     def before_load(self, model: ModelSettings) -> None:
-        """Called in the slot that is about to load a model. An exception fails the load."""
+        """Called in the thread that is about to load a model, which is none of a slot. An exception fails the
+        load."""
 
     def after_result(self, job: Job, result: AttemptResult) -> None:
         """Called when an attempt has ended. Exceptions are logged."""

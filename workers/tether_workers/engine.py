@@ -85,8 +85,9 @@ class ExecutionEngine(Protocol):
 class ModelLoader(Protocol):
     """Provides slots with the engine of a model, which is loaded once for all. Thread-safe."""
 
-    def load(self, model: str, version: str, adapter: str) -> ExecutionEngine:
-        """Return the engine of a model version, with an adapter if one is given.
+    def load(self, model: str, version: str, adapter: str, cancelled: Cancelled) -> ExecutionEngine | None:
+        """Return the engine of a model version, with an adapter if one is given. None where it is not loaded
+        within moments, or ``cancelled`` is set meanwhile; loading goes on beside the slots.
 
         Raises:
           UnknownModel: This worker does not serve it; retryable, since another one may.

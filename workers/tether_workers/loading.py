@@ -1,10 +1,13 @@
-"""Loads engines: each once, however many slots ask for it at the same time."""
+"""Loads engines beside the slots: each once, however many ask for it, and what fails not again and again."""
 
 from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -12,12 +15,22 @@ from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings
 from tether.errors import InvalidRequest, NotServed
 from tether.threads import STOP_SECONDS, OwnedThread
-from tether_workers.engine import ExecutionEngine
+from tether_workers.engine import Cancelled, ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
 from tether_workers.presence.cache_report import ArtifactUse
 
 EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
 """Loads a model, with the adapter named, or none where that is empty."""
+
+FIRST_LOAD_PAUSE_SECONDS = 1.0
+MAX_LOAD_PAUSE_SECONDS = 60.0
+"""Between two tries to load what fails; the pause doubles until then."""
+
+PATIENCE_SECONDS = 1.0
+"""How long a slot waits for an engine that is being loaded; then it is free for other jobs."""
+
+LOOK_SECONDS = 0.05
+"""Between two looks whether a job that waits for an engine was cancelled."""
 
 
 def _load_with_transformers(model: ModelSettings, adapter: str) -> ExecutionEngine:
@@ -38,8 +51,40 @@ FACTORIES: Mapping[str, EngineFactory] = _factories()
 """The engines that are installed here, by their names in the configuration."""
 
 
+class EngineKey(NamedTuple):
+    """What an engine is of; ``adapter`` is empty where it has none."""
+
+    model: str
+    version: str
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """Why something cannot be loaded.
+
+    Attributes:
+      error: What the last try raised.
+      tries: Tries that failed, in a row.
+      again_at: When the next try may begin, in monotonic seconds.
+    """
+
+    error: Exception
+    tries: int
+    again_at: float
+
+
+def load_pause(tries: int) -> float:
+    """Seconds until the next try after so many that failed in a row."""
+    return min(FIRST_LOAD_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16), MAX_LOAD_PAUSE_SECONDS)
+
+
 class EngineLoader:
-    """Keeps what it loaded until :meth:`close`. A load that failed is tried again by the next who asks."""
+    """Keeps what it loaded until :meth:`close`. Safe to use from many threads.
+
+    Each load has a thread of its own, ``tether-load``, so that one that hangs keeps nobody from another. What
+    failed is remembered, and not tried again before a pause that grows.
+    """
 
     def __init__(
         self,
@@ -49,46 +94,50 @@ class EngineLoader:
         before_load: Callable[[ModelSettings], None],
         on_change: Callable[[], None],
         clock: Callable[[], int] = wall_clock_ms,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
           models: What can be loaded; each one's engine is among ``factories``.
           factories: Engines by name.
-          before_load: Called in the slot that loads; what it raises fails the load.
-          on_change: Called when a load begins or ends.
+          before_load: Called in the thread that loads; what it raises fails the load.
+          on_change: Called when a load begins or ends. It must be quick.
           clock: Milliseconds since the epoch.
+          monotonic: Seconds.
         """
         self._models = {(model.name, model.version): model for model in models}
         self._factories = factories
         self._before_load = before_load
         self._on_change = on_change
         self._clock = clock
-        self._used_at: dict[tuple[str, str, str], int] = {}
+        self._monotonic = monotonic
+        self._used_at: dict[EngineKey, int] = {}
         self._log = structlog.stdlib.get_logger("tether.worker")
-        self._lock = threading.Lock()
-        self._flights: dict[tuple[str, str, str], threading.Lock] = {}
-        self._engines: dict[tuple[str, str, str], ExecutionEngine] = {}
-        self._loading: set[tuple[str, str, str]] = set()
-        self._is_closing = False
-        self._preloading = OwnedThread("preload", self._preload, ask_to_stop=self._ask_to_stop)
+        self._changed = threading.Condition()
+        self._engines: dict[EngineKey, ExecutionEngine] = {}
+        self._loading: dict[EngineKey, float] = {}
+        self._failures: dict[EngineKey, LoadFailure] = {}
+        self._is_closed = False
 
     def preload(self) -> None:
-        """Load the pinned models on the thread ``tether-preload``, which ends with :meth:`close`."""
-        self._preloading.start()
-
-    def _ask_to_stop(self) -> None:
-        self._is_closing = True
-
-    def _preload(self) -> None:
+        """Begin to load the pinned models, and the only one where there is one: it will be asked for."""
         for model in self._models.values():
-            if model.pinned and not self._is_closing:
-                try:
-                    self.load(model.name, model.version, "")
-                except Exception as error:
-                    # Whoever asks for it next tries again, and is told.
-                    self._log.error("A pinned model cannot be loaded.", model=model.name, why=str(error))
+            if model.pinned or len(self._models) == 1:
+                self.begin_load(EngineKey(model.name, model.version))
 
-    def load(self, model: str, version: str, adapter: str) -> ExecutionEngine:
+    def begin_load(self, key: EngineKey) -> None:
+        """Begin to load something, unless it is loaded or being loaded, or failed so lately that it is not to
+        be tried again yet."""
+        with self._changed:
+            failure = self._failures.get(key)
+            is_paused = failure is not None and self._monotonic() < failure.again_at
+            if self._is_closed or is_paused or key in self._engines or key in self._loading:
+                return
+            OwnedThread("load", lambda: self._load(key)).start()
+            self._loading[key] = self._monotonic()
+        self._on_change()
+
+    def load(self, model: str, version: str, adapter: str, cancelled: Cancelled) -> ExecutionEngine | None:
         """See :class:`~tether_workers.engine.ModelLoader`."""
         settings = self._models.get((model, version))
         if settings is None:
@@ -98,26 +147,63 @@ class EngineLoader:
             )
         if adapter and adapter not in settings.adapter_names:
             raise InvalidRequest(f"model {model!r} has no adapter {adapter[:200]!r} on this worker")
-        key = (model, version, adapter)
-        with self._lock:
-            flight = self._flights.setdefault(key, threading.Lock())
-        with flight:
+        key = EngineKey(model, version, adapter)
+        self.begin_load(key)
+        until = self._monotonic() + PATIENCE_SECONDS
+        with self._changed:
+            while key in self._loading and not cancelled.is_set():
+                left = until - self._monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(min(left, LOOK_SECONDS))
             engine = self._engines.get(key)
             if engine is None:
-                engine = self._engines[key] = self._load(settings, adapter)
-                self._on_change()
+                failure = self._failures.get(key)
+                if failure is None or cancelled.is_set():
+                    return None
+                # Many may raise it: each from its own place.
+                raise failure.error.with_traceback(None)
             self._used_at[key] = self._clock()
             return engine
 
-    def _load(self, model: ModelSettings, adapter: str) -> ExecutionEngine:
-        key = (model.name, model.version, adapter)
-        self._loading.add(key)
-        self._on_change()
+    def _load(self, key: EngineKey) -> None:
+        model = self._models[key[:2]]
         try:
             self._before_load(model)
-            return self._factories[model.engine](model, adapter)
-        finally:
-            self._loading.discard(key)
+            engine = self._factories[model.engine](model, key.adapter)
+        except Exception as error:
+            self._fail(key, error)
+        else:
+            self._keep(key, engine)
+        self._on_change()
+
+    def _fail(self, key: EngineKey, error: Exception) -> None:
+        with self._changed:
+            former = self._failures.get(key)
+            tries = 1 if former is None else former.tries + 1
+            pause = load_pause(tries)
+            self._failures[key] = LoadFailure(error, tries, self._monotonic() + pause)
+            del self._loading[key]
+            self._changed.notify_all()
+        self._log.error(
+            "A model cannot be loaded. Trying again after a pause, if a job needs it.",
+            model=key.model,
+            adapter=key.adapter,
+            why=str(error),
+            tries=tries,
+            pause_seconds=pause,
+        )
+
+    def _keep(self, key: EngineKey, engine: ExecutionEngine) -> None:
+        with self._changed:
+            del self._loading[key]
+            self._failures.pop(key, None)
+            is_late = self._is_closed
+            if not is_late:
+                self._engines[key] = engine
+            self._changed.notify_all()
+        if is_late:
+            self._close_engine(engine)
 
     def is_warm(self, model: str, version: str) -> bool:
         """Whether it is loaded, with any adapter or none."""
@@ -126,19 +212,32 @@ class EngineLoader:
     def is_loading(self, model: str, version: str) -> bool:
         return any(key[:2] == (model, version) for key in list(self._loading))
 
+    def loading_seconds(self, model: str, version: str) -> float | None:
+        """For how long a model without adapter has been being loaded; None where it is not."""
+        since = self._loading.get(EngineKey(model, version))
+        return None if since is None else self._monotonic() - since
+
+    def failure_of(self, model: str, version: str) -> LoadFailure | None:
+        """Why a model without adapter cannot be loaded, where the last try failed."""
+        return self._failures.get(EngineKey(model, version))
+
     def use_of(self, model: str, version: str, adapter: str) -> ArtifactUse:
         """What is known of a model with this adapter, or with none where that is empty."""
-        key = (model, version, adapter)
+        key = EngineKey(model, version, adapter)
         return ArtifactUse(key in self._engines, key in self._loading, self._used_at.get(key, 0))
 
     def close(self, timeout: float = STOP_SECONDS) -> None:
-        """Close all engines. No slot may use one any more. A load under way is waited for at most ``timeout``
-        seconds."""
-        self._preloading.stop(timeout)
-        with self._lock:
+        """Close all engines. No slot may use one any more. Loads under way are waited for at most ``timeout``
+        seconds in all; one that ends later closes its own."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: not self._loading, timeout)
             engines, self._engines = list(self._engines.values()), {}
         for engine in engines:
-            try:
-                engine.close()
-            except Exception:
-                self._log.exception("An engine could not be closed.")
+            self._close_engine(engine)
+
+    def _close_engine(self, engine: ExecutionEngine) -> None:
+        try:
+            engine.close()
+        except Exception:
+            self._log.exception("An engine could not be closed.")

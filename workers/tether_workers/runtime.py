@@ -40,6 +40,7 @@ from tether_workers.control.availability import Availability, AvailabilityState
 from tether_workers.control.commands import CommandHandler
 from tether_workers.inference import Inference, inference_stages
 from tether_workers.loading import EngineFactory, EngineLoader
+from tether_workers.model_demand import ModelDemand
 from tether_workers.presence.cache_report import CacheReport
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.manifest import ManifestWriter
@@ -51,8 +52,9 @@ from tether_workers.served_models import ServedModel
 class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
-    Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands`` and ``tether-manifest``
-    from :meth:`start` to :meth:`stop`, where the swarm is used ``tether-swarm`` and ``tether-trust`` as well,
+    Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands``, ``tether-manifest``
+    and ``tether-demand`` from :meth:`start` to :meth:`stop`, where the swarm is used ``tether-swarm`` and
+    ``tether-trust`` as well, ``tether-load`` while a model is loaded,
     and ``tether-drain`` while the attempts of a worker that takes no more jobs end.
 
     Attributes:
@@ -121,7 +123,13 @@ class WorkerRuntime:
             [one.settings for one in served],
             factories,
             before_load=self._before_load,
-            on_change=self._health.announce_now,
+            on_change=self._models_changed,
+        )
+        self._demand = ModelDemand(
+            self.port,
+            self._loader,
+            served,
+            slots=self.slots,
         )
         stages = inference_stages(self._loader, base)
         self.inference = Inference(self.port, self.attempts, stages, base)
@@ -185,8 +193,9 @@ class WorkerRuntime:
 
     def consumer(self, timeout: int) -> PoolConsumer:
         """A consumer of the worker's pools, whose calls block for at most ``timeout`` milliseconds."""
-        pools = [one.pool for one in self._served]
-        return PoolConsumer(self.port, self.slots, lambda: pools, timeout=timeout, listener=self.attempts)
+        return PoolConsumer(
+            self.port, self.slots, self._demand.pools, timeout=timeout, listener=self.attempts
+        )
 
     def start(self) -> None:
         """Start the threads: from now on the worker announces itself."""
@@ -199,6 +208,7 @@ class WorkerRuntime:
         self._manifest.start()
         self._inbox.start()
         self._loader.preload()
+        self._demand.start()
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
 
     def drain(self) -> None:
@@ -213,6 +223,7 @@ class WorkerRuntime:
         self._deadline.shorten(WIND_UP_SECONDS)
         self._inbox.stop(self._left())
         self._manifest.stop(self._left())
+        self._demand.stop(self._left())
         self._beat.stop(self._left())
         self._flush.stop(self._left())
         self._health.stop(self._left())
@@ -227,6 +238,10 @@ class WorkerRuntime:
 
     def _left(self) -> float:
         return self._deadline.remaining(but=CLOSING_SECONDS)
+
+    def _models_changed(self) -> None:
+        self._health.announce_now()
+        self._demand.look()
 
     def _before_load(self, model: ModelSettings) -> None:
         self._base.before_load(model)

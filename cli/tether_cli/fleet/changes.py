@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from tether.discovery.announcements.presence import WorkerState
+from tether.discovery.announcements.presence import ModelState, WorkerState
 from tether.discovery.fleet.fleet import Fleet, Member, is_suspect, silent_in
 from tether.ids import WorkerId
 
 
 class ShownState(StrEnum):
-    """Whether a worker is given jobs, and why not."""
+    """Whether a worker is given jobs, and why not. One that is cold has loaded no model: it loads one where
+    jobs wait and no worker that has loaded it is free."""
 
     SERVING = "serving"
+    COLD = "cold"
     SUSPECT = "suspect"
     SILENT = "silent"
     DISCONNECTED = "disconnected"
@@ -77,7 +79,12 @@ def shown_state(fleet: Fleet, member: Member, now: int) -> ShownState:
     silent = silent_in(member, fleet.silent)
     if member.serves and all(pool in silent for pool, _ in member.serves):
         return ShownState.SILENT
-    return ShownState.SUSPECT if is_suspect(fleet, member, now) else ShownState.SERVING
+    if is_suspect(fleet, member, now):
+        return ShownState.SUSPECT
+    models = member.presence.supported
+    if models and not any(model.state is ModelState.WARM for model in models):
+        return ShownState.COLD
+    return ShownState.SERVING
 
 
 def look_at(fleet: Fleet, now: int) -> Look:

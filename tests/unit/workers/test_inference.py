@@ -502,54 +502,14 @@ def test_an_attempt_that_is_told_to_end_goes_to_no_further_stage(bench):
     assert ran == ["a"]
 
 
-def test_slots_that_ask_at_once_load_a_model_once():
-    loads, is_loading, go_on = [], threading.Event(), threading.Event()
+def test_a_job_whose_adapter_takes_long_to_load_is_handed_back(bench):
+    class Loader:
+        def load(self, model, version, adapter, cancelled):
+            return None
 
-    def load(model, adapter):
-        loads.append(adapter)
-        is_loading.set()
-        assert go_on.wait(60)
-        return NullEngine()
-
-    model = ModelSettings(name="count", engine="null")
-    changes = []
-    loader = EngineLoader(
-        [model], {"null": load}, before_load=lambda model: None, on_change=lambda: changes.append(1)
-    )
-    engines = []
-    slots = [threading.Thread(target=lambda: engines.append(loader.load("count", "1", ""))) for _ in range(4)]
-    for slot in slots:
-        slot.start()
-    assert is_loading.wait(60)
-    assert loader.is_loading("count", "1")
-    go_on.set()
-    for slot in slots:
-        join(slot)
-    assert loads == [""]
-    assert len(set(map(id, engines))) == 1
-    assert loader.is_warm("count", "1")
-    assert not loader.is_loading("count", "1")
-    assert len(changes) == 2
-
-
-def test_a_load_that_failed_is_tried_again():
-    answers = [RuntimeError("no room"), NullEngine()]
-
-    def load(model, adapter):
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    loader = EngineLoader(
-        [ModelSettings(name="count", engine="null")],
-        {"null": load},
-        before_load=lambda model: None,
-        on_change=lambda: None,
-    )
-    with pytest.raises(RuntimeError, match="no room"):
-        loader.load("count", "1", "")
-    assert isinstance(loader.load("count", "1", ""), NullEngine)
+    bench.stages = inference_stages(Loader(), bench.base)
+    assert bench.run(bench.draw()).kind is ResultKind.RELEASED
+    assert bench.port.calls == ["release"]
 
 
 def test_flush_and_slot_together_write_a_long_stream_whole(bench):

@@ -82,6 +82,7 @@ class PoolConsumer(Consumer):
         self._draw_again_at: float | None = None
         self._has_left = False
         self._has_told_rank = False
+        self._stands_somewhere = False
         self._closed = threading.Event()
 
     @property
@@ -108,8 +109,10 @@ class PoolConsumer(Consumer):
     def _draw(self) -> None:
         pools = self._pools()
         if not pools:
-            self._slots.wait_for_rest(self._timeout)
+            self._stand_nowhere()
+            self._slots.wait_for_news(self._timeout)
             return
+        self._stands_somewhere = True
         wait = min(self._timeout, MAX_PAUSE_SECONDS)
         if self._draw_again_at is not None:
             wait = min(wait, max(self._draw_again_at - self._clock(), 0.0))
@@ -135,11 +138,22 @@ class PoolConsumer(Consumer):
         self._draw_again_at = None
         if draw.again_in_ms:
             self._draw_again_at = self._clock() + draw.again_in_ms / 1000
-        for drawn in draw.jobs:
+        self._take(draw.jobs)
+
+    def _take(self, jobs: Sequence[DrawnJob]) -> None:
+        for drawn in jobs:
             self._listener.began(drawn)
-        if draw.jobs and not self._slots.fill(draw.jobs):
+        if jobs and not self._slots.fill(jobs):
             # The worker was told to stop or to pause while the draw was under way.
-            self._release(draw.jobs)
+            self._release(jobs)
+
+    def _stand_nowhere(self) -> None:
+        """Leave the idle sets of pools that are drawn from no longer: others count on who stands there."""
+        if not self._stands_somewhere:
+            return
+        with contextlib.suppress(EpochChanged, WorkerRevoked):
+            self._take(self._port.draw(0, (), busy=True).jobs)
+        self._stands_somewhere = False
 
     def _ask(self, count: int, pools: Sequence[PoolName], busy: bool, wait: float) -> DrawResult:
         try:

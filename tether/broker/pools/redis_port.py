@@ -12,7 +12,16 @@ import redis
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, FieldReader
 from tether.broker.pools.queue_contact import QueueContact
-from tether.broker.pools.worker_port import DrawnJob, DrawResult, Growth, Pulse, WriteResult, WriteStatus
+from tether.broker.pools.worker_port import (
+    DrawnJob,
+    DrawResult,
+    Growth,
+    LoadAdvice,
+    PoolReadiness,
+    Pulse,
+    WriteResult,
+    WriteStatus,
+)
 from tether.broker.pools.worker_rank import WorkerRank
 from tether.broker.redis.connections import max_block_seconds, without_retries
 from tether.broker.redis.raw_connections import RawConnection, RawConnections, encode_command
@@ -29,6 +38,9 @@ UNREADABLE_JOB = JobError(
 )
 _DRAW_ID = 3
 """Where the draw id stands in a drawn job."""
+
+READINESS_LIFE_MS = 15_000
+"""For so long others believe that a worker has loaded a pool; it says so every few seconds."""
 
 NO_EPOCH = 0
 """What is said before an orchestrator has written the first epoch: it is refused like any other wrong one."""
@@ -164,6 +176,12 @@ class RedisWorkerPort:
         except BaseException:
             line.close()
             raise
+
+    def demand(self, pools: Sequence[tuple[PoolName, PoolReadiness]]) -> list[LoadAdvice]:
+        pairs = [part for pair in pools for part in pair]
+        with self.contact.call():
+            answer = self._lines.run("pool/demand", self.boot_id, READINESS_LIFE_MS, *pairs)
+        return [LoadAdvice(advice.decode()) for advice in answer]
 
     def append_many(self, growths: Sequence[Growth]) -> list[WriteResult]:
         arguments: list[Argument] = [self._epoch, self._lease]

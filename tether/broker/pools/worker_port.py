@@ -72,6 +72,44 @@ class DrawResult:
     again_in_ms: int = 0
 
 
+class PoolReadiness(StrEnum):
+    """What a worker is for one of its pools.
+
+    Values:
+      WARM: It has loaded the model, and draws.
+      LOADING: It is loading it.
+      COLD: It could load it.
+      ASKED: The same, and it was told to ask again.
+      FAILING: It has just failed to load it, not for the first time.
+      PAUSED: It failed to load it, and tries again later.
+      AWAY: It takes no jobs now.
+    """
+
+    WARM = "warm"
+    LOADING = "loading"
+    COLD = "cold"
+    ASKED = "asked"
+    FAILING = "failing"
+    PAUSED = "paused"
+    AWAY = "away"
+
+
+class LoadAdvice(StrEnum):
+    """What a worker should do about a pool that it has not loaded.
+
+    Values:
+      NONE: Nothing: no work waits there, or others take it.
+      AGAIN: Ask again soon: work waits, and those that have loaded it may be about to take it.
+      LOAD: Load it.
+      TELL: Work waits, and nobody has loaded it: say of the jobs why they cannot be run.
+    """
+
+    NONE = "none"
+    AGAIN = "again"
+    LOAD = "load"
+    TELL = "tell"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Growth:
     """Tokens that an attempt generated since its last write.
@@ -112,7 +150,7 @@ class Pulse:
 
 
 class WorkerPort(Protocol):
-    """The eight calls of a worker. Thread-safe.
+    """The calls of a worker. Thread-safe.
 
     Each raises ``OUTAGE_ERRORS`` if the server is unavailable (the write may have been executed: it can be
     retried), and :class:`~tether.errors.EpochChanged` if all attempts of this worker are void.
@@ -132,6 +170,9 @@ class WorkerPort(Protocol):
           WorkerRevoked: The worker's key was revoked. Its current attempts go to other workers.
           WorkerOutranked: Another process draws with the worker's key.
         """
+
+    def demand(self, pools: Sequence[tuple[PoolName, PoolReadiness]]) -> list[LoadAdvice]:
+        """Say which pools this worker has loaded, and learn which it should load: one advice for each."""
 
     def append_many(self, growths: Sequence[Growth]) -> list[WriteResult]:
         """Append tokens to streams, and renew the attempts' leases."""

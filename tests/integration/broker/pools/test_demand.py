@@ -1,0 +1,131 @@
+"""Who loads a pool's model: nobody while somebody who has loaded it is free, and one worker at a time."""
+
+import pytest
+import redis
+
+from support.pool_stage import OTHER, POOL, Stage
+from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness
+
+WARM, LOADING, COLD, ASKED = (
+    PoolReadiness.WARM,
+    PoolReadiness.LOADING,
+    PoolReadiness.COLD,
+    PoolReadiness.ASKED,
+)
+FAILING, PAUSED, AWAY = PoolReadiness.FAILING, PoolReadiness.PAUSED, PoolReadiness.AWAY
+
+
+@pytest.fixture
+def stage(shared_redis_server):
+    made = Stage(shared_redis_server, "demand")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def one(stage):
+    return stage.worker("one.1")
+
+
+@pytest.fixture
+def two(stage):
+    return stage.worker("two.1")
+
+
+def advice(port, readiness, pool=POOL):
+    return port.demand([(pool, readiness)])[0]
+
+
+def test_nothing_is_loaded_for_a_pool_in_which_nothing_waits(one):
+    assert advice(one, COLD) is LoadAdvice.NONE
+
+
+def test_what_waits_and_nobody_has_loaded_is_loaded_at_once_and_by_one_worker(stage, one, two):
+    stage.place("job-1")
+    assert advice(one, COLD) is LoadAdvice.LOAD
+    assert advice(two, COLD) is LoadAdvice.NONE
+    assert advice(one, LOADING) is LoadAdvice.NONE
+    assert advice(two, COLD) is LoadAdvice.NONE
+
+
+def test_each_pool_has_its_own_advice(stage, one):
+    stage.place("job-1", pool=OTHER)
+    assert one.demand([(POOL, COLD), (OTHER, COLD)]) == [LoadAdvice.NONE, LoadAdvice.LOAD]
+
+
+def test_while_somebody_who_has_loaded_it_waits_for_jobs_nobody_else_loads_it(stage, one, two):
+    assert advice(one, WARM) is LoadAdvice.NONE
+    one.draw(1, [POOL], busy=False)
+    # It was woken for the first job and has not come yet: the second look finds it waiting again, or not.
+    stage.place("job-1")
+    assert advice(two, COLD) is LoadAdvice.AGAIN
+    one.draw(1, [POOL], busy=False)
+    assert advice(two, ASKED) is LoadAdvice.NONE
+
+
+def test_where_all_who_have_loaded_it_are_busy_another_loads_it_at_the_second_look(stage, one, two):
+    advice(one, WARM)
+    stage.place("job-1")
+    assert advice(two, COLD) is LoadAdvice.AGAIN
+    assert advice(two, ASKED) is LoadAdvice.LOAD
+
+
+def test_who_has_failed_leaves_it_to_others(stage, one, two):
+    stage.place("job-1")
+    assert advice(one, COLD) is LoadAdvice.LOAD
+    assert advice(one, PAUSED) is LoadAdvice.NONE
+    assert advice(two, COLD) is LoadAdvice.LOAD
+    assert advice(one, FAILING) is LoadAdvice.NONE
+    advice(two, WARM)
+    assert advice(one, FAILING) is LoadAdvice.NONE
+
+
+def test_where_nobody_else_takes_the_jobs_who_fails_to_load_it_says_so_of_them(stage, one):
+    assert advice(one, FAILING) is LoadAdvice.NONE
+    stage.place("job-1")
+    assert advice(one, FAILING) is LoadAdvice.TELL
+    assert stage.redis.llen(stage.keys.wake("one.1")) == 1
+
+
+def test_a_worker_that_goes_is_counted_on_no_longer(stage, one, two):
+    advice(one, WARM)
+    stage.place("job-1")
+    advice(one, AWAY)
+    assert advice(two, COLD) is LoadAdvice.LOAD
+    advice(two, AWAY)
+    assert advice(one, COLD) is LoadAdvice.LOAD
+
+
+def test_who_has_loaded_what_waits_is_woken_once(stage, one):
+    stage.place("job-1")
+    advice(one, WARM)
+    advice(one, WARM)
+    assert stage.redis.llen(stage.keys.wake("one.1")) == 1
+
+
+def test_what_is_noted_ends_by_itself(stage, one, two):
+    stage.place("job-1")
+    advice(one, WARM)
+    advice(two, LOADING)
+    for kind in ("warm", "loader"):
+        assert stage.redis.pttl(f"{stage.keys.prefix}:pool:{POOL}:{kind}") > 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("one.1",),
+        ("one.1", 0),
+        ("one 1", 1000),
+        ("one.1", -1),
+        ("one.1", 1000, POOL),
+        ("one.1", 1000, "no pool", "cold"),
+        ("one.1", 1000, POOL, "hot"),
+        ("one.1", 1000, POOL, "warm", POOL, "hot"),
+    ],
+)
+def test_what_is_no_report_is_refused_before_anything_is_noted(stage, one, arguments):
+    with pytest.raises(redis.ResponseError, match="demand"):
+        one._lines.run("pool/demand", *arguments)
+    assert not stage.redis.exists(f"{stage.keys.prefix}:pool:{POOL}:warm")

@@ -1,0 +1,126 @@
+"""Models are loaded beside the slots, and only where no worker that has loaded one is free."""
+
+import threading
+
+import pytest
+
+from support.drawn_jobs import body_of
+from support.inference import PATIENCE_SECONDS, PROMPT, InferenceBench
+from support.waiting import eventually
+from tether.broker.pools.pools import CancelResult, Dispatch, PlaceResult
+from tether.errors import EngineFailed
+from tether.jobs import JobState, Priority
+from tether_workers.engines.null.engine import NullEngine
+from tether_workers.served_models import served_models
+
+SLOTS = 4
+
+
+class ModelBench(InferenceBench):
+    """Workers with two models: ``count`` loads at once, ``stuck`` when it is let go, or fails."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.models = [{"name": "count", "engine": "null"}, {"name": "stuck", "engine": "null"}]
+        self.loads = []
+        self.may_load = threading.Event()
+        self.failure = None
+
+    def load(self, model, adapter):
+        self.loads.append(model.name)
+        if model.name == "stuck":
+            assert self.may_load.wait(PATIENCE_SECONDS)
+            if self.failure is not None:
+                raise self.failure
+        return NullEngine()
+
+    def start(self):
+        return self.start_worker(threads=SLOTS, factories={"null": self.load})
+
+    def place_for(self, model, number):
+        pools = {one.version.name: one.pool for one in served_models(self.settings, ["null"])}
+        job_id = f"{model}-{number}"
+        dispatch = Dispatch(
+            job_id=job_id,
+            dispatch=1,
+            pool=pools[model],
+            tenant="tenant",
+            priority=Priority.STANDARD,
+            weight=1.0,
+            deadline=0,
+            cost=1,
+            body=body_of(prompt=PROMPT, model=model, max_tokens=4),
+        )
+        assert self.pools.place([dispatch]) == [PlaceResult.PLACED]
+        return job_id
+
+    def close(self):
+        self.may_load.set()
+        super().close()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = ModelBench(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_job_goes_to_the_worker_that_has_loaded_its_model_and_nobody_else_loads_it(bench):
+    bench.start()
+    bench.wait_for_state(bench.place_for("count", 1), "succeeded")
+    bench.start()
+    for number in range(2, 10):
+        bench.wait_for_state(bench.place_for("count", number), "succeeded")
+    assert bench.loads == ["count"]
+
+
+def test_a_model_that_is_being_loaded_holds_no_slot(bench):
+    bench.start()
+    waiting = [bench.place_for("stuck", number) for number in range(2 * SLOTS)]
+    eventually(lambda: "stuck" in bench.loads, PATIENCE_SECONDS, "it is being loaded")
+    bench.wait_for_state(bench.place_for("count", 1), "succeeded")
+    assert {bench.state(job_id) for job_id in waiting} == {"placed"}
+    bench.may_load.set()
+    for job_id in waiting:
+        bench.wait_for_state(job_id, "succeeded")
+    assert bench.loads.count("stuck") == 1
+
+
+def test_a_cancel_while_its_model_is_being_loaded_takes_effect_at_once(bench):
+    bench.start()
+    job_id = bench.place_for("stuck", 1)
+    eventually(lambda: "stuck" in bench.loads, PATIENCE_SECONDS, "it is being loaded")
+    assert bench.pools.cancel_many([(job_id, JobState.CANCELLED)]) == [CancelResult.CLOSED]
+    assert bench.state(job_id) == "cancelled"
+
+
+def test_where_no_worker_can_load_its_model_a_job_fails_with_the_reason(bench):
+    bench.failure = EngineFailed("no room for it")
+    bench.may_load.set()
+    bench.start()
+    job_id = bench.place_for("stuck", 1)
+    eventually(bench.outcomes, PATIENCE_SECONDS, "the attempt has ended")
+    (outcome,) = bench.outcomes()
+    assert (outcome["job"], outcome["kind"]) == (job_id, "failed")
+    assert "no room for it" in outcome["error"]
+    # Each other worker would have had its chance meanwhile.
+    assert bench.loads.count("stuck") == 2
+    bench.wait_for_state(bench.place_for("count", 1), "succeeded")
+
+
+def test_a_job_waits_for_a_worker_that_can_load_its_model(bench):
+    failing, loaded = bench.start(), []
+    bench.failure = EngineFailed("no room for it")
+    bench.may_load.set()
+    job_id = bench.place_for("stuck", 1)
+    eventually(lambda: "stuck" in bench.loads, PATIENCE_SECONDS, "one has tried")
+
+    def load(model, adapter):
+        loaded.append(model.name)
+        return NullEngine()
+
+    bench.start_worker(threads=SLOTS, factories={"null": load})
+    bench.wait_for_state(job_id, "succeeded")
+    assert loaded == ["stuck"]
+    assert failing in bench.workers

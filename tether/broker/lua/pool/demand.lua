@@ -1,0 +1,91 @@
+-- Notes which of its pools a worker has loaded, and says which it should load. Those that have loaded a pool draw from
+-- it; another loads it only where work waits and none of these is free, and one worker at a time does.
+-- ARGV: worker, life of what is noted (ms), then pairs: a pool, and what the worker is for it:
+--   'warm': it draws from it               'loading': it is loading it          'away': it takes no jobs
+--   'cold': it could load it               'asked': the same, and it was told 'again' the last time
+--   'failing': it has just failed to       'paused': it has failed to, and tries again later
+-- Returns: for each pool 'load', 'again' (ask again soon), 'tell' (work waits, and nobody else takes it) or 'none'
+local MAX_ASKED_FOR = 1024
+-- Who loads says so all the time; where it does not for so long, another may (ms).
+local LOADER_LIFE = 5000
+local STATES = {warm = true, loading = true, away = true, cold = true, asked = true, failing = true, paused = true}
+-- Jobs that must run alone wait in classes of their own.
+local CLASSES = {'interactive', 'standard', 'batch', 'alone.interactive', 'alone.standard', 'alone.batch'}
+local worker, life = ARGV[1], whole(ARGV[2], MAX_LIFE)
+if not is_word(worker) or not life or life == 0 or #ARGV % 2 ~= 0 or #ARGV > MAX_ASKED_FOR then
+  return refuse('demand: a worker, a life in ms and pairs of pools and states are needed')
+end
+for i = 3, #ARGV, 2 do
+  if not is_word(ARGV[i]) or not STATES[ARGV[i + 1]] then
+    return refuse('demand: ' .. i .. ' is no name of a pool with a state')
+  end
+end
+
+local function has_work(pool)
+  for _, class in ipairs(CLASSES) do
+    if apply('ZCARD', tenants_of(pool, class)) > 0 then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether another worker waits for jobs of this pool.
+local function has_idle(pool)
+  for _, other in ipairs(apply('SRANDMEMBER', idle_of(pool), MAX_LOOKED_AT)) do
+    if other ~= worker and redis.call('EXISTS', key('idle:' .. other)) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
+pass_memory_limit()
+local now = now_ms()
+local is_untrusted = is_revoked(worker)
+local answer, shall_draw = {}, false
+for i = 3, #ARGV, 2 do
+  local pool, state = ARGV[i], is_untrusted and 'away' or ARGV[i + 1]
+  local warm, loader = key('pool:' .. pool .. ':warm'), key('pool:' .. pool .. ':loader')
+  local advice = 'none'
+  if state == 'warm' then
+    local is_new = apply('ZADD', warm, now + life, worker) == 1
+    redis.call('PEXPIRE', warm, life)
+    shall_draw = shall_draw or is_new and has_work(pool)
+  else
+    apply('ZREM', warm, worker)
+  end
+  if state ~= 'warm' and state ~= 'away' then
+    -- It lives, though it draws only from what it has loaded.
+    apply('ZADD', seen_doing(), now, 'd ' .. worker_of(worker) .. ' ' .. pool)
+  end
+  local loading = apply('GET', loader)
+  if state == 'loading' and (not loading or loading == worker) then
+    redis.call('SET', loader, worker, 'PX', LOADER_LIFE)
+  elseif loading == worker then
+    redis.call('DEL', loader)
+    loading = false
+  end
+  if (state == 'cold' or state == 'asked' or state == 'failing') and not loading and has_work(pool) then
+    apply('ZREMRANGEBYSCORE', warm, '-inf', now)
+    local is_served = apply('ZCARD', warm) > 0
+    if state == 'failing' then
+      advice = is_served and 'none' or 'tell'
+      shall_draw = shall_draw or not is_served
+    elseif not has_idle(pool) then
+      -- One that draws right now stands in no idle set.
+      advice = is_served and state == 'cold' and 'again' or 'load'
+    end
+    if advice == 'load' then
+      redis.call('SET', loader, worker, 'PX', LOADER_LIFE)
+    end
+  end
+  answer[#answer + 1] = advice
+end
+if shall_draw then
+  -- It may wait for other pools' jobs.
+  local bell = key('wake:' .. worker)
+  apply('RPUSH', bell, 'draw')
+  redis.call('PEXPIRE', bell, BELL_LIFE)
+end
+return answer

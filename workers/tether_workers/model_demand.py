@@ -1,0 +1,179 @@
+"""Which pools a worker draws from, and which models it loads for that: the thread ``tether-demand``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from tether.broker.pools.slots import Slots
+from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness, WorkerPort
+from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.ids import PoolName
+from tether.loops import Loop, Outage
+from tether.threads import STOP_SECONDS
+from tether_workers.loading import EngineKey, EngineLoader, LoadFailure
+from tether_workers.served_models import ServedModel
+
+LOOK_SECONDS = 0.5
+"""Between two looks at pools whose models are not loaded."""
+
+WARM_LOOK_SECONDS = 5.0
+"""The same where all are loaded: others need not be told oftener."""
+
+TRIES_BEFORE_TELLING = 2
+"""A load that failed so often lets waiting jobs fail with its reason, unless another worker takes them: after
+the first failure each other worker has had its chance."""
+
+TELLING_SECONDS = 1.0
+"""For so long such jobs are drawn after a failed load. Then they wait for the next try."""
+
+LONG_LOAD_SECONDS = 60.0
+"""A load that takes longer may hang: another worker may load the same model beside it."""
+
+
+def readiness_of(
+    *,
+    is_warm: bool,
+    loading_seconds: float | None,
+    failure: LoadFailure | None,
+    told: int,
+    was_told_again: bool,
+    takes_jobs: bool,
+    has_room: bool,
+    now: float,
+) -> PoolReadiness:
+    """What a worker is for one of its pools.
+
+    Args:
+      loading_seconds: For how long its model has been being loaded; None where it is not.
+      failure: Why the last try to load its model failed, where it did.
+      told: At how many failed tries waiting jobs were told last.
+      was_told_again: Whether the last advice was to ask again.
+      takes_jobs: Whether it is neither cordoned nor stopping.
+      has_room: Whether it has a free slot.
+      now: Monotonic seconds.
+    """
+    if not takes_jobs:
+        return PoolReadiness.AWAY
+    if is_warm:
+        return PoolReadiness.WARM
+    if loading_seconds is not None:
+        return PoolReadiness.LOADING if loading_seconds < LONG_LOAD_SECONDS else PoolReadiness.PAUSED
+    if not has_room:
+        return PoolReadiness.AWAY
+    if failure is not None and failure.tries >= TRIES_BEFORE_TELLING and failure.tries != told:
+        return PoolReadiness.FAILING
+    if failure is not None and now < failure.again_at:
+        return PoolReadiness.PAUSED
+    return PoolReadiness.ASKED if was_told_again else PoolReadiness.COLD
+
+
+class ModelDemand:
+    """Owns the thread ``tether-demand``, from :meth:`start` to :meth:`stop`.
+
+    A worker draws for what it has loaded. What it has not, it loads where jobs wait and nobody who has loaded
+    it has a free slot; it draws them then.
+
+    Attributes:
+      loop: That of the thread.
+    """
+
+    def __init__(
+        self,
+        port: WorkerPort,
+        loader: EngineLoader,
+        served: Sequence[ServedModel],
+        *,
+        slots: Slots,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          slots: Told where there may be further pools to draw from.
+          clock: Seconds; the loader's too.
+        """
+        self._port = port
+        self._loader = loader
+        self._served = tuple(served)
+        self._slots = slots
+        self._clock = clock
+        self._asked_again: set[PoolName] = set()
+        self._told: dict[PoolName, int] = {}
+        self._telling_until: dict[PoolName, float] = {}
+        log = structlog.stdlib.get_logger("tether.worker")
+        self.loop = Loop(
+            "demand",
+            self._step,
+            at_end=self._say_goodbye,
+            outage=Outage(
+                OUTAGE_ERRORS,
+                log,
+                begins="Which models to load cannot be asked. Continuing.",
+                ends="Which models to load is asked again.",
+            ),
+            log=log,
+        )
+
+    def start(self) -> None:
+        self.loop.start()
+
+    def look(self) -> None:
+        """Look now: a load has begun or ended."""
+        self.loop.wake()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds."""
+        self.loop.stop(timeout)
+
+    def pools(self) -> tuple[PoolName, ...]:
+        """Names of the pools to draw from now."""
+        now = self._clock()
+        telling = {pool for pool, until in self._telling_until.items() if now < until}
+        return tuple(one.pool for one in self._served if self._is_warm(one) or one.pool in telling)
+
+    def _is_warm(self, one: ServedModel) -> bool:
+        return self._loader.is_warm(one.version.name, one.version.version)
+
+    def _step(self) -> float:
+        reports = [(one.pool, self._readiness(one)) for one in self._served]
+        if any(readiness is PoolReadiness.WARM for _, readiness in reports):
+            self._slots.tell_news()
+        advices = self._port.demand(reports)
+        for one, (_, readiness), advice in zip(self._served, reports, advices, strict=True):
+            self._take(one, readiness, advice)
+        is_all_warm = all(readiness is PoolReadiness.WARM for _, readiness in reports)
+        return WARM_LOOK_SECONDS if is_all_warm else LOOK_SECONDS
+
+    def _readiness(self, one: ServedModel) -> PoolReadiness:
+        name, version = one.version.name, one.version.version
+        return readiness_of(
+            is_warm=self._is_warm(one),
+            loading_seconds=self._loader.loading_seconds(name, version),
+            failure=self._loader.failure_of(name, version),
+            told=self._told.get(one.pool, 0),
+            was_told_again=one.pool in self._asked_again,
+            takes_jobs=not self._slots.is_at_rest,
+            has_room=self._slots.free > 0,
+            now=self._clock(),
+        )
+
+    def _take(self, one: ServedModel, readiness: PoolReadiness, advice: LoadAdvice) -> None:
+        name, version = one.version.name, one.version.version
+        self._asked_again.discard(one.pool)
+        if readiness is PoolReadiness.WARM:
+            self._told.pop(one.pool, None)
+        elif readiness is PoolReadiness.FAILING:
+            failure = self._loader.failure_of(name, version)
+            self._told[one.pool] = 0 if failure is None else failure.tries
+        if advice is LoadAdvice.AGAIN:
+            self._asked_again.add(one.pool)
+        elif advice is LoadAdvice.LOAD:
+            self._loader.begin_load(EngineKey(name, version))
+        elif advice is LoadAdvice.TELL:
+            self._telling_until[one.pool] = self._clock() + TELLING_SECONDS
+            self._slots.tell_news()
+
+    def _say_goodbye(self) -> None:
+        self._port.demand([(one.pool, PoolReadiness.AWAY) for one in self._served])
