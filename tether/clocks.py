@@ -19,6 +19,12 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def boot_seconds() -> float:
+    """Seconds since the machine was started, on Linux also those for which it slept (CLOCK_BOOTTIME,
+    clock_gettime(2)). It is never set back."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def monotonic_ms() -> int:
     """Milliseconds since some moment of the past. It is never set back."""
     return time.monotonic_ns() // 1_000_000

@@ -107,7 +107,7 @@ class ControlPlane:
             evidence=self._evidence.read,
             wall_clock=self.clock.now_ms,
         )
-        self.reservations = ReservationManager(self.store, self.pools)
+        self.reservations = ReservationManager(self.store, self.pools, result_ttl_ms=settings.jobs.result_ttl)
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
         self.registry = Registry.from_settings(settings)
         self.scheduler = SchedulerMiddleware(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -12,6 +11,8 @@ import redis
 
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
 from tether.broker.pools.room import bytes_in_redis, max_waiting_at_submit
+from tether.clocks import boot_seconds
+from tether.config.sections import JobSettings
 from tether.errors import CommitUnknown
 from tether.ids import TenantId
 from tether.jobs import JobState, Priority
@@ -24,6 +25,9 @@ from tether.telemetry.logs import get_logger
 CHUNK = 256
 """Jobs that are placed together."""
 
+MAX_AGE_OF_RESULT_TTL = 0.5
+"""A job is placed here within this share of the time for which Redis knows ended jobs."""
+
 REST_AFTER_OUTAGE_SECONDS = 5.0
 """For how long nothing is placed here after Redis was unavailable: the outbox relay does it."""
 
@@ -31,9 +35,22 @@ REST_AFTER_OUTAGE_SECONDS = 5.0
 class ReservationManager:
     """Writes jobs with their holds and outbox rows, and places them. Thread-safe."""
 
-    def __init__(self, store: Store, pools: Pools, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pools: Pools,
+        *,
+        result_ttl_ms: int = JobSettings().result_ttl,
+        clock: Callable[[], float] = boot_seconds,
+    ) -> None:
+        """
+        Args:
+          result_ttl_ms: For how long Redis knows that a job has ended, in milliseconds.
+          clock: Seconds; those for which this process or machine stood still count.
+        """
         self._store = store
         self._pools = pools
+        self._max_age = MAX_AGE_OF_RESULT_TTL * result_ttl_ms / 1000
         self._clock = clock
         self._away_until = 0.0
         self._log = get_logger("tether.scheduling")
@@ -50,6 +67,7 @@ class ReservationManager:
         admissions: list[Admission | Exception] = []
         # All are written at once, and placed as their commits come: what waits here for long, the relay would
         # place too.
+        began = self._clock()
         futures = self._store.write_many(admit, new_jobs)
         for start in range(0, len(new_jobs), CHUNK):
             part = new_jobs[start : start + CHUNK]
@@ -64,7 +82,8 @@ class ReservationManager:
                     and answer.pool is not None
                     and answer.state is JobState.ACCEPTED
                     and job.job.not_before <= job.now_ms
-                ]
+                ],
+                since=began,
             )
         return admissions
 
@@ -91,13 +110,28 @@ class ReservationManager:
         """
         return self._store.read(job_with_key, (tenant_id, correlation_id, retry_token))
 
-    def hand_over(self, dispatches: Sequence[Dispatch]) -> None:
+    def hand_over(self, dispatches: Sequence[Dispatch], *, since: float | None = None) -> None:
         """Place dispatches whose outbox rows are committed, and record that. The relay places what fails, and
-        what Redis has no room for."""
+        what Redis has no room for. Raises nothing: they are accepted.
+
+        Args:
+          since: When their commit began, by the clock of this one; None for just now.
+        """
+        try:
+            self._hand_over(dispatches, since)
+        except Exception:
+            self._log.exception("Accepted, but not placed or recorded here. The relay does it.")
+
+    def _hand_over(self, dispatches: Sequence[Dispatch], since: float | None) -> None:
         if not dispatches or self._clock() < self._away_until:
             return
         try:
+            # Whoever was paused since then may find jobs that the relay has placed meanwhile, and that ended
+            # and left Redis: placed once more they would run again. Looked at last, right before it is done.
             fitting = self._fitting(dispatches)
+            if since is not None and self._clock() - since > self._max_age:
+                self._log.warning("Paused after a commit. The relay places what was accepted.")
+                return
             answers = self._pools.place(fitting, max_waiting=self._max_waiting)
         except redis.RedisError as error:
             self._away_until = self._clock() + REST_AFTER_OUTAGE_SECONDS

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
 
+import dramatiq.broker
 import structlog
 from dramatiq import Broker, get_broker
 
@@ -79,8 +80,9 @@ def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
             except Exception as error:
                 raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
             broker = None
-    for further in modules:
-        _import(further)
+    imported = [module, *(_import(further) for further in modules)]
+    if broker is None and not name and not _is_broker_set():
+        broker = _only_broker(path, imported)
     if broker is None:
         broker = get_broker()
     if not isinstance(broker, Broker):
@@ -89,6 +91,29 @@ def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
             "calls dramatiq.set_broker"
         )
     return broker
+
+
+def _is_broker_set() -> bool:
+    # Asked for where none is set, Dramatiq makes one of its own, which has no actors.
+    return dramatiq.broker.global_broker is not None
+
+
+def _only_broker(path: str, modules: Sequence[object]) -> Broker | None:
+    """The broker that modules hold; None where they hold none.
+
+    Raises:
+      ConfigError: They hold several.
+    """
+    found = {
+        id(value): (name, value)
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, Broker)
+    }
+    if len(found) > 1:
+        names = ", ".join(sorted(name for name, _ in found.values()))
+        raise ConfigError(f"{path} has several brokers ({names}): name one, as {path}:NAME")
+    return next((broker for _, broker in found.values()), None)
 
 
 def _import(name: str) -> object:
@@ -148,6 +173,13 @@ def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: Stop
     if unknown:
         declared = ", ".join(sorted(broker.get_declared_queues())) or "none"
         raise ConfigError(f"no actor has the queue {', '.join(map(repr, unknown))}; available: {declared}")
+    if not broker.get_declared_queues():
+        raise ConfigError(
+            f"{options.broker} declares no queue on its broker ({type(broker).__name__}), so there is "
+            "nothing to work on: declare actors on it, or make it with "
+            "tether_workers.pool_worker.make_worker; where the program has another broker, name that, as "
+            "MODULE:NAME"
+        )
     worker = StoppableWorker(
         broker, queues=set(options.queues) or None, worker_threads=options.threads, deadline=deadline
     )

@@ -151,7 +151,7 @@ class PoolConsumer(Consumer):
         """Leave the idle sets of pools that are drawn from no longer: others count on who stands there."""
         if not self._stands_somewhere:
             return
-        with contextlib.suppress(EpochChanged, WorkerRevoked):
+        with contextlib.suppress(EpochChanged, WorkerOutranked, WorkerRevoked):
             self._take(self._port.draw(0, (), busy=True).jobs)
         self._stands_somewhere = False
 
