@@ -121,6 +121,11 @@ class Keys:
         return f"{self.prefix}:core:seen"
 
     @property
+    def asked(self) -> str:
+        """A hash: the pools that a worker asked for jobs, by its id."""
+        return f"{self.prefix}:core:asked"
+
+    @property
     def pools(self) -> str:
         return f"{self.prefix}:core:pools"
 
@@ -171,6 +176,11 @@ class Keys:
     @property
     def fleet_order(self) -> str:
         return f"{self.prefix}:fleet:order"
+
+    @property
+    def fleet_since(self) -> str:
+        """A hash: since when a worker is known, by its id."""
+        return f"{self.prefix}:fleet:since"
 
     @property
     def fleet_unroutable(self) -> str:

@@ -143,7 +143,8 @@ def _is_in_grace(member: Member, last_act: int | None, evidence: Evidence, reade
     """
     known = evidence.known.get(member.presence.worker_id)
     if known is None:
-        return reader_now - member.first_seen < GRACE_MS
+        # A Redis that came back empty has forgotten whom it knew.
+        return reader_now - member.first_seen < GRACE_MS or evidence.now - evidence.resumed < GRACE_MS
     if evidence.now - known.first < GRACE_MS:
         return True
     return evidence.now - known.latest < GRACE_MS and last_act is not None and last_act >= known.former

@@ -36,6 +36,33 @@ def test_a_draw_is_noted_for_each_pool_that_it_asks_by_redis_s_clock(stage, evid
     assert abs(seen.now / 1000 - seconds) < 60
 
 
+def test_a_worker_may_draw_from_some_of_its_pools_now_and_from_others_then(stage, evidence):
+    worker = stage.worker("w.1")
+    draw(worker, pools=(POOL, OTHER))
+    stage.redis.hset(stage.keys.asked, "w", f"5 {POOL} {OTHER}")
+    for _ in range(2):
+        draw(worker, pools=(POOL,))
+        asked = dict(evidence.read().asked)
+        assert asked.pop(Draws("w", POOL)) > 5
+        assert asked == {Draws("w", OTHER): 5}
+    draw(worker, pools=(OTHER,))
+    assert evidence.read().asked[Draws("w", OTHER)] > 5
+
+
+def test_no_worker_s_notes_grow_and_hide_those_of_others(stage, evidence):
+    draw(stage.worker("w.1"))
+    liar = stage.worker("liar.1")
+    for number in range(20):
+        draw(liar, pools=[f"pool-{number}-{each}" for each in range(200)])
+    (size, _) = (stage.redis.hlen(stage.keys.asked), stage.redis.zcard(stage.keys.seen))
+    assert size == 2
+    seen = evidence.read()
+    assert Draws("w", POOL) in seen.asked
+    assert {draws.pool for draws in seen.asked if draws.worker == "liar"} == {
+        f"pool-19-{each}" for each in range(64)
+    }
+
+
 def test_a_draw_for_no_slot_asks_for_nothing(stage, evidence):
     draw(stage.worker("w.1"), count=0)
     assert evidence.read().asked == {}
@@ -89,13 +116,23 @@ def test_a_woken_worker_that_does_not_come_is_noted(stage, evidence):
     assert seen.missed[Draws("w", POOL)] >= seen.asked[Draws("w", POOL)]
 
 
+def test_what_a_process_that_is_gone_misses_says_nothing_of_the_one_after_it(stage, evidence):
+    draw(stage.worker("w.1"))
+    stage.redis.hset(stage.keys.fleet_order, "w", "2:1")
+    stage.place("job")
+    assert stage.redis.zadd(stage.keys.leases, {"w w.1": 1}, xx=True, ch=True) == 1
+    stage.tick()
+    assert evidence.read().missed == {}
+
+
 def test_a_pause_of_the_lease_loop_is_known_and_what_was_seen_long_ago_is_forgotten(stage, evidence):
     draw(stage.worker("w.1"))
-    stage.redis.zadd(stage.keys.seen, {f"d old {POOL}": 1_000})
+    stage.redis.zadd(stage.keys.seen, {"r old": 1_000})
+    stage.redis.hset(stage.keys.asked, "old", f"1000 {POOL}")
     stage.redis.hset(stage.keys.lease_tick, "at", 5_000)
     stage.pools.tick(600_000, 600_000)
     seen = evidence.read()
-    assert set(seen.asked) == {Draws("w", POOL)}
+    assert (set(seen.asked), seen.renewed) == ({Draws("w", POOL)}, {})
     assert (seen.paused, 0 <= seen.now - seen.resumed < 60_000) == (5_000, True)
     note_recent_tick(stage.redis, stage.keys)
     stage.pools.tick(600_000, 600_000)

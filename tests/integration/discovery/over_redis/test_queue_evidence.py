@@ -91,6 +91,30 @@ def test_a_worker_of_a_former_version_is_seen_by_what_its_draws_leave_behind(kno
     known.client.hset(f"{known.keys.prefix}:drawn:{WORKER}.1", "job", 1)
     seen = known.evidence.read()
     assert (dict(seen.asked), set(seen.renewed)) == ({}, {WORKER})
-    known.client.zadd(known.keys.seen, {f"d {WORKER} pool.a": 5})
+    known.client.hset(known.keys.asked, WORKER, "5 pool.a")
     seen = known.evidence.read()
     assert (dict(seen.asked), dict(seen.renewed)) == ({(WORKER, "pool.a"): 5}, {})
+
+
+@pytest.mark.parametrize("name", ["presence", "expiry", "order", "since", "unroutable"])
+def test_a_key_of_another_type_keeps_no_worker_from_announcing_itself(known, name):
+    key = f"{known.keys.prefix}:fleet:{name}"
+    known.announce()
+    known.client.delete(key)
+    known.client.set(key, "x")
+    assert known.announce(sequence=2).known.keys() == {WORKER}
+    assert known.announce(sequence=3).known.keys() == {WORKER}
+
+
+@pytest.mark.parametrize("name", ["seen", "asked"])
+def test_who_cannot_read_what_workers_did_judges_nobody(known, name):
+    known.client.set(getattr(known.keys, name), "x")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        known.evidence.read()
+
+
+@pytest.mark.parametrize("name", ["fleet:order", "fleet:since", "core:lease_tick"])
+def test_what_workers_did_is_read_whatever_stands_beside_it(known, name):
+    known.client.hset(known.keys.asked, WORKER, "5 pool.a")
+    known.client.set(f"{known.keys.prefix}:{name}", "x")
+    assert known.evidence.read().asked == {(WORKER, "pool.a"): 5}

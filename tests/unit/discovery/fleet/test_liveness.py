@@ -85,6 +85,12 @@ def test_a_worker_that_redis_does_not_know_yet_is_believed_as_long_after_the_rea
     assert is_silent(seen(known={}), GRACE_MS)
 
 
+def test_a_redis_that_came_back_empty_counts_against_nobody_for_a_while():
+    assert not is_silent(seen(known={}, resumed=NOW - GRACE_MS + 1))
+    assert is_silent(seen(known={}, resumed=NOW - GRACE_MS))
+    assert is_silent(seen(resumed=NOW)), "whom it knows it remembers"
+
+
 def test_a_worker_that_is_started_again_gets_time_to_ask_once_its_last_life_drew():
     again = Appearance(first=0, former=NOW - 100_000, latest=NOW - GRACE_MS + 1)
     assert not is_silent(seen(asked=asked(99_999), known={WORKER: again}))

@@ -15,6 +15,8 @@ local MAX_AGED = 128
 local MAX_HEADS = 8
 -- For so long it is known what a worker was last seen to do (ms): as long as its announcements are.
 local SEEN_LIFE = 3600000
+-- So many workers a tick are looked at whether that is over.
+local MAX_FORGOTTEN = 4
 
 local now = now_ms()
 local tick = key('core:lease_tick')
@@ -27,6 +29,12 @@ if former_run_id and former_run_id ~= run_id then
 end
 redis.call('HSET', tick, 'at', integer(now), 'run_id', run_id)
 apply('ZREMRANGEBYSCORE', seen_doing(), '-inf', '(' .. integer(now - SEEN_LIFE))
+local asked = apply('HRANDFIELD', key('core:asked'), MAX_FORGOTTEN, 'WITHVALUES')
+for i = 1, #asked, 2 do
+  if (whole(string.match(asked[i + 1], '^%d+'), MAX_INTEGER) or 0) < now - SEEN_LIFE then
+    redis.call('HDEL', key('core:asked'), asked[i])
+  end
+end
 if former_run_id ~= run_id or not former_at or now - former_at > LONGEST_PAUSE then
   local all = apply('ZRANGE', leases, 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
@@ -45,6 +53,14 @@ if former_at > now then
   end
 end
 
+-- Whether the worker's process is not the one of a boot id any more: what that misses says nothing of the worker.
+local function was_started_again(boot_id)
+  local order = apply('HGET', key('fleet:order'), worker_of(boot_id))
+  local newest = whole(string.match(order or '', '^%d+'), MAX_INTEGER)
+  local its_own = whole(string.match(boot_id, '%.(%d+)$'), MAX_INTEGER)
+  return newest and its_own and newest > its_own
+end
+
 local answer = {0, 0}
 for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, max_leases)) do
   redis.call('ZREM', leases, member)
@@ -55,7 +71,9 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 
     apply('HDEL', key('core:woken'), id)
     leave_idle(id)
     if pool then
-      apply('ZADD', seen_doing(), now, 'm ' .. worker_of(id) .. ' ' .. pool)
+      if not was_started_again(id) then
+        apply('ZADD', seen_doing(), now, 'm ' .. worker_of(id) .. ' ' .. pool)
+      end
       wake_one(pool, now, id)
     end
   elseif what == 'j' then

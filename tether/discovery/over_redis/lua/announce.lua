@@ -9,6 +9,18 @@ redis.call('DEL', base .. 'none')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- What stands in a key and is of another type is thrown away: nobody can read it, and no worker could announce itself.
+local function apply(command, name, ...)
+  local answer = redis.pcall(command, name, ...)
+  if type(answer) == 'table' and answer.err then
+    if string.find(answer.err, 'WRONGTYPE', 1, true) then
+      redis.call('DEL', name)
+    end
+    return redis.call(command, name, ...)
+  end
+  return answer
+end
+
 local function is_old(boot, sequence, order)
   local known_boot, known_sequence = string.match(order, '^(%d+):(%d+)$')
   known_boot, known_sequence = tonumber(known_boot), tonumber(known_sequence)
@@ -20,30 +32,30 @@ for i = 1, #ARGV, 6 do
   local worker, envelope = ARGV[i], ARGV[i + 1]
   local boot, sequence, life = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   local order = ARGV[i + 2] .. ':' .. ARGV[i + 3]
-  local known = redis.call('HGET', base .. 'order', worker)
+  local known = apply('HGET', base .. 'order', worker)
   if known and is_old(boot, sequence, known) then
     -- Who came first, the worker or a mirror, is of no matter. Of a goodbye nothing is left to compare.
-    if known == order and (redis.call('HGET', KEYS[1], worker) or envelope) == envelope then
+    if known == order and (apply('HGET', KEYS[1], worker) or envelope) == envelope then
       same = same + 1
     end
   else
-    redis.call('HSET', base .. 'order', worker, order)
+    apply('HSET', base .. 'order', worker, order)
     -- Since when it is known, and when its last life and this one began: a claim is believed for a while without proof.
-    local known_since, _, began = string.match(redis.call('HGET', base .. 'since', worker) or '', '^(%d+) (%d+) (%d+)$')
+    local known_since, _, began = string.match(apply('HGET', base .. 'since', worker) or '', '^(%d+) (%d+) (%d+)$')
     if not known_since or tonumber(string.match(known or '', '^%d+') or '-1') ~= boot then
-      redis.call('HSET', base .. 'since', worker, string.format('%s %s %.0f', known_since or string.format('%.0f', now),
+      apply('HSET', base .. 'since', worker, string.format('%s %s %.0f', known_since or string.format('%.0f', now),
         began or string.format('%.0f', now), now))
     end
     if ARGV[i + 5] == '1' then
-      redis.call('HDEL', KEYS[1], worker)
-      redis.call('ZADD', base .. 'expiry', now, worker)
+      apply('HDEL', KEYS[1], worker)
+      apply('ZADD', base .. 'expiry', now, worker)
     else
-      redis.call('HSET', KEYS[1], worker, envelope)
-      redis.call('ZADD', base .. 'expiry', now + life, worker)
+      apply('HSET', KEYS[1], worker, envelope)
+      apply('ZADD', base .. 'expiry', now + life, worker)
     end
-    local mark = redis.call('HGET', base .. 'unroutable', worker)
+    local mark = apply('HGET', base .. 'unroutable', worker)
     if mark and not is_old(boot, sequence, mark) then
-      redis.call('HDEL', base .. 'unroutable', worker)
+      apply('HDEL', base .. 'unroutable', worker)
     end
     news[#news + 1] = struct.pack('>I4I4', life, #envelope) .. envelope
   end
@@ -54,16 +66,16 @@ if #news > 0 then
   -- The order of who is gone keeps old announcements out. Nobody accepts any that was issued 10 minutes ago: after an
   -- hour nothing is needed of it.
   for _, gone in ipairs(redis.call('ZRANGEBYSCORE', expiry, '-inf', now - 3600000, 'LIMIT', 0, 16)) do
-    redis.call('HDEL', KEYS[1], gone)
-    redis.call('HDEL', base .. 'order', gone)
-    redis.call('HDEL', base .. 'unroutable', gone)
-    redis.call('HDEL', base .. 'since', gone)
+    apply('HDEL', KEYS[1], gone)
+    apply('HDEL', base .. 'order', gone)
+    apply('HDEL', base .. 'unroutable', gone)
+    apply('HDEL', base .. 'since', gone)
     redis.call('ZREM', expiry, gone)
   end
   -- Former versions wrote orders without an expiry, which would stay for ever.
   if redis.call('HLEN', base .. 'order') > redis.call('ZCARD', expiry) then
     for _, worker in ipairs(redis.call('HRANDFIELD', base .. 'order', 16)) do
-      redis.call('ZADD', expiry, 'NX', now, worker)
+      apply('ZADD', expiry, 'NX', now, worker)
     end
   end
   redis.call('PUBLISH', base .. 'news', 'a' .. table.concat(news))
