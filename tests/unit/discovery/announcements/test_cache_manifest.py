@@ -1,6 +1,7 @@
 """What a worker tells of what it has, and what of that an announcement holds."""
 
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_loader_knows_what_is_loaded_and_when_it_was_used():
         clock=lambda: 99,
     )
     assert loader.use_of("m", "1", "") == ArtifactUse()
-    loader.load("m", "1", "")
+    loader.load("m", "1", "", threading.Event())
     assert seen == [ArtifactUse(is_loading=True)]
     assert loader.use_of("m", "1", "") == ArtifactUse(is_warm=True, last_use=99)
     assert loader.use_of("m", "1", "other") == ArtifactUse()
