@@ -133,8 +133,13 @@ class EngineLoader:
             is_paused = failure is not None and self._monotonic() < failure.again_at
             if self._is_closed or is_paused or key in self._engines or key in self._loading:
                 return
-            OwnedThread("load", lambda: self._load(key)).start()
+            # Set before the thread runs, which may be asked what is being loaded.
             self._loading[key] = self._monotonic()
+            try:
+                OwnedThread("load", lambda: self._load(key)).start()
+            except RuntimeError:
+                del self._loading[key]
+                raise
         self._on_change()
 
     def load(self, model: str, version: str, adapter: str, cancelled: Cancelled) -> ExecutionEngine | None:
