@@ -9,12 +9,37 @@ from threading import Thread
 from dramatiq import Broker, MessageProxy, Worker
 from dramatiq.common import iter_queue
 from dramatiq.errors import BrokerConnectionError
+from dramatiq.worker import WorkerThread
 
 from tether.broker import TetherBroker
+from tether.broker.queues.holdings import Holding, HoldingPhase, holding_of
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
 
 LOOK_SECONDS = 0.1
 """Between two looks whether actors still run."""
+
+
+class StoppableThread(WorkerThread):
+    """A thread of a worker that tells whether it runs a plain actor, or is about to.
+
+    Attributes:
+      taken: The delivery that it has.
+    """
+
+    taken: Holding | None = None
+
+    @property
+    def runs_plain_actor(self) -> bool:
+        """Whether an actor that it has taken up has not ended. Jobs of models are no deliveries."""
+        taken = self.taken
+        return taken is not None and taken.phase is not HoldingPhase.ENDED
+
+    def process_message(self, message: MessageProxy) -> None:
+        self.taken = holding_of(message)
+        try:
+            super().process_message(message)
+        finally:
+            self.taken = None
 
 
 class StoppableWorker(Worker):
@@ -49,20 +74,35 @@ class StoppableWorker(Worker):
             consumer.close()
         self.broker.emit_after("worker_shutdown", self)
 
+    def _add_worker(self) -> None:
+        thread = StoppableThread(
+            broker=self.broker,
+            consumers=self.consumers,
+            work_queue=self.work_queue,
+            worker_timeout=self.worker_timeout,
+        )
+        thread.start()
+        self.workers.append(thread)
+
     def _end_actors(self) -> None:
         for thread in self.workers:
             thread.stop()
-        runs_actors = True
+        whole, may_begin_seconds = self.deadline.remaining(), self.worker_timeout / 1000 + LOOK_SECONDS
+        is_shortened = False
         for thread in self.workers:
             while thread.is_alive() and (left := self.deadline.remaining(but=WIND_UP_SECONDS)) > 0:
-                if runs_actors and not self._runs_plain_actors():
-                    runs_actors = False
+                elapsed = whole - self.deadline.remaining()
+                # A thread that waits for a message may still get one until then.
+                if not is_shortened and elapsed > may_begin_seconds and not self._runs_plain_actors():
+                    is_shortened = True
                     # A thread may still try to acknowledge what has ended, for as long as Redis is away.
-                    self.deadline.shorten(worker_stop_seconds(self.work_seconds))
+                    self.deadline.shorten(worker_stop_seconds(self.work_seconds) - elapsed)
                 thread.join(min(left, LOOK_SECONDS))
 
     def _runs_plain_actors(self) -> bool:
-        return not isinstance(self.broker, TetherBroker) or self.broker.holdings.has_running
+        return not isinstance(self.broker, TetherBroker) or any(
+            isinstance(thread, StoppableThread) and thread.runs_plain_actor for thread in self.workers
+        )
 
     def _end_consumers(self) -> None:
         for consumer in self.consumers.values():

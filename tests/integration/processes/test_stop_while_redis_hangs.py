@@ -16,10 +16,10 @@ from support.workers import Program
 BEFORE_THE_KILL_SECONDS = 28.0
 """Supervisors of containers kill after 30 s."""
 
-WITH_A_JOB_SECONDS = 20.0
+WITH_A_JOB_SECONDS = 24.0
 """Drain time, hand-over and winding up come to 10 s."""
 
-WITH_NOTHING_SECONDS = 10.0
+WITH_NOTHING_SECONDS = 18.0
 """Winding up takes 3 s."""
 
 

@@ -168,12 +168,6 @@ class Holdings:
                 if not (holding.is_delayed and holding.queue_name == queue_name)
             }
 
-    @property
-    def has_running(self) -> bool:
-        """Whether an actor has a message now."""
-        with self._lock:
-            return any(holding.phase is HoldingPhase.RUNNING for holding in self._by_id.values())
-
     def ids(self, queue_name: str) -> list[str]:
         with self._lock:
             return [redis_id for redis_id, holding in self._by_id.items() if holding.queue_name == queue_name]

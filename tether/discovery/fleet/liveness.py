@@ -24,7 +24,8 @@ GRACE_MS = 15_000
 """For so long a worker is believed that cannot have asked yet."""
 
 RUNG_PATIENCE_MS = 2_000
-"""A worker that was woken and did not come in time is believed for so much longer, since it may be slow."""
+"""A worker that was woken and did not come in time is believed for so much longer, since it may be slow; and
+where no other draws from the pool, as long as one that was not woken."""
 
 
 COPIED_LIFE_MS = 30_000
@@ -83,16 +84,24 @@ def silent_pools(members: Iterable[Member], evidence: Evidence, reader_now: int)
       reader_now: When the evidence was read, by the clock that the members' times are of.
     """
     last_acts = _last_acts(evidence)
+    judged = [
+        member
+        for member in members
+        if member.serves
+        and not _is_in_grace(member, last_acts.get(member.presence.worker_id), evidence, reader_now)
+    ]
+    drawn = {pool for member in judged for pool, _ in member.serves if _draws_from(member, pool, evidence)}
     silent: dict[WorkerId, frozenset[PoolName]] = {}
-    for member in members:
-        worker = member.presence.worker_id
-        if not member.serves or _is_in_grace(member, last_acts.get(worker), evidence, reader_now):
-            continue
+    for member in judged:
         pools = frozenset(
-            pool for pool, _ in member.serves if not _draws_from(member, Draws(worker, pool), evidence)
+            pool
+            for pool, _ in member.serves
+            if not _draws_from(member, pool, evidence)
+            # The only one that can serve a pool may be slow: nobody can come before it.
+            and (pool in drawn or not _asked_lately(member, pool, evidence))
         )
         if pools:
-            silent[worker] = pools
+            silent[member.presence.worker_id] = pools
     return MappingProxyType(silent)
 
 
@@ -115,15 +124,19 @@ def _last_acts(evidence: Evidence) -> dict[WorkerId, int]:
     return acts
 
 
-def _draws_from(member: Member, draws: Draws, evidence: Evidence) -> bool:
+def _draws_from(member: Member, pool: PoolName, evidence: Evidence) -> bool:
+    draws = Draws(member.presence.worker_id, pool)
     asked, missed = evidence.asked.get(draws), evidence.missed.get(draws)
-    if _is_recent(asked, evidence):
-        assert asked is not None
+    if asked is not None and _is_recent(asked, evidence):
         was_missed = missed is not None and missed > max(asked, evidence.resumed)
         if not was_missed or (missed is not None and evidence.now - missed < RUNG_PATIENCE_MS):
             return True
     # Who has no free slot does not ask, but goes on with what it runs.
     return member.presence.free == 0 and _is_recent(evidence.renewed.get(draws.worker), evidence)
+
+
+def _asked_lately(member: Member, pool: PoolName, evidence: Evidence) -> bool:
+    return _is_recent(evidence.asked.get(Draws(member.presence.worker_id, pool)), evidence)
 
 
 def _is_recent(at: int | None, evidence: Evidence) -> bool:

@@ -55,12 +55,28 @@ def test_a_worker_that_asks_another_pool_only_does_not_draw_from_the_one_that_it
     assert is_silent(seen(asked={Draws(WORKER, "another"): NOW, Draws(OTHER, POOL): NOW}))
 
 
-def test_a_worker_that_was_woken_and_did_not_come_is_believed_for_a_moment_only():
+def test_a_worker_that_was_woken_and_did_not_come_is_believed_for_a_moment_only_where_another_one_draws():
+    fleet = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY), 0)
+
+    def silent(missed_ago, asked_ago=RUNG_PATIENCE_MS + 500, other_asked_ago=0):
+        evidence = seen(
+            known={WORKER: Appearance(0, 0, 0), OTHER: Appearance(0, 0, 0)},
+            asked=asked(asked_ago) | {Draws(OTHER, POOL): NOW - other_asked_ago},
+            missed={Draws(WORKER, POOL): NOW - missed_ago},
+        )
+        return set(silent_pools(fleet.members.values(), evidence, READER_NOW))
+
+    assert silent(RUNG_PATIENCE_MS) == {WORKER}
+    assert silent(RUNG_PATIENCE_MS, asked_ago=0) == set(), "it came late"
+    assert silent(RUNG_PATIENCE_MS - 1) == set()
+    assert silent(RUNG_PATIENCE_MS, other_asked_ago=MAX_SILENCE_MS) == {OTHER}, "nobody could come before it"
+    assert silent(RUNG_PATIENCE_MS, asked_ago=MAX_SILENCE_MS) == {WORKER}
+
+
+def test_the_only_worker_of_a_pool_may_be_slow_to_come():
     missed = {Draws(WORKER, POOL): NOW - RUNG_PATIENCE_MS}
-    assert is_silent(seen(asked=asked(RUNG_PATIENCE_MS + 500), missed=missed))
-    assert not is_silent(seen(asked=asked(0), missed=missed)), "it came late"
-    just_now = {Draws(WORKER, POOL): NOW - RUNG_PATIENCE_MS + 1}
-    assert not is_silent(seen(asked=asked(RUNG_PATIENCE_MS + 500), missed=just_now))
+    assert not is_silent(seen(asked=asked(RUNG_PATIENCE_MS + 500), missed=missed))
+    assert is_silent(seen(asked=asked(MAX_SILENCE_MS), missed=missed))
 
 
 def test_a_worker_without_a_free_slot_lives_by_what_it_runs():
