@@ -144,7 +144,7 @@ def test_a_fleet_that_is_empty_says_so(fleet):
     assert result.stdout.splitlines()[0].startswith("worker\tname\t")
     assert len(result.stdout.splitlines()) == 1
     assert result.stderr == "No live workers.\n"
-    assert fleet.json("list") == {"object": "list", "data": [], "untrusted": []}
+    assert fleet.json("list") == {"object": "list", "data": [], "untrusted": [], "copied": []}
 
 
 def test_who_said_goodbye_is_not_listed(fleet):
@@ -162,7 +162,12 @@ def test_a_worker_whose_key_does_not_count_is_named_and_not_listed(fleet):
     assert result.stderr.startswith("1 other worker is ignored, since its key is untrusted or revoked: ")
     assert OTHER in result.stderr
     fleet.enrol({ONE: "big box", TWO: ""}, revoked=[WORKER, OTHER])
-    assert fleet.json("list") == {"object": "list", "data": [], "untrusted": sorted([WORKER, OTHER])}
+    assert fleet.json("list") == {
+        "object": "list",
+        "data": [],
+        "untrusted": sorted([WORKER, OTHER]),
+        "copied": [],
+    }
 
 
 def test_a_key_in_the_identity_folder_counts_and_names_its_worker(fleet):

@@ -5,6 +5,7 @@
 --   'cold': it could load it               'asked': the same, and it was told 'again' the last time
 --   'failing': it has just failed to       'paused': it has failed to, and tries again later
 -- Returns: for each pool 'load', 'again' (ask again soon), 'tell' (work waits, and nobody else takes it) or 'none'
+pass_memory_limit()
 local MAX_ASKED_FOR = 1024
 -- Who loads says so all the time; where it does not for so long, another may (ms).
 local LOADER_LIFE = 5000
@@ -40,7 +41,6 @@ local function has_idle(pool)
   return false
 end
 
-pass_memory_limit()
 local now = now_ms()
 local is_untrusted = is_revoked(worker)
 local answer, shall_draw = {}, false
