@@ -72,9 +72,9 @@ class WriteTurns:
             os.close(file)
 
     def _open(self) -> tuple[int, int]:
-        if not self._files:
-            for path in self._paths:
-                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # One may be open already, where the other could not be opened before.
+        for path in self._paths[len(self._files) :]:
+            self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         entrance, turn = self._files
         return entrance, turn
 

@@ -69,3 +69,18 @@ def test_where_no_lock_can_be_had_it_is_written_all_the_same(tmp_path):
     with turns.take():
         pass
     turns.close()
+
+
+def test_a_file_that_could_not_be_opened_once_stops_no_later_turn(tmp_path):
+    (tmp_path / "t.db-turn").mkdir()
+    turns, other = WriteTurns(tmp_path / "t.db"), WriteTurns(tmp_path / "t.db", sleep=None)
+    for _ in range(2):
+        with turns.take():
+            pass
+    (tmp_path / "t.db-turn").rmdir()
+    with turns.take():
+        pass
+    with other.take():
+        pass
+    turns.close()
+    other.close()
