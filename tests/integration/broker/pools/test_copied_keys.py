@@ -108,6 +108,18 @@ def test_a_process_that_runs_something_keeps_the_lead_by_its_beats(copies):
     assert is_refused(other)
 
 
+def test_a_lower_one_that_runs_something_does_not_come_back_where_redis_has_no_memory_left(copies):
+    first, second = copies.process(5), copies.process(6)
+    draw(first)
+    draw(second)
+    assert is_refused(first, busy=True)
+    copies.redis.config_set("maxmemory", 1)
+    try:
+        assert is_refused(first, busy=True)
+    finally:
+        copies.redis.config_set("maxmemory", 0)
+
+
 def test_what_the_lower_one_runs_it_ends(copies):
     first, second = copies.process(5), copies.process(6)
     copies.place("a")

@@ -126,7 +126,7 @@ local answer_of_lower = not has_lost_trust and outranked()
 if count > 0 and not has_lost_trust and not answer_of_lower and #ARGV >= FIRST_POOL then
   note_asking(worker_of(worker), now)
 end
-if is_kept_short then
+if is_kept_short and not has_lost_trust and not answer_of_lower then
   return {'ok', FULL_PAUSE}
 end
 
