@@ -59,7 +59,7 @@ class Evidence:
 
     Attributes:
       now: When that was.
-      asked: When a worker last asked a pool for jobs.
+      asked: When a worker last asked a pool for jobs, or said that it could load the pool's model.
       missed: When a worker was last woken for a pool and did not come in time.
       renewed: When a worker last renewed the lease of an attempt.
       copied: When a process was last refused jobs since another one draws with the same key.

@@ -5,6 +5,7 @@ import redis
 
 from support.pool_stage import OTHER, POOL, Stage
 from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness
+from tether.discovery.over_redis.queue_evidence import QueueEvidence
 
 WARM, LOADING, COLD, ASKED = (
     PoolReadiness.WARM,
@@ -101,6 +102,22 @@ def test_who_has_loaded_what_waits_is_woken_once(stage, one):
     advice(one, WARM)
     advice(one, WARM)
     assert stage.redis.llen(stage.keys.wake("one.1")) == 1
+
+
+def test_what_it_could_load_is_noted_as_what_it_draws_from_and_in_bounds(stage, one):
+    one.draw(1, [POOL], busy=False)
+    for number in range(3):
+        one.demand([(f"pool-{number}-{each}", COLD) for each in range(200)])
+    one.demand([(OTHER, COLD)])
+    evidence = QueueEvidence(stage.redis, stage.keys)
+    try:
+        asked = evidence.read().asked
+    finally:
+        evidence.close()
+    assert {draws.worker for draws in asked} == {"one"}
+    assert ("one", OTHER) in asked
+    assert len(asked) == 64
+    assert not stage.redis.exists(stage.keys.seen)
 
 
 def test_what_is_noted_ends_by_itself(stage, one, two):

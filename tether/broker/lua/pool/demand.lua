@@ -43,7 +43,7 @@ end
 
 local now = now_ms()
 local is_untrusted = is_revoked(worker)
-local answer, shall_draw = {}, false
+local answer, could_load, shall_draw = {}, {}, false
 for i = 3, #ARGV, 2 do
   local pool, state = ARGV[i], is_untrusted and 'away' or ARGV[i + 1]
   local warm, loader = key('pool:' .. pool .. ':warm'), key('pool:' .. pool .. ':loader')
@@ -56,8 +56,7 @@ for i = 3, #ARGV, 2 do
     apply('ZREM', warm, worker)
   end
   if state ~= 'warm' and state ~= 'away' then
-    -- It lives, though it draws only from what it has loaded.
-    apply('ZADD', seen_doing(), now, 'd ' .. worker_of(worker) .. ' ' .. pool)
+    could_load[#could_load + 1] = pool
   end
   local loading = apply('GET', loader)
   if state == 'loading' and (not loading or loading == worker) then
@@ -81,6 +80,10 @@ for i = 3, #ARGV, 2 do
     end
   end
   answer[#answer + 1] = advice
+end
+if #could_load > 0 then
+  -- It lives, though it draws only from what it has loaded.
+  note_asking(worker, could_load, now)
 end
 if shall_draw then
   -- It may wait for other pools' jobs.

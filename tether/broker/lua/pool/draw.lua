@@ -45,41 +45,6 @@ local TURN_LIFE = 3600000
 -- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
 local IDLE_LIFE = 60000
 
--- Of a worker so many pools are known: as many as it may announce.
-local MAX_ASKED_POOLS = 64
-
--- That it asks is noted of each of its pools. Of a worker one text is kept, which none can make long: "<ms> <pool>
--- <pool>...", and behind a tab each the same of pools that it asked before and not now.
-local function note_asking(worker, now)
-  local last = math.min(#ARGV, FIRST_POOL + MAX_ASKED_POOLS - 1)
-  local asked = table.concat(ARGV, ' ', FIRST_POOL, last)
-  local noted = key('core:asked')
-  local former = apply('HGET', noted, worker) or ''
-  local text = integer(now) .. ' ' .. asked
-  local formerly_asked, older = string.match(former, '^%d+ ([^\t]*)(.*)$')
-  if formerly_asked == asked then
-    text = text .. older
-  else
-    local is_noted, count = {}, last - FIRST_POOL + 1
-    for i = FIRST_POOL, last do
-      is_noted[ARGV[i]] = true
-    end
-    for at, pools in string.gmatch(former, '(%d+) ([^\t]*)') do
-      local kept = {}
-      for pool in string.gmatch(pools, '%S+') do
-        if count < MAX_ASKED_POOLS and not is_noted[pool] then
-          is_noted[pool], count = true, count + 1
-          kept[#kept + 1] = pool
-        end
-      end
-      if #kept > 0 then
-        text = text .. '\t' .. at .. ' ' .. table.concat(kept, ' ')
-      end
-    end
-  end
-  apply('HSET', noted, worker, text)
-end
-
 -- Where Redis is at its memory limit, a worker that runs something draws no more: what runs needs the memory. One that
 -- runs nothing draws, so that there is always something that can end.
 local FULL_PAUSE = 500
@@ -124,7 +89,7 @@ end
 local answer_of_lower = not has_lost_trust and outranked()
 -- It is noted whatever the worker is given.
 if count > 0 and not has_lost_trust and not answer_of_lower and #ARGV >= FIRST_POOL then
-  note_asking(worker_of(worker), now)
+  note_asking(worker, {unpack(ARGV, FIRST_POOL)}, now)
 end
 if is_kept_short and not has_lost_trust and not answer_of_lower then
   return {'ok', FULL_PAUSE}

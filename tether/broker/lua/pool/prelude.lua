@@ -268,6 +268,41 @@ local function worker_of(boot_id)
   return string.match(boot_id, '^[^.:]*')
 end
 
+-- Of a worker so many pools are known: as many as it may announce.
+local MAX_ASKED_POOLS = 64
+
+-- That a worker asks these pools for jobs is noted. Of it one text is kept, which none can make long: "<ms> <pool>
+-- <pool>...", and behind a tab each the same of pools that it asked before and not now.
+local function note_asking(boot_id, pools, now)
+  local worker, noted = worker_of(boot_id), key('core:asked')
+  local last = math.min(#pools, MAX_ASKED_POOLS)
+  local asked = table.concat(pools, ' ', 1, last)
+  local former = apply('HGET', noted, worker) or ''
+  local text = integer(now) .. ' ' .. asked
+  local formerly_asked, older = string.match(former, '^%d+ ([^\t]*)(.*)$')
+  if formerly_asked == asked then
+    text = text .. older
+  else
+    local is_noted, count = {}, last
+    for i = 1, last do
+      is_noted[pools[i]] = true
+    end
+    for at, its_pools in string.gmatch(former, '(%d+) ([^\t]*)') do
+      local kept = {}
+      for pool in string.gmatch(its_pools, '%S+') do
+        if count < MAX_ASKED_POOLS and not is_noted[pool] then
+          is_noted[pool], count = true, count + 1
+          kept[#kept + 1] = pool
+        end
+      end
+      if #kept > 0 then
+        text = text .. '\t' .. at .. ' ' .. table.concat(kept, ' ')
+      end
+    end
+  end
+  apply('HSET', noted, worker, text)
+end
+
 -- For so long a process has the lead among those with one key after it last drew or beat (ms).
 local LEAD_LIFE = 15000
 
