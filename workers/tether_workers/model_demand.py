@@ -51,7 +51,7 @@ def readiness_of(
       failure: Why the last try to load its model failed, where it did.
       told: At how many failed tries waiting jobs were told last.
       was_told_again: Whether the last advice was to ask again.
-      takes_jobs: Whether it is neither cordoned nor stopping.
+      takes_jobs: Whether it is neither cordoned, nor stopping, nor outranked.
       has_room: Whether it has a free slot.
       now: Monotonic seconds.
     """
@@ -87,17 +87,20 @@ class ModelDemand:
         served: Sequence[ServedModel],
         *,
         slots: Slots,
+        may_draw: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
           slots: Told where there may be further pools to draw from.
+          may_draw: Whether the worker draws for its key: not while another process does.
           clock: Seconds; the loader's too.
         """
         self._port = port
         self._loader = loader
         self._served = tuple(served)
         self._slots = slots
+        self._may_draw = may_draw
         self._clock = clock
         self._asked_again: set[PoolName] = set()
         self._told: dict[PoolName, int] = {}
@@ -154,7 +157,7 @@ class ModelDemand:
             failure=self._loader.failure_of(name, version),
             told=self._told.get(one.pool, 0),
             was_told_again=one.pool in self._asked_again,
-            takes_jobs=not self._slots.is_at_rest,
+            takes_jobs=self._may_draw() and not self._slots.is_at_rest,
             has_room=self._slots.free > 0,
             now=self._clock(),
         )

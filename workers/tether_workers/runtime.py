@@ -130,6 +130,7 @@ class WorkerRuntime:
             self._loader,
             served,
             slots=self.slots,
+            may_draw=lambda: not rank.is_outranked,
         )
         stages = inference_stages(self._loader, base)
         self.inference = Inference(self.port, self.attempts, stages, base)
