@@ -26,8 +26,9 @@ TRIES_BEFORE_TELLING = 2
 """A load that failed so often lets waiting jobs fail with its reason, unless another worker takes them: after
 the first failure each other worker has had its chance."""
 
-TELLING_SECONDS = 1.0
-"""For so long such jobs are drawn after a failed load. Then they wait for the next try."""
+TELLING_SECONDS = 1.5
+"""For so long such jobs are drawn after a failed load, longer than a consumer blocks. Then they wait for the
+next try."""
 
 LONG_LOAD_SECONDS = 60.0
 """A load that takes longer may hang: another worker may load the same model beside it."""
@@ -92,7 +93,7 @@ class ModelDemand:
     ) -> None:
         """
         Args:
-          slots: Told where there may be further pools to draw from.
+          slots: Says whether the worker takes jobs, and how many more.
           may_draw: Whether the worker draws for its key: not while another process does.
           clock: Seconds; the loader's too.
         """
@@ -141,8 +142,6 @@ class ModelDemand:
 
     def _step(self) -> float:
         reports = [(one.pool, self._readiness(one)) for one in self._served]
-        if any(readiness is PoolReadiness.WARM for _, readiness in reports):
-            self._slots.tell_news()
         advices = self._port.demand(reports)
         for one, (_, readiness), advice in zip(self._served, reports, advices, strict=True):
             self._take(one, readiness, advice)
@@ -176,7 +175,6 @@ class ModelDemand:
             self._loader.begin_load(EngineKey(name, version))
         elif advice is LoadAdvice.TELL:
             self._telling_until[one.pool] = self._clock() + TELLING_SECONDS
-            self._slots.tell_news()
 
     def _say_goodbye(self) -> None:
         self._port.demand([(one.pool, PoolReadiness.AWAY) for one in self._served])

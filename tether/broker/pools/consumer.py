@@ -82,7 +82,7 @@ class PoolConsumer(Consumer):
         self._draw_again_at: float | None = None
         self._has_left = False
         self._has_told_rank = False
-        self._stands_somewhere = False
+        self._drawn_from: tuple[PoolName, ...] | None = None
         self._closed = threading.Event()
 
     @property
@@ -107,14 +107,13 @@ class PoolConsumer(Consumer):
             raise ConnectionClosed(error) from None
 
     def _draw(self) -> None:
-        pools = self._pools()
-        if not pools:
-            self._stand_nowhere()
-            self._slots.wait_for_news(self._timeout)
-            return
-        self._stands_somewhere = True
+        # Without pools too: so a worker that has loaded nothing hears that its key was revoked, or copied.
+        pools = tuple(self._pools())
         wait = min(self._timeout, MAX_PAUSE_SECONDS)
-        if self._draw_again_at is not None:
+        if pools != self._drawn_from:
+            # Nobody rings for it in pools that it has not drawn from; others count on it in those before.
+            wait = 0.0
+        elif self._draw_again_at is not None:
             wait = min(wait, max(self._draw_again_at - self._clock(), 0.0))
         try:
             busy = self._slots.outstanding > 0
@@ -135,25 +134,15 @@ class PoolConsumer(Consumer):
         if self._has_told_rank:
             self.logger.info("The other process with this worker's key is gone: drawing again.")
         self._has_told_rank = False
+        self._drawn_from = pools
         self._draw_again_at = None
         if draw.again_in_ms:
             self._draw_again_at = self._clock() + draw.again_in_ms / 1000
-        self._take(draw.jobs)
-
-    def _take(self, jobs: Sequence[DrawnJob]) -> None:
-        for drawn in jobs:
+        for drawn in draw.jobs:
             self._listener.began(drawn)
-        if jobs and not self._slots.fill(jobs):
+        if draw.jobs and not self._slots.fill(draw.jobs):
             # The worker was told to stop or to pause while the draw was under way.
-            self._release(jobs)
-
-    def _stand_nowhere(self) -> None:
-        """Leave the idle sets of pools that are drawn from no longer: others count on who stands there."""
-        if not self._stands_somewhere:
-            return
-        with contextlib.suppress(EpochChanged, WorkerOutranked, WorkerRevoked):
-            self._take(self._port.draw(0, (), busy=True).jobs)
-        self._stands_somewhere = False
+            self._release(draw.jobs)
 
     def _ask(self, count: int, pools: Sequence[PoolName], busy: bool, wait: float) -> DrawResult:
         try:

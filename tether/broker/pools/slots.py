@@ -23,7 +23,6 @@ class Slots:
         self._waiting: deque[DrawnJob] = deque()
         self._is_stopped = False
         self._is_paused = False
-        self._has_news = False
 
     @property
     def outstanding(self) -> int:
@@ -100,18 +99,6 @@ class Slots:
         """Wait up to so many seconds until nothing shall be drawn: stopped or paused."""
         with self._changed:
             return self._changed.wait_for(self._rests, timeout)
-
-    def tell_news(self) -> None:
-        """There may be pools to draw from that there were not before."""
-        with self._changed:
-            self._has_news = True
-            self._changed.notify_all()
-
-    def wait_for_news(self, timeout: float) -> None:
-        """Wait up to so many seconds for :meth:`tell_news`, or until nothing shall be drawn."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._has_news or self._rests(), timeout)
-            self._has_news = False
 
     def wait_while_paused(self, timeout: float) -> bool:
         """Wait up to so many seconds while drawing is paused, and return whether it may continue."""

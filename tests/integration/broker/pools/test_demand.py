@@ -104,6 +104,13 @@ def test_who_has_loaded_what_waits_is_woken_once(stage, one):
     assert stage.redis.llen(stage.keys.wake("one.1")) == 1
 
 
+def test_who_has_loaded_another_model_draws_at_once_from_its_pool(stage, one):
+    one.demand([(POOL, WARM), (OTHER, LOADING)])
+    stage.redis.delete(stage.keys.wake("one.1"))
+    one.demand([(POOL, WARM), (OTHER, WARM)])
+    assert stage.redis.llen(stage.keys.wake("one.1")) == 1, "else nobody would ring for it there"
+
+
 def test_what_it_could_load_is_noted_as_what_it_draws_from_and_in_bounds(stage, one):
     one.draw(1, [POOL], busy=False)
     for number in range(3):

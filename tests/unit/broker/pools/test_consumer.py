@@ -90,9 +90,28 @@ def test_the_slots_outlive_the_consumer(port, make):
     assert port.calls == ["draw"]
 
 
-def test_without_pools_nothing_is_drawn(port, make):
-    assert next(make(Slots(1), pools=())) is None
-    assert port.calls == []
+def test_a_worker_that_has_loaded_nothing_hears_too_that_its_key_was_revoked(port, make, monkeypatch):
+    def refuse(*arguments, **options):
+        raise WorkerRevoked("the key of worker boot was revoked")
+
+    monkeypatch.setattr(port, "draw", refuse)
+    slots = Slots(1)
+    assert next(make(slots, pools=())) is None
+    assert slots.is_stopped
+
+
+def test_in_pools_that_it_has_not_drawn_from_it_waits_for_no_bell(port, make):
+    pools = ["pool"]
+    consumer = make(Slots(1), pools=pools)
+    for _ in range(2):
+        assert next(consumer) is None
+    pools.append("other")
+    for _ in range(2):
+        assert next(consumer) is None
+    pools.clear()
+    for _ in range(2):
+        assert next(consumer) is None
+    assert [wait > 0 for wait in port.waits] == [False, True] * 3
 
 
 def test_a_draw_whose_answer_was_lost_is_asked_for_again_at_once(port, make):
@@ -171,7 +190,7 @@ def test_it_draws_again_when_it_was_told_to(port, make, monkeypatch):
     now[0] = 0.01
     next(consumer)
     next(consumer)
-    assert waits == [5.0, pytest.approx(0.03), 5.0]
+    assert waits == [0.0, pytest.approx(0.03), 5.0]
 
 
 def test_a_stop_gives_back_what_was_not_handed_out_and_leaves_the_idle_sets(port, make, attempts):

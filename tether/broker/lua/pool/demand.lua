@@ -51,7 +51,7 @@ for i = 3, #ARGV, 2 do
   if state == 'warm' then
     local is_new = apply('ZADD', warm, now + life, worker) == 1
     redis.call('PEXPIRE', warm, life)
-    shall_draw = shall_draw or is_new and has_work(pool)
+    shall_draw = shall_draw or is_new
   else
     apply('ZREM', warm, worker)
   end
