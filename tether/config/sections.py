@@ -252,7 +252,7 @@ class JobSettings(Section):
     lease: Milliseconds = 3_000
     """Milliseconds without progress after which a running attempt's lease expires."""
     loading_limit: Milliseconds = 600_000
-    """Milliseconds that loading a model or prefill may take without progress."""
+    """Milliseconds that prefill, and what comes before it in a slot, may take without progress."""
     max_attempts: Annotated[int, Field(ge=1, le=100), Expected("an integer from 1 to 100")] = 4
     """Failed attempts after which a job is dead, 1 to 100."""
     retry_base: Milliseconds = 500
