@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from support.pool_stage import OTHER, POOL, Stage
+from support.pool_stage import OTHER, POOL, Stage, draw
 from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 
@@ -86,6 +86,18 @@ def test_where_nobody_else_takes_the_jobs_who_fails_to_load_it_says_so_of_them(s
     stage.place("job-1")
     assert advice(one, FAILING) is LoadAdvice.TELL
     assert stage.redis.llen(stage.keys.wake("one.1")) == 1
+
+
+def test_while_a_worker_that_says_nothing_of_its_models_draws_no_jobs_fail(stage, one):
+    stage.place("job-1")
+    for number in range(2):
+        draw(stage.worker(f"dies.{number}"))
+        stage.lose("job-1")
+    other_make = stage.worker("other.1")
+    assert draw(other_make, busy=True) == [], "it stands idle: what must run alone is not for a busy one"
+    assert advice(one, FAILING) is LoadAdvice.NONE
+    draw(other_make, count=0)
+    assert advice(one, FAILING) is LoadAdvice.TELL
 
 
 def test_a_worker_that_goes_is_counted_on_no_longer(stage, one, two):

@@ -69,8 +69,10 @@ for i = 3, #ARGV, 2 do
     apply('ZREMRANGEBYSCORE', warm, '-inf', now)
     local is_served = apply('ZCARD', warm) > 0
     if state == 'failing' then
-      advice = is_served and 'none' or 'tell'
-      shall_draw = shall_draw or not is_served
+      -- Workers of other makes say nothing here, and draw.
+      if not is_served and not has_idle(pool) then
+        advice, shall_draw = 'tell', true
+      end
     elseif not has_idle(pool) then
       -- One that draws right now stands in no idle set.
       advice = is_served and state == 'cold' and 'again' or 'load'
