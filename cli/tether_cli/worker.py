@@ -19,6 +19,17 @@ INFERENCE_WORKER = "tether_workers.app:broker"
 """The program that serves the models of the configuration."""
 
 
+def longest_work_seconds(options: WorkerOptions, drain_seconds: float) -> float:
+    """For how long what runs in a worker process may go on once that is told to stop.
+
+    Args:
+      drain_seconds: For how long jobs may, where there is nothing else.
+    """
+    seconds = options.shutdown_timeout / 1000
+    runs_actors = options.broker != INFERENCE_WORKER or bool(options.modules)
+    return seconds if runs_actors else min(seconds, drain_seconds)
+
+
 @click.command()
 @click.argument("broker", metavar="[MODULE[:BROKER]]", default=INFERENCE_WORKER)
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
@@ -73,9 +84,7 @@ def worker(
         log_form=settings.logs.form,
         log_level=settings.logs.level,
     )
-    work_seconds = options.shutdown_timeout / 1000
-    if broker == INFERENCE_WORKER:
-        work_seconds = min(work_seconds, settings.worker.drain_timeout / 1000)
+    work_seconds = longest_work_seconds(options, settings.worker.drain_timeout / 1000)
     supervisor = Supervisor(
         [
             Child(f"worker-{number}", options.command())
