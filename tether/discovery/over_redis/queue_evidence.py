@@ -111,9 +111,6 @@ def read_evidence(noted: Noted) -> Evidence:
     copied: dict[WorkerId, int] = {}
     for mark, at in noted.seen:
         match [_text(word) for word in mark.split()]:
-            case ["d", doer, pool_name]:
-                # Noted so by former versions.
-                asked[Draws(WorkerId(doer), PoolName(pool_name))] = _whole(at)
             case ["m", doer, pool_name]:
                 missed[Draws(WorkerId(doer), PoolName(pool_name))] = _whole(at)
             case ["r", doer]:
@@ -126,8 +123,7 @@ def read_evidence(noted: Noted) -> Evidence:
         for when, pools in _groups(notes):
             for name in pools:
                 pool = names.get(name) or names.setdefault(name, PoolName(_text(name)))
-                draws = Draws(worker, pool)
-                asked[draws] = max(when, asked.get(draws, 0))
+                asked[Draws(worker, pool)] = when
     known = {
         WorkerId(_text(worker_name)): Appearance(*map(_number, times))
         for worker_name, text in noted.since.items()

@@ -34,13 +34,6 @@ def test_notes_are_read():
     )
 
 
-def test_what_a_former_version_noted_of_a_draw_is_read():
-    noted = Noted(
-        now=9, seen=[(b"d w1 pool.a", 5.0), (b"d w1 pool.b", 5.0)], asked={b"w1": b"4 pool.a\t6 pool.b"}
-    )
-    assert read_evidence(noted).asked == {Draws("w1", "pool.a"): 5, Draws("w1", "pool.b"): 6}
-
-
 def test_a_redis_in_which_nothing_was_seen_yet_has_only_just_come():
     assert read_evidence(Noted(now=9_000)) == Evidence(now=9_000, resumed=9_000)
 
