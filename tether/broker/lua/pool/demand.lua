@@ -23,6 +23,9 @@ for i = 3, #ARGV, 2 do
 end
 
 local function has_work(pool)
+  if apply('SISMEMBER', key('core:pools'), pool) == 0 then
+    return false
+  end
   for _, class in ipairs(CLASSES) do
     if apply('ZCARD', tenants_of(pool, class)) > 0 then
       return true
