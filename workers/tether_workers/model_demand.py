@@ -33,6 +33,9 @@ next try."""
 LONG_LOAD_SECONDS = 60.0
 """A load that takes longer may hang: another worker may load the same model beside it."""
 
+MAX_LOAD_SECONDS = 600.0
+"""A load that takes longer hangs: no job waits for it where others fail to load the model."""
+
 
 def readiness_of(
     *,
@@ -61,7 +64,9 @@ def readiness_of(
     if is_warm:
         return PoolReadiness.WARM
     if loading_seconds is not None:
-        return PoolReadiness.LOADING if loading_seconds < LONG_LOAD_SECONDS else PoolReadiness.PAUSED
+        if loading_seconds < LONG_LOAD_SECONDS:
+            return PoolReadiness.LOADING
+        return PoolReadiness.SLOW if loading_seconds < MAX_LOAD_SECONDS else PoolReadiness.PAUSED
     if not has_room:
         return PoolReadiness.AWAY
     if failure is not None and failure.tries >= TRIES_BEFORE_TELLING and failure.tries != told:

@@ -12,7 +12,13 @@ from tether.config.settings import Settings
 from tether.errors import EngineFailed
 from tether_workers.engines.null.engine import NullEngine
 from tether_workers.loading import EngineLoader, LoadFailure
-from tether_workers.model_demand import LONG_LOAD_SECONDS, TRIES_BEFORE_TELLING, ModelDemand, readiness_of
+from tether_workers.model_demand import (
+    LONG_LOAD_SECONDS,
+    MAX_LOAD_SECONDS,
+    TRIES_BEFORE_TELLING,
+    ModelDemand,
+    readiness_of,
+)
 from tether_workers.served_models import served_models
 
 NOW = 100.0
@@ -32,7 +38,8 @@ def failed(tries, again_at=NOW - 1):
         (PoolReadiness.AWAY, {"loading_seconds": 1.0, "takes_jobs": False}),
         (PoolReadiness.WARM, {"is_warm": True, "has_room": False}),
         (PoolReadiness.LOADING, {"loading_seconds": 1.0, "has_room": False}),
-        (PoolReadiness.PAUSED, {"loading_seconds": LONG_LOAD_SECONDS}),
+        (PoolReadiness.SLOW, {"loading_seconds": LONG_LOAD_SECONDS}),
+        (PoolReadiness.PAUSED, {"loading_seconds": MAX_LOAD_SECONDS}),
         (PoolReadiness.COLD, {"failure": failed(1)}),
         (PoolReadiness.PAUSED, {"failure": failed(1, NOW + 1)}),
         (PoolReadiness.FAILING, {"failure": failed(TRIES_BEFORE_TELLING, NOW + 1)}),

@@ -78,6 +78,7 @@ class PoolReadiness(StrEnum):
     Values:
       WARM: It has loaded the model, and draws.
       LOADING: It is loading it.
+      SLOW: The same, for so long that others may load it too.
       COLD: It could load it.
       ASKED: The same, and it was told to ask again.
       FAILING: It has just failed to load it, not for the first time.
@@ -87,6 +88,7 @@ class PoolReadiness(StrEnum):
 
     WARM = "warm"
     LOADING = "loading"
+    SLOW = "slow"
     COLD = "cold"
     ASKED = "asked"
     FAILING = "failing"

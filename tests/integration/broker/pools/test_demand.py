@@ -14,6 +14,7 @@ WARM, LOADING, COLD, ASKED = (
     PoolReadiness.ASKED,
 )
 FAILING, PAUSED, AWAY = PoolReadiness.FAILING, PoolReadiness.PAUSED, PoolReadiness.AWAY
+SLOW = PoolReadiness.SLOW
 
 
 @pytest.fixture
@@ -100,6 +101,16 @@ def test_while_a_worker_that_says_nothing_of_its_models_draws_no_jobs_fail(stage
     assert advice(one, FAILING) is LoadAdvice.TELL
 
 
+def test_beside_a_long_load_others_may_load_and_whose_load_fails_then_fails_no_jobs(stage, one, two):
+    stage.place("job-1")
+    assert advice(one, COLD) is LoadAdvice.LOAD
+    assert advice(one, SLOW) is LoadAdvice.NONE
+    assert advice(two, COLD) is LoadAdvice.LOAD
+    assert advice(two, FAILING) is LoadAdvice.NONE
+    stage.redis.delete(f"{stage.keys.prefix}:pool:{POOL}:slow")
+    assert advice(two, FAILING) is LoadAdvice.TELL
+
+
 def test_a_worker_that_goes_is_counted_on_no_longer(stage, one, two):
     advice(one, WARM)
     stage.place("job-1")
@@ -143,7 +154,8 @@ def test_what_is_noted_ends_by_itself(stage, one, two):
     stage.place("job-1")
     advice(one, WARM)
     advice(two, LOADING)
-    for kind in ("warm", "loader"):
+    advice(stage.worker("three.1"), SLOW)
+    for kind in ("warm", "loader", "slow"):
         assert stage.redis.pttl(f"{stage.keys.prefix}:pool:{POOL}:{kind}") > 0
 
 

@@ -1,15 +1,17 @@
 -- Notes which of its pools a worker has loaded, and says which it should load. Those that have loaded a pool draw from
 -- it; another loads it only where work waits and none of these is free, and one worker at a time does.
 -- ARGV: worker, life of what is noted (ms), then pairs: a pool, and what the worker is for it:
---   'warm': it draws from it               'loading': it is loading it          'away': it takes no jobs
+--   'warm': it draws from it               'loading': it is loading it          'slow': the same, for long now
 --   'cold': it could load it               'asked': the same, and it was told 'again' the last time
 --   'failing': it has just failed to       'paused': it has failed to, and tries again later
+--   'away': it takes no jobs
 -- Returns: for each pool 'load', 'again' (ask again soon), 'tell' (work waits, and nobody else takes it) or 'none'
 pass_memory_limit()
 local MAX_ASKED_FOR = 1024
 -- Who loads says so all the time; where it does not for so long, another may (ms).
 local LOADER_LIFE = 5000
-local STATES = {warm = true, loading = true, away = true, cold = true, asked = true, failing = true, paused = true}
+local STATES = {warm = true, loading = true, slow = true, away = true, cold = true, asked = true, failing = true,
+  paused = true}
 -- Jobs that must run alone wait in classes of their own.
 local CLASSES = {'interactive', 'standard', 'batch', 'alone.interactive', 'alone.standard', 'alone.batch'}
 local worker, life = ARGV[1], whole(ARGV[2], MAX_LIFE)
@@ -50,7 +52,7 @@ local answer, could_load, shall_draw = {}, {}, false
 for i = 3, #ARGV, 2 do
   local pool, state = ARGV[i], is_untrusted and 'away' or ARGV[i + 1]
   local warm, loader = key('pool:' .. pool .. ':warm'), key('pool:' .. pool .. ':loader')
-  local advice = 'none'
+  local slow, advice = key('pool:' .. pool .. ':slow'), 'none'
   if state == 'warm' then
     local is_new = apply('ZADD', warm, now + life, worker) == 1
     redis.call('PEXPIRE', warm, life)
@@ -60,6 +62,9 @@ for i = 3, #ARGV, 2 do
   end
   if state ~= 'warm' and state ~= 'away' then
     could_load[#could_load + 1] = pool
+  end
+  if state == 'slow' then
+    redis.call('SET', slow, worker, 'PX', LOADER_LIFE)
   end
   local loading = apply('GET', loader)
   if state == 'loading' and (not loading or loading == worker) then
@@ -73,7 +78,7 @@ for i = 3, #ARGV, 2 do
     local is_served = apply('ZCARD', warm) > 0
     if state == 'failing' then
       -- Workers of other makes say nothing here, and draw.
-      if not is_served and not has_idle(pool) then
+      if not is_served and not has_idle(pool) and redis.call('EXISTS', slow) == 0 then
         advice, shall_draw = 'tell', true
       end
     elseif not has_idle(pool) then
