@@ -55,7 +55,7 @@ class FairnessMachine(RuleBasedStateMachine):
         self.jobs = {}
         self.rubbish = Counter()
         self.numbers = itertools.count(1)
-        self.workers = [self.stage.worker("w.1"), self.stage.worker("w.2")]
+        self.workers = [self.stage.worker("one.1"), self.stage.worker("two.1")]
 
     def waiting(self, **conditions):
         return [
@@ -170,7 +170,7 @@ class FairnessMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def a_few_draws_reach_everybody(self, count, worker=None, left_over=0):
         """A worker that is busy, with free slots, gets all that need not run alone."""
-        worker = worker or self.stage.worker(f"w.{next(self.numbers)}")
+        worker = worker or self.stage.worker(f"w-{next(self.numbers)}.1")
         self.release_quarantines()
         lanes = self.rubbish.keys() | {job.lane for job in self.jobs.values()}
         draws_per_round = 2 + -(-len(lanes) // LANES_PER_DRAW)
@@ -209,7 +209,7 @@ class FairnessMachine(RuleBasedStateMachine):
         held = []
         for _ in range(6):
             self.a_pool_has_been_patient(pool)
-            worker = self.stage.worker(f"w.{next(self.numbers)}")
+            worker = self.stage.worker(f"w-{next(self.numbers)}.1")
             drawn = self.only_of(worker, pool, busy=False)
             held.append((worker, drawn))
         assert sum(job.alone for _, drawn in held for job in drawn) <= 1, "a quarantine takes one worker"
