@@ -233,9 +233,10 @@ class FairnessMachine(RuleBasedStateMachine):
             self.place(pool, Priority.BATCH, tenant, 12)
         lanes = {}
         for job_id in self.waiting(priority=Priority.BATCH):
-            lanes.setdefault((self.jobs[job_id].lane, self.jobs[job_id].must_be_alone), []).append(job_id)
-        rubbish = len([lane for lane in self.rubbish if lane[1] is Priority.BATCH])
-        ticks = 1 + 2 * -(-(len(lanes) + rubbish) // SMALL_BOUNDS["expire", "MAX_AGED"])
+            lanes.setdefault(self.jobs[job_id].lane, []).append(job_id)
+        # Lanes that draws have emptied stand there too, until a tick has looked.
+        standing = self.stage.redis.zcard(f"{self.stage.keys.prefix}:core:aging")
+        ticks = 1 + 2 * -(-standing // SMALL_BOUNDS["expire", "MAX_AGED"])
         for _ in range(ticks):
             self.stage.tick(age_ms=0)
         for job_id in self.waiting(priority=Priority.BATCH):
