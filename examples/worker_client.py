@@ -14,6 +14,7 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,7 @@ class Worker:
         self.scripts: dict[str, bytes] = {}
         self.epoch, self.number, self.is_answer_owed, self.sequence = b"", 1, False, 0
         self.attempts: list[Attempt] = []
-        self.is_stopping = False
+        self.stopping = threading.Event()
         self.draw_at = self.announce_at = self.step_at = 0.0
 
     def hello(self) -> None:
@@ -172,7 +173,7 @@ class Worker:
         self.call("announce", self.fixed["workerId"], envelope, *order, key="fleet:presence")
 
     def free(self) -> int:
-        rests = self.is_stopping or any(each.is_alone for each in self.attempts)
+        rests = self.stopping.is_set() or any(each.is_alone for each in self.attempts)
         return 0 if rests else self.slots - len(self.attempts)
 
     def draw(self, count: int) -> None:
@@ -273,14 +274,14 @@ class Worker:
 
     def run(self) -> None:
         outages = (redis.ConnectionError, redis.TimeoutError)
-        while not self.is_stopping:
+        while not self.stopping.is_set():
             try:
                 self.turn()
             except EpochChanged:
                 self.epoch, self.is_answer_owed, self.attempts = b"", False, []
             except outages:
                 # Every call can be made again: a repeat is answered as the first was.
-                time.sleep(BEAT_SECONDS)
+                self.stopping.wait(BEAT_SECONDS)
         with contextlib.suppress(EpochChanged, *outages):
             self.draw(0)  # out of the idle sets; and what a lost answer had is heard of
             for attempt in self.attempts:
@@ -303,7 +304,7 @@ def main() -> None:
     client = redis.Redis.from_url(given.pop("redis_url"), retry=Retry(NoBackoff(), 0), socket_timeout=10)
     worker = Worker(client, given.pop("folder"), given.pop("model"), **given)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(worker, "is_stopping", True))
+        signal.signal(number, lambda *_: worker.stopping.set())
     print(f"key {worker.fixed['pubKey']}, pool {worker.pool}", flush=True)
     worker.run()
 

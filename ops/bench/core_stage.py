@@ -19,6 +19,7 @@ from typing import Self
 import redis
 from core_databases import POSTGRES, SQLITE, PostgresServer
 from core_processes import families, processor_seconds
+from last_words import print_last_words
 from queue_ledger import Ledger
 from sqlalchemy import Connection, func, select, update
 
@@ -35,7 +36,6 @@ PROBES = 64
 LOOK_SECONDS = 0.02
 _FOLDER = Path(__file__).parent
 _APPS = (_FOLDER / "core_apps", _FOLDER / "queue_apps")
-_LAST_WORDS = 3_000
 
 _CONFIG = """
 [redis]
@@ -110,9 +110,7 @@ class Stage:
     ) -> None:
         if error is None:
             return
-        for log in sorted(self.folder.glob("*.log")):
-            words = log.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
-            print(f"--- last words in {log.name}\n{words}", file=sys.stderr)
+        print_last_words(sorted(self.folder.glob("*.log")))
 
     def _launch(self, name: str, arguments: list[str], *, talks: bool = False) -> subprocess.Popen[bytes]:
         environment = {

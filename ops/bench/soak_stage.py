@@ -17,12 +17,12 @@ from typing import Any, Self
 import redis
 from core_processes import families
 from core_stage import wait_for
+from last_words import print_last_words
 from soak_growth import GATEWAY, WORKERS, Sample
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
 _APPS = Path(__file__).parent / "soak_apps"
-_LAST_WORDS = 3_000
 
 MODELS = [
     {"name": "short", "engine": "null", "options": {"output_tokens": 20, "tokens_per_second": 100}},
@@ -81,10 +81,7 @@ class SoakStage:
     ) -> None:
         if error is None:
             return
-        for log in (self._log, *sorted(self.folder.glob("logs/*.log"))):
-            if log.exists():
-                words = log.read_text(encoding="utf-8", errors="replace")[-_LAST_WORDS:]
-                print(f"--- last words in {log.name}\n{words}", file=sys.stderr)
+        print_last_words((self._log, *sorted(self.folder.glob("logs/*.log"))))
 
     def _launch(self, app: str, *arguments: str, talks: bool = False) -> subprocess.Popen[str]:
         with self._log.open("ab") as log:

@@ -13,7 +13,7 @@ import structlog
 
 from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings
-from tether.errors import InvalidRequest, NotServed
+from tether.errors import EngineFailed, InvalidRequest, NotServed
 from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.engine import Cancelled, ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
@@ -178,6 +178,9 @@ class EngineLoader:
             engine = self._factories[model.engine](model, key.adapter)
         except Exception as error:
             self._fail(key, error)
+        except SystemExit as error:
+            # Its thread ends with it and nobody hears of it: the load would seem to go on for ever.
+            self._fail(key, EngineFailed(f"the engine asked to exit while it loaded ({error})"))
         else:
             self._keep(key, engine)
         self._on_change()

@@ -112,6 +112,13 @@ def test_what_failed_is_remembered_and_tried_again_after_a_pause(bench):
     assert bench.loader.failure_of("count", "1") is None
 
 
+def test_an_engine_that_asks_to_exit_has_failed(bench):
+    bench.failure = SystemExit(3)
+    bench.loader.begin_load(COUNT)
+    eventually(lambda: not bench.loader.is_loading("count", "1"), PATIENCE_SECONDS, "it has failed")
+    assert "asked to exit" in str(bench.loader.failure_of("count", "1").error)
+
+
 def test_pauses_grow_up_to_a_limit(bench):
     for tries in (1, 2, 3):
         bench.fail_once()

@@ -120,21 +120,6 @@ def test_who_waits_while_paused_is_told_of_the_end_of_it(what):
     assert answers == [what == "resume"]
 
 
-def test_while_paused_nothing_is_free_filled_or_handed_out_and_then_all_is_as_before():
-    slots = Slots(4)
-    slots.fill([drawn_job(1)])
-    slots.pause()
-    assert slots.is_at_rest
-    assert not slots.is_stopped
-    assert slots.free == 0
-    assert not slots.fill([drawn_job(2)])
-    assert slots.hand_out() is None
-    slots.resume()
-    assert not slots.is_at_rest
-    assert slots.free == 3
-    assert slots.hand_out().job_id == "job-1"
-
-
 def test_what_was_handed_out_before_a_pause_keeps_its_slot():
     slots = Slots(2)
     slots.fill([drawn_job(1), drawn_job(2)])
