@@ -135,10 +135,18 @@ def give_quota(store, quota, tenant_id="small"):
     store.write_alone(change_tenant, tenant_id, {"quota": quota}).result()
 
 
+def one_snapshot(connection):
+    """All statements of this transaction see the same: what is still being written is in all or in none.
+    SQLite's transactions do so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
 def all_held(store):
     """Every counter that is not 0, by (kind, name); checked against the holds."""
 
     def look(connection):
+        one_snapshot(connection)
         held = {(row.kind, row.name): row.held for row in connection.execute(select(counters)) if row.held}
         sums = {}
         for hold in connection.execute(select(holds)):
@@ -187,6 +195,7 @@ def check(store):
     """What must be true between any two transactions."""
 
     def look(connection):
+        one_snapshot(connection)
         for row in connection.execute(select(jobs)):
             mine = {
                 hold.kind: hold
