@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -10,6 +10,21 @@ from tokenizers import Tokenizer
 
 from tether.errors import InvalidRequest
 from tether.jobs import Message
+from tether_workers.engines.transformers.control_tokens import (
+    ControlTokens,
+    Markers,
+    Piece,
+    free_markers,
+    pieces_of,
+)
+
+_SAMPLE = (
+    Message("system", "a"),
+    Message("user", "b"),
+    Message("assistant", "c"),
+    Message("user", "d"),
+)
+_LINE = "\n"
 
 
 class PromptEncoder:
@@ -34,9 +49,14 @@ class PromptEncoder:
         self._chat_tokenizer = tokenizer
         self._name = name
         self._vocabulary = vocabulary
+        self._control = self._control_tokens()
+        self._line_ids = self.tokenizer.encode(_LINE, add_special_tokens=False).ids
 
     def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
         """Return the tokens of a text to continue, or of a chat to reply to.
+
+        Whoever sends a text to continue has written all of it: what reads as a control token in it is one.
+        In a chat the template of the model alone writes them, whatever the messages contain.
 
         Raises:
           InvalidRequest: They leave no room for output, or the input is invalid for the model.
@@ -44,7 +64,7 @@ class PromptEncoder:
         if isinstance(prompt, str):
             tokens = self.tokenizer.encode(prompt, add_special_tokens=True).ids
         else:
-            tokens = self.tokenizer.encode(self._rendered(prompt), add_special_tokens=False).ids
+            tokens = self._chat_ids(prompt)
         if not tokens:
             raise InvalidRequest("the prompt has no tokens: it must not be empty")
         if len(tokens) >= self.context:
@@ -58,8 +78,89 @@ class PromptEncoder:
             )
         return tuple(tokens)
 
+    def _control_tokens(self) -> ControlTokens:
+        if not self._has_template():
+            return ControlTokens(self.tokenizer, ())
+        templates = [self._chat_tokenizer.get_chat_template()]
+        for count in range(1, len(_SAMPLE) + 1):
+            try:
+                # A template may put a token together from pieces, and accept no system message.
+                templates += [self._rendered(_SAMPLE[:count]), self._rendered(_SAMPLE[1 : count + 1])]
+            except InvalidRequest:
+                continue
+        return ControlTokens(
+            self.tokenizer,
+            templates,
+            named=getattr(self._chat_tokenizer, "chat_control_tokens", None) or (),
+            unknown=self._chat_tokenizer.unk_token,
+        )
+
+    def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        texts = [message.content for message in messages]
+        markers = free_markers(texts)
+        if markers is None:
+            raise InvalidRequest(
+                "the messages contain Unicode's noncharacters, U+FDD0 to U+FDEF: remove them"
+            )
+        marked = [self._control.mark(text, markers) for text in texts]
+        pieces = self._pieces(messages, marked, markers)
+        if any(map(self._control.has_open_edge, texts)):
+            broken = [self._control.with_broken_edges(text, markers) for text in marked]
+            apart = self._pieces(messages, broken, markers)
+            if self._control.count(apart) != self._control.count(pieces):
+                pieces = apart
+        return [
+            token
+            for number, piece in enumerate(pieces)
+            for token in self._piece_ids(piece, is_first=not number)
+        ]
+
+    def _pieces(self, messages: Sequence[Message], texts: Sequence[str], markers: Markers) -> list[Piece]:
+        conversation = [Message(message.role, text) for message, text in zip(messages, texts, strict=True)]
+        return pieces_of(self._rendered(conversation), texts, markers)
+
+    def _piece_ids(self, piece: Piece, *, is_first: bool) -> list[int]:
+        if not piece.is_plain:
+            return self._continued(piece.text, self._marked_ids, is_first=is_first)
+        ids = self._continued(piece.text, self._plain_ids, is_first=is_first)
+        if self._control.forbidden.isdisjoint(ids):
+            return ids
+        # Some vocabularies have the token as a piece of ordinary text. Its letters are none.
+        letters = [
+            self._continued(letter, self._plain_ids, is_first=is_first and not number)
+            for number, letter in enumerate(piece.text)
+        ]
+        ids = [token for letter in letters for token in letter]
+        if self._control.forbidden.isdisjoint(ids):
+            return ids
+        raise InvalidRequest(f"model {self._name!r} cannot read {piece.text!r:.80} as text: leave it out")
+
+    def _continued(self, text: str, encode: Callable[[str], list[int]], *, is_first: bool) -> list[int]:
+        """The tokens of a piece. Only at the very start may the tokenizer put a space before it."""
+        if not is_first:
+            ids = encode(_LINE + text)
+            if ids[: len(self._line_ids)] == self._line_ids:
+                return ids[len(self._line_ids) :]
+        return encode(text)
+
+    def _marked_ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        """The tokens of a text, with no regard to added tokens, special or not."""
+        tokenizer = self.tokenizer
+        if tokenizer.normalizer is not None:
+            text = tokenizer.normalizer.normalize_str(text)
+        words = [text]
+        if tokenizer.pre_tokenizer is not None:
+            words = [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+        return [token.id for word in words for token in tokenizer.model.tokenize(word)]
+
+    def _has_template(self) -> bool:
+        return bool(getattr(self._chat_tokenizer, "chat_template", None))
+
     def _rendered(self, messages: Sequence[Message]) -> str:
-        if not getattr(self._chat_tokenizer, "chat_template", None):
+        if not self._has_template():
             raise InvalidRequest(
                 f"model {self._name!r} has no chat template: send a prompt, not messages, or choose a model "
                 "that was made for chats"
