@@ -6,18 +6,33 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
     from tether.local.running import Running
 
 
-def open_client(url: str | None, api_key: str | None) -> Tether:
-    """A client that waits for a gateway as clients do."""
-    from tether.client.api import Tether
+TRIED_SHARE = 0.8
+"""Of the time that a command has, the part in which calls are tried again: the last try still tells why."""
 
-    return Tether(url, api_key)
+
+class OpensClient(Protocol):
+    """Creates a client from the gateway's URL and an API key; if they are None it reads the environment.
+    ``within`` bounds its calls, in seconds from now."""
+
+    def __call__(self, url: str | None, api_key: str | None, *, within: float | None = None) -> Tether: ...
+
+
+def open_client(url: str | None, api_key: str | None, *, within: float | None = None) -> Tether:
+    """A client that waits for a gateway as clients do, for at most ``within`` seconds."""
+    from tether.client.api import Tether
+    from tether.client.gateways import PATIENCE_SECONDS, open_gateway
+
+    if within is None:
+        return Tether(url, api_key)
+    patience = min(TRIED_SHARE * within, PATIENCE_SECONDS)
+    return Tether(backend=open_gateway(url, api_key, patience, within=within))
 
 
 def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
@@ -46,14 +61,13 @@ def find_running_here() -> Running | None:
 class CommandEnvironment:
     """
     Attributes:
-      open_client: Creates a client from the gateway's URL and an API key; if they are None it reads the
-        environment.
+      open_client: Creates a client; see :class:`OpensClient`.
       open_impatient_client: The same, for a client with a short timeout.
       readiness: Returns the status of the gateway at a URL; None if there is none.
       find_running: Returns the `tether up` on this machine, if there is one.
     """
 
-    open_client: Callable[[str | None, str | None], Tether] = open_client
+    open_client: OpensClient = open_client
     open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client
     readiness: Callable[[str], Mapping[str, str] | None] = ask_readiness
     find_running: Callable[[], Running | None] = find_running_here

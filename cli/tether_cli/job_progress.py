@@ -5,29 +5,57 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tether.ids import JobId
+from tether.jobs import JobState
 from tether_cli.terminal.output import Notes, TextOutput, print_line
 
 if TYPE_CHECKING:
+    from tether.client.api import Tether
     from tether.client.handles import JobHandle
     from tether.errors import TetherError
+    from tether.statuses import JobStatus, ModelInfo
     from tether.streams.events import StreamEvent
+
+
+LONGEST_SILENCE_SECONDS = 60.0
+"""While nothing comes of a job, this often at least it is looked why."""
+
+
+class WaitLimit:
+    """How long a whole command may take, counted from when this is made."""
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+          seconds: None where there is no limit.
+          clock: Monotonic, in seconds.
+        """
+        self.seconds = seconds
+        self._clock = clock
+        self._ends_at = None if seconds is None else clock() + seconds
+
+    def left(self) -> float | None:
+        """Seconds, not below 0; None where there is no limit."""
+        return None if self._ends_at is None else max(self._ends_at - self._clock(), 0.0)
 
 
 def events_of(
     handle: JobHandle,
     *,
     offset: int = 0,
-    timeout: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    limit: WaitLimit | None = None,
+    on_silence: Callable[[], None] = lambda: None,
+    silence: float | None = None,
 ) -> Generator[StreamEvent, None, None]:
     """Everything that happens to a job from token ``offset`` on, to the end.
 
     Args:
-      timeout: Longest wait for the end, in seconds.
+      limit: Longest wait for the end.
+      on_silence: Called while nothing has come at all: after ``silence`` seconds, then after twice as many,
+        and so on, up to a minute. Never where ``silence`` is None.
 
     Raises:
       JobNotFound: There is no such job.
@@ -36,17 +64,25 @@ def events_of(
     from tether.errors import ResultTimeout
 
     inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
-    deadline = None if timeout is None else clock() + timeout
+    limit = limit or WaitLimit(None)
+    told_after = silence
     subscription = handle.backend.stream_port.follow(handle.job_id, offset, inbox.put)
     try:
         while True:
-            left = None if deadline is None else max(deadline - clock(), 0.0)
+            left = limit.left()
+            is_cut_short = told_after is not None and (left is None or told_after < left)
             try:
-                event = inbox.get(timeout=left)
+                event = inbox.get(timeout=told_after if is_cut_short else left)
             except queue.Empty:
+                if is_cut_short:
+                    assert told_after is not None
+                    on_silence()
+                    told_after = min(2 * told_after, LONGEST_SILENCE_SECONDS)
+                    continue
                 raise ResultTimeout(
-                    f"job {handle.job_id} has not finished within {timeout:g} s; it continues"
+                    f"job {handle.job_id} has not finished within {limit.seconds:g} s; it continues"
                 ) from None
+            told_after = None
             if isinstance(event, Exception):
                 raise event
             yield event
@@ -54,6 +90,38 @@ def events_of(
                 return
     finally:
         subscription.close()
+
+
+def telling_of_silence(client: Tether, handle: JobHandle, notes: Notes) -> Callable[[], None]:
+    """What tells why nothing has come of a job yet, and tells it again where that has changed."""
+    from tether.errors import TetherError
+
+    told = ""
+
+    def tell() -> None:
+        nonlocal told
+        # Where the gateway is away, that is told elsewhere; the job goes on without it.
+        with contextlib.suppress(TetherError):
+            why = why_waiting(handle.status(), client.models())
+            if why != told:
+                notes.warning(f"job {handle.job_id}: {why}")
+            told = why
+
+    return tell
+
+
+def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
+    """Why nothing has come of a job yet, as far as the gateway knows."""
+    if status.state is JobState.RUNNING:
+        return "running; no token has come yet"
+    if status.state is JobState.WAITING_RETRY and status.error is not None:
+        return f"waits to be tried again. The last attempt failed: {status.error.message}"
+    found = next((model for model in models if model.name == status.model), None)
+    if found is None or found.workers:
+        return f"waits: the workers of model {status.model!r} are busy, or are loading it"
+    silent = found.silent_workers
+    seen = f"; {silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs" if silent else ""
+    return f"waits: no worker serves model {status.model!r} now{seen}"
 
 
 def check_end(job_id: JobId, last: StreamEvent) -> None:

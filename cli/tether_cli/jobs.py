@@ -15,7 +15,7 @@ from tether.jobs import JobState
 from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_duration, read_labels, read_moment
-from tether_cli.terminal.output import open_output, telling_of_waits
+from tether_cli.terminal.output import open_output, telling_of_interruptions, telling_of_waits
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 from tether_cli.verb_groups import VerbGroup
@@ -128,7 +128,7 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
     with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
         for job_id in job_ids:
             try:
-                state = client.job(job_id).cancel().value
+                state = client.job(job_id).cancel()
             except JobNotFound as error:
                 ending = exit_for(error)
                 failed = failed or ending.status
@@ -138,7 +138,8 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
                 continue
             answers.append({"object": "job.state", "job_id": job_id, "state": state})
             if not as_json:
-                click.echo(f"{job_id} {state}")
+                told = state if state.is_final else f"cancelling: {state} until its worker has received it"
+                click.echo(f"{job_id} {told}")
     if as_json:
         print_json(answers)
     click.get_current_context().exit(failed)
@@ -154,7 +155,7 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
     "--timeout",
     metavar="TIME",
     callback=read_duration,
-    help="Maximum time to wait for the job to finish; it continues afterwards.",
+    help="Maximum time for the whole command; the job continues afterwards.",
 )
 @connection_options
 def watch(connection: Connection, job_id: str, offset: int, as_events: bool, timeout: float | None) -> None:
@@ -162,12 +163,21 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
 
     The exit status is the job's. Ctrl-C stops watching; the job continues.
     """
-    from tether_cli.job_progress import events_of, going_on, show_events, show_text
+    from tether_cli.job_progress import (
+        WaitLimit,
+        events_of,
+        going_on,
+        show_events,
+        show_text,
+        telling_of_silence,
+    )
 
+    limit = WaitLimit(timeout)
     output, notes = open_output(is_silent=as_events)
-    with connection.open() as client:
+    with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         handle = client.job(job_id)
-        events = events_of(handle, offset=offset, timeout=timeout)
+        tell = telling_of_silence(client, handle, notes)
+        events = events_of(handle, offset=offset, limit=limit, on_silence=tell, silence=notes.patience)
         with going_on(handle.job_id, notes, is_accepted=False):
             if as_events:
                 show_events(handle.job_id, events)

@@ -33,14 +33,15 @@ def status(connection: Connection, as_json: bool) -> None:
     For a `tether up` on this machine its parts are shown as well. The exit status is 0 if the gateway is
     serving, 4 if it cannot be reached or is not ready.
     """
-    from tether.errors import GatewayUnavailable, GatewayUnknown, TetherError
+    from tether.errors import GatewayUnavailable, GatewayUnknown, TetherError, mask_url
 
     url = told_url(connection.url, os.environ)
     running = connection.surroundings.find_running() if url is None else None
     stack = None if running is None else running.stack
     address = connection.url or os.environ.get("TETHER_URL") or (stack.url if stack else None)
+    shown = url or (mask_url(address) if address else None)
     health = None if address is None else connection.surroundings.readiness(address.rstrip("/"))
-    document: dict[str, Any] = {"url": url, "is_serving": True, "health": health, **_local(running)}
+    document: dict[str, Any] = {"url": shown, "is_serving": True, "health": health, **_local(running)}
     try:
         with connection.open(is_patient=False) as client:
             document |= _seen(client)
@@ -55,7 +56,9 @@ def status(connection: Connection, as_json: bool) -> None:
         if as_json:
             print_json(document)
         else:
-            click.echo(f"gateway  {url or 'on this machine'}  {'starting' if is_starting else 'not serving'}")
+            click.echo(
+                f"gateway  {shown or 'on this machine'}  {'starting' if is_starting else 'not serving'}"
+            )
             _print_local(document)
             if not is_starting:
                 tell(ending, as_json=False)
@@ -105,8 +108,7 @@ def _seen(client: Tether) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    local = document["local"] or {}
-    click.echo(f"gateway  {document['url'] or local.get('url') or 'on this machine'}  serving")
+    click.echo(f"gateway  {document['url'] or 'on this machine'}  serving")
     _print_local(document)
     for model in document["models"]:
         workers = model["workers"]
@@ -125,9 +127,8 @@ def _print_local(document: dict[str, Any]) -> None:
     """Print how the parts are, and what the gateway says of what it stands on."""
     for part in (document["local"] or {}).get("parts", ()):
         process = f"  process {part['pid']}" if part["pid"] else ""
-        again = (
-            f"  restarted {part['restarts']} times, most recently: {part['why']}" if part["restarts"] else ""
-        )
+        times = "once" if part["restarts"] == 1 else f"{part['restarts']} times"
+        again = f"  restarted {times}, most recently: {part['why']}" if part["restarts"] else ""
         click.echo(f"part     {part['name']}  {part['state']}{process}{one_line(again)}")
     health = document["health"]
     if health is None:

@@ -12,7 +12,13 @@ import click
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.job_fields import given_options, job_field_options
 from tether_cli.options.values import read_duration
-from tether_cli.terminal.output import Notes, open_output, print_line, telling_of_waits
+from tether_cli.terminal.output import (
+    Notes,
+    open_output,
+    print_line,
+    telling_of_interruptions,
+    telling_of_waits,
+)
 from tether_cli.terminal.tables import print_json
 
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ MAX_MODELS_NAMED = 20
     "--timeout",
     metavar="TIME",
     callback=read_duration,
-    help="Maximum time to wait for the job to finish; it continues afterwards.",
+    help="Maximum time for the whole command; a job that was accepted continues afterwards.",
 )
 @connection_options
 def submit(
@@ -66,13 +72,15 @@ def submit(
         raise click.UsageError("--events cannot be combined with --json or --no-wait.")
     if no_wait and timeout is not None:
         raise click.UsageError("--timeout cannot be combined with --no-wait.")
+    from tether_cli.job_progress import WaitLimit
     from tether_cli.options.prompts import as_conversation, read_prompt
 
+    limit = WaitLimit(timeout)
     text = read_prompt(prompt, file, standard_input=lambda: sys.stdin.buffer, is_terminal=sys.stdin.isatty())
     messages = as_conversation(text, system) if chat or system is not None else None
     options = given_options(asked)
     output, notes = open_output(is_silent=as_json or as_events)
-    with connection.open() as client:
+    with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         with _accepting(notes), telling_of_waits(notes):
             name = model or only_model(client)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
@@ -80,9 +88,14 @@ def submit(
         if no_wait:
             _print_submitted(handle, as_json)
             return
-        from tether_cli.job_progress import events_of, going_on, show_events, show_text
+        from tether_cli.job_progress import events_of, going_on, show_events, show_text, telling_of_silence
 
-        events = events_of(handle, timeout=timeout)
+        events = events_of(
+            handle,
+            limit=limit,
+            on_silence=telling_of_silence(client, handle, notes),
+            silence=notes.patience + options.get("delay", 0.0),
+        )
         with going_on(handle.job_id, notes, is_accepted=True):
             if as_json:
                 _print_whole(handle, events, {"model": name, **options})

@@ -54,4 +54,4 @@ def open_client(scene):
 
 if __name__ == "__main__":
     scene = sys.argv.pop(1)
-    main(prog_name="tether", obj=CommandEnvironment(lambda url, key: open_client(scene)))
+    main(prog_name="tether", obj=CommandEnvironment(lambda url, key, within=None: open_client(scene)))

@@ -34,7 +34,7 @@ class CommandLine:
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    def _open(self, url, api_key):
+    def _open(self, url, api_key, *, within=None):
         self.opened.append((url, api_key))
         return Tether(backend=self.fake.for_tenant("default"))
 

@@ -16,12 +16,20 @@ MIN_READ_SECONDS, MAX_READ_SECONDS = 5.0, 30.0
 """Between these lies the longest wait for the next bytes of an answer."""
 
 
-def open_gateway(url: str | None, api_key: str | None, patience: float = PATIENCE_SECONDS) -> Backend:
+def open_gateway(
+    url: str | None,
+    api_key: str | None,
+    patience: float = PATIENCE_SECONDS,
+    *,
+    within: float | None = None,
+) -> Backend:
     """A backend that talks to a gateway over HTTP. Nothing is sent before its first call.
 
     Args:
       url, api_key: See :func:`~tether.client.endpoint.find_endpoint`.
       patience: How long calls are tried again while the gateway is away, in seconds.
+      within: Seconds from now after which a call that has no answer yet is given up, and no stream is opened
+        any more; None where only ``patience`` counts.
 
     Raises:
       GatewayUnknown: No gateway is named, and none is found.
@@ -39,4 +47,4 @@ def open_gateway(url: str | None, api_key: str | None, patience: float = PATIENC
     from tether.client.http.patience import Pace
 
     read_timeout = min(max(patience, MIN_READ_SECONDS), MAX_READ_SECONDS)
-    return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout)
+    return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout, within=within)

@@ -32,18 +32,20 @@ class Connection:
     api_key_file: Path | None
     surroundings: CommandEnvironment
 
-    def open(self, *, is_patient: bool = True) -> Tether:
+    def open(self, *, is_patient: bool = True, within: float | None = None) -> Tether:
         """A client. The caller closes it.
 
         Args:
           is_patient: Whether it waits for a gateway that is away.
+          within: Seconds from now after which it waits no longer, if it is patient; None where nobody said.
 
         Raises:
           ConfigError: The API key cannot be read, or no gateway is named and none is found.
         """
         api_key = None if self.api_key_file is None else read_api_key(self.api_key_file)
-        open_client = self.surroundings.open_client if is_patient else self.surroundings.open_impatient_client
-        return open_client(self.url, api_key)
+        if not is_patient:
+            return self.surroundings.open_impatient_client(self.url, api_key)
+        return self.surroundings.open_client(self.url, api_key, within=within)
 
 
 def connection_options(verb: Callable[..., None]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -15,8 +16,8 @@ import click
 from tether.threads import OwnedThread
 from tether_cli.terminal.printable import printable
 
-WAIT_SECONDS = 3.0
-"""What an answer of the gateway may take before somebody is told."""
+WAIT_SECONDS, PIPE_WAIT_SECONDS = 3.0, 10.0
+"""What an answer may take before that is told: at a terminal, and where standard error is none."""
 
 
 class TextOutput:
@@ -61,6 +62,11 @@ class Notes:
         self._is_terminal = is_terminal
         self._is_silent = is_silent
 
+    @property
+    def patience(self) -> float:
+        """What an answer may take before it is told that there is none yet, in seconds."""
+        return WAIT_SECONDS if self._is_terminal else PIPE_WAIT_SECONDS
+
     def progress(self, text: str) -> None:
         """Only somebody at a terminal wants to know."""
         if self._is_terminal:
@@ -80,16 +86,20 @@ class Notes:
 
 
 @contextlib.contextmanager
-def telling_of_waits(notes: Notes, *, after: float = WAIT_SECONDS) -> Iterator[None]:
+def telling_of_waits(notes: Notes, *, after: float | None = None) -> Iterator[None]:
     """Print a notice when a response is slow: clients retry an unavailable gateway for half a minute.
 
     Owns the thread ``tether-cli-wait``, which ends with it.
+
+    Args:
+      after: Seconds; by default the patience of the notes.
     """
     has_answered = threading.Event()
+    patience = notes.patience if after is None else after
 
     def wait() -> None:
-        if not has_answered.wait(after):
-            notes.progress("the gateway has not responded yet: still trying (Ctrl-C stops)")
+        if not has_answered.wait(patience):
+            notes.warning("the gateway has not responded yet: still trying (Ctrl-C stops)")
 
     thread = OwnedThread("cli-wait", wait, ask_to_stop=has_answered.set)
     thread.start()
@@ -97,6 +107,32 @@ def telling_of_waits(notes: Notes, *, after: float = WAIT_SECONDS) -> Iterator[N
         yield
     finally:
         thread.stop()
+
+
+class _ClientNotes(logging.Handler):
+    """Tells a person what the client logs."""
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        why = getattr(record, "why", "")
+        self._notes.warning(record.getMessage() + (f" ({why})" if why else ""))
+
+
+@contextlib.contextmanager
+def telling_of_interruptions(notes: Notes) -> Iterator[None]:
+    """Print what the client logs meanwhile: that a stream was interrupted, and that it goes on."""
+    log = logging.getLogger("tether.client")
+    handler, level = _ClientNotes(notes), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def open_output(*, is_silent: bool = False) -> tuple[TextOutput, Notes]:

@@ -149,7 +149,9 @@ def test_a_reader_that_goes_away_ends_it_quietly(options):
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
-        assert (process.wait(PATIENCE_SECONDS), errors) == (141, b"")
+        assert process.wait(PATIENCE_SECONDS) == 141
+        # On a busy machine the answer may take so long that this is told.
+        assert errors in (b"", b"the gateway has not responded yet: still trying (Ctrl-C stops)\n")
 
 
 @pytest.mark.parametrize(

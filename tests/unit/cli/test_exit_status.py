@@ -47,7 +47,7 @@ STATUSES = [
 
 
 def run_with(error, *before, json_too=False):
-    def open_client(url, api_key):
+    def open_client(url, api_key, *, within=None):
         raise error
 
     options = ["--json"] if json_too else []

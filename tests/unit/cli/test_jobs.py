@@ -110,6 +110,17 @@ def test_jobs_are_cancelled_and_may_be_again(line):
     assert line.fake.job_port.status(job.job_id).state is JobState.CANCELLED
 
 
+def test_a_running_job_is_said_to_be_cancelling():
+    class SlowWorkers(FakeBackend):
+        def for_tenant(self, tenant):
+            other = super().for_tenant(tenant)
+            other.job_port.cancel = lambda job_id: JobState.RUNNING
+            return other
+
+    result = CommandLine(SlowWorkers()).run("jobs", "cancel", NO_JOB)
+    assert result.stdout == f"{NO_JOB} cancelling: running until its worker has received it\n"
+
+
 def test_one_that_cannot_be_cancelled_keeps_no_other_from_it(line):
     job = line.fake.jobs()[2]
     result = line.run("jobs", "cancel", NO_JOB, job.job_id)
@@ -184,7 +195,7 @@ def test_a_count_that_is_not_of_all_says_so():
 
 
 def refusing(error):
-    def open_client(url, api_key):
+    def open_client(url, api_key, *, within=None):
         raise error
 
     return open_client

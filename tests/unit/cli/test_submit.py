@@ -1,14 +1,19 @@
 """`tether submit`, over a fake."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from support.command_line import CommandLine, ToldBackend, delta, failed, finished
+from tether.client.api import Tether
 from tether.errors import GatewayUnavailable, KeyConflict
-from tether.jobs import JobState, Priority
+from tether.jobs import JobError, JobState, Priority
+from tether.statuses import ModelInfo
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend, FakeModel
+from tether_cli.job_progress import events_of, telling_of_silence, why_waiting
+from tether_cli.terminal.output import open_output
 
 
 def breaks(prompt):
@@ -180,6 +185,69 @@ def test_a_timeout_says_how_to_come_back():
     assert f"tether jobs watch {job_id}" in result.stderr
     assert f"tether: job {job_id} has not finished within 0.01 s; it continues\n" in result.stderr
     assert line.fake.job_port.status(job_id).state is JobState.ACCEPTED
+
+
+def test_the_timeout_is_that_of_the_whole_command():
+    opened = []
+
+    def open_client(url, api_key, *, within=None):
+        opened.append(within)
+        raise GatewayUnavailable("the gateway is gone")
+
+    assert CommandLine().run("submit", "hi", "--timeout", "3s", open_client=open_client).exit_code == 4
+    assert CommandLine().run("submit", "hi", open_client=open_client).exit_code == 4
+    assert 0 < opened[0] <= 3
+    assert opened[1] is None
+
+
+def test_a_wait_tells_why_until_something_comes():
+    fake = FakeBackend(autorun=False)
+    handle = Tether(backend=fake).submit("echo", "hi")
+    told = []
+
+    def tell():
+        told.append("silent")
+        if len(told) == 3:
+            fake.run_all()
+
+    kinds = [event.kind for event in events_of(handle, on_silence=tell, silence=0.001)]
+    assert (kinds[-1], len(told)) == ("finished", 3)
+
+
+def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
+    fake = FakeBackend(autorun=False)
+    client = Tether(backend=fake)
+    handle = client.submit("echo", "hi")
+    tell = telling_of_silence(client, handle, open_output()[1])
+    tell()
+    tell()
+    fake.step()
+    tell()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(set(lines)) == 2
+    assert all(line.startswith(f"job {handle.job_id}: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers", "silent", "why"),
+    [
+        ({}, 0, 0, "waits: no worker serves model 'echo' now"),
+        ({}, 0, 1, "waits: no worker serves model 'echo' now; 1 announced, but draws no jobs"),
+        ({}, 2, 0, "waits: the workers of model 'echo' are busy, or are loading it"),
+        ({"state": JobState.RUNNING}, 1, 0, "running; no token has come yet"),
+        (
+            {"state": JobState.WAITING_RETRY, "error": JobError("model_unusable", "no such folder")},
+            1,
+            0,
+            "waits to be tried again. The last attempt failed: no such folder",
+        ),
+    ],
+)
+def test_why_a_job_waits(changes, workers, silent, why):
+    fake = FakeBackend(autorun=False)
+    status = Tether(backend=fake).submit("echo", "hi").status()
+    models = [ModelInfo(name="echo", version="1", context=100, workers=workers, silent_workers=silent)]
+    assert why_waiting(replace(status, **changes), models) == why
 
 
 def test_a_timeout_with_json_tells_what_is_known():

@@ -11,7 +11,7 @@ from tether.client.http.jobs import HttpSubmissions
 from tether.client.http.patience import Pace
 from tether.client.http.ports import over_http_port
 from tether.client.http.streams import HttpStreamPort
-from tether.client.http.thread import HttpThread
+from tether.client.http.thread import CallLimit, HttpThread
 from tether.client.ports import JobPort, ModelPort
 
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
@@ -29,15 +29,19 @@ class HttpBackend:
         pace: Pace | None = None,
         read_timeout: float = 30.0,
         silence: float = 45.0,
+        within: float | None = None,
     ) -> None:
         """
         Args:
           pace: How calls are tried again that did not succeed.
           read_timeout: Longest wait for the next bytes of an answer, in seconds.
           silence: The same for a stream, whose gateway sends a sign of life every 15 s.
+          within: Seconds from now after which no call waits any longer, nor the opening of a stream; None
+            where there is no such end.
         """
         self._calls = HttpCalls(endpoint, pace or Pace(), read_timeout, silence)
-        self._thread = HttpThread(self._calls.open_session)
+        limit = None if within is None else CallLimit(time.monotonic() + within, self._calls.late)
+        self._thread = HttpThread(self._calls.open_session, limit)
         self.job_port: JobPort = _HttpJobPort(self._thread, self._calls)
         self.stream_port = HttpStreamPort(self._thread, self._calls)
         self.model_port: ModelPort = _HttpModelPort(self._thread, self._calls)

@@ -149,6 +149,14 @@ class HttpCalls:
             body=body,
         )
 
+    def late(self) -> GatewayUnavailable:
+        """What a call raises whose time is over before it is answered."""
+        return GatewayUnavailable(
+            f"the gateway at {self.place} did not respond in time: check that it is running and that the URL "
+            "is correct (TETHER_URL). A job that was just submitted may have been accepted: submit it again "
+            "with the same keys"
+        )
+
     def failure(self, error: BaseException, *, submits: bool = False) -> Failure:
         """What an error of the connection means.
 

@@ -176,8 +176,10 @@ class HttpStream:
             return None
         step = take(self._place, read_event(told.kind, told.data))
         self._place = step.place
-        for event in step.events:
+        if step.events and self._failures:
             self._failures = 0
+            self._log.info("The stream goes on.", extra={"job_id": self._job_id})
+        for event in step.events:
             self._pass_on(event)
         return _Break("tokens are missing from it", is_odd=True) if step.lacks_tokens else None
 

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import ClientSession
 
@@ -26,16 +26,25 @@ EXIT_SECONDS = 5.0
 _Answer = TypeVar("_Answer")
 
 
+class CallLimit(NamedTuple):
+    """Until when calls are waited for, in seconds of the monotonic clock; what one raises that is late."""
+
+    ends_at: float
+    late: Callable[[], TetherError]
+
+
 class HttpThread:
     """Owns the thread ``tether-http`` with its event loop and one session, from the first call to
     :meth:`close`."""
 
-    def __init__(self, open_session: Callable[[], ClientSession]) -> None:
+    def __init__(self, open_session: Callable[[], ClientSession], limit: CallLimit | None = None) -> None:
         """
         Args:
           open_session: Called once, on the loop.
+          limit: Until when calls are waited for; None for ever.
         """
         self._open_session = open_session
+        self._limit = limit
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_stopping = False
@@ -79,7 +88,17 @@ class HttpThread:
     async def _answer(self, function: Callable[[ClientSession], Coroutine[Any, Any, _Answer]]) -> _Answer:
         if self._session is None:
             self._session = self._open_session()
-        return await function(self._session)
+        if self._limit is None:
+            return await function(self._session)
+        # Loops count in seconds of the monotonic clock.
+        ending = asyncio.timeout_at(self._limit.ends_at)
+        try:
+            async with ending:
+                return await function(self._session)
+        except TimeoutError:
+            if ending.expired():
+                raise self._limit.late() from None
+            raise
 
     def _start(self) -> None:
         loop = asyncio.new_event_loop()

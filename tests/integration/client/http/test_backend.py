@@ -102,6 +102,21 @@ def open_backend():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tether-http")]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda backend: backend.model_port.models(),
+        lambda backend: backend.job_port.submit([REQUEST])[0],
+        lambda backend: backend.stream_port.follow(JOB, 0, print),
+    ],
+)
+def test_a_client_with_little_time_waits_for_no_answer_beyond_it(open_backend, call):
+    with ScriptedGateway([hang] * 3) as gateway:
+        backend = open_backend(gateway.url, within=0.2)
+        with pytest.raises(GatewayUnavailable, match="submit it again with the same keys"):
+            call(backend)
+
+
 @pytest.fixture
 def script(open_backend):
     """A gateway with a script, a client of it, and what that waited."""
@@ -554,6 +569,18 @@ def test_after_an_interruption_it_comes_back_after_the_wait(script):
     assert Reader(backend).all() == [delta(0, 2), delta(2, 4), FINISHED]
     assert waits == [3.1]
     assert [last for _, last in streams(gateway)] == [None, "2"]
+
+
+def test_an_interruption_and_its_end_are_logged_once(script, caplog):
+    caplog.set_level("INFO", "tether.client")
+    _, backend, _ = script(
+        stream(delta(0, 2), then="cut"), refuse(503), refuse(503), stream(delta(2, 3), delta(3, 4), FINISHED)
+    )
+    Reader(backend).all()
+    assert [record.getMessage() for record in caplog.records if record.name == "tether.client"] == [
+        "A stream was interrupted. Reconnecting.",
+        "The stream goes on.",
+    ]
 
 
 def test_the_wait_that_the_stream_asks_for_is_heeded(script):

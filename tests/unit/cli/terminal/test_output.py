@@ -1,11 +1,12 @@
 """What goes to standard output and standard error while a job is followed."""
 
 import io
+import logging
 import threading
 
 import pytest
 
-from tether_cli.terminal.output import Notes, TextOutput, telling_of_waits
+from tether_cli.terminal.output import Notes, TextOutput, telling_of_interruptions, telling_of_waits
 
 
 class Terminal:
@@ -43,7 +44,7 @@ class Heard(Notes):
     def __init__(self):
         self.said = threading.Event()
 
-    def progress(self, text):
+    def warning(self, text):
         assert "has not responded yet" in text
         self.said.set()
 
@@ -74,3 +75,13 @@ def test_notes_of_progress_are_for_terminals_and_warnings_for_all(capsys):
     assert capsys.readouterr().err == ""
     Notes(output, is_terminal=False).warning("void \x1b")
     assert capsys.readouterr().err == "void ␛\n"
+
+
+def test_what_a_client_logs_meanwhile_is_told(capsys):
+    log = logging.getLogger("tether.client")
+    before = (log.level, list(log.handlers))
+    with telling_of_interruptions(Notes(TextOutput(Terminal(), is_terminal=False), is_terminal=False)):
+        log.info("A stream was interrupted. Reconnecting.", extra={"why": "Connection refused"})
+    log.info("unheard")
+    assert capsys.readouterr().err == "A stream was interrupted. Reconnecting. (Connection refused)\n"
+    assert (log.level, list(log.handlers)) == before
