@@ -25,8 +25,7 @@ from nacl.signing import SigningKey
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-LEASE_MS, BEAT_SECONDS, DRAW_SECONDS = 3_000, 0.5, 5.0
-PRESENCE_SECONDS, PRESENCE_LIFE_MS = 5.0, 15_000
+BEAT_SECONDS, DRAW_SECONDS, OUTRANKED_SECONDS = 0.5, 5.0, 2.0
 TOKENS_A_STEP = 8
 
 
@@ -44,23 +43,28 @@ def pool_name(gpu_class: str, region: str, name: str, digest: str) -> str:
     return head + slug[: 128 - len(head) - len(tail)].rstrip("-") + tail
 
 
-def claim_key(folder: Path) -> tuple[SigningKey, int, object]:
-    """The key in a folder, how often it was claimed, and the lock that keeps others from it meanwhile."""
+def claim_key(folder: Path) -> tuple[SigningKey, object]:
+    """The key in a folder, and the lock that keeps others from it meanwhile."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    seed, counter, aside = folder / "worker.key", folder / "worker.boot", folder / "worker.boot.new"
+    seed = folder / "worker.key"
     if not seed.exists():
-        counter.write_text("0")
         seed.touch(0o600)
         seed.write_text(SigningKey.generate().encode().hex())
-    boot = int(counter.read_text()) + 1
+    return SigningKey(bytes.fromhex(seed.read_text())), lock
+
+
+def next_boot(folder: Path, above: int = 0) -> int:
+    """A boot counter that was never used, on disk."""
+    counter, aside = folder / "worker.boot", folder / "worker.boot.new"
+    boot = max(int(counter.read_text()) if counter.exists() else 0, above) + 1
     with aside.open("w") as file:
         file.write(str(boot))
         file.flush()
         os.fsync(file.fileno())
     aside.rename(counter)
-    return SigningKey(bytes.fromhex(seed.read_text())), boot, lock
+    return boot
 
 
 @dataclass(eq=False)
@@ -99,10 +103,10 @@ class Worker:
     ) -> None:
         self.client: Any = client
         self.prefix, self.slots, self.pause = prefix, slots, pause
-        self.key, self.boot, self._lock = claim_key(folder)
+        self.folder = folder
+        self.key, self._lock = claim_key(folder)
         public = self.key.verify_key.encode()
         worker_id = hashlib.blake2b(public).hexdigest()[:16]
-        self.boot_id = f"{worker_id}.{self.boot}"
         self.process = os.urandom(8).hex()
         model = {"version": "1", "source": "", "quantize": "none", "context": 8192, **model}
         digest = hashlib.sha256(canonical(model)).hexdigest()
@@ -116,8 +120,6 @@ class Worker:
             "topic": f"tether/presence/{region}",
             "pubKey": public.hex(),
             "workerId": worker_id,
-            "bootId": self.boot_id,
-            "bootCounter": self.boot,
             "gpuClass": gpu_class,
             "region": region,
             "supported": [supported],
@@ -130,10 +132,16 @@ class Worker:
             "softwareVersion": "",
         }
         self.scripts: dict[str, bytes] = {}
-        self.epoch, self.number, self.is_answer_owed, self.sequence = b"", 1, False, 0
+        self.epoch, self.lease, self.interval = b"", 0, 0.0
         self.attempts: list[Attempt] = []
         self.stopping = threading.Event()
-        self.draw_at = self.announce_at = self.step_at = 0.0
+        self.step_at = 0.0
+        self.begin_boot(next_boot(folder))
+
+    def begin_boot(self, boot: int) -> None:
+        self.boot, self.boot_id = boot, f"{self.fixed['workerId']}.{boot}"
+        self.number, self.sequence, self.draw_at, self.announce_at = 1, 0, 0.0, 0.0
+        self.is_answer_owed = self.is_outranked = self.is_unheard = False
 
     def hello(self) -> None:
         """Learn the scripts, and the epoch where none is known. There are none before an orchestrator was."""
@@ -145,6 +153,9 @@ class Worker:
                     f"this worker speaks version 1 of the worker port, not {port[b'v'].decode()}"
                 )
             self.scripts.update({name.decode(): text for name, text in port.items()})
+            self.lease = int(port.get(b"lease", 3_000))
+            self.interval = int(port.get(b"presence_interval", 5_000)) / 1000
+            self.life = int(port.get(b"presence_expiry", 15_000))
         if self.scripts and not self.epoch:
             self.epoch = self.client.get(f"{self.prefix}:core:epoch") or b""
 
@@ -161,6 +172,8 @@ class Worker:
     def announce(self, state: str) -> None:
         self.sequence += 1
         now = {
+            "bootId": self.boot_id,
+            "bootCounter": self.boot,
             "sequence": self.sequence,
             "nonce": os.urandom(16).hex(),
             "issuedAt": int(time.time() * 1000),
@@ -169,8 +182,9 @@ class Worker:
         }
         body = canonical({**self.fixed, **now})
         envelope = self.key.sign(b"tether presence 2\0" + body).signature + body
-        order = (self.boot, self.sequence, PRESENCE_LIFE_MS, int(state == "stopped"))
-        self.call("announce", self.fixed["workerId"], envelope, *order, key="fleet:presence")
+        order = (self.boot, self.sequence, self.life, int(state == "stopped"))
+        counted, known = self.call("announce", self.fixed["workerId"], envelope, *order, key="fleet:presence")
+        self.is_unheard = not counted and not known
 
     def free(self) -> int:
         rests = self.stopping.is_set() or any(each.is_alone for each in self.attempts)
@@ -178,14 +192,16 @@ class Worker:
 
     def draw(self, count: int) -> None:
         again, is_busy = int(self.is_answer_owed), int(bool(self.attempts))
-        arguments = (self.epoch, self.boot_id, count, self.number, LEASE_MS, again, is_busy, self.process, 0)
+        identity = (self.epoch, self.boot_id, count, self.number, self.lease, again, is_busy, self.process)
         self.is_answer_owed = True
-        status, *rest = self.call("draw", *arguments, 1, "body", self.pool)
+        status, *rest = self.call("draw", *identity, int(self.is_outranked), 1, "body", self.pool)
         self.is_answer_owed = False
         if status == b"revoked":
             raise SystemExit("the worker's key was revoked")
         if status == b"outranked":
-            raise SystemExit("another process uses this worker's key: give each a folder of its own")
+            self.stand_back(int(rest[0]), is_gone=rest[1] == b"1")
+            return
+        self.is_outranked = False
         again_in_ms, *jobs = rest
         self.draw_at = time.monotonic() + (again_in_ms / 1000 or DRAW_SECONDS)
         for job_id, dispatch, number, draw_id, run, offset, alone, _lossy, _deaths, (body,), _made in jobs:
@@ -194,6 +210,18 @@ class Worker:
             attempt = Attempt(identity, int(run), int(offset), is_alone=alone == b"1")
             self.attempts.append(attempt)
             self.begin(attempt, body)
+        if self.is_unheard and count:
+            # It is the one that draws, but somebody announced more with its boot counter than it.
+            self.begin_boot(next_boot(self.folder))
+
+    def stand_back(self, boot: int, *, is_gone: bool) -> None:
+        """Another process uses the key: wait until it is gone, then count on from its boot counter."""
+        if is_gone:
+            self.begin_boot(next_boot(self.folder, above=boot))
+            return
+        if not self.is_outranked:
+            print(f"another process uses this key, with boot counter {boot}: it gets the jobs", flush=True)
+        self.is_outranked, self.draw_at = True, time.monotonic() + OUTRANKED_SECONDS
 
     def begin(self, attempt: Attempt, body: bytes) -> None:
         """Read the task. The same prompt has the same answer, so that an attempt goes on at its offset."""
@@ -221,7 +249,7 @@ class Worker:
             taken = [each.take(TOKENS_A_STEP) for each in growing]
             parts = zip(growing, taken, strict=True)
             arguments = [x for each, (*place, data) in parts for x in (*each.identity, *place, "delta", data)]
-            _, *answers = self.call("append_many", self.epoch, LEASE_MS, *arguments)
+            _, *answers = self.call("append_many", self.epoch, self.lease, *arguments)
             rows = zip(growing, taken, answers[::2], answers[1::2], strict=True)
             for each, (_, offset, count, _), code, stands_at in rows:
                 # If it stands where this call ends, that was written before, and the answer was lost.
@@ -237,7 +265,7 @@ class Worker:
     def beat(self) -> None:
         """Renew the leases of attempts whose model needs its time for a step."""
         arguments = [part for each in self.attempts for part in (*each.identity, 1)]
-        _, *codes = self.call("beat", self.epoch, LEASE_MS, *arguments)
+        _, *codes = self.call("beat", self.epoch, self.lease, *arguments)
         for each, code in zip(list(self.attempts), codes, strict=True):
             self.hear(each, code, each.offset)
 
@@ -258,8 +286,9 @@ class Worker:
         if not self.epoch or now >= self.announce_at:
             self.hello()
         if self.epoch and now >= self.announce_at:
-            self.announce("serving")
-            self.announce_at = now + PRESENCE_SECONDS
+            self.announce_at = now + self.interval
+            if not self.is_outranked:
+                self.announce("serving")
         if self.epoch and now >= self.draw_at and self.free() > 0:
             self.draw(self.free())
         if self.attempts and now >= self.step_at:

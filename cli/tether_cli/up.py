@@ -57,7 +57,7 @@ def state_folder(chosen: Path | None) -> StateFolder:
 @click.option(
     "--workers",
     metavar="cpu|N",
-    help="Number of workers; cpu uses no GPU.  [default: one for each GPU, else one]",
+    help="Number of workers, 0 for none; cpu uses no GPU.  [default: one for each GPU, else one]",
 )
 def up(
     folder: Path | None,
@@ -78,6 +78,8 @@ def up(
     if prompt is not None and not once:
         raise click.UsageError("--prompt requires --once: add it, or use `tether submit`.")
     count, on_cpu = _read_workers(workers)
+    if once and count == 0:
+        raise click.UsageError("--once runs a job, and needs a worker: leave out --workers 0.")
     place = state_folder(folder)
     if once or detach:
         from tether_cli.background import Background, run_once
@@ -123,6 +125,6 @@ def worker_command(settings: Settings) -> tuple[str, ...]:
 def _read_workers(text: str | None) -> tuple[int | None, bool]:
     if text is None or text == "cpu":
         return None, text == "cpu"
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= 1_024:
+    if text.isascii() and text.isdigit() and int(text) <= 1_024:
         return int(text), False
-    raise click.UsageError(f"--workers {text!r} is neither cpu nor an integer from 1 to 1024.")
+    raise click.UsageError(f"--workers {text!r} is neither cpu nor an integer from 0 to 1024.")

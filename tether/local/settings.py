@@ -62,13 +62,13 @@ def worker_places(
     """Where the workers run: one on each GPU, else ``worker.processes`` on the CPU.
 
     Args:
-      count: So many, sharing the GPUs in turn; None to let the machine decide.
+      count: So many, sharing the GPUs in turn; 0 for none; None to let the machine decide.
       on_cpu: Whether the GPUs are left alone.
     """
     if on_cpu or not gpus:
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
-        return (WorkerPlace(hidden, "on the CPU"),) * (count or settings.worker.processes)
-    chosen = [gpus[number % len(gpus)] for number in range(count or len(gpus))]
+        return (WorkerPlace(hidden, "on the CPU"),) * (settings.worker.processes if count is None else count)
+    chosen = [gpus[number % len(gpus)] for number in range(len(gpus) if count is None else count)]
     return tuple(_on_gpu(gpu, settings) for gpu in chosen)
 
 

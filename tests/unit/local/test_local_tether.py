@@ -185,6 +185,7 @@ class TestGpus:
         ]
         assert len(worker_places(settings, gpus, 3)) == 3
         assert len(worker_places(settings, (), None)) == 1
+        assert worker_places(settings, gpus, 0) == worker_places(settings, (), 0) == ()
         (cpu,) = worker_places(settings, gpus, None, on_cpu=True)
         assert cpu.environ == {"CUDA_VISIBLE_DEVICES": ""}
         told = load_settings(environ={"TETHER_WORKER__GPU_CLASS": "mine"})

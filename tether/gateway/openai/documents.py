@@ -65,7 +65,7 @@ def usage_chunk(head: ChatHead, last: StreamEvent) -> dict[str, Any]:
 
 
 def finish_reason(last: StreamEvent) -> str:
-    return str(last.details.get("reason") or "stop")
+    return "length" if last.details.get("reason") == "length" else "stop"
 
 
 def usage(last: StreamEvent, output_tokens: int) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Workers of other makes: what one of them does by the page alone, and what a hostile one cannot do."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from support.foreign_worker import HostileWorker, Worker, foreign_worker, load_e
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage, draw
 from tether.broker.pools.worker_port import Pulse, WriteStatus
+from tether.config.loading import load_settings
 from tether.jobs import JobError, JobRequest, Priority, Sampling, canonical_json
 from tether.orchestrator.port_scripts import PublishPortScripts
 from tether.requests.payload import payload_of
@@ -35,7 +37,7 @@ JOBS = (
 @pytest.fixture
 def stage(shared_redis_server, namespace):
     opened = Stage(shared_redis_server, namespace)
-    PublishPortScripts(opened.redis, opened.keys)()
+    PublishPortScripts(opened.redis, opened.keys, load_settings(environ={}))()
     yield opened
     opened.close()
 
@@ -124,6 +126,60 @@ def test_a_contract_of_another_version_stops_it(stage, shared_redis_server, tmp_
     stage.redis.hset(stage.keys.worker_port, "v", "2")
     with pytest.raises(SystemExit, match="not 2"):
         make(Worker, stage, shared_redis_server, tmp_path)
+
+
+def copy_of(worker, stage, shared_redis_server, folder, counter):
+    """Another process with the same key, which will start with this boot counter."""
+    shutil.copytree(worker.folder, folder)
+    (folder / "worker.boot").write_text(str(counter - 1))
+    return make(Worker, stage, shared_redis_server, folder)
+
+
+def test_of_two_with_one_key_the_other_goes_on_when_the_first_is_gone(stage, shared_redis_server, tmp_path):
+    first = make(Worker, stage, shared_redis_server, tmp_path / "first")
+    other = copy_of(first, stage, shared_redis_server, tmp_path / "other", counter=first.boot)
+    assert other.boot_id == first.boot_id
+    first.turn()
+    stage.place("while-both-live", pool=first.pool, body=body())
+    other.turn()
+    assert (other.is_outranked, other.attempts) == (True, [])
+    other.draw(4)
+    assert (other.is_outranked, other.attempts) == (True, [])
+    first.stopping.set()
+    first.run()
+    other.draw(4)
+    assert (other.boot, other.is_outranked) == (first.boot + 1, False)
+    assert (other.folder / "worker.boot").read_text() == str(other.boot)
+    while stage.field("while-both-live", "state") != "succeeded":
+        other.turn()
+    assert (other.is_outranked, other.is_unheard, other.boot) == (False, False, first.boot + 1)
+
+
+def test_one_that_draws_but_is_not_heard_counts_on(stage, shared_redis_server, tmp_path):
+    first = make(Worker, stage, shared_redis_server, tmp_path / "first")
+    for _ in range(3):
+        first.announce("serving")
+    first.stopping.set()
+    first.run()
+    restored = copy_of(first, stage, shared_redis_server, tmp_path / "restored", counter=first.boot)
+    stage.place("job", pool=first.pool, body=body())
+    while stage.field("job", "state") != "succeeded":
+        restored.turn()
+    restored.announce("serving")
+    assert (restored.boot, restored.is_unheard) == (first.boot + 1, False)
+
+
+def test_a_reason_that_no_client_knows_counts_as_stop(stage, shared_redis_server, tmp_path):
+    worker = make(Worker, stage, shared_redis_server, tmp_path)
+    for told, read in (("content_filter", "stop"), ("stop", "stop"), ("length", "length")):
+        stage.place(told, pool=worker.pool, body=body("x"))
+        worker.draw(1)
+        (attempt,) = worker.attempts
+        attempt.ending = ("finish", 1, told)
+        worker.step()
+        assert not worker.attempts
+        last = list(read_events(stage.redis.xrange(stage.keys.stream(told))))[-1]
+        assert (outcome_of(stage, told)["reason"], json.loads(last.data)["reason"]) == (read, read)
 
 
 # What a hostile one cannot do.

@@ -18,6 +18,7 @@ from support.paths import ROOT
 from tether.broker.pools.carried_job import CarriedJob
 from tether.broker.pools.outcomes import OutcomeKind
 from tether.broker.pools.worker_port import WriteStatus
+from tether.config.loading import load_settings
 from tether.config.models import ModelSettings
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.announcements.wire import verify_envelope
@@ -26,7 +27,13 @@ from tether.discovery.fleet.liveness import MAX_SILENCE_MS
 from tether.discovery.topics import network_id
 from tether.jobs import JobError, JobRequest, Message, Sampling
 from tether.models.registry import ModelVersion, pool_name
-from tether.orchestrator.port_scripts import ANNOUNCE, PORT_VERSION, WORKER_SCRIPTS, port_scripts
+from tether.orchestrator.port_scripts import (
+    ANNOUNCE,
+    PORT_VERSION,
+    WORKER_SCRIPTS,
+    port_scripts,
+    port_settings,
+)
 from tether.requests.payload import payload_of
 from tether.scheduling import scheduler_middleware
 from tether_workers.engine import FinishReason
@@ -87,9 +94,14 @@ def test_arguments_are_read_from_the_head_of_a_script():
 
 def test_the_page_names_every_script_of_the_hash():
     headings = set(re.findall(r"^### `(\w+)`$", PAGE, re.M))
-    assert headings | {"v", "digest"} == set(port_scripts())
-    assert port_scripts()["v"] == str(PORT_VERSION)
+    assert headings == set(port_scripts())
     assert f"`v`: the version of this contract, `{PORT_VERSION}`" in PAGE
+
+
+def test_the_page_names_every_setting_of_the_hash():
+    told = table("Hello", "field")
+    assert told == [*port_settings(load_settings(environ={}))]
+    assert not set(told) & (set(port_scripts()) | {"v", "digest"})
 
 
 def test_the_parts_of_a_drawn_job_stand_in_the_page_in_their_order():

@@ -18,6 +18,8 @@ end
 if ending.code ~= 'ok' then
   return refuse_ending(ending, now, 'finish')
 end
+-- No client knows any other reason than these two.
+reason = reason == 'length' and reason or 'stop'
 local last = '{"reason":"' .. reason .. '","input_tokens":' .. integer(input) .. '}'
 local stands_at = add_last_tokens(ending)
 local n = ending.n + 1
