@@ -85,7 +85,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("demo model", lambda: _check_demo_model(is_needed=not settings.models)),
         ("state folder", lambda: look.check_folder(folder)),
         ("disk", lambda: look.check_disk(folder)),
-        ("port", lambda: look.check_port(settings, running)),
+        ("port", lambda: look.check_port(settings, running, surroundings.readiness)),
         ("database", lambda: look.check_database(settings, folder)),
         ("redis", lambda: check_redis(settings, running)),
         ("clock", lambda: check_clock(settings, running)),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tether.streams.events import StreamEvent
 
 
-LONGEST_SILENCE_SECONDS = 60.0
+MAX_SILENCE_SECONDS = 60.0
 """While nothing comes of a job, this often at least it is looked why."""
 
 
@@ -77,7 +77,7 @@ def events_of(
                 if is_cut_short:
                     assert told_after is not None
                     on_silence()
-                    told_after = min(2 * told_after, LONGEST_SILENCE_SECONDS)
+                    told_after = min(2 * told_after, MAX_SILENCE_SECONDS)
                     continue
                 raise ResultTimeout(
                     f"job {handle.job_id} has not finished within {limit.seconds:g} s; it continues"

@@ -79,6 +79,8 @@ def load_settings(*, environ: Mapping[str, str], file: Path | None = None) -> Se
             failed.add(given.key.partition(".")[0])
             info = fields()[given.key]
             wrong = f"{shown_wrong(info, given.value)} is not {expected(info)}"
+            if given.is_text and is_comma_separated(info):
+                wrong += "; in a variable its items are separated by commas, without brackets or quotes"
             problems.append(f"{given.key} ({given.place}): {wrong}")
     for section in sections():
         if section not in failed:

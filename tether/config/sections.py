@@ -21,6 +21,7 @@ from tether.config.types import (
     Section,
     Share,
     Weight,
+    as_milliseconds,
     as_tuple,
     lower,
 )
@@ -294,7 +295,10 @@ class OrchestratorSettings(Section):
     outbox_interval: Milliseconds = 250
     """Milliseconds between polls for jobs to dispatch to Redis, if nothing wakes the relay earlier."""
     lease_interval: Annotated[
-        int, Field(ge=1, le=500), Expected("an integer number of milliseconds from 1 to 500")
+        int,
+        Field(ge=1, le=500),
+        BeforeValidator(as_milliseconds),
+        Expected("a duration such as 250ms, or an integer number of milliseconds, from 1 to 500"),
     ] = 250
     """Milliseconds between two checks for expired leases, 1 to 500."""
     reconcile_interval: Milliseconds = 300_000

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from tether.durations import parse_duration
 from tether.errors import mask_url
 
 DAY_MS = 86_400_000
@@ -54,16 +55,33 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def as_milliseconds(value: object) -> object:
+    """A duration with its unit, as in ``30d`` or ``500ms``, in milliseconds; anything else as it is."""
+    if not isinstance(value, str) or not value.strip()[-1:].isalpha():
+        return value
+    try:
+        milliseconds = round(1_000 * parse_duration(value), 6)
+    except ValueError:
+        return value
+    return int(milliseconds) if milliseconds.is_integer() else value
+
+
 Milliseconds = Annotated[
-    int, Field(ge=1, le=DAY_MS), Expected(f"an integer number of milliseconds from 1 to {DAY_MS}")
+    int,
+    Field(ge=1, le=DAY_MS),
+    BeforeValidator(as_milliseconds),
+    Expected(f"a duration such as 500ms or 15m, or an integer number of milliseconds, from 1 to {DAY_MS}"),
 ]
 Bytes = Annotated[
     int, Field(ge=1_024, le=1_073_741_824), Expected("an integer number of bytes from 1024 to 1073741824")
 ]
 Lifetime = Annotated[
     Annotated[int, Field(ge=1, le=TEN_YEARS_MS)] | None,
+    BeforeValidator(as_milliseconds),
     BeforeValidator(none_word),
-    Expected(f'"none" or an integer number of milliseconds from 1 to {TEN_YEARS_MS}'),
+    Expected(
+        f'"none", a duration such as 30d, or an integer number of milliseconds from 1 to {TEN_YEARS_MS}'
+    ),
 ]
 PlaceName = Annotated[
     str, Field(pattern=PLACE_NAME), Expected("a name of a to z, 0 to 9 and '-', at most 32 of them")

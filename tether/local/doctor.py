@@ -150,16 +150,21 @@ def check_disk(folder: StateFolder, free: Callable[[Path], int] = free_bytes) ->
     return Check("disk", CheckStatus.OK, f"{free(parent) / 1e6:.0f} MB free")
 
 
-def check_port(settings: Settings, running: Running | None) -> Check:
+def check_port(
+    settings: Settings, running: Running | None, readiness: Callable[[str], Mapping[str, str] | None]
+) -> Check:
     host, port = settings.gateway.host, settings.gateway.port
     if running is not None and running.stack is not None:
         return Check("port", CheckStatus.OK, f"{running.stack.url} is this Tether's own")
     from tether.errors import AddressInUse
-    from tether.gateway.server.listening import listen
+    from tether.gateway.server.listening import listen, local_url
 
     try:
         listen(host, port).close()
     except AddressInUse:
+        # Where the gateway is a process of its own, it has been started with the same settings.
+        if readiness(local_url(host, port)) is not None:
+            return Check("port", CheckStatus.OK, f"{host}:{port} is that of a gateway that runs")
         if settings.is_default("gateway.port"):
             return Check("port", CheckStatus.WARN, f"{host}:{port} is in use", "tether up uses a free one")
         return Check(

@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import TextIO
 
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.errors import AddressInUse, StoreError
-from tether.gateway.server.listening import listen
+from tether.gateway.server.listening import listen, local_url
 from tether.local.backups import back_up, revision_of
 from tether.local.gpus import find_gpus
 from tether.local.log_files import LogRotation, last_lines
@@ -168,7 +168,7 @@ class _Up:
         settings = load_settings(environ={**self._environ, **overrides})
         listening = self._listen(settings)
         self._stack.enter_context(listening)
-        self._url = url_of(listening)
+        self._url = local_url(*listening.getsockname()[:2])
         places = worker_places(
             settings, find_gpus(self._environ), self._options.workers, on_cpu=self._options.on_cpu
         )
@@ -340,9 +340,10 @@ class _Up:
             )
 
     def _tell_ready(self) -> None:
+        key_file = quote(str(self._folder.api_key))
         for line in (
             f"Tether is ready: {self._url}",
-            f'  export OPENAI_BASE_URL={self._url}/v1 OPENAI_API_KEY="$(cat {self._folder.api_key})"',
+            f'  export OPENAI_BASE_URL={self._url}/v1 OPENAI_API_KEY="$(cat {key_file})"',
             '  submit a job:  tether submit "Once upon a time"',
             "  stop it:       Ctrl-C here, or tether down",
         ):
@@ -358,14 +359,6 @@ class _Up:
         with contextlib.suppress(OSError):
             for line in last_lines(path, SHOWN_LOG_LINES):
                 self._say(f"  {line}")
-
-
-def url_of(listening: socket.socket) -> str:
-    """The address at which clients on this machine reach a gateway that listens there."""
-    host, port = listening.getsockname()[:2]
-    if ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextlib.contextmanager

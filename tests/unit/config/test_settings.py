@@ -42,6 +42,29 @@ def test_ended_jobs_are_kept_for_thirty_days_unless_they_are_to_be_kept_for_ever
     assert load_settings(environ={"TETHER_JOBS__RETENTION": "none"}).jobs.retention is None
 
 
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("30d", 2_592_000_000), ("1m30s", 90_000), (" 500ms ", 500), ("1.5H", 5_400_000), ("7000", 7_000)],
+)
+def test_durations_are_written_with_their_unit_or_in_milliseconds(here, text, milliseconds):
+    assert load_settings(environ={"TETHER_JOBS__RETENTION": text}).jobs.retention == milliseconds
+    value = text if text.isdigit() else f'"{text}"'
+    path = written(here, f"[jobs]\nretention = {value}\n")
+    assert load_settings(environ={}, file=path).jobs.retention == milliseconds
+
+
+@pytest.mark.parametrize("text", ["1.5ms", "5x", "25h", "1d1d", "0s", "ms", "11y"])
+def test_what_is_no_duration_of_a_setting_is_refused_with_how_it_is_written(here, text):
+    assert "is not a duration such as 500ms or 15m, or an integer" in refusal(
+        environ={"TETHER_JOBS__RESULT_TTL": text}
+    )
+
+
+def test_how_a_variable_holds_a_list_is_said_where_it_is_written_otherwise(here):
+    said = refusal(environ={"TETHER_PRESENCE__ADAPTERS": '["swarm", "redis"]'})
+    assert "separated by commas, without brackets or quotes" in said
+
+
 def test_the_broker_s_defaults_are_the_broker_s_own():
     parameters = inspect.signature(TetherBroker).parameters
     for key, default in BrokerSettings():
@@ -144,7 +167,7 @@ def test_an_unknown_key_of_the_file_is_refused_with_its_line_and_the_name_that_w
         ),
         (
             "[broker]\nstall_timeout = 1.5\n",
-            "broker.stall_timeout (tether.toml:2): 1.5 is not an integer",
+            "broker.stall_timeout (tether.toml:2): 1.5 is not a duration",
         ),
         ("[worker]\nthreads = true\n", "worker.threads (tether.toml:2): True is not an integer"),
         ("[worker]\nthreads = 0\n", "worker.threads (tether.toml:2): 0 is not an integer from 1"),

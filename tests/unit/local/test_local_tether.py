@@ -9,6 +9,7 @@ import pytest
 from tether.config.loading import load_settings
 from tether.config.settings import PresenceSettings, Settings
 from tether.errors import AlreadyRunning, ConfigError, DiskFull
+from tether.gateway.server.listening import listen, local_url
 from tether.local import doctor
 from tether.local.gpus import Gpu, class_of, find_gpus
 from tether.local.log_files import FollowedFile, LogRotation, last_lines, rotate
@@ -327,3 +328,30 @@ class TestDoctor:
         assert doctor.check_gpu({}, tmp_path, lambda: False).verdict == "warn"
         assert doctor.check_gpu({}, tmp_path, lambda: True).verdict == "ok"
         assert doctor.check_gpu({}, tmp_path, lambda: None).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [({"status": "ready"}, "OK"), ({"status": "not ready"}, "OK"), (None, "FAIL")]
+)
+def test_a_port_that_a_gateway_of_these_settings_has_is_no_fault(answer, verdict):
+    asked = []
+
+    def readiness(url):
+        asked.append(url)
+        return answer
+
+    with listen("0.0.0.0", 0) as taken:
+        port = taken.getsockname()[1]
+        settings = load_settings(
+            environ={"TETHER_GATEWAY__PORT": str(port), "TETHER_GATEWAY__HOST": "0.0.0.0"}
+        )
+        assert doctor.check_port(settings, None, readiness).verdict is doctor.CheckStatus[verdict]
+    assert asked == [f"http://127.0.0.1:{port}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "127.0.0.1"), ("::", "[::1]"), ("fe80::1", "[fe80::1]"), ("a.example", "a.example")],
+)
+def test_the_address_for_clients_of_this_machine(host, url):
+    assert local_url(host, 8470) == f"http://{url}:8470"

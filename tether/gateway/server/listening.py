@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+from ipaddress import ip_address
 
 from tether.errors import AddressInUse, ConfigError
 
@@ -11,6 +13,14 @@ BACKLOG = 2_048
 
 PEER_SILENCE_MS = 30_000
 """How long a peer may acknowledge nothing of what it was sent, before its connection is given up."""
+
+
+def local_url(host: str, port: int) -> str:
+    """The address at which clients on this machine reach what listens there."""
+    with contextlib.suppress(ValueError):
+        if ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:

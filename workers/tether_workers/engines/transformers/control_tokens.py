@@ -26,7 +26,7 @@ def free_markers(texts: Sequence[str]) -> Markers | None:
     return Markers(free[0], free[1]) if len(free) > 1 else None
 
 
-class Piece(NamedTuple):
+class RenderedPart(NamedTuple):
     """A part of a rendered conversation.
 
     Attributes:
@@ -105,9 +105,9 @@ class ControlTokens:
             text = text[:place] + markers.end + text[place:]
         return text
 
-    def count(self, pieces: Sequence[Piece]) -> int:
+    def count(self, parts: Sequence[RenderedPart]) -> int:
         """Return the number of control tokens in a rendered conversation."""
-        return sum(len(self._pattern.findall(piece.text)) for piece in pieces if not piece.is_plain)
+        return sum(len(self._pattern.findall(piece.text)) for piece in parts if not piece.is_plain)
 
     def _edges(self, text: str) -> Iterator[int]:
         """Where to break a text, so that neither end of it is half of a control token."""
@@ -144,8 +144,8 @@ class ControlTokens:
         return str(self._tokenizer.normalizer.normalize_str(text)) if self._normalizes() else text
 
 
-def pieces_of(rendered: str, marked: Sequence[str], markers: Markers) -> list[Piece]:
-    """Return a rendered conversation in pieces.
+def parts_of(rendered: str, marked: Sequence[str], markers: Markers) -> list[RenderedPart]:
+    """Return a rendered conversation in parts.
 
     A template may cut a client's text where it likes: a marker that lost the other only divides.
 
@@ -156,7 +156,7 @@ def pieces_of(rendered: str, marked: Sequence[str], markers: Markers) -> list[Pi
     enclosed = f"{start}([^{start}{end}]*){end}"
     known = {text for each in marked for text in re.findall(enclosed, each)}
     parts = re.split(f"({start}(?:{_any_of(known).pattern}){end})|[{start}{end}]", rendered)
-    return [Piece(part.strip(start + end), part.startswith(start)) for part in parts if part]
+    return [RenderedPart(part.strip(start + end), part.startswith(start)) for part in parts if part]
 
 
 def _is_control(token: AddedToken, templates: Collection[str], named: Collection[str]) -> bool:

@@ -13,9 +13,9 @@ from tether.jobs import Message
 from tether_workers.engines.transformers.control_tokens import (
     ControlTokens,
     Markers,
-    Piece,
+    RenderedPart,
     free_markers,
-    pieces_of,
+    parts_of,
 )
 
 _SAMPLE = (
@@ -103,40 +103,40 @@ class PromptEncoder:
                 "the messages contain Unicode's noncharacters, U+FDD0 to U+FDEF: remove them"
             )
         marked = [self._control.mark(text, markers) for text in texts]
-        pieces = self._pieces(messages, marked, markers)
+        parts = self._parts(messages, marked, markers)
         if any(map(self._control.has_open_edge, texts)):
             broken = [self._control.with_broken_edges(text, markers) for text in marked]
-            apart = self._pieces(messages, broken, markers)
-            if self._control.count(apart) != self._control.count(pieces):
-                pieces = apart
+            apart = self._parts(messages, broken, markers)
+            if self._control.count(apart) != self._control.count(parts):
+                parts = apart
         return [
-            token
-            for number, piece in enumerate(pieces)
-            for token in self._piece_ids(piece, is_first=not number)
+            token for number, part in enumerate(parts) for token in self._part_ids(part, is_first=not number)
         ]
 
-    def _pieces(self, messages: Sequence[Message], texts: Sequence[str], markers: Markers) -> list[Piece]:
+    def _parts(
+        self, messages: Sequence[Message], texts: Sequence[str], markers: Markers
+    ) -> list[RenderedPart]:
         conversation = [Message(message.role, text) for message, text in zip(messages, texts, strict=True)]
-        return pieces_of(self._rendered(conversation), texts, markers)
+        return parts_of(self._rendered(conversation), texts, markers)
 
-    def _piece_ids(self, piece: Piece, *, is_first: bool) -> list[int]:
-        if not piece.is_plain:
-            return self._continued(piece.text, self._marked_ids, is_first=is_first)
-        ids = self._continued(piece.text, self._plain_ids, is_first=is_first)
+    def _part_ids(self, part: RenderedPart, *, is_first: bool) -> list[int]:
+        if not part.is_plain:
+            return self._continued(part.text, self._marked_ids, is_first=is_first)
+        ids = self._continued(part.text, self._plain_ids, is_first=is_first)
         if self._control.forbidden.isdisjoint(ids):
             return ids
-        # Some vocabularies have the token as a piece of ordinary text. Its letters are none.
+        # Some vocabularies have the token as a part of ordinary text. Its letters are none.
         letters = [
             self._continued(letter, self._plain_ids, is_first=is_first and not number)
-            for number, letter in enumerate(piece.text)
+            for number, letter in enumerate(part.text)
         ]
         ids = [token for letter in letters for token in letter]
         if self._control.forbidden.isdisjoint(ids):
             return ids
-        raise InvalidRequest(f"model {self._name!r} cannot read {piece.text!r:.80} as text: leave it out")
+        raise InvalidRequest(f"model {self._name!r} cannot read {part.text!r:.80} as text: leave it out")
 
     def _continued(self, text: str, encode: Callable[[str], list[int]], *, is_first: bool) -> list[int]:
-        """The tokens of a piece. Only at the very start may the tokenizer put a space before it."""
+        """The tokens of a part. Only at the very start may the tokenizer put a space before it."""
         if not is_first:
             ids = encode(_LINE + text)
             if ids[: len(self._line_ids)] == self._line_ids:
