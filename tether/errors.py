@@ -651,23 +651,27 @@ class EngineFailed(TetherError):
 
 
 class ModelDamaged(TetherError):
-    """A model's files are damaged: one is missing, or differs from the released one.
+    """A model's files are damaged: one is missing, or differs from the released one. Another worker's may be
+    whole.
 
     What to do: Restore the files that the message names.
     """
 
     code = "model_damaged"
     exit_status = 5
+    retryable = True
 
 
 class ModelUnusable(TetherError):
-    """A model cannot be loaded as configured: it is missing, unsupported, or does not fit.
+    """A model cannot be loaded as configured: it is missing, unsupported, or does not fit. Another worker may
+    be able to load it.
 
     What to do: Change the model's ``[[models]]`` table or its files as the message says.
     """
 
     code = "model_unusable"
     exit_status = 5
+    retryable = True
 
 
 class NotServed(UnknownModel):

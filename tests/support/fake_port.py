@@ -18,6 +18,7 @@ class FakeStream:
     offset: int = 0
     state: str = "running"
     cancel: WriteStatus | None = None
+    is_last: bool = False
     pieces: dict[int, list] = field(default_factory=dict)
     end: dict = field(default_factory=dict)
 
@@ -105,17 +106,17 @@ class FakePort:
     def fail(self, growth, *, kind, error):
         return self._call("fail", lambda: self._end(growth, kind, {"error": error}))
 
-    def release(self, growth):
-        return self._call("release", lambda: self._release(growth))
+    def release(self, growth, *, to_tail=False):
+        return self._call("release", lambda: self._release(growth, to_tail))
 
-    def _release(self, growth):
+    def _release(self, growth, to_tail):
         stream, refusal = self._check(growth)
         if refusal is WriteStatus.FENCED:
             return WriteResult(WriteStatus.OK, stream.offset)
         if refusal is not None:
             return WriteResult(refusal, stream.offset if stream else 0)
         self._add(stream, growth)
-        stream.state, stream.fence = "placed", None
+        stream.state, stream.fence, stream.is_last = "placed", None, to_tail
         return WriteResult(WriteStatus.OK, stream.offset)
 
     def _end(self, growth, state, end):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,28 @@ FIRST_LOAD_PAUSE_SECONDS = 1.0
 MAX_LOAD_PAUSE_SECONDS = 60.0
 """Between two tries to load what fails; the pause doubles until then."""
 
+LONG_LOAD_SECONDS = 60.0
+"""A load that takes longer may hang: another worker may load the same model beside it."""
+
+MAX_LOAD_SECONDS = 600.0
+"""A load that takes longer hangs, where that matters to others: no job waits for it where others fail to load
+the model, and none for an adapter."""
+
+HANG_SECONDS = 3600.0
+"""A load that takes longer hangs, though nobody else could do it: it counts as failed, and as failed once
+more each :data:`MAX_LOAD_PAUSE_SECONDS`, until it ends. No second one begins beside it."""
+
 PATIENCE_SECONDS = 1.0
 """How long a slot waits for an engine that is being loaded; then it is free for other jobs."""
+
+LATE_PATIENCE_SECONDS = 0.1
+"""The same where nothing is to be expected: the load has taken longer than that already, or has failed and is
+to be tried again. More jobs than there are slots may ask for it."""
+
+TRIES_BEFORE_TELLING = 2
+"""A load that failed so often lets waiting jobs fail with its reason: after the first failure each other
+worker
+has had its chance."""
 
 LOOK_SECONDS = 0.05
 """Between two looks whether a job that waits for an engine was cancelled."""
@@ -79,6 +100,13 @@ def load_pause(tries: int) -> float:
     return min(FIRST_LOAD_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16), MAX_LOAD_PAUSE_SECONDS)
 
 
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
+
+
 class EngineLoader:
     """Keeps what it loaded until :meth:`close`. Safe to use from many threads.
 
@@ -93,6 +121,7 @@ class EngineLoader:
         *,
         before_load: Callable[[ModelSettings], None],
         on_change: Callable[[], None],
+        told_per_try: int = 1,
         clock: Callable[[], int] = wall_clock_ms,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -102,6 +131,7 @@ class EngineLoader:
           factories: Engines by name.
           before_load: Called in the thread that loads; what it raises fails the load.
           on_change: Called when a load begins or ends. It must be quick.
+          told_per_try: So many jobs fail at most for one failed try of a load: as many as there are slots.
           clock: Milliseconds since the epoch.
           monotonic: Seconds.
         """
@@ -117,6 +147,9 @@ class EngineLoader:
         self._engines: dict[EngineKey, ExecutionEngine] = {}
         self._loading: dict[EngineKey, float] = {}
         self._failures: dict[EngineKey, LoadFailure] = {}
+        self._warned_of: set[EngineKey] = set()
+        self._told_per_try = told_per_try
+        self._told: dict[EngineKey, tuple[int, int]] = {}
         self._is_closed = False
 
     def preload(self) -> None:
@@ -154,9 +187,14 @@ class EngineLoader:
             raise InvalidRequest(f"model {model!r} has no adapter {adapter[:200]!r} on this worker")
         key = EngineKey(model, version, adapter)
         self.begin_load(key)
-        until = self._monotonic() + PATIENCE_SECONDS
         with self._changed:
+            begun = self._monotonic()
+            is_late = begun - self._loading.get(key, begun) >= PATIENCE_SECONDS
+            until = begun + (LATE_PATIENCE_SECONDS if is_late else PATIENCE_SECONDS)
             while key in self._loading and not cancelled.is_set():
+                hang = self._hang_of(key)
+                if hang is not None and self._may_tell(key, hang):
+                    raise hang.error
                 left = until - self._monotonic()
                 if left <= 0:
                     return None
@@ -164,12 +202,23 @@ class EngineLoader:
             engine = self._engines.get(key)
             if engine is None:
                 failure = self._failures.get(key)
-                if failure is None or cancelled.is_set():
-                    return None
-                # Many may raise it: each from its own place.
-                raise failure.error.with_traceback(None)
+                if failure is not None and not cancelled.is_set() and self._may_tell(key, failure):
+                    # Many may raise it: each from its own place.
+                    raise failure.error.with_traceback(None)
+                self._changed.wait_for(cancelled.is_set, LATE_PATIENCE_SECONDS)
+                return None
             self._used_at[key] = self._clock()
             return engine
+
+    def _may_tell(self, key: EngineKey, failure: LoadFailure) -> bool:
+        """Whether one more job may fail for this failed try. What this worker cannot load others may."""
+        if failure.tries < TRIES_BEFORE_TELLING:
+            return False
+        tries, told = self._told.get(key, (0, 0))
+        if tries != failure.tries:
+            told = 0
+        self._told[key] = (failure.tries, told + 1)
+        return told < self._told_per_try
 
     def _load(self, key: EngineKey) -> None:
         model = self._models[key[:2]]
@@ -179,11 +228,12 @@ class EngineLoader:
         except Exception as error:
             self._fail(key, error)
         except SystemExit as error:
-            # Its thread ends with it and nobody hears of it: the load would seem to go on for ever.
             self._fail(key, EngineFailed(f"the engine asked to exit while it loaded ({error})"))
+        except BaseException as error:
+            # Its thread ends with it and nobody hears of it: the load would seem to go on for ever.
+            self._fail(key, EngineFailed(f"the engine raised {type(error).__name__} while it loaded"))
         else:
             self._keep(key, engine)
-        self._on_change()
 
     def _fail(self, key: EngineKey, error: Exception) -> None:
         with self._changed:
@@ -191,27 +241,33 @@ class EngineLoader:
             tries = 1 if former is None else former.tries + 1
             pause = load_pause(tries)
             self._failures[key] = LoadFailure(error, tries, self._monotonic() + pause)
-            del self._loading[key]
-            self._changed.notify_all()
+            self._end_load(key)
+        self._on_change()
         self._log.error(
             "A model cannot be loaded. Trying again after a pause, if a job needs it.",
             model=key.model,
             adapter=key.adapter,
-            why=str(error),
+            why=_text_of(error),
             tries=tries,
             pause_seconds=pause,
         )
 
     def _keep(self, key: EngineKey, engine: ExecutionEngine) -> None:
         with self._changed:
-            del self._loading[key]
             self._failures.pop(key, None)
+            self._told.pop(key, None)
             is_late = self._is_closed
             if not is_late:
                 self._engines[key] = engine
-            self._changed.notify_all()
+            self._end_load(key)
+        self._on_change()
         if is_late:
             self._close_engine(engine)
+
+    def _end_load(self, key: EngineKey) -> None:
+        del self._loading[key]
+        self._warned_of.discard(key)
+        self._changed.notify_all()
 
     def is_warm(self, model: str, version: str) -> bool:
         """Whether it is loaded, with any adapter or none."""
@@ -226,8 +282,42 @@ class EngineLoader:
         return None if since is None else self._monotonic() - since
 
     def failure_of(self, model: str, version: str) -> LoadFailure | None:
-        """Why a model without adapter cannot be loaded, where the last try failed."""
-        return self._failures.get(EngineKey(model, version))
+        """Why a model without adapter cannot be loaded, where the last try failed, or hangs."""
+        key = EngineKey(model, version)
+        return self._hang_of(key) or self._failures.get(key)
+
+    def _hang_of(self, key: EngineKey) -> LoadFailure | None:
+        since, former = self._loading.get(key), self._failures.get(key)
+        limit = MAX_LOAD_SECONDS if key.adapter else HANG_SECONDS
+        seconds = 0.0 if since is None else self._monotonic() - since
+        if seconds < limit:
+            return None
+        what = f"adapter {key.adapter!r} of model {key.model!r}" if key.adapter else f"model {key.model!r}"
+        return LoadFailure(
+            EngineFailed(
+                f"{what} has been loading for {seconds:.0f} s, and does not get ready on this worker"
+            ),
+            tries=(former.tries if former else 0) + 2 + int((seconds - limit) / MAX_LOAD_PAUSE_SECONDS),
+            again_at=math.inf,
+        )
+
+    def warn_of_long_loads(self) -> None:
+        """Log each load that has been going on for long, once."""
+        with self._changed:
+            now = self._monotonic()
+            long = [
+                (key, now - since)
+                for key, since in self._loading.items()
+                if now - since >= LONG_LOAD_SECONDS and key not in self._warned_of
+            ]
+            self._warned_of.update(key for key, _ in long)
+        for key, seconds in long:
+            self._log.warning(
+                "A model has been loading for long. It may hang; jobs of other models go on.",
+                model=key.model,
+                adapter=key.adapter,
+                seconds=round(seconds),
+            )
 
     def use_of(self, model: str, version: str, adapter: str) -> ArtifactUse:
         """What is known of a model with this adapter, or with none where that is empty."""

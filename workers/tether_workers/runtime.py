@@ -124,6 +124,7 @@ class WorkerRuntime:
             factories,
             before_load=self._before_load,
             on_change=self._models_changed,
+            told_per_try=slots,
         )
         self._demand = ModelDemand(
             self.port,

@@ -21,23 +21,29 @@ class ModelBench(InferenceBench):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.models = [{"name": "count", "engine": "null"}, {"name": "stuck", "engine": "null"}]
+        self.models = [
+            {"name": "count", "engine": "null", "adapters": ["stuck=somewhere"]},
+            {"name": "stuck", "engine": "null"},
+        ]
         self.loads = []
+        self.ended_before_load = []
         self.may_load = threading.Event()
         self.failure = None
+        self.tokens_per_second = 0.0
 
     def load(self, model, adapter):
-        self.loads.append(model.name)
-        if model.name == "stuck":
+        self.ended_before_load.append(len(self.outcomes()))
+        self.loads.append(adapter or model.name)
+        if self.loads[-1] == "stuck":
             assert self.may_load.wait(PATIENCE_SECONDS)
             if self.failure is not None:
                 raise self.failure
-        return NullEngine()
+        return NullEngine(tokens_per_second=self.tokens_per_second)
 
     def start(self):
         return self.start_worker(threads=SLOTS, factories={"null": self.load})
 
-    def place_for(self, model, number):
+    def place_for(self, model, number, *, adapter="", max_tokens=4):
         pools = {one.version.name: one.pool for one in served_models(self.settings, ["null"])}
         job_id = f"{model}-{number}"
         dispatch = Dispatch(
@@ -49,7 +55,7 @@ class ModelBench(InferenceBench):
             weight=1.0,
             deadline=0,
             cost=1,
-            body=body_of(prompt=PROMPT, model=model, max_tokens=4),
+            body=body_of(prompt=PROMPT, model=model, adapter=adapter, max_tokens=max_tokens),
         )
         assert self.pools.place([dispatch]) == [PlaceResult.PLACED]
         return job_id
@@ -124,3 +130,55 @@ def test_a_job_waits_for_a_worker_that_can_load_its_model(bench):
     bench.wait_for_state(job_id, "succeeded")
     assert loaded == ["stuck"]
     assert failing in bench.workers
+
+
+def test_a_failed_load_costs_no_more_jobs_than_the_worker_has_slots(bench):
+    bench.failure = EngineFailed("no room for it")
+    bench.may_load.set()
+    for number in range(10 * SLOTS):
+        bench.place_for("stuck", number)
+    bench.start()
+    eventually(lambda: bench.loads.count("stuck") >= 3, PATIENCE_SECONDS, "it is tried for the third time")
+    assert bench.ended_before_load[:3] == [0, 0, SLOTS]
+
+
+def test_a_model_is_loaded_though_jobs_of_another_take_all_slots(bench):
+    bench.tokens_per_second = 1.0
+    bench.may_load.set()
+    bench.start()
+    busy = [bench.place_for("count", number, max_tokens=1_000) for number in range(2 * SLOTS)]
+    eventually(
+        lambda: bench.states_at_once(busy).count("running") == SLOTS, PATIENCE_SECONDS, "all slots are taken"
+    )
+    bench.place_for("stuck", 1)
+    eventually(lambda: "stuck" in bench.loads, PATIENCE_SECONDS, "it is being loaded")
+    assert bench.states_at_once(busy).count("running") == SLOTS
+    bench.pools.cancel_many([(job_id, JobState.CANCELLED) for job_id in busy])
+
+
+def test_jobs_whose_adapter_hangs_while_it_is_loaded_stand_in_front_of_no_others(bench):
+    bench.start()
+    waiting = [bench.place_for("count", number, adapter="stuck") for number in range(8 * SLOTS)]
+    eventually(lambda: "stuck" in bench.loads, PATIENCE_SECONDS, "it is being loaded")
+    bench.wait_for_state(bench.place_for("count", "other"), "succeeded")
+    bench.may_load.set()
+    for job_id in waiting:
+        bench.wait_for_state(job_id, "succeeded")
+    assert bench.loads.count("stuck") == 1
+
+
+def test_a_worker_that_cannot_load_an_adapter_leaves_its_jobs_to_one_that_can(bench):
+    bench.failure = EngineFailed("no room for it")
+    bench.may_load.set()
+    bench.start()
+    bench.wait_for_state(bench.place_for("count", "other"), "succeeded")
+    jobs = [bench.place_for("count", number, adapter="stuck") for number in range(10 * SLOTS)]
+    eventually(lambda: bench.loads.count("stuck") >= 2, PATIENCE_SECONDS, "it is tried once more")
+    bench.start_worker(threads=SLOTS, factories={"null": lambda model, adapter: NullEngine()})
+    eventually(
+        lambda: len([each for each in bench.outcomes() if each["job"] in jobs]) == len(jobs),
+        PATIENCE_SECONDS,
+        "all have ended",
+    )
+    failed = [each for each in bench.outcomes() if each["kind"] == "failed"]
+    assert len(failed) <= SLOTS * (bench.loads.count("stuck") - 1)

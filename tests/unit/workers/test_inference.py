@@ -24,6 +24,7 @@ from tether_workers.engines.null.engine import NullEngine
 from tether_workers.inference import Inference, inference_stages
 from tether_workers.job import read_drawn_job
 from tether_workers.loading import EngineLoader
+from tether_workers.stages.load import LoadModel
 
 SECRET = "hunter2"
 
@@ -364,12 +365,23 @@ def test_hooks_that_raise_end_no_slot(bench):
 
 
 def test_a_failed_load_fails_the_attempt(bench):
-    def fail(model):
-        raise RuntimeError("no room")
+    class Failing:
+        def load(self, model, version, adapter, cancelled):
+            raise RuntimeError("no room")
 
-    bench.base.before_load = fail
+    bench.stages = (LoadModel(Failing()),)
     bench.run(bench.draw())
     assert bench.stream().state == "failed"
+
+
+def test_a_job_whose_engine_is_not_ready_waits_behind_others(bench):
+    class Loading:
+        def load(self, model, version, adapter, cancelled):
+            return None
+
+    bench.stages = (LoadModel(Loading()),)
+    bench.run(bench.draw())
+    assert (bench.stream().state, bench.stream().is_last) == ("placed", True)
 
 
 def test_a_lost_reply_to_the_end_ends_it_once(bench):

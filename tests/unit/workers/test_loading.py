@@ -1,8 +1,10 @@
 """Engines are loaded beside the slots: once for all, and not again and again where that fails."""
 
+import asyncio
 import threading
 
 import pytest
+import structlog
 
 from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.config.settings import ModelSettings
@@ -10,6 +12,8 @@ from tether.errors import EngineFailed, NotServed
 from tether_workers.engines.null.engine import NullEngine
 from tether_workers.loading import (
     FIRST_LOAD_PAUSE_SECONDS,
+    HANG_SECONDS,
+    LONG_LOAD_SECONDS,
     MAX_LOAD_PAUSE_SECONDS,
     EngineKey,
     EngineLoader,
@@ -17,6 +21,14 @@ from tether_workers.loading import (
 )
 
 COUNT = EngineKey("count", "1")
+TOLD_PER_TRY = 2
+
+
+class Mute(Exception):
+    """Cannot even be printed."""
+
+    def __str__(self):
+        raise ValueError
 
 
 class Bench:
@@ -38,6 +50,7 @@ class Bench:
             {"null": self._load},
             before_load=lambda model: None,
             on_change=lambda: self.changes.append(1),
+            told_per_try=TOLD_PER_TRY,
             monotonic=lambda: self.now,
         )
 
@@ -102,9 +115,7 @@ def test_a_slot_does_not_wait_for_a_load_whose_job_is_cancelled(bench):
 
 def test_what_failed_is_remembered_and_tried_again_after_a_pause(bench):
     bench.fail_once()
-    for _ in range(3):
-        with pytest.raises(EngineFailed, match="no room"):
-            bench.load()
+    assert bench.load() is None
     assert bench.loads == ["count"]
     bench.now = FIRST_LOAD_PAUSE_SECONDS
     bench.failure = None
@@ -117,6 +128,59 @@ def test_an_engine_that_asks_to_exit_has_failed(bench):
     bench.loader.begin_load(COUNT)
     eventually(lambda: not bench.loader.is_loading("count", "1"), PATIENCE_SECONDS, "it has failed")
     assert "asked to exit" in str(bench.loader.failure_of("count", "1").error)
+
+
+def test_a_failed_try_is_told_to_so_many_jobs_and_the_first_to_none(bench):
+    for _ in range(3):
+        bench.fail_once()
+        answers = []
+        for _ in range(TOLD_PER_TRY + 1):
+            try:
+                answers.append(bench.load())
+            except EngineFailed as error:
+                answers.append(str(error))
+        told = 0 if len(bench.loads) == 1 else TOLD_PER_TRY
+        assert answers == ["no room"] * told + [None] * (TOLD_PER_TRY + 1 - told)
+        bench.now = bench.loader.failure_of("count", "1").again_at
+    assert bench.loads == ["count"] * 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), MemoryError(), Mute()])
+def test_whatever_is_raised_ends_a_load_and_others_hear_of_it(bench, error):
+    bench.failure = error
+    bench.loader.begin_load(COUNT)
+    eventually(lambda: bench.loader.failure_of("count", "1"), PATIENCE_SECONDS, "it has failed")
+    eventually(lambda: len(bench.changes) == 2, PATIENCE_SECONDS, "its begin and its end were told")
+    assert not bench.loader.is_loading("count", "1")
+
+
+def test_a_load_that_hangs_has_failed_once_more_each_minute_until_it_ends(bench):
+    bench.may_end.clear()
+    bench.loader.begin_load(COUNT)
+    bench.now = HANG_SECONDS - 1
+    assert bench.loader.failure_of("count", "1") is None
+    bench.now = HANG_SECONDS
+    first = bench.loader.failure_of("count", "1")
+    with pytest.raises(EngineFailed, match="has been loading for 3600 s"):
+        bench.load()
+    bench.now += MAX_LOAD_PAUSE_SECONDS
+    assert bench.loader.failure_of("count", "1").tries == first.tries + 1
+    bench.loader.begin_load(COUNT)
+    assert bench.loads == ["count"]
+    bench.may_end.set()
+    eventually(lambda: bench.loader.is_warm("count", "1"), PATIENCE_SECONDS, "it is loaded at last")
+    assert bench.loader.failure_of("count", "1") is None
+
+
+def test_a_load_that_takes_long_is_logged_once(bench):
+    bench.may_end.clear()
+    with structlog.testing.capture_logs() as logged:
+        bench.loader.begin_load(COUNT)
+        bench.loader.warn_of_long_loads()
+        bench.now = LONG_LOAD_SECONDS
+        bench.loader.warn_of_long_loads()
+        bench.loader.warn_of_long_loads()
+    assert [(line["log_level"], line["model"]) for line in logged] == [("warning", "count")]
 
 
 def test_pauses_grow_up_to_a_limit(bench):

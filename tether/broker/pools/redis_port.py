@@ -203,8 +203,8 @@ class RedisWorkerPort:
     def fail(self, growth: Growth, *, kind: str, error: JobError) -> WriteResult:
         return self._end("fail", growth, kind, json.dumps(value_to_json(error), ensure_ascii=False))
 
-    def release(self, growth: Growth) -> WriteResult:
-        return self._end("release", growth)
+    def release(self, growth: Growth, *, to_tail: bool = False) -> WriteResult:
+        return self._end("release", growth, *([1] if to_tail else []))
 
     def _end(self, verb: str, growth: Growth, *more: Argument) -> WriteResult:
         with self.contact.call():

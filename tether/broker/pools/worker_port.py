@@ -185,8 +185,12 @@ class WorkerPort(Protocol):
     def fail(self, growth: Growth, *, kind: str, error: JobError) -> WriteResult:
         """End an attempt unsuccessfully: ``failed``, ``cancelled`` or ``expired``."""
 
-    def release(self, growth: Growth) -> WriteResult:
-        """Hand the job over to another worker, which continues at its offset."""
+    def release(self, growth: Growth, *, to_tail: bool = False) -> WriteResult:
+        """Hand the job over to another worker, which continues at its offset.
+
+        Args:
+          to_tail: It waits behind its tenant's other jobs, not in front of them.
+        """
 
     def beat(self, pulses: Sequence[Pulse]) -> list[WriteStatus]:
         """Renew leases, and return cancellations and expiries."""

@@ -73,6 +73,7 @@ class Attempt:
         self._generated_at_last_beat = 0
         self._lost_tokens = False
         self._is_refused = False
+        self._gives_way = False
 
     @property
     def phase(self) -> AttemptPhase:
@@ -96,6 +97,11 @@ class Attempt:
     def is_refused(self) -> bool:
         """Whether tokens of this attempt were refused as none that it can write: it fails."""
         return self._is_refused
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether its job waits behind others when it is handed back."""
+        return self._gives_way
 
     # The slot's side.
 
@@ -230,6 +236,12 @@ class Attempt:
             self._end(AttemptEnding.EXPIRED)
         elif answer in (WriteStatus.FENCED, WriteStatus.UNKNOWN, WriteStatus.UNREADABLE):
             self._end(AttemptEnding.DROP)
+
+    def give_way(self) -> None:
+        """Let the attempt end, and its job wait behind others: what it needs is not ready yet."""
+        with self._changed:
+            self._gives_way = True
+            self._end(AttemptEnding.RELEASE)
 
     def end(self, ending: AttemptEnding) -> None:
         """Let the attempt end, unless it is told to end for a stronger reason."""

@@ -81,7 +81,7 @@ class EndAttempt:
         pause = 0.0
         while True:
             try:
-                return self._write_once(outcome, rest, input_tokens)
+                return self._write_once(outcome, rest, input_tokens, to_tail=attempt.gives_way)
             except EpochChanged:
                 return None
             except OUTAGE_ERRORS as error:
@@ -91,12 +91,14 @@ class EndAttempt:
                 if attempt.dropped.wait(pause):
                     return None
 
-    def _write_once(self, outcome: AttemptOutcome, rest: Growth, input_tokens: int) -> WriteResult:
+    def _write_once(
+        self, outcome: AttemptOutcome, rest: Growth, input_tokens: int, *, to_tail: bool
+    ) -> WriteResult:
         if outcome.finish_reason is not None:
             return self._port.finish(rest, input_tokens=input_tokens, reason=outcome.finish_reason)
         if outcome.error is not None:
             return self._port.fail(rest, kind=outcome.kind.value, error=outcome.error)
-        return self._port.release(rest)
+        return self._port.release(rest, to_tail=to_tail)
 
 
 def dropped(attempt: Attempt) -> AttemptResult:

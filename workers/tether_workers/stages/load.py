@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tether_workers.attempts.attempt import AttemptEnding
 from tether_workers.engine import ModelLoader
 from tether_workers.stages.work import InferenceWork
 
@@ -10,8 +9,8 @@ from tether_workers.stages.work import InferenceWork
 class LoadModel:
     """Gets the model, which was loaded before the job was drawn, and its adapter, which may not have been.
 
-    A slot waits for moments only. What takes longer is loaded beside the slots, and the job is handed back:
-    it is drawn again, by this worker or by one that has the adapter loaded.
+    A slot waits for moments only. What takes longer is loaded beside the slots, and the job is handed back
+    behind its tenant's others: it is drawn again, by this worker or by one that has the adapter loaded.
     """
 
     name = "load"
@@ -29,4 +28,4 @@ class LoadModel:
         job = work.job
         work.loaded = self._loader.load(job.model, job.version, job.adapter, work.attempt.cancelled)
         if work.loaded is None:
-            work.attempt.end(AttemptEnding.RELEASE)
+            work.attempt.give_way()

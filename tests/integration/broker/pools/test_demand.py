@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from support.pool_stage import OTHER, POOL, Stage, draw
-from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness
+from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness, Pulse
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 
 WARM, LOADING, COLD, ASKED = (
@@ -36,6 +36,12 @@ def two(stage):
 
 def advice(port, readiness, pool=POOL):
     return port.demand([(pool, readiness)])[0]
+
+
+def forget_draws(stage):
+    """Let what workers drew from be of long ago."""
+    for worker, notes in stage.redis.hgetall(stage.keys.asked).items():
+        stage.redis.hset(stage.keys.asked, worker, b"1 " + notes.partition(b" ")[2])
 
 
 def test_nothing_is_loaded_for_a_pool_in_which_nothing_waits(one):
@@ -96,9 +102,38 @@ def test_while_a_worker_that_says_nothing_of_its_models_draws_no_jobs_fail(stage
         stage.lose("job-1")
     other_make = stage.worker("other.1")
     assert draw(other_make, busy=True) == [], "it stands idle: what must run alone is not for a busy one"
+    forget_draws(stage)
     assert advice(one, FAILING) is LoadAdvice.NONE
     draw(other_make, count=0)
     assert advice(one, FAILING) is LoadAdvice.TELL
+
+
+def test_while_a_busy_worker_that_says_nothing_of_its_models_works_no_jobs_fail(stage, one):
+    other_make = stage.worker("other.1")
+    stage.place("job-1")
+    (job,) = draw(other_make)
+    stage.place("job-2")
+    assert advice(one, FAILING) is LoadAdvice.NONE
+    # What it asked for long ago says nothing, unless it still renews a lease.
+    forget_draws(stage)
+    assert advice(one, FAILING) is LoadAdvice.TELL
+    other_make.beat([Pulse(job.job_id, job.fence, renew=True)])
+    assert advice(one, FAILING) is LoadAdvice.NONE
+    other_make.demand([(OTHER, WARM)])
+    assert advice(one, FAILING) is LoadAdvice.TELL, "it says what it draws from, and this pool is not in it"
+
+
+@pytest.mark.parametrize(("pools_now", "count"), [((OTHER,), 1), ((POOL,), 0)])
+def test_who_is_woken_and_does_not_take_what_it_was_woken_for_has_another_one_woken(
+    stage, one, two, pools_now, count
+):
+    assert draw(one) == []
+    stage.place("job-1")
+    assert draw(two, pools=(OTHER,)) == []
+    for pool in (OTHER, POOL):
+        stage.redis.sadd(f"{stage.keys.prefix}:pool:{pool}:idle", "two.1")
+    assert draw(one, pools=pools_now, count=count) == []
+    assert stage.redis.llen(stage.keys.wake("two.1")) == 1
 
 
 def test_beside_a_long_load_others_may_load_and_whose_load_fails_then_fails_no_jobs(stage, one, two):
@@ -147,7 +182,7 @@ def test_what_it_could_load_is_noted_as_what_it_draws_from_and_in_bounds(stage, 
     assert {draws.worker for draws in asked} == {"one"}
     assert ("one", OTHER) in asked
     assert len(asked) == 64
-    assert not stage.redis.exists(stage.keys.seen)
+    assert stage.redis.zrange(stage.keys.seen, 0, -1) == [b"d one"], "it was not seen to work"
 
 
 def test_what_is_noted_ends_by_itself(stage, one, two):

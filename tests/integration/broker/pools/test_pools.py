@@ -522,6 +522,15 @@ def test_nobody_keeps_itself_free_for_what_was_cancelled(stage):
     assert ids(draw(stage.worker("busy"), 4, busy=True)) == ["b"]
 
 
+def test_what_is_handed_back_to_the_tail_waits_behind_its_tenants_other_jobs(stage):
+    worker = stage.worker("one.1")
+    stage.place_all(["job-1", "job-2"])
+    (job,) = draw(worker)
+    worker.release(growth(job), to_tail=True)
+    other = stage.worker("two.1")
+    assert ids(draw(other, count=2)) == ["job-2", "job-1"]
+
+
 def test_a_drain_is_no_death_and_the_job_goes_on_first(stage):
     worker, other = stage.worker("w"), stage.worker("other")
     stage.place("a")

@@ -88,7 +88,7 @@ def test_the_arguments_of_every_script_stand_in_the_page_in_their_order(script):
 
 def test_arguments_are_read_from_the_head_of_a_script():
     assert arguments_in_code("release") == [
-        *("epoch", "job", "dispatch", "attempt", "draw", "run", "offset", "count", "data"),
+        *("epoch", "job", "dispatch", "attempt", "draw", "run", "offset", "count", "data", "to_tail"),
     ]
 
 

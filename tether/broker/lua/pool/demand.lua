@@ -10,6 +10,8 @@ pass_memory_limit()
 local MAX_ASKED_FOR = 1024
 -- Who loads says so all the time; where it does not for so long, another may (ms).
 local LOADER_LIFE = 5000
+-- Of who draws or renews a lease, and says nothing of its models, so long is believed that it goes on (ms).
+local SILENT_LIFE = 15000
 local STATES = {warm = true, loading = true, slow = true, away = true, cold = true, asked = true, failing = true,
   paused = true}
 -- Jobs that must run alone wait in classes of their own.
@@ -46,8 +48,36 @@ local function has_idle(pool)
   return false
 end
 
+-- Whether another worker that says nothing of its models, since it is of another make, has asked this pool for jobs and
+-- still works: it takes them when it has a free slot.
+local function has_silent(pool, now)
+  local asked = apply('HGETALL', key('core:asked'))
+  for i = 1, #asked, 2 do
+    local other, notes = asked[i], asked[i + 1]
+    if other ~= worker_of(worker) then
+      local at
+      for its_at, its_pools in string.gmatch(notes, '(%d+) ([^\t]*)') do
+        if not at and string.find(' ' .. its_pools .. ' ', ' ' .. pool .. ' ', 1, true) then
+          at = whole(its_at, MAX_INTEGER)
+        end
+      end
+      if at then
+        local renewed = tonumber(apply('ZSCORE', seen_doing(), 'r ' .. other) or 0)
+        local reported = tonumber(apply('ZSCORE', seen_doing(), 'd ' .. other) or 0)
+        if math.max(at, renewed) > now - SILENT_LIFE and reported <= now - SILENT_LIFE and not is_revoked(other) then
+          return true
+        end
+      end
+    end
+  end
+  return false
+end
+
 local now = now_ms()
 local is_untrusted = is_revoked(worker)
+if not is_untrusted then
+  apply('ZADD', seen_doing(), now, 'd ' .. worker_of(worker))
+end
 local answer, could_load, shall_draw = {}, {}, false
 for i = 3, #ARGV, 2 do
   local pool, state = ARGV[i], is_untrusted and 'away' or ARGV[i + 1]
@@ -78,7 +108,7 @@ for i = 3, #ARGV, 2 do
     local is_served = apply('ZCARD', warm) > 0
     if state == 'failing' then
       -- Workers of other makes say nothing here, and draw.
-      if not is_served and not has_idle(pool) and redis.call('EXISTS', slow) == 0 then
+      if not is_served and not has_idle(pool) and redis.call('EXISTS', slow) == 0 and not has_silent(pool, now) then
         advice, shall_draw = 'tell', true
       end
     elseif not has_idle(pool) then

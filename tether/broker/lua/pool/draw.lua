@@ -100,21 +100,20 @@ local skipped, discarded = 0, 0
 local is_full = false
 
 local was_woken = apply('ZREM', leases, 'w ' .. worker) == 1
-if has_lost_trust then
-  local pool = was_woken and apply('HGET', key('core:woken'), worker)
+if was_woken then
+  local pool, will_look = apply('HGET', key('core:woken'), worker), false
   apply('HDEL', key('core:woken'), worker)
-  leave_idle(worker)
-  if pool then
+  for i = FIRST_POOL, #ARGV do
+    will_look = will_look or ARGV[i] == pool
+  end
+  if pool and (has_lost_trust or answer_of_lower or count == 0 or not will_look) then
+    leave_idle(worker)
     wake_one(pool, now, worker)
   end
-  return {'revoked'}
 end
-if was_woken then
-  apply('HDEL', key('core:woken'), worker)
-end
-if answer_of_lower then
+if has_lost_trust or answer_of_lower then
   leave_idle(worker)
-  return answer_of_lower
+  return answer_of_lower or {'revoked'}
 end
 
 -- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.

@@ -481,9 +481,10 @@ local function give_up(id, now, where)
   return 'set_aside'
 end
 
--- A job's worker is gone, or gives it back: it waits again, where it was, unless somebody wants it ended.
+-- A job's worker is gone, or gives it back: it waits again, where it was or behind the others, unless somebody wants it
+-- ended.
 -- Returns what became of it.
-local function return_to_pool(id, now, avoid)
+local function return_to_pool(id, now, avoid, to_tail)
   local name = job_of(id)
   local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone =
     read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
@@ -513,7 +514,7 @@ local function return_to_pool(id, now, avoid)
     let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1', now)
     wake_all(pool, now)
   else
-    let_wait(id, ticket, pool, priority, tenant, placed_at, true)
+    let_wait(id, ticket, pool, priority, tenant, placed_at, not to_tail)
     wake_one(pool, now, avoid)
   end
   return WAITING

@@ -1,12 +1,13 @@
 -- Hands a running attempt's job over: it waits again at the head of its pool and goes on where it stands.
--- ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data
+-- ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data, to_tail (may be missing; '1': it waits behind its
+-- tenant's other jobs instead)
 -- Returns: {code, offset}. Codes: 'ok', also where it is no longer this attempt's; 'epoch', 'offset', 'unknown',
 -- 'invalid', 'unreadable': see append_many.
 pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch', '0'}
 end
-local ending = read_ending(0)
+local ending = read_ending(#ARGV == 10 and 1 or 0)
 local id, now = ending.id, now_ms()
 if ending.code == 'fenced' or (ending.is_its_own and ending.state ~= RUNNING) then
   if ending.code == 'fenced' then
@@ -24,5 +25,5 @@ if not stands_at then
 end
 redis.call('HSET', job_of(id), 'offset', stands_at, 'n', integer(ending.n))
 let_go(id, ending.worker)
-return_to_pool(id, now, ending.worker)
+return_to_pool(id, now, ending.worker, ARGV[10] == '1')
 return {'ok', stands_at}
