@@ -26,8 +26,6 @@ class ChatChunkEncoder:
       has_ended: Whether the job's last event came.
     """
 
-    first = b""
-
     def __init__(self, *, wants_usage: bool) -> None:
         self.has_ended = False
         self.failed: StreamEvent | None = None
@@ -102,8 +100,6 @@ class GatheredChat:
       interruption: Why the answer ends before the job.
       has_ended: Whether the job's last event came.
     """
-
-    first = b""
 
     def __init__(self) -> None:
         self.has_ended = False

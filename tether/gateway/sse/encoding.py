@@ -15,19 +15,15 @@ RECONNECT_MS = 1_000
 
 MAX_TOKENS_PER_FRAME = 512
 
-FIRST_FRAME = f"retry: {RECONNECT_MS}\n\n".encode()
-KEEPALIVE_FRAME = b": still here\n\n"
+RETRY_FIELD = f"retry: {RECONNECT_MS}\n".encode()
+"""A field of the first event: alone, many parsers take it for an event without data."""
+
+KEEPALIVE_COMMENT = b": still here\n"
+"""A line, and no empty one after it: many parsers take that for the end of an event, though there is none."""
 
 
 class EventEncoder(Protocol):
-    """How events are written for one reader.
-
-    Attributes:
-      first: What is sent before any event.
-    """
-
-    @property
-    def first(self) -> bytes: ...
+    """How events are written for one reader."""
 
     def unfit(self, event: StreamEvent) -> TetherError | None:
         """Why the stream ends before its end where this event comes; None where it goes on."""
@@ -40,33 +36,42 @@ class EventEncoder(Protocol):
 
 
 class JobEventEncoder:
-    """Writes all that happens to a job."""
+    """Writes all that happens to a job. One for each reader: its first event says when to reconnect."""
 
-    first = FIRST_FRAME
+    def __init__(self) -> None:
+        self._fields_of_first = RETRY_FIELD
 
     def unfit(self, event: StreamEvent) -> TetherError | None:
         """Every event has a frame of its own."""
         return None
 
     def of_event(self, event: StreamEvent) -> Iterator[bytes]:
-        return frames_of(event)
+        return frames_of(event, self._take_fields_of_first())
 
     def of_error(self, error: TetherError) -> bytes:
-        return frame_of_error(error)
+        return self._take_fields_of_first() + frame_of_error(error)
+
+    def _take_fields_of_first(self) -> bytes:
+        fields, self._fields_of_first = self._fields_of_first, b""
+        return fields
 
 
-def frames_of(event: StreamEvent) -> Iterator[bytes]:
+def frames_of(event: StreamEvent, fields: bytes = b"") -> Iterator[bytes]:
     """An event as frames.
 
     A long delta becomes several, so that a reader can go on from within it.
+
+    Args:
+      fields: Further fields of the first frame.
     """
     if len(event.pieces) <= MAX_TOKENS_PER_FRAME:
-        yield _frame_of(event)
+        yield fields + _frame_of(event)
         return
     begin = event.offset - len(event.pieces)
     for start in range(0, len(event.pieces), MAX_TOKENS_PER_FRAME):
         pieces = event.pieces[start : start + MAX_TOKENS_PER_FRAME]
-        yield _frame_of(replace(event, offset=begin + start + len(pieces), pieces=pieces))
+        frame = _frame_of(replace(event, offset=begin + start + len(pieces), pieces=pieces))
+        yield fields + frame if not start else frame
 
 
 def _frame_of(event: StreamEvent) -> bytes:

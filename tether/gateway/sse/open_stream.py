@@ -11,7 +11,7 @@ from typing import Protocol
 from tether.errors import ClientClosed, StreamInterrupted, TetherError
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.sse.encoding import (
-    KEEPALIVE_FRAME,
+    KEEPALIVE_COMMENT,
     MAX_TOKENS_PER_FRAME,
     RECONNECT_MS,
     EventEncoder,
@@ -56,8 +56,8 @@ class OpenStream:
         self._clock = clock
         self._lock = threading.Lock()
         self._form = frames
-        self._frames: deque[bytes | Iterator[bytes]] = deque([frames.first])
-        self._size = len(frames.first)
+        self._frames: deque[bytes | Iterator[bytes]] = deque()
+        self._size = 0
         self._too_much_since: float | None = None
         self._has_ended = False
         self._subscription: StreamSubscription | None = None
@@ -158,7 +158,7 @@ class OpenStream:
         with self._lock:
             if self._has_ended or self._frames:
                 return
-            self._push(KEEPALIVE_FRAME)
+            self._push(KEEPALIVE_COMMENT)
         self.ready.set()
 
     def give_up(self) -> None:

@@ -104,7 +104,7 @@ async def test_a_reader_gets_every_event_with_its_place_and_then_the_end(streams
     thread.start()
     await reader.task
     thread.join()
-    assert reader.sent.startswith(b"retry: 1000\n\n")
+    assert reader.sent.startswith(b"retry: 1000\nid: 1\nevent: delta\n")
     assert [(place, kind) for place, kind, _ in reader.events()] == [
         ("1", "delta"),
         ("3", "delta"),
@@ -184,6 +184,7 @@ async def test_a_reader_that_takes_steadily_and_too_little_is_cut_off_too(stream
         for _ in range(20):
             stream.deliver(delta(1, 500))
 
+    stream.deliver(delta(1))
     await stream.send_all(send)
     assert b"event: interrupted" in sent[-1]
     assert time.now < 10
@@ -208,6 +209,7 @@ async def test_the_frames_of_a_long_delta_are_made_when_they_are_sent(streams, t
 async def test_a_reader_that_takes_nothing_is_given_up(streams, time):
     reader = Reader(streams, streams.open("job", CALLER))
     reader.takes.clear()
+    reader.stream.deliver(delta(1))
     await settled()
     time.now += open_streams.STUCK_SECONDS - 1
     streams.look(time.now)
@@ -241,7 +243,7 @@ async def test_a_quiet_stream_shows_signs_of_life(streams, time):
     time.now += 14
     streams.look(time.now)
     await settled()
-    assert reader.sent.count(b": still here\n\n") == 3
+    assert reader.sent == b": still here\n" * 3
     reader.stream.deliver(finished(0))
     await reader.task
 
