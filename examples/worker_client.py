@@ -197,7 +197,9 @@ class Worker:
         status, *rest = self.call("draw", *identity, int(self.is_outranked), 1, "body", self.pool)
         self.is_answer_owed = False
         if status == b"revoked":
-            raise SystemExit("the worker's key was revoked")
+            # Every write is refused. Once the key is trusted again, jobs come again.
+            self.attempts, self.draw_at = [], time.monotonic() + DRAW_SECONDS
+            return
         if status == b"outranked":
             self.stand_back(int(rest[0]), is_gone=rest[1] == b"1")
             return

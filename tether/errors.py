@@ -600,8 +600,8 @@ class EpochChanged(TetherError):
 class WorkerRevoked(TetherError):
     """A worker's key was revoked: it gets no more jobs, and its jobs go to other workers.
 
-    What to do: If that was a mistake, enrol the key with ``tether fleet trust --again`` and restart the
-    worker.
+    What to do: If that was a mistake, trust the key with ``tether fleet trust --again``: the worker then
+    draws jobs again by itself.
     """
 
     code = "worker_revoked"

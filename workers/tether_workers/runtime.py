@@ -284,7 +284,10 @@ class WorkerRuntime:
         return boot_id
 
     def _announced_state(self) -> WorkerState:
-        if self._availability.state is not AvailabilityState.SERVING:
+        availability = self._availability.state
+        if availability is AvailabilityState.CORDONED:
+            return WorkerState.CORDONED
+        if availability is not AvailabilityState.SERVING:
             return WorkerState.DRAINING
         return WorkerState.DISCONNECTED if self.port.contact.is_lost() else WorkerState.SERVING
 

@@ -21,6 +21,7 @@ class ShownState(StrEnum):
     SUSPECT = "suspect"
     SILENT = "silent"
     DISCONNECTED = "disconnected"
+    CORDONED = "cordoned"
     DRAINING = "draining"
     UNROUTABLE = "unroutable"
 
@@ -74,6 +75,8 @@ def shown_state(fleet: Fleet, member: Member, now: int) -> ShownState:
         return ShownState.UNROUTABLE
     if member.presence.state is WorkerState.DISCONNECTED:
         return ShownState.DISCONNECTED
+    if member.presence.state is WorkerState.CORDONED:
+        return ShownState.CORDONED
     if member.presence.state is not WorkerState.SERVING:
         return ShownState.DRAINING
     silent = silent_in(member, fleet.silent)

@@ -134,7 +134,11 @@ def _wait(reading: FleetReading, member: Member, command: Command, seconds: floa
     from tether.discovery.commands.command import Action
     from tether.errors import CommandUnanswered, WorkerNotFound
 
-    wanted = WorkerState.SERVING if command.action is Action.UNCORDON else WorkerState.DRAINING
+    wanted = {
+        Action.UNCORDON: WorkerState.SERVING,
+        Action.CORDON: WorkerState.CORDONED,
+        Action.DRAIN: WorkerState.DRAINING,
+    }[command.action]
     worker, order = command.target, member.presence.order
 
     def is_gone(fleet: Fleet) -> bool:

@@ -111,18 +111,34 @@ def test_its_worker_is_enrolled_under_its_name_and_its_api_key_is_listed(shared)
     assert "tether up" in shared.run("keys", "list")[1]
 
 
-def test_its_worker_can_be_revoked_and_trusted_again(local):
+def test_its_worker_can_be_revoked_and_works_again_when_it_is_trusted_again(local):
     process = local.up()
-    status, _, errors = local.run("fleet", "revoke", "worker-1")
-    assert (status, "This takes effect within 2 seconds" in errors) == (0, True)
-    log = local.folder / "logs" / "worker-1.log"
-    eventually(
-        lambda: "was revoked: it gets no more jobs" in log.read_text(), PATIENCE_SECONDS, "the worker says so"
-    )
-    status, _, errors = local.run(
-        "fleet", "trust", "--again", str(local.folder / "identity" / "worker-1.pub")
-    )
-    assert (status, "is trusted" in errors) == (0, True)
+
+    def workers():
+        return {
+            one["name"]: one["state"] for one in json.loads(local.run("fleet", "list", "--json")[1])["data"]
+        }
+
+    def complaints():
+        return (local.folder / "logs" / "worker-1.log").read_text().count("was revoked: it gets no more jobs")
+
+    eventually(workers, PATIENCE_SECONDS, "the worker is there")
+    pid = local.parts()["worker-1"]["pid"]
+    for times in (1, 2):
+        status, _, errors = local.run("fleet", "revoke", "worker-1")
+        assert (status, "This takes effect within 2 seconds" in errors) == (0, True)
+        eventually(
+            lambda times=times: complaints() == times, PATIENCE_SECONDS, "the worker says so once each time"
+        )
+        eventually(lambda: not workers(), PATIENCE_SECONDS, "it is listed no more")
+        key_file = str(local.folder / "identity" / "worker-1.pub")
+        status, _, errors = local.run("fleet", "trust", "--again", key_file)
+        assert (status, "is trusted" in errors) == (0, True)
+        timeout = f"{PATIENCE_SECONDS}s"
+        status, text, _ = local.run("submit", "one two", "--model", "counter", "--timeout", timeout)
+        assert (status, len(text.split())) == (0, 8)
+        eventually(lambda: workers() == {"worker-1": "serving"}, PATIENCE_SECONDS, "the worker serves")
+    assert local.parts()["worker-1"]["pid"] == pid
     assert process.stop() == 0
 
 

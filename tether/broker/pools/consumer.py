@@ -28,6 +28,11 @@ MAX_PAUSE_SECONDS = 5.0
 PAUSE_WHEN_STOPPED_SECONDS = 0.1
 """Between two looks at a consumer that draws no more: its worker ends it soon."""
 
+_DRAWS_AGAIN = {
+    WorkerRevoked: "This worker's key is trusted again: drawing again.",
+    WorkerOutranked: "The other process with this worker's key is gone: drawing again.",
+}
+
 
 class DrawListener(Protocol):
     """Who runs the attempts of drawn jobs."""
@@ -81,7 +86,7 @@ class PoolConsumer(Consumer):
         self._clock = clock
         self._draw_again_at: float | None = None
         self._has_left = False
-        self._has_told_rank = False
+        self._refused_by: type[WorkerRevoked | WorkerOutranked] | None = None
         self._drawn_from: tuple[PoolName, ...] | None = None
         self._closed = threading.Event()
 
@@ -121,19 +126,12 @@ class PoolConsumer(Consumer):
         except EpochChanged:
             self._begin_anew()
             return
-        except WorkerRevoked as error:
-            self.logger.error("%s", error)
-            self._slots.stop_drawing()
+        except (WorkerRevoked, WorkerOutranked) as error:
+            self._wait_while_refused(error)
             return
-        except WorkerOutranked as error:
-            if not self._has_told_rank:
-                self.logger.error("%s.", error)
-            self._has_told_rank = True
-            self._slots.wait_for_rest(self._timeout)
-            return
-        if self._has_told_rank:
-            self.logger.info("The other process with this worker's key is gone: drawing again.")
-        self._has_told_rank = False
+        if self._refused_by is not None:
+            self.logger.info(_DRAWS_AGAIN[self._refused_by])
+        self._refused_by = None
         self._drawn_from = pools
         self._draw_again_at = None
         if draw.again_in_ms:
@@ -151,6 +149,14 @@ class PoolConsumer(Consumer):
             # Where only the connection broke, jobs may have been drawn, and their leases run: Dramatiq would
             # come back in some seconds, which is too late for them.
             return self._port.draw(count, pools, busy=busy)
+
+    def _wait_while_refused(self, error: WorkerRevoked | WorkerOutranked) -> None:
+        if self._refused_by is not type(error):
+            self.logger.error("%s.", error)
+        self._refused_by = type(error)
+        # It stands in no idle set, so no bell tells it when it may draw again.
+        self._drawn_from = None
+        self._slots.wait_for_rest(self._timeout)
 
     def _begin_anew(self) -> None:
         self._listener.all_void()

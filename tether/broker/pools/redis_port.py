@@ -251,8 +251,8 @@ class RedisWorkerPort:
         if answer[0] == b"revoked":
             self._is_answer_owed = self._stands_idle = False
             raise WorkerRevoked(
-                f"the key of worker {self.boot_id} was revoked: it gets no more jobs; `tether fleet trust "
-                "--again` takes that back, and the worker must then be started again"
+                f"the key of worker {self.boot_id} was revoked: it gets no more jobs, until `tether fleet "
+                "trust --again` takes that back"
             )
 
     def _written(self, verb: str, job_id: JobId, code: bytes, offset: bytes) -> WriteResult:

@@ -38,12 +38,14 @@ class WorkerState(StrEnum):
 
     Values:
       SERVING: It takes them.
-      DRAINING: It takes no more.
+      CORDONED: It takes no more; what it runs goes on.
+      DRAINING: It takes no more, and hands over what does not end in time.
       DISCONNECTED: It would take them, and cannot reach Redis, where they wait.
       STOPPED: It is gone.
     """
 
     SERVING = "serving"
+    CORDONED = "cordoned"
     DRAINING = "draining"
     DISCONNECTED = "disconnected"
     STOPPED = "stopped"

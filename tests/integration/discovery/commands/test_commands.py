@@ -245,7 +245,7 @@ def test_a_drained_worker_hands_its_job_over_stays_and_serves_again_later(fleet)
     assert bench.state(waiting) == "placed"
     fleet.ok("uncordon", drained)
     bench.wait_for_state(waiting, "succeeded")
-    assert fleet.states() == {drained: "serving", other: "draining"}
+    assert fleet.states() == {drained: "serving", other: "cordoned"}
     assert bench.outcomes()[-1]["worker"].partition(".")[0] == drained
     for process in processes.values():
         process.signal(signal.SIGTERM)

@@ -74,7 +74,7 @@ def test_a_command_reaches_a_worker_over_the_swarm_alone(bench):
 
     tell(Action.CORDON)
     process.wait_for_line("Cordoned", within=PATIENCE_SECONDS)
-    eventually(lambda: is_shown(WorkerState.DRAINING), PATIENCE_SECONDS, "it shows in the swarm")
+    eventually(lambda: is_shown(WorkerState.CORDONED), PATIENCE_SECONDS, "it shows in the swarm")
     tell(Action.UNCORDON)
     eventually(lambda: is_shown(WorkerState.SERVING), PATIENCE_SECONDS, "it shows in the swarm")
     bench.wait_for_state(bench.place(), "succeeded")

@@ -90,14 +90,13 @@ def test_the_slots_outlive_the_consumer(port, make):
     assert port.calls == ["draw"]
 
 
-def test_a_worker_that_has_loaded_nothing_hears_too_that_its_key_was_revoked(port, make, monkeypatch):
+def test_a_worker_that_has_loaded_nothing_hears_too_that_its_key_was_revoked(port, make, caplog, monkeypatch):
     def refuse(*arguments, **options):
         raise WorkerRevoked("the key of worker boot was revoked")
 
     monkeypatch.setattr(port, "draw", refuse)
-    slots = Slots(1)
-    assert next(make(slots, pools=())) is None
-    assert slots.is_stopped
+    assert next(make(Slots(1), pools=())) is None
+    assert "the key of worker boot was revoked" in caplog.text
 
 
 def test_in_pools_that_it_has_not_drawn_from_it_waits_for_no_bell(port, make):
@@ -139,28 +138,37 @@ def test_a_changed_epoch_drops_all_attempts_and_goes_on(port, make, attempts):
     assert "hello" in port.calls
 
 
-def test_a_revoked_worker_says_so_once_and_draws_no_more(port, make, caplog, monkeypatch):
+def test_a_revoked_worker_says_so_once_and_draws_again_once_it_is_trusted_again(
+    port, make, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
     port.draws.extend([drawn_job(1), drawn_job(2)])
-    slots = Slots(3)
-    consumer = make(slots)
+    consumer = make(Slots(8))
     next(consumer)
-    draws = []
+    draw, waits = port.draw, []
 
-    def refuse(*arguments, **options):
-        draws.append(arguments)
+    def refuse(*arguments, wait_seconds, **options):
+        waits.append(wait_seconds)
         raise WorkerRevoked("the key of worker boot was revoked")
 
-    monkeypatch.setattr(port, "draw", refuse)
-    slots.clear("boot:1")
-    assert [message.kwargs["job_id"] for message in handed_out(consumer, 1)] == ["job-2"]
-    assert handed_out(consumer, 4) == []
-    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "the key of worker boot was revoked"
-    ]
-    # Once for a job, and once to leave the idle sets.
-    assert len(draws) == 2
-    assert slots.is_stopped
-    consumer.close()
+    for life in (1, 2):
+        monkeypatch.setattr(port, "draw", refuse)
+        assert [message.kwargs["job_id"] for message in handed_out(consumer, 4)] == ["job-2"][life - 1 :]
+        monkeypatch.setattr(port, "draw", draw)
+        port.draws.append(drawn_job(2 + life))
+        assert [message.kwargs["job_id"] for message in handed_out(consumer, 1)] == [f"job-{2 + life}"]
+    told = [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "INFO")]
+    assert (
+        told
+        == [
+            "the key of worker boot was revoked.",
+            "This worker's key is trusted again: drawing again.",
+        ]
+        * 2
+    )
+    # It asked again and again, and relied on no bell after the first time.
+    assert len(waits) == 7
+    assert set(waits[1:3] + waits[4:]) == {0.0}
 
 
 def test_before_the_first_epoch_it_waits_for_a_stop_at_most_its_time(port, make):

@@ -71,6 +71,8 @@ def test_a_worker_shows_what_keeps_jobs_from_it():
     assert seen(serving, now=7_499).state is ShownState.SERVING
     assert seen(serving, now=7_500).state is ShownState.SUSPECT
     assert seen(draining, now=7_500).state is ShownState.DRAINING
+    cordoned = fleet_of(presence(state=WorkerState.CORDONED))
+    assert seen(cordoned, now=7_500).state is ShownState.CORDONED
     assert seen(lost).state is ShownState.UNROUTABLE
     assert shown_state(lost, lost.members[WORKER], 0) is ShownState.UNROUTABLE
     cut_off = fleet_of(presence(state=WorkerState.DISCONNECTED))

@@ -87,7 +87,8 @@ def test_a_pool_adds_up_the_workers_that_draw_from_it():
 
 
 def test_workers_that_drain_or_draw_from_nowhere_make_no_pool():
-    assert not pools(apply(Fleet(), presence(state=WorkerState.DRAINING), 0), 1)
+    for state in (WorkerState.CORDONED, WorkerState.DRAINING):
+        assert not pools(apply(Fleet(), presence(state=state), 0), 1)
     assert not pools(apply(Fleet(), presence(pools=()), 0), 1)
     assert not pools(apply(Fleet(), presence(pools=("gpu.h100.elsewhere.x",)), 0), 1)
 
