@@ -81,6 +81,7 @@ class PoolWorker(Middleware):
             return
         if isinstance(worker, StoppableWorker):
             worker.work_seconds = self._runtime.drain_seconds
+            worker.has_jobs = self._runtime.has_jobs
         self._runtime.drain()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:

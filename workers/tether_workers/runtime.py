@@ -218,6 +218,10 @@ class WorkerRuntime:
         self._deadline.begin(worker_stop_seconds(self.drain_seconds))
         self._availability.stop()
 
+    def has_jobs(self) -> bool:
+        """Whether jobs were drawn that have not ended, nor were handed over."""
+        return bool(self.attempts.all())
+
     def stop(self) -> None:
         """End everything, in order and by the deadline. Jobs that still run are given up."""
         self.drain()

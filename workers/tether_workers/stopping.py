@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Thread
 
 from dramatiq import Broker, MessageProxy, Worker
@@ -13,7 +13,13 @@ from dramatiq.worker import WorkerThread
 
 from tether.broker import TetherBroker
 from tether.broker.queues.holdings import Holding, HoldingPhase, holding_of
-from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
+from tether.processes.stopping import (
+    CLOSING_SECONDS,
+    HAND_OVER_SECONDS,
+    WIND_UP_SECONDS,
+    StopDeadline,
+    worker_stop_seconds,
+)
 
 LOOK_SECONDS = 0.1
 """Between two looks whether actors still run."""
@@ -48,6 +54,7 @@ class StoppableWorker(Worker):
     Attributes:
       deadline: That of its stop.
       work_seconds: For how long jobs may go on that are no plain actors.
+      has_jobs: Whether there are jobs that have not ended, nor were handed over.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class StoppableWorker(Worker):
         super().__init__(broker, queues=queues, worker_threads=worker_threads)
         self.deadline = deadline
         self.work_seconds = 0.0
+        self.has_jobs: Callable[[], bool] = lambda: False
 
     def stop(self, timeout: int = 600_000) -> None:
         """Stop as Dramatiq's worker does.
@@ -66,8 +74,8 @@ class StoppableWorker(Worker):
         self.deadline.begin(worker_stop_seconds(timeout / 1000))
         self.broker.emit_before("worker_shutdown", self)
         self._end_actors()
-        # Nothing runs here any more: what is left is to say so.
-        self.deadline.shorten(WIND_UP_SECONDS)
+        # Nothing runs here any more: what is left is to say so, and to hand over what no thread had begun.
+        self.deadline.shorten(WIND_UP_SECONDS + (HAND_OVER_SECONDS if self.has_jobs() else 0.0))
         self._end_consumers()
         self._requeue()
         for consumer in self.consumers.values():
