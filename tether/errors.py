@@ -684,10 +684,10 @@ class NotServed(UnknownModel):
 
 
 class WorkerLost(TetherError):
-    """The worker process that ran a message died, and the message has no attempts left.
+    """The worker processes that ran a message or a job died, and it has no attempts left.
 
     What to do: Find out why the process dies: the log of ``tether worker`` has its exit status or signal.
-    The message is in the dead letters of its queue.
+    A message is in the dead letters of its queue. Of a job the orchestrator's log names the workers.
     """
 
     code = "worker_lost"

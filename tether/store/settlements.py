@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, Select, select, update
 
+from tether.errors import WorkerLost
 from tether.ids import DrawId, JobId
 from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
 from tether.store.bulk import delete_of_jobs, insert_rows, is_among, is_postgres, lock_jobs, update_rows
@@ -167,13 +168,24 @@ def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobR
         state=verdict.state,
         dispatch=outcome.fence.dispatch,
         attempts=row.attempts + has_failed,
-        error=row.error if outcome.kind is OutcomeKind.WITHDRAWN else outcome.error,
+        error=_error_after(row, outcome),
         input_tokens=outcome.input_tokens if is_final else row.input_tokens,
         output_tokens=outcome.offset if is_final else row.output_tokens,
         due_at=row.due_at if is_final else verdict.due_at,
         updated_at=now_ms,
         finished_at=now_ms if is_final else None,
     )
+
+
+def _error_after(row: JobRow, outcome: Outcome) -> JobError | None:
+    match outcome.kind:
+        case OutcomeKind.WITHDRAWN:
+            return row.error
+        case OutcomeKind.POISONED if outcome.error is None:
+            how = f"{outcome.deaths} workers that ran it died, the last of them while it ran this job alone"
+            return JobError(WorkerLost.code, how)
+        case _:
+            return outcome.error
 
 
 def _result(outcome: Outcome) -> str | None:

@@ -95,8 +95,11 @@ def test_a_withdrawn_job_waits_for_another_pool(store):
 
 def test_a_poisoned_job_is_dead(store):
     accept(store, new_job(1))
-    [settled] = settle(store, outcome(1, OutcomeKind.POISONED))
+    [settled] = settle(store, outcome(1, OutcomeKind.POISONED, error=None, deaths=3))
     assert settled.state is JobState.DEAD
+    assert settled.error.code == "worker_lost"
+    assert "3 workers that ran it died" in settled.error.message
+    assert store.read(job, "job-000001").error == settled.error
 
 
 def test_several_outcomes_of_one_job_are_settled_in_order(store):
