@@ -253,7 +253,7 @@ def check_workers(models: Mapping[str, int] | None) -> Check:
             "workers",
             CheckStatus.WARN,
             f"no worker serves {', '.join(idle)}: jobs wait",
-            "tether logs worker-1",
+            "tether fleet list shows the workers; a worker's log says why it does not serve a model",
         )
     return Check("workers", CheckStatus.OK, ", ".join(f"{name}: {count}" for name, count in models.items()))
 

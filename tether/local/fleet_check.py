@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
@@ -36,17 +37,31 @@ def check_fleet(settings: Settings, running: Running | None, environ: Mapping[st
         with open_fleet(settings) as reading:
             evidence = reading.view.evidence
             copied = () if evidence is None else copied_keys(evidence)
-            return fleet_verdict(reading.view.fleet, reading.names, copied)
+            return fleet_verdict(
+                *(reading.view.fleet, reading.names),
+                copied=copied,
+                strangers=reading.strangers,
+                wrong_clocks=reading.view.wrong_clocks,
+            )
     except BrokerUnavailable as error:
         return Check(NAME, CheckStatus.WARN, str(error))
 
 
-def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str], copied: Sequence[WorkerId] = ()) -> Check:
+def fleet_verdict(
+    fleet: Fleet,
+    names: Mapping[WorkerId, str],
+    *,
+    copied: Sequence[WorkerId] = (),
+    strangers: Sequence[WorkerId] = (),
+    wrong_clocks: Mapping[WorkerId, int] = MappingProxyType({}),
+) -> Check:
     """What is wrong with the workers of a fleet.
 
     Args:
       names: By worker id.
       copied: Those whose keys several processes use.
+      strangers: Those that announce themselves with keys that do not count.
+      wrong_clocks: How many milliseconds the clocks of others that are ignored are ahead.
     """
     cut_off, silent = [], []
     for worker, member in sorted(fleet.members.items()):
@@ -69,10 +84,26 @@ def fleet_verdict(fleet: Fleet, names: Mapping[WorkerId, str], copied: Sequence[
         keys = _listed([_shown(worker, names) for worker in copied])
         findings.append(f"several processes use the key of {keys}, of which one gets the jobs")
         remedies.append("give each host an identity folder of its own")
+    if strangers:
+        findings.append(
+            f"{_listed(list(strangers))} announced with a key that is not trusted, or was revoked"
+        )
+        remedies.append("trust the key with tether fleet trust, or stop the worker")
+    if wrong_clocks:
+        clocks = _listed(
+            [f"{_shown(one, names)} by {clock_text(wrong_clocks[one])}" for one in sorted(wrong_clocks)]
+        )
+        findings.append(f"clocks differ too much from this machine's: of {clocks}; no jobs go there")
+        remedies.append("synchronize the clocks of the workers' machines, or this one's (NTP)")
     if findings:
         return Check(NAME, CheckStatus.WARN, "; ".join(findings), "; ".join(remedies))
     count = len(fleet.members)
     return Check(NAME, CheckStatus.OK, f"{count} worker{'s' if count != 1 else ''} announced")
+
+
+def clock_text(ahead_ms: int) -> str:
+    """By how much a clock is off."""
+    return f"{abs(ahead_ms) / 1000:.0f} s {'ahead' if ahead_ms > 0 else 'behind'}"
 
 
 def _shown(worker: WorkerId, names: Mapping[WorkerId, str]) -> str:

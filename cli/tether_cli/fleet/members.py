@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,7 +48,7 @@ def list_members(is_json: bool) -> None:
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
-        now, evidence = reading.now, reading.view.evidence
+        now, evidence, clocks = reading.now, reading.view.evidence, reading.view.wrong_clocks
     copied = () if evidence is None else copied_keys(evidence)
     workers = [(seen, names.get(worker, "")) for worker, seen in look_at(fleet, now).items()]
     workers.sort(
@@ -59,7 +59,8 @@ def list_members(is_json: bool) -> None:
     )
     if is_json:
         data = [worker_to_json(seen, name, now) for seen, name in workers]
-        print_json({"object": "list", "data": data, "untrusted": list(strangers), "copied": list(copied)})
+        ignored = {"untrusted": list(strangers), "copied": list(copied), "wrong_clocks": sorted(clocks)}
+        print_json({"object": "list", "data": data, **ignored})
         return
     columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
     if sys.stdout.isatty():
@@ -73,6 +74,8 @@ def list_members(is_json: bool) -> None:
         click.echo(_copied_text(copied), err=True)
     if strangers:
         click.echo(_strangers_text(strangers), err=True)
+    if clocks:
+        click.echo(_clocks_text(clocks), err=True)
 
 
 @click.command()
@@ -223,7 +226,17 @@ def _copied_text(copied: Sequence[WorkerId]) -> str:
     )
 
 
-def _named(workers: Sequence[WorkerId]) -> str:
+def _clocks_text(clocks: Mapping[WorkerId, int]) -> str:
+    from tether.local.fleet_check import clock_text
+
+    named = _named([f"{worker} ({clock_text(ahead_ms)})" for worker, ahead_ms in sorted(clocks.items())])
+    return (
+        f"Ignored, since their clocks differ too much from this machine's: {named}. Synchronize the "
+        "machines' clocks (NTP)."
+    )
+
+
+def _named(workers: Sequence[str]) -> str:
     return ", ".join(workers[:MAX_NAMED]) + (", ..." if len(workers) > MAX_NAMED else "")
 
 

@@ -35,3 +35,14 @@ def test_of_many_only_some_are_named():
         fleet = apply(fleet, presence(SigningKey(bytes([number + 1]) * 32)), 0)
     check = fleet_verdict(judged(fleet, dict.fromkeys(fleet.members, POOLS)), {})
     assert "and 2 more announced, but draw no jobs, and get none" in check.found
+
+
+def test_who_is_ignored_is_named_with_the_reason():
+    check = fleet_verdict(Fleet(), {OTHER: "big box"}, strangers=[WORKER], wrong_clocks={OTHER: -700_400})
+    assert check.verdict is CheckStatus.WARN
+    assert check.found == (
+        f"{WORKER} announced with a key that is not trusted, or was revoked; clocks differ too much from "
+        f"this machine's: of {OTHER} (big box) by 700 s behind; no jobs go there"
+    )
+    assert "tether fleet trust" in check.mend
+    assert "NTP" in check.mend

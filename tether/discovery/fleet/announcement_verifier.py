@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tether.discovery.announcements.presence import Presence, clock_error
@@ -37,6 +37,10 @@ class AnnouncementVerifier:
     """Verifies what sources hand out, counts it, and logs each kind of refusal once.
 
     Safe to use from many threads. One that is heard in two of them at once may come out of both.
+
+    Attributes:
+      wrong_clocks: Of trusted workers whose last announcement did not count for that, how many milliseconds
+        their clocks are ahead. Never changed in place.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class AnnouncementVerifier:
         self._topics = topics
         self._seen = _Seen(MAX_REMEMBERED)
         self._complaints: set[tuple[str, str]] = set()
+        self.wrong_clocks: Mapping[WorkerId, int] = {}
         self._log = get_logger("tether.fleet")
 
     def sift(self, source: str, heard: Sequence[Heard]) -> list[VerifiedAnnouncement]:
@@ -83,8 +88,15 @@ class AnnouncementVerifier:
             ahead_ms = clock_error(presence, now)
             if ahead_ms is not None:
                 outcomes["clock"] += 1
+                self.wrong_clocks = {**self.wrong_clocks, presence.worker_id: ahead_ms}
                 self._complain_of_clock(presence.worker_id, ahead_ms)
                 continue
+            if presence.worker_id in self.wrong_clocks:
+                self.wrong_clocks = {
+                    worker: ahead
+                    for worker, ahead in self.wrong_clocks.items()
+                    if worker != presence.worker_id
+                }
             self._seen.add(digest)
             verified.append(VerifiedAnnouncement(presence, announcement))
         for outcome, count in outcomes.items():

@@ -136,6 +136,11 @@ class FleetView:
         """Those that live now."""
         return fleets.expire(self._fleet, self._clock())
 
+    @property
+    def wrong_clocks(self) -> Mapping[WorkerId, int]:
+        """How many milliseconds the clocks of trusted workers are ahead that are ignored for that."""
+        return self._sieve.wrong_clocks
+
     def pools(self) -> tuple[PoolView, ...]:
         """The pools that live workers draw from now, by name.
 

@@ -18,6 +18,7 @@ from support.cluster import Cluster
 from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
+from tether.config.loading import load_settings
 from tether.discovery.announcements.manifests import WholeManifest, sign_manifest
 from tether.discovery.announcements.presence import (
     Artifact,
@@ -31,6 +32,7 @@ from tether.discovery.commands.manifest_request import write_manifest
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.trusted_keys import TrustSnapshot
+from tether.local.fleet_check import check_fleet
 from tether.local.part_states import Stack
 from tether.local.running import Running
 from tether.local.state_folder import StateFolder
@@ -144,7 +146,13 @@ def test_a_fleet_that_is_empty_says_so(fleet):
     assert result.stdout.splitlines()[0].startswith("worker\tname\t")
     assert len(result.stdout.splitlines()) == 1
     assert result.stderr == "No live workers.\n"
-    assert fleet.json("list") == {"object": "list", "data": [], "untrusted": [], "copied": []}
+    assert fleet.json("list") == {
+        "object": "list",
+        "data": [],
+        "untrusted": [],
+        "copied": [],
+        "wrong_clocks": [],
+    }
 
 
 def test_who_said_goodbye_is_not_listed(fleet):
@@ -167,7 +175,21 @@ def test_a_worker_whose_key_does_not_count_is_named_and_not_listed(fleet):
         "data": [],
         "untrusted": sorted([WORKER, OTHER]),
         "copied": [],
+        "wrong_clocks": [],
     }
+
+
+def test_a_worker_whose_clock_is_wrong_is_named_until_it_is_right(fleet):
+    fleet.tell(issued_at=1)
+    result = fleet.ok("list")
+    assert rows(result) == []
+    assert f"{WORKER} (" in result.stderr
+    assert "behind" in result.stderr
+    assert fleet.json("list")["wrong_clocks"] == [WORKER]
+    check = check_fleet(load_settings(environ=fleet.environ), None, {})
+    assert (check.verdict, f"{WORKER} (big box) by " in check.found) == ("warn", True)
+    fleet.tell(sequence=2)
+    assert fleet.json("list")["wrong_clocks"] == []
 
 
 def test_a_key_in_the_identity_folder_counts_and_names_its_worker(fleet):
