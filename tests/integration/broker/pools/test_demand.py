@@ -41,7 +41,9 @@ def advice(port, readiness, pool=POOL):
 def forget_draws(stage):
     """Let what workers drew from be of long ago."""
     for worker, notes in stage.redis.hgetall(stage.keys.asked).items():
-        stage.redis.hset(stage.keys.asked, worker, b"1 " + notes.partition(b" ")[2])
+        groups = [group.partition(b" ")[2] for group in notes.split(b"\t")]
+        aged = [b"%d %b" % (len(groups) - number, group) for number, group in enumerate(groups)]
+        stage.redis.hset(stage.keys.asked, worker, b"\t".join(aged))
 
 
 def test_nothing_is_loaded_for_a_pool_in_which_nothing_waits(one):
@@ -119,6 +121,15 @@ def test_while_a_busy_worker_that_says_nothing_of_its_models_works_no_jobs_fail(
     assert advice(one, FAILING) is LoadAdvice.TELL
     other_make.beat([Pulse(job.job_id, job.fence, renew=True)])
     assert advice(one, FAILING) is LoadAdvice.NONE
+    draw(other_make)
+    stage.place("job-3")
+    draw(other_make, pools=(OTHER,))
+    assert advice(one, FAILING) is LoadAdvice.NONE, "it drew from the pool a moment ago"
+    forget_draws(stage)
+    other_make.beat([Pulse(job.job_id, job.fence, renew=True)])
+    assert advice(one, FAILING) is LoadAdvice.TELL, "it draws from another one now"
+    draw(other_make)
+    stage.place("job-4")
     other_make.demand([(OTHER, WARM)])
     assert advice(one, FAILING) is LoadAdvice.TELL, "it says what it draws from, and this pool is not in it"
 

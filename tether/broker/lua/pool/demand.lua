@@ -12,6 +12,8 @@ local MAX_ASKED_FOR = 1024
 local LOADER_LIFE = 5000
 -- Of who draws or renews a lease, and says nothing of its models, so long is believed that it goes on (ms).
 local SILENT_LIFE = 15000
+-- So many workers are looked at for that.
+local MAX_WORKERS = 2000
 local STATES = {warm = true, loading = true, slow = true, away = true, cold = true, asked = true, failing = true,
   paused = true}
 -- Jobs that must run alone wait in classes of their own.
@@ -48,32 +50,47 @@ local function has_idle(pool)
   return false
 end
 
--- Whether another worker that says nothing of its models, since it is of another make, has asked this pool for jobs and
--- still works: it takes them when it has a free slot.
-local function has_silent(pool, now)
-  local asked = apply('HGETALL', key('core:asked'))
-  for i = 1, #asked, 2 do
-    local other, notes = asked[i], asked[i + 1]
-    if other ~= worker_of(worker) then
-      local at
-      for its_at, its_pools in string.gmatch(notes, '(%d+) ([^\t]*)') do
-        if not at and string.find(' ' .. its_pools .. ' ', ' ' .. pool .. ' ', 1, true) then
-          at = whole(its_at, MAX_INTEGER)
-        end
-      end
-      if at then
-        local renewed = tonumber(apply('ZSCORE', seen_doing(), 'r ' .. other) or 0)
-        local reported = tonumber(apply('ZSCORE', seen_doing(), 'd ' .. other) or 0)
-        if math.max(at, renewed) > now - SILENT_LIFE and reported <= now - SILENT_LIFE and not is_revoked(other) then
-          return true
-        end
-      end
-    end
+local now = now_ms()
+
+-- Whether a worker draws or renews leases, and says nothing of its models, since it is of another make.
+local function is_silent(other, asked_at)
+  local reported = tonumber(apply('ZSCORE', seen_doing(), 'd ' .. other) or 0)
+  if reported > now - SILENT_LIFE then
+    return false
   end
-  return false
+  local renewed = tonumber(apply('ZSCORE', seen_doing(), 'r ' .. other) or 0)
+  return math.max(asked_at, renewed) > now - SILENT_LIFE and not is_revoked(other)
 end
 
-local now = now_ms()
+-- The pools that such workers have asked for jobs: they take them when they have a free slot. Read once, when needed.
+local asked_in_silence
+local function is_asked_in_silence(pool)
+  if not asked_in_silence then
+    asked_in_silence = {}
+    local cursor, looked_at = '0', 0
+    repeat
+      local page = apply('HSCAN', key('core:asked'), cursor, 'COUNT', 500)
+      cursor = page[1]
+      for i = 1, #page[2], 2 do
+        local other, notes = page[2][i], page[2][i + 1]
+        local newest = whole(string.match(notes, '^%d+'), MAX_INTEGER) or 0
+        looked_at = looked_at + 1
+        if other ~= worker_of(worker) and is_silent(other, newest) then
+          for at, its_pools in string.gmatch(notes, '(%d+) ([^\t]*)') do
+            at = whole(at, MAX_INTEGER) or 0
+            if at == newest or at > now - SILENT_LIFE then
+              for its_pool in string.gmatch(its_pools, '%S+') do
+                asked_in_silence[its_pool] = true
+              end
+            end
+          end
+        end
+      end
+    until cursor == '0' or looked_at >= MAX_WORKERS
+  end
+  return asked_in_silence[pool] == true
+end
+
 local is_untrusted = is_revoked(worker)
 if not is_untrusted then
   apply('ZADD', seen_doing(), now, 'd ' .. worker_of(worker))
@@ -108,7 +125,7 @@ for i = 3, #ARGV, 2 do
     local is_served = apply('ZCARD', warm) > 0
     if state == 'failing' then
       -- Workers of other makes say nothing here, and draw.
-      if not is_served and not has_idle(pool) and redis.call('EXISTS', slow) == 0 and not has_silent(pool, now) then
+      if not is_served and not has_idle(pool) and redis.call('EXISTS', slow) == 0 and not is_asked_in_silence(pool) then
         advice, shall_draw = 'tell', true
       end
     elseif not has_idle(pool) then
