@@ -27,9 +27,18 @@ def pieces_from_json(value: Mapping[str, Any]) -> tuple[Piece, ...]:
         pairs = list(zip(value[ids], value[texts], strict=True))
     except (TypeError, KeyError) as error:
         raise ValueError("not a valid token entry of a stream") from error
-    if not all(isinstance(token_id, int) and isinstance(text, str) for token_id, text in pairs):
+    if not all(isinstance(text, str) for _, text in pairs):
         raise ValueError("not a valid token entry of a stream")
-    return tuple(Piece(token_id, text) for token_id, text in pairs)
+    return tuple(Piece(_whole(token_id), text) for token_id, text in pairs)
+
+
+def _whole(value: object) -> int:
+    """The whole number that a value is: for JSON, 7.0 is one too."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise ValueError("not a valid token entry of a stream")
 
 
 def public_pieces(pieces: Sequence[Piece]) -> dict[str, list[Any]]:

@@ -140,6 +140,13 @@ def test_a_job_cannot_fail_in_an_unknown_way(stage, kind, error):
         (0, 2, 1, "delta", "no json"),
         (0, 2, 1, "delta", '{"t":["x"],"s":["x"]}'),
         (0, 2, 1, "delta", '{"t":[1],"s":[null]}'),
+        (0, 2, 1, "delta", '{"t":[1.5],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[NaN],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[1e400],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[1e30],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[0x10],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[-01],"s":["x"]}'),
+        (0, 2, 1, "delta", '{"t":[1.],"s":["x"]}'),
         (0, 2, 1, "delta", "[" * 100_000),
         (0, 2, 1, "delta", encode_pieces([Piece(1, "x" * 20_000_000)])),
         ("nan", 2, 1, "delta", tokens(1)),
@@ -152,6 +159,47 @@ def test_what_no_attempt_can_write_is_not_added(stage, run_number, offset, count
     answer = refused(stage, "append_many", 1, LEASE_MS, *identity(job), run_number, offset, count, kind, data)
     assert answer == [b"ok", b"invalid", b"2"]
     worker.append(growth(job, 8, offset=2))
+
+
+@pytest.mark.parametrize(
+    ("data", "pieces"),
+    [
+        ('{"t":[7.0],"s":["x"]}', [Piece(7, "x")]),
+        ('{"t":[1e3],"s":["x"]}', [Piece(1000, "x")]),
+        ('{"t":[-9223372036854775808],"s":[""]}', [Piece(-(2**63), "")]),
+        (r'{"t":[1,2],"s":["\\\"[0x1","01, 1. [+0"]}', [Piece(1, '\\"[0x1'), Piece(2, "01, 1. [+0")]),
+    ],
+)
+def test_whatever_is_added_can_be_read(stage, data, pieces):
+    _, job = running(stage)
+    answer = run(stage, "append_many", 1, LEASE_MS, *identity(job), 0, 2, len(pieces), "delta", data)
+    assert answer[1] == b"ok"
+    assert read_pieces(stage.redis.xrange(stage.keys.stream("a")), 0)[2:] == tuple(pieces)
+
+
+def test_one_draw_names_no_more_pools_than_a_worker_can_announce(stage):
+    def draw_of(pools, *, fields=1, lease=LEASE_MS):
+        names = [f"f{number}" for number in range(fields)]
+        return (1, "v.1", 1, 1, lease, 0, 0, "process", 0, fields, *names, *pools)
+
+    pools = [f"pool-{number}" for number in range(65)]
+    with pytest.raises(redis.ResponseError, match="INVALID draw: 65 pools are named, and one draw may name 64"):
+        run(stage, "draw", *draw_of(pools))
+    with pytest.raises(redis.ResponseError, match="INVALID demand: 65 pools are named, and 64 may be"):
+        run(stage, "demand", "v.1", 1000, *[word for pool in pools for word in (pool, "warm")])
+    assert refused(stage, "draw", *draw_of(pools[:1], fields=65)) == "INVALID"
+    assert run(stage, "draw", *draw_of(pools[:64], fields=64))[0] == b"ok"
+
+
+@pytest.mark.parametrize("lease", [86_400_001, 315_360_000_000])
+def test_no_lease_is_longer_than_a_day(stage, lease):
+    _, job = running(stage)
+    answers = [
+        refused(stage, "draw", 1, "v.1", 1, 1, lease, 0, 0, "process", 0, 1, "body", POOL),
+        refused(stage, "append_many", 1, lease, *identity(job), 0, 2, 1, "delta", tokens(1)),
+        refused(stage, "beat", 1, lease, *identity(job), 1),
+    ]
+    assert answers == ["INVALID"] * 3
 
 
 def test_others_in_the_same_call_are_written(stage):
@@ -401,7 +449,7 @@ def calls(stage, job):
         "fail": (*end, "failed", '{"code":"x"}'),
         "release": end,
         "beat": (1, LEASE_MS, *mine, 1),
-        "draw": (1, "v", 2, 1, LEASE_MS, 0, 0, len(FIELDS), *FIELDS, POOL),
+        "draw": (1, "v", 2, 1, LEASE_MS, 0, 0, "process", 0, len(FIELDS), *FIELDS, POOL),
         "place": ("new", 1, POOL, "default", "standard", 0, 0, *own),
         "replace": ("a", 2, POOL, "default", "standard", 0, 0, *own),
         "cancel": ("a", "cancelled", 60_000),

@@ -183,7 +183,7 @@ def test_who_has_loaded_another_model_draws_at_once_from_its_pool(stage, one):
 def test_what_it_could_load_is_noted_as_what_it_draws_from_and_in_bounds(stage, one):
     one.draw(1, [POOL], busy=False)
     for number in range(3):
-        one.demand([(f"pool-{number}-{each}", COLD) for each in range(200)])
+        one.demand([(f"pool-{number}-{each}", COLD) for each in range(64)])
     one.demand([(OTHER, COLD)])
     evidence = QueueEvidence(stage.redis, stage.keys)
     try:

@@ -53,7 +53,7 @@ def test_no_worker_s_notes_grow_and_hide_those_of_others(stage, evidence):
     draw(stage.worker("w.1"))
     liar = stage.worker("liar.1")
     for number in range(20):
-        draw(liar, pools=[f"pool-{number}-{each}" for each in range(200)])
+        draw(liar, pools=[f"pool-{number}-{each}" for each in range(64)])
     (size, _) = (stage.redis.hlen(stage.keys.asked), stage.redis.zcard(stage.keys.seen))
     assert size == 2
     seen = evidence.read()

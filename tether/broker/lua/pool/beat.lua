@@ -5,9 +5,9 @@ pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
-local lease = whole(ARGV[2], MAX_LIFE)
+local lease = whole(ARGV[2], MAX_LEASE)
 if not lease or lease == 0 or (#ARGV - 2) % 5 ~= 0 then
-  return refuse('beat: a lease in ms and five arguments for each attempt are needed')
+  return refuse('beat: a lease of up to a day in ms and five arguments for each attempt are needed')
 end
 local now = now_ms()
 local until_ms = now + lease

@@ -7,7 +7,6 @@
 --   'away': it takes no jobs
 -- Returns: for each pool 'load', 'again' (ask again soon), 'tell' (work waits, and nobody else takes it) or 'none'
 pass_memory_limit()
-local MAX_ASKED_FOR = 1024
 -- Who loads says so all the time; where it does not for so long, another may (ms).
 local LOADER_LIFE = 5000
 -- Of who draws or renews a lease, and says nothing of its models, so long is believed that it goes on (ms).
@@ -19,8 +18,10 @@ local STATES = {warm = true, loading = true, slow = true, away = true, cold = tr
 -- Jobs that must run alone wait in classes of their own.
 local CLASSES = {'interactive', 'standard', 'batch', 'alone.interactive', 'alone.standard', 'alone.batch'}
 local worker, life = ARGV[1], whole(ARGV[2], MAX_LIFE)
-if not is_word(worker) or not life or life == 0 or #ARGV % 2 ~= 0 or #ARGV > MAX_ASKED_FOR then
+if not is_word(worker) or not life or life == 0 or #ARGV % 2 ~= 0 then
   return refuse('demand: a worker, a life in ms and pairs of pools and states are needed')
+elseif #ARGV > 2 + 2 * MAX_ASKED_POOLS then
+  return refuse('demand: ' .. #ARGV / 2 - 1 .. ' pools are named, and ' .. MAX_ASKED_POOLS .. ' may be')
 end
 for i = 3, #ARGV, 2 do
   if not is_word(ARGV[i]) or not STATES[ARGV[i + 1]] then

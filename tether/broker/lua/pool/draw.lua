@@ -14,16 +14,21 @@ if is_stale(ARGV[1]) then
   return {'epoch'}
 end
 local FIRST_FIELD = 11
--- So many fields and pools are looked at in one draw.
-local MAX_ASKED_FOR = 1024
+-- So many jobs are drawn at once, and so many fields told of each.
+local MAX_COUNT = 1024
+local MAX_FIELDS = 64
 local _, worker, count, number, lease, again, busy, process, comes_back, field_count = unpack(ARGV, 1, 10)
-count, number, lease, busy = whole(count, MAX_ASKED_FOR), whole(number, MAX_INTEGER), whole(lease, MAX_LIFE), busy == '1'
-field_count = whole(field_count, #ARGV - FIRST_FIELD + 1)
+count, number, lease, busy = whole(count, MAX_COUNT), whole(number, MAX_INTEGER), whole(lease, MAX_LEASE), busy == '1'
+field_count = whole(field_count, math.min(#ARGV - FIRST_FIELD + 1, MAX_FIELDS))
 if not (count and number and lease and lease > 0 and field_count and field_count > 0)
-    or not is_word(worker) or not is_word(process) or #ARGV > MAX_ASKED_FOR then
-  return refuse('draw: a worker, counts, a lease in ms and names of fields are needed')
+    or not is_word(worker) or not is_word(process) then
+  return refuse('draw: a worker, up to ' .. MAX_COUNT .. ' jobs, a number, a lease of up to a day in ms, a process and 1 to '
+    .. MAX_FIELDS .. ' names of fields are needed')
 end
 local FIRST_POOL = FIRST_FIELD + field_count
+if #ARGV - FIRST_POOL + 1 > MAX_ASKED_POOLS then
+  return refuse('draw: ' .. #ARGV - FIRST_POOL + 1 .. ' pools are named, and one draw may name ' .. MAX_ASKED_POOLS)
+end
 for i = FIRST_POOL, #ARGV do
   if not is_word(ARGV[i]) then
     return refuse('draw: ' .. i .. ' is no name of a pool')

@@ -2,7 +2,7 @@
 -- ARGV: lease (ms), age from which batch jobs count as standard (ms), most leases to take in one call
 -- Returns: {leases extended, leases taken, worker, what became of its job, worker, ...}
 pass_memory_limit()
-local lease, age, max_leases = whole(ARGV[1], MAX_LIFE), whole(ARGV[2], MAX_LIFE), whole(ARGV[3], MAX_SET_ASIDE)
+local lease, age, max_leases = whole(ARGV[1], MAX_LEASE), whole(ARGV[2], MAX_LIFE), whole(ARGV[3], MAX_SET_ASIDE)
 if #ARGV ~= 3 or not (lease and lease > 0 and age and max_leases) then
   return refuse('expire: a lease and an age in ms and a number of leases are needed')
 end

@@ -33,8 +33,12 @@ local MAX_EVENT_BYTES = 1048576
 local MAX_ERROR_BYTES = 65536
 local MAX_FIELD_BYTES = 67108864
 local MAX_NAME_BYTES = 512
--- Longest lease, and longest life of what has ended (ms): ten years.
+-- Longest life of what has ended (ms): ten years.
 local MAX_LIFE = 315360000000
+-- Longest lease (ms): a day, as in the settings. A job whose worker is gone waits for its end.
+local MAX_LEASE = 86400000
+-- Of a worker so many pools are known: as many as it may announce, or draw from.
+local MAX_ASKED_POOLS = 64
 -- So many jobs wait at most to be looked at by the database's side.
 local MAX_SET_ASIDE = 10000
 
@@ -150,6 +154,22 @@ local function is_json(text, max_bytes)
   return #text <= max_bytes and pcall(cjson.decode, text)
 end
 
+-- A whole number of 64 bits. What is infinite, or no number, leaves no rest of 0.
+local function is_token_id(value)
+  return type(value) == 'number' and value % 1 == 0 and value >= -2 ^ 63 and value < 2 ^ 63
+end
+
+-- Numbers that cjson reads and that JSON has not.
+local function may_have_odd_numbers(text)
+  return string.find(text, '[%[,:%s-][+0][xX%d]') or string.find(text, '%d%.%D')
+end
+
+-- Texts of tokens may look like such numbers: only then they are taken out first.
+local function has_odd_numbers(data)
+  return may_have_odd_numbers(data)
+    and may_have_odd_numbers((string.gsub(string.gsub(data, '\\.', ''), '"[^"]*"', '')))
+end
+
 -- Whether the data of a delta hold so many tokens, in any spelling that readers know.
 local function has_tokens(data, count)
   if #data > MAX_EVENT_BYTES then
@@ -164,11 +184,11 @@ local function has_tokens(data, count)
     return false
   end
   for i = 1, count do
-    if type(ids[i]) ~= 'number' or type(texts[i]) ~= 'string' then
+    if not is_token_id(ids[i]) or type(texts[i]) ~= 'string' then
       return false
     end
   end
-  return true
+  return not has_odd_numbers(data)
 end
 
 local function refuse(what)
@@ -268,8 +288,6 @@ local function worker_of(boot_id)
   return string.match(boot_id, '^[^.:]*')
 end
 
--- Of a worker so many pools are known: as many as it may announce.
-local MAX_ASKED_POOLS = 64
 
 -- That a worker asks these pools for jobs is noted. Of it one text is kept, which none can make long: "<ms> <pool>
 -- <pool>...", and behind a tab each the same of pools that it asked before and not now.
