@@ -15,6 +15,10 @@ LOOK_SECONDS = 0.001
 PATIENCE_SECONDS = 2.0
 """After so long it is written without a turn: then SQLite's lock alone decides."""
 
+SHORT_PATIENCE_SECONDS = 0.05
+"""The same once a turn could not be had, until one is had again: a process that is stopped with one in its
+hands must not let each transaction of others wait."""
+
 
 class WriteTurns:
     """Lets processes write in turn. One thread uses it.
@@ -42,13 +46,14 @@ class WriteTurns:
         """
         self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "turn")]
         self._files: list[int] = []
+        self._patience = PATIENCE_SECONDS
         self._clock = clock
         self._sleep = sleep
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
         """Wait for this process's turn, which lasts until the block ends."""
-        until = self._clock() + PATIENCE_SECONDS
+        until = self._clock() + self._patience
         held = []
         try:
             with contextlib.suppress(OSError):
@@ -59,6 +64,7 @@ class WriteTurns:
                         held.append(turn)
                     fcntl.flock(entrance, fcntl.LOCK_UN)
                     held.remove(entrance)
+                self._patience = PATIENCE_SECONDS if held else SHORT_PATIENCE_SECONDS
             yield
         finally:
             for file in held:
@@ -72,6 +78,9 @@ class WriteTurns:
             os.close(file)
 
     def _open(self) -> tuple[int, int]:
+        if any(os.fstat(file).st_nlink == 0 for file in self._files):
+            # Somebody removed one: processes that start now lock another one of that name.
+            self.close()
         # One may be open already, where the other could not be opened before.
         for path in self._paths[len(self._files) :]:
             self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -3,7 +3,7 @@
 import threading
 
 from support.waiting import join
-from tether.store.turns import PATIENCE_SECONDS, WriteTurns
+from tether.store.turns import PATIENCE_SECONDS, SHORT_PATIENCE_SECONDS, WriteTurns
 
 
 def test_who_has_written_and_wants_to_again_comes_after_who_waits(tmp_path):
@@ -48,6 +48,48 @@ def test_after_a_while_it_is_written_without_a_turn(tmp_path):
         pass
     holder.close()
     other.close()
+
+
+def test_who_is_stopped_with_a_turn_lets_others_wait_long_only_once(tmp_path):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    def waited_for_a_turn():
+        begun_at = now[0]
+        with other.take():
+            return now[0] - begun_at
+
+    stopped = WriteTurns(tmp_path / "t.db")
+    other = WriteTurns(tmp_path / "t.db", clock=lambda: now[0], sleep=sleep)
+    with stopped.take():
+        assert waited_for_a_turn() >= PATIENCE_SECONDS
+        assert SHORT_PATIENCE_SECONDS <= waited_for_a_turn() < PATIENCE_SECONDS / 2
+    assert waited_for_a_turn() == 0
+    with stopped.take():
+        assert waited_for_a_turn() >= PATIENCE_SECONDS, "it can be had again"
+    stopped.close()
+    other.close()
+
+
+def test_a_lock_s_file_that_is_removed_is_made_anew_for_all(tmp_path):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    first = WriteTurns(tmp_path / "t.db")
+    with first.take():
+        pass
+    for name in ("next", "turn"):
+        (tmp_path / f"t.db-{name}").unlink()
+        later = WriteTurns(tmp_path / "t.db", clock=lambda: now[0], sleep=sleep)
+        now[0] = 0.0
+        with first.take(), later.take():
+            assert now[0] >= PATIENCE_SECONDS, "both lock the same file"
+        later.close()
+    first.close()
 
 
 def test_a_turn_ends_with_an_error_in_it(tmp_path):
