@@ -77,11 +77,11 @@ class Cluster:
         command = [sys.executable, "-m", "tether_cli", "orchestrator"]
         return self._start(command, "A child is ready", environ=environ)
 
-    def start_worker(self, *broker, processes=1, threads=8, wait=True):
+    def start_worker(self, *broker, processes=1, threads=8, wait=True, **environ):
         """`tether worker`, once its processes are ready; `broker`: another program than the default one."""
         command = [sys.executable, "-m", "tether_cli", "worker", *broker]
         command += ["-p", str(processes), "-t", str(threads)]
-        return self._start(command, "A child is ready" if wait else None, processes)
+        return self._start(command, "A child is ready" if wait else None, processes, environ)
 
     def start_gateway(self, **environ):
         """`tether gateway` at a free port, once it answers; its ``url`` and an API ``key`` are on it."""

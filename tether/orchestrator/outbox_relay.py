@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
@@ -38,6 +39,9 @@ from tether.telemetry.logs import get_logger
 BATCH = 64
 """Hand-overs of a step. Few: what is more urgent waits for the end of the step under way."""
 
+MAX_PASSED_OVER = 8
+"""After so many steps in a row that more urgent classes have filled, a class gets a part of one."""
+
 STEP_BYTES = 8_388_608
 """Bytes of Redis that a step fills for a class, but for its last hand-over."""
 
@@ -73,8 +77,9 @@ class _Step(NamedTuple):
 class RelayOutbox:
     """Places due dispatches in the pool in their row: it executes a choice, and makes none.
 
-    The most urgent class comes first, and in each class lanes take turns, as far as Redis has room. What
-    cannot be placed becomes due again later, behind the others of its lane.
+    The most urgent class comes first, and in each class lanes take turns, as far as Redis has room. None is
+    passed over for ever: in Redis a batch job ages, and it must get there for that. What cannot be placed
+    becomes due again later, behind the others of its lane.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class RelayOutbox:
         self._strays_at = 0
         self._told_at: dict[Priority, int] = {}
         self._lanes = {priority: LaneReader(store, pools, priority) for priority in RANKS}
+        self._passed_over: Counter[Priority] = Counter()
         self._pause = 0.0
 
     @classmethod
@@ -107,10 +113,16 @@ class RelayOutbox:
         self._put_strays_into_lanes(now_ms)
         handled, goes_on = 0, False
         for priority in RANKS:
-            if handled < BATCH:
-                step = self._relay(priority, BATCH - handled, now_ms)
-                handled += step.handled
-                goes_on |= step.goes_on
+            left = BATCH - handled
+            if left <= 0 and self._passed_over[priority] >= MAX_PASSED_OVER:
+                left = max(BATCH // MAX_PASSED_OVER, 1)
+            if left <= 0:
+                self._passed_over[priority] += 1
+                continue
+            self._passed_over[priority] = 0
+            step = self._relay(priority, left, now_ms)
+            handled += step.handled
+            goes_on |= step.goes_on
         if handled or goes_on:
             self._pause = 0.0
             return 0

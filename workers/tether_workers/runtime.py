@@ -12,8 +12,9 @@ from tether.broker.pools.consumer import PoolConsumer
 from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.slots import Slots
 from tether.broker.pools.worker_rank import WorkerRank
+from tether.broker.redis.clock import RedisClockFollower
 from tether.broker.redis.connections import connect
-from tether.clocks import wall_clock_ms
+from tether.clocks import SharedClock, wall_clock_ms
 from tether.config.settings import ModelSettings, Settings
 from tether.discovery.adapters import Announcers
 from tether.discovery.announcements.presence import ModelState, Supported, WorkerState, latency_hops
@@ -37,6 +38,7 @@ from tether_workers.attempts.running import Attempts
 from tether_workers.attempts.token_writer import TokenWriter
 from tether_workers.base import BaseWorker
 from tether_workers.control.availability import Availability, AvailabilityState
+from tether_workers.control.boot_counter import RaisedBootCounter
 from tether_workers.control.commands import CommandHandler
 from tether_workers.inference import Inference, inference_stages
 from tether_workers.loading import EngineFactory, EngineLoader
@@ -52,10 +54,10 @@ from tether_workers.served_models import ServedModel
 class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
-    Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands``, ``tether-manifest``
-    and ``tether-demand`` from :meth:`start` to :meth:`stop`, where the swarm is used ``tether-swarm`` and
-    ``tether-trust`` as well, ``tether-load`` while a model is loaded,
-    and ``tether-drain`` while the attempts of a worker that takes no more jobs end.
+    Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands``, ``tether-manifest``,
+    ``tether-clock`` and ``tether-demand`` from :meth:`start` to :meth:`stop`, where the swarm is used
+    ``tether-swarm`` and ``tether-trust`` as well, ``tether-load`` while a model is loaded, and
+    ``tether-drain`` while the attempts of a worker that takes no more jobs end.
 
     Attributes:
       drain_seconds: For how long jobs that run may go on when the worker stops.
@@ -91,7 +93,10 @@ class WorkerRuntime:
         self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self._client = connect(settings.redis.url)
-        rank = WorkerRank(self._rise_above)
+        # For what it logs: others do not accept announcements whose times are off by much.
+        self._clock = RedisClockFollower(self._client, SharedClock(), self._log)
+        raised = RaisedBootCounter(self.identity, self._use_boot_id, self._log)
+        rank = WorkerRank(raised.above)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease, rank=rank)
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
         self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
@@ -209,6 +214,7 @@ class WorkerRuntime:
         self._health.start()
         self._manifest.start()
         self._inbox.start()
+        self._clock.start()
         self._loader.preload()
         self._demand.start()
         self._log.info("Serving.", worker=self.identity.boot_id, pools=[one.pool for one in self._served])
@@ -228,6 +234,7 @@ class WorkerRuntime:
         self._hand_over.join(self._deadline.remaining(but=WIND_UP_SECONDS))
         self._deadline.shorten(WIND_UP_SECONDS)
         self._inbox.stop(self._left())
+        self._clock.stop(self._left())
         self._manifest.stop(self._left())
         self._demand.stop(self._left())
         self._beat.stop(self._left())
@@ -277,15 +284,8 @@ class WorkerRuntime:
             state=self._announced_state(),
         )
 
-    def _rise_above(self, boot_counter: int) -> BootId | None:
-        try:
-            boot_id = self.identity.rise_above(boot_counter)
-        except OSError as error:
-            self._log.error("This worker's number of starts cannot be written.", error=str(error))
-            return None
+    def _use_boot_id(self, boot_id: BootId) -> None:
         self._commands.boot_id = boot_id
-        self._log.info("Another process had this worker's key, and is gone. Counting on.", worker=boot_id)
-        return boot_id
 
     def _announced_state(self) -> WorkerState:
         availability = self._availability.state

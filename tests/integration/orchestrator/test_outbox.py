@@ -65,6 +65,24 @@ def test_an_interactive_job_comes_before_all_batch_jobs_that_were_due_before_it(
     assert outbox(core.store) == []
 
 
+def test_no_class_is_passed_over_for_ever_by_more_urgent_ones(core, monkeypatch):
+    monkeypatch.setattr(outbox_relay, "BATCH", 2)
+    most = outbox_relay.MAX_PASSED_OVER
+    owe(core, range(3), priority="batch")
+    owe(core, range(10, 12))
+    owe(core, range(20, 20 + 2 * (most + 2)), priority="interactive")
+    core.later()
+    for _ in range(most):
+        core.relay()
+    assert placed(core, range(20)) == []
+    core.relay()
+    assert placed(core, range(20)) == [0, 10]
+    core.relay()
+    assert placed(core, range(20)) == [0, 10]
+    rest(core.relay)
+    assert outbox(core.store) == []
+
+
 def test_tenants_take_turns_and_each_ones_jobs_stay_in_order(core, monkeypatch):
     monkeypatch.setattr(outbox_relay, "BATCH", 4)
     add_tenants(core, "late", "later")

@@ -28,6 +28,11 @@ if broker ~= '' then
   redis.call('ZADD', heartbeats, now, broker)
 end
 
+-- By a clock that was set back, who died before that would live for as much longer.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', heartbeats, '(' .. now, '+inf')) do
+  redis.call('ZADD', heartbeats, now, member)
+end
+
 for i = 6, #ARGV do
   local queue = ARGV[i]
   if redis.call('LLEN', key(queue)) > 0 then

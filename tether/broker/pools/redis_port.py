@@ -133,13 +133,19 @@ class RedisWorkerPort:
         gone.
 
         Raises:
-          WorkerOutranked: It is not.
+          WorkerOutranked: It is not, or no greater boot counter can be had.
         """
         self._is_answer_owed = self._stands_idle = False
         self._highest_rival = max(self._highest_rival, boot_counter)
         boot_id = self.rank.rise_above(self._highest_rival) if is_gone else None
         if boot_id is None:
             self.rank.note(is_outranked=True)
+            if is_gone:
+                raise WorkerOutranked(
+                    f"another process used the key of worker {self.boot_id}, with boot counter "
+                    f"{boot_counter}, and is gone; this one gets no jobs until it has a greater one, which "
+                    "cannot be written"
+                )
             raise WorkerOutranked(
                 f"another process uses the key of worker {self.boot_id}, with boot counter {boot_counter}, "
                 "and draws its jobs: this one gets none until that is gone. Give each host an identity "

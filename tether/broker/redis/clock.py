@@ -12,6 +12,7 @@ import structlog
 from tether.broker.redis.connections import OUTAGE_ERRORS, without_retries
 from tether.clocks import ClockReading, SharedClock, wall_clock_ms
 from tether.loops import IDLE, Loop, Outage
+from tether.threads import STOP_SECONDS
 
 READ_SECONDS = 5.0
 """How often the clock is read. Quartz clocks drift by less than a millisecond meanwhile."""
@@ -52,8 +53,8 @@ def host_difference_ms(reading: ClockReading, host_ms: int, now: float) -> int:
 
 
 class RedisClockFollower:
-    """Keeps a :class:`~tether.clocks.SharedClock` to Redis's. It logs once where this machine's clock is off,
-    and once where it is right again.
+    """Keeps a :class:`~tether.clocks.SharedClock` to Redis's. It logs by how much this machine's clock is
+    off, again only where that has changed, and once where it is right again.
 
     It owns the thread ``tether-clock``, from :meth:`start` to :meth:`stop`, and its connection.
     """
@@ -79,7 +80,7 @@ class RedisClockFollower:
         self._clock = clock
         self._log = log
         self._host_ms = host_ms
-        self._is_off = False
+        self._told_ms = 0
         self._loop = Loop(
             "clock",
             self.read,
@@ -102,9 +103,9 @@ class RedisClockFollower:
             self._log.info("Redis's clock cannot be read yet: this machine's counts until then.")
         self._loop.start()
 
-    def stop(self) -> None:
-        """End the thread, and close the connection."""
-        self._loop.stop()
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End the thread, waiting for that at most ``timeout`` seconds, and close the connection."""
+        self._loop.stop(timeout)
         if self._owns_client:
             self._client.close()
 
@@ -122,12 +123,13 @@ class RedisClockFollower:
         return IDLE
 
     def _compare(self, difference: int) -> None:
-        is_off = abs(difference) > MAX_DIFFERENCE_MS
-        if is_off and not self._is_off:
+        if abs(difference) <= MAX_DIFFERENCE_MS:
+            if self._told_ms:
+                self._told_ms = 0
+                self._log.info("This machine's clock agrees with Redis's again.")
+        elif abs(difference - self._told_ms) > MAX_DIFFERENCE_MS:
+            self._told_ms = difference
             self._log.warning(
                 "This machine's clock differs from Redis's, which decides: synchronize both, as with NTP.",
                 ahead_ms=difference,
             )
-        elif self._is_off and not is_off:
-            self._log.info("This machine's clock agrees with Redis's again.")
-        self._is_off = is_off

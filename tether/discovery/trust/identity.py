@@ -87,6 +87,11 @@ class Identity:
         return cls(name=name, key=key, boot_counter=counter, _lock=lock, _counter_file=counter_file)
 
     @property
+    def counter_file(self) -> Path:
+        """Where the boot counter is kept."""
+        return self._counter_file
+
+    @property
     def pub_key(self) -> str:
         """The public key, in hexadecimal."""
         return self.key.verify_key.encode().hex()

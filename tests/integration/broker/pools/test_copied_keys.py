@@ -50,6 +50,22 @@ def copies(shared_redis_server, namespace):
     opened.close()
 
 
+def test_a_worker_that_cannot_count_on_says_so_and_goes_on_trying(copies):
+    first, second = copies.process(6), copies.process(5)
+    draw(first)
+    assert is_refused(second)
+    copies.is_silent_for_long()
+    rise = second.rank.rise_above
+    second.rank.rise_above = lambda above: None
+    for _ in range(2):
+        with pytest.raises(WorkerOutranked, match=r"and is gone; this one gets .* cannot be written"):
+            draw(second)
+    assert second.rank.is_outranked
+    second.rank.rise_above = rise
+    copies.place("a")
+    assert ids(draw(second)) == ["a"]
+
+
 def is_refused(port, **options):
     with pytest.raises(WorkerOutranked, match="Give each host an identity folder of its own"):
         draw(port, **options)

@@ -183,7 +183,9 @@ def test_one_draw_names_no_more_pools_than_a_worker_can_announce(stage):
         return (1, "v.1", 1, 1, lease, 0, 0, "process", 0, fields, *names, *pools)
 
     pools = [f"pool-{number}" for number in range(65)]
-    with pytest.raises(redis.ResponseError, match="INVALID draw: 65 pools are named, and one draw may name 64"):
+    with pytest.raises(
+        redis.ResponseError, match="INVALID draw: 65 pools are named, and one draw may name 64"
+    ):
         run(stage, "draw", *draw_of(pools))
     with pytest.raises(redis.ResponseError, match="INVALID demand: 65 pools are named, and 64 may be"):
         run(stage, "demand", "v.1", 1000, *[word for pool in pools for word in (pool, "warm")])

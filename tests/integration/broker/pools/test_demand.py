@@ -196,6 +196,16 @@ def test_what_it_could_load_is_noted_as_what_it_draws_from_and_in_bounds(stage, 
     assert stage.redis.zrange(stage.keys.seen, 0, -1) == [b"d one"], "it was not seen to work"
 
 
+def test_who_died_before_redis_s_clock_was_set_back_loads_no_longer(stage, one):
+    stage.place("job-1")
+    pool = f"{stage.keys.prefix}:pool:{POOL}"
+    stage.redis.set(f"{pool}:loader", "dead.1", px=600_000)
+    seconds, _ = stage.redis.time()
+    stage.redis.zadd(f"{pool}:warm", {"dead.1": seconds * 1000 + 600_000})
+    assert advice(one, COLD) is LoadAdvice.LOAD
+    assert stage.redis.zcard(f"{pool}:warm") == 0
+
+
 def test_what_is_noted_ends_by_itself(stage, one, two):
     stage.place("job-1")
     advice(one, WARM)

@@ -653,14 +653,15 @@ def test_after_a_pause_of_the_ticks_all_leases_are_extended_once(stage):
     assert stage.tick().taken == 0
 
 
-def test_a_clock_that_was_set_back_makes_no_lease_and_no_hint_last_longer(stage):
+@pytest.mark.parametrize("change", [{}, {"run_id": "another"}], ids=["set back", "another took over"])
+def test_a_clock_that_was_set_back_makes_no_lease_and_no_hint_last_longer(stage, change):
     stage.place("a")
     loser = stage.worker("w")
     assert ids(draw(loser)) == ["a"]
     # As a clock left it that was an hour ahead.
     ahead = int(stage.redis.time()[0]) * 1000 + 3_600_000
     stage.redis.zadd(stage.keys.leases, {"j a": ahead})
-    stage.redis.hset(stage.keys.lease_tick, "at", ahead)
+    stage.redis.hset(stage.keys.lease_tick, mapping={"at": ahead} | change)
     stage.pools.tick(LEASE_MS, AGE_MS)
     assert stage.redis.zscore(stage.keys.leases, "j a") <= ahead - 3_600_000 + LEASE_MS + 600_000
     stage.lose("a")

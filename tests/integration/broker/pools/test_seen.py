@@ -139,6 +139,39 @@ def test_a_pause_of_the_lease_loop_is_known_and_what_was_seen_long_ago_is_forgot
     assert evidence.read().resumed == seen.resumed
 
 
+@pytest.mark.parametrize("run_id", [None, "another"], ids=["set back", "another took over"])
+def test_what_was_seen_by_a_clock_that_was_set_back_is_not_in_the_future(stage, evidence, run_id):
+    stage.place("job")
+    worker = stage.worker("w.1")
+    (job,) = draw(worker)
+    beat(worker, job)
+    draw(stage.worker("idle.1"), pools=(POOL, OTHER))
+    seconds, _ = stage.redis.time()
+    ahead = seconds * 1000 + 3_600_000
+    # As a clock left it that was an hour ahead.
+    for mark in stage.redis.zrange(stage.keys.seen, 0, -1):
+        stage.redis.zadd(stage.keys.seen, {mark: ahead})
+    stage.redis.hset(stage.keys.asked, "idle", f"{ahead} {POOL} {OTHER}\t5 x-{ahead}\t{ahead} y")
+    stage.redis.hset(f"{stage.keys.prefix}:fleet:since", "idle", f"5 {ahead} {ahead}")
+    stage.redis.zadd(stage.keys.fleet_expiry, {"idle": ahead, "w": ahead - 7_200_000})
+    stage.redis.zadd(stage.keys.leases, {"j job": ahead})
+    tick = {"at": ahead, "paused": ahead - 5_000, "resumed": ahead} | ({"run_id": run_id} if run_id else {})
+    stage.redis.hset(stage.keys.lease_tick, mapping=tick)
+    stage.pools.tick(600_000, 600_000)
+    seen = evidence.read()
+    assert max(seen.renewed["w"], *seen.asked.values(), seen.paused, seen.resumed) <= seen.now
+    assert (
+        seen.asked["idle", POOL] == seen.asked["idle", OTHER] == seen.asked["idle", "y"] > seen.now - 60_000
+    )
+    assert seen.asked["idle", f"x-{ahead}"] == 5
+    (first, former, latest) = seen.known["idle"]
+    assert first == 5
+    assert former == latest <= seen.now
+    assert seen.now - 60_000 < stage.redis.zscore(stage.keys.fleet_expiry, "idle") <= seen.now + 60_000
+    assert stage.redis.zscore(stage.keys.fleet_expiry, "w") == ahead - 7_200_000
+    assert stage.redis.zscore(stage.keys.leases, "j job") <= seen.now + 600_000
+
+
 def test_at_the_memory_limit_a_draw_is_noted_all_the_same(redis_server):
     keys = Keys("full")
     with redis.Redis.from_url(redis_server.url) as client:

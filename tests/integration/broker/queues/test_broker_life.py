@@ -283,6 +283,23 @@ def test_a_closed_broker_leaves_no_connection_open(redis_server, open_broker):
     )
 
 
+def test_who_died_before_redis_s_clock_was_set_back_is_found(open_broker):
+    dead = open_broker(heartbeat_interval=NEVER_MS)
+    send(dead, 1)
+    next(dead.consume("jobs"))
+    dead._heart._disconnect()
+    seconds, _ = dead.client.time()
+    # As a clock left it that was an hour ahead.
+    dead.client.zadd(dead.keys.heartbeats, {dead.broker_id: seconds * 1000 + 3_600_000})
+    living = open_broker(heartbeat_interval=10, heartbeat_timeout=100)
+    living.consume("more-jobs").start()
+    eventually(
+        lambda: living.client.llen(f"{living.keys.prefix}:jobs"),
+        within=PATIENCE_SECONDS,
+        what="it is given back",
+    )
+
+
 def test_a_worker_that_stops_leaves_the_heart_to_another_one_of_its_process(open_broker):
     broker = open_broker()
     broker.declare_queue("jobs")

@@ -13,13 +13,15 @@ local LOADER_LIFE = 5000
 local SILENT_LIFE = 15000
 -- So many workers are looked at for that.
 local MAX_WORKERS = 2000
+-- No longer is it believed that one has loaded a pool, unless it says so again (ms).
+local MAX_WARM_LIFE = 60000
 local STATES = {warm = true, loading = true, slow = true, away = true, cold = true, asked = true, failing = true,
   paused = true}
 -- Jobs that must run alone wait in classes of their own.
 local CLASSES = {'interactive', 'standard', 'batch', 'alone.interactive', 'alone.standard', 'alone.batch'}
-local worker, life = ARGV[1], whole(ARGV[2], MAX_LIFE)
+local worker, life = ARGV[1], whole(ARGV[2], MAX_WARM_LIFE)
 if not is_word(worker) or not life or life == 0 or #ARGV % 2 ~= 0 then
-  return refuse('demand: a worker, a life in ms and pairs of pools and states are needed')
+  return refuse('demand: a worker, a life of up to a minute in ms and pairs of pools and states are needed')
 elseif #ARGV > 2 + 2 * MAX_ASKED_POOLS then
   return refuse('demand: ' .. #ARGV / 2 - 1 .. ' pools are named, and ' .. MAX_ASKED_POOLS .. ' may be')
 end
@@ -114,6 +116,12 @@ for i = 3, #ARGV, 2 do
   if state == 'slow' then
     redis.call('SET', slow, worker, 'PX', LOADER_LIFE)
   end
+  for _, name in ipairs({loader, slow}) do
+    -- Where Redis's clock was set back, keys live longer by as much.
+    if redis.call('PTTL', name) > LOADER_LIFE then
+      redis.call('DEL', name)
+    end
+  end
   local loading = apply('GET', loader)
   if state == 'loading' and (not loading or loading == worker) then
     redis.call('SET', loader, worker, 'PX', LOADER_LIFE)
@@ -123,6 +131,7 @@ for i = 3, #ARGV, 2 do
   end
   if (state == 'cold' or state == 'asked' or state == 'failing') and not loading and has_work(pool) then
     apply('ZREMRANGEBYSCORE', warm, '-inf', now)
+    apply('ZREMRANGEBYSCORE', warm, '(' .. integer(now + MAX_WARM_LIFE), '+inf')
     local is_served = apply('ZCARD', warm) > 0
     if state == 'failing' then
       -- Workers of other makes say nothing here, and draw.

@@ -459,10 +459,10 @@ local first_class, first_at, goes_on = nil, 0, false
 if cursor then
   redis.call('DEL', key('cursor:' .. worker))
   local class, at, rank, its_first = string.match(cursor, '^(%a+) (%d+) (%d+) (%d+)$')
-  at = whole(at, pool_count - 1)
-  if is_priority(class) and at then
-    first_class, first_at, first, goes_on = class, at, tonumber(its_first), true
-    ranks[tenants_of(ARGV[FIRST_POOL + (first + at) % pool_count], class)] = tonumber(rank)
+  at, rank, its_first = whole(at, pool_count - 1), whole(rank, MAX_TOKENS), whole(its_first, MAX_INTEGER - pool_count)
+  if is_priority(class) and at and rank and its_first then
+    first_class, first_at, first, goes_on = class, at, its_first, true
+    ranks[tenants_of(ARGV[FIRST_POOL + (first + at) % pool_count], class)] = rank
   end
 end
 for _, class in ipairs(PRIORITIES) do

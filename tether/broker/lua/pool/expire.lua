@@ -18,8 +18,49 @@ local SEEN_LIFE = 3600000
 -- So many workers a tick are looked at whether that is over.
 local MAX_FORGOTTEN = 4
 
+-- An announcement is believed for so long at most by a clock that was set back (ms).
+local MAX_PRESENCE_LIFE = 60000
+
 local now = now_ms()
 local tick = key('core:lease_tick')
+
+local function not_after(times, most)
+  for _, member in ipairs(apply('ZRANGEBYSCORE', times, '(' .. integer(most), '+inf')) do
+    redis.call('ZADD', times, integer(most), member)
+  end
+end
+
+local function not_after_now(time)
+  return tonumber(time) > now and integer(now) or time
+end
+
+-- Redis's clock was set back, or another Redis with one that is behind took over. No lease lasts longer for that, and what
+-- was seen is no longer in the future: nobody who is gone would be taken for alive until the clock has caught up.
+local function set_back()
+  not_after(leases, now + lease)
+  not_after(seen_doing(), now)
+  not_after(key('fleet:expiry'), now + MAX_PRESENCE_LIFE)
+  -- "<ms> <pool> <pool>...", and the same behind tabs.
+  local asked = apply('HGETALL', key('core:asked'))
+  for i = 1, #asked, 2 do
+    local text = string.gsub('\t' .. asked[i + 1], '(\t)(%d+)', function(tab, time)
+      return tab .. not_after_now(time)
+    end)
+    redis.call('HSET', key('core:asked'), asked[i], string.sub(text, 2))
+  end
+  -- "<ms> <ms> <ms>".
+  local since = apply('HGETALL', key('fleet:since'))
+  for i = 1, #since, 2 do
+    redis.call('HSET', key('fleet:since'), since[i], (string.gsub(since[i + 1], '%d+', not_after_now)))
+  end
+  for _, field in ipairs({'paused', 'resumed'}) do
+    local time = whole(apply('HGET', tick, field), MAX_INTEGER)
+    if time and time > now then
+      redis.call('HSET', tick, field, integer(now))
+    end
+  end
+end
+
 local former_at, former_run_id = unpack(apply('HMGET', tick, 'at', 'run_id'))
 former_at = whole(former_at, MAX_INTEGER)
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
@@ -28,6 +69,10 @@ if former_run_id and former_run_id ~= run_id then
   redis.call('SET', key('core:restarts'), integer(restarts + 1))
 end
 redis.call('HSET', tick, 'at', integer(now), 'run_id', run_id)
+if former_at and former_at > now then
+  set_back()
+  former_at = now
+end
 apply('ZREMRANGEBYSCORE', seen_doing(), '-inf', '(' .. integer(now - SEEN_LIFE))
 local asked = apply('HRANDFIELD', key('core:asked'), MAX_FORGOTTEN, 'WITHVALUES')
 for i = 1, #asked, 2 do
@@ -43,14 +88,6 @@ if former_run_id ~= run_id or not former_at or now - former_at > LONGEST_PAUSE t
   -- Nor could anybody be seen to do anything meanwhile.
   redis.call('HSET', tick, 'paused', integer(former_at or now), 'resumed', integer(now))
   return {#all / 2, 0}
-end
-
--- The clock was set back: no lease lasts longer for that.
-if former_at > now then
-  local late = apply('ZRANGEBYSCORE', leases, '(' .. integer(now + lease), '+inf')
-  for _, member in ipairs(late) do
-    redis.call('ZADD', leases, now + lease, member)
-  end
 end
 
 -- Whether the worker's process is not the one of a boot id any more: what that misses says nothing of the worker.
