@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import structlog
 
@@ -18,25 +15,18 @@ from tether.errors import EngineFailed, InvalidRequest, NotServed
 from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.engine import Cancelled, ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
+from tether_workers.load_failures import (
+    LONG_LOAD_SECONDS,
+    TRIES_BEFORE_TELLING,
+    EngineKey,
+    LoadFailure,
+    hang_failure,
+    load_pause,
+)
 from tether_workers.presence.cache_report import ArtifactUse
 
 EngineFactory = Callable[[ModelSettings, str], ExecutionEngine]
 """Loads a model, with the adapter named, or none where that is empty."""
-
-FIRST_LOAD_PAUSE_SECONDS = 1.0
-MAX_LOAD_PAUSE_SECONDS = 60.0
-"""Between two tries to load what fails; the pause doubles until then."""
-
-LONG_LOAD_SECONDS = 60.0
-"""A load that takes longer may hang: another worker may load the same model beside it."""
-
-MAX_LOAD_SECONDS = 600.0
-"""A load that takes longer hangs, where that matters to others: no job waits for it where others fail to load
-the model, and none for an adapter."""
-
-HANG_SECONDS = 3600.0
-"""A load that takes longer hangs, though nobody else could do it: it counts as failed, and as failed once
-more each :data:`MAX_LOAD_PAUSE_SECONDS`, until it ends. No second one begins beside it."""
 
 PATIENCE_SECONDS = 1.0
 """How long a slot waits for an engine that is being loaded; then it is free for other jobs."""
@@ -44,11 +34,6 @@ PATIENCE_SECONDS = 1.0
 LATE_PATIENCE_SECONDS = 0.1
 """The same where nothing is to be expected: the load has taken longer than that already, or has failed and is
 to be tried again. More jobs than there are slots may ask for it."""
-
-TRIES_BEFORE_TELLING = 2
-"""A load that failed so often lets waiting jobs fail with its reason: after the first failure each other
-worker
-has had its chance."""
 
 LOOK_SECONDS = 0.05
 """Between two looks whether a job that waits for an engine was cancelled."""
@@ -70,34 +55,6 @@ def _factories() -> Mapping[str, EngineFactory]:
 
 FACTORIES: Mapping[str, EngineFactory] = _factories()
 """The engines that are installed here, by their names in the configuration."""
-
-
-class EngineKey(NamedTuple):
-    """What an engine is of; ``adapter`` is empty where it has none."""
-
-    model: str
-    version: str
-    adapter: str = ""
-
-
-@dataclass(frozen=True)
-class LoadFailure:
-    """Why something cannot be loaded.
-
-    Attributes:
-      error: What the last try raised.
-      tries: Tries that failed, in a row.
-      again_at: When the next try may begin, in monotonic seconds.
-    """
-
-    error: Exception
-    tries: int
-    again_at: float
-
-
-def load_pause(tries: int) -> float:
-    """Seconds until the next try after so many that failed in a row."""
-    return min(FIRST_LOAD_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16), MAX_LOAD_PAUSE_SECONDS)
 
 
 def _text_of(error: Exception) -> str:
@@ -186,29 +143,39 @@ class EngineLoader:
         if adapter and adapter not in settings.adapter_names:
             raise InvalidRequest(f"model {model!r} has no adapter {adapter[:200]!r} on this worker")
         key = EngineKey(model, version, adapter)
+        if adapter and not self.is_warm(model, version):
+            failure = self.failure_of(model, version)
+            if failure is not None:
+                # What cannot be loaded alone cannot with an adapter either.
+                with self._changed:
+                    self._tell(EngineKey(model, version), failure, cancelled)
+                return None
         self.begin_load(key)
         with self._changed:
             begun = self._monotonic()
             is_late = begun - self._loading.get(key, begun) >= PATIENCE_SECONDS
             until = begun + (LATE_PATIENCE_SECONDS if is_late else PATIENCE_SECONDS)
             while key in self._loading and not cancelled.is_set():
-                hang = self._hang_of(key)
-                if hang is not None and self._may_tell(key, hang):
-                    raise hang.error
+                hanging = self._hang_of(key)
+                if hanging is not None and self._may_tell(key, hanging):
+                    raise hanging.error
                 left = until - self._monotonic()
                 if left <= 0:
                     return None
                 self._changed.wait(min(left, LOOK_SECONDS))
             engine = self._engines.get(key)
             if engine is None:
-                failure = self._failures.get(key)
-                if failure is not None and not cancelled.is_set() and self._may_tell(key, failure):
-                    # Many may raise it: each from its own place.
-                    raise failure.error.with_traceback(None)
-                self._changed.wait_for(cancelled.is_set, LATE_PATIENCE_SECONDS)
+                self._tell(key, self._failures.get(key), cancelled)
                 return None
             self._used_at[key] = self._clock()
             return engine
+
+    def _tell(self, key: EngineKey, failure: LoadFailure | None, cancelled: Cancelled) -> None:
+        """Raise why something is not loaded; or return after a moment, where enough jobs know it."""
+        if failure is not None and not cancelled.is_set() and self._may_tell(key, failure):
+            # Many may raise it: each from its own place.
+            raise failure.error.with_traceback(None)
+        self._changed.wait_for(cancelled.is_set, LATE_PATIENCE_SECONDS)
 
     def _may_tell(self, key: EngineKey, failure: LoadFailure) -> bool:
         """Whether one more job may fail for this failed try. What this worker cannot load others may."""
@@ -287,18 +254,9 @@ class EngineLoader:
         return self._hang_of(key) or self._failures.get(key)
 
     def _hang_of(self, key: EngineKey) -> LoadFailure | None:
-        since, former = self._loading.get(key), self._failures.get(key)
-        limit = MAX_LOAD_SECONDS if key.adapter else HANG_SECONDS
-        seconds = 0.0 if since is None else self._monotonic() - since
-        if seconds < limit:
-            return None
-        what = f"adapter {key.adapter!r} of model {key.model!r}" if key.adapter else f"model {key.model!r}"
-        return LoadFailure(
-            EngineFailed(
-                f"{what} has been loading for {seconds:.0f} s, and does not get ready on this worker"
-            ),
-            tries=(former.tries if former else 0) + 2 + int((seconds - limit) / MAX_LOAD_PAUSE_SECONDS),
-            again_at=math.inf,
+        since = self._loading.get(key)
+        return (
+            None if since is None else hang_failure(key, self._monotonic() - since, self._failures.get(key))
         )
 
     def warn_of_long_loads(self) -> None:

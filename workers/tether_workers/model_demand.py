@@ -14,14 +14,14 @@ from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.ids import PoolName
 from tether.loops import Loop, Outage
 from tether.threads import STOP_SECONDS
-from tether_workers.loading import (
+from tether_workers.load_failures import (
     LONG_LOAD_SECONDS,
     MAX_LOAD_SECONDS,
     TRIES_BEFORE_TELLING,
     EngineKey,
-    EngineLoader,
     LoadFailure,
 )
+from tether_workers.loading import EngineLoader
 from tether_workers.served_models import ServedModel
 
 LOOK_SECONDS = 0.5

@@ -10,15 +10,15 @@ from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.config.settings import ModelSettings
 from tether.errors import EngineFailed, NotServed
 from tether_workers.engines.null.engine import NullEngine
-from tether_workers.loading import (
+from tether_workers.load_failures import (
     FIRST_LOAD_PAUSE_SECONDS,
     HANG_SECONDS,
     LONG_LOAD_SECONDS,
     MAX_LOAD_PAUSE_SECONDS,
     EngineKey,
-    EngineLoader,
     load_pause,
 )
+from tether_workers.loading import EngineLoader
 
 COUNT = EngineKey("count", "1")
 TOLD_PER_TRY = 2
@@ -44,7 +44,7 @@ class Bench:
         self.closed = []
         self.loader = EngineLoader(
             [
-                ModelSettings(name="count", engine="null", pinned=True),
+                ModelSettings(name="count", engine="null", pinned=True, adapters=["code"]),
                 ModelSettings(name="other", engine="null"),
             ],
             {"null": self._load},
@@ -63,8 +63,8 @@ class Bench:
         engine.close = lambda: self.closed.append(model.name)
         return engine
 
-    def load(self, name="count", cancelled=None):
-        return self.loader.load(name, "1", "", cancelled or threading.Event())
+    def load(self, name="count", cancelled=None, adapter=""):
+        return self.loader.load(name, "1", adapter, cancelled or threading.Event())
 
     def fail_once(self):
         self.failure = EngineFailed("no room")
@@ -143,6 +143,15 @@ def test_a_failed_try_is_told_to_so_many_jobs_and_the_first_to_none(bench):
         assert answers == ["no room"] * told + [None] * (TOLD_PER_TRY + 1 - told)
         bench.now = bench.loader.failure_of("count", "1").again_at
     assert bench.loads == ["count"] * 3
+
+
+def test_what_cannot_be_loaded_is_not_loaded_with_an_adapter_either(bench):
+    for _ in range(2):
+        bench.fail_once()
+        bench.now = bench.loader.failure_of("count", "1").again_at
+    with pytest.raises(EngineFailed, match="no room"):
+        bench.load(adapter="code")
+    assert bench.loads == ["count"] * 2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), MemoryError(), Mute()])

@@ -12,14 +12,14 @@ from tether.broker.pools.worker_port import LoadAdvice, PoolReadiness
 from tether.config.settings import Settings
 from tether.errors import EngineFailed
 from tether_workers.engines.null.engine import NullEngine
-from tether_workers.loading import (
+from tether_workers.load_failures import (
     LONG_LOAD_SECONDS,
     MAX_LOAD_SECONDS,
     TRIES_BEFORE_TELLING,
     EngineKey,
-    EngineLoader,
     LoadFailure,
 )
+from tether_workers.loading import EngineLoader
 from tether_workers.model_demand import (
     FULL_SECONDS,
     TELLING_SECONDS,
