@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ MAX_RETRY_AFTER_MS = 86_400_000
 MAX_COUNT = 2**31 - 1
 """Greatest number that a column of the database holds."""
 MAX_TIME_MS = 2**53
+_CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
 UNREADABLE_ERROR = JobError("engine_failed", "the worker gave an unreadable reason", retryable=True)
 
 
@@ -135,4 +137,7 @@ def _error(data: bytes) -> JobError | None:
         error = value_from_json(JobError, json.loads(data))
     except (ValueError, RecursionError):
         return UNREADABLE_ERROR
-    return error if 0 <= error.retry_after_ms <= MAX_RETRY_AFTER_MS else UNREADABLE_ERROR
+    if not 0 <= error.retry_after_ms <= MAX_RETRY_AFTER_MS:
+        return UNREADABLE_ERROR
+    # Programs tell errors apart by the code, and people read it on terminals: it is a word.
+    return error if _CODE.fullmatch(error.code) else replace(error, code=UNREADABLE_ERROR.code)

@@ -388,7 +388,7 @@ def test_no_order_of_wrong_arguments_reaches_others_or_breaks_a_script(neighbour
             (hostile.epoch, hostile.boot_id.encode(), b"1", b"1", b"600000", b"0", b"0", b"p", b"0", b"1"),
         ]
     )
-    scripts = st.sampled_from(["draw", "append_many", "beat", "finish", "fail", "release"])
+    scripts = st.sampled_from(["draw", "append_many", "beat", "finish", "fail", "release", "submit"])
 
     @settings(max_examples=400)
     @given(scripts, starts, st.lists(word, max_size=12))

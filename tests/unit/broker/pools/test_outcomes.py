@@ -1,5 +1,7 @@
 """How entries of the stream of outcomes are read."""
 
+import json
+
 import pytest
 
 from tether.broker.keys import Keys
@@ -117,6 +119,13 @@ def test_an_outcome_counts_even_where_the_workers_reason_cannot_be_read(error):
     assert unreadable == []
     assert (found[0].outcome.job_id, found[0].outcome.kind) == ("job-1", OutcomeKind.FAILED)
     assert found[0].outcome.error == UNREADABLE_ERROR
+
+
+@pytest.mark.parametrize("code", ["", "\x1b[2J", "a\x00b", "x" * 65, "two words", "é", "line\n"])
+def test_a_code_that_is_no_word_counts_as_a_failed_engine(code):
+    error = json.dumps({"code": code, "message": "m", "retryable": False})
+    found, _ = read((b"1-0", fields(kind="failed", error=error)))
+    assert found[0].outcome.error == JobError("engine_failed", "m", retryable=False)
 
 
 def test_what_a_reason_says_beyond_what_is_known_is_left_out():
