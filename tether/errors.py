@@ -135,6 +135,7 @@ class UnknownModel(TetherError):
     code = "model_unknown"
     http_status = 404
     exit_status = 2
+    param: str | None = "model"
 
 
 class InvalidAnnouncement(TetherError, ValueError):
@@ -306,7 +307,7 @@ class InvalidRequest(TetherError, ValueError):
     What to do: Correct every field that the message names.
 
     Attributes:
-      param: The invalid field, for the error format of OpenAI's API; None for any other request.
+      param: The first invalid field, as the client calls it; None where there is no single one.
     """
 
     code = "request_invalid"

@@ -33,22 +33,30 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
       InvalidRequest: The job could never run.
     """
     if request.deadline and request.deadline <= max(now_ms, request.not_before):
-        raise InvalidRequest("the deadline is before the job could start: use a later one")
+        raise _refusal("deadline", "the deadline is before the job could start: use a later one")
     if request.sampling.max_tokens > version.context:
-        raise InvalidRequest(
+        raise _refusal(
+            "max_tokens",
             f"max_tokens={request.sampling.max_tokens} exceeds the context of model "
             f"{request.model!r}, which is "
-            f"{version.context} tokens"
+            f"{version.context} tokens",
         )
     min_tokens = request.characters // MAX_CHARACTERS_PER_TOKEN
     if min_tokens >= version.context:
         what, them = ("messages have", "them") if request.messages else ("prompt has", "it")
-        raise InvalidRequest(
+        raise _refusal(
+            "messages" if request.messages else "prompt",
             f"the {what} {request.characters} characters, at least {min_tokens} tokens, and the "
-            f"context of model {request.model!r} is {version.context} tokens: shorten {them}"
+            f"context of model {request.model!r} is {version.context} tokens: shorten {them}",
         )
     if request.adapter and request.adapter not in version.adapters:
         known = ", ".join(version.adapters) or "none"
-        raise InvalidRequest(
-            f"model {request.model!r} has no adapter {request.adapter!r}; available: {known}"
+        raise _refusal(
+            "adapter", f"model {request.model!r} has no adapter {request.adapter!r}; available: {known}"
         )
+
+
+def _refusal(field: str, text: str) -> InvalidRequest:
+    error = InvalidRequest(text)
+    error.param = field
+    return error

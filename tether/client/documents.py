@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
-from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, error_of
+from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
 from tether.jobs import JobRequest
 from tether.requests import fields
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
@@ -125,7 +125,7 @@ def error_to_json(error: TetherError) -> dict[str, Any]:
             "code": error.code,
             "message": str(error),
             "type": error_type(error.http_status),
-            "param": error.param if isinstance(error, InvalidRequest) else None,
+            "param": error.param if isinstance(error, InvalidRequest | UnknownModel) else None,
             "retryable": error.retryable,
             "retry_after_ms": retry_after_ms,
         }

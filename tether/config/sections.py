@@ -337,6 +337,19 @@ class GatewaySettings(Section):
     """Maximum number of open streams per tenant at one gateway, 1 to 1000000."""
     stream_buffer: Bytes = 1_048_576
     """Maximum number of bytes buffered for a slow reader, before it is cut off."""
+    unknown_fields: Annotated[
+        Literal["refuse", "ignore"], BeforeValidator(lower), Expected("refuse or ignore")
+    ] = "refuse"
+    """What becomes of a request with unknown fields: `refuse`, or `ignore` them and name them in the header
+    `X-Tether-Ignored` of the response; in chat completions also those that only steer the text (`min_p`)."""
+    cors_origins: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]{0,31}://[^\s/,]{1,255})$")], ...],
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of origins such as https://app.example.com, or *"),
+    ] = ()
+    """Origins of web pages that may call the gateway from a browser (CORS), as `https://app.example.com`, or
+    `*` for all: an array in the file, separated by commas in the variable."""
     keepalive: Milliseconds = 15_000
     """Milliseconds between keep-alive comments on an idle stream."""
     drain_timeout: Milliseconds = 10_000

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
@@ -20,9 +21,16 @@ from tether.gateway.models import routes as models
 from tether.gateway.openai import routes as chat
 from tether.gateway.openapi import DESCRIPTION, finish
 from tether.gateway.responses import error_answer
+from tether.gateway.server.addresses import hint_for
 from tether.gateway.server.middleware import RequestMiddleware
 from tether.gateway.services import GatewayServices
 from tether.version import __version__
+
+TOLD_HEADERS = (
+    *("location", "retry-after", "x-request-id", "x-should-retry", "x-tether-ignored", "x-tether-job-id"),
+    "www-authenticate",
+)
+"""Headers of answers that a page in a browser may read."""
 
 ROOMS = (jobs.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES, health.ROUTES)
 """All routes, by room."""
@@ -54,6 +62,17 @@ def make_app(settings: Settings, edge: GatewayServices) -> FastAPI:
     app.add_exception_handler(TetherError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_middleware(RequestMiddleware, header_limit=settings.gateway.header_limit)
+    if settings.gateway.cors_origins:
+        # Around all else: a browser shows errors, too, only where they have these headers.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.gateway.cors_origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            # OpenAI's client sends a dozen of its own.
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=TOLD_HEADERS,
+        )
     for room in ROOMS:
         app.include_router(room.router(edge))
     finish(app)
@@ -80,7 +99,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         allowed = ", ".join(sorted(_methods(request.app, request.url.path))) or headers.get("Allow", "")
         refusal = MethodNotAllowed(f"{where}: only {allowed} is allowed here")
         return error_answer(refusal, {**headers, "Allow": allowed})
-    return error_answer(RouteUnknown(f"{where}: no such route; /openapi.json lists all routes"), headers)
+    hint = hint_for(request.url.path, lambda path: bool(_methods(request.app, path)))
+    return error_answer(RouteUnknown(f"{where}: no such route; {hint[:300]}"), headers)
 
 
 def _methods(app: FastAPI, path: str) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from tether.errors import InvalidRequest, TetherError
 from tether.jobs import JobRequest
 from tether.requests import fields
-from tether.requests.checking import read_request
+from tether.requests.checking import Problem, read_request, refusal_of
 from tether.requests.fields import MAX_TIME_MS
 from tether.requests.rules import Whole
 from tether.requests.table import DELAYS
@@ -21,34 +21,48 @@ _HEADERS = {"retry_token": "idempotency-key", "correlation_id": "x-correlation-i
 
 
 def read_job_request(
-    values: Mapping[str, Any], now_ms: int, headers: Mapping[str, str] | None = None
+    values: Mapping[str, Any],
+    now_ms: int,
+    headers: Mapping[str, str] | None = None,
+    *,
+    names: Mapping[str, str] | None = None,
+    ignored: list[str] | None = None,
 ) -> JobRequest:
     """Return the job request in a body.
 
     Args:
       now_ms: Milliseconds since the epoch, which delays count from.
       headers: Headers of the HTTP request, which may have its keys and trace.
+      names: What the client calls a field, where that is not its own name.
+      ignored: Receives the names of unknown fields, which are ignored; None where they are refused.
 
     Raises:
-      InvalidRequest: It is invalid. The message lists every problem.
+      InvalidRequest: It is invalid. The message lists every problem, ``param`` is the first field.
     """
     body = _plain(values)
-    problems = [*_take_headers(body, headers or {})]
+    if ignored is not None:
+        unknown = [name for name in body if name not in fields.TABLE.fields]
+        ignored += unknown
+        for name in unknown:
+            del body[name]
+    problems: list[Problem] = [*_take_headers(body, headers or {})]
     times = _take_times(body, now_ms, problems)
     try:
-        request = read_request(body, also=tuple(DELAYS))
+        request = read_request(body, also=tuple(DELAYS), names=names)
     except InvalidRequest as error:
-        problems.append(str(error))
+        problems.append((error.param or "", str(error)))
     if problems:
-        raise InvalidRequest("; ".join(problems))
+        raise refusal_of(problems, "; ".join(text for _, text in problems))
     return replace(request, delay_ms=times.get("delay_ms", 0), time_limit_ms=times.get("time_limit_ms", 0))
 
 
-def read_batch(values: Mapping[str, Any], now_ms: int) -> list[JobRequest | TetherError]:
+def read_batch(
+    values: Mapping[str, Any], now_ms: int, *, ignored: list[str] | None = None
+) -> list[JobRequest | TetherError]:
     """The requests for jobs that a batch holds, in order; in place of each that is not possible, why.
 
     Args:
-      now_ms: See :func:`read_job_request`.
+      now_ms, ignored: See :func:`read_job_request`.
 
     Raises:
       InvalidRequest: It is no batch.
@@ -58,14 +72,14 @@ def read_batch(values: Mapping[str, Any], now_ms: int) -> list[JobRequest | Teth
         raise InvalidRequest(
             f'a batch must be an object with the single field "jobs", a list of 1 to {MAX_JOBS} job requests'
         )
-    return [_read_item(item, now_ms) for item in items]
+    return [_read_item(item, now_ms, ignored) for item in items]
 
 
-def _read_item(item: object, now_ms: int) -> JobRequest | TetherError:
+def _read_item(item: object, now_ms: int, ignored: list[str] | None) -> JobRequest | TetherError:
     try:
         if not isinstance(item, dict):
             raise InvalidRequest(f"a job request is of type {type(item).__name__}, not an object")
-        return read_job_request(item, now_ms)
+        return read_job_request(item, now_ms, ignored=ignored)
     except TetherError as error:
         # Its frames would keep the item.
         return error.with_traceback(None)
@@ -85,18 +99,18 @@ def _is_whole(name: str) -> bool:
     return each is not None and isinstance(each.rule, Whole)
 
 
-def _take_headers(body: dict[str, Any], headers: Mapping[str, str]) -> Iterator[str]:
+def _take_headers(body: dict[str, Any], headers: Mapping[str, str]) -> Iterator[Problem]:
     """Add what stands in headers. Yields what contradicts the body."""
     for name, header in _HEADERS.items():
         if header in headers:
             value = _text_of(headers[header])
             if body.setdefault(name, value) != value:
-                yield f"{name} in the body differs from the header {header}"
+                yield name, f"{name} in the body differs from the header {header}"
     if "traceparent" in headers:
         body.setdefault("traceparent", headers["traceparent"][:200])
 
 
-def _take_times(body: dict[str, Any], now_ms: int, problems: list[str]) -> dict[str, int]:
+def _take_times(body: dict[str, Any], now_ms: int, problems: list[Problem]) -> dict[str, int]:
     """Replace delays by the resulting times, and return the delays."""
     times: dict[str, int] = {}
     for name, end in DELAYS.items():
@@ -104,9 +118,9 @@ def _take_times(body: dict[str, Any], now_ms: int, problems: list[str]) -> dict[
             continue
         value = body.pop(name)
         if wrong := list(fields.TABLE.fields[name].rule.problems(name, value)):
-            problems += wrong
+            problems += [(name, text) for text in wrong]
         elif body.get(end):
-            problems.append(f"{name} and {end} are mutually exclusive: give only one")
+            problems.append((name, f"{name} and {end} are mutually exclusive: give only one"))
         elif value or name == "time_limit_ms":
             times[name] = value
             body[end] = min(now_ms + value, MAX_TIME_MS)

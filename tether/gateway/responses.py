@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from starlette.responses import Response
 
 from tether.client.documents import error_to_json, json_bytes
 from tether.errors import TetherError
+
+MAX_IGNORED_NAMES = 20
+MAX_NAME_CHARACTERS = 80
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -33,6 +37,15 @@ def error_answer(
     if error.http_status == 401:
         all_headers["www-authenticate"] = 'Bearer realm="tether"'
     return json_answer(error_to_json(error), status or error.http_status, all_headers)
+
+
+def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
+    """The header that names what of a request was ignored; none where nothing was."""
+    if not ignored:
+        return {}
+    names = list(dict.fromkeys(quote(name[:MAX_NAME_CHARACTERS], safe="[].-_") for name in ignored))
+    more = [f"and {len(names) - MAX_IGNORED_NAMES} more"] if len(names) > MAX_IGNORED_NAMES else []
+    return {"x-tether-ignored": ", ".join((*names[:MAX_IGNORED_NAMES], *more))}
 
 
 def openai_error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -> Response:

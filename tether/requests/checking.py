@@ -19,19 +19,33 @@ MAX_GUESSED = 3
 thousand jobs of a batch."""
 
 
-def read_request(values: Mapping[str, Any], *, also: Sequence[str] = ()) -> JobRequest:
+Problem = tuple[str, str]
+"""A field, and what is wrong with it; the field is empty where there is no single one."""
+
+
+def read_request(
+    values: Mapping[str, Any], *, also: Sequence[str] = (), names: Mapping[str, str] | None = None
+) -> JobRequest:
     """Return the request of plain values. Delays are no such values: they are times by now.
 
     Args:
       also: Fields that the caller knows beside these, to be named where one is mistyped.
+      names: What the client calls a field, where that is not its own name.
 
     Raises:
       InvalidRequest: Fields are missing, unknown, of wrong types or out of range. The message names all.
     """
-    problems = list(_problems(values, also))
+    problems = list(_problems(values, also, names or {}))
     if problems:
-        raise InvalidRequest(joined(problems))
+        raise refusal_of(problems, joined([text for _, text in problems]))
     return fields.TABLE.make(values)
+
+
+def refusal_of(problems: Sequence[Problem], text: str) -> InvalidRequest:
+    """Return the error of these problems, with the first field that is named."""
+    error = InvalidRequest(text)
+    error.param = next((name for name, _ in problems if name), None)
+    return error
 
 
 def joined(problems: Sequence[str]) -> str:
@@ -39,7 +53,7 @@ def joined(problems: Sequence[str]) -> str:
     return "; ".join(problems) if len(problems) == 1 else f"{len(problems)} problems: " + "; ".join(problems)
 
 
-def unknown_problems(names: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str]]:
+def unknown_problems(names: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
     """Yield unknown fields, each with what is wrong; how many more there are comes with an empty name.
 
     Args:
@@ -55,18 +69,19 @@ def unknown_problems(names: Sequence[str], known: Sequence[str]) -> Iterator[tup
         yield "", f"and {len(names) - MAX_NAMED} more unknown fields"
 
 
-def _problems(values: Mapping[str, Any], also: Sequence[str]) -> Iterator[str]:
+def _problems(values: Mapping[str, Any], also: Sequence[str], names: Mapping[str, str]) -> Iterator[Problem]:
     known = fields.TABLE.fields
     unknown = [name for name in values if name not in known or name in DELAYS]
     if unknown:
-        names = [name for name in known if name not in DELAYS]
-        yield from (problem for _, problem in unknown_problems(unknown, (*names, *also)))
+        all_known = [name for name in known if name not in DELAYS]
+        yield from unknown_problems(unknown, (*all_known, *also))
     if not values.get("model"):
-        yield "model is missing or empty"
+        yield "model", "model is missing or empty"
     if "messages" not in values and not values.get("prompt"):
-        yield "prompt is missing or empty"
+        yield "prompt", "prompt is missing or empty"
     if "messages" in values and "prompt" in values:
-        yield "prompt and messages are mutually exclusive: give only one"
+        yield "prompt", "prompt and messages are mutually exclusive: give only one"
     for name, value in values.items():
         if name in known and name not in DELAYS:
-            yield from known[name].rule.problems(name, value)
+            theirs = names.get(name, name)
+            yield from ((theirs, problem) for problem in known[name].asked_rule.problems(theirs, value))

@@ -70,7 +70,13 @@ class Sampling:
     ] = 256
     temperature: Annotated[
         float,
-        About("Sampling temperature; 0 is greedy.", Number(0, 100), Place.SAMPLING, Written.ALWAYS),
+        About(
+            "Sampling temperature; 0 is greedy.",
+            Number(0, 100),
+            Place.SAMPLING,
+            Written.ALWAYS,
+            asked=Number(0, 2),
+        ),
     ] = 0.0
     top_p: Annotated[
         float,

@@ -322,7 +322,33 @@ def is_text(text: str) -> bool:
     return True
 
 
+_MAX_SHOWN = 80
+
+
 def shown(value: object) -> str:
-    """Return a value as messages show it: never long."""
+    """Return a value as messages show it: never long, and never cut in the middle of a list or an object."""
+    if isinstance(value, str) and len(value) > _MAX_SHOWN:
+        return f"{value[:_MAX_SHOWN]!r}…"
+    if isinstance(value, list | tuple | Mapping):
+        # Its text is only made where it is sure to be short.
+        text = repr(value) if len(value) <= 3 and not any(map(_is_deep, _values_of(value))) else ""
+        if not 0 < len(text) <= _MAX_SHOWN:
+            count = (
+                f"{len(value)} {'field' if isinstance(value, Mapping) else 'item'}{'s' * (len(value) != 1)}"
+            )
+            return f"an object of {count}" if isinstance(value, Mapping) else f"a list of {count}"
+        return text
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def _values_of(value: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from value
+        yield from value.values()
+    else:
+        yield from value
+
+
+def _is_deep(value: object) -> bool:
+    return isinstance(value, list | tuple | Mapping) or (isinstance(value, str) and len(value) > _MAX_SHOWN)

@@ -13,7 +13,7 @@ _WITHOUT_DEFAULT = ("model", "prompt", "messages", *DELAYS)
 
 def field_schema(each: Field) -> dict[str, Any]:
     """Return the schema of a field, with its description, without a default."""
-    return {**each.rule.schema(), "description": each.about.description}
+    return {**each.asked_rule.schema(), "description": each.about.description}
 
 
 def request_schema() -> dict[str, Any]:

@@ -60,6 +60,7 @@ class About:
       rule: The values that it may have.
       place: Where it travels.
       written: Where it is written even with its default value.
+      asked: The values that may be asked for, where jobs of older versions may have others, too.
       is_key: Whether it is only part of the idempotency key, and excluded from the digest.
     """
 
@@ -68,6 +69,7 @@ class About:
     place: Place = Place.ENVELOPE
     written: Written = Written.IF_SET
     is_key: bool = False
+    asked: Rule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,11 @@ class Field:
     @property
     def rule(self) -> Rule:
         return self.about.rule
+
+    @property
+    def asked_rule(self) -> Rule:
+        """The rule of what clients ask for."""
+        return self.about.asked or self.about.rule
 
     def value_in(self, request: Any) -> Any:
         """Return the value that a request has."""

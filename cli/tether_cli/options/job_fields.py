@@ -45,7 +45,7 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def _option(each: Field) -> Callable[[Verb], Verb]:
     flags = _FLAGS.get(each.name, (f"--{each.name.replace('_', '-')}",))
     text = each.about.description
-    rule = each.rule
+    rule = each.asked_rule
     if each.name in DELAYS:
         text = f"{text.removesuffix('.')}: 30s, 5m, 1h30m, or a number of seconds."
         return click.option(*flags, metavar="TIME", callback=read_duration, help=text)

@@ -150,3 +150,33 @@ def test_the_document_takes_what_the_gateway_takes(values):
         return
     if json.dumps(body).isascii() and "\\u" not in json.dumps(body):
         DOCUMENT.validate(body)
+
+
+def test_where_unknown_fields_are_ignored_they_are_named():
+    ignored = []
+    assert read_job_request({**LEAST, "foo": 1, "bar": 2}, NOW, ignored=ignored) == read_job_request(
+        LEAST, NOW
+    )
+    assert ignored == ["foo", "bar"]
+    ignored = []
+    made, wrong = read_batch(
+        {"jobs": [{**LEAST, "foo": 1}, {**LEAST, "top_p": 9, "baz": 1}]}, NOW, ignored=ignored
+    )
+    assert made == read_job_request(LEAST, NOW)
+    assert isinstance(wrong, InvalidRequest)
+    assert ignored == ["foo", "baz"]
+
+
+@pytest.mark.parametrize(
+    ("values", "param"),
+    [
+        ({"top_p": 9}, "top_p"),
+        ({"foo": 1}, "foo"),
+        ({"prompt": ""}, "prompt"),
+        ({"delay_ms": -1}, "delay_ms"),
+    ],
+)
+def test_the_field_that_is_wrong_is_told_apart_from_the_message(values, param):
+    with pytest.raises(InvalidRequest) as refused:
+        read_job_request({**LEAST, **values}, NOW)
+    assert refused.value.param == param

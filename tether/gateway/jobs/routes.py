@@ -32,7 +32,7 @@ from tether.gateway.jobs.queries import JOBS_PER_PAGE, ListQuery, read_list_quer
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openapi import KEY_HEADERS, in_header, in_query
-from tether.gateway.responses import json_answer
+from tether.gateway.responses import ignored_header, json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.gateway.sse.response import EventStreamResponse
@@ -75,14 +75,15 @@ _POSITION = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"}
 async def submit_job(edge: GatewayServices, caller: Caller, request: Request) -> Response:
     now_ms, headers, port = edge.core().plane.clock.now_ms(), request.headers, edge.backend(caller).job_port
     async with edge.bodies.receive(request, caller.tenant_id, edge.job_limit) as body:
-        wanted = await body.read(lambda values: read_job_request(values, now_ms, headers))
+        ignored = ignored_fields(edge)
+        wanted = await body.read(lambda values: read_job_request(values, now_ms, headers, ignored=ignored))
         (answer,) = await edge.call(port.submit, [wanted])
     if isinstance(answer, Exception):
         raise answer
     return json_answer(
         submitted_to_json(answer),
         202 if answer.is_new else 200,
-        {"location": f"/v1/jobs/{answer.job_id}"},
+        {"location": f"/v1/jobs/{answer.job_id}", **ignored_header(ignored or ())},
     )
 
 
@@ -99,8 +100,9 @@ async def submit_job(edge: GatewayServices, caller: Caller, request: Request) ->
 async def submit_jobs(edge: GatewayServices, caller: Caller, request: Request) -> Response:
     now_ms, port = edge.core().plane.clock.now_ms(), edge.backend(caller).job_port
     async with edge.bodies.receive(request, caller.tenant_id, edge.batch_limit) as body:
-        wanted = await body.read(lambda values: read_batch(values, now_ms))
-        return await edge.call(_submit_batch, port, wanted)
+        ignored = ignored_fields(edge)
+        wanted = await body.read(lambda values: read_batch(values, now_ms, ignored=ignored))
+        return await edge.call(_submit_batch, port, wanted, ignored or ())
 
 
 @ROUTES.declare(
@@ -235,12 +237,19 @@ def _list_page(port: DirectJobPort, query: ListQuery) -> Response:
     return json_answer(page_to_json(port.find_in_turn(query.job_filter, query.cursor, query.limit)))
 
 
-def _submit_batch(port: JobPort, wanted: Sequence[JobRequest | TetherError]) -> Response:
+def ignored_fields(edge: GatewayServices) -> list[str] | None:
+    """What receives the names of fields that are ignored; None where they are refused."""
+    return [] if edge.settings.gateway.unknown_fields == "ignore" else None
+
+
+def _submit_batch(
+    port: JobPort, wanted: Sequence[JobRequest | TetherError], ignored: Sequence[str]
+) -> Response:
     """Submit what is possible of a batch. The answer may be large: it is written on this thread."""
     accepted = [one for one in wanted if isinstance(one, JobRequest)]
     answers = iter(port.submit(accepted) if accepted else [])
     items = [_item(next(answers) if isinstance(one, JobRequest) else one) for one in wanted]
-    return json_answer({"object": "list", "data": items})
+    return json_answer({"object": "list", "data": items}, headers=ignored_header(ignored))
 
 
 def _item(answer: Submitted | Exception) -> dict[str, Any]:

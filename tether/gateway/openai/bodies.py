@@ -9,10 +9,13 @@ from typing import Any
 
 from tether.errors import InvalidRequest
 from tether.gateway.bodies import read_job_request
+from tether.gateway.openai.foreign_fields import HARMLESS, UNSUPPORTED, unsupported_problems
+from tether.gateway.openai.messages import read_message
 from tether.jobs import JobRequest, Priority, Sampling
 from tether.models.registry import ModelVersion
 from tether.requests import fields
-from tether.requests.checking import unknown_problems
+from tether.requests.checking import Problem, refusal_of, unknown_problems
+from tether.requests.rules import shown
 from tether.requests.table import Place
 
 DEFAULT_TEMPERATURE = 1.0
@@ -26,42 +29,8 @@ _PASSED_ON = (
 )
 _TURNED = ("max_tokens", "max_completion_tokens", "seed", "metadata", "stream", "stream_options")
 
-IGNORED = (
-    *("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-    "parallel_tool_calls",
-)
-"""Fields that change nothing about the answer: they may be there."""
-
-UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "reasoning_effort": (),
-    "verbosity": (),
-    "web_search_options": (),
-}
-"""Fields that would change the answer and are not supported, each with the values that ask for nothing."""
-
-_ROLES = {"developer": "system"}
-_TOOL_ROLES = ("tool", "function")
-_IGNORED_IN_MESSAGES = ("name", "annotations")
-
 MAX_PROBLEMS = 20
 """Problems that a message names: a long conversation may have one in each of its messages."""
-
-_Problem = tuple[str, str]
-"""The field, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +42,16 @@ class ChatRequest:
       model: The model version that it runs on.
       is_streamed: Whether the completion is streamed in chunks.
       wants_usage: Whether the last chunk has the token usage.
+      names: What the client calls fields of the job, where that is not their own name.
+      ignored: What of the request is ignored.
     """
 
     job: JobRequest
     model: ModelVersion
     is_streamed: bool
     wants_usage: bool
+    names: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
 
 
 def passed_on() -> tuple[str, ...]:
@@ -90,7 +63,7 @@ def passed_on() -> tuple[str, ...]:
 
 def known_fields() -> tuple[str, ...]:
     """Return every field that a request may have."""
-    return (*passed_on(), *_TURNED, *IGNORED, *UNSUPPORTED)
+    return (*passed_on(), *_TURNED, *HARMLESS, *UNSUPPORTED)
 
 
 def read_chat(
@@ -100,6 +73,7 @@ def read_chat(
     *,
     find: Callable[[str], ModelVersion],
     randomness: Callable[[int], bytes],
+    ignores_unknown: bool = False,
 ) -> ChatRequest:
     """Return the request in a body.
 
@@ -111,21 +85,27 @@ def read_chat(
       headers: Headers of the HTTP request, which may have its keys and trace.
       find: Returns the version of a model's name.
       randomness: Returns so many random bytes.
+      ignores_unknown: Whether unknown fields, and those that only steer the answer, are ignored.
 
     Raises:
       InvalidRequest: It is invalid. The message lists every problem, ``param`` is the first.
       UnknownModel: No such model is configured.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    problems = [*_unknown(given), *_unsupported(given), *_stream_problems(given)]
+    ignored: list[str] | None = [] if ignores_unknown else None
+    problems = [*_unknown(given, ignored), *unsupported_problems(given, ignored), *_stream_problems(given)]
+    names = names_in(given)
     body = {name: given[name] for name in passed_on() if name in given}
+    if _is_whole_vocabulary(body.get("top_k")):
+        body["top_k"] = 0
     body.setdefault("temperature", DEFAULT_TEMPERATURE)
     body.setdefault("priority", Priority.INTERACTIVE.value)
     if "metadata" in given:
         body["labels"] = given["metadata"]
     if isinstance(given.get("messages"), list):
         body["messages"] = [
-            _message(number, message, problems) for number, message in enumerate(given["messages"])
+            read_message(number, message, problems, ignored)
+            for number, message in enumerate(given["messages"])
         ]
     else:
         body.setdefault("messages", [])
@@ -133,44 +113,67 @@ def read_chat(
     body["max_tokens"] = _max_tokens(given, model, problems)
     body["seed"] = _seed(given.get("seed"), body, headers, randomness)
     try:
-        job = read_job_request(body, now_ms, headers)
+        job = read_job_request(body, now_ms, headers, names=names)
     except InvalidRequest as error:
-        problems.append(("", str(error)))
+        problems.append((error.param or "", str(error)))
     if problems:
         raise _refusal(problems)
     assert model is not None
     options = given.get("stream_options", {})
-    return ChatRequest(job, model, given.get("stream", False), options.get("include_usage") is True)
+    return ChatRequest(
+        job,
+        model,
+        given.get("stream", False),
+        options.get("include_usage") is True,
+        names,
+        tuple(ignored or ()),
+    )
 
 
-def _refusal(problems: list[_Problem]) -> InvalidRequest:
+def names_in(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a client calls fields of the job, where that is not their own name."""
+    is_new = "max_completion_tokens" in given
+    return {
+        "labels": "metadata",
+        "deadline": "time_limit_ms",
+        **({"max_tokens": "max_completion_tokens"} if is_new else {}),
+    }
+
+
+def in_words_of(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
+    """Return a refusal of the job as one of the request that it was made from."""
+    if error.param is None or error.param not in names:
+        return error
+    theirs = names[error.param]
+    told = InvalidRequest(str(error).replace(f"{error.param}=", f"{theirs}=", 1))
+    told.param = theirs
+    return told
+
+
+def _is_whole_vocabulary(top_k: object) -> bool:
+    """Others' word for no limit is -1."""
+    return top_k == -1 and not isinstance(top_k, bool)
+
+
+def _refusal(problems: list[Problem]) -> InvalidRequest:
     texts = [text for _, text in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         texts.append(f"and {len(problems) - MAX_PROBLEMS} more problems")
-    error = InvalidRequest("; ".join(texts))
-    error.param = problems[0][0] or None
-    return error
+    return refusal_of(problems, "; ".join(texts))
 
 
-def _unknown(given: Mapping[str, Any]) -> Iterator[_Problem]:
+def _unknown(given: Mapping[str, Any], ignored: list[str] | None) -> Iterator[Problem]:
     known = known_fields()
-    yield from unknown_problems([name for name in given if name not in known], known)
+    unknown = [name for name in given if name not in known]
+    if ignored is None:
+        yield from unknown_problems(unknown, known)
+    else:
+        ignored += unknown
 
 
-def _unsupported(given: Mapping[str, Any]) -> Iterator[_Problem]:
-    for name, harmless in UNSUPPORTED.items():
-        if name in given and not any(_is_same(given[name], value) for value in harmless):
-            allowed = f", other than {' or '.join(map(repr, harmless))}" if harmless else ""
-            yield name, f"{name}={given[name]!r:.80} is not supported{allowed}: leave it out"
-
-
-def _is_same(value: object, other: object) -> bool:
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
-
-
-def _stream_problems(given: Mapping[str, Any]) -> Iterator[_Problem]:
+def _stream_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(given.get("stream", False), bool):
-        yield "stream", f"stream={given['stream']!r:.80} is neither true nor false"
+        yield "stream", f"stream={shown(given['stream'])} is neither true nor false"
     options = given.get("stream_options", {})
     if not isinstance(options, dict):
         yield "stream_options", f"stream_options is of type {type(options).__name__}, not an object"
@@ -178,45 +181,15 @@ def _stream_problems(given: Mapping[str, Any]) -> Iterator[_Problem]:
         yield "stream_options", "stream_options.include_usage is neither true nor false"
 
 
-def _message(number: int, value: object, problems: list[_Problem]) -> object:
-    """A message in our form. What cannot be one is left as it is, for the check of all requests to name."""
-    if not isinstance(value, dict):
-        return value
-    place = f"messages[{number}]"
-    role, content = value.get("role"), value.get("content")
-    if role in _TOOL_ROLES:
-        problems.append(("messages", f"{place}.role={role!r}: tools are not supported"))
-        role = "user"
-    for name, one in value.items():
-        if name in ("role", "content", *_IGNORED_IN_MESSAGES) or one is None or one == []:
-            continue
-        problems.append(("messages", f"{place} has a field {name[:80]!r}, which is not supported"))
-    if isinstance(content, list):
-        content = _text_of(place, content, problems)
-    return {"role": _ROLES.get(role, role) if isinstance(role, str) else role, "content": content}
-
-
-def _text_of(place: str, parts: list[Any], problems: list[_Problem]) -> str:
-    """The text of a content in parts."""
-    texts: list[str] = []
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get("text") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(text, str):
-            shown = f"of type {kind!r:.80}" if kind else "without a type"
-            problems.append(("messages", f"{place}.content has a part {shown}: only text is supported"))
-            break
-        texts.append(text)
-    return "".join(texts)
-
-
-def _max_tokens(given: Mapping[str, Any], model: ModelVersion | None, problems: list[_Problem]) -> object:
+def _max_tokens(given: Mapping[str, Any], model: ModelVersion | None, problems: list[Problem]) -> object:
     named = [name for name in ("max_completion_tokens", "max_tokens") if name in given]
     if not named:
         most = Sampling().max_tokens
         return most if model is None else min(most, model.context)
     if len(named) == 2 and given["max_tokens"] != given["max_completion_tokens"]:
-        problems.append(("max_tokens", "max_tokens and max_completion_tokens differ: give only one"))
+        problems.append(
+            ("max_completion_tokens", "max_tokens and max_completion_tokens differ: give only one")
+        )
     return given[named[0]]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tether.client.handles import failure_of
-from tether.errors import JobFailed, StreamInterrupted, TetherError, error_of
+from tether.errors import InvalidRequest, JobFailed, StreamInterrupted, TetherError, error_of
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
 from tether.models.registry import ModelVersion
@@ -91,6 +91,9 @@ def end_error(job_id: JobId, last: StreamEvent, error: JobError | None) -> Tethe
         return failure_of(job_id, last)
     cause = error_of(error.code, error.message)
     if cause.http_status < 500 and not cause.retryable:
+        if isinstance(cause, InvalidRequest):
+            # The worker, which says so, has nothing else of the request to complain about.
+            cause.param = "messages"
         return cause
     return JobFailed(f"job {job_id} failed permanently ({error.code}): {error.message}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -9,7 +10,7 @@ from starlette.responses import Response
 from tether.errors import TetherError
 from tether.gateway.openai.chunks import ChatChunkEncoder, GatheredChat, error_frame
 from tether.gateway.openai.job import ChatJob
-from tether.gateway.responses import json_answer, openai_error_answer
+from tether.gateway.responses import ignored_header, json_answer, openai_error_answer
 from tether.gateway.sse.open_stream import OpenStream
 from tether.gateway.sse.open_streams import OpenStreams
 from tether.gateway.sse.response import EventStreamResponse
@@ -24,10 +25,19 @@ MAX_TOKENS_AT_ONCE = 10_000
 
 class _ChatAnswer(EventStreamResponse):
     def __init__(
-        self, streams: OpenStreams, stream: OpenStream, frames: ChatChunkEncoder | GatheredChat, job: ChatJob
+        self,
+        streams: OpenStreams,
+        stream: OpenStream,
+        frames: ChatChunkEncoder | GatheredChat,
+        job: ChatJob,
+        ignored: Sequence[str],
     ) -> None:
         # OpenAI's clients show x-request-id with whatever they answer or raise.
-        self.told_headers = {"x-tether-job-id": job.job_id, "x-request-id": job.job_id}
+        self.told_headers = {
+            "x-tether-job-id": job.job_id,
+            "x-request-id": job.job_id,
+            **ignored_header(ignored),
+        }
         super().__init__(streams, stream, self.told_headers)
         self._frames = frames
         self._job = job

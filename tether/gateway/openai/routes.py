@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from tether.broker.redis.connections import address_of
 from tether.core.direct.backend import DirectBackend
-from tether.errors import BrokerUnavailable, NoLiveWorker, TetherError
+from tether.errors import BrokerUnavailable, InvalidRequest, NoLiveWorker, TetherError
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
-from tether.gateway.openai.bodies import ChatRequest, read_chat
+from tether.gateway.openai.bodies import ChatRequest, in_words_of, read_chat
 from tether.gateway.openai.chunks import ChatChunkEncoder, GatheredChat
 from tether.gateway.openai.documents import ChatHead
 from tether.gateway.openai.job import ChatJob
@@ -69,7 +69,14 @@ async def complete(edge: GatewayServices, caller: Caller, request: Request) -> R
     now_ms, find = plane.clock.now_ms(), plane.registry.find
 
     def read(values: Mapping[str, Any]) -> ChatRequest:
-        return read_chat(values, now_ms, headers, find=find, randomness=secrets.token_bytes)
+        return read_chat(
+            values,
+            now_ms,
+            headers,
+            find=find,
+            randomness=secrets.token_bytes,
+            ignores_unknown=edge.settings.gateway.unknown_fields == "ignore",
+        )
 
     async with edge.bodies.receive(request, caller.tenant_id, edge.job_limit) as body:
         return await _answer(edge, caller, await body.read(read))
@@ -91,8 +98,8 @@ async def _answer(edge: GatewayServices, caller: Caller, asked: ChatRequest) -> 
         await job.leave()
         raise
     if isinstance(frames, GatheredChat):
-        return ChatDocumentAnswer(edge.streams, stream, frames, job)
-    return ChatStreamAnswer(edge.streams, stream, frames, job)
+        return ChatDocumentAnswer(edge.streams, stream, frames, job, asked.ignored)
+    return ChatStreamAnswer(edge.streams, stream, frames, job, asked.ignored)
 
 
 def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest) -> Submitted:
@@ -108,6 +115,8 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     if not job.retry_token or core.plane.store.read(queries.job_with_key, key) is None:
         _check_served(core, asked)
     (answer,) = backend.job_port.submit([job])
+    if isinstance(answer, InvalidRequest):
+        raise in_words_of(answer, asked.names)
     if isinstance(answer, Exception):
         raise answer
     return answer

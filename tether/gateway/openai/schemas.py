@@ -30,11 +30,21 @@ class TextPart(_Closed):
     text: str = Field(max_length=fields.MAX_PROMPT_BYTES)
 
 
-class ChatMessageBody(_Closed):
-    """One message."""
+class ReasoningPart(_Open):
+    """A part of an answer that was the model's reasoning. Ignored."""
+
+    type: Literal["reasoning", "thinking", "redacted_thinking"]
+
+
+class ChatMessageBody(_Open):
+    """One message. Fields with the model's reasoning, which clients send back with its answer, are ignored;
+    other unknown ones are refused.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(max_length=fields.MAX_PROMPT_BYTES)] | list[TextPart]
+    content: (
+        Annotated[str, Field(max_length=fields.MAX_PROMPT_BYTES)] | list[TextPart | ReasoningPart] | None
+    ) = Field(description="null only of an assistant.")
     name: str | None = Field(None, description="Ignored.")
 
 
@@ -88,7 +98,11 @@ def chat_request_body() -> dict[str, Any]:
 
 
 def _or_null(each: TableField, description: str) -> dict[str, Any]:
-    return {"anyOf": [each.rule.schema(), {"type": "null"}], "default": None, "description": description}
+    return {
+        "anyOf": [each.asked_rule.schema(), {"type": "null"}],
+        "default": None,
+        "description": description,
+    }
 
 
 class AnswerMessage(_Closed):

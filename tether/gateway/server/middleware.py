@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tether.errors import GatewayUnavailable, HeadersTooLarge, InvalidRequest, TetherError
 from tether.gateway.responses import error_answer
+from tether.gateway.server.addresses import tidied
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -49,6 +50,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         began, status = self._clock(), 0
+        scope["path"] = tidied(scope["path"])
 
         async def watched(message: Message) -> None:
             nonlocal status

@@ -152,11 +152,36 @@ def test_models_are_listed_and_shown(client):
     [
         ({"n": 2}, openai.BadRequestError, "request_invalid", "n", "not supported"),
         ({"tools": [{"type": "function"}]}, openai.BadRequestError, "request_invalid", "tools", "tools="),
-        ({"temperature": -1}, openai.BadRequestError, "request_invalid", None, "temperature=-1"),
-        ({"max_tokens": 9_000}, openai.BadRequestError, "request_invalid", None, "context"),
-        ({"extra_body": {"adapter": "x"}}, openai.BadRequestError, "request_invalid", None, "no adapter 'x'"),
-        ({"model": "countr"}, openai.NotFoundError, "model_unknown", None, "did you mean 'counter'"),
-        ({"model": "refusing"}, openai.BadRequestError, "request_invalid", None, "does not like this prompt"),
+        ({"temperature": -1}, openai.BadRequestError, "request_invalid", "temperature", "temperature=-1"),
+        (
+            {"max_tokens": 9_000},
+            openai.BadRequestError,
+            "request_invalid",
+            "max_tokens",
+            "max_tokens=9000.*context",
+        ),
+        (
+            {"max_completion_tokens": 9_000},
+            openai.BadRequestError,
+            "request_invalid",
+            "max_completion_tokens",
+            "max_completion_tokens=9000 exceeds the context",
+        ),
+        (
+            {"extra_body": {"adapter": "x"}},
+            openai.BadRequestError,
+            "request_invalid",
+            "adapter",
+            "no adapter 'x'",
+        ),
+        ({"model": "countr"}, openai.NotFoundError, "model_unknown", "model", "did you mean 'counter'"),
+        (
+            {"model": "refusing"},
+            openai.BadRequestError,
+            "request_invalid",
+            "messages",
+            "does not like this prompt",
+        ),
     ],
 )
 def test_what_is_refused_raises_what_it_should(client, values, kind, code, param, words, stream):

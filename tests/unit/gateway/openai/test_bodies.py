@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.errors import InvalidRequest, TetherError, UnknownModel
-from tether.gateway.openai.bodies import IGNORED, UNSUPPORTED, known_fields, read_chat
+from tether.gateway.openai.bodies import in_words_of, known_fields, read_chat
+from tether.gateway.openai.foreign_fields import HARMLESS, UNSUPPORTED
 from tether.gateway.openai.schemas import chat_request_body
 from tether.jobs import Message, Priority, Sampling
 from tether.models.registry import ModelVersion, Registry
@@ -20,9 +21,14 @@ DOCUMENT = jsonschema_rs.validator_for(chat_request_body())
 LEAST = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def read(headers=None, **values):
+def read(headers=None, ignores_unknown=False, **values):
     return read_chat(
-        {**LEAST, **values}, NOW, headers or {}, find=REGISTRY.find, randomness=lambda count: b"\xff" * count
+        {**LEAST, **values},
+        NOW,
+        headers or {},
+        find=REGISTRY.find,
+        randomness=lambda count: b"\xff" * count,
+        ignores_unknown=ignores_unknown,
     )
 
 
@@ -89,29 +95,36 @@ def test_content_in_parts_and_the_role_of_developers_are_taken():
     ("values", "param", "words"),
     [
         ({"n": 2}, "n", "n=2 is not supported, other than 1"),
-        ({"n": True}, "n", "n=True"),
-        ({"tools": [{"type": "function"}]}, "tools", "tools="),
+        ({"n": True}, "n", "n=true"),
+        ({"tools": [{"type": "function"}]}, "tools", "tools=.* is not supported, other than"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools=a list of 1 item is"),
         ({"presence_penalty": 0.5}, "presence_penalty", "other than 0"),
-        ({"logprobs": True}, "logprobs", "logprobs=True"),
+        ({"logprobs": True}, "logprobs", "logprobs=true is not supported, other than false"),
         ({"response_format": {"type": "json_object"}}, "response_format", "json_object"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
         ({"temprature": 1}, "temprature", "did you mean temperature"),
         ({"stream": 1}, "stream", "neither true nor false"),
         ({"stream_options": []}, "stream_options", "of type list"),
         ({"stream_options": {"include_usage": "yes"}}, "stream_options", "include_usage"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "differ"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "differ"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "tools are not supported"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", "'image_url'"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages", "without a type"),
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}, "messages", "tool_calls"),
-        ({"messages": []}, None, "messages is not a list of 1 to"),
-        ({"messages": "hi"}, None, "messages is not a list of 1 to"),
-        ({"messages": [{"role": "user", "content": None}]}, None, "content is of type NoneType"),
-        ({"temperature": -1}, None, "temperature=-1"),
-        ({"seed": 0.5}, None, "seed=0.5"),
-        ({"metadata": {"a": 1}}, None, "labels contains"),
-        ({"model": 5}, None, "model is of type int"),
-        ({"model": ""}, None, "model is missing"),
+        ({"messages": []}, "messages", "messages is not a list of 1 to"),
+        ({"messages": "hi"}, "messages", "messages is not a list of 1 to"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages", "content is of type NoneType"),
+        ({"temperature": -1}, "temperature", "temperature=-1"),
+        ({"temperature": 2.5}, "temperature", "from 0 to 2"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens", "^max_completion_tokens=0 is not"),
+        ({"max_tokens": 0}, "max_tokens", "^max_tokens=0 is not"),
+        ({"top_k": -2}, "top_k", "top_k=-2"),
+        ({"top_p": 3, "temperature": 9}, "temperature", "2 problems: temperature"),
+        ({"seed": 0.5}, "seed", "seed=0.5"),
+        ({"metadata": {"a": 1}}, "metadata", "^metadata contains"),
+        ({"time_limit_ms": -1}, "time_limit_ms", "time_limit_ms=-1"),
+        ({"model": 5}, "model", "model is of type int"),
+        ({"model": ""}, "model", "model is missing"),
     ],
 )
 def test_what_is_not_possible_is_refused_by_name(values, param, words):
@@ -121,8 +134,90 @@ def test_what_is_not_possible_is_refused_by_name(values, param, words):
 
 
 def test_a_model_that_is_not_there_is_unknown():
-    with pytest.raises(UnknownModel, match="did you mean 'demo'"):
+    with pytest.raises(UnknownModel, match="did you mean 'demo'") as refused:
         read(model="dem")
+    assert refused.value.param == "model"
+
+
+@pytest.mark.parametrize("ignores_unknown", [False, True])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"repetition_penalty": 1, "min_p": 0, "top_k": -1, "reasoning_effort": "none", "verbosity": "medium"},
+        {"repetition_penalty": 1.0, "min_p": 0.0, "length_penalty": 1.0, "min_tokens": 0, "best_of": 1},
+        {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "enable_thinking": False},
+        {"chat_template_kwargs": {"enable_thinking": False}, "logit_bias": {}, "stop_token_ids": []},
+    ],
+)
+def test_what_asks_for_nothing_is_taken_and_changes_nothing(values, ignores_unknown):
+    asked = read(ignores_unknown=ignores_unknown, **values)
+    assert asked.ignored == ()
+    assert asked.job.digest() == read().job.digest()
+
+
+def test_what_clients_send_back_of_an_answer_is_taken():
+    parts = [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "c"}]
+    told = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "refusal": None, "function_call": None, "audio": None},
+        {"role": "assistant", "content": "b", "reasoning_content": "hm", "reasoning": "hm"},
+        {"role": "assistant", "content": parts, "reasoning_details": [{}], "thinking_blocks": [{}]},
+        {"role": "assistant", "content": None, "refusal": "no"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": "d"},
+    ]
+    said = [message.content for message in read(messages=told).job.messages]
+    assert said == ["a", "", "b", "c", "no", "no", "d"]
+    DOCUMENT.validate({**LEAST, "messages": [told[1]]})
+
+
+@pytest.mark.parametrize(
+    "message", [{"role": "user", "content": [{"type": "reasoning", "text": "x"}]}, {"role": "user"}]
+)
+def test_what_only_an_answer_can_have_is_refused_of_others(message):
+    with pytest.raises(InvalidRequest, match=r"messages\[0\]"):
+        read(messages=[message])
+
+
+def test_where_unknown_fields_are_ignored_they_are_named():
+    told = [{"role": "user", "content": "a", "cache": 1}, {"role": "user", "content": "b", "name": "x"}]
+    asked = read(ignores_unknown=True, foo=1, presence_penalty=0.5, messages=told, user="u", min_p=0)
+    assert asked.ignored == ("foo", "presence_penalty", "messages[0].cache")
+    assert (
+        asked.job.digest() == read(messages=[{"role": "user", "content": text} for text in "ab"]).job.digest()
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"n": 2},
+        {"tools": [{}]},
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": True},
+        {"temperature": 3},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{}]}]},
+    ],
+)
+def test_what_asks_for_another_form_of_answer_is_never_ignored(values):
+    with pytest.raises(InvalidRequest):
+        read(ignores_unknown=True, **values)
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "text"),
+    [
+        ("max_completion_tokens", "max_completion_tokens", "max_completion_tokens=9 is"),
+        ("max_tokens",) * 2 + ("max_tokens=9 is",),
+    ],
+)
+def test_refusals_of_the_job_name_the_field_that_the_client_sent(given, param, text):
+    error = InvalidRequest("max_tokens=9 is too much")
+    error.param = "max_tokens"
+    told = in_words_of(error, read(**{given: 5}).names)
+    assert told.param == param
+    assert str(told).startswith(text)
 
 
 def test_the_same_key_is_the_same_request_also_where_the_seed_is_made():
@@ -161,7 +256,7 @@ def test_whatever_messages_hold_they_are_taken_or_refused(messages):
 
 def test_the_document_shows_every_field_that_is_read():
     keys = {"correlation_id", "retry_token"}
-    assert set(chat_request_body()["properties"]) == {*known_fields()} - {*IGNORED} - {*UNSUPPORTED} - keys
+    assert set(chat_request_body()["properties"]) == {*known_fields()} - {*HARMLESS} - {*UNSUPPORTED} - keys
 
 
 @given(st.dictionaries(st.sampled_from(sorted(chat_request_body()["properties"])), json_values, max_size=4))
