@@ -501,6 +501,19 @@ def test_jobs_that_must_run_alone_take_one_worker_of_a_pool_at_a_time_and_then_o
     assert draw(workers[2], 4, busy=True) == [], "it is the next that keeps itself free"
 
 
+def test_who_runs_nothing_does_not_wait_for_the_one_that_keeps_itself_free(stage):
+    stage.place("a")
+    lose_twice(stage, "a")
+    for i in range(4):
+        stage.place(f"b-{i}")
+    be_patient(stage)
+    long = stage.worker("long")
+    assert draw(long, 4, busy=True) == []
+    assert ids(draw(stage.worker("busy"), busy=True)) == ["b-0"]
+    assert ids(draw(stage.worker("idle"), 4)) == ["a"]
+    assert ids(draw(long, 4, busy=True)) == ["b-1", "b-2", "b-3"]
+
+
 def test_who_kept_itself_free_and_died_is_passed_over(stage):
     stage.place("a")
     lose_twice(stage, "a")

@@ -399,8 +399,12 @@ local function is_quarantine_of(pool)
   local since, reserver, until_ms, job =
     unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until', 'job'))
   since, until_ms = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER)
-  if reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE then
-    return reserver == worker
+  local is_reserved = reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE
+  if is_reserved and reserver == worker then
+    return true
+  elseif is_reserved and (busy or #answer > 2) then
+    -- Only who runs nothing need not wait for that one, whose last job may take long.
+    return false
   elseif not since or since > now then
     note_quarantine(pool, 'since', integer(now))
     soon(ALONE_PATIENCE)
