@@ -201,6 +201,10 @@ class Keys:
         """A channel."""
         return f"{self.prefix}:fleet:commands"
 
+    def fleet_failing(self, worker_id: WorkerId) -> str:
+        """A string: which models the worker cannot load."""
+        return f"{self.prefix}:fleet:failing:{worker_id}"
+
     def fleet_manifest(self, worker_id: WorkerId) -> str:
         """A string; and a channel that says that it was written."""
         return f"{self.prefix}:fleet:manifest:{worker_id}"

@@ -20,6 +20,7 @@ from tether.config.types import suggestion
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.fleet.fleet import Fleet, Member
 from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.over_redis.load_failures import read_load_failures
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.topics import is_presence_topic, network_id
@@ -103,6 +104,13 @@ class FleetReading:
     def strangers(self) -> tuple[WorkerId, ...]:
         """Workers that announce themselves with keys that do not count, by id."""
         return tuple(sorted(self._strangers))
+
+    def load_failures(self) -> Mapping[WorkerId, Mapping[str, str]]:
+        """Why live workers cannot load models, by the models' names; nothing where Redis does not tell."""
+        try:
+            return read_load_failures(self.client, self.keys, sorted(self.view.fleet.members))
+        except redis.RedisError:
+            return {}
 
     def _counts(self, pub_key: str) -> bool:
         counts = self.trusted(pub_key)

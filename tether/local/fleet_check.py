@@ -42,6 +42,7 @@ def check_fleet(settings: Settings, running: Running | None, environ: Mapping[st
                 copied=copied,
                 strangers=reading.strangers,
                 wrong_clocks=reading.view.wrong_clocks,
+                failing=reading.load_failures(),
             )
     except BrokerUnavailable as error:
         return Check(NAME, CheckStatus.WARN, str(error))
@@ -54,6 +55,7 @@ def fleet_verdict(
     copied: Sequence[WorkerId] = (),
     strangers: Sequence[WorkerId] = (),
     wrong_clocks: Mapping[WorkerId, int] = MappingProxyType({}),
+    failing: Mapping[WorkerId, Mapping[str, str]] = MappingProxyType({}),
 ) -> Check:
     """What is wrong with the workers of a fleet.
 
@@ -62,6 +64,7 @@ def fleet_verdict(
       copied: Those whose keys several processes use.
       strangers: Those that announce themselves with keys that do not count.
       wrong_clocks: How many milliseconds the clocks of others that are ignored are ahead.
+      failing: Why workers cannot load models, by the models' names.
     """
     cut_off, silent = [], []
     for worker, member in sorted(fleet.members.items()):
@@ -95,6 +98,14 @@ def fleet_verdict(
         )
         findings.append(f"clocks differ too much from this machine's: of {clocks}; no jobs go there")
         remedies.append("synchronize the clocks of the workers' machines, or this one's (NTP)")
+    if failing:
+        lines = [
+            f"{_shown(worker, names)} cannot load {model}: {why}"
+            for worker, reasons in sorted(failing.items())
+            for model, why in sorted(reasons.items())
+        ]
+        findings.append(_listed(lines))
+        remedies.append("the worker's log has the traceback; it tries again by itself")
     if findings:
         return Check(NAME, CheckStatus.WARN, "; ".join(findings), "; ".join(remedies))
     count = len(fleet.members)

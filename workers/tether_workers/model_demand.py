@@ -112,12 +112,14 @@ class ModelDemand:
         *,
         slots: Slots,
         may_draw: Callable[[], bool] = lambda: True,
+        report: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
           slots: Says whether the worker takes jobs, and how many more.
           may_draw: Whether the worker draws for its key: not while another process does.
+          report: Called after each look; says what cannot be loaded.
           clock: Seconds; the loader's too.
         """
         self._port = port
@@ -125,6 +127,7 @@ class ModelDemand:
         self._served = tuple(served)
         self._slots = slots
         self._may_draw = may_draw
+        self._report = report
         self._clock = clock
         self._asked_again: set[PoolName] = set()
         self._told: dict[PoolName, int] = {}
@@ -171,6 +174,7 @@ class ModelDemand:
 
     def _step(self) -> float:
         self._loader.warn_of_long_loads()
+        self._report()
         self._look_for_room()
         reports = [(one.pool, self._readiness(one)) for one in self._served]
         advices = self._port.demand(reports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,7 @@ from tether.discovery.announcements.presence import ModelState, Supported, Worke
 from tether.discovery.commands.command import Action
 from tether.discovery.commands.inbox import CommandFollower
 from tether.discovery.commands.operator_key import OperatorKeys
+from tether.discovery.over_redis.load_failures import write_load_failures
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Announcer
 from tether.discovery.swarm.options import SwarmOptions
@@ -45,6 +47,7 @@ from tether_workers.loading import EngineFactory, EngineLoader
 from tether_workers.model_demand import ModelDemand
 from tether_workers.presence.cache_report import CacheReport
 from tether_workers.presence.health import HealthReporter, WorkerStatus
+from tether_workers.presence.load_report import LoadReport
 from tether_workers.presence.manifest import ManifestWriter
 from tether_workers.presence.throughput import Throughput
 from tether_workers.presence.video_memory import video_memory
@@ -137,6 +140,11 @@ class WorkerRuntime:
             served,
             slots=self.slots,
             may_draw=lambda: not rank.is_outranked,
+            report=LoadReport(
+                served,
+                self._loader.failure_of,
+                functools.partial(write_load_failures, self._client, keys, self.identity.worker_id),
+            ).tell,
         )
         stages = inference_stages(self._loader, base)
         self.inference = Inference(self.port, self.attempts, stages, base)

@@ -49,6 +49,7 @@ def list_members(is_json: bool) -> None:
     with open_fleet(admin_settings()) as reading:
         fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
         now, evidence, clocks = reading.now, reading.view.evidence, reading.view.wrong_clocks
+        failing = reading.load_failures()
     copied = () if evidence is None else copied_keys(evidence)
     workers = [(seen, names.get(worker, "")) for worker, seen in look_at(fleet, now).items()]
     workers.sort(
@@ -59,7 +60,12 @@ def list_members(is_json: bool) -> None:
     )
     if is_json:
         data = [worker_to_json(seen, name, now) for seen, name in workers]
-        ignored = {"untrusted": list(strangers), "copied": list(copied), "wrong_clocks": sorted(clocks)}
+        ignored: dict[str, Any] = {
+            "untrusted": list(strangers),
+            "copied": list(copied),
+            "wrong_clocks": sorted(clocks),
+        }
+        ignored |= {"failing": failing}
         print_json({"object": "list", "data": data, **ignored})
         return
     columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
@@ -76,6 +82,9 @@ def list_members(is_json: bool) -> None:
         click.echo(_strangers_text(strangers), err=True)
     if clocks:
         click.echo(_clocks_text(clocks), err=True)
+    for worker, reasons in sorted(failing.items()):
+        for model, why in sorted(reasons.items()):
+            click.echo(f"Worker {worker} cannot load {model}: {why}", err=True)
 
 
 @click.command()

@@ -29,6 +29,7 @@ from tether.discovery.announcements.presence import (
     manifest_of,
 )
 from tether.discovery.commands.manifest_request import write_manifest
+from tether.discovery.over_redis.load_failures import write_load_failures
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.trusted_keys import TrustSnapshot
@@ -152,6 +153,7 @@ def test_a_fleet_that_is_empty_says_so(fleet):
         "untrusted": [],
         "copied": [],
         "wrong_clocks": [],
+        "failing": {},
     }
 
 
@@ -176,6 +178,7 @@ def test_a_worker_whose_key_does_not_count_is_named_and_not_listed(fleet):
         "untrusted": sorted([WORKER, OTHER]),
         "copied": [],
         "wrong_clocks": [],
+        "failing": {},
     }
 
 
@@ -190,6 +193,21 @@ def test_a_worker_whose_clock_is_wrong_is_named_until_it_is_right(fleet):
     assert (check.verdict, f"{WORKER} (big box) by " in check.found) == ("warn", True)
     fleet.tell(sequence=2)
     assert fleet.json("list")["wrong_clocks"] == []
+
+
+def test_why_a_worker_cannot_load_a_model_is_told_until_it_can(fleet):
+    fleet.tell()
+    fleet.tell(OTHER_KEY)
+    client, keys = fleet.client, Keys(fleet.namespace)
+    write_load_failures(client, keys, WORKER, {"echo@1": "no room: \x1b[2J"})
+    client.set(keys.fleet_failing(OTHER), b"\xff no JSON")
+    assert client.pttl(keys.fleet_failing(WORKER)) > 0
+    assert f"Worker {WORKER} cannot load echo@1: no room:  [2J\n" in fleet.ok("list").stderr
+    assert fleet.json("list")["failing"] == {WORKER: {"echo@1": "no room:  [2J"}}
+    check = check_fleet(load_settings(environ=fleet.environ), None, {})
+    assert (check.verdict, "cannot load echo@1: no room" in check.found) == ("warn", True)
+    write_load_failures(client, keys, WORKER, {})
+    assert fleet.json("list")["failing"] == {}
 
 
 def test_a_key_in_the_identity_folder_counts_and_names_its_worker(fleet):
