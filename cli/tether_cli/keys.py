@@ -11,6 +11,7 @@ from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest, KeyNotFound
 from tether.ids import TenantId
 from tether.jobs import DEFAULT_TENANT
+from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_store, tenant_of
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
@@ -39,7 +40,7 @@ def keys() -> None:
     multiple=True,
     metavar="SCOPE",
     default=("submit", "read"),
-    help="Scope of the key: submit, read or admin (repeatable).  [default: submit and read]",
+    help="Scope of the key: submit, read, admin or operator (repeatable).  [default: submit and read]",
 )
 @click.option("--name", default="", help="Name of the key, to recognize it by.")
 @as_json
@@ -58,7 +59,8 @@ def create(tenant_id: str, scopes: tuple[str, ...], name: str, is_json: bool) ->
     key, kept = make_key(tenant, known, now_ms=wall_clock_ms(), randomness=secrets.token_bytes, name=name)
     with admin_store() as store:
         tenant_of(store, tenant)
-        store.write_alone(add_key, kept).result()
+        act = act_of_user("keys.create", kept.key_id, tenant, name=name, scopes=list(kept.scopes))
+        audited(store).write(act, lambda connection: add_key(connection, kept))
         place = store.place
     if is_json:
         print_json({**key_to_json(kept), "key": key})
@@ -125,11 +127,15 @@ def revoke(key_id: str, is_json: bool) -> None:
             "key with its prefix"
         )
     with admin_store() as store:
-        revoked = store.write_alone(revoke_key, key_id, None, wall_clock_ms()).result()
-        if revoked is None:
-            known = [key.key_id for key in store.read(keys_of, None)]
+        known = {key.key_id: key.tenant_id for key in store.read(keys_of, None)}
+        if key_id not in known:
             likely = suggestion(key_id, known) or "; `tether keys list --all` lists all keys"
             raise KeyNotFound(f"there is no API key with this id{likely}")
+        act = act_of_user("keys.revoke", key_id, known[key_id])
+        revoked = audited(store).write(
+            act, lambda connection: revoke_key(connection, key_id, None, wall_clock_ms())
+        )
+    assert revoked is not None, "no key is ever removed"
     if is_json:
         print_json(key_to_json(revoked))
         return

@@ -9,6 +9,7 @@ from tether_cli.environment import CommandEnvironment
 from tether_cli.verb_groups import LazyVerbs, Verb
 
 VERBS: dict[str, Verb] = {
+    "audit": ("tether_cli.audit", "audit", "Read the audit log: who changed what."),
     "completion": ("tether_cli.completion", "completion", "Print a shell completion script."),
     "config": ("tether_cli.config", "config", "Show and validate the configuration."),
     "dht": ("tether_cli.dht", "dht", "Run a DHT bootstrap node for a private network."),

@@ -10,6 +10,7 @@ import click
 from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
+from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_store, tenant_of
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
@@ -60,10 +61,11 @@ def create(tenant_id: str, name: str | None, weight: str | None, quota: str | No
         wall_clock_ms(),
     )
     with admin_store() as store:
-        if not store.write_alone(create_tenant, tenant).result():
-            raise InvalidRequest(
-                f"tenant {tenant_id!r} already exists: change it with `tether tenants set`, or use another id"
-            )
+        exists = InvalidRequest(
+            f"tenant {tenant_id!r} already exists: change it with `tether tenants set`, or use another id"
+        )
+        act = act_of_user("tenants.create", new_id, new_id, **values)
+        audited(store).write(act, lambda connection: None if create_tenant(connection, tenant) else exists)
         place = store.place
     _say(tenant, f"Created tenant {tenant_id} in {place}.", is_json=is_json)
 
@@ -115,7 +117,8 @@ def change(tenant_id: str, name: str | None, weight: str | None, quota: str | No
     with admin_store() as store:
         tenant = tenant_of(store, TenantId(tenant_id)).tenant_id
         check_tenant(tenant, values)
-        changed = store.write_alone(change_tenant, tenant, values).result()
+        act = act_of_user("tenants.set", tenant, tenant, **values)
+        changed = audited(store).write(act, lambda connection: change_tenant(connection, tenant, values))
     assert changed is not None, "no tenant is ever removed"
     _say(changed, f"Tenant {tenant_id} was changed.", is_json=is_json)
 

@@ -142,7 +142,7 @@ class WorkerSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """Where the metadata store is."""
+    """Where the metadata store is, and how long the audit log is kept."""
 
     url: Annotated[
         str,
@@ -154,6 +154,9 @@ class DatabaseSettings(Section):
     ] = "sqlite:///tether.db"
     """The metadata store: `sqlite:///path/to/file.db` or `postgresql://user:password@host/name`. Secret:
     shown with its password and query masked."""
+    audit_retention: Lifetime = 34_560_000_000
+    """Age at which entries of the audit log are deleted; `none`: never. At most ten years. The default is 400
+    days."""
 
 
 class PresenceSettings(Section):

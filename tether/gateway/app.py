@@ -20,6 +20,7 @@ from tether.gateway.keys import routes as keys
 from tether.gateway.models import routes as models
 from tether.gateway.openai import routes as chat
 from tether.gateway.openapi import DESCRIPTION, finish
+from tether.gateway.operator.routes import OPERATOR_ROOMS
 from tether.gateway.responses import error_answer
 from tether.gateway.server.addresses import hint_for
 from tether.gateway.server.middleware import RequestMiddleware
@@ -32,7 +33,7 @@ TOLD_HEADERS = (
 )
 """Headers of answers that a page in a browser may read."""
 
-ROOMS = (jobs.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES, health.ROUTES)
+ROOMS = (jobs.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES, *OPERATOR_ROOMS, health.ROUTES)
 """All routes, by room."""
 
 
@@ -67,7 +68,7 @@ def make_app(settings: Settings, edge: GatewayServices) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.gateway.cors_origins,
-            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
             # OpenAI's client sends a dozen of its own.
             allow_headers=("*",),
             allow_private_network=True,

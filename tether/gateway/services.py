@@ -41,6 +41,9 @@ REST_SECONDS = 1.0
 
 PROBE_SECONDS = 2.0
 
+MAX_FLEET_READS = 2
+"""Operators for whom the whole fleet is read at once: each holds a thread, for long where Redis hangs."""
+
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
@@ -235,13 +238,18 @@ class GatewayServices:
 
 
 class GatewayCore:
-    """What is there once the control plane is open."""
+    """What is there once the control plane is open.
+
+    Attributes:
+      fleet_reads: Held by whoever reads the whole fleet from Redis.
+    """
 
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
         self.backend = DirectBackend(plane, DEFAULT_TENANT)
         self.ring = KeyRing(plane.store)
         self.archive = StoreArchive(plane.store)
+        self.fleet_reads = threading.BoundedSemaphore(MAX_FLEET_READS)
         self._probe = without_retries(plane.client, socket_timeout=1.0, socket_connect_timeout=1.0)
 
     def database_answers(self) -> bool:

@@ -1,4 +1,5 @@
-"""Removes what nobody needs any more: settled outcomes in Redis, and jobs that ended long ago."""
+"""Removes what nobody needs any more: settled outcomes in Redis, jobs that ended long ago, old entries of the
+audit log."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from tether.broker.pools.outcomes import Outcomes
 from tether.loops import IDLE
 from tether.orchestrator.context import PASSING_ERRORS, LoopContext
 from tether.orchestrator.set_aside import FailedEntries
+from tether.store.audit import prune_audit
 from tether.store.holds import sweep_holds
 from tether.store.pruning import prunable_jobs, prune
 from tether.store.store import Store
@@ -16,6 +18,9 @@ from tether.telemetry.logs import get_logger
 
 BATCH = 64
 """Jobs that are deleted in one transaction."""
+
+AUDIT_BATCH = 1_000
+"""Entries of the audit log that are deleted between two comparisons of holds: far more than are written."""
 
 PAUSE_SECONDS = 0.05
 """Between two transactions. Whoever writes in another process to the same SQLite file gets in then."""
@@ -27,18 +32,27 @@ deleted, steps follow each other much faster."""
 
 
 class Prune:
-    """Trims the stream of outcomes up to what is settled, frees orphaned holds, deletes old jobs."""
+    """Trims the stream of outcomes up to what is settled, frees orphaned holds, deletes old jobs and old
+    entries of the audit log."""
 
     def __init__(
-        self, store: Store, outcomes: Outcomes, *, retention_ms: int | None, now_ms: Callable[[], int]
+        self,
+        store: Store,
+        outcomes: Outcomes,
+        *,
+        retention_ms: int | None,
+        audit_retention_ms: int | None = None,
+        now_ms: Callable[[], int],
     ) -> None:
         """
         Args:
           retention_ms: Age from their end at which jobs are deleted; None is never.
+          audit_retention_ms: Age at which entries of the audit log are; None is never.
         """
         self._store = store
         self._outcomes = outcomes
         self._retention_ms = retention_ms
+        self._audit_retention_ms = audit_retention_ms
         self._now_ms = now_ms
         self._trimmed_at = 0
         self._swept_at = now_ms()
@@ -51,7 +65,13 @@ class Prune:
         plane = context.plane
         outcomes = Outcomes(context.client, plane.keys, context.holder)
         context.closing.callback(outcomes.close)
-        return cls(plane.store, outcomes, retention_ms=plane.settings.jobs.retention, now_ms=context.now_ms)
+        return cls(
+            plane.store,
+            outcomes,
+            retention_ms=plane.settings.jobs.retention,
+            audit_retention_ms=plane.settings.database.audit_retention,
+            now_ms=context.now_ms,
+        )
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
@@ -61,6 +81,7 @@ class Prune:
             self._trimmed_at = now_ms
         if now_ms - self._swept_at >= SWEEP_MS:
             self._try("holds", self._sweep, now_ms)
+            self._try("audit log", self._prune_audit, now_ms)
             self._swept_at = now_ms
         if self._retention_ms is None:
             return IDLE
@@ -85,6 +106,11 @@ class Prune:
                 "Holds without an open job were released: something else wrote to this database.",
                 count=freed,
             )
+
+    def _prune_audit(self) -> None:
+        if self._audit_retention_ms is not None:
+            older_than_ms = self._now_ms() - self._audit_retention_ms
+            self._store.write_alone(prune_audit, older_than_ms, AUDIT_BATCH).result()
 
     def _prune(self, older_than_ms: int, now_ms: int) -> float:
         """Delete a batch of old jobs. What cannot be deleted is passed over until the last was looked at."""

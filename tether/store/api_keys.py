@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, true, update
 
 from tether.ids import TenantId
 from tether.store.rows import AnyRow
@@ -39,15 +39,21 @@ def add_key(connection: Connection, key: ApiKey) -> None:
     connection.execute(insert(api_keys), {**vars(key), "scopes": ",".join(key.scopes)})
 
 
-def revoke_key(connection: Connection, key_id: str, tenant_id: TenantId | None, now_ms: int) -> ApiKey | None:
+def revoke_key(
+    connection: Connection,
+    key_id: str,
+    tenant_id: TenantId | None,
+    now_ms: int,
+    *,
+    without_scope: str | None = None,
+) -> ApiKey | None:
     """Revoke a key; one that was revoked stays so. None where there is none, or not of this tenant.
 
     Args:
       tenant_id: Whose it must be; None for anybody's.
+      without_scope: A key with this scope is none.
     """
-    of_this = api_keys.c.key_id == key_id
-    if tenant_id is not None:
-        of_this &= api_keys.c.tenant_id == tenant_id
+    of_this = (api_keys.c.key_id == key_id) & _are_of(tenant_id, without_scope)
     connection.execute(
         update(api_keys).where(of_this, api_keys.c.revoked_at.is_(None)).values(revoked_at=now_ms)
     )
@@ -55,11 +61,16 @@ def revoke_key(connection: Connection, key_id: str, tenant_id: TenantId | None, 
     return None if row is None else _key(row)
 
 
-def keys_of(connection: Connection, tenant_id: TenantId | None) -> list[ApiKey]:
-    """A tenant's keys, or everybody's, the oldest first, revoked ones among them."""
-    query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id)
-    if tenant_id is not None:
-        query = query.where(api_keys.c.tenant_id == tenant_id)
+def keys_of(
+    connection: Connection, tenant_id: TenantId | None, *, without_scope: str | None = None
+) -> list[ApiKey]:
+    """A tenant's keys, or everybody's, the oldest first, revoked ones among them.
+
+    Args:
+      without_scope: Keys with this scope are left out.
+    """
+    query = select(api_keys).where(_are_of(tenant_id, without_scope))
+    query = query.order_by(api_keys.c.created_at, api_keys.c.key_id)
     return [_key(row) for row in connection.execute(query)]
 
 
@@ -73,6 +84,16 @@ def revoked_among(connection: Connection, key_ids: Collection[str]) -> set[str]:
     """Those of the keys that are good no longer: revoked, or not there."""
     good = select(api_keys.c.key_id).where(api_keys.c.key_id.in_(key_ids), api_keys.c.revoked_at.is_(None))
     return set(key_ids) - set(connection.execute(good).scalars())
+
+
+def _are_of(tenant_id: TenantId | None, without_scope: str | None) -> ColumnElement[bool]:
+    conditions: list[ColumnElement[bool]] = [true()]
+    if tenant_id is not None:
+        conditions.append(api_keys.c.tenant_id == tenant_id)
+    if without_scope is not None:
+        # No scope's name is a part of another's.
+        conditions.append(~api_keys.c.scopes.contains(without_scope, autoescape=True))
+    return and_(*conditions)
 
 
 def _key(row: AnyRow) -> ApiKey:

@@ -238,6 +238,22 @@ fleet_keys = Table(
     Column("revoked_at", BigInteger),
 )
 
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("entry_id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("act_id", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("tenant_id", Text),
+    Column("details", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 loop_leases = Table(
     "loop_leases",
     metadata,

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tether.clocks import wall_clock_ms
+from tether_cli.acts import act_of_user, audit_of
 from tether_cli.admin_store import admin_settings
 from tether_cli.options.values import read_duration
 from tether_cli.terminal.tables import print_json, time_text
 
 if TYPE_CHECKING:
     from tether.core.fleet_reading import FleetReading
-    from tether.discovery.commands.command import Action, Command
+    from tether.discovery.commands.command import Command
     from tether.discovery.fleet.fleet import Fleet, Member
 
 WAIT_SECONDS = 15.0
-_ID_BYTES = 16
 _DONE = {
     "drain": "is draining: it takes no new jobs, and hands over those that do not finish in time",
     "cordon": "is cordoned: it takes no new jobs, and finishes those that it runs",
@@ -77,6 +76,7 @@ def uncordon(worker: str, waits: bool, timeout: float | None, is_json: bool) -> 
 
 
 def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json: bool) -> None:
+    from tether.core.fleet_commands import tell_worker
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.discovery.commands.command import Action
 
@@ -87,7 +87,9 @@ def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json
     with open_fleet(settings) as reading:
         names = reading.names
         member = meant_member(worker, reading.view.fleet, names)
-        command = _send(reading, member, action)
+        with audit_of(settings) as log:
+            act = act_of_user(f"fleet.{verb}", member.presence.worker_id)
+            command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=wall_clock_ms()))
         if waits:
             _wait(reading, member, command, WAIT_SECONDS if timeout is None else timeout)
     worker_id = member.presence.worker_id
@@ -98,29 +100,6 @@ def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json
     shown = f"Worker {worker_id} ({name})" if name else f"Worker {worker_id}"
     told = f"{shown} {_DONE[verb]}." if waits else f"{shown}: the command {verb} was sent."
     click.echo(told, err=True)
-
-
-def _send(reading: FleetReading, member: Member, action: Action) -> Command:
-    """Sign a command to a worker, and put it where the worker finds it."""
-    import redis
-
-    from tether.broker.redis.connections import address_of
-    from tether.discovery.commands.command import command_to, sign_command
-    from tether.discovery.commands.inbox import send_command
-    from tether.discovery.commands.operator_key import operator_key
-    from tether.errors import BrokerUnavailable
-
-    key = operator_key(reading.settings.presence.identity_dir)
-    command = command_to(
-        member.presence, action, key, command_id=os.urandom(_ID_BYTES).hex(), now_ms=wall_clock_ms()
-    )
-    try:
-        send_command(reading.client, reading.keys, command, sign_command(command, key))
-    except redis.RedisError as error:
-        raise BrokerUnavailable(
-            f"Redis at {address_of(reading.client)} did not take the command: {str(error).rstrip('.')}"
-        ) from None
-    return command
 
 
 def _wait(reading: FleetReading, member: Member, command: Command, seconds: float) -> None:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether.clocks import wall_clock_ms
-from tether.errors import InvalidRequest
+from tether.errors import InvalidRequest, TetherError
+from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings, open_store
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tether.config.settings import Settings
+    from tether.discovery.trust.worker_keys import KnownKey
     from tether.store import Store
     from tether.store.fleet_keys import FleetKey
-    from tether_cli.fleet.worker_keys import KnownKey
 
 MAX_NAME_CHARACTERS = 100
 """Characters of the name of a key."""
@@ -37,20 +40,27 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
     KEY_OR_FILE is the public key (64 hexadecimal digits), or the .pub file in the worker's identity folder
     that contains it. Workers of a `tether up` on this machine are enrolled automatically.
     """
+    from tether.discovery.announcements.presence import worker_id
+    from tether.discovery.trust.worker_keys import public_key
     from tether.store.fleet_keys import all_fleet_keys, enrol
-    from tether_cli.fleet.worker_keys import public_key
 
     if name is not None and (len(name) > MAX_NAME_CHARACTERS or not name.isprintable()):
         raise InvalidRequest(f"the name of a key must be at most {MAX_NAME_CHARACTERS} printable characters")
     settings = admin_settings()
     with open_store(settings) as store:
         pub_key = public_key(key, _known(settings, store.read(all_fleet_keys)))
-        enrolled = store.write_alone(enrol, pub_key, name, wall_clock_ms(), lifts_revocation=again).result()
-        if enrolled.revoked_at is not None:
-            raise InvalidRequest(
+
+        def trust_it(connection: Connection) -> FleetKey | TetherError:
+            enrolled = enrol(connection, pub_key, name, wall_clock_ms(), lifts_revocation=again)
+            if enrolled.revoked_at is None:
+                return enrolled
+            return InvalidRequest(
                 f"the key of worker {enrolled.worker_id} was revoked at {time_text(enrolled.revoked_at)}: "
                 "use --again to trust it again"
             )
+
+        act = act_of_user("fleet.trust", worker_id(pub_key), pub_key=pub_key, name=name, again=again)
+        enrolled = audited(store).write(act, trust_it)
         is_told = _tell_redis(settings, store)
     if is_json:
         print_json(_key_to_json(enrolled))
@@ -68,15 +78,19 @@ def revoke(worker: str, is_json: bool) -> None:
     the worker runs continue on another one, at the same token. Revocation overrides any other place that
     names the key: configuration and identity folders. `tether fleet trust --again` undoes it.
     """
+    from tether.discovery.announcements.presence import worker_id
+    from tether.discovery.trust.worker_keys import meant_key
     from tether.store.fleet_keys import all_fleet_keys
     from tether.store.fleet_keys import revoke as revoke_key
-    from tether_cli.fleet.worker_keys import meant_key
 
     settings = admin_settings()
     with open_store(settings) as store:
         known = _known(settings, store.read(all_fleet_keys))
         pub_key = meant_key(worker, known)
-        revoked = store.write_alone(revoke_key, pub_key, wall_clock_ms()).result()
+        act = act_of_user("fleet.revoke", worker_id(pub_key), pub_key=pub_key)
+        revoked = audited(store).write(
+            act, lambda connection: revoke_key(connection, pub_key, wall_clock_ms())
+        )
         is_told = _tell_redis(settings, store)
     if is_json:
         print_json(_key_to_json(revoked))
@@ -109,13 +123,9 @@ def keys(is_all: bool, is_json: bool) -> None:
 
 
 def _known(settings: Settings, enrolled: list[FleetKey]) -> list[KnownKey]:
-    """Every key that this machine knows of, whatever names it."""
-    from tether.discovery.trust.trusted_keys import keys_in
-    from tether_cli.fleet.worker_keys import KnownKey
+    from tether.discovery.trust.worker_keys import known_keys
 
-    names = dict.fromkeys(settings.presence.trusted_keys, "") | keys_in(settings.presence.identity_dir)
-    names |= {key.pub_key: key.name or names.get(key.pub_key, "") for key in enrolled}
-    return [KnownKey(pub_key, name) for pub_key, name in names.items()]
+    return known_keys(settings, {key.pub_key: key.name for key in enrolled})
 
 
 def _tell_redis(settings: Settings, store: Store) -> bool:

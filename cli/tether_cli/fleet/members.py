@@ -41,10 +41,12 @@ def list_members(is_json: bool) -> None:
     Models marked * are loaded, those marked + are being loaded. `last seen` is the time since the worker's
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
+    from tether.core.fleet_documents import worker_to_json
     from tether.core.fleet_reading import open_fleet
     from tether.discovery.fleet.liveness import copied_keys
-    from tether_cli.fleet.changes import NOT_DRAWING, look_at
-    from tether_cli.fleet.texts import COLUMNS, fitting, row, worker_to_json
+    from tether.discovery.fleet.shown_states import NOT_DRAWING
+    from tether_cli.fleet.changes import look_at
+    from tether_cli.fleet.texts import COLUMNS, fitting, row
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
@@ -59,7 +61,7 @@ def list_members(is_json: bool) -> None:
         )
     )
     if is_json:
-        data = [worker_to_json(seen, name, now) for seen, name in workers]
+        data = [worker_to_json(*seen, name, now) for seen, name in workers]
         ignored: dict[str, Any] = {
             "untrusted": list(strangers),
             "copied": list(copied),
@@ -103,11 +105,11 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     worker is asked for the rest of a cache that is too large to announce; it replies to trusted operators
     only.
     """
+    from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
-    from tether.discovery.fleet.fleet import silent_in
-    from tether.discovery.fleet.liveness import last_asked
-    from tether_cli.fleet.changes import Seen, shown_state
-    from tether_cli.fleet.texts import Drawing, cache_lines, lines, whole_worker_to_json
+    from tether.discovery.fleet.shown_states import shown_state
+    from tether_cli.fleet.changes import Seen
+    from tether_cli.fleet.texts import cache_lines, lines
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, evidence = reading.view.fleet, reading.names, reading.view.evidence
@@ -118,11 +120,9 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
             cache = _whole_cache(reading, member)
     seen = Seen(member, shown_state(fleet, member, now))
     name = names.get(member.presence.worker_id, "")
-    asked_at = None if evidence is None else last_asked(evidence, member.presence.worker_id)
-    asked_ms = None if evidence is None or asked_at is None else max(0, evidence.now - asked_at)
-    drawing = Drawing(silent_in(member, fleet.silent), asked_ms)
+    drawing = drawing_of(member, fleet, evidence)
     if is_json:
-        print_json(whole_worker_to_json(seen, name, now, cache, drawing))
+        print_json(whole_worker_to_json(*seen, name, now, cache, drawing))
         return
     rows = [*lines(seen, name, now, drawing), *cache_lines(cache)]
     if not cache.is_complete:

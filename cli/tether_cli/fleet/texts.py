@@ -1,10 +1,11 @@
-"""Workers of the fleet as rows, as lines and as JSON: pure."""
+"""Workers of the fleet as rows and lines, and their changes: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from tether.core.fleet_documents import Drawing, announced_ms_ago
 from tether.discovery.announcements.presence import (
     LATENCY_STEP_MS,
     Artifact,
@@ -13,9 +14,9 @@ from tether.discovery.announcements.presence import (
     Presence,
     Supported,
 )
-from tether.discovery.fleet.fleet import Member
+from tether.discovery.fleet.shown_states import ShownState
 from tether.ids import PoolName, WorkerId
-from tether_cli.fleet.changes import Change, ChangeKind, Seen, ShownState
+from tether_cli.fleet.changes import Change, ChangeKind, Seen
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
 
@@ -35,18 +36,6 @@ _MARKS = {ModelState.WARM: "*", ModelState.LOADING: "+", ModelState.COLD: ""}
 _GIB = 2**30
 
 
-class Drawing(NamedTuple):
-    """What a worker was seen to do with its pools.
-
-    Attributes:
-      silent: Those that it announces and does not draw from.
-      asked_ms: How long ago it last asked for jobs; None where that was not seen.
-    """
-
-    silent: frozenset[PoolName]
-    asked_ms: int | None
-
-
 def row(seen: Seen, name: str, now: int) -> tuple[str, ...]:
     """The cells of a worker, one for each of :data:`COLUMNS`.
 
@@ -61,7 +50,7 @@ def row(seen: Seen, name: str, now: int) -> tuple[str, ...]:
         " ".join(f"{model.name}{_MARKS[model.state]}" for model in presence.supported) or "-",
         _vram(presence),
         str(presence.latency_hops),
-        f"{_silence(seen.member, now) / 1000:.1f}s",
+        f"{announced_ms_ago(seen.member, now) / 1000:.1f}s",
         presence.software_version or "-",
     )
     return tuple(map(one_line, cells))
@@ -103,7 +92,7 @@ def lines(seen: Seen, name: str, now: int, drawing: Drawing) -> list[tuple[str, 
         ("tokens/s", f"{presence.tokens_per_second:.1f}"),
         ("vram free", _vram(presence)),
         ("hops", f"{presence.latency_hops} of {LATENCY_STEP_MS} ms"),
-        ("last seen", f"{_silence(seen.member, now) / 1000:.1f} s ago"),
+        ("last seen", f"{announced_ms_ago(seen.member, now) / 1000:.1f} s ago"),
         ("last draw", "-" if drawing.asked_ms is None else f"{drawing.asked_ms / 1000:.1f} s ago"),
         ("version", presence.software_version or "-"),
         *(("model", _model_text(model)) for model in presence.supported),
@@ -114,60 +103,6 @@ def lines(seen: Seen, name: str, now: int, drawing: Drawing) -> list[tuple[str, 
 def cache_lines(cache: CacheManifest) -> list[tuple[str, str]]:
     """The artifacts that are told of, as names and values."""
     return [(f"cached {artifact.kind}", _artifact_text(artifact)) for artifact in cache.artifacts]
-
-
-def worker_to_json(seen: Seen, name: str, now: int) -> dict[str, Any]:
-    """A worker as JSON; its pools and cache aside. ``heard_ms`` is how long ago it was last heard of."""
-    presence = seen.member.presence
-    return {
-        "object": "fleet_worker",
-        "worker_id": presence.worker_id,
-        "name": name,
-        "boot_id": presence.boot_id,
-        "state": seen.state.value,
-        "gpu_class": presence.gpu_class,
-        "region": presence.region,
-        "slots": presence.slots,
-        "free": presence.free,
-        "queue_depth": presence.queue_depth,
-        "tokens_per_second": presence.tokens_per_second,
-        "models": [
-            {"name": one.name, "version": one.version, "digest": one.digest, "state": one.state.value}
-            for one in presence.supported
-        ],
-        "vram_total": presence.vram_total,
-        "vram_free": presence.vram_free,
-        "latency_hops": presence.latency_hops,
-        "heard_ms": _silence(seen.member, now),
-        "software_version": presence.software_version,
-    }
-
-
-def whole_worker_to_json(
-    seen: Seen, name: str, now: int, cache: CacheManifest, drawing: Drawing
-) -> dict[str, Any]:
-    """The same with all that is known.
-
-    Args:
-      cache: What it announced, or more of it.
-    """
-    presence = seen.member.presence
-    return {
-        **worker_to_json(seen, name, now),
-        "pub_key": presence.pub_key,
-        "network": presence.network,
-        "topic": presence.topic,
-        "pools": list(presence.pools),
-        "silent_pools": sorted(drawing.silent),
-        "asked_ms": drawing.asked_ms,
-        "cache": {
-            "digest": cache.digest,
-            "is_complete": cache.is_complete,
-            "artifacts": [
-                {**one._asdict(), "kind": one.kind.value, "state": one.state.value} for one in cache.artifacts
-            ],
-        },
-    }
 
 
 def change_line(change: Change, names: Mapping[WorkerId, str], at: int) -> str:
@@ -209,10 +144,6 @@ def _told(change: Change) -> str:
         return f"{change.state.value}, was {change.former}{_WHY_STATE.get(change.state, '')}"
     slots = f"{presence.slots} slot{'s' if presence.slots != 1 else ''}"
     return f"{change.kind.value}: {change.state.value}, {presence.gpu_class} in {presence.region}, {slots}"
-
-
-def _silence(member: Member, now: int) -> int:
-    return max(0, now - member.renewed_at)
 
 
 def _silence_in(pool: PoolName, drawing: Drawing) -> str:

@@ -23,15 +23,29 @@ OPERATIONS = [
         "GET /v1/keys",
         "POST /v1/keys",
         "DELETE /v1/keys/{key_id}",
+        *("GET /v1/operator/workers", "GET /v1/operator/workers/{worker}"),
+        *(f"POST /v1/operator/workers/{{worker}}/{action}" for action in ("cordon", "drain", "uncordon")),
+        *("GET /v1/operator/worker-keys", "POST /v1/operator/worker-keys"),
+        "DELETE /v1/operator/worker-keys/{worker}",
+        *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),
+        *("GET /v1/operator/tenants", "POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}"),
+        *("GET /v1/operator/keys", "POST /v1/operator/keys", "DELETE /v1/operator/keys/{key_id}"),
+        "GET /v1/operator/audit",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
     ),
 ]
 
-CONTRADICT = ("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs")
+CONTRADICT = (
+    *("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs", "GET /v1/operator/jobs"),
+    # Not every such number is a key; and a tenant can be made once.
+    *("POST /v1/operator/worker-keys", "POST /v1/operator/tenants"),
+)
 TAKE_NOTHING = ("GET /healthz", "GET /readyz", "GET /metrics")
 TAKE_MORE = (
+    *("GET /v1/operator/jobs", "GET /v1/operator/audit", "POST /v1/operator/keys"),
+    *("POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}", "POST /v1/operator/worker-keys"),
     "POST /v1/keys",
     "POST /v1/jobs:batch",
     "POST /v1/jobs",
@@ -51,7 +65,8 @@ def test_the_document_names_every_route(operations):
 )
 def test_every_answer_stands_in_the_document(operations, gateway, label, mode):
     operation = operations[label]
-    headers = {"Authorization": f"Bearer {gateway.key(scopes=(Scope.ADMIN,))}"} if "/v1" in label else {}
+    scope = Scope.OPERATOR if "/operator/" in label else Scope.ADMIN
+    headers = {"Authorization": f"Bearer {gateway.key(scopes=(scope,))}"} if "/v1" in label else {}
     # Each of a batch is refused for itself; texts of other scripts are taken than the document's; and fields
     # that are good each can contradict each other.
     checks = schemathesis.checks

@@ -13,7 +13,7 @@ from tether.client.lifetime import Lifetime
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
-from tether.core.direct.jobs import DirectJobPort
+from tether.core.direct.jobs import DirectJobPort, JobReads
 from tether.core.direct.models import DirectModelPort
 from tether.core.direct.streams import DirectStreamPort, StoreArchive
 from tether.core.live_states import LiveStates
@@ -35,6 +35,7 @@ class DirectBackend:
 
     Attributes:
       infer: The Dramatiq actor whose messages are jobs.
+      every_job: The jobs of all tenants.
     """
 
     def __init__(self, plane: ControlPlane, tenant: TenantId) -> None:
@@ -51,6 +52,7 @@ class DirectBackend:
             options={},
         )
         self.model_port = DirectModelPort(plane, self._lifetime)
+        self.every_job = JobReads(plane, self._live, None)
         self._speak_for(tenant)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import redis
 
@@ -40,10 +41,15 @@ MIN_ROWS = 20
 
 
 class DirectJobPort:
-    """See :class:`~tether.client.ports.JobPort`."""
+    """See :class:`~tether.client.ports.JobPort`.
+
+    Attributes:
+      reads: The tenant's jobs.
+    """
 
     def __init__(self, plane: ControlPlane, live: LiveStates, lifetime: Lifetime, tenant: TenantId) -> None:
         self._plane = plane
+        self.reads = JobReads(plane, live, tenant)
         self._live = live
         self._lifetime = lifetime
         self._tenant = tenant
@@ -56,7 +62,7 @@ class DirectJobPort:
 
     def status(self, job_id: JobId) -> JobStatus:
         with self._lifetime.call():
-            return self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+            return self.reads.one(job_id).status
 
     def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
         check_page(cursor, limit)
@@ -70,28 +76,8 @@ class DirectJobPort:
             return self._find(job_filter, None if cursor is None else JobId(cursor), limit)
 
     def _find(self, job_filter: JobFilter, after: JobId | None, limit: int) -> JobPage:
-        asked = in_database(job_filter)
-        found: list[JobStatus] = []
-        left = MAX_SCANNED
-        while left > 0:
-            # One more than the page tells whether another page follows.
-            wanted = max(limit + 1 - len(found), MIN_ROWS)
-            listed = self._plane.store.read(scan_jobs, self._tenant, asked, after, wanted, left)
-            for status in self._statuses(listed.rows):
-                if not job_filter.states or status.state in job_filter.states:
-                    found.append(status)
-            if len(found) > limit:
-                return JobPage(tuple(found[:limit]), found[limit - 1].job_id)
-            after = listed.after
-            if after is None:
-                break
-            left -= listed.scanned
-        return JobPage(tuple(found), after)
-
-    def _statuses(self, rows: Sequence[JobRow]) -> list[JobStatus]:
-        # While Redis owns a job, the database knows no better than that it was handed over.
-        known = self._live.known([row.job_id for row in rows if not row.state.is_final])
-        return [_status(row, known.get(row.job_id)) for row in rows]
+        found, following = self.reads.page(job_filter, after, limit)
+        return JobPage(tuple(one.status for one in found), following)
 
     def cancel(self, job_id: JobId) -> JobState:
         check_job_id(job_id)
@@ -123,8 +109,63 @@ class DirectJobPort:
         return state if state.is_final else self.status(job_id).state
 
 
-def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId) -> JobRow:
-    """The row of a job.
+class JobOfTenant(NamedTuple):
+    """The status of a job, and whose it is."""
+
+    tenant_id: TenantId
+    status: JobStatus
+
+
+class JobReads:
+    """Reads jobs as the database and Redis have them. Blocks; safe to use from many threads."""
+
+    def __init__(self, plane: ControlPlane, live: LiveStates, tenant: TenantId | None) -> None:
+        """
+        Args:
+          tenant: Whose jobs; None for all tenants'.
+        """
+        self._plane = plane
+        self._live = live
+        self._tenant = tenant
+
+    def one(self, job_id: JobId) -> JobOfTenant:
+        """One job.
+
+        Raises:
+          JobNotFound: There is no such job of this tenant's.
+        """
+        return self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+
+    def page(
+        self, job_filter: JobFilter, after: JobId | None, limit: int
+    ) -> tuple[list[JobOfTenant], JobId | None]:
+        """Some jobs, newest first, and the id behind which the list goes on; None at its end."""
+        asked = in_database(job_filter)
+        found: list[JobOfTenant] = []
+        left = MAX_SCANNED
+        while left > 0:
+            # One more than the page tells whether another page follows.
+            wanted = max(limit + 1 - len(found), MIN_ROWS)
+            listed = self._plane.store.read(scan_jobs, self._tenant, asked, after, wanted, left)
+            for one in self._statuses(listed.rows):
+                if not job_filter.states or one.status.state in job_filter.states:
+                    found.append(one)
+            if len(found) > limit:
+                return found[:limit], found[limit - 1].status.job_id
+            after = listed.after
+            if after is None:
+                break
+            left -= listed.scanned
+        return found, after
+
+    def _statuses(self, rows: Sequence[JobRow]) -> list[JobOfTenant]:
+        # While Redis owns a job, the database knows no better than that it was handed over.
+        known = self._live.known([row.job_id for row in rows if not row.state.is_final])
+        return [JobOfTenant(row.tenant_id, _status(row, known.get(row.job_id))) for row in rows]
+
+
+def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId | None) -> JobRow:
+    """The row of a job; with None of any tenant's.
 
     Raises:
       JobNotFound: There is no such job of this tenant's.

@@ -50,13 +50,16 @@ def single(
     return found
 
 
-def read_list_query(items: Sequence[tuple[str, str]]) -> ListQuery:
+def read_list_query(items: Sequence[tuple[str, str]], *, also: Sequence[str] = ()) -> ListQuery:
     """What a list of jobs is asked for with.
+
+    Args:
+      also: Parameters that may stand once beside, and are not read.
 
     Raises:
       InvalidRequest: Parameters are unknown or not possible.
     """
-    known = (*_REPEATED, "model", *_NUMBERS, "cursor")
+    known = (*also, *_REPEATED, "model", *_NUMBERS, "cursor")
     once = single(items, known, _REPEATED)
     labels: dict[str, str] = {}
     for text in (value for name, value in items if name == "label"):

@@ -55,6 +55,33 @@ ROUTES = RoomRoutes("jobs")
 """The routes under ``/v1/jobs``."""
 
 _TIME = {"type": "integer", "minimum": 0, "maximum": MAX_FILTER_TIME_MS}
+LIST_PARAMETERS = (
+    in_query(
+        "state",
+        {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
+        "Only jobs in any of these states.",
+    ),
+    in_query(
+        "model",
+        {"type": "string", "maxLength": fields.MAX_NAME_BYTES, "pattern": PRINTABLE},
+        "Only jobs for this model.",
+    ),
+    in_query(
+        "label",
+        {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+=[a-z]*$"}, "maxItems": 32},
+        "Only jobs with all of these labels, each written `key=value`.",
+    ),
+    in_query("created_after", _TIME, "Only jobs created at or after this time, in ms since the epoch."),
+    in_query("created_before", _TIME, "Only jobs created before this time, in ms since the epoch."),
+    in_query(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MAX_JOBS_PER_PAGE, "default": JOBS_PER_PAGE},
+        "Maximum number of jobs on the page.",
+    ),
+    in_query("cursor", {"type": "string", "format": "uuid"}, "next_cursor of the previous page."),
+)
+"""What a list of jobs can be asked for with."""
+
 _POSITION = {"type": "string", "pattern": r"^([0-9]{1,9}\.)?[0-9]{1,9}$"}
 
 
@@ -117,31 +144,7 @@ async def submit_jobs(edge: GatewayServices, caller: Caller, request: Request) -
     scopes=(Scope.READ,),
     replies={200: Reply("A page of jobs.", JobListDocument)},
     errors=(422,),
-    parameters=[
-        in_query(
-            "state",
-            {"type": "array", "items": {"type": "string", "enum": [state.value for state in JobState]}},
-            "Only jobs in any of these states.",
-        ),
-        in_query(
-            "model",
-            {"type": "string", "maxLength": fields.MAX_NAME_BYTES, "pattern": PRINTABLE},
-            "Only jobs for this model.",
-        ),
-        in_query(
-            "label",
-            {"type": "array", "items": {"type": "string", "pattern": "^[a-z]+=[a-z]*$"}, "maxItems": 32},
-            "Only jobs with all of these labels, each written `key=value`.",
-        ),
-        in_query("created_after", _TIME, "Only jobs created at or after this time, in ms since the epoch."),
-        in_query("created_before", _TIME, "Only jobs created before this time, in ms since the epoch."),
-        in_query(
-            "limit",
-            {"type": "integer", "minimum": 1, "maximum": MAX_JOBS_PER_PAGE, "default": JOBS_PER_PAGE},
-            "Maximum number of jobs on the page.",
-        ),
-        in_query("cursor", {"type": "string", "format": "uuid"}, "next_cursor of the previous page."),
-    ],
+    parameters=LIST_PARAMETERS,
 )
 async def list_jobs(edge: GatewayServices, caller: Caller, request: Request) -> Response:
     query = read_list_query(request.query_params.multi_items())

@@ -29,7 +29,14 @@ class Scope(StrEnum):
     """Seeing jobs, streams and models."""
 
     ADMIN = "admin"
-    """Everything, keys among it."""
+    """Everything of its tenant, keys among it."""
+
+    OPERATOR = "operator"
+    """The routes of operators, which see and act across tenants. None of a tenant's own."""
+
+
+TENANT_SCOPES = (Scope.SUBMIT, Scope.READ, Scope.ADMIN)
+"""What an admin's key can give."""
 
 
 MAX_NAME_CHARACTERS = 100

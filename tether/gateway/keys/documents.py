@@ -14,7 +14,9 @@ from tether.requests.rules import PRINTABLE
 class CreateKeyBody(Document):
     """A request for a new API key."""
 
-    scopes: list[Scope] = Field(min_length=1, max_length=16, examples=[["submit", "read"]])
+    scopes: list[Literal["submit", "read", "admin"]] = Field(
+        min_length=1, max_length=16, examples=[["submit", "read"]]
+    )
     name: str = Field(
         "",
         max_length=MAX_NAME_CHARACTERS,

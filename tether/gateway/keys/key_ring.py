@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from tether.errors import Forbidden, StoreUnavailable, Unauthenticated
-from tether.gateway.keys.api_keys import Scope, digest_of, is_key
+from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope, digest_of, is_key
 from tether.ids import TenantId
 from tether.store.api_keys import key_by_digest, revoked_among
 from tether.store.store import Store
@@ -40,7 +40,8 @@ class Caller:
         Raises:
           Forbidden: It is not.
         """
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+        is_tenants = scope in TENANT_SCOPES and Scope.ADMIN in self.scopes
+        if scope not in self.scopes and not is_tenants:
             has = ", ".join(sorted(self.scopes))
             raise Forbidden(
                 f"the API key {self.key_id} lacks the scope {scope.value!r} (it has: {has}): use another key"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -11,19 +11,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.clocks import wall_clock_ms
-from tether.errors import InvalidRequest, KeyNotFound
+from tether.errors import Forbidden, InvalidRequest, KeyNotFound, TenantNotFound
+from tether.gateway.acts import SMALL_BODY, act_of, log_of
 from tether.gateway.keys.api_keys import Scope, key_to_json, make_key
 from tether.gateway.keys.documents import CreateKeyBody, KeyDocument, KeyListDocument, NewKeyDocument
 from tether.gateway.keys.key_ring import Caller
-from tether.gateway.receiving import BodyLimit
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
 from tether.store.api_keys import ApiKey, add_key, keys_of, revoke_key
+from tether.store.tenants import tenant
 
-_BODY_LIMIT = BodyLimit(4_096)
 MAX_SCOPES = 16
 
 
@@ -40,7 +40,8 @@ ROUTES = RoomRoutes("keys")
     replies={200: Reply("The keys of the tenant.", KeyListDocument)},
 )
 async def list_keys(edge: GatewayServices, caller: Caller) -> Response:
-    found = await edge.call(edge.core().plane.store.read, keys_of, caller.tenant_id)
+    read = edge.core().plane.store.read
+    found = await edge.call(read, keys_of, caller.tenant_id, without_scope=Scope.OPERATOR)
     return json_answer({"object": "list", "data": [key_to_json(key) for key in found]})
 
 
@@ -55,13 +56,13 @@ async def list_keys(edge: GatewayServices, caller: Caller) -> Response:
     body=inlined(CreateKeyBody),
 )
 async def create_key(edge: GatewayServices, caller: Caller, request: Request) -> Response:
-    async with edge.bodies.receive(request, caller.tenant_id, _BODY_LIMIT) as body:
-        scopes, name = await body.read(_read_wishes)
-    key, kept = make_key(
-        caller.tenant_id, scopes, name=name, now_ms=wall_clock_ms(), randomness=secrets.token_bytes
-    )
-    await edge.call(_keep, edge, kept)
-    return json_answer({**key_to_json(kept), "key": key}, 201)
+    async with edge.bodies.receive(request, caller.tenant_id, SMALL_BODY) as body:
+        scopes, name = await body.read(read_key_wishes)
+    if Scope.OPERATOR in scopes:
+        raise Forbidden(
+            "an admin's key gives scopes of its tenant alone: POST /v1/operator/keys, with an operator's key"
+        )
+    return await give_key(edge, caller, request, caller.tenant_id, scopes, name)
 
 
 @ROUTES.declare(
@@ -73,27 +74,48 @@ async def create_key(edge: GatewayServices, caller: Caller, request: Request) ->
     replies={200: Reply("The key is revoked; its open streams end within seconds.", KeyDocument)},
     errors=(404,),
 )
-async def revoke_one(edge: GatewayServices, caller: Caller, key_id: str) -> Response:
-    key = await edge.call(_revoke, edge, key_id, caller.tenant_id)
-    if key is None:
-        raise KeyNotFound(
-            "there is no API key with this id, or it belongs to another tenant: GET /v1/keys lists yours"
+async def revoke_one(edge: GatewayServices, caller: Caller, request: Request, key_id: str) -> Response:
+    unknown = KeyNotFound(
+        "there is no API key with this id, or it belongs to another tenant: GET /v1/keys lists yours"
+    )
+
+    def revoke(connection: Connection) -> ApiKey | KeyNotFound:
+        found = revoke_key(
+            connection, key_id, caller.tenant_id, wall_clock_ms(), without_scope=Scope.OPERATOR
         )
-    return json_answer(key_to_json(key))
+        return found or unknown
+
+    act = act_of(caller, request, "keys.revoke", key_id, caller.tenant_id)
+    return json_answer(key_to_json(await edge.call(log_of(edge).write, act, revoke)))
 
 
-def _keep(edge: GatewayServices, kept: ApiKey) -> None:
-    edge.core().plane.store.write_alone(add_key, kept).result()
+async def give_key(
+    edge: GatewayServices,
+    caller: Caller,
+    request: Request,
+    tenant_id: TenantId,
+    scopes: Sequence[Scope],
+    name: str,
+) -> Response:
+    """Make a key of a tenant, and answer with it.
+
+    Raises:
+      TenantNotFound: There is no such tenant.
+    """
+    key, kept = make_key(tenant_id, scopes, name=name, now_ms=wall_clock_ms(), randomness=secrets.token_bytes)
+
+    def keep(connection: Connection) -> TenantNotFound | None:
+        if tenant(connection, tenant_id) is None:
+            return TenantNotFound(f"there is no tenant {tenant_id[:80]!r}")
+        add_key(connection, kept)
+        return None
+
+    act = act_of(caller, request, "keys.create", kept.key_id, tenant_id, name=name, scopes=list(kept.scopes))
+    await edge.call(log_of(edge).write, act, keep)
+    return json_answer({**key_to_json(kept), "key": key}, 201)
 
 
-def _revoke(edge: GatewayServices, key_id: str, tenant_id: TenantId) -> ApiKey | None:
-    def revoke(connection: Connection) -> ApiKey | None:
-        return revoke_key(connection, key_id, tenant_id, wall_clock_ms())
-
-    return edge.core().plane.store.write_alone(revoke).result()
-
-
-def _read_wishes(values: Mapping[str, Any]) -> tuple[list[Scope], str]:
+def read_key_wishes(values: Mapping[str, Any]) -> tuple[list[Scope], str]:
     """The scopes and the name that a new key shall have."""
     scopes, name = values.get("scopes"), values.get("name", "")
     known = [scope.value for scope in Scope]

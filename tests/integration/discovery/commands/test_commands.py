@@ -20,6 +20,8 @@ from tether.discovery.commands.inbox import MAX_WAITING, CommandFollower, send_c
 from tether.discovery.commands.operator_key import operator_key
 from tether.discovery.commands.relay import CommandRelay
 from tether.discovery.topics import control_topic
+from tether.store import Store
+from tether.store.audit import audit_page
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
 
@@ -168,6 +170,7 @@ class Fleet:
     def __init__(self, bench):
         self.bench = bench
         self.folder = bench.folder / "identity"
+        self.database = f"sqlite:///{bench.folder}/audit.db"
 
     def start_worker(self):
         """A worker process that is heard of, and its id."""
@@ -187,6 +190,7 @@ class Fleet:
             "TETHER_CONFIG": str(self.bench.folder / "tether.toml"),
             "TETHER_MODELS": json.dumps(self.bench.models),
             "TETHER_DIR": None,
+            "TETHER_DATABASE__URL": self.database,
         }
         surroundings = CommandEnvironment(find_running=lambda: None)
         return CliRunner(env=environ).invoke(
@@ -197,6 +201,11 @@ class Fleet:
         result = self.run(*words)
         assert result.exit_code == 0, result.stderr
         return result
+
+    def acts_on(self, worker):
+        with Store(self.database) as store:
+            entries = store.read(audit_page, target=worker).entries
+        return [(entry.action, entry.result) for entry in reversed(entries)]
 
     def states(self):
         return {
@@ -239,6 +248,7 @@ def test_a_drained_worker_hands_its_job_over_stays_and_serves_again_later(fleet)
     assert bench.client.hget(bench.keys.job(job_id), "deaths") == b"0"
     assert [outcome["worker"].partition(".")[0] for outcome in bench.outcomes()] == [other]
     assert fleet.states() == {drained: "draining", other: "serving"}
+    assert fleet.acts_on(drained) == [("fleet.drain", "begun"), ("fleet.drain", "ok")]
     fleet.ok("cordon", other)
     fleet.wait_until_nobody_stands_idle()
     waiting = bench.place(2)
@@ -326,6 +336,24 @@ def test_who_does_not_wait_has_only_told_it(fleet):
     assert result.stderr.splitlines() == [f"Worker {worker} (worker-1): the command drain was sent."]
     process.wait_for_line("Draining", within=PATIENCE_SECONDS)
     assert fleet.run("drain", worker, "--no-wait", "--timeout", "3").exit_code == 2
+
+
+def test_on_a_machine_without_a_database_a_command_is_told_not_to_be_in_the_log(fleet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process, worker = fleet.start_worker()
+    fleet.database = None
+    told = fleet.ok("drain", worker, "--no-wait").stderr.splitlines()
+    assert told[0].startswith("Not in the audit log: ")
+    process.wait_for_line("Draining", within=PATIENCE_SECONDS)
+    assert not list(tmp_path.glob("*.db"))
+
+
+def test_a_command_that_cannot_be_noted_is_not_sent(fleet, tmp_path):
+    _, worker = fleet.start_worker()
+    fleet.database = f"sqlite:///{tmp_path}"
+    assert fleet.run("drain", worker, "--no-wait").exit_code != 0
+    assert fleet.bench.client.keys(f"{fleet.bench.keys.prefix}:inbox:*") == []
+    assert fleet.states() == {worker: "serving"}
 
 
 def test_without_redis_the_verbs_end_with_one_line(fleet):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from support.presences import DIGEST, KEY, OTHER_KEY, apply, presence, public
+from tether.core.fleet_documents import Drawing, whole_worker_to_json, worker_to_json
 from tether.core.fleet_reading import meant_member
 from tether.discovery.announcements.presence import (
     Artifact,
@@ -21,20 +22,18 @@ from tether.discovery.announcements.presence import (
     WorkerState,
 )
 from tether.discovery.fleet.fleet import Fleet, judged, unroutable
+from tether.discovery.fleet.shown_states import ShownState, shown_state
 from tether.errors import InvalidRequest, WorkerNotFound
-from tether_cli.fleet.changes import ChangeKind, ShownState, changes, first_look, look_at, shown_state
+from tether_cli.fleet.changes import ChangeKind, changes, first_look, look_at
 from tether_cli.fleet.texts import (
     COLUMNS,
     LEFT_OUT_FIRST,
-    Drawing,
     cache_lines,
     change_line,
     change_to_json,
     fitting,
     lines,
     row,
-    whole_worker_to_json,
-    worker_to_json,
 )
 
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
@@ -258,7 +257,7 @@ def test_the_cache_is_shown_artifact_by_artifact():
 
 def test_a_worker_is_json():
     looked = seen(fleet_of(WHOLE))
-    brief = worker_to_json(looked, "big box", 700)
+    brief = worker_to_json(*looked, "big box", 700)
     assert json.loads(json.dumps(brief)) == {
         "object": "fleet_worker",
         "worker_id": WORKER,
@@ -283,7 +282,7 @@ def test_a_worker_is_json():
         "software_version": "1.2.3",
     }
     drawing = Drawing(frozenset(WHOLE.pools), None)
-    whole = whole_worker_to_json(looked, "big box", 700, CACHE, drawing)
+    whole = whole_worker_to_json(*looked, "big box", 700, CACHE, drawing)
     assert whole.items() >= brief.items()
     assert (whole["pools"], whole["silent_pools"], whole["asked_ms"]) == (["pool-1"], ["pool-1"], None)
     assert whole["cache"]["is_complete"] is False

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from support.waiting import join
 from tether.errors import Forbidden, StoreUnavailable, TetherError, Unauthenticated
-from tether.gateway.keys.api_keys import Scope, make_key
+from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope, make_key
 from tether.gateway.keys.key_ring import FRESH_SECONDS, STALE_SECONDS, Caller, KeyRing
 from tether.store.api_keys import key_by_digest, revoked_among
 
@@ -160,7 +160,7 @@ def test_what_is_no_key_is_turned_away_without_asking_the_database(rig, header, 
     assert rig.store.reads == 0
 
 
-def test_a_scope_that_is_missing_is_named_and_admin_has_them_all(rig):
+def test_a_scope_that_is_missing_is_named_and_admin_has_all_of_a_tenant(rig):
     key, kept = rig.store.add(scopes=(Scope.READ,))
     caller = rig.ring.caller(bearer(key))
     caller.require(Scope.READ)
@@ -169,8 +169,15 @@ def test_a_scope_that_is_missing_is_named_and_admin_has_them_all(rig):
     with pytest.raises(Forbidden):
         caller.require(Scope.ADMIN)
     admin = Caller("default", "key_1", frozenset({Scope.ADMIN}))
-    for scope in Scope:
+    for scope in TENANT_SCOPES:
         admin.require(scope)
+    with pytest.raises(Forbidden, match="lacks the scope 'operator'"):
+        admin.require(Scope.OPERATOR)
+    operator = Caller("default", "key_1", frozenset({Scope.OPERATOR}))
+    operator.require(Scope.OPERATOR)
+    for scope in TENANT_SCOPES:
+        with pytest.raises(Forbidden):
+            operator.require(scope)
 
 
 def test_a_scope_of_a_newer_version_is_good_for_nothing(rig):

@@ -1,4 +1,4 @@
-"""Which worker's key somebody means who names it on the command line.
+"""Which worker's key somebody means who names it.
 
 What is given may be a private key by mistake, so no message repeats anything that could be most of one.
 """
@@ -6,16 +6,17 @@ What is given may be a private key by mistake, so no message repeats anything th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacl import bindings
 from nacl.signing import SigningKey
 
+from tether.config.settings import Settings
 from tether.config.types import suggestion
 from tether.discovery.announcements.presence import worker_id
-from tether.discovery.trust.trusted_keys import KEY, OPERATOR_FILE, read_key
+from tether.discovery.trust.trusted_keys import KEY, OPERATOR_FILE, keys_in, read_key
 from tether.errors import InvalidRequest, WorkerNotFound
 from tether.ids import WorkerId
 
@@ -38,32 +39,47 @@ class KnownKey:
         return worker_id(self.pub_key)
 
 
-def public_key(text: str, known: Iterable[KnownKey]) -> str:
+def known_keys(settings: Settings, enrolled: Mapping[str, str]) -> list[KnownKey]:
+    """Every key that this machine knows of, whatever names it.
+
+    Args:
+      enrolled: The names of the keys that were enrolled or revoked.
+    """
+    names = dict.fromkeys(settings.presence.trusted_keys, "") | keys_in(settings.presence.identity_dir)
+    names |= {key: name or names.get(key, "") for key, name in enrolled.items()}
+    return [KnownKey(pub_key, name) for pub_key, name in names.items()]
+
+
+def public_key(text: str, known: Iterable[KnownKey], *, reads_files: bool = True) -> str:
     """The public key that is given, itself or by its file.
 
     Args:
       known: Keys that are known to be public ones.
+      reads_files: Whether a file may be given: not where the text comes from another machine.
 
     Raises:
       InvalidRequest: It is none, or a private one.
     """
-    key = _given_key(text)
+    key = _given_key(text, reads_files=reads_files)
     if key is None:
         raise InvalidRequest("not a public key: give its 64 hexadecimal digits, or the worker's .pub file")
     _refuse_private(key, known)
     return key
 
 
-def meant_key(text: str, known: Sequence[KnownKey]) -> str:
+def meant_key(text: str, known: Sequence[KnownKey], *, reads_files: bool = True) -> str:
     """Return the public key of a worker: by key, file, id, boot id, or unique name.
 
     An unknown key is returned too, unless it is similar to a known one.
+
+    Args:
+      reads_files: See :func:`public_key`.
 
     Raises:
       InvalidRequest: The name is not unique, or it is a private key.
       WorkerNotFound: There is none. The message suggests the nearest name.
     """
-    key = _given_key(text)
+    key = _given_key(text, reads_files=reads_files)
     if key is not None:
         all_keys = [enrolled.pub_key for enrolled in known]
         near = "" if key in all_keys else suggestion(key, all_keys)
@@ -90,10 +106,12 @@ def meant_key(text: str, known: Sequence[KnownKey]) -> str:
     return matching[0].pub_key
 
 
-def _given_key(text: str) -> str | None:
+def _given_key(text: str, *, reads_files: bool) -> str | None:
     """The key in the text or in the file that it names; None where it is neither."""
     if KEY.match(text.lower()):
         return text.lower()
+    if not reads_files:
+        return None
     file = Path(text)
     if file.suffix == ".key":
         raise InvalidRequest(_PRIVATE)

@@ -1,0 +1,279 @@
+"""Operators over HTTP: they reach all tenants, nobody else does, and what they do stands in the audit log."""
+
+import http.client
+import itertools
+import json
+import re
+
+import pytest
+from nacl.signing import SigningKey
+
+from support.api_keys import add_api_key
+from support.clients import OTHER_TENANT
+from support.waiting import PATIENCE_SECONDS, eventually
+from tether.discovery.announcements.presence import worker_id
+from tether.gateway.app import ROOMS
+from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
+from tether.statuses import MAX_JOBS_PER_PAGE
+
+ROUTES = [route for room in ROOMS for route in room.routes]
+OF_OPERATORS = [route for route in ROUTES if Scope.OPERATOR in route.scopes]
+OF_TENANTS = [route for route in ROUTES if route.scopes and Scope.OPERATOR not in route.scopes]
+LESSER = [scopes for count in (1, 2, 3) for scopes in itertools.combinations(TENANT_SCOPES, count)]
+
+
+def name_of(route):
+    return f"{route.method} {route.path}"
+
+
+@pytest.fixture
+def ask(gateway):
+    """Asks the gateway; answers status and document."""
+
+    def ask_one(method, path, body=None, *, key=None, scopes=(Scope.OPERATOR,), tenant="default"):
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+        headers = {"Authorization": f"Bearer {key or gateway.key(tenant, scopes)}"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+        connection.close()
+        return answer.status, document
+
+    return ask_one
+
+
+@pytest.fixture
+def log(ask):
+    """The newest entries of the audit log with these filters."""
+
+    def entries(**filters):
+        query = "&".join(f"{name}={value}" for name, value in filters.items())
+        status, page = ask("GET", f"/v1/operator/audit?{query}")
+        assert status == 200, page
+        return page["data"]
+
+    return entries
+
+
+@pytest.fixture
+def submit(ask):
+    def submit_one(tenant=OTHER_TENANT, **options):
+        body = {"model": "counter", "prompt": "one two", **options}
+        status, document = ask("POST", "/v1/jobs", body, scopes=(Scope.SUBMIT,), tenant=tenant)
+        assert status == 202, document
+        return document["job_id"]
+
+    return submit_one
+
+
+def test_the_routes_of_operators_are_those_under_their_prefix():
+    assert {route.path.startswith("/v1/operator/") for route in OF_OPERATORS} == {True}
+    assert not [route.path for route in ROUTES if "/operator/" in route.path and route not in OF_OPERATORS]
+    assert {route.scopes for route in OF_OPERATORS} == {(Scope.OPERATOR,)}
+
+
+@pytest.mark.parametrize("route", OF_OPERATORS, ids=name_of)
+def test_a_route_of_operators_is_closed_to_every_key_without_that_scope(ask, log, route):
+    path = re.sub(r"\{[a-z_]+\}", "x", route.path)
+    before = log(limit=1)
+    for scopes in LESSER:
+        status, document = ask(route.method, path, {}, scopes=scopes, tenant=OTHER_TENANT)
+        assert (status, document["error"]["code"]) == (403, "forbidden"), scopes
+    assert ask(route.method, path, {}, key="tk_" + "x" * 43)[0] == 401
+    assert log(limit=1) == before
+
+
+@pytest.mark.parametrize("route", OF_TENANTS, ids=name_of)
+def test_an_operator_s_key_alone_is_no_tenant_s(ask, route):
+    path = re.sub(r"\{[a-z_:]+\}", "x", route.path)
+    assert ask(route.method, path, {})[0] == 403
+
+
+def test_a_tenant_s_admin_reaches_no_other_tenant_s_jobs_and_keys(ask, gateway, service, submit):
+    admin = {"scopes": (Scope.ADMIN,), "tenant": OTHER_TENANT}
+    job_id = submit("default")
+    _, key_id = add_api_key(service.settings, "default", (Scope.READ,))
+    _, operator_id = add_api_key(service.settings, OTHER_TENANT, (Scope.OPERATOR, Scope.READ))
+    for method, path in (
+        ("GET", f"/v1/jobs/{job_id}"),
+        ("GET", f"/v1/jobs/{job_id}/stream"),
+        ("DELETE", f"/v1/jobs/{job_id}"),
+        ("DELETE", f"/v1/keys/{key_id}"),
+        # An operator's key is not its tenant's, whichever it was made for.
+        ("DELETE", f"/v1/keys/{operator_id}"),
+    ):
+        assert ask(method, path, **admin)[0] == 404, path
+    listed = {key["key_id"] for key in ask("GET", "/v1/keys", **admin)[1]["data"]}
+    assert not listed & {key_id, operator_id}
+    jobs = ask("GET", f"/v1/jobs?limit={MAX_JOBS_PER_PAGE}", **admin)[1]["data"]
+    assert job_id not in [job["job_id"] for job in jobs]
+    assert ask("GET", "/v1/jobs?tenant=default", **admin)[0] == 422
+
+
+def test_a_key_gives_no_more_than_it_has(ask):
+    for scopes in LESSER:
+        status, document = ask("POST", "/v1/keys", {"scopes": ["read", "operator"]}, scopes=scopes)
+        assert (status, document["error"]["code"]) == (403, "forbidden")
+    body = {"tenant_id": "default", "scopes": ["operator"]}
+    status, made = ask("POST", "/v1/operator/keys", body)
+    assert (status, made["scopes"]) == (201, ["operator"])
+    assert ask("GET", "/v1/operator/tenants", key=made["key"])[0] == 200
+    assert ask("DELETE", f"/v1/operator/keys/{made['key_id']}")[0] == 200
+    eventually(
+        lambda: ask("GET", "/v1/operator/tenants", key=made["key"])[0] == 401,
+        PATIENCE_SECONDS,
+        "it is refused",
+    )
+
+
+def test_an_operator_sees_and_cancels_jobs_of_all_tenants(ask, log, submit):
+    mine, theirs = submit("default"), submit(OTHER_TENANT, delay_ms=3_600_000)
+    _, page = ask("GET", f"/v1/operator/jobs?limit={MAX_JOBS_PER_PAGE}")
+    owners = {job["job_id"]: job["tenant_id"] for job in page["data"]}
+    assert (owners[mine], owners[theirs]) == ("default", OTHER_TENANT)
+    _, page = ask("GET", f"/v1/operator/jobs?tenant={OTHER_TENANT}&limit={MAX_JOBS_PER_PAGE}")
+    assert {job["tenant_id"] for job in page["data"]} == {OTHER_TENANT}
+    _, first = ask("GET", "/v1/operator/jobs?limit=1")
+    _, second = ask("GET", f"/v1/operator/jobs?limit=1&cursor={first['next_cursor']}")
+    assert [first["data"][0]["job_id"], second["data"][0]["job_id"]] == [theirs, mine]
+    status, shown = ask("GET", f"/v1/operator/jobs/{theirs}")
+    assert (status, shown["tenant_id"], "result" in shown, "prompt" in shown) == (
+        200,
+        OTHER_TENANT,
+        False,
+        False,
+    )
+    status, document = ask("DELETE", f"/v1/operator/jobs/{theirs}")
+    assert (status, document["state"]) == (200, "cancelled")
+    assert [(entry["result"], entry["tenant_id"]) for entry in log(target=theirs)] == [
+        ("ok", OTHER_TENANT),
+        ("begun", OTHER_TENANT),
+    ]
+    unknown = "0" * 8 + mine[8:]
+    assert ask("DELETE", f"/v1/operator/jobs/{unknown}")[0] == 404
+    assert [entry["result"] for entry in log(target=unknown)] == ["job_unknown"]
+
+
+def test_an_operator_makes_and_changes_tenants_and_their_keys(ask, log, service):
+    status, made = ask("POST", "/v1/operator/tenants", {"tenant_id": "new", "quota": 3.0})
+    assert (status, made["name"], made["weight"], made["quota"]) == (201, "new", 1.0, 3)
+    assert ask("POST", "/v1/operator/tenants", {"tenant_id": "new"})[0] == 422
+    status, changed = ask("PATCH", "/v1/operator/tenants/new", {"quota": None, "weight": 2})
+    assert (status, changed["quota"], changed["weight"]) == (200, None, 2.0)
+    assert changed in ask("GET", "/v1/operator/tenants")[1]["data"]
+    assert [(entry["action"], entry["result"], entry["details"]) for entry in log(target="new")] == [
+        ("tenants.set", "ok", {"quota": None, "weight": 2.0}),
+        ("tenants.create", "request_invalid", {}),
+        ("tenants.create", "ok", {"quota": 3}),
+    ]
+    for body in (
+        {},
+        {"weight": 0},
+        {"weight": "2"},
+        {"quota": -1},
+        {"quota": True},
+        {"quota": 0.5},
+        {"size": 1},
+    ):
+        assert ask("PATCH", "/v1/operator/tenants/new", body)[0] == 422, body
+    assert ask("PATCH", "/v1/operator/tenants/none", {"weight": 1})[0] == 404
+    assert ask("POST", "/v1/operator/tenants", {"tenant_id": "No"})[0] == 422
+    status, key = ask("POST", "/v1/operator/keys", {"tenant_id": "new", "scopes": ["read"], "name": "n"})
+    assert (status, key["tenant_id"]) == (201, "new")
+    listed = ask("GET", "/v1/operator/keys?tenant=new")[1]["data"]
+    assert [each["key_id"] for each in listed] == [key["key_id"]]
+    (entry,) = log(target=key["key_id"])
+    assert (entry["action"], entry["tenant_id"]) == ("keys.create", "new")
+    assert entry["actor"].startswith("key_")
+    assert entry["address"] == "127.0.0.1"
+    assert entry["details"] == {"name": "n", "scopes": ["read"]}
+    assert key["key"] not in json.dumps(log(limit=1000))
+    for body in ({"scopes": ["read"]}, {"tenant_id": "none", "scopes": ["read"]}):
+        assert ask("POST", "/v1/operator/keys", body)[0] in (404, 422)
+    assert ask("DELETE", "/v1/operator/keys/none")[0] == 404
+    assert ask("GET", "/v1/operator/keys?tenant=A")[0] == 422
+
+
+def test_what_a_tenant_s_admin_does_stands_in_the_log_too(ask, log):
+    admin = {"scopes": (Scope.ADMIN,), "tenant": OTHER_TENANT}
+    _, made = ask("POST", "/v1/keys", {"scopes": ["read"]}, **admin)
+    ask("DELETE", f"/v1/keys/{made['key_id']}", **admin)
+    assert [(entry["action"], entry["tenant_id"]) for entry in log(target=made["key_id"])] == [
+        ("keys.revoke", OTHER_TENANT),
+        ("keys.create", OTHER_TENANT),
+    ]
+
+
+def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log):
+    (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
+    status, whole = ask("GET", f"/v1/operator/workers/{worker['worker_id']}")
+    assert (status, whole["pub_key"]) == (
+        200,
+        ask("GET", f"/v1/operator/workers/{whole['pub_key']}")[1]["pub_key"],
+    )
+    for action, state in (("cordon", "cordoned"), ("drain", "draining"), ("uncordon", "serving")):
+        status, command = ask("POST", f"/v1/operator/workers/{worker['worker_id']}/{action}")
+        assert (status, command["action"], command["worker_id"]) == (202, action, worker["worker_id"])
+
+        def is_shown(state=state):
+            return ask("GET", f"/v1/operator/workers/{worker['worker_id']}")[1]["state"] == state
+
+        eventually(is_shown, PATIENCE_SECONDS, f"the worker is {state}")
+        assert [entry["result"] for entry in log(action=f"fleet.{action}")] == ["ok", "begun"]
+    assert ask("POST", "/v1/operator/workers/nobody/drain")[0] == 404
+    assert log(action="fleet.drain")[0]["result"] == "worker_unknown"
+    assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/stop")[0] == 404
+
+
+def test_a_worker_s_key_is_trusted_revoked_and_trusted_again(ask, log):
+    pub_key = SigningKey.generate().verify_key.encode().hex()
+    status, key = ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key, "name": "box"})
+    assert (status, key["worker_id"], key["name"]) == (200, worker_id(pub_key), "box")
+    status, key = ask("DELETE", "/v1/operator/worker-keys/box")
+    assert (status, key["revoked_at"] is None) == (200, False)
+    assert ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key})[0] == 422
+    status, key = ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key, "again": True})
+    assert (status, key["revoked_at"]) == (200, None)
+    assert key in ask("GET", "/v1/operator/worker-keys")[1]["data"]
+    assert [(entry["action"], entry["result"]) for entry in log(target=key["worker_id"])] == [
+        ("fleet.trust", "ok"),
+        ("fleet.trust", "request_invalid"),
+        ("fleet.revoke", "ok"),
+        ("fleet.trust", "ok"),
+    ]
+    for body in ({}, {"pub_key": "/etc/hostname.pub"}, {"pub_key": pub_key, "again": 1}, {"pub_key": 3}):
+        assert ask("POST", "/v1/operator/worker-keys", body)[0] == 422, body
+    assert ask("DELETE", "/v1/operator/worker-keys/nobody")[0] == 404
+
+
+def test_where_the_log_cannot_be_written_nothing_is_done(ask, service, monkeypatch):
+    def full(*arguments):
+        raise OSError("no space left on the device")
+
+    tenants = ask("GET", "/v1/operator/tenants")[1]
+    (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
+    sent = []
+    monkeypatch.setattr("tether.store.audit.add_entry", full)
+    monkeypatch.setattr(
+        "tether.gateway.operator.workers.tell_worker", lambda *given, **more: sent.append(given)
+    )
+    assert ask("POST", "/v1/operator/tenants", {"tenant_id": "lost"})[0] >= 500
+    assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/drain")[0] >= 500
+    assert ask("GET", "/v1/operator/tenants")[1] == tenants
+    assert sent == []
+
+
+def test_the_log_is_read_by_pages(ask, log):
+    for _ in range(3):
+        ask("DELETE", "/v1/operator/keys/none")
+    entries = log(target="none", limit=1000)
+    path, paged = "/v1/operator/audit?target=none&limit=2", []
+    cursor = ""
+    while cursor is not None:
+        _, page = ask("GET", path + (f"&cursor={cursor}" if cursor else ""))
+        paged += page["data"]
+        cursor = page["next_cursor"]
+    assert paged == entries
+    assert len(entries) >= 3
+    for query in ("limit=0", "limit=x", "cursor=x", "tenant=A", "who=1", "actor=%00"):
+        assert ask("GET", f"/v1/operator/audit?{query}")[0] == 422, query

@@ -1,0 +1,39 @@
+"""Signed commands of an operator to one worker."""
+
+from __future__ import annotations
+
+import os
+
+import redis
+
+from tether.broker.redis.connections import address_of
+from tether.core.fleet_reading import FleetReading
+from tether.discovery.commands.command import Action, Command, command_to, sign_command
+from tether.discovery.commands.inbox import send_command
+from tether.discovery.commands.operator_key import operator_key
+from tether.discovery.fleet.fleet import Member
+from tether.errors import BrokerUnavailable
+
+_ID_BYTES = 16
+
+
+def tell_worker(reading: FleetReading, member: Member, action: Action, *, now_ms: int) -> Command:
+    """Sign a command to a worker with the operator's key of this machine, and put it where the worker finds
+    it.
+
+    Args:
+      now_ms: Milliseconds since the epoch.
+
+    Raises:
+      ConfigError: The operator's key cannot be used.
+      BrokerUnavailable: Redis did not take the command.
+    """
+    key = operator_key(reading.settings.presence.identity_dir)
+    command = command_to(member.presence, action, key, command_id=os.urandom(_ID_BYTES).hex(), now_ms=now_ms)
+    try:
+        send_command(reading.client, reading.keys, command, sign_command(command, key))
+    except redis.RedisError as error:
+        raise BrokerUnavailable(
+            f"Redis at {address_of(reading.client)} did not take the command: {str(error).rstrip('.')}"
+        ) from None
+    return command

@@ -1,0 +1,11 @@
+"""All routes of operators."""
+
+from __future__ import annotations
+
+from tether.gateway.operator import audit, jobs, keys, tenants, worker_keys, workers
+
+OPERATOR_ROOMS = (
+    *(workers.ROUTES, worker_keys.ROUTES),
+    *(jobs.ROUTES, tenants.ROUTES, keys.ROUTES, audit.ROUTES),
+)
+"""By room, as the documentation lists them."""

@@ -1,0 +1,164 @@
+"""The routes of workers: those that are heard of, and commands to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tether.core.fleet_commands import tell_worker
+from tether.core.fleet_documents import drawing_of, whole_worker_to_json, worker_to_json
+from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
+from tether.discovery.commands.command import Action, Command
+from tether.discovery.fleet.liveness import copied_keys
+from tether.discovery.fleet.shown_states import shown_state
+from tether.errors import InvalidRequest, TooManyRequests, WorkerNotFound
+from tether.gateway.acts import act_of, log_of
+from tether.gateway.keys.api_keys import Scope
+from tether.gateway.keys.key_ring import Caller
+from tether.gateway.operator.documents import (
+    OPERATOR,
+    FleetCommandDocument,
+    WholeWorkerDocument,
+    WorkerListDocument,
+)
+from tether.gateway.responses import json_answer
+from tether.gateway.routes import Handler, Reply, RoomRoutes
+from tether.gateway.services import GatewayServices
+
+ROUTES = RoomRoutes("operator", prefix=OPERATOR)
+"""The routes under ``/v1/operator/workers``."""
+
+_ABOUT = {
+    Action.CORDON: "tell a worker to take no new jobs, and to finish those that it runs",
+    Action.DRAIN: "tell a worker to take no new jobs, and to hand over those that do not finish in time",
+    Action.UNCORDON: "tell a worker to take jobs again, after either of the two",
+}
+
+
+@ROUTES.declare(
+    "GET",
+    "/workers",
+    "List live workers",
+    about="the live workers of the fleet, each with its state",
+    scopes=(Scope.OPERATOR,),
+    replies={200: Reply("The workers.", WorkerListDocument)},
+)
+async def list_workers(edge: GatewayServices) -> Response:
+    return await edge.call(_list, edge)
+
+
+@ROUTES.declare(
+    "GET",
+    "/workers/{worker}",
+    "Show a live worker",
+    about="everything that a worker announces: by its id, boot id, public key or unique name",
+    scopes=(Scope.OPERATOR,),
+    replies={200: Reply("The worker.", WholeWorkerDocument)},
+    errors=(404, 422),
+)
+async def show_worker(edge: GatewayServices, worker: str) -> Response:
+    return await edge.call(_show, edge, worker)
+
+
+def _handler_of(action: Action) -> Handler:
+    async def tell(edge: GatewayServices, caller: Caller, request: Request, worker: str) -> Response:
+        return await edge.call(_tell, edge, caller, request, worker, action)
+
+    return tell
+
+
+for _action, _about in _ABOUT.items():
+    ROUTES.declare(
+        "POST",
+        f"/workers/{{worker}}/{_action.value}",
+        f"{_action.value.capitalize()} a worker",
+        about=_about,
+        details="The answer does not wait for the worker: its `state` shows when it has obeyed.",
+        scopes=(Scope.OPERATOR,),
+        replies={202: Reply("The command was sent.", FleetCommandDocument)},
+        errors=(404, 422),
+    )(_handler_of(_action))
+
+
+@contextmanager
+def _fleet(edge: GatewayServices) -> Iterator[FleetReading]:
+    """The fleet as Redis has it now.
+
+    Raises:
+      TooManyRequests: As many as may are reading it.
+    """
+    reads = edge.core().fleet_reads
+    if not reads.acquire(blocking=False):
+        error = TooManyRequests("the fleet is being read by others: try again in a moment")
+        error.retry_after = 1
+        raise error
+    try:
+        with open_fleet(edge.settings) as reading:
+            yield reading
+    finally:
+        reads.release()
+
+
+def _list(edge: GatewayServices) -> Response:
+    with _fleet(edge) as reading:
+        fleet, names, now, evidence = reading.view.fleet, reading.names, reading.now, reading.view.evidence
+        strangers, clocks = reading.strangers, reading.view.wrong_clocks
+        failing = reading.load_failures()
+    return json_answer(
+        {
+            "object": "list",
+            "data": [
+                worker_to_json(member, shown_state(fleet, member, now), names.get(worker, ""), now)
+                for worker, member in sorted(fleet.members.items())
+                if member.expires_at > now
+            ],
+            "untrusted": list(strangers),
+            "copied": [] if evidence is None else list(copied_keys(evidence)),
+            "wrong_clocks": sorted(clocks),
+            "failing": failing,
+        }
+    )
+
+
+def _show(edge: GatewayServices, worker: str) -> Response:
+    with _fleet(edge) as reading:
+        fleet, names, now = reading.view.fleet, reading.names, reading.now
+        member = meant_member(worker, fleet, names)
+        drawing = drawing_of(member, fleet, reading.view.evidence)
+    name, state = names.get(member.presence.worker_id, ""), shown_state(fleet, member, now)
+    return json_answer(whole_worker_to_json(member, state, name, now, member.presence.cache, drawing))
+
+
+def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, action: Action) -> Response:
+    log, name = log_of(edge), f"fleet.{action.value}"
+    with _fleet(edge) as reading:
+        try:
+            member = meant_member(worker, reading.view.fleet, reading.names)
+        except (WorkerNotFound, InvalidRequest) as error:
+            log.write(act_of(caller, request, name, worker), _refusal(error))
+            raise
+        act = act_of(caller, request, name, member.presence.worker_id)
+        now_ms = edge.core().plane.clock.now_ms()
+        command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=now_ms))
+    return json_answer(_command_document(command), 202)
+
+
+def _refusal(
+    error: WorkerNotFound | InvalidRequest,
+) -> Callable[[Connection], WorkerNotFound | InvalidRequest]:
+    return lambda _: error
+
+
+def _command_document(command: Command) -> dict[str, Any]:
+    return {
+        "object": "fleet_command",
+        "id": command.command_id,
+        "worker_id": command.target,
+        "action": command.action.value,
+        "expires_at": command.expires_at,
+    }
