@@ -19,6 +19,11 @@ SHORT_PATIENCE_SECONDS = 0.05
 """The same once a turn could not be had, until one is had again: a process that is stopped with one in its
 hands must not let each transaction of others wait."""
 
+TRY_AGAIN_SECONDS = 5.0
+LONGER_PATIENCE_SECONDS = 0.5
+"""Meanwhile it waits longer once in so long: beside others that write all the time, each in its turn, none
+comes sooner, and who writes without one is passed by for seconds."""
+
 
 class WriteTurns:
     """Lets processes write in turn. One thread uses it.
@@ -46,14 +51,15 @@ class WriteTurns:
         """
         self._paths = [database.with_name(f"{database.name}-{name}") for name in ("next", "turn")]
         self._files: list[int] = []
-        self._patience = PATIENCE_SECONDS
+        self._missed_at: float | None = None
         self._clock = clock
         self._sleep = sleep
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
         """Wait for this process's turn, which lasts until the block ends."""
-        until = self._clock() + self._patience
+        patience = self._patience()
+        until = self._clock() + patience
         held = []
         try:
             with contextlib.suppress(OSError):
@@ -64,12 +70,21 @@ class WriteTurns:
                         held.append(turn)
                     fcntl.flock(entrance, fcntl.LOCK_UN)
                     held.remove(entrance)
-                self._patience = PATIENCE_SECONDS if held else SHORT_PATIENCE_SECONDS
+                if held:
+                    self._missed_at = None
+                elif patience > SHORT_PATIENCE_SECONDS:
+                    self._missed_at = self._clock()
             yield
         finally:
             for file in held:
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _patience(self) -> float:
+        if self._missed_at is None:
+            return PATIENCE_SECONDS
+        is_due = self._clock() - self._missed_at >= TRY_AGAIN_SECONDS
+        return LONGER_PATIENCE_SECONDS if is_due else SHORT_PATIENCE_SECONDS
 
     def close(self) -> None:
         """Close the files."""

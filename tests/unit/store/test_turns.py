@@ -1,9 +1,16 @@
 """Turns at one SQLite file: whoever has just had one comes after who waits."""
 
+import contextlib
 import threading
 
 from support.waiting import join
-from tether.store.turns import PATIENCE_SECONDS, SHORT_PATIENCE_SECONDS, WriteTurns
+from tether.store.turns import (
+    LONGER_PATIENCE_SECONDS,
+    PATIENCE_SECONDS,
+    SHORT_PATIENCE_SECONDS,
+    TRY_AGAIN_SECONDS,
+    WriteTurns,
+)
 
 
 def test_who_has_written_and_wants_to_again_comes_after_who_waits(tmp_path):
@@ -70,6 +77,33 @@ def test_who_is_stopped_with_a_turn_lets_others_wait_long_only_once(tmp_path):
     with stopped.take():
         assert waited_for_a_turn() >= PATIENCE_SECONDS, "it can be had again"
     stopped.close()
+    other.close()
+
+
+def test_who_missed_a_turn_gets_one_again_beside_others_that_write_all_the_time(tmp_path):
+    now, under_way = [0.0], contextlib.ExitStack()
+    turn_ends_at = float("inf")
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] >= turn_ends_at:
+            under_way.close()
+
+    busy = WriteTurns(tmp_path / "t.db")
+    other = WriteTurns(tmp_path / "t.db", clock=lambda: now[0], sleep=sleep)
+    with busy.take(), other.take():
+        missed_at = now[0]
+    waits = []
+    while now[0] < missed_at + TRY_AGAIN_SECONDS + 1:
+        under_way.enter_context(busy.take())
+        begun_at, turn_ends_at = now[0], now[0] + 2 * SHORT_PATIENCE_SECONDS
+        with other.take():
+            waits.append(now[0] - begun_at)
+        under_way.close()
+        now[0] += 0.5
+    assert max(waits[:5]) < 2 * SHORT_PATIENCE_SECONDS
+    assert 2 * SHORT_PATIENCE_SECONDS <= waits[-1] < LONGER_PATIENCE_SECONDS, "it had its turn"
+    busy.close()
     other.close()
 
 
