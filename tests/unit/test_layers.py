@@ -18,6 +18,7 @@ WORDS = [
     "errors",
     "version",
     "clocks",
+    "durations",
     "ids",
     "codec",
     "requests",
