@@ -337,6 +337,7 @@ class QuotaExceeded(TetherError):
     http_status = 429
     exit_status = 4
     retryable = True
+    retry_after: float | None = 1.0
 
 
 class JobNotFound(TetherError, LookupError):

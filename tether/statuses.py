@@ -38,7 +38,8 @@ class JobRecord:
     Attributes:
       pool: Pool of the newest dispatch; None before the first.
       dispatch: Number of the newest dispatch to Redis; 0 before the first.
-      attempts: Number of failed attempts.
+      attempts: Number of attempts that ended: with a result, an error, or the job's cancellation or deadline.
+        Those that a dead worker or a hand-over cut off do not count.
       created_at: Milliseconds since the epoch.
       finished_at: When the database recorded the end, in milliseconds since the epoch; that follows the end
         itself within milliseconds.

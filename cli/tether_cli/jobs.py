@@ -224,7 +224,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         ("pool", status.pool or "-"),
         ("made", time_text(status.created_at)),
         ("ended", time_text(status.finished_at)),
-        ("failed attempts", str(status.attempts)),
+        ("attempts", str(status.attempts)),
         ("input tokens", str(status.input_tokens)),
         ("output tokens", str(status.output_tokens or status.offset)),
         ("correlation id", status.correlation_id),

@@ -195,13 +195,12 @@ class SettleOutcomes:
     def _seal(self, settled: Sequence[Settled]) -> dict[JobId, Exception]:
         """Seal what is final. Return the errors of those that could not be sealed, by job id."""
         final = {
-            answer.job_id: (answer.state, answer.error.code if answer.error else "")
+            answer.job_id: (answer.state, answer.error)
             for answer in settled
             if answer.kind is not SettledKind.UNKNOWN and answer.state is not None and answer.state.is_final
         }
-        why = {answer.job_id: answer.error.message for answer in settled if answer.error is not None}
-        jobs = [(job_id, state, code) for job_id, (state, code) in final.items()]
-        sealed = self._pools.seal_many(jobs, self._life_ms, why)
+        jobs = [(job_id, state, error) for job_id, (state, error) in final.items()]
+        sealed = self._pools.seal_many(jobs, self._life_ms)
         return {
             job_id: answer
             for (job_id, _, _), answer in zip(jobs, sealed, strict=True)

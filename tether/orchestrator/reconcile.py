@@ -26,6 +26,7 @@ from tether.store.epoch import epoch, raise_epoch
 from tether.store.outbox import DueDispatch
 from tether.store.placements import (
     PlacedJob,
+    errors_of,
     placed_jobs,
     placed_rows,
     raise_dispatches,
@@ -295,7 +296,10 @@ class Reconcile:
     def _correct(self, job_ids: list[JobId]) -> None:
         """Take out of Redis what is no longer its own."""
         rows = self._store.read(states, job_ids)
-        final = [(job, state, "") for job, (state, _) in rows.items() if state in FINAL_STATES]
+        ended = [job for job, (state, _) in rows.items() if state in FINAL_STATES]
+        # What cannot be read of one job costs it the reason, and not its end.
+        why = dict(self._store.read_each(errors_of, ended)[0])
+        final = [(job, rows[job][0], why.get(job)) for job in ended]
         for (job_id, _, _), answer in zip(final, self._pools.seal_many(final, self._life_ms), strict=True):
             self._note(job_id, answer)
         known = dict(zip(job_ids, self._pools.known(job_ids), strict=True))

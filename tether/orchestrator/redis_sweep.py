@@ -19,7 +19,7 @@ from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.leftovers import NO_LIFE, HeldJob, Remedy, remedy
 from tether.orchestrator.set_aside import FailedEntries
-from tether.store.placements import ended_before, states
+from tether.store.placements import ended_before, errors_of, states
 from tether.store.store import Store
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
@@ -130,7 +130,10 @@ class SweepRedis:
         ]
 
     def _apply(self, wanted: dict[Remedy, list[JobId]], known: dict[JobId, JobState]) -> None:
-        final = [(job_id, known[job_id], "") for job_id in wanted[Remedy.SEAL]]
+        ended = wanted[Remedy.SEAL]
+        # What cannot be read of one job costs it the reason, and not its end.
+        why = dict(self._store.read_each(errors_of, ended)[0])
+        final = [(job_id, known[job_id], why.get(job_id)) for job_id in ended]
         self._note(wanted[Remedy.SEAL], self._pools.seal_many(final, self._life_ms), "job", ("sealed",))
         unknown = wanted[Remedy.DISOWN]
         answers = self._pools.disown_many(unknown, self._grace_ms, self._life_ms)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tether.broker.pools.pools import CancelResult, KnownJob, Pools
 from tether.ids import JobId
-from tether.jobs import JobState
+from tether.jobs import JobError, JobState
 from tether.store.end_requests import Conclusion, Request, RequestedRow, conclude, request
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
@@ -84,13 +84,13 @@ class Cancellation:
         ]
         free = self._with_tokens(free)
         concluded = self.store.write_each(conclude, free)
-        final: list[tuple[JobId, JobState, str]] = []
+        final: list[tuple[JobId, JobState, JobError | None]] = []
         for conclusion, is_final in zip(free, concluded, strict=True):
             if isinstance(is_final, Exception):
                 ended[conclusion.job_id] = is_final
             elif is_final:
                 state = ended[conclusion.job_id] = JobState(conclusion.state)
-                final.append((conclusion.job_id, state, ""))
+                final.append((conclusion.job_id, state, None))
         sealed = self.pools.seal_many(final, self.life_ms)
         for (job_id, _, _), seal in zip(final, sealed, strict=True):
             if isinstance(seal, Exception):

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Integer, Select, Update, cast, select, update
 
 from tether.ids import JobId, PoolName
-from tether.jobs import JobState
+from tether.jobs import JobError, JobState
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
 from tether.store.hand_overs import hand_over
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
-from tether.store.rows import UnreadableRow
+from tether.store.rows import UnreadableRow, error_from_text
 from tether.store.schema import IS_IN_REDIS, dispatches, jobs
 from tether.store.waiting_jobs import waits_at
 
@@ -69,6 +69,14 @@ def states(connection: Connection, job_ids: list[JobId]) -> dict[JobId, tuple[Jo
     query = select(jobs.c.job_id, jobs.c.state, _DISPATCH).where(are_these)
     found = connection.execute(query, {"ids": job_ids})
     return {JobId(row.job_id): (JobState(row.state), row.dispatch) for row in found}
+
+
+def errors_of(connection: Connection, job_ids: list[JobId]) -> list[tuple[JobId, JobError]]:
+    """Why these jobs failed, or their last attempts; a job without an error is left out."""
+    are_these = is_among(is_postgres(connection), jobs.c.job_id)
+    query = select(jobs.c.job_id, jobs.c.error).where(are_these, jobs.c.error.is_not(None))
+    found = [(row.job_id, error_from_text(row.error)) for row in connection.execute(query, {"ids": job_ids})]
+    return [(JobId(job_id), error) for job_id, error in found if error is not None]
 
 
 def ended_before(connection: Connection, job_ids: list[JobId], before_ms: int) -> set[JobId]:

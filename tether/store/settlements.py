@@ -161,13 +161,16 @@ def _settled(kind: SettledKind, row: JobRow) -> Settled:
 
 
 def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobRow:
-    has_failed = outcome.kind in (OutcomeKind.FAILED, OutcomeKind.POISONED)
+    # What a worker's death or a hand-over cut off counts for none.
+    has_ended = outcome.kind in (OutcomeKind.FAILED, OutcomeKind.POISONED) or (
+        outcome.kind is not OutcomeKind.WITHDRAWN and outcome.fence.attempt > 0
+    )
     is_final = verdict.state.is_final
     return replace(
         row,
         state=verdict.state,
         dispatch=outcome.fence.dispatch,
-        attempts=row.attempts + has_failed,
+        attempts=row.attempts + has_ended,
         error=_error_after(row, outcome),
         input_tokens=outcome.input_tokens if is_final else row.input_tokens,
         output_tokens=outcome.offset if is_final else row.output_tokens,

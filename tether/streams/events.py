@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tether.errors import InvalidRequest, TetherError
-from tether.jobs import Piece
+from tether.jobs import JobError, JobState, Piece
 from tether.streams.pieces import public_pieces
 
 MAX_OFFSET = 2**32 - 1
@@ -68,6 +68,17 @@ def check_offset(offset: object) -> None:
         raise InvalidRequest(
             f"offset={repr(offset)[:100]} is invalid: offset must be an integer from 0 to {MAX_OFFSET}"
         )
+
+
+def failure_details(state: JobState, error: JobError | None) -> dict[str, Any]:
+    """Return what the last event of a job says that has no result, whoever writes it and whenever.
+
+    Who asked for its end knows why it ended: of such a job the state says all.
+    """
+    details = {"state": state.value, "code": state.value}
+    if error is not None and state not in (JobState.CANCELLED, JobState.EXPIRED):
+        details |= {"code": error.code, **({"message": error.message} if error.message else {})}
+    return details
 
 
 def event_id(run: int, offset: int) -> str:

@@ -37,7 +37,7 @@ class FakeJobPort:
                 job,
                 job.request,
                 pool=PoolName(f"gpu.fake.local.{job.request.model}"),
-                attempts=job.failed,
+                attempts=job.failed + (job.state is JobState.SUCCEEDED),
                 offset=len(job.pieces),
                 output_tokens=len(job.pieces) if job.state.is_final else 0,
             )

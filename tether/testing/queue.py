@@ -6,12 +6,12 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tether.errors import InvalidRequest, JobNotFound, TetherError
 from tether.ids import DrawId, JobId, TenantId
 from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
 from tether.scheduling.retry_policy import RetryPolicy, decide
+from tether.streams.events import failure_details
 from tether.testing.jobs import FakeJob
 from tether.testing.models import (
     Answer,
@@ -235,9 +235,7 @@ class FakeQueue:
             job.error = None
             job.say("finished", reason=reason, input_tokens=job.input_tokens)
         else:
-            error = job.error if state is JobState.DEAD else None
-            why: dict[str, Any] = {"message": error.message} if error is not None and error.message else {}
-            job.say("failed", state=state.value, code=error.code if error else state.value, **why)
+            job.say("failed", **failure_details(state, job.error))
 
 
 class _ToldToFail(TetherError):

@@ -192,7 +192,7 @@ def test_dispatches_that_redis_has_closed_hold_up_nobody_and_are_settled(core, m
     monkeypatch.setattr(outbox_relay, "BATCH", 4)
     core.submit(*range(10), places=False)
     for number in range(10):
-        core.pools.seal_many([(f"job-{number:06}", JobState.CANCELLED, "")], LIFE_MS)
+        core.pools.seal_many([(f"job-{number:06}", JobState.CANCELLED, None)], LIFE_MS)
     core.now += 1
     core.submit(10, 11, places=False, now_ms=NOW + 1)
     core.later()
@@ -206,7 +206,7 @@ def test_a_closed_job_of_which_too_little_is_known_waits_behind_others_and_runs_
     core.submit(*range(9), places=False)
     for number in range(9):
         # Redis had lost the job, and was told only that it had succeeded: of its tokens nothing is left.
-        core.pools.seal_many([(f"job-{number:06}", JobState.SUCCEEDED, "")], LIFE_MS)
+        core.pools.seal_many([(f"job-{number:06}", JobState.SUCCEEDED, None)], LIFE_MS)
     core.submit(10, places=False, now_ms=NOW + 1)
     core.later()
     assert idle(core.relay) <= 4
@@ -635,7 +635,10 @@ def test_a_batch_answers_for_each_job_what_it_alone_would_get(core, bad):
         (lambda: core.pools.hand_back_many([(job_id, 1) for job_id in ids]), "placed"),
         (lambda: core.pools.withdraw_many([(job_id, 1) for job_id in ids], running=True), "withdrawn"),
         (lambda: core.pools.cancel_many([(job_id, JobState.CANCELLED) for job_id in ids]), "withdrawn"),
-        (lambda: core.pools.seal_many([(job_id, JobState.CANCELLED, "") for job_id in ids], 1000), "sealed"),
+        (
+            lambda: core.pools.seal_many([(job_id, JobState.CANCELLED, None) for job_id in ids], 1000),
+            "sealed",
+        ),
     ]
     for verb, good in verbs:
         answers = verb()

@@ -112,7 +112,7 @@ def test_a_model_that_answers_nonsense_fails():
 def test_a_model_may_be_told_to_fail_some_times():
     job = FakeTether({"m": FakeModel(fail_times=2)}).submit("m", "one two")
     assert kinds(job) == [*["started", "rerouted"] * 2, "started", "delta", "delta", "finished"]
-    assert (job.status().attempts, job.status().error) == (2, None)
+    assert (job.status().attempts, job.status().error) == (3, None)
 
 
 def test_an_attempt_goes_on_behind_the_tokens_of_the_one_before():

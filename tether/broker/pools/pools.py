@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
-from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import redis
@@ -22,7 +21,8 @@ from tether.broker.redis.raw_connections import RawConnections
 from tether.broker.scripts import Argument, rows
 from tether.envelopes import Placeable
 from tether.ids import BootId, JobId, PoolName, TenantId, WorkerId, worker_of
-from tether.jobs import JobState, Priority
+from tether.jobs import JobError, JobState, Priority
+from tether.streams.events import failure_details
 from tether.streams.token_log import StreamedTokens, streamed_tokens
 from tether.telemetry.logs import get_logger
 
@@ -37,7 +37,6 @@ JOBS_PER_LOOK = 500
 MAX_OFFSET = 2**31 - 1
 """Greatest offset that the scripts write, since the database's columns hold no greater one."""
 
-NOTHING: Mapping[JobId, str] = MappingProxyType({})
 
 _Answer = TypeVar("_Answer")
 
@@ -240,24 +239,21 @@ class Pools:
         return self._run_each("pool/withdraw", calls, str)
 
     def seal_many(
-        self, jobs: Sequence[tuple[JobId, JobState, str]], life_ms: int, why: Mapping[JobId, str] = NOTHING
+        self, jobs: Sequence[tuple[JobId, JobState, JobError | None]], life_ms: int
     ) -> list[str | Exception]:
-        """Write the final states (job, state, error code or empty) that the database has committed.
+        """Write the final states that the database has committed, each with why it failed, if it did.
 
         The less memory Redis has left, the sooner it forgets them: what ended makes room for what waits.
 
         Args:
           life_ms: For how long Redis remembers them.
-          why: Error messages by job id, if known.
         """
         if jobs:
             life_ms = self.room.life_of_ended(life_ms)
-        calls: list[tuple[Argument, ...]] = []
-        for job_id, state, code in jobs:
-            event = {"state": state, "code": code or state}
-            if why.get(job_id):
-                event["message"] = why[job_id]
-            calls.append((job_id, state, life_ms, json.dumps(event)))
+        calls = [
+            (job_id, state, life_ms, json.dumps(failure_details(state, error)))
+            for job_id, state, error in jobs
+        ]
         return self._run_each("pool/seal", calls, str)
 
     def disown_many(self, job_ids: Sequence[JobId], grace_ms: int, life_ms: int) -> list[str | Exception]:

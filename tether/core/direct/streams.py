@@ -16,7 +16,7 @@ from tether.jobs import FINAL_STATES, JobState
 from tether.store import queries
 from tether.store.placements import states
 from tether.store.store import Store
-from tether.streams.events import Deliver, StreamEvent, check_offset
+from tether.streams.events import Deliver, StreamEvent, check_offset, failure_details
 
 
 class DirectStreamPort:
@@ -58,13 +58,13 @@ def _ended(connection: Connection, job_ids: list[JobId]) -> dict[JobId, Ended]:
             continue
         pieces = result.pieces if result else ()
         run = result.run if result else 0
-        details: dict[str, object] = {"input_tokens": row.input_tokens}
         # A job that succeeded has an error where its output was lost.
         is_whole = state is JobState.SUCCEEDED and row.error is None
-        if is_whole:
-            details["reason"] = result.finish_reason if result else ""
-        else:
-            details |= {"state": state.value, "code": row.error.code if row.error else state.value}
+        details: dict[str, object] = (
+            {"reason": result.finish_reason if result else "", "input_tokens": row.input_tokens}
+            if is_whole
+            else failure_details(state, row.error)
+        )
         kind = "finished" if is_whole else "failed"
         last = StreamEvent(kind=kind, run=run, offset=len(pieces), details=details)
         found[job_id] = Ended(run, pieces, last)

@@ -85,7 +85,10 @@ JobDocument = document_of(
     kind="job",
     job_id=Field(examples=[JOB_ID]),
     error=(JobErrorBody | None, Field()),
-    attempts=Field(description="Number of failed attempts."),
+    attempts=Field(
+        description="Number of attempts that ended: with a result, an error, or the job's cancellation or "
+        "deadline. Those that a dead worker or a hand-over cut off do not count."
+    ),
     offset=Field(description="Number of tokens generated so far."),
 )
 

@@ -357,7 +357,7 @@ def test_ends_of_jobs_that_cannot_be_read_are_carried_out(stage):
     stage.redis.hset(stage.keys.job("c"), mapping={"state": "odd", "run": "nan"})
     answers = stage.pools.cancel_many([("a", JobState.CANCELLED), ("c", JobState.EXPIRED)])
     assert answers == ["closed", "closed"]
-    stage.pools.seal_many([("b", JobState.DEAD, ""), ("a", JobState.CANCELLED, "")], 60_000)
+    stage.pools.seal_many([("b", JobState.DEAD, None), ("a", JobState.CANCELLED, None)], 60_000)
     for job_id in ("a", "b", "c"):
         stage.place(job_id, expect=PlaceResult.CLOSED)
 
@@ -368,7 +368,7 @@ def test_streams_that_are_none_do_not_keep_jobs_from_their_end(stage):
     stage.redis.set(stage.keys.stream("waiting"), "x")
     assert stage.cancel("waiting") == "closed"
     assert stage.events("waiting") == ["failed"]
-    stage.pools.seal_many([("a", JobState.SUCCEEDED, "")], 60_000)
+    stage.pools.seal_many([("a", JobState.SUCCEEDED, None)], 60_000)
     assert stage.events("a") == ["finished"]
 
 
