@@ -83,6 +83,8 @@ class TetherError(Exception):
       exit_status: Exit status of the command line.
       retryable: Whether the same call can succeed later without being changed.
       retry_after: Minimum wait before a retry, in seconds; None if unknown.
+      outward: What clients of a gateway are told in place of the message, where that names what is its
+        operator's alone: where servers and files are, and what they said.
     """
 
     code: ClassVar[str] = "internal"
@@ -90,6 +92,7 @@ class TetherError(Exception):
     exit_status: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
     retry_after: float | None = None
+    outward: str | None = None
 
 
 class ConfigError(TetherError):
@@ -276,6 +279,7 @@ class StoreError(TetherError):
     """
 
     code = "store_failed"
+    outward = "the database rejected the operation: the gateway's log says why"
 
 
 class StoreUnavailable(StoreError):
@@ -285,6 +289,7 @@ class StoreUnavailable(StoreError):
     """
 
     code = "store_unavailable"
+    outward = "the database is not available: nothing was accepted; send the same request again once it is"
     http_status = 503
     exit_status = 4
     retryable = True
@@ -299,6 +304,10 @@ class CommitUnknown(StoreUnavailable):
     """
 
     code = "commit_unknown"
+    outward = (
+        "the connection to the database was lost in a commit: it is not known whether that was written; send "
+        "the same request again with the same key"
+    )
 
 
 class InvalidRequest(TetherError, ValueError):

@@ -21,6 +21,7 @@ WORDS = [
     "durations",
     "ids",
     "codec",
+    "durations",
     "requests",
     "jobs",
     "job_filters",

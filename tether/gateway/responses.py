@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import Response
 
 from tether.client.documents import error_to_json, json_bytes
 from tether.errors import TetherError
+from tether.telemetry.logs import get_logger
 
 MAX_IGNORED_NAMES = 20
 MAX_NAME_CHARACTERS = 80
@@ -36,7 +38,17 @@ def error_answer(
         all_headers["connection"] = "close"
     if error.http_status == 401:
         all_headers["www-authenticate"] = 'Bearer realm="tether"'
-    return json_answer(error_to_json(error), status or error.http_status, all_headers)
+    if error.outward is not None:
+        get_logger("tether.gateway").warning("A request was refused.", code=error.code, error=str(error))
+    return json_answer(error_document(error), status or error.http_status, all_headers)
+
+
+def error_document(error: TetherError) -> dict[str, Any]:
+    """An error as clients are told it."""
+    document = error_to_json(error)
+    if error.outward is not None:
+        document["error"]["message"] = error.outward
+    return document
 
 
 def ignored_header(ignored: Sequence[str]) -> dict[str, str]:

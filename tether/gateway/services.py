@@ -173,6 +173,7 @@ class GatewayServices:
             error = StoreUnavailable(
                 f"the gateway is starting: its database is not available yet ({self._why_not})"
             )
+            error.outward = "the gateway is starting: its database is not available yet"
             error.retry_after = REST_SECONDS
             raise error
         return self._open
@@ -253,11 +254,14 @@ class GatewayCore:
         self._probe = without_retries(plane.client, socket_timeout=1.0, socket_connect_timeout=1.0)
 
     def database_answers(self) -> bool:
+        """Whether it can be read, and written as well: what is submitted must be kept."""
+        store = self.plane.store
         try:
-            self.plane.store.read(_one)
+            store.read(_one)
+            # Where the last write failed, nobody may come to try another one.
+            return store.has_room() and (not store.cannot_write or store.can_write())
         except TetherError:
             return False
-        return True
 
     def redis_answers(self) -> bool:
         try:

@@ -18,6 +18,7 @@ from tether.store.bad_rows import Key, Value, read_each
 from tether.store.engines import is_sqlite, reading_engine, writing_engine
 from tether.store.failures import Meaning, failure, meaning_of
 from tether.store.migrations import check_revision, upgrade
+from tether.store.room import PROBE_BYTES, has_room_beside, try_to_write
 from tether.store.transactions import Transactor
 from tether.store.turns import WriteTurns
 from tether.store.writer import Item, Operation, Result, Writer
@@ -48,6 +49,7 @@ class Store:
         self._readers: Engine | None = None
         self._writers: Engine | None = None
         self._writer: Writer | None = None
+        self._transactor: Transactor | None = None
         self._process = os.getpid()
 
     def open(self, *, migrate: bool = True) -> Self:
@@ -77,7 +79,7 @@ class Store:
         if is_sqlite(self._url) and self._url.database not in (None, "", ":memory:"):
             self._turns = WriteTurns(Path(str(self._url.database)))
         turn = nullcontext if self._turns is None else self._turns.take
-        transactor = Transactor(self._writers, self.place, turn)
+        self._transactor = transactor = Transactor(self._writers, self.place, turn)
         self._writer = Writer(transactor, shares_transaction=is_sqlite(self._url))
         self._writer.start()
         return self
@@ -98,6 +100,26 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def cannot_write(self) -> bool:
+        """Whether the last transaction failed since the database is full, locked or away."""
+        return self._transactor is not None and self._transactor.is_failing
+
+    def has_room(self) -> bool:
+        """Whether the disk has room for a job, where the database is a file."""
+        return not is_sqlite(self._url) or has_room_beside(self._url.database)
+
+    def can_write(self) -> bool:
+        """Whether something can be written that needs room. Nothing of it stays. Blocks.
+
+        Raises:
+          StoreError: The database is unusable, or the store is closed.
+        """
+        try:
+            return self.write(try_to_write, PROBE_BYTES).result()
+        except StoreUnavailable:
+            return False
 
     def write(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
         """Have ``operation`` write ``item``, in one transaction with other pending writes.

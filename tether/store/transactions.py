@@ -9,6 +9,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from tether.errors import StoreUnavailable
 from tether.store.failures import Meaning, commit_failure, failure, meaning_of
 
 _Result = TypeVar("_Result")
@@ -21,6 +22,9 @@ class Transactor:
     """Runs functions in transactions on a connection of its own, which it opens again where it was lost.
 
     One thread owns it.
+
+    Attributes:
+      is_failing: Whether the last transaction failed since the database is full, locked or away.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Transactor:
         self._place = place
         self._turn = turn
         self._connection: Connection | None = None
+        self.is_failing = False
 
     def run(self, function: Callable[[Connection], _Result]) -> _Result:
         """Run ``function`` in a transaction, and commit. It may run more than once: it must only use the
@@ -47,8 +52,14 @@ class Transactor:
           CommitUnknown: It is not known whether it was written.
           StoreError: The database refuses it. Nothing was written.
         """
-        with self._turn():
-            return self._run(function)
+        try:
+            with self._turn():
+                result = self._run(function)
+        except StoreUnavailable:
+            self.is_failing = True
+            raise
+        self.is_failing = False
+        return result
 
     def _run(self, function: Callable[[Connection], _Result]) -> _Result:
         attempt = 1

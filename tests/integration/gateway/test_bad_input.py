@@ -395,8 +395,17 @@ def test_a_full_disk(gateway):
     with full_disk() as make_room:
         status, error, _ = ask(gateway, "POST", "/v1/jobs", body, headers=headers)
         assert (status, error["code"], error["retryable"]) == (503, "store_unavailable", True)
+        assert "sqlite" not in error["message"]
+        assert "/" not in error["message"]
+        status, error, _ = ask(gateway, "POST", "/v1/jobs:batch", {"jobs": [body]})
+        assert (status, error["code"]) == (503, "store_unavailable")
+        assert "/" not in error["message"]
         assert ask(gateway, "GET", "/v1/jobs")[0] == 200
+        status, document, _ = ask(gateway, "GET", "/readyz")
+        assert (status, document["status"], document["database"]) == (503, "unavailable", "unavailable")
         make_room()
+        # Nobody has submitted anything meanwhile.
+        assert ask(gateway, "GET", "/readyz")[0] == 200
         status, document, _ = ask(gateway, "POST", "/v1/jobs", body, headers=headers)
         assert (status, document["is_new"]) == (202, True)
     ask(gateway, "DELETE", f"/v1/jobs/{document['job_id']}")

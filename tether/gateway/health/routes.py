@@ -30,10 +30,11 @@ async def healthz() -> Response:
     "GET",
     "/readyz",
     "Readiness check",
-    about="200 while jobs can be accepted: `ready`, or `degraded` without Redis; 503 without the database",
+    about="200 while jobs can be accepted: `ready`, or `degraded` without Redis; 503 without the database, "
+    "or where that cannot be written, as on a full disk",
     replies={
         200: Reply("Jobs can be accepted.", ReadyDocument),
-        503: Reply("Jobs cannot be accepted: the database is unavailable.", ReadyDocument),
+        503: Reply("Jobs cannot be accepted: the database cannot be read or written.", ReadyDocument),
     },
     has_head=True,
 )

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tether.client.documents import error_to_json, json_bytes, page_to_json, status_to_json, submitted_to_json
+from tether.client.documents import json_bytes, page_to_json, status_to_json, submitted_to_json
 from tether.client.handles import AsyncJobHandle, Gathering
 from tether.client.ports import JobPort
 from tether.core.direct.backend import DirectBackend
@@ -32,7 +32,7 @@ from tether.gateway.jobs.queries import JOBS_PER_PAGE, ListQuery, read_list_quer
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openapi import KEY_HEADERS, in_header, in_query
-from tether.gateway.responses import ignored_header, json_answer
+from tether.gateway.responses import error_document, ignored_header, json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.gateway.sse.response import EventStreamResponse
@@ -262,7 +262,7 @@ def _item(answer: Submitted | Exception) -> dict[str, Any]:
         # Others of the batch are accepted already, and their clients must learn of it.
         _log.error("A hook of a middleware refused a job.", exc_info=answer)
         answer = TetherError(f"the gateway failed ({type(answer).__name__}); see its log")
-    return {"status": answer.http_status, **error_to_json(answer)}
+    return {"status": answer.http_status, **error_document(answer)}
 
 
 def _position(request: Request) -> tuple[int, int]:

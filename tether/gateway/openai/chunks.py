@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tether.client.documents import error_to_json, json_bytes
+from tether.client.documents import json_bytes
 from tether.client.handles import Gathering
 from tether.errors import StreamInterrupted, TetherError
 from tether.gateway.openai import documents as chat_documents
 from tether.gateway.openai.documents import ChatHead
+from tether.gateway.responses import error_document
 from tether.gateway.sse.encoding import MAX_TOKENS_PER_FRAME
 from tether.ids import NO_JOB
 from tether.streams.events import StreamEvent
@@ -144,7 +145,7 @@ class GatheredChat:
 
 def error_frame(error: TetherError) -> bytes:
     """The chunk with which an answer ends that cannot be whole."""
-    return _frame(error_to_json(error))
+    return _frame(error_document(error))
 
 
 def _frame(document: Mapping[str, Any]) -> bytes:

@@ -129,6 +129,9 @@ def _check_served(core: GatewayCore, asked: ChatRequest) -> None:
             f"Redis at {address_of(core.plane.client)} does not respond: try again, or submit a job to "
             "/v1/jobs, which waits until it is back"
         )
+        error.outward = (
+            "Redis does not respond: try again, or submit a job to /v1/jobs, which waits until it is back"
+        )
         error.retry_after = REDIS_RETRY_SECONDS
         raise error
     if not core.plane.scheduler.is_served(asked.job.model):

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from tether.client.documents import error_to_json, json_bytes
+from tether.client.documents import json_bytes
 from tether.errors import TetherError
+from tether.gateway.responses import error_document
 from tether.streams.events import INTERRUPTED, StreamEvent, event_id, event_to_json
 
 RECONNECT_MS = 1_000
@@ -85,4 +86,4 @@ def _frame_of(event: StreamEvent) -> bytes:
 
 def frame_of_error(error: TetherError) -> bytes:
     """The event with which a stream ends before its end. It has no id: where the reader stands stays."""
-    return b"event: %b\ndata: %b\n\n" % (INTERRUPTED.encode(), json_bytes(error_to_json(error)["error"]))
+    return b"event: %b\ndata: %b\n\n" % (INTERRUPTED.encode(), json_bytes(error_document(error)["error"]))
