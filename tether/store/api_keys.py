@@ -74,6 +74,12 @@ def keys_of(
     return [_key(row) for row in connection.execute(query)]
 
 
+def owner_of_key(connection: Connection, key_id: str) -> TenantId | None:
+    """The tenant of a key; None where there is no such key."""
+    query = select(api_keys.c.tenant_id).where(api_keys.c.key_id == key_id)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def key_by_digest(connection: Connection, digest: str) -> ApiKey | None:
     """The key with this digest, or None."""
     row = connection.execute(select(api_keys).where(api_keys.c.digest == digest)).one_or_none()

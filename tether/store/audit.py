@@ -167,12 +167,20 @@ class Audited:
         self._now_ms = now_ms
         self._log = get_logger("tether.audit")
 
-    def write(self, act: Act, function: Callable[[Connection], _Answer | TetherError]) -> _Answer:
+    def write(
+        self,
+        act: Act,
+        function: Callable[[Connection], _Answer | TetherError],
+        *,
+        is_noted: Callable[[_Answer | TetherError], bool] = lambda _: True,
+    ) -> _Answer:
         """Do an act that only writes to the database: it and its entry are one transaction.
 
         Args:
           function: Does it. It returns an error if it did nothing: that is noted as the act's result. It may
             run more than once.
+          is_noted: Whether what it returned is worth an entry. All is that operators do; but whoever has any
+            admin's key must not fill the log with what changes nothing.
 
         Raises:
           TetherError: The error that the function returned.
@@ -182,7 +190,8 @@ class Audited:
 
         def both(connection: Connection) -> _Answer | TetherError:
             answer = function(connection)
-            add_entry(connection, act, _result_of(answer), self._now_ms())
+            if is_noted(answer):
+                add_entry(connection, act, _result_of(answer), self._now_ms())
             return answer
 
         answer = self._store.write_alone(both).result()

@@ -16,6 +16,9 @@ from tether.store.api_keys import ApiKey
 SHOWN_CHARACTERS = 8
 """Of a key, by which a person recognizes it. The rest has 226 bits, which nobody can guess."""
 
+KEY_ID = re.compile(r"[!-~]{1,100}\Z")
+"""What the id of a key can be: no other text is looked up."""
+
 _FORM = re.compile(r"tk_[A-Za-z0-9_-]{43}\Z")
 
 

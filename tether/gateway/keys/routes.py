@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.clocks import wall_clock_ms
-from tether.errors import Forbidden, InvalidRequest, KeyNotFound, TenantNotFound
+from tether.errors import Forbidden, InvalidRequest, KeyNotFound, TenantNotFound, TetherError
 from tether.gateway.acts import SMALL_BODY, act_of, log_of
-from tether.gateway.keys.api_keys import Scope, key_to_json, make_key
+from tether.gateway.keys.api_keys import KEY_ID, Scope, key_to_json, make_key
 from tether.gateway.keys.documents import CreateKeyBody, KeyDocument, KeyListDocument, NewKeyDocument
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.responses import json_answer
@@ -79,14 +79,20 @@ async def revoke_one(edge: GatewayServices, caller: Caller, request: Request, ke
         "there is no API key with this id, or it belongs to another tenant: GET /v1/keys lists yours"
     )
 
+    if not KEY_ID.match(key_id):
+        raise unknown
+    now_ms = wall_clock_ms()
+
     def revoke(connection: Connection) -> ApiKey | KeyNotFound:
-        found = revoke_key(
-            connection, key_id, caller.tenant_id, wall_clock_ms(), without_scope=Scope.OPERATOR
-        )
-        return found or unknown
+        without = Scope.OPERATOR
+        return revoke_key(connection, key_id, caller.tenant_id, now_ms, without_scope=without) or unknown
+
+    def is_revoked_now(answer: ApiKey | TetherError) -> bool:
+        return isinstance(answer, ApiKey) and answer.revoked_at == now_ms
 
     act = act_of(caller, request, "keys.revoke", key_id, caller.tenant_id)
-    return json_answer(key_to_json(await edge.call(log_of(edge).write, act, revoke)))
+    revoked = await edge.call(log_of(edge).write, act, revoke, is_noted=is_revoked_now)
+    return json_answer(key_to_json(revoked))
 
 
 async def give_key(

@@ -14,12 +14,13 @@ from tether.gateway.operator.queries import tenant_in_query
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
+from tether.requests.rules import PRINTABLE
 from tether.store.audit import MAX_ENTRIES_PER_PAGE, audit_page, audit_page_to_json, read_audit_place
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The route ``/v1/operator/audit``."""
 
-_TEXT = {"type": "string", "maxLength": 200}
+_TEXT = {"type": "string", "maxLength": 200, "pattern": PRINTABLE}
 _ENTRIES_PER_PAGE = 50
 
 

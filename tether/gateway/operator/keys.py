@@ -13,7 +13,7 @@ from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest, KeyNotFound
 from tether.gateway.acts import SMALL_BODY, act_of, log_of
 from tether.gateway.jobs.queries import single
-from tether.gateway.keys.api_keys import Scope, key_to_json
+from tether.gateway.keys.api_keys import KEY_ID, Scope, key_to_json
 from tether.gateway.keys.documents import KeyDocument, KeyListDocument, NewKeyDocument
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.keys.routes import give_key, read_key_wishes
@@ -25,7 +25,7 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
-from tether.store.api_keys import ApiKey, keys_of, revoke_key
+from tether.store.api_keys import ApiKey, keys_of, owner_of_key, revoke_key
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/keys``."""
@@ -82,10 +82,10 @@ async def revoke_any_key(edge: GatewayServices, caller: Caller, request: Request
     def revoke(connection: Connection) -> ApiKey | KeyNotFound:
         return revoke_key(connection, key_id, None, wall_clock_ms()) or unknown
 
-    known = {
-        key.key_id: key.tenant_id for key in await edge.call(edge.core().plane.store.read, keys_of, None)
-    }
-    act = act_of(caller, request, "keys.revoke", key_id, known.get(key_id))
+    if not KEY_ID.match(key_id):
+        raise unknown
+    owner = await edge.call(edge.core().plane.store.read, owner_of_key, key_id)
+    act = act_of(caller, request, "keys.revoke", key_id, owner)
     return json_answer(key_to_json(await edge.call(log_of(edge).write, act, revoke)))
 
 

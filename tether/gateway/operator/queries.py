@@ -8,7 +8,8 @@ from tether.errors import InvalidRequest
 from tether.gateway.operator.documents import TENANT_PATTERN
 from tether.ids import TenantId
 
-_TENANT = re.compile(TENANT_PATTERN.removesuffix("$") + r"\Z")
+TENANT = re.compile(TENANT_PATTERN.removesuffix("$") + r"\Z")
+"""What the id of a tenant can be: no other text is looked up."""
 
 
 def tenant_in_query(text: str | None) -> TenantId | None:
@@ -17,6 +18,6 @@ def tenant_in_query(text: str | None) -> TenantId | None:
     Raises:
       InvalidRequest: It can be none.
     """
-    if text is not None and not _TENANT.match(text):
+    if text is not None and not TENANT.match(text):
         raise InvalidRequest(f"tenant={text[:80]!r} cannot be the id of a tenant")
     return None if text is None else TenantId(text)

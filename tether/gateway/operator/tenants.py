@@ -21,6 +21,7 @@ from tether.gateway.operator.documents import (
     TenantDocument,
     TenantListDocument,
 )
+from tether.gateway.operator.queries import TENANT
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
@@ -96,6 +97,9 @@ async def set_tenant(edge: GatewayServices, caller: Caller, request: Request, te
         raise InvalidRequest(f"there is nothing to change: give one or more of {', '.join(_VALUES)}")
     changed_id = TenantId(tenant_id)
     unknown = TenantNotFound(f"there is no tenant {tenant_id[:80]!r}: GET /v1/operator/tenants lists all")
+
+    if not TENANT.match(tenant_id):
+        raise unknown
 
     def change(connection: Connection) -> Tenant | TenantNotFound:
         return change_tenant(connection, changed_id, values) or unknown
