@@ -10,9 +10,10 @@ import click
 
 from tether.config.loading import load_settings
 from tether.processes.restarts import RestartPolicy
-from tether.processes.stopping import GRACE_SECONDS, worker_stop_seconds
+from tether.processes.stopping import GRACE_SECONDS, WIND_UP_SECONDS, worker_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
+from tether_workers.forks import ForkOptions
 from tether_workers.process import WorkerOptions
 
 INFERENCE_WORKER = "tether_workers.app:broker"
@@ -85,13 +86,17 @@ def worker(
         log_level=settings.logs.level,
     )
     work_seconds = longest_work_seconds(options, settings.worker.drain_timeout / 1000)
+    names = tuple(f"worker-{number}" for number in range(1, (processes or settings.worker.processes) + 1))
+
+    def fork(path: str) -> Child:
+        command = ForkOptions(path, options.paths, options.log_form, options.log_level).command()
+        return Child(path, command, after=names, stop_limit=WIND_UP_SECONDS + GRACE_SECONDS)
+
     supervisor = Supervisor(
-        [
-            Child(f"worker-{number}", options.command())
-            for number in range(1, (processes or settings.worker.processes) + 1)
-        ],
+        [Child(name, options.command()) for name in names],
         policy=RestartPolicy(),
         stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
         environ=os.environ,
+        companion=fork,
     )
     sys.exit(supervisor.run())

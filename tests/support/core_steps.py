@@ -103,7 +103,7 @@ class CoreSteps:
         return [state_of(self.store, number)[0] for number in numbers]
 
     def failures(self, loop):
-        return metrics.REGISTRY.get_sample_value("tether_entries_failed_total", {"loop": loop}) or 0
+        return metrics.REGISTRY.value_of("tether_entries_failed_total", {"loop": loop}) or 0
 
     def close(self):
         self.worker.close()

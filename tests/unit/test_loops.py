@@ -48,7 +48,7 @@ def thread_names():
 
 
 def failures(loop, reason):
-    return metrics.LOOP_FAILURES.labels(loop=loop.name, reason=reason)._value.get()
+    return metrics.LOOP_FAILURES.labels(loop=loop.name, reason=reason).value
 
 
 def test_a_loop_steps_in_its_own_thread_until_it_is_stopped(open_loop):

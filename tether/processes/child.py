@@ -1,13 +1,14 @@
 """The child's side of supervision: say when ready, and learn when the parent is gone.
 
 A supervisor hands each child two pipes, named in its environment. The child writes one line to the first
-when it is ready. The second is never written to: it reaches its end when the parent dies, however it dies.
+when it is ready: a word, and the names of what shall run beside it. The second is never written to: it
+reaches its end when the parent dies, however it dies.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tether.threads import OwnedThread
 
@@ -23,15 +24,30 @@ NAME_VARIABLE = "TETHER_CHILD_NAME"
 SOCKET_VARIABLE = "TETHER_CHILD_SOCKET_FD"
 """Environment variable with the file descriptor of the socket that a child shall listen at."""
 
-READY_LINE = b"ready\n"
+READY_WORD = "ready"
+READY_LINE = f"{READY_WORD}\n".encode()
+
+MAX_READY_BYTES = 4096
+"""Of the line with which a child says that it is ready: so much arrives at once."""
 
 
-def announce_ready() -> None:
-    """Tell the supervisor, where there is one, that this process does its work now."""
+def announce_ready(companions: Sequence[str] = ()) -> None:
+    """Tell the supervisor, where there is one, that this process does its work now.
+
+    Args:
+      companions: Names, without spaces, of what the supervisor shall run beside it, once for all children
+        that ask for it.
+    """
     descriptor = os.environ.pop(READY_VARIABLE, None)
     if descriptor is not None:
-        os.write(int(descriptor), READY_LINE)
+        os.write(int(descriptor), f"{' '.join((READY_WORD, *companions))}\n".encode())
         os.close(int(descriptor))
+
+
+def companions_in(line: bytes) -> list[str] | None:
+    """The names in what :func:`announce_ready` wrote; None where that is not what was written."""
+    word, *companions = line.decode("utf-8", "replace").split() or [""]
+    return companions if word == READY_WORD and line.endswith(b"\n") else None
 
 
 def follow_parent(on_death: Callable[[], None]) -> None:

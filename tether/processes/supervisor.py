@@ -1,6 +1,7 @@
 """Keeps child processes alive: one that ends is started again, and never takes the others along.
 
-Children may come after others: they are started when those are ready, and stopped before those are.
+Children may come after others: they are started when those are ready, and stopped before those are. A child
+may ask for others beside it when it is ready.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from pathlib import Path
 import structlog
 
 from tether.errors import ConfigError
-from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, READY_LINE, READY_VARIABLE
+from tether.processes.child import (
+    LIFELINE_VARIABLE,
+    MAX_READY_BYTES,
+    NAME_VARIABLE,
+    READY_VARIABLE,
+    companions_in,
+)
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted, ChildStopping
 from tether.processes.restarts import RestartPolicy, startable, stoppable
 
@@ -102,6 +109,7 @@ class Supervisor:
         final_statuses: Iterable[int] = (ConfigError.exit_status,),
         clock: Callable[[], float] = time.monotonic,
         on_event: Callable[[ChildEvent], None] = lambda event: None,
+        companion: Callable[[str], Child | None] = lambda name: None,
     ) -> None:
         """
         Args:
@@ -114,6 +122,8 @@ class Supervisor:
             stop, and the supervisor exits with that status.
           clock: Monotonic seconds.
           on_event: Called with every event, in the thread of :meth:`run`. It must not raise.
+          companion: What to run where a child asks for something beside it, or None. What several ask for
+            runs once.
 
         Raises:
           ConfigError: Two children have the same name, or one comes after a child that is not before it.
@@ -128,6 +138,7 @@ class Supervisor:
         self._children = tuple(children)
         self._afters = {child.name: child.after for child in children}
         self._on_event = on_event
+        self._companion = companion
         self._policy = policy
         self._stop_limit = stop_limit
         self._environ = dict(environ)
@@ -264,9 +275,9 @@ class Supervisor:
     def _on_ready_pipe(self, running: _Running) -> None:
         if self._running.get(running.child.name) is not running:
             return
-        said = os.read(running.ready_fd, len(READY_LINE))
+        companions = companions_in(os.read(running.ready_fd, MAX_READY_BYTES))
         self._selector.unregister(running.ready_fd)
-        if said != READY_LINE:
+        if companions is None:
             # Closed without a word: the process is about to end, which is an event of its own.
             return
         if not running.is_asked_to_stop:
@@ -276,8 +287,19 @@ class Supervisor:
         self._log.info("A child is ready.", child=running.child.name, child_pid=running.process.pid)
         self._on_event(ChildReady(running.child.name, running.process.pid))
         if not self._is_stopping:
+            self._take_in(companions)
             self._start_what_can_be()
         self._reload_next()
+
+    def _take_in(self, companions: Sequence[str]) -> None:
+        for name in companions:
+            child = self._companion(name)
+            if child is None:
+                self._log.warning("Not running what a child asked for beside it: run it apart.", name=name)
+            elif child.name not in self._histories:
+                self._children = (*self._children, child)
+                self._afters[child.name] = child.after
+                self._histories[child.name] = _History()
 
     def _on_exit(self, running: _Running) -> None:
         status = running.process.wait()

@@ -1,21 +1,11 @@
-"""The one Prometheus registry, and every metric in it."""
+"""The one registry, and every metric in it."""
 
 from __future__ import annotations
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
+from tether.telemetry.instruments import Counter, Gauge, Histogram, MetricsRegistry
 
-REGISTRY = CollectorRegistry()
+REGISTRY = MetricsRegistry()
 """Tether's own registry, apart from the process's default one."""
-
-EXPOSITION_TYPE = CONTENT_TYPE_LATEST
-"""The content type of :func:`exposition`."""
 
 
 def _counter(name: str, help_text: str, label: str) -> Counter:
@@ -122,6 +112,15 @@ STREAMS_CUT_OFF = _counter(
 )
 
 
-def exposition(registry: CollectorRegistry = REGISTRY) -> bytes:
-    """All metrics of the registry in Prometheus's text form (:data:`EXPOSITION_TYPE`), for a scrape."""
+def exposition_type() -> str:
+    """The content type of :func:`exposition`."""
+    from prometheus_client import CONTENT_TYPE_LATEST
+
+    return CONTENT_TYPE_LATEST
+
+
+def exposition(registry: MetricsRegistry = REGISTRY) -> bytes:
+    """All metrics of the registry in Prometheus's text form (:func:`exposition_type`), for a scrape."""
+    from prometheus_client import generate_latest
+
     return generate_latest(registry)

@@ -22,6 +22,7 @@ from tether.errors import ConfigError, TetherError
 from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
 from tether.processes.stopping import StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
+from tether_workers.forks import fork_paths
 from tether_workers.stopping import StoppableWorker
 
 STOPPED_AT_ONCE = 1
@@ -58,32 +59,42 @@ class WorkerOptions:
 
 
 def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
-    """Import a program and return the broker that its actors are declared on.
+    """Import a program, boot the broker that its actors are declared on, and return it.
+
+    A broker that is named or set boots before further modules are imported, as with Dramatiq's command: its
+    Prometheus middleware says by that how metrics that they declare are kept.
 
     Raises:
       ConfigError: A module is missing or fails to import, or the name in it is no broker.
     """
     module_name, _, name = path.partition(":")
-    module = _import(module_name)
-    broker: object = None
-    if name:
-        try:
-            broker = functools.reduce(getattr, name.split("."), module)
-        except AttributeError:
-            raise ConfigError(
-                f"module {module_name!r} has no {name!r}: name the variable that holds the broker, or leave "
-                f"':{name}' out for the broker set with dramatiq.set_broker"
-            ) from None
-        if callable(broker) and not isinstance(broker, Broker):
-            try:
-                broker()
-            except Exception as error:
-                raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
-            broker = None
-    imported = [module, *(_import(further) for further in modules)]
-    if broker is None and not name and not _is_broker_set():
-        broker = _only_broker(path, imported)
+    module = import_module(module_name)
+    broker = _named_broker(path, module, name) if name else None
+    if broker is None and _is_broker_set():
+        broker = get_broker()
+    if broker is not None:
+        broker.emit_after("process_boot")
+    imported = [module, *(import_module(further) for further in modules)]
     if broker is None:
+        # Asked for where none is set, Dramatiq makes one of its own, which has no actors.
+        broker = get_broker() if _is_broker_set() else _only_broker(path, imported) or get_broker()
+        broker.emit_after("process_boot")
+    return broker
+
+
+def _named_broker(path: str, module: object, name: str) -> Broker:
+    try:
+        broker = functools.reduce(getattr, name.split("."), module)
+    except AttributeError:
+        raise ConfigError(
+            f"module {path.partition(':')[0]!r} has no {name!r}: name the variable that holds the broker, or "
+            f"leave ':{name}' out for the broker set with dramatiq.set_broker"
+        ) from None
+    if callable(broker) and not isinstance(broker, Broker):
+        try:
+            broker()
+        except Exception as error:
+            raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
         broker = get_broker()
     if not isinstance(broker, Broker):
         raise ConfigError(
@@ -94,7 +105,6 @@ def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:
 
 
 def _is_broker_set() -> bool:
-    # Asked for where none is set, Dramatiq makes one of its own, which has no actors.
     return dramatiq.broker.global_broker is not None
 
 
@@ -116,7 +126,12 @@ def _only_broker(path: str, modules: Sequence[object]) -> Broker | None:
     return next((broker for _, broker in found.values()), None)
 
 
-def _import(name: str) -> object:
+def import_module(name: str) -> object:
+    """Import a module of the program.
+
+    Raises:
+      ConfigError: It is missing, or fails to import.
+    """
     try:
         return importlib.import_module(name)
     except Exception as error:
@@ -166,9 +181,6 @@ def run_worker(options: WorkerOptions) -> int:
 def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: StopDeadline) -> None:
     log = structlog.stdlib.get_logger("tether.worker")
     broker = load_broker(options.broker, options.modules)
-    broker.emit_after("process_boot")
-    for middleware in (type(m).__name__ for m in broker.middleware if m.forks):
-        log.warning("Not running the fork functions of a middleware: run them apart.", middleware=middleware)
     unknown = sorted(set(options.queues) - broker.get_declared_queues())
     if unknown:
         declared = ", ".join(sorted(broker.get_declared_queues())) or "none"
@@ -184,7 +196,7 @@ def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: Stop
         broker, queues=set(options.queues) or None, worker_threads=options.threads, deadline=deadline
     )
     worker.start()
-    announce_ready()
+    announce_ready(fork_paths(broker))
     log.info("Working.", queues=sorted(worker.consumers), threads=options.threads)
 
     asked_to_stop.wait()

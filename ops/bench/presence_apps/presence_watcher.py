@@ -53,10 +53,8 @@ class Process:
             "sidecar": swarm.transport.pid,
             "status": swarm.transport.status,
             "outcomes": {
-                "/".join((sample.labels["source"], sample.labels["outcome"])): sample.value
-                for metric in PRESENCE_ANNOUNCEMENTS.collect()
-                for sample in metric.samples
-                if sample.name.endswith("_total")
+                "/".join((reading.labels["source"], reading.labels["outcome"])): reading.value
+                for reading in PRESENCE_ANNOUNCEMENTS.readings()
             },
         }
 

@@ -69,7 +69,7 @@ def tell(source, key=KEY, **changes):
 
 def counted(source, outcome):
     labels = {"source": source, "outcome": outcome}
-    return REGISTRY.get_sample_value("tether_presence_announcements_total", labels) or 0
+    return REGISTRY.value_of("tether_presence_announcements_total", labels) or 0
 
 
 def test_each_source_has_a_thread_of_its_own_that_ends(start_view):

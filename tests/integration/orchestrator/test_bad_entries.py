@@ -685,11 +685,11 @@ def test_a_job_that_redis_has_lost_is_placed_again_at_the_next_look_and_not_afte
     core.redis.zadd(core.keys.leases, {"j job-000000": 1})
     note_recent_tick(core.redis, core.keys)
     core.pools.tick(600_000, 600_000)
-    before = metrics.REGISTRY.get_sample_value("tether_set_aside_total")
+    before = metrics.REGISTRY.value_of("tether_set_aside_total")
     assert set(core.pools.set_aside()) == {"job-000000", "job-000001"}
     looks()
     assert core.pools.set_aside() == {}
-    assert metrics.REGISTRY.get_sample_value("tether_set_aside_total") == before + 2
+    assert metrics.REGISTRY.value_of("tether_set_aside_total") == before + 2
     again = {job.job_id: job for job in core.draw(3)}
     assert set(again) == {"job-000000", "job-000001"}
     assert (again["job-000000"].offset, len(again["job-000000"].made)) == (2, 1)

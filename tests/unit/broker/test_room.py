@@ -134,7 +134,7 @@ def test_how_much_room_is_left_is_a_metric(clock):
     _, room = room_of({"used_memory": 300, "maxmemory": 1_000}, clock)
     room.left(Priority.BATCH)
     shown = [
-        metrics.REGISTRY.get_sample_value("tether_redis_room_bytes", {"priority": priority})
+        metrics.REGISTRY.value_of("tether_redis_room_bytes", {"priority": priority})
         for priority in (Priority.INTERACTIVE, Priority.STANDARD, Priority.BATCH)
     ]
     assert shown == pytest.approx([500, 400, 300])

@@ -61,11 +61,11 @@ def test_each_entry_is_logged_once_and_every_failure_counted():
         assert [(line["log_level"], line["job"], line["error"]) for line in lines] == [
             ("error", "a", "broken")
         ]
-        assert metrics.REGISTRY.get_sample_value("tether_entries_set_aside", {"loop": "counted"}) == 1
+        assert metrics.REGISTRY.value_of("tether_entries_set_aside", {"loop": "counted"}) == 1
         failed.succeed("a", job="a")
     assert [line["log_level"] for line in lines] == ["error", "info"]
-    assert metrics.REGISTRY.get_sample_value("tether_entries_failed_total", {"loop": "counted"}) == 5
-    assert metrics.REGISTRY.get_sample_value("tether_entries_set_aside", {"loop": "counted"}) == 0
+    assert metrics.REGISTRY.value_of("tether_entries_failed_total", {"loop": "counted"}) == 5
+    assert metrics.REGISTRY.value_of("tether_entries_set_aside", {"loop": "counted"}) == 0
 
 
 @given(

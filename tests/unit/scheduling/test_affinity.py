@@ -194,13 +194,13 @@ def test_a_scorer_that_fails_costs_its_own_term_is_logged_once_and_counted(answe
     scorers = (*DEFAULT_SCORERS, IsolatedScorer(Broken(answer), clock=lambda: now))
     both = [pool("a", warm=False), pool("b", warm=True)]
     labels = {"scorer": "broken"}
-    before = metrics.REGISTRY.get_sample_value("tether_scorer_failures_total", labels) or 0
+    before = metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) or 0
     with capture_logs() as lines:
         choice = choose(REQUEST, both, {}, scorers)
     assert choice.pool == choose(REQUEST, both, {}).pool == "b"
     assert [row.terms["broken"] for row in choice.table] == [0.0, 0.0]
     assert [(line["log_level"], line["scorer"]) for line in lines] == [("error", "broken")]
-    assert metrics.REGISTRY.get_sample_value("tether_scorer_failures_total", labels) == before + 2
+    assert metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) == before + 2
     now = LOG_SECONDS
     with capture_logs() as lines:
         choose(REQUEST, both, {}, scorers)

@@ -54,3 +54,24 @@ def test_a_program_without_a_queue_is_told_so_and_is_not_ready(program):
     )
     with pytest.raises(ConfigError, match="declares no queue"):
         run_worker(options)
+
+
+def test_a_broker_that_is_set_boots_before_further_modules_are_imported(program, monkeypatch, tmp_path):
+    """Metrics that these declare are kept as the Prometheus middleware says when it boots."""
+    booted = []
+
+    class Boots(dramatiq.Middleware):
+        def after_process_boot(self, broker):
+            booted.append("further_module_of_a_test" in sys.modules)
+
+    (tmp_path / "further_module_of_a_test.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    program.broker = StubBroker(middleware=[Boots()])
+    for path in (f"{program.__name__}:broker", program.__name__):
+        load_broker(path, ["further_module_of_a_test"])
+        sys.modules.pop("further_module_of_a_test")
+    dramatiq.set_broker(program.broker)
+    load_broker(program.__name__, ["further_module_of_a_test"])
+    sys.modules.pop("further_module_of_a_test")
+    # One that nobody set or named may yet be followed by one that is set.
+    assert booted == [False, True, False]

@@ -60,4 +60,4 @@ async def readyz(edge: GatewayServices) -> Response:
     },
 )
 async def show_metrics() -> Response:
-    return Response(metrics.exposition(), media_type=metrics.EXPOSITION_TYPE)
+    return Response(metrics.exposition(), media_type=metrics.exposition_type())

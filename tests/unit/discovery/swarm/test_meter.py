@@ -13,7 +13,7 @@ def status(accepted, signature, received, peers=1):
 
 
 def value(metric, label):
-    return metric.labels(label)._value.get()
+    return metric.labels(label).value
 
 
 def test_counts_go_on_where_a_new_sidecar_begins_again():
@@ -21,9 +21,9 @@ def test_counts_go_on_where_a_new_sidecar_begins_again():
     before = value(SWARM_MESSAGES, "accepted"), value(SWARM_MESSAGES, "signature"), value(SWARM_BYTES, "in")
     meter.tell(status(3, 1, 100))
     meter.tell(status(5, 1, 150, peers=2))
-    assert SWARM_PEERS._value.get() == 2
+    assert SWARM_PEERS.labels().value == 2
     meter.tell({})
-    assert SWARM_PEERS._value.get() == 0
+    assert SWARM_PEERS.labels().value == 0
     meter.tell(status(4, 0, 10))
     after = value(SWARM_MESSAGES, "accepted"), value(SWARM_MESSAGES, "signature"), value(SWARM_BYTES, "in")
     assert [new - old for new, old in zip(after, before, strict=True)] == [9, 1, 160]
