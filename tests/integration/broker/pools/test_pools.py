@@ -544,6 +544,18 @@ def test_what_is_handed_back_to_the_tail_waits_behind_its_tenants_other_jobs(sta
     assert ids(draw(other, count=2)) == ["job-2", "job-1"]
 
 
+def test_what_is_handed_back_to_the_tail_waits_behind_its_tenants_other_jobs_that_must_run_alone(stage):
+    must_run_alone(stage, "a")
+    must_run_alone(stage, "b")
+    worker, other = stage.worker("one.1"), stage.worker("two.1")
+    assert draw(other, 2) == [], "they wait alone now"
+    be_patient(stage)
+    (job,) = draw(worker)
+    worker.release(growth(job), to_tail=True)
+    be_patient(stage)
+    assert (job.job_id, ids(draw(other))) == ("a", ["b"])
+
+
 def test_a_drain_is_no_death_and_the_job_goes_on_first(stage):
     worker, other = stage.worker("w"), stage.worker("other")
     stage.place("a")

@@ -159,15 +159,16 @@ local function is_token_id(value)
   return type(value) == 'number' and value % 1 == 0 and value >= -2 ^ 63 and value < 2 ^ 63
 end
 
--- Numbers that cjson reads and that JSON has not.
-local function may_have_odd_numbers(text)
-  return string.find(text, '[%[,:%s-][+0][xX%d]') or string.find(text, '%d%.%D')
-end
-
--- Texts of tokens may look like such numbers: only then they are taken out first.
-local function has_odd_numbers(data)
-  return may_have_odd_numbers(data)
-    and may_have_odd_numbers((string.gsub(string.gsub(data, '\\.', ''), '"[^"]*"', '')))
+-- Whether cjson has read what is no JSON: numbers like 0x1, 01, 1., -.5, +1, nan and inf, control characters in texts, and
+-- anything behind a zero byte.
+local function is_odd(data)
+  local text = string.find(data, '\\', 1, true) and string.gsub(data, '\\.', '') or data
+  -- Texts may look like such numbers. Those with control characters stay, with their quotes.
+  local rest = string.gsub(text, '"[^"%z\1-\31]*"', '')
+  return string.find(rest, '[%[,:%s]%-?0[xX%d]')
+    -- Mostly nothing is left but whole numbers.
+    or string.find(rest, '[^%d,:%[%]{}]') and (string.find(rest, '%d%.%D') or string.find(rest, '["%z]')
+      or string.find(rest, '[%[,:%s]%-?[+.iIN]') or string.find(rest, '[%[,:%s]%-?n[aA]'))
 end
 
 -- Whether the data of a delta hold so many tokens, in any spelling that readers know.
@@ -179,8 +180,14 @@ local function has_tokens(data, count)
   if not is_read or type(value) ~= 'table' then
     return false
   end
-  local ids, texts = value.t or value.ids or value.token_ids, value.s or value.texts
+  local ids, texts = value.t, value.s
+  if ids == nil then
+    ids, texts = value.ids == nil and value.token_ids or value.ids, value.texts
+  end
   if type(ids) ~= 'table' or type(texts) ~= 'table' or #ids ~= count or #texts ~= count then
+    return false
+  elseif count == 0 and (next(ids) or next(texts)) then
+    -- An object, whose keys are no numbers.
     return false
   end
   for i = 1, count do
@@ -188,7 +195,7 @@ local function has_tokens(data, count)
       return false
     end
   end
-  return not has_odd_numbers(data)
+  return not is_odd(data)
 end
 
 local function refuse(what)
@@ -287,7 +294,6 @@ end
 local function worker_of(boot_id)
   return string.match(boot_id, '^[^.:]*')
 end
-
 
 -- That a worker asks these pools for jobs is noted. Of it one text is kept, which none can make long: "<ms> <pool>
 -- <pool>...", and behind a tab each the same of pools that it asked before and not now.
@@ -529,7 +535,7 @@ local function return_to_pool(id, now, avoid, to_tail)
     'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
   placed_at = whole(placed_at, MAX_INTEGER) or now
   if deaths >= DEATHS_BEFORE_ALONE then
-    let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1', now)
+    let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1' and not to_tail, now)
     wake_all(pool, now)
   else
     let_wait(id, ticket, pool, priority, tenant, placed_at, not to_tail)
