@@ -20,7 +20,9 @@ BATCH = 64
 """Jobs that are deleted in one transaction."""
 
 AUDIT_BATCH = 1_000
-"""Entries of the audit log that are deleted between two comparisons of holds: far more than are written."""
+AUDIT_BATCHES = 20
+"""Entries of the audit log that are deleted in one transaction, and such transactions between two comparisons
+of holds: faster than any but a flood of them grows old."""
 
 PAUSE_SECONDS = 0.05
 """Between two transactions. Whoever writes in another process to the same SQLite file gets in then."""
@@ -110,7 +112,9 @@ class Prune:
     def _prune_audit(self) -> None:
         if self._audit_retention_ms is not None:
             older_than_ms = self._now_ms() - self._audit_retention_ms
-            self._store.write_alone(prune_audit, older_than_ms, AUDIT_BATCH).result()
+            for _ in range(AUDIT_BATCHES):
+                if self._store.write_alone(prune_audit, older_than_ms, AUDIT_BATCH).result() < AUDIT_BATCH:
+                    break
 
     def _prune(self, older_than_ms: int, now_ms: int) -> float:
         """Delete a batch of old jobs. What cannot be deleted is passed over until the last was looked at."""

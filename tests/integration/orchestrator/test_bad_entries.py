@@ -18,12 +18,13 @@ from tether.loops import IDLE
 from tether.orchestrator import deadlines, lost_entries, outbox_relay, pruning, reconcile, waiting
 from tether.orchestrator.lost_entries import LostEntries
 from tether.orchestrator.outcomes import MAX_FAILURES
-from tether.orchestrator.pruning import Prune
+from tether.orchestrator.pruning import SWEEP_MS, Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.retry_policy import RESTORED
 from tether.store import queries
+from tether.store.audit import OK, Act, add_entry, audit_page
 from tether.store.end_requests import Request
 from tether.store.job_lists import scan_jobs
 from tether.store.schema import attempts, dead_letters, dispatches, jobs
@@ -576,6 +577,23 @@ def test_many_old_jobs_are_deleted_a_few_at_a_time_with_pauses_for_others(core, 
         rest = prune()
         left.append((len(core.store.read(scan_jobs, None).rows), rest > 0))
     assert left == [(3, True), (1, True), (0, True)]
+
+
+def test_old_entries_of_the_audit_log_are_deleted_beside_holds_that_cannot_be_compared(core, monkeypatch):
+    monkeypatch.setattr(pruning, "AUDIT_BATCH", 2)
+    act = Act(act_id="a", actor="key_1", address="", action="keys.create", target="key_2")
+
+    def fail(connection):
+        raise ValueError
+
+    monkeypatch.setattr(pruning, "sweep_holds", fail)
+    prune = Prune(core.store, core.outcomes, retention_ms=None, audit_retention_ms=10, now_ms=core.clock)
+    for _ in range(5):
+        core.store.write_alone(add_entry, act, OK, core.clock()).result()
+    core.later(SWEEP_MS)
+    core.store.write_alone(add_entry, act, OK, core.clock()).result()
+    assert prune() == IDLE
+    assert [entry.at for entry in core.store.read(audit_page).entries] == [core.clock()]
 
 
 def until_idle(step, most):
