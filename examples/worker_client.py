@@ -300,7 +300,9 @@ class Worker:
             self.beat()
         # Short waits, as nothing else hears of signals; one of 0 would be for ever.
         wait = min(self.pause if self.attempts else 1.0, BEAT_SECONDS)
-        if wait and self.client.blpop([f"{self.prefix}:wake:{self.boot_id}"], wait):
+        if self.is_outranked:
+            self.stopping.wait(wait)  # the bell may be the other process's, which has the same boot id
+        elif wait and self.client.blpop([f"{self.prefix}:wake:{self.boot_id}"], wait):
             self.draw_at = 0.0
 
     def run(self) -> None:

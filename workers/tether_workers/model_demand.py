@@ -59,7 +59,7 @@ def readiness_of(
       told: At how many failed tries waiting jobs were told last.
       is_telling: Whether the next draw tells some.
       was_told_again: Whether the last advice was to ask again.
-      takes_jobs: Whether it is neither cordoned, nor stopping, nor outranked.
+      takes_jobs: Whether it is neither cordoned nor stopping.
       has_room: Whether it has a free slot, or has had none for long.
       now: Monotonic seconds.
     """
@@ -118,7 +118,7 @@ class ModelDemand:
         """
         Args:
           slots: Says whether the worker takes jobs, and how many more.
-          may_draw: Whether the worker draws for its key: not while another process does.
+          may_draw: Whether the worker draws for its key. While another process does, this one says nothing.
           report: Called after each look; says what cannot be loaded.
           clock: Seconds; the loader's too.
         """
@@ -176,6 +176,9 @@ class ModelDemand:
         self._loader.warn_of_long_loads()
         self._report()
         self._look_for_room()
+        if not self._may_draw():
+            # What it said would count as said by the one that draws, where that has the same boot id.
+            return LOOK_SECONDS
         reports = [(one.pool, self._readiness(one)) for one in self._served]
         advices = self._port.demand(reports)
         for one, (_, readiness), advice in zip(self._served, reports, advices, strict=True):
@@ -205,7 +208,7 @@ class ModelDemand:
             told=self._told.get(one.pool, 0),
             is_telling=self._is_telling(one.pool),
             was_told_again=one.pool in self._asked_again,
-            takes_jobs=self._may_draw() and not self._slots.is_at_rest,
+            takes_jobs=not self._slots.is_at_rest,
             has_room=self._has_room(),
             now=self._clock(),
         )
@@ -228,4 +231,5 @@ class ModelDemand:
             self._telling[one.pool] = _Telling(self._clock() + TELLING_SECONDS, tries)
 
     def _say_goodbye(self) -> None:
-        self._port.demand([(one.pool, PoolReadiness.AWAY) for one in self._served])
+        if self._may_draw():
+            self._port.demand([(one.pool, PoolReadiness.AWAY) for one in self._served])

@@ -160,7 +160,7 @@ def test_a_worker_without_a_free_slot_leaves_loading_to_others_for_a_while(bench
     assert bench.look() is PoolReadiness.AWAY
 
 
-def test_a_process_that_is_outranked_is_counted_on_for_nothing_however_warm():
+def test_a_process_that_is_outranked_says_nothing_in_the_name_of_the_one_that_draws():
     settings = Settings.model_validate({"models": [{"name": "count", "engine": "null"}]})
     served, port, is_outranked = served_models(settings, ["null"]), ListeningPort(), [True]
     loader = EngineLoader(
@@ -171,12 +171,12 @@ def test_a_process_that_is_outranked_is_counted_on_for_nothing_however_warm():
     )
     loader.load("count", "1", "", threading.Event())
     demand = ModelDemand(port, loader, served, slots=Slots(1), may_draw=lambda: not is_outranked[0])
-    demand.start()
     try:
-        eventually(lambda: port.told, PATIENCE_SECONDS, "it has said what it is")
+        demand._step()
+        demand._say_goodbye()
+        assert port.told == []
         is_outranked[0] = False
-        eventually(lambda: port.told[-1] == [PoolReadiness.WARM], PATIENCE_SECONDS, "it counts again")
+        demand._step()
+        assert port.told == [[PoolReadiness.WARM]]
     finally:
-        demand.stop()
         loader.close()
-    assert port.told[0] == [PoolReadiness.AWAY]

@@ -50,6 +50,18 @@ def copies(shared_redis_server, namespace):
     opened.close()
 
 
+def test_of_two_with_one_boot_counter_the_other_does_not_keep_the_bell_of_the_one_that_draws_silent(copies):
+    first, second = copies.process(6), copies.process(6)
+    assert draw(first) == []
+    assert is_refused(second)
+    copies.place("a")
+    assert copies.redis.llen(copies.keys.wake(first.boot_id)) == 1
+    another = copies.worker("another.1")
+    assert draw(another, count=0) == []
+    assert is_refused(second)
+    assert copies.redis.zscore(copies.keys.leases, f"w {first.boot_id}"), "it is still expected"
+
+
 def test_a_worker_that_cannot_count_on_says_so_and_goes_on_trying(copies):
     first, second = copies.process(6), copies.process(5)
     draw(first)

@@ -59,7 +59,7 @@ pass_memory_limit()
 local has_lost_trust = is_revoked(worker)
 
 -- Of the processes that have a worker's key one draws: that of the greatest boot counter, of equal ones the first, for as
--- long as it draws or beats. Returns what the others are answered.
+-- long as it draws or beats. Returns what the others are answered, and whether the one that draws has the same boot id.
 local function outranked()
   local boot = whole(string.match(worker, '%.(%d+)$'), MAX_INTEGER)
   if not boot then
@@ -77,7 +77,7 @@ local function outranked()
     if count > 0 then
       apply('ZADD', seen_doing(), now, 'c ' .. worker_of(worker))
     end
-    return {'outranked', integer(lead_boot), '0'}
+    return {'outranked', integer(lead_boot), '0'}, lead_boot == boot
   elseif not lead_boot then
     -- Announcements with lower numbers count no more, whoever made them.
     local announced = string.match(apply('HGET', key('fleet:order'), worker_of(worker)) or '', '^%d+')
@@ -91,7 +91,14 @@ local function outranked()
   end
 end
 
-local answer_of_lower = not has_lost_trust and outranked()
+local answer_of_lower, is_twin
+if not has_lost_trust then
+  answer_of_lower, is_twin = outranked()
+end
+if is_twin then
+  -- What stands under that boot id, as that it is idle or was woken, is of the one that draws.
+  return answer_of_lower
+end
 -- It is noted whatever the worker is given.
 if count > 0 and not has_lost_trust and not answer_of_lower and #ARGV >= FIRST_POOL then
   note_asking(worker, {unpack(ARGV, FIRST_POOL)}, now)
