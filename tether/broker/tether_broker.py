@@ -13,6 +13,7 @@ import redis
 from dramatiq import Broker, Consumer, Message
 from dramatiq.common import current_millis, dq_name
 from dramatiq.middleware import Middleware, default_middleware
+from dramatiq.results import ResultBackend, Results
 
 from tether.broker.keys import INFER, Keys, check_queue_name
 from tether.broker.queues.consumer import TetherConsumer
@@ -59,6 +60,7 @@ class TetherBroker(ScriptedBroker):
     Attributes:
       scheduler: Makes jobs of messages enqueued on ``infer``.
       infer_consumers: Creates consumers of ``infer``, from prefetch and timeout (milliseconds).
+      infer_results: Makes the backend of results of ``infer``, around that of other actors if there is one.
 
     It owns the thread ``tether-heart`` (from the first consumer until :meth:`close` or the worker's
     shutdown) and its Redis connections.
@@ -104,6 +106,7 @@ class TetherBroker(ScriptedBroker):
         self._deliveries: Deliveries | None = None
         self.infer_consumers: Callable[[int, int], Consumer] | None = None
         self.scheduler: Scheduler | None = None
+        self.infer_results: Callable[[ResultBackend | None], ResultBackend] | None = None
         if middleware is None:
             middleware = [kind() for kind in default_middleware]
         if not any(isinstance(given, TraceContext) for given in middleware):
@@ -164,6 +167,17 @@ class TetherBroker(ScriptedBroker):
         if isinstance(middleware, Scheduler):
             self.scheduler = middleware
         super().add_middleware(middleware, before=before, after=after)
+
+    def get_results_backend(self) -> ResultBackend:
+        """Return where results are: those of ``infer`` and those of the program's ``Results`` middleware.
+
+        Raises:
+          RuntimeError: There are neither.
+        """
+        if self.infer_results is None:
+            return super().get_results_backend()
+        backends = (each.backend for each in self.middleware if isinstance(each, Results))
+        return self.infer_results(next(backends, None))
 
     def declare_queue(self, queue_name: str) -> None:
         """Declare a queue.

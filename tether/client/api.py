@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from tether.client.async_calls import AsyncCalls
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 PAGE = 100
 """Jobs fetched at once."""
+
+CANNOT_BE_PICKLED = (
+    "a client has threads and connections of its own, so it cannot be pickled or copied: make one in each "
+    "process, and hand on jobs by their ids"
+)
 
 
 class Tether:
@@ -152,6 +157,9 @@ class Tether:
         """Close the client's threads and connections. Jobs go on."""
         self._backend.close()
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(CANNOT_BE_PICKLED)
+
     def __enter__(self) -> Self:
         return self
 
@@ -245,6 +253,9 @@ class AsyncTether:
     def _close(self) -> None:
         self._backend.close()
         self._calls.close()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(CANNOT_BE_PICKLED)
 
     async def __aenter__(self) -> Self:
         return self

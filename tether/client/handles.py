@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from tether.client.async_calls import AsyncCalls
+from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
 from tether.ids import JobId
@@ -98,8 +99,11 @@ def _late(job_id: JobId, timeout: float | None) -> ResultTimeout:
 
 
 @dataclass(frozen=True)
-class JobHandle:
-    """A submitted job. Any process can make a handle from the job's id: ``tether.job(job_id)``."""
+class JobHandle(WithoutClient):
+    """A submitted job. Any process can make a handle from the job's id: ``tether.job(job_id)``.
+
+    A pickle of it holds the id and the keys, and no client: ``tether.job(handle.job_id)`` goes on with it.
+    """
 
     job_id: JobId
     backend: Backend
@@ -185,7 +189,7 @@ class JobHandle:
 
 
 @dataclass(frozen=True)
-class AsyncJobHandle:
+class AsyncJobHandle(WithoutClient):
     """One job, for programs on an event loop. See :class:`JobHandle`."""
 
     job_id: JobId

@@ -12,7 +12,6 @@ from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import first_refusal
 from tether.envelopes import Placeable, travelling_options
 from tether.errors import (
-    InvalidRequest,
     KeyConflict,
     QuotaExceeded,
     StoreUnavailable,
@@ -23,8 +22,8 @@ from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobRequest, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
 from tether.requests.fields import TABLE
-from tether.requests.options import read_options
 from tether.requests.payload import payload_of
+from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
@@ -117,6 +116,18 @@ class SchedulerMiddleware(Middleware):
                 broker.emit_after("enqueue", answer, delay)
         return answers
 
+    def job_of_message(self, message: Message[Any]) -> JobId | None:
+        """The job that a message to ``infer`` with its own idempotency key became; None where there is none.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        correlation_id, retry_token = keys_of_message(message)
+        if not retry_token:
+            return None
+        found = self._reservations.job_with_key(self._tenant, correlation_id, retry_token)
+        return None if found is None else found.job_id
+
     def is_served(self, model: str) -> bool:
         """Whether a worker that lives can serve a job for this model now.
 
@@ -189,17 +200,10 @@ class SchedulerMiddleware(Middleware):
 
     def _envelope_of(self, message: Message[Any], delay: int | None) -> InferMessage:
         """The envelope of a message that a program sent to the actor ``infer`` by itself."""
-        arguments = _arguments_of(message)
-        if delay is not None:
-            arguments["delay"] = delay / 1000
-        request = read_options(arguments, now_ms=self._now_ms())
-        if not request.correlation_id:
-            # The same message sent again after a failure is the same job.
-            request = replace(
-                request,
-                correlation_id=message.message_id,
-                retry_token=request.retry_token or message.message_id,
-            )
+        request = request_of_message(message, delay, now_ms=self._now_ms())
+        # The same message sent again after a failure is the same job.
+        correlation_id, retry_token = keys_of_message(message)
+        request = replace(request, correlation_id=correlation_id, retry_token=retry_token)
         envelope = self.envelope(request)
         return replace(envelope, options={**message.options, **envelope.options})
 
@@ -260,30 +264,6 @@ def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> st
         "correlation_id": request.correlation_id,
     }
     return canonical_json(body).decode()
-
-
-_FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uuid")
-"""Options of Dramatiq's that call for something after the message, in the process that ran it."""
-
-
-def _arguments_of(message: Message[Any]) -> dict[str, Any]:
-    followed = [name for name in _FOLLOWED_BY if message.options.get(name)]
-    if followed:
-        raise InvalidRequest(
-            f"a job cannot be followed by other messages ({', '.join(followed)}): put infer "
-            "last in a pipeline, and in no "
-            "group with callbacks; its result is that of Tether.job(message.message_id).result()"
-        )
-    if "delay" in message.kwargs:
-        raise InvalidRequest(
-            "infer has no argument delay: give it to send_with_options, in milliseconds, as to any actor"
-        )
-    if not message.args:
-        return dict(message.kwargs)
-    # A pipeline hands on what its step before answered as an unnamed argument.
-    if len(message.args) > 1 or "prompt" in message.kwargs:
-        raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
-    return {**message.kwargs, "prompt": message.args[0]}
 
 
 def _returned(sent: Message[Any], answer: InferMessage | Exception) -> Message[Any] | Exception:

@@ -6,6 +6,10 @@ from uuid import uuid4
 
 import pytest
 from dramatiq import Worker, actor, group, pipeline
+from dramatiq import broker as broker_module
+from dramatiq.results import ResultFailure, ResultMissing, Results
+from dramatiq.results import ResultTimeout as DramatiqTimeout
+from dramatiq.results.backends import StubBackend
 
 from support.clients import MAX_ATTEMPTS, MODELS, OTHER_TENANT, TOKENS, Direct, Fake
 from support.databases import fresh_postgres
@@ -25,6 +29,8 @@ from tether.errors import (
 from tether.jobs import Message, new_job_id
 from tether.requests import fields
 
+DAY_MS = 86_400_000
+PATIENCE_MS = PATIENCE_SECONDS * 1000
 ABSENT = new_job_id(1, bytes(10))
 
 BAD_INPUT = {
@@ -519,6 +525,70 @@ class TestDramatiq:
         chain = pipeline([tether.infer.message(model="counter", prompt="x"), after.message()])
         with pytest.raises(InvalidRequest, match="put infer last"):
             tether.broker.enqueue(chain.messages[0])
+
+    def test_results_are_where_dramatiq_looks_for_them(self, tether, monkeypatch):
+        monkeypatch.setattr(broker_module, "global_broker", tether.broker)
+        sent = tether.infer.send(model="counter", prompt="one", max_tokens=3)
+        backend = tether.broker.get_results_backend()
+        result = sent.get_result(backend=backend, block=True, timeout=PATIENCE_MS)
+        assert result == tether.job(sent.message_id).result()
+        assert sent.get_result() == result
+
+        messages = [tether.infer.message(model="counter", prompt=f"{i}", max_tokens=2) for i in range(3)]
+        ran = group(messages, broker=tether.broker).run()
+        results = list(ran.get_results(block=True, timeout=PATIENCE_MS))
+        assert [len(each.token_ids) for each in results] == [2, 2, 2]
+        assert ran.completed_count == 3
+
+    def test_a_result_that_is_not_there_is_missing_late_or_a_failure(self, tether):
+        backend = tether.broker.get_results_backend()
+        never_sent = tether.infer.message(model="counter", prompt="one")
+        late = tether.infer.send_with_options(kwargs={"model": "counter", "prompt": "x"}, delay=DAY_MS)
+        for message in (never_sent, late):
+            with pytest.raises(ResultMissing):
+                message.get_result(backend=backend)
+            with pytest.raises(DramatiqTimeout):
+                message.get_result(backend=backend, block=True, timeout=1)
+        tether.job(late.message_id).cancel()
+        with pytest.raises(ResultFailure, match="was cancelled") as raised:
+            late.get_result(backend=backend, block=True, timeout=PATIENCE_MS)
+        assert raised.value.orig_exc_type == "JobCancelled"
+
+    def test_results_of_infer_and_of_plain_actors_stand_beside_each_other(self, tether):
+        broker = tether.broker
+
+        @actor(broker=broker, queue_name="prompts")
+        def prompt_for(name):
+            return f"{name} {name}"
+
+        with pytest.raises(RuntimeError, match=r"dramatiq\.results\.Results"):
+            prompt_for.message("a").get_result(backend=broker.get_results_backend())
+        broker.add_middleware(Results(backend=StubBackend(), store_results=True))
+        write = tether.infer.message(model="counter", max_tokens=2)
+        ran = pipeline([prompt_for.message("a"), write], broker=broker).run()
+        with pytest.raises(ResultMissing):
+            ran.get_result()
+        worker = Worker(broker, worker_threads=1, worker_timeout=100)
+        worker.start()
+        try:
+            assert len(ran.get_result(block=True, timeout=PATIENCE_MS).token_ids) == 2
+            prompt, result = ran.get_results()
+        finally:
+            worker.stop()
+        assert (prompt, result.input_tokens) == ("a a", 2)
+
+    def test_limits_of_dramatiq_s_are_a_job_s_deadline(self, tether):
+        kwargs = {"model": "counter", "prompt": "one", **fresh_keys()}
+        message = tether.infer.send_with_options(kwargs=kwargs, delay=DAY_MS, time_limit=60_000)
+        again = tether.infer.send_with_options(kwargs=kwargs, delay=DAY_MS, time_limit=60_000)
+        assert again.message_id == message.message_id
+        with pytest.raises(KeyConflict):
+            tether.infer.send_with_options(kwargs=kwargs, delay=DAY_MS, time_limit=60_001)
+        tether.job(message.message_id).cancel()
+        kwargs = {"model": "slow", "prompt": "one"}
+        slow = tether.infer.send_with_options(kwargs=kwargs, max_age=1_000)
+        with pytest.raises(JobExpired):
+            tether.job(slow.message_id).result(PATIENCE_SECONDS)
 
     @pytest.mark.parametrize(
         ("args", "kwargs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from tether.client.lifetime import Lifetime
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
+from tether.core.direct.job_results import JobResults
 from tether.core.direct.jobs import DirectJobPort, JobReads
 from tether.core.direct.models import DirectModelPort
 from tether.core.direct.streams import DirectStreamPort, StoreArchive
@@ -54,6 +56,7 @@ class DirectBackend:
         self.model_port = DirectModelPort(plane, self._lifetime)
         self.every_job = JobReads(plane, self._live, None)
         self._speak_for(tenant)
+        plane.broker.infer_results = functools.partial(JobResults, self, plane.scheduler.job_of_message)
 
     @property
     def broker(self) -> TetherBroker:

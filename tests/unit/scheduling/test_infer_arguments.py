@@ -1,0 +1,81 @@
+"""What Dramatiq's options of a message to `infer` mean for its job."""
+
+import pytest
+from dramatiq import Message
+
+from tether.errors import InvalidRequest
+from tether.scheduling.infer_arguments import keys_of_message, request_of_message
+
+NOW = 1_800_000_000_000
+
+
+def message(options=None, **kwargs):
+    asked = {"model": "counter", "prompt": "x", **kwargs}
+    return Message("infer", "infer", (), asked, options or {}, "the-message", NOW - 1_000)
+
+
+def request(options=None, delay=None, **kwargs):
+    return request_of_message(message(options, **kwargs), delay, now_ms=NOW)
+
+
+@pytest.mark.parametrize(
+    ("options", "delay", "deadline", "limit"),
+    [
+        ({}, None, 0, 0),
+        ({"max_age": None, "time_limit": float("inf"), "store_results": True}, None, 0, 0),
+        # A message's age counts from when it was made, and a time limit from when it may start.
+        ({"max_age": 5_000}, None, NOW + 4_000, 5_000),
+        ({"max_age": 5_000}, 2_000, NOW + 4_000, 5_000),
+        ({"time_limit": 5_000}, None, NOW + 5_000, 5_000),
+        ({"time_limit": 5_000}, 2_000, NOW + 7_000, 5_000),
+        ({"time_limit": 5_000, "max_age": 5_500}, None, NOW + 4_500, 5_500),
+        ({"time_limit": 0.5}, None, NOW + 1, 1),
+    ],
+)
+def test_limits_are_a_deadline(options, delay, deadline, limit):
+    asked = request(options, delay)
+    assert (asked.deadline, asked.time_limit_ms) == (deadline, limit)
+
+
+@pytest.mark.parametrize("name", ["max_age", "time_limit"])
+@pytest.mark.parametrize("value", [0, -1, "5", True, 10**15, float("nan")])
+def test_what_is_no_time_is_refused(name, value):
+    with pytest.raises(InvalidRequest, match=f"{name}=.*milliseconds"):
+        request({name: value})
+
+
+@pytest.mark.parametrize("options", [{"max_age": 5}, {"time_limit": 5}])
+def test_a_limit_is_given_once(options):
+    with pytest.raises(InvalidRequest, match="both as an argument"):
+        request(options, time_limit=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"max_retries": 0}, "jobs.max_attempts"),
+        ({"min_backoff": 5, "max_backoff": 9}, "min_backoff, max_backoff: how often"),
+        ({"throws": ["ValueError"]}, "jobs.max_attempts"),
+        ({"on_retry_exhausted": "other"}, "dead letter"),
+        ({"notify_shutdown": True}, "goes on with another"),
+        ({"result_ttl": 5}, "jobs.retention"),
+        ({"broker_priority": 5}, "argument priority"),
+        ({"store_results": False}, "always stores"),
+        ({"on_success": "other"}, "cannot be followed"),
+        ({"group_completion_uuid": "a"}, "cannot be followed"),
+    ],
+)
+def test_what_a_job_does_not_have_is_refused_with_what_it_has(options, remedy):
+    with pytest.raises(InvalidRequest, match=remedy):
+        request(options)
+
+
+def test_options_of_other_middleware_are_left_alone():
+    assert request({"of_mine": 5, "pipe_ignore": True}).prompt == "x"
+
+
+def test_a_message_without_keys_has_its_own_id_as_key():
+    assert keys_of_message(message()) == ("the-message", "the-message")
+    assert keys_of_message(message(retry_token="1")) == ("the-message", "1")
+    assert keys_of_message(message(correlation_id="mine", retry_token="1")) == ("mine", "1")
+    assert keys_of_message(message(correlation_id="mine")) == ("mine", "")
