@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -56,6 +57,18 @@ def load_pause(tries: int) -> float:
     return min(FIRST_LOAD_PAUSE_SECONDS * 2.0 ** min(tries - 1, 16), MAX_LOAD_PAUSE_SECONDS)
 
 
+def load_error(raised: BaseException) -> Exception:
+    """Why a load failed that raised this, as an error that has a text."""
+    if isinstance(raised, Exception):
+        with contextlib.suppress(Exception):
+            if str(raised):
+                return raised
+    if isinstance(raised, SystemExit):
+        status = raised.code if isinstance(raised.code, int | str) else "no status"
+        return EngineFailed(f"the engine asked to exit while it loaded ({status})")
+    return EngineFailed(f"the engine raised {type(raised).__name__} while it loaded")
+
+
 def hang_failure(key: EngineKey, seconds: float, former: LoadFailure | None) -> LoadFailure | None:
     """The failure that a load is which has been going on for so long; None where it may still end.
 
@@ -67,8 +80,12 @@ def hang_failure(key: EngineKey, seconds: float, former: LoadFailure | None) -> 
         return None
     what = f"adapter {key.adapter!r} of model {key.model!r}" if key.adapter else f"model {key.model!r}"
     tries_before = TRIES_BEFORE_TELLING if former is None else former.tries + TRIES_BEFORE_TELLING
+    more = int((seconds - limit) / MAX_LOAD_PAUSE_SECONDS)
+    told_seconds = limit + more * MAX_LOAD_PAUSE_SECONDS
     return LoadFailure(
-        EngineFailed(f"{what} has been loading for {seconds:.0f} s, and does not get ready on this worker"),
-        tries=tries_before + int((seconds - limit) / MAX_LOAD_PAUSE_SECONDS),
+        EngineFailed(
+            f"{what} has been loading for {told_seconds:.0f} s, and does not get ready on this worker"
+        ),
+        tries=tries_before + more,
         again_at=math.inf,
     )

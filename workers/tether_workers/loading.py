@@ -11,7 +11,7 @@ import structlog
 
 from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings
-from tether.errors import EngineFailed, InvalidRequest, NotServed
+from tether.errors import InvalidRequest, NotServed
 from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.engine import Cancelled, ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
@@ -21,6 +21,7 @@ from tether_workers.load_failures import (
     EngineKey,
     LoadFailure,
     hang_failure,
+    load_error,
     load_pause,
 )
 from tether_workers.presence.cache_report import ArtifactUse
@@ -55,13 +56,6 @@ def _factories() -> Mapping[str, EngineFactory]:
 
 FACTORIES: Mapping[str, EngineFactory] = _factories()
 """The engines that are installed here, by their names in the configuration."""
-
-
-def _text_of(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return type(error).__name__
 
 
 class EngineLoader:
@@ -192,13 +186,9 @@ class EngineLoader:
         try:
             self._before_load(model)
             engine = self._factories[model.engine](model, key.adapter)
-        except Exception as error:
-            self._fail(key, error)
-        except SystemExit as error:
-            self._fail(key, EngineFailed(f"the engine asked to exit while it loaded ({error})"))
         except BaseException as error:
-            # Its thread ends with it and nobody hears of it: the load would seem to go on for ever.
-            self._fail(key, EngineFailed(f"the engine raised {type(error).__name__} while it loaded"))
+            # Also what ends a thread, of which nobody hears: the load would seem to go on for ever.
+            self._fail(key, load_error(error))
         else:
             self._keep(key, engine)
 
@@ -214,7 +204,7 @@ class EngineLoader:
             "A model cannot be loaded. Trying again after a pause, if a job needs it.",
             model=key.model,
             adapter=key.adapter,
-            why=_text_of(error),
+            why=str(error),
             tries=tries,
             pause_seconds=pause,
         )

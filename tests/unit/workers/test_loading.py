@@ -161,6 +161,7 @@ def test_whatever_is_raised_ends_a_load_and_others_hear_of_it(bench, error):
     eventually(lambda: bench.loader.failure_of("count", "1"), PATIENCE_SECONDS, "it has failed")
     eventually(lambda: len(bench.changes) == 2, PATIENCE_SECONDS, "its begin and its end were told")
     assert not bench.loader.is_loading("count", "1")
+    assert str(bench.loader.failure_of("count", "1").error), "whoever tells of it can"
 
 
 def test_a_load_that_hangs_has_failed_once_more_each_minute_until_it_ends(bench):
@@ -174,6 +175,8 @@ def test_a_load_that_hangs_has_failed_once_more_each_minute_until_it_ends(bench)
         bench.load()
     bench.now += MAX_LOAD_PAUSE_SECONDS
     assert bench.loader.failure_of("count", "1").tries == first.tries + 1
+    bench.now += MAX_LOAD_PAUSE_SECONDS / 2
+    assert "for 3660 s" in str(bench.loader.failure_of("count", "1").error), "its text changes with its tries"
     bench.loader.begin_load(COUNT)
     assert bench.loads == ["count"]
     bench.may_end.set()
