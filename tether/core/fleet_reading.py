@@ -45,6 +45,9 @@ REDIS_SECONDS = 3.0
 READ_SECONDS = 10.0
 """What reading the whole fleet may take."""
 
+READING = "reading"
+"""The name of this source: what a gateway reads for an operator is counted apart from what it follows."""
+
 MAX_STRANGERS = 1_000
 """Workers whose keys do not count that are remembered."""
 
@@ -78,7 +81,7 @@ class FleetReading:
         # Who has no secret reads what those that have it let through.
         secret = settings.network.secret
         self.view = FleetView(
-            {"redis": self.presence},
+            {READING: self.presence},
             self._counts,
             clock,
             interval_ms=settings.presence.interval,

@@ -4,6 +4,8 @@ import http.client
 import itertools
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nacl.signing import SigningKey
@@ -12,9 +14,10 @@ from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.announcements.presence import worker_id
-from tether.errors import StoreUnavailable
+from tether.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
+from tether.gateway.operator import workers
 from tether.statuses import MAX_JOBS_PER_PAGE
 
 ROUTES = [route for room in ROOMS for route in room.routes]
@@ -273,6 +276,42 @@ def test_where_the_log_cannot_be_written_nothing_is_done(ask, service, monkeypat
     assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/drain")[0] == 503
     assert ask("GET", "/v1/operator/tenants")[1] == tenants
     assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(BrokerUnavailable("at /secret/redis"), 503), (ConfigError("/secret/key"), 500)]
+)
+def test_a_command_that_cannot_be_sent_stands_in_the_log_and_tells_no_paths(
+    ask, log, monkeypatch, error, status
+):
+    def fail(*given, **options):
+        raise error
+
+    (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
+    monkeypatch.setattr("tether.gateway.operator.workers.tell_worker", fail)
+    answered, document = ask("POST", f"/v1/operator/workers/{worker['worker_id']}/drain")
+    assert (answered, document["error"]["code"], "secret" in str(document)) == (status, error.code, False)
+    assert [entry["result"] for entry in log(action="fleet.drain", limit=2)] == [error.code, "begun"]
+
+
+def test_more_than_two_who_have_the_fleet_read_at_once_are_refused(ask, monkeypatch):
+    reading, go_on = threading.Semaphore(0), threading.Event()
+    open_fleet = workers.open_fleet
+
+    def open_slowly(settings):
+        reading.release()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return open_fleet(settings)
+
+    monkeypatch.setattr("tether.gateway.operator.workers.open_fleet", open_slowly)
+    with ThreadPoolExecutor() as pool:
+        first = [pool.submit(ask, "GET", "/v1/operator/workers") for _ in range(2)]
+        for _ in first:
+            assert reading.acquire(timeout=PATIENCE_SECONDS)
+        assert ask("GET", "/v1/operator/workers")[0] == 429
+        go_on.set()
+        assert [one.result()[0] for one in first] == [200, 200]
+    assert ask("GET", "/v1/operator/workers")[0] == 200
 
 
 def test_the_log_is_read_by_pages(ask, log):

@@ -16,7 +16,7 @@ from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
 from tether.discovery.commands.command import Action, Command
 from tether.discovery.fleet.liveness import copied_keys
 from tether.discovery.fleet.shown_states import shown_state
-from tether.errors import InvalidRequest, TooManyRequests, WorkerNotFound
+from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
 from tether.gateway.acts import act_of, log_of
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
@@ -91,6 +91,8 @@ def _fleet(edge: GatewayServices) -> Iterator[FleetReading]:
 
     Raises:
       TooManyRequests: As many as may are reading it.
+      BrokerUnavailable: Redis does not tell.
+      ConfigError: The operator's key cannot be used.
     """
     reads = edge.core().fleet_reads
     if not reads.acquire(blocking=False):
@@ -100,6 +102,12 @@ def _fleet(edge: GatewayServices) -> Iterator[FleetReading]:
     try:
         with open_fleet(edge.settings) as reading:
             yield reading
+    except BrokerUnavailable as error:
+        error.outward = "Redis does not respond: try again once it is back"
+        raise
+    except ConfigError as error:
+        error.outward = "the gateway cannot use its operator's key: its log says why"
+        raise
     finally:
         reads.release()
 
