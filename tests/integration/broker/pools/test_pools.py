@@ -203,7 +203,7 @@ def test_attempts_go_on_and_end_when_redis_has_no_memory_left(redis_server):
         with pytest.raises(RefusedForNow):
             stage.place("new")
         # What ended makes room sooner then.
-        ends = [("finished", JobState.SUCCEEDED, ""), ("failed", JobState.DEAD, "")]
+        ends = [("finished", JobState.SUCCEEDED, None), ("failed", JobState.DEAD, None)]
         stage.pools.seal_many(ends, 60_000)
         for name in ("finished", "failed"):
             assert 0 < stage.redis.pttl(stage.keys.job(name)) <= MIN_LIFE_MS
@@ -710,10 +710,11 @@ def test_a_sealed_job_tells_its_end_and_is_forgotten_after_a_while(stage):
     worker = stage.worker("w")
     stage.place("a")
     (job,) = draw(worker)
-    worker.fail(growth(job), kind="failed", error=JobError("engine_failed", "it broke"))
+    error = JobError("engine_failed", "it broke")
+    worker.fail(growth(job), kind="failed", error=error)
     assert stage.events("a") == ["started"]
-    stage.pools.seal_many([("a", JobState.DEAD, "engine_failed")], 60_000)
-    stage.pools.seal_many([("a", JobState.DEAD, "engine_failed")], 60_000)
+    stage.pools.seal_many([("a", JobState.DEAD, error)], 60_000)
+    stage.pools.seal_many([("a", JobState.DEAD, error)], 60_000)
     assert stage.events("a") == ["started", "failed"]
     assert 0 < stage.redis.pttl(stage.keys.job("a")) <= 60_000
     assert 0 < stage.redis.pttl(stage.keys.stream("a")) <= 60_000
