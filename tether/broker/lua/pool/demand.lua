@@ -65,33 +65,45 @@ local function is_silent(other, asked_at)
   return math.max(asked_at, renewed) > now - SILENT_LIFE and not is_revoked(other)
 end
 
--- The pools that such workers have asked for jobs: they take them when they have a free slot. Read once, when needed.
-local asked_in_silence
+-- Whether such a worker has asked this pool for jobs: it takes them when it has a free slot.
+local function asks_in_silence(other, notes, pool)
+  -- First what is cheap: of most this is all.
+  if not string.find(notes, pool, 1, true) or other == worker_of(worker) then
+    return false
+  end
+  local newest = whole(string.match(notes, '^%d+'), MAX_INTEGER) or 0
+  if not is_silent(other, newest) then
+    return false
+  end
+  for at, its_pools in string.gmatch(notes, '(%d+) ([^\t]*)') do
+    at = whole(at, MAX_INTEGER) or 0
+    if (at == newest or at > now - SILENT_LIFE) and string.find(' ' .. its_pools .. ' ', ' ' .. pool .. ' ', 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Workers, and what is noted of the pools that they ask: read once, when needed.
+local asked
 local function is_asked_in_silence(pool)
-  if not asked_in_silence then
-    asked_in_silence = {}
-    local cursor, looked_at = '0', 0
+  if not asked then
+    asked = {}
+    local cursor = '0'
     repeat
       local page = apply('HSCAN', key('core:asked'), cursor, 'COUNT', 500)
       cursor = page[1]
-      for i = 1, #page[2], 2 do
-        local other, notes = page[2][i], page[2][i + 1]
-        local newest = whole(string.match(notes, '^%d+'), MAX_INTEGER) or 0
-        looked_at = looked_at + 1
-        if other ~= worker_of(worker) and is_silent(other, newest) then
-          for at, its_pools in string.gmatch(notes, '(%d+) ([^\t]*)') do
-            at = whole(at, MAX_INTEGER) or 0
-            if at == newest or at > now - SILENT_LIFE then
-              for its_pool in string.gmatch(its_pools, '%S+') do
-                asked_in_silence[its_pool] = true
-              end
-            end
-          end
-        end
+      for _, text in ipairs(page[2]) do
+        asked[#asked + 1] = text
       end
-    until cursor == '0' or looked_at >= MAX_WORKERS
+    until cursor == '0' or #asked >= 2 * MAX_WORKERS
   end
-  return asked_in_silence[pool] == true
+  for i = 1, #asked, 2 do
+    if asks_in_silence(asked[i], asked[i + 1], pool) then
+      return true
+    end
+  end
+  return false
 end
 
 local is_untrusted = is_revoked(worker)
