@@ -72,7 +72,27 @@ def _noting(hook):
 for _hook in HOOKS:
     setattr(Hooks, _hook, _noting(_hook))
 
-hooks, stub_results, stub_limits = Hooks(), StubBackend(), StubLimits()
+
+class LifeHooks(Middleware):
+    """Writes down the hooks of the broker and its workers, and what they are told."""
+
+    def __init__(self):
+        self.calls = []
+
+
+def _writing_down(hook):
+    def write_down(self, broker, *told):
+        names = (each if isinstance(each, str) else type(each).__name__ for each in told)
+        self.calls.append(" ".join((hook, *names)))
+
+    return write_down
+
+
+for _hook in vars(Middleware):
+    if _hook.startswith(("before_", "after_")) and _hook not in HOOKS:
+        setattr(LifeHooks, _hook, _writing_down(_hook))
+
+hooks, life_hooks, stub_results, stub_limits = Hooks(), LifeHooks(), StubBackend(), StubLimits()
 redis_limits = RedisLimits(url=URL)
 broker = make_broker(os.environ["PROGRAM_BROKER"], URL)
 for _middleware in (
@@ -83,6 +103,7 @@ for _middleware in (
     Results(backend=stub_results),
     Prometheus(),
     hooks,
+    life_hooks,
 ):
     broker.add_middleware(_middleware)
 dramatiq.set_broker(broker)
@@ -419,6 +440,11 @@ def has_ended(how, end):
     return last[-1] == end and all(copy[-1].startswith("after_ack") for copy in retried_or_promoted)
 
 
+def hooks_of_a_life():
+    yield
+    yield sorted(life_hooks.calls)
+
+
 SCENES = {
     "AgeLimit": age_limit,
     "TimeLimit": time_limit,
@@ -436,6 +462,7 @@ SCENES = {
     "a middleware of your own": hook_order,
     # It stops the worker.
     "ShutdownNotifications": shutdown_notifications,
+    "hooks of brokers and workers": hooks_of_a_life,
 }
 """What is looked at, in the words of the guide."""
 
