@@ -145,6 +145,10 @@ def test_of_two_with_one_key_the_other_goes_on_when_the_first_is_gone(stage, sha
     assert (other.is_outranked, other.attempts) == (True, [])
     other.draw(4)
     assert (other.is_outranked, other.attempts) == (True, [])
+    bell = stage.keys.wake(first.boot_id)
+    rung = stage.redis.rpush(bell, "draw")
+    other.turn()
+    assert stage.redis.llen(bell) == rung, "the bell is left to the one that draws"
     first.stopping.set()
     first.run()
     other.draw(4)
