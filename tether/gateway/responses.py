@@ -15,6 +15,8 @@ from tether.telemetry.logs import get_logger
 
 MAX_IGNORED_NAMES = 20
 MAX_NAME_CHARACTERS = 80
+MAX_IGNORED_CHARACTERS = 2_000
+"""Of the names of ignored fields, as they are written: proxies refuse an answer with a head of 4 KB."""
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -55,9 +57,15 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     """The header that names what of a request was ignored; none where nothing was."""
     if not ignored:
         return {}
-    names = list(dict.fromkeys(quote(name[:MAX_NAME_CHARACTERS], safe="[].-_") for name in ignored))
-    more = [f"and {len(names) - MAX_IGNORED_NAMES} more"] if len(names) > MAX_IGNORED_NAMES else []
-    return {"x-tether-ignored": ", ".join((*names[:MAX_IGNORED_NAMES], *more))}
+    names, told = list(dict.fromkeys(ignored)), list[str]()
+    for name in names[:MAX_IGNORED_NAMES]:
+        # Names in JSON may hold half of a pair of surrogates.
+        text = quote(name[:MAX_NAME_CHARACTERS], safe="[].-_", errors="replace")
+        if sum(map(len, told)) + len(text) > MAX_IGNORED_CHARACTERS:
+            break
+        told.append(text)
+    more = [f"and {len(names) - len(told)} more"] if len(names) > len(told) else []
+    return {"x-tether-ignored": ", ".join((*told, *more))}
 
 
 def openai_error_answer(error: TetherError, headers: Mapping[str, str] | None = None) -> Response:

@@ -86,6 +86,16 @@ def test_unknown_fields_are_refused_unless_the_settings_say_otherwise(gateway, l
     assert headers["x-tether-ignored"].endswith("f19, and 11 more")
 
 
+def test_a_field_of_any_name_is_ignored_and_costs_no_answer(lenient):
+    odd = {"\ud800": 1, **{chr(0x4E00 + n) * 80: n for n in range(30)}}
+    for path, body in (("/v1/chat/completions", SAID), ("/v1/jobs", JOB)):
+        status, headers, document = ask(lenient, "POST", path, {**body, **odd})
+        assert status in (200, 202), document
+        assert headers["x-tether-ignored"].startswith("%3F, %E4%B8%80")
+        assert headers["x-tether-ignored"].endswith(", and 28 more")
+        assert len(headers["x-tether-ignored"]) < 2_100
+
+
 def test_what_is_ignored_is_told_before_a_stream_and_with_an_error(lenient):
     body = {**SAID, "presence_penalty": 0.5}
     status, headers, text = ask(lenient, "POST", "/v1/chat/completions", {**body, "stream": True})

@@ -182,6 +182,9 @@ def test_an_operator_makes_and_changes_tenants_and_their_keys(ask, log, service)
         assert ask("PATCH", "/v1/operator/tenants/new", body)[0] == 422, body
     assert ask("PATCH", "/v1/operator/tenants/none", {"weight": 1})[0] == 404
     assert ask("POST", "/v1/operator/tenants", {"tenant_id": "No"})[0] == 422
+    for odd in ("\ud800", "a\0", "x" * 3_000):
+        status, refused = ask("POST", "/v1/operator/keys", {"tenant_id": odd, "scopes": ["read"]})
+        assert (status, refused["error"]["code"]) == (422, "request_invalid")
     status, key = ask("POST", "/v1/operator/keys", {"tenant_id": "new", "scopes": ["read"], "name": "n"})
     assert (status, key["tenant_id"]) == (201, "new")
     listed = ask("GET", "/v1/operator/keys?tenant=new")[1]["data"]

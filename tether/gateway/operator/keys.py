@@ -19,7 +19,7 @@ from tether.gateway.keys.key_ring import Caller
 from tether.gateway.keys.routes import give_key, read_key_wishes
 from tether.gateway.openapi import in_query
 from tether.gateway.operator.documents import OPERATOR, TENANT_ID, CreateAnyKeyBody
-from tether.gateway.operator.queries import tenant_in_query
+from tether.gateway.operator.queries import TENANT, tenant_in_query
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
@@ -94,4 +94,6 @@ def _split(values: Mapping[str, Any]) -> tuple[TenantId, Mapping[str, Any]]:
     tenant_id = values.get("tenant_id")
     if not isinstance(tenant_id, str):
         raise InvalidRequest('the body must have "tenant_id", the id of a tenant')
+    if not TENANT.match(tenant_id):
+        raise InvalidRequest(f"tenant_id={tenant_id[:80]!r} cannot be the id of a tenant")
     return TenantId(tenant_id), {name: value for name, value in values.items() if name != "tenant_id"}

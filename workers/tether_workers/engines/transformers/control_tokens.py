@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from tokenizers import AddedToken, Tokenizer
 
-_NOTHING = "(?!)"
+from tether_workers.engines.transformers.encodings import MAX_CHARACTERS_AT_ONCE, encoding_of
+from tether_workers.engines.transformers.longest_match import longest_of
+
 _MARKERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Unicode's noncharacters, which no text that is meant for others has."""
 
@@ -71,8 +73,8 @@ class ControlTokens:
             if _is_control(token, templates, named)
         }
         contents = sorted(set(self._by_id.values()), key=len, reverse=True)
-        self._pattern = _any_of(contents)
-        self._normalized_pattern = _any_of(
+        self._pattern = longest_of(contents)
+        self._normalized_pattern = longest_of(
             {self._normalized(content).strip() for content in contents} - {""} if self._normalizes() else ()
         )
         self._heads = {content[:end] for content in contents for end in range(1, len(content))}
@@ -121,11 +123,15 @@ class ControlTokens:
     def _may_contain(self, text: str) -> bool:
         if self._pattern.search(text):
             return True
-        return self._normalizes() and bool(self._normalized_pattern.search(self._normalized(text)))
+        if not self._normalizes():
+            return False
+        # A long one is not normalized here, which would keep all other threads waiting.
+        is_long = len(text) > MAX_CHARACTERS_AT_ONCE
+        return is_long or bool(self._normalized_pattern.search(self._normalized(text)))
 
     def _found(self, text: str) -> Iterator[tuple[int, int]]:
         """Where the tokenizer itself sees control tokens, after whatever normalization it does."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = encoding_of(self._tokenizer, text, add_special_tokens=False)
         for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             content = self._by_id.get(number)
             # Not for what no token stands for.
@@ -153,10 +159,17 @@ def parts_of(rendered: str, marked: Sequence[str], markers: Markers) -> list[Ren
       marked: The clients' texts that it was rendered from.
     """
     start, end = markers
-    enclosed = f"{start}([^{start}{end}]*){end}"
-    known = {text for each in marked for text in re.findall(enclosed, each)}
-    parts = re.split(f"({start}(?:{_any_of(known).pattern}){end})|[{start}{end}]", rendered)
-    return [RenderedPart(part.strip(start + end), part.startswith(start)) for part in parts if part]
+    # A client may have written each in a way of its own, and as many as a message has room for: they are
+    # looked up, and never tried one after the other.
+    known = {text for each in marked for text in re.findall(f"{start}([^{start}{end}]+){end}", each)}
+    pieces = re.split(f"([{start}{end}])", rendered)
+    # Every second one is a marker.
+    texts, dividers = pieces[::2], ["", *pieces[1::2], ""]
+    return [
+        RenderedPart(text, is_plain=(before, after) == markers and text in known)
+        for text, before, after in zip(texts, dividers, dividers[1:], strict=False)
+        if text
+    ]
 
 
 def _is_control(token: AddedToken, templates: Collection[str], named: Collection[str]) -> bool:
@@ -167,8 +180,3 @@ def _is_control(token: AddedToken, templates: Collection[str], named: Collection
 
 def _enclosed(text: str, markers: Markers) -> str:
     return f"{markers.start}{text}{markers.end}"
-
-
-def _any_of(contents: Collection[str]) -> re.Pattern[str]:
-    longest_first = sorted(contents, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or _NOTHING)

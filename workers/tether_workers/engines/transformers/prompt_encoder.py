@@ -17,6 +17,7 @@ from tether_workers.engines.transformers.control_tokens import (
     free_markers,
     parts_of,
 )
+from tether_workers.engines.transformers.encodings import encoding_of
 
 _SAMPLE = (
     Message("system", "a"),
@@ -62,16 +63,13 @@ class PromptEncoder:
           InvalidRequest: They leave no room for output, or the input is invalid for the model.
         """
         if isinstance(prompt, str):
-            tokens = self.tokenizer.encode(prompt, add_special_tokens=True).ids
+            tokens = encoding_of(self.tokenizer, prompt, add_special_tokens=True).ids
         else:
             tokens = self._chat_ids(prompt)
         if not tokens:
             raise InvalidRequest("the prompt has no tokens: it must not be empty")
         if len(tokens) >= self.context:
-            raise InvalidRequest(
-                f"the prompt has {len(tokens)} tokens, and model {self._name!r} takes {self.context} of "
-                "prompt and answer together: shorten it"
-            )
+            raise self._too_long(str(len(tokens)))
         if max(tokens) >= self._vocabulary:
             raise InvalidRequest(
                 f"the prompt contains a token that is not in the vocabulary of model {self._name!r}"
@@ -109,9 +107,19 @@ class PromptEncoder:
             apart = self._parts(messages, broken, markers)
             if self._control.count(apart) != self._control.count(parts):
                 parts = apart
-        return [
-            token for number, part in enumerate(parts) for token in self._part_ids(part, is_first=not number)
-        ]
+        ids: list[int] = []
+        for number, part in enumerate(parts):
+            # What clients write as control tokens takes fifty times as long as other text does.
+            if len(ids) >= self.context:
+                raise self._too_long(f"more than {len(ids)}")
+            ids += self._part_ids(part, is_first=not number)
+        return ids
+
+    def _too_long(self, count: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"the prompt has {count} tokens, and model {self._name!r} takes {self.context} of prompt and "
+            "answer together: shorten it"
+        )
 
     def _parts(
         self, messages: Sequence[Message], texts: Sequence[str], markers: Markers
@@ -144,7 +152,7 @@ class PromptEncoder:
         return encode(text)
 
     def _marked_ids(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return encoding_of(self.tokenizer, text, add_special_tokens=False).ids
 
     def _plain_ids(self, text: str) -> list[int]:
         """The tokens of a text, with no regard to added tokens, special or not."""

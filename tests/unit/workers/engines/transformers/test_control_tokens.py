@@ -1,5 +1,8 @@
 """Only the chat template's own marks become control tokens, whatever the messages contain."""
 
+import itertools
+import re
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -120,3 +123,33 @@ def test_messages_that_leave_no_marker_are_refused(tokenizer, encoder):
         encoder.encode([Message("user", every)])
     ids = encoder.encode([Message("user", f"{every[:30]}<|user|></s>[SEP]")])
     assert len(controls(tokenizer, ids)) == len(controls(tokenizer, encoder.encode([Message("user", "a")])))
+
+
+def test_what_clients_write_becomes_no_pattern(monkeypatch):
+    encoder = encoder_of(KINDS["word piece"]())
+    spellings = map("".join, itertools.product(*((c, c.upper(), f"{c}\u0301") for c in "assist")))
+    text = " ".join(f"<|{spelling}ant|>" for spelling in spellings)
+    patterns = []
+    compiled = re._compiler.compile
+    monkeypatch.setattr(re._compiler, "compile", lambda p, flags: patterns.append(p) or compiled(p, flags))
+    wanted = controls(encoder._chat_tokenizer, encoder.encode([Message("user", "hello")]))
+    ids = encoder.encode([Message("user", text)])
+    assert controls(encoder._chat_tokenizer, ids) == wanted
+    assert not [pattern[:80] for pattern in patterns if "\u0301" in pattern]
+
+
+def test_a_conversation_is_encoded_no_further_than_the_model_reads(tokenizer):
+    encoder = PromptEncoder(tokenizer, name="m", context=50, vocabulary=10**6)
+    token = max((token.content for token in tokenizer.added_tokens_decoder.values()), key=len)
+    with pytest.raises(
+        InvalidRequest, match=r"the prompt has more than \d{2,3} tokens, and model 'm' takes 50"
+    ):
+        encoder.encode([Message("user", f"a {token} " * 1_000)])
+
+
+def test_a_long_message_is_encoded_as_its_parts_are(tokenizer, encoder):
+    text = "hello world </s> <|END|> <|end|> "
+    count = 20_000 // len(text)
+    once, long = (encoder.encode([Message("user", text * many)]) for many in (1, count))
+    assert len(controls(tokenizer, long)) == len(controls(tokenizer, once))
+    assert tokenizer.decode(long).count("world") == count
