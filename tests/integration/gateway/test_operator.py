@@ -222,7 +222,14 @@ def test_what_a_tenant_s_admin_does_stands_in_the_log_too(ask, log):
     ]
 
 
-def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log):
+def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log, submit):
+    # One that has loaded nothing would be shown as cold.
+    job_id = submit()
+    eventually(
+        lambda: ask("GET", f"/v1/operator/jobs/{job_id}")[1]["state"] == "succeeded",
+        PATIENCE_SECONDS,
+        "the worker has loaded a model",
+    )
     (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
     status, whole = ask("GET", f"/v1/operator/workers/{worker['worker_id']}")
     assert (status, whole["pub_key"]) == (
