@@ -42,6 +42,18 @@ class WaitLimit:
         return None if self._ends_at is None else max(self._ends_at - self._clock(), 0.0)
 
 
+def told_after(patience: float, limit: WaitLimit, delay: float = 0.0) -> float:
+    """After how many seconds it is told why nothing has come of a job: while there is still time to ask.
+
+    Args:
+      patience: What is waited where there is no limit.
+      delay: Seconds in which nothing is to come.
+    """
+    if limit.seconds is None or delay:
+        return patience + delay
+    return min(patience, limit.seconds / 2)
+
+
 def events_of(
     handle: JobHandle,
     *,
@@ -65,24 +77,24 @@ def events_of(
 
     inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
     limit = limit or WaitLimit(None)
-    told_after = silence
+    tell_after = silence
     subscription = handle.backend.stream_port.follow(handle.job_id, offset, inbox.put)
     try:
         while True:
             left = limit.left()
-            is_cut_short = told_after is not None and (left is None or told_after < left)
+            is_cut_short = tell_after is not None and (left is None or tell_after < left)
             try:
-                event = inbox.get(timeout=told_after if is_cut_short else left)
+                event = inbox.get(timeout=tell_after if is_cut_short else left)
             except queue.Empty:
                 if is_cut_short:
-                    assert told_after is not None
+                    assert tell_after is not None
                     on_silence()
-                    told_after = min(2 * told_after, MAX_SILENCE_SECONDS)
+                    tell_after = min(2 * tell_after, MAX_SILENCE_SECONDS)
                     continue
                 raise ResultTimeout(
                     f"job {handle.job_id} has not finished within {limit.seconds:g} s; it continues"
                 ) from None
-            told_after = None
+            tell_after = None
             if isinstance(event, Exception):
                 raise event
             yield event

@@ -170,6 +170,7 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
         show_events,
         show_text,
         telling_of_silence,
+        told_after,
     )
 
     limit = WaitLimit(timeout)
@@ -177,7 +178,9 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         handle = client.job(job_id)
         tell = telling_of_silence(client, handle, notes)
-        events = events_of(handle, offset=offset, limit=limit, on_silence=tell, silence=notes.patience)
+        events = events_of(
+            handle, offset=offset, limit=limit, on_silence=tell, silence=told_after(notes.patience, limit)
+        )
         with going_on(handle.job_id, notes, is_accepted=False):
             if as_events:
                 show_events(handle.job_id, events)

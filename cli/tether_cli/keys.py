@@ -85,7 +85,8 @@ def list_keys(tenant_id: str | None, is_all: bool, is_json: bool) -> None:
 
     with admin_store() as store:
         tenant = None if tenant_id is None else tenant_of(store, TenantId(tenant_id)).tenant_id
-        shown = [key for key in store.read(keys_of, tenant) if is_all or key.revoked_at is None]
+        known, place = store.read(keys_of, tenant), store.place
+    shown = [key for key in known if is_all or key.revoked_at is None]
     if is_json:
         print_json({"object": "list", "data": [key_to_json(key) for key in shown]})
         return
@@ -105,6 +106,9 @@ def list_keys(tenant_id: str | None, is_all: bool, is_json: bool) -> None:
             for key in shown
         ],
     )
+    if not shown:
+        more = ", except revoked ones: --all shows them" if known else ""
+        click.echo(f"No API keys in {place}{more}.", err=True)
 
 
 @keys.command()

@@ -88,13 +88,20 @@ def submit(
         if no_wait:
             _print_submitted(handle, as_json)
             return
-        from tether_cli.job_progress import events_of, going_on, show_events, show_text, telling_of_silence
+        from tether_cli.job_progress import (
+            events_of,
+            going_on,
+            show_events,
+            show_text,
+            telling_of_silence,
+            told_after,
+        )
 
         events = events_of(
             handle,
             limit=limit,
             on_silence=telling_of_silence(client, handle, notes),
-            silence=notes.patience + options.get("delay", 0.0),
+            silence=told_after(notes.patience, limit, options.get("delay", 0.0)),
         )
         with going_on(handle.job_id, notes, is_accepted=True):
             if as_json:

@@ -204,8 +204,21 @@ def check_database(settings: Settings, folder: StateFolder) -> Check:
     from tether.store import Store
 
     store = Store(url)
+    revision = store.found_revision()
+    if revision is None:
+        found = (
+            f"{store.place} has no tables yet: the first gateway, orchestrator or tether keys creates them"
+        )
+        return Check("database", CheckStatus.OK, found)
+    if revision != HEAD and revision in KNOWN:
+        return Check(
+            "database",
+            CheckStatus.WARN,
+            f"{store.place} is of version {revision}",
+            f"the next gateway, orchestrator or tether keys that connects upgrades it to {HEAD}: back it up",
+        )
     store.open(migrate=False).close()
-    return Check("database", CheckStatus.OK, store.place)
+    return Check("database", CheckStatus.OK, f"{store.place}, version {revision}")
 
 
 def check_gateway(

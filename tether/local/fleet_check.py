@@ -66,10 +66,12 @@ def fleet_verdict(
       wrong_clocks: How many milliseconds the clocks of others that are ignored are ahead.
       failing: Why workers cannot load models, by the models' names.
     """
-    cut_off, silent = [], []
+    cut_off, silent, out = [], [], []
     for worker, member in sorted(fleet.members.items()):
         if member.presence.state is WorkerState.DISCONNECTED:
             cut_off.append(_shown(worker, names))
+        elif member.presence.state in (WorkerState.CORDONED, WorkerState.DRAINING):
+            out.append(_shown(worker, names))
         elif silent_in(member, fleet.silent):
             silent.append(_shown(worker, names))
     findings, remedies = [], []
@@ -83,6 +85,10 @@ def fleet_verdict(
         remedies.append(
             "look at the worker's log, and whether its redis.url and redis.namespace are those of the others"
         )
+    if out:
+        takes, whom = ("takes", "it") if len(out) == 1 else ("take", "them")
+        findings.append(f"{_listed(out)} {takes} no new jobs: an operator cordoned or drained {whom}")
+        remedies.append("tether fleet uncordon, unless the worker is to be stopped")
     if copied:
         keys = _listed([_shown(worker, names) for worker in copied])
         findings.append(f"several processes use the key of {keys}, of which one gets the jobs")
@@ -91,7 +97,9 @@ def fleet_verdict(
         findings.append(
             f"{_listed(list(strangers))} announced with a key that is not trusted, or was revoked"
         )
-        remedies.append("trust the key with tether fleet trust, or stop the worker")
+        remedies.append(
+            "trust the key with tether fleet trust (a revoked one with --again), or stop the worker"
+        )
     if wrong_clocks:
         clocks = _listed(
             [f"{_shown(one, names)} by {clock_text(wrong_clocks[one])}" for one in sorted(wrong_clocks)]

@@ -83,6 +83,13 @@ def check_redis(settings: Settings, running: Running | None) -> Check:
             version = str(client.info("server")["redis_version"])
             memory: Any = client.info("memory")
             risks = read_risks(client)
+    except redis.AuthenticationError as error:
+        return Check(
+            NAME,
+            CheckStatus.FAIL,
+            f"{place} refuses the login ({error})",
+            "correct user and password in redis.url, and whether it has one",
+        )
     except redis.ResponseError as error:
         return Check(NAME, CheckStatus.WARN, f"{place} does not allow reading its settings ({error})")
     except redis.RedisError as error:

@@ -17,7 +17,7 @@ from tether.store.addresses import database_url, make_room
 from tether.store.bad_rows import Key, Value, read_each
 from tether.store.engines import is_sqlite, reading_engine, writing_engine
 from tether.store.failures import Meaning, failure, meaning_of
-from tether.store.migrations import check_revision, upgrade
+from tether.store.migrations import check_revision, current_revision, upgrade
 from tether.store.room import PROBE_BYTES, has_room_beside, try_to_write
 from tether.store.transactions import Transactor
 from tether.store.turns import WriteTurns
@@ -83,6 +83,18 @@ class Store:
         self._writer = Writer(transactor, shares_transaction=is_sqlite(self._url))
         self._writer.start()
         return self
+
+    def found_revision(self) -> str | None:
+        """The version of the tables as they are; None where there are none yet. The store need not be open.
+
+        Raises:
+          StoreUnavailable: The database cannot be reached.
+        """
+        engine = reading_engine(self._url, echo=self._echo)
+        try:
+            return self._read_from(engine, current_revision)
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         """Flush pending writes, then stop the writer thread and close all connections. Idempotent.

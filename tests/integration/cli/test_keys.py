@@ -70,6 +70,15 @@ def test_a_key_is_made_for_a_tenant_with_scopes_and_a_name(cli):
     assert cli.json("keys", "list", "--tenant", "default")["data"] == []
 
 
+def test_a_list_without_keys_says_in_which_database_there_are_none(cli):
+    told = cli.ok("keys", "list").stderr
+    assert told.startswith("No API keys in ")
+    assert "--all" not in told
+    cli.ok("keys", "revoke", cli.json("keys", "create")["key_id"])
+    assert "--all" in cli.ok("keys", "list").stderr
+    assert cli.ok("keys", "list", "--all").stderr == ""
+
+
 def test_a_revoked_key_is_listed_only_among_all(cli):
     first, second = (cli.json("keys", "create", "--name", name) for name in ("one", "two"))
     result = cli.ok("keys", "revoke", first["key_id"])

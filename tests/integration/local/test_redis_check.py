@@ -27,6 +27,16 @@ def test_limit_use_and_policy_of_a_real_redis_are_judged(redis_server):
         assert verdict_and_text()[0] == "FAIL"
 
 
+def test_a_redis_that_refuses_the_password_is_not_taken_for_one_that_is_away(redis_server):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("requirepass", "right")
+    told = redis_server.url.replace("://", "://:wrong@", 1)
+    check = check_redis(load_settings(environ={"TETHER_REDIS__URL": told}), None)
+    assert (check.verdict, "refuses" in check.found, "respond" in check.found) == ("FAIL", True, False)
+    assert "password" in check.mend
+    assert "wrong@" not in f"{check.found} {check.mend}"
+
+
 def test_this_machines_clock_is_compared_with_redis(shared_redis_server):
     settings = load_settings(environ={"TETHER_REDIS__URL": shared_redis_server.url})
     assert check_clock(settings, None).verdict == "ok"

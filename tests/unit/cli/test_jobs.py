@@ -76,9 +76,9 @@ def test_a_list_in_a_pipe_is_lines_with_tabs_and_no_control_characters(line):
 def test_a_job_is_shown(line):
     job = line.fake.jobs()[0]
     shown = line.run("jobs", "show", job.job_id).stdout
-    assert f"job              {job.job_id}\n" in shown
-    assert "state            succeeded\n" in shown
-    assert "label team       red\n" in shown
+    assert f"job             {job.job_id}\n" in shown
+    assert "state           succeeded\n" in shown
+    assert "label team      red\n" in shown
     document = line.document("jobs", "show", job.job_id, "--json")
     assert (document["object"], document["state"], document["output_tokens"]) == ("job", "succeeded", 1)
 

@@ -8,6 +8,7 @@ from tether.discovery.fleet.fleet import Fleet, judged
 from tether.local.doctor import CheckStatus
 from tether.local.fleet_check import fleet_verdict
 
+THIRD_KEY = SigningKey(bytes([3]) * 32)
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
 POOLS = frozenset(presence().pools)
 
@@ -27,6 +28,16 @@ def test_workers_that_draw_nothing_are_named_and_those_that_say_why_apart():
         f"{WORKER} announced, but draws no jobs, and gets none"
     )
     assert "redis.url" in check.mend
+
+
+def test_workers_that_an_operator_took_out_of_service_are_named_with_the_way_back():
+    fleet = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY, state=WorkerState.CORDONED), 0)
+    check = fleet_verdict(fleet, {OTHER: "big box"})
+    assert check.verdict is CheckStatus.WARN
+    assert check.found == f"{OTHER} (big box) takes no new jobs: an operator cordoned or drained it"
+    assert "tether fleet uncordon" in check.mend
+    fleet = apply(fleet, presence(THIRD_KEY, state=WorkerState.DRAINING), 0)
+    assert "take no new jobs: an operator cordoned or drained them" in fleet_verdict(fleet, {}).found
 
 
 def test_of_many_only_some_are_named():

@@ -28,6 +28,11 @@ def test_slashes_too_many_change_nothing(path, wanted):
         ("/chat/completions", "did you mean /v1/chat/completions"),
         ("/v1/v1/chat/completions", "did you mean /v1/chat/completions"),
         ("/api/v1/models", "did you mean /v1/models"),
+        (
+            "/v1/chat/completions/chat/completions",
+            "did you mean /v1/chat/completions? A client's base URL must end with /v1, without a route",
+        ),
+        ("/v1/chat/completions/models", "did you mean /v1/models?"),
         ("/v1/responses", "not supported: use /v1/chat/completions"),
         ("/v1/nothing", "openapi.json"),
         ("/v1", "openapi.json"),
