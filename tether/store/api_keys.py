@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true, update
 
 from tether.ids import TenantId
 from tether.store.rows import AnyRow
 from tether.store.schema import api_keys
+
+MAX_GOOD_KEYS = 1_000
+"""API keys that a tenant's admins may have at once."""
+
+MAX_REVOKED_KEYS = 1_000
+"""Revoked ones of a tenant that are kept. Of the others the audit log tells."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,21 @@ class ApiKey:
 def add_key(connection: Connection, key: ApiKey) -> None:
     """Keep a new key. Its tenant must be there: without one the database refuses the key."""
     connection.execute(insert(api_keys), {**vars(key), "scopes": ",".join(key.scopes)})
+
+
+def has_room_for_key(connection: Connection, tenant_id: TenantId, *, without_scope: str) -> bool:
+    """Return whether a tenant may have another key, and forget its keys that were revoked long ago.
+
+    Args:
+      without_scope: Keys with this scope are not counted, and never forgotten.
+    """
+    theirs = _are_of(tenant_id, without_scope)
+    revoked = select(api_keys.c.key_id).where(theirs, api_keys.c.revoked_at.is_not(None))
+    newest_first = revoked.order_by(api_keys.c.revoked_at.desc(), api_keys.c.key_id)
+    old = newest_first.offset(MAX_REVOKED_KEYS)
+    connection.execute(delete(api_keys).where(api_keys.c.key_id.in_(old)))
+    good = select(func.count()).where(theirs, api_keys.c.revoked_at.is_(None))
+    return connection.execute(good).scalar_one() < MAX_GOOD_KEYS
 
 
 def revoke_key(

@@ -19,6 +19,7 @@ from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.gateway.operator import workers
 from tether.statuses import MAX_JOBS_PER_PAGE
+from tether.store import api_keys
 
 ROUTES = [route for room in ROOMS for route in room.routes]
 OF_OPERATORS = [route for route in ROUTES if Scope.OPERATOR in route.scopes]
@@ -220,6 +221,34 @@ def test_what_a_tenant_s_admin_does_stands_in_the_log_too(ask, log):
         ("keys.revoke", OTHER_TENANT),
         ("keys.create", OTHER_TENANT),
     ]
+
+
+def test_a_tenant_s_admin_makes_no_more_keys_than_may_be_and_an_operator_does(ask, log, monkeypatch):
+    monkeypatch.setattr(api_keys, "MAX_GOOD_KEYS", 3)
+    monkeypatch.setattr(api_keys, "MAX_REVOKED_KEYS", 2)
+    ask("POST", "/v1/operator/tenants", {"tenant_id": "many"})
+    _, admins = ask("POST", "/v1/operator/keys", {"tenant_id": "many", "scopes": ["admin"]})
+    admin, wanted = {"key": admins["key"]}, {"scopes": ["read"]}
+
+    def revoked():
+        _, keys = ask("GET", "/v1/keys", **admin)
+        return {key["key_id"] for key in keys["data"] if key["revoked_at"]}
+
+    made = []
+    while (answer := ask("POST", "/v1/keys", wanted, **admin))[0] == 201 and len(made) < 5:
+        made.append(answer[1]["key_id"])
+    assert (answer[0], answer[1]["error"]["code"]) == (422, "request_invalid")
+    assert "revoke those that are not in use" in answer[1]["error"]["message"]
+    # A refusal is no entry.
+    noted = {entry["target"] for entry in log(tenant="many", action="keys")}
+    assert (len(made), noted) == (2, {admins["key_id"], *made})
+    status, other = ask("POST", "/v1/operator/keys", {"tenant_id": "many", **wanted})
+    assert status == 201
+    for key_id in (*made, other["key_id"]):
+        assert ask("DELETE", f"/v1/keys/{key_id}", **admin)[0] == 200
+    assert revoked() == {*made, other["key_id"]}
+    assert ask("POST", "/v1/keys", wanted, **admin)[0] == 201
+    assert len(revoked()) == 2
 
 
 def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log, submit):

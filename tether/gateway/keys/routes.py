@@ -21,7 +21,7 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
-from tether.store.api_keys import ApiKey, add_key, keys_of, revoke_key
+from tether.store.api_keys import MAX_GOOD_KEYS, ApiKey, add_key, has_room_for_key, keys_of, revoke_key
 from tether.store.tenants import tenant
 
 MAX_SCOPES = 16
@@ -40,9 +40,7 @@ ROUTES = RoomRoutes("keys")
     replies={200: Reply("The keys of the tenant.", KeyListDocument)},
 )
 async def list_keys(edge: GatewayServices, caller: Caller) -> Response:
-    read = edge.core().plane.store.read
-    found = await edge.call(read, keys_of, caller.tenant_id, without_scope=Scope.OPERATOR)
-    return json_answer({"object": "list", "data": [key_to_json(key) for key in found]})
+    return await edge.call(answer_keys, edge, caller.tenant_id, without_scope=Scope.OPERATOR)
 
 
 @ROUTES.declare(
@@ -62,7 +60,7 @@ async def create_key(edge: GatewayServices, caller: Caller, request: Request) ->
         raise Forbidden(
             "an admin's key gives scopes of its tenant alone: POST /v1/operator/keys, with an operator's key"
         )
-    return await give_key(edge, caller, request, caller.tenant_id, scopes, name)
+    return await give_key(edge, caller, request, caller.tenant_id, scopes, name, is_limited=True)
 
 
 @ROUTES.declare(
@@ -102,23 +100,49 @@ async def give_key(
     tenant_id: TenantId,
     scopes: Sequence[Scope],
     name: str,
+    *,
+    is_limited: bool = False,
 ) -> Response:
     """Make a key of a tenant, and answer with it.
 
+    Args:
+      is_limited: Whether the tenant may have only so many, as where its own admin makes them.
+
     Raises:
       TenantNotFound: There is no such tenant.
+      InvalidRequest: It has as many keys as it may.
     """
     key, kept = make_key(tenant_id, scopes, name=name, now_ms=wall_clock_ms(), randomness=secrets.token_bytes)
 
-    def keep(connection: Connection) -> TenantNotFound | None:
+    def keep(connection: Connection) -> TenantNotFound | InvalidRequest | None:
         if tenant(connection, tenant_id) is None:
             return TenantNotFound(f"there is no tenant {tenant_id[:80]!r}")
+        if is_limited and not has_room_for_key(connection, tenant_id, without_scope=Scope.OPERATOR):
+            return InvalidRequest(
+                f"the tenant has {MAX_GOOD_KEYS} API keys, as many as it may: revoke those that are not in "
+                "use (DELETE /v1/keys/{key_id})"
+            )
         add_key(connection, kept)
         return None
 
+    def is_noted(answer: TetherError | None) -> bool:
+        return answer is None or not is_limited
+
     act = act_of(caller, request, "keys.create", kept.key_id, tenant_id, name=name, scopes=list(kept.scopes))
-    await edge.call(log_of(edge).write, act, keep)
+    await edge.call(log_of(edge).write, act, keep, is_noted=is_noted)
     return json_answer({**key_to_json(kept), "key": key}, 201)
+
+
+def answer_keys(
+    edge: GatewayServices, tenant_id: TenantId | None, *, without_scope: str | None = None
+) -> Response:
+    """A list of keys. It may be long: it is written on this thread. Blocks.
+
+    Args:
+      tenant_id, without_scope: See :func:`~tether.store.api_keys.keys_of`.
+    """
+    found = edge.core().plane.store.read(keys_of, tenant_id, without_scope=without_scope)
+    return json_answer({"object": "list", "data": [key_to_json(key) for key in found]})
 
 
 def read_key_wishes(values: Mapping[str, Any]) -> tuple[list[Scope], str]:

@@ -16,7 +16,7 @@ from tether.gateway.jobs.queries import single
 from tether.gateway.keys.api_keys import KEY_ID, Scope, key_to_json
 from tether.gateway.keys.documents import KeyDocument, KeyListDocument, NewKeyDocument
 from tether.gateway.keys.key_ring import Caller
-from tether.gateway.keys.routes import give_key, read_key_wishes
+from tether.gateway.keys.routes import answer_keys, give_key, read_key_wishes
 from tether.gateway.openapi import in_query
 from tether.gateway.operator.documents import OPERATOR, TENANT_ID, CreateAnyKeyBody
 from tether.gateway.operator.queries import TENANT, tenant_in_query
@@ -25,7 +25,7 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
-from tether.store.api_keys import ApiKey, keys_of, owner_of_key, revoke_key
+from tether.store.api_keys import ApiKey, owner_of_key, revoke_key
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/keys``."""
@@ -46,8 +46,7 @@ OF_TENANT = in_query("tenant", TENANT_ID, "Only this tenant's.")
 async def list_all_keys(edge: GatewayServices, request: Request) -> Response:
     query = single(request.query_params.multi_items(), ("tenant",))
     of_whom = tenant_in_query(query.get("tenant"))
-    found = await edge.call(edge.core().plane.store.read, keys_of, of_whom)
-    return json_answer({"object": "list", "data": [key_to_json(key) for key in found]})
+    return await edge.call(answer_keys, edge, of_whom)
 
 
 @ROUTES.declare(
