@@ -13,13 +13,16 @@ from nacl.signing import SigningKey
 from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.core.list_reads import MAX_RUNNING
 from tether.discovery.announcements.presence import worker_id
 from tether.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
-from tether.gateway.operator import workers
+from tether.gateway.operator import audit, workers
 from tether.statuses import MAX_JOBS_PER_PAGE
 from tether.store import api_keys
+from tether.store.audit import AuditPage
+from tether.store.engines import READERS
 
 ROUTES = [route for room in ROOMS for route in room.routes]
 OF_OPERATORS = [route for route in ROUTES if Scope.OPERATOR in route.scopes]
@@ -367,3 +370,23 @@ def test_the_log_is_read_by_pages(ask, log):
     assert len(entries) >= 3
     for query in ("limit=0", "limit=x", "cursor=x", "tenant=A", "who=1", "actor=%00"):
         assert ask("GET", f"/v1/operator/audit?{query}")[0] == 422, query
+
+
+def test_readings_of_the_log_leave_connections_for_all_else(ask, monkeypatch):
+    under_way, may_end = [], threading.Event()
+
+    def slow(connection, **filters):
+        under_way.append(filters)
+        may_end.wait(PATIENCE_SECONDS)
+        return AuditPage([], None)
+
+    monkeypatch.setattr(audit, "audit_page", slow)
+    with ThreadPoolExecutor(2 * READERS) as pool:
+        asked = [pool.submit(ask, "GET", "/v1/operator/audit") for _ in range(2 * READERS)]
+        try:
+            eventually(lambda: len(under_way) >= MAX_RUNNING, PATIENCE_SECONDS, "as many as may are read")
+            assert ask("GET", "/v1/operator/tenants")[0] == 200
+            assert len(under_way) == MAX_RUNNING
+        finally:
+            may_end.set()
+    assert {one.result()[0] for one in asked} == {200}
