@@ -199,7 +199,7 @@ class TestClient:
         job.result()
         done = job.status()
         assert (done.state, done.offset, done.output_tokens) == (JobState.SUCCEEDED, 20, 20)
-        assert (done.job_id, done.model, done.error, done.attempts) == (job.job_id, "slow", None, 0)
+        assert (done.job_id, done.model, done.error, done.attempts) == (job.job_id, "slow", None, 1)
 
     def test_jobs_are_listed_newest_first_and_by_what_is_true_of_them(self, client):
         mark = uuid4().hex

@@ -184,7 +184,9 @@ def _status(row: JobRow, known: KnownJob | None) -> JobStatus:
         if known.state in _DECIDED_BY_REDIS:
             state = JobState(known.state)
     output_tokens = offset if state.is_final else row.output_tokens
-    return status_of(row, state=state, offset=offset, output_tokens=output_tokens)
+    # Until its end is recorded, the attempt that succeeded is not among those of the row.
+    attempts = row.attempts + (state is JobState.SUCCEEDED and not row.state.is_final)
+    return status_of(row, state=state, offset=offset, output_tokens=output_tokens, attempts=attempts)
 
 
 def in_database(job_filter: JobFilter) -> JobFilter:
