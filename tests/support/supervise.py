@@ -1,4 +1,5 @@
-"""Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...]}, ...], policy."""
+"""Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...],
+"stops_before": [...]}, ...], policy."""
 
 import json
 import os
@@ -9,7 +10,10 @@ from tether.processes.supervisor import Child, Supervisor
 from tether.telemetry.logs import configure_logs
 
 configure_logs(form="json", process="supervisor")
-children = [Child(child["name"], tuple(child["command"])) for child in json.loads(sys.argv[1])]
+children = [
+    Child(child["name"], tuple(child["command"]), stops_before=tuple(child["stops_before"]))
+    for child in json.loads(sys.argv[1])
+]
 policy = RestartPolicy(**json.loads(sys.argv[2]))
 supervisor = Supervisor(children, policy=policy, stop_limit=float(sys.argv[3]), environ=os.environ)
 sys.exit(supervisor.run())

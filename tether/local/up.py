@@ -282,6 +282,8 @@ class _Up:
             (sys.executable, "-m", "tether.local.gateway_and_orchestrator", str(folder.api_key)),
             descriptors=(listening.fileno(),),
             after=(REDIS,) if socket_file is not None else (),
+            # Who leaves the swarm tells the bootstrap node, and would wait for its answer.
+            stops_before=(DHT,) if dht_command else (),
             stop_limit=gateway_stop_seconds(settings.gateway.drain_timeout / 1000) + GRACE_SECONDS,
             output=folder.log_of(GATEWAY),
         )

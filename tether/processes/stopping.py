@@ -154,7 +154,9 @@ class StopWatch:
     def _run(self) -> None:
         if not self._deadline.wait_until_close(SEVERED_SECONDS, lambda: self._is_over):
             return
-        self._log.warning("Servers do not answer in time. Stopping without them.")
+        self._log.warning(
+            "Not all has ended in time. Ending the connections to servers, so that nobody waits for them."
+        )
         self._sever()
         if self._deadline.wait_until_close(0.0, lambda: self._is_over):
             self._log.error("The process did not stop in time. Ending it: leases say what goes on elsewhere.")

@@ -54,6 +54,8 @@ class Child:
       environ: Variables of this child only, in addition to those of all children.
       after: Names of children that must have been ready before this one is first started. It is
         stopped before they are.
+      stops_before: Names of children that it uses where they are there: it does not wait for them at the
+        start, and is stopped before they are.
       stop_limit: Seconds that it gets for a graceful shutdown; by default the supervisor's.
       output: The file to which its standard output and standard error are appended; by default the
         supervisor's own.
@@ -64,6 +66,7 @@ class Child:
     descriptors: tuple[int, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    stops_before: tuple[str, ...] = ()
     stop_limit: float | None = None
     output: Path | None = None
 
@@ -132,11 +135,13 @@ class Supervisor:
         for child in children:
             if child.name in names:
                 raise ConfigError("two supervised children have the same name: give each its own name")
-            if not names.issuperset(child.after):
-                raise ConfigError(f"{child.name} comes after {child.after}: list these before it")
+            others = (*child.after, *child.stops_before)
+            if not names.issuperset(others):
+                raise ConfigError(f"{child.name} comes after {others}: list these before it")
             names.add(child.name)
         self._children = tuple(children)
         self._afters = {child.name: child.after for child in children}
+        self._stands_on = {child.name: (*child.after, *child.stops_before) for child in children}
         self._on_event = on_event
         self._companion = companion
         self._policy = policy
@@ -299,6 +304,7 @@ class Supervisor:
             elif child.name not in self._histories:
                 self._children = (*self._children, child)
                 self._afters[child.name] = child.after
+                self._stands_on[child.name] = (*child.after, *child.stops_before)
                 self._histories[child.name] = _History()
 
     def _on_exit(self, running: _Running) -> None:
@@ -373,7 +379,7 @@ class Supervisor:
 
     def _stop_next(self) -> None:
         """Ask those to stop after which nothing comes that still runs."""
-        for name in stoppable(self._afters, self._running):
+        for name in stoppable(self._stands_on, self._running):
             if not self._running[name].is_asked_to_stop:
                 self._ask_to_stop(self._running[name])
 

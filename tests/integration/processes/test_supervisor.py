@@ -18,6 +18,11 @@ SAY_READY = (
 STEADY = f"{SAY_READY}; follow_parent(lambda: os._exit(7)); announce_ready(); signal.pause()"
 STUBBORN = f"{SAY_READY}; signal.signal(15, signal.SIG_IGN); announce_ready(); threading.Event().wait()"
 NEVER_READY = "import signal; signal.pause()"
+AT_SIGTERM = (
+    "import signal, sys; signal.signal(15, lambda *_: sys.exit(print('{}'))); print('listening', flush=True)"
+)
+TELLS_ITS_STOP = f"{AT_SIGTERM.format('asked to stop')}; signal.pause()"
+TELLS_ITS_END = f"{SAY_READY}; {AT_SIGTERM.format('at its end')}; announce_ready(); signal.pause()"
 WRONGLY_SET_UP = "raise SystemExit(3)"
 DIES_WHEN_READY = f"{SAY_READY}; announce_ready(); raise SystemExit(9)"
 
@@ -26,9 +31,13 @@ DIES_WHEN_READY = f"{SAY_READY}; announce_ready(); raise SystemExit(9)"
 def supervise():
     started = []
 
-    def start(*codes, stop_limit=20, **policy):
+    def start(*codes, stop_limit=20, stops_before=(), **policy):
         children = [
-            {"name": f"child-{number}", "command": [code] if "/" in code else [sys.executable, "-c", code]}
+            {
+                "name": f"child-{number}",
+                "command": [code] if "/" in code else [sys.executable, "-c", code],
+                "stops_before": stops_before if number == len(codes) - 1 else (),
+            }
             for number, code in enumerate(codes)
         ]
         policy = {"first_delay": 0.01, "max_delay": 0.2, **policy}
@@ -53,6 +62,15 @@ def test_children_are_started_and_stopped_in_order(supervise):
     assert len(children) == 2
     assert process.stop() == 0
     assert not any(psutil.pid_exists(child) for child in children)
+
+
+def test_a_child_that_uses_another_waits_for_it_at_no_start_and_stops_before_it(supervise):
+    process = supervise(TELLS_ITS_STOP, TELLS_ITS_END, stops_before=["child-0"])
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
+    process.wait_for_line("listening", within=PATIENCE_SECONDS, count=2)
+    assert process.stop() == 0
+    told = [line for line in process.lines if line in ("asked to stop", "at its end")]
+    assert told == ["at its end", "asked to stop"]
 
 
 def test_a_killed_child_is_started_again_and_the_others_go_on(supervise):

@@ -29,7 +29,7 @@ from tether.discovery.swarm.sidecar_process import SidecarProcess
 LOOK_SECONDS = 0.2
 """How often the trusted keys are compared with what the sidecar knows."""
 
-GOODBYE_SECONDS = 2.5
+GOODBYE_SECONDS = 1.5
 READ_BYTES = 262_144
 MAX_UNSENT_BYTES = 1_048_576
 """Bytes that wait for the sidecar to read them; messages beyond that stay where only the newest counts."""

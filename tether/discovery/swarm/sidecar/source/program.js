@@ -10,7 +10,7 @@ const STATUS_MS = 1_000
 const PING_MS = 1_000
 // News that come one by one are passed on at once, many together: each time has a price of its own.
 const GATHER_MS = 50
-const GOODBYE_MS = 1_500
+const GOODBYE_MS = 1_000
 
 export class Program {
   constructor ({ channel, log, exit }) {
