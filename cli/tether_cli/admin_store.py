@@ -21,20 +21,25 @@ if TYPE_CHECKING:
 def admin_settings() -> Settings:
     """The settings; what they leave at its default is that of the `tether up` on this machine, if one runs.
 
+    Where none runs, the database is still that of the state folder that ``TETHER_DIR`` names, if it has one.
+
     Raises:
       ConfigError: They are not valid.
     """
     # Loading these takes most of a second, which `--help` need not spend.
     from tether.config.loading import load_settings
-    from tether.local.settings import local_overrides
+    from tether.local.settings import local_overrides, stopped_overrides
 
     settings = load_settings(environ=os.environ, file=None)
     context = click.get_current_context(silent=True)
     surroundings = (context and context.find_object(CommandEnvironment)) or CommandEnvironment()
     running = surroundings.find_running()
     if running is None:
+        overrides = stopped_overrides(settings, os.environ)
+    else:
+        overrides = local_overrides(settings, running.folder, running.redis_socket, None)
+    if not overrides:
         return settings
-    overrides = local_overrides(settings, running.folder, running.redis_socket, None)
     return load_settings(environ={**os.environ, **overrides}, file=None)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
@@ -81,10 +83,14 @@ def submit(
     options = given_options(asked)
     output, notes = open_output(is_silent=as_json or as_events)
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
-        with _accepting(notes), telling_of_waits(notes):
+        # Made here where none is given: with it the same command, run again, makes no second job.
+        is_own = not options.get("retry_token")
+        options["retry_token"] = token = uuid4().hex if is_own else options["retry_token"]
+        with _accepting(notes, token), telling_of_waits(notes):
             name = model or only_model(client)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
             handle = client.submit(name, **given, **options)
+            handle = replace(handle, is_new=handle.is_new or is_own)
         if no_wait:
             _print_submitted(handle, as_json)
             return
@@ -133,11 +139,16 @@ def only_model(client: Tether) -> str:
 
 
 @contextlib.contextmanager
-def _accepting(notes: Notes) -> Iterator[None]:
+def _accepting(notes: Notes, token: str) -> Iterator[None]:
+    from tether.errors import CommitUnknown, GatewayUnavailable
+
     try:
         yield
     except KeyboardInterrupt:
         notes.warning("stopped while submitting: `tether jobs list` shows whether the job was accepted")
+        raise
+    except (GatewayUnavailable, CommitUnknown):
+        notes.warning(f"to submit the same job again, and never a second one: --idempotency-key {token}")
         raise
 
 

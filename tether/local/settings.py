@@ -56,6 +56,15 @@ def local_overrides(
     return overrides
 
 
+def stopped_overrides(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables for who looks after a `tether up` that does not run: its database, where ``TETHER_DIR``
+    names a state folder that has one, and no other database is set."""
+    if not (named := environ.get("TETHER_DIR")) or not settings.is_default("database.url"):
+        return {}
+    database = StateFolder(Path(named).absolute()).database
+    return {variable("database.url"): f"sqlite:///{database}"} if database.exists() else {}
+
+
 def worker_places(
     settings: Settings, gpus: Sequence[Gpu], count: int | None, *, on_cpu: bool = False
 ) -> tuple[WorkerPlace, ...]:

@@ -210,6 +210,26 @@ def test_the_timeout_is_that_of_the_whole_command():
     assert opened[1] is None
 
 
+@pytest.mark.parametrize("own", [(), ("--idempotency-key", "mine")])
+def test_where_nobody_knows_whether_it_was_accepted_the_key_for_another_try_is_told(own):
+    class Hanging(FakeBackend):
+        def for_tenant(self, tenant):
+            other = super().for_tenant(tenant)
+            other.job_port.submit = self.answer
+            return other
+
+        def answer(self, requests):
+            self.tokens = [request.retry_token for request in requests]
+            return [GatewayUnavailable("no answer in time")]
+
+    fake = Hanging()
+    result = CommandLine(fake).run("submit", "hi", *own)
+    assert result.exit_code == 4
+    (token,) = fake.tokens
+    assert token == own[1] if own else len(token) == 32
+    assert f"never a second one: --idempotency-key {token}\n" in result.stderr
+
+
 def test_a_wait_tells_why_until_something_comes():
     fake = FakeBackend(autorun=False)
     handle = Tether(backend=fake).submit("echo", "hi")

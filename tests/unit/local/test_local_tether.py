@@ -15,7 +15,7 @@ from tether.local.gpus import Gpu, class_of, find_gpus
 from tether.local.log_files import FollowedFile, LogRotation, last_lines, rotate
 from tether.local.model_choice import read_model, read_model_options
 from tether.local.part_states import Part, PartState, Stack, after_event, born_at, read_stack, stack_to_text
-from tether.local.settings import local_overrides, worker_places
+from tether.local.settings import local_overrides, stopped_overrides, worker_places
 from tether.local.state_folder import (
     FolderLock,
     StateFolder,
@@ -328,6 +328,18 @@ class TestDoctor:
         assert doctor.check_gpu({}, tmp_path, lambda: False).verdict == "warn"
         assert doctor.check_gpu({}, tmp_path, lambda: True).verdict == "ok"
         assert doctor.check_gpu({}, tmp_path, lambda: None).verdict == "ok"
+
+
+def test_who_looks_after_a_stopped_tether_has_its_database(tmp_path):
+    environ = {"TETHER_DIR": str(tmp_path)}
+    assert stopped_overrides(Settings(), environ) == {}
+    (tmp_path / "tether.db").touch()
+    assert stopped_overrides(Settings(), environ) == {
+        "TETHER_DATABASE__URL": f"sqlite:///{tmp_path}/tether.db"
+    }
+    assert stopped_overrides(Settings(), {}) == {}
+    chosen = load_settings(environ={"TETHER_DATABASE__URL": "sqlite:///other.db"})
+    assert stopped_overrides(chosen, environ) == {}
 
 
 @pytest.mark.parametrize(
