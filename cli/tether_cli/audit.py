@@ -38,7 +38,7 @@ def audit(
     """Read the audit log, newest first: what operators, admins and this command changed.
 
     This verb works directly on the database: the one given by database.url or, if that is not set, that of
-    the `tether up` running on this machine.
+    the `tether up` running on this machine, else of the state folder that TETHER_DIR names.
     """
     from tether.ids import TenantId
     from tether.store.audit import audit_page, audit_page_to_json, read_audit_place

@@ -16,7 +16,10 @@ from tether_cli.admin_store import admin_store, tenant_of
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tether.gateway.keys.api_keys import Scope
+    from tether.store.api_keys import ApiKey
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
 
@@ -26,7 +29,8 @@ def keys() -> None:
     """Create, list and revoke API keys.
 
     These verbs work directly on the database, so that a first key can be created: the database given by
-    database.url or, if that is not set, that of the `tether up` running on this machine.
+    database.url or, if that is not set, that of the `tether up` running on this machine, else of the state
+    folder that TETHER_DIR names.
     """
 
 
@@ -132,14 +136,16 @@ def revoke(key_id: str, is_json: bool) -> None:
         )
     with admin_store() as store:
         known = {key.key_id: key.tenant_id for key in store.read(keys_of, None)}
+        likely = suggestion(key_id, known) or "; `tether keys list --all` lists all keys"
+        unknown = KeyNotFound(f"there is no API key with this id{likely}")
         if key_id not in known:
-            likely = suggestion(key_id, known) or "; `tether keys list --all` lists all keys"
-            raise KeyNotFound(f"there is no API key with this id{likely}")
-        act = act_of_user("keys.revoke", key_id, known[key_id])
-        revoked = audited(store).write(
-            act, lambda connection: revoke_key(connection, key_id, None, wall_clock_ms())
-        )
-    assert revoked is not None, "no key is ever removed"
+            raise unknown
+
+        # One that was revoked long ago may have been forgotten since.
+        def revoke_it(connection: Connection) -> ApiKey | KeyNotFound:
+            return revoke_key(connection, key_id, None, wall_clock_ms()) or unknown
+
+        revoked = audited(store).write(act_of_user("keys.revoke", key_id, known[key_id]), revoke_it)
     if is_json:
         print_json(key_to_json(revoked))
         return

@@ -33,7 +33,7 @@ def tenants() -> None:
 
     A tenant has its own jobs and API keys, a share of the fleet, and a quota. These verbs work directly on
     the database: the one given by database.url or, if that is not set, that of the `tether up` running on
-    this machine.
+    this machine, else of the state folder that TETHER_DIR names.
     """
 
 

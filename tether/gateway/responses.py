@@ -13,10 +13,11 @@ from tether.client.documents import error_to_json, json_bytes
 from tether.errors import TetherError
 from tether.telemetry.logs import get_logger
 
-MAX_IGNORED_NAMES = 20
-MAX_NAME_CHARACTERS = 80
+MAX_IGNORED_NAMES, MAX_IGNORED_NAME_CHARACTERS = 20, 80
+"""Ignored fields that a header names, and how much of each name."""
+
 MAX_IGNORED_CHARACTERS = 2_000
-"""Of the names of ignored fields, as they are written: proxies refuse an answer with a head of 4 KB."""
+"""Of all these names, as they are written: proxies refuse an answer with a head of 4 KB."""
 
 
 def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -60,7 +61,7 @@ def ignored_header(ignored: Sequence[str]) -> dict[str, str]:
     names, told = list(dict.fromkeys(ignored)), list[str]()
     for name in names[:MAX_IGNORED_NAMES]:
         # Names in JSON may hold half of a pair of surrogates.
-        text = quote(name[:MAX_NAME_CHARACTERS], safe="[].-_", errors="replace")
+        text = quote(name[:MAX_IGNORED_NAME_CHARACTERS], safe="[].-_", errors="replace")
         if sum(map(len, told)) + len(text) > MAX_IGNORED_CHARACTERS:
             break
         told.append(text)

@@ -199,6 +199,14 @@ class Audited:
             raise answer
         return answer
 
+    def note_refusal(self, act: Act, error: TetherError) -> None:
+        """Note that an act was refused with this error before anything was done.
+
+        Raises:
+          StoreError: It cannot be noted.
+        """
+        self._store.write_alone(add_entry, act, error.code, self._now_ms()).result()
+
     def elsewhere(self, act: Act, function: Callable[[], _Answer]) -> _Answer:
         """Do an act that does more than to write to the database. Its beginning is noted before, and its end
         after it: an act whose end is missing may have been done.

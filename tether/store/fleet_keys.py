@@ -18,6 +18,9 @@ from tether.store.schema import core, fleet_keys
 if TYPE_CHECKING:
     from tether.store.store import Store
 
+MAX_WORKER_NAME_CHARACTERS = 100
+"""Characters of the name of a key."""
+
 _VERSION = "trust"
 
 

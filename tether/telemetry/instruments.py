@@ -1,9 +1,10 @@
 """Counters, gauges and histograms in the memory of this process.
 
-They know nothing of ``prometheus_client`` until somebody asks for them. That library decides once, when it is
-first imported, whether a process shares its metrics with others over files: a program, and Dramatiq's
-Prometheus middleware, say so when a worker has booted, long after Tether was imported. Tether's own metrics
-are never part of what they share.
+Those of ``prometheus_client`` will not do. That library decides once, when it is first imported, whether a
+process shares its metrics with others over files, in the folder that ``PROMETHEUS_MULTIPROC_DIR`` names. A
+program, and Dramatiq's Prometheus middleware, set that variable when a worker has booted, long after Tether
+was imported: imported by Tether, it would leave their metrics out of the folder; imported once the variable
+is set, it would write Tether's into it, among theirs. So it is imported by a scrape alone.
 """
 
 from __future__ import annotations

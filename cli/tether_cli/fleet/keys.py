@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tether.store import Store
     from tether.store.fleet_keys import FleetKey
 
-MAX_NAME_CHARACTERS = 100
-"""Characters of the name of a key."""
 
 REDIS_SECONDS = 3.0
 """What Redis may take to answer: telling it at once is only a help."""
@@ -42,10 +40,12 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
     """
     from tether.discovery.announcements.presence import worker_id
     from tether.discovery.trust.worker_keys import public_key
-    from tether.store.fleet_keys import all_fleet_keys, enrol
+    from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS, all_fleet_keys, enrol
 
-    if name is not None and (len(name) > MAX_NAME_CHARACTERS or not name.isprintable()):
-        raise InvalidRequest(f"the name of a key must be at most {MAX_NAME_CHARACTERS} printable characters")
+    if name is not None and (len(name) > MAX_WORKER_NAME_CHARACTERS or not name.isprintable()):
+        raise InvalidRequest(
+            f"the name of a key must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters"
+        )
     settings = admin_settings()
     with open_store(settings) as store:
         pub_key = public_key(key, _known(settings, store.read(all_fleet_keys)))

@@ -62,13 +62,13 @@ def list_members(is_json: bool) -> None:
     )
     if is_json:
         data = [worker_to_json(*seen, name, now) for seen, name in workers]
-        ignored: dict[str, Any] = {
+        faults: dict[str, Any] = {
             "untrusted": list(strangers),
             "copied": list(copied),
             "wrong_clocks": sorted(clocks),
+            "failing": failing,
         }
-        ignored |= {"failing": failing}
-        print_json({"object": "list", "data": data, **ignored})
+        print_json({"object": "list", "data": data, **faults})
         return
     columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
     if sys.stdout.isatty():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from tether.durations import parse_duration
-from tether_cli.options.durations import parse_moment
+from tether_cli.options.moments import parse_moment
 
 
 def read_duration(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:

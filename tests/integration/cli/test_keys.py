@@ -7,11 +7,13 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import delete
 
 from tether.gateway.keys.api_keys import Scope, is_key
 from tether.gateway.keys.key_ring import KeyRing
 from tether.store import Store
-from tether.store.api_keys import keys_of
+from tether.store.api_keys import keys_of, revoke_key
+from tether.store.schema import api_keys
 from tether_cli.main import main
 from tether_cli.terminal import tables
 
@@ -93,6 +95,19 @@ def test_a_revoked_key_is_listed_only_among_all(cli):
     assert [line[2] for line in lines[1:]] == ["one", "two"]
     assert [line[6] == "-" for line in lines[1:]] == [False, True]
     assert lines[1][3:5] == ["read,submit", first["prefix"]]
+
+
+def test_a_key_that_is_forgotten_while_it_is_revoked_is_unknown(cli, monkeypatch):
+    """As where an admin's gateway makes room for new keys meanwhile."""
+    made = cli.json("keys", "create")["key_id"]
+
+    def revoke(connection, key_id, *arguments):
+        connection.execute(delete(api_keys).where(api_keys.c.key_id == key_id))
+        return revoke_key(connection, key_id, *arguments)
+
+    monkeypatch.setattr("tether.store.api_keys.revoke_key", revoke)
+    assert "there is no API key with this id" in cli.fails("keys", "revoke", made)[0]
+    assert cli.json("audit", "--action", "keys.revoke")["data"][0]["result"] == "key_unknown"
 
 
 def test_no_listing_and_no_message_has_a_key(cli):

@@ -76,7 +76,6 @@ async def revoke_one(edge: GatewayServices, caller: Caller, request: Request, ke
     unknown = KeyNotFound(
         "there is no API key with this id, or it belongs to another tenant: GET /v1/keys lists yours"
     )
-
     if not KEY_ID.match(key_id):
         raise unknown
     now_ms = wall_clock_ms()

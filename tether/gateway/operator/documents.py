@@ -14,6 +14,7 @@ from tether.gateway.keys.api_keys import MAX_NAME_CHARACTERS as MAX_KEY_NAME_CHA
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.schemas import Document
 from tether.requests.rules import PRINTABLE
+from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS
 from tether.store.tenants import MAX_NAME_CHARACTERS, MAX_QUOTA, MAX_WEIGHT
 
 OPERATOR = "/v1/operator"
@@ -101,7 +102,7 @@ class TrustKeyBody(Document):
 
     pub_key: str = Field(pattern="^[0-9a-f]{64}$", description="The worker's public key, in hexadecimal.")
     name: str | None = Field(
-        None, max_length=MAX_NAME_CHARACTERS, pattern=PRINTABLE, description="Name for the worker."
+        None, max_length=MAX_WORKER_NAME_CHARACTERS, pattern=PRINTABLE, description="Name for the worker."
     )
     again: bool = Field(False, description="Trust a revoked key again.")
 

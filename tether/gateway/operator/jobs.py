@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -87,12 +86,7 @@ def _cancel(edge: GatewayServices, caller: Caller, request: Request, job_id: Job
     try:
         tenant_id = backend.every_job.one(job_id).tenant_id
     except JobNotFound as error:
-        unknown = error
-
-        def refuse(_: Connection) -> JobNotFound:
-            return unknown
-
-        log.write(act_of(caller, request, "jobs.cancel", job_id), refuse)
+        log.note_refusal(act_of(caller, request, "jobs.cancel", job_id), error)
         raise
     act = act_of(caller, request, "jobs.cancel", job_id, tenant_id)
     state = log.elsewhere(act, lambda: backend.for_tenant(tenant_id).job_port.cancel(job_id))

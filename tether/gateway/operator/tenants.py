@@ -97,7 +97,6 @@ async def set_tenant(edge: GatewayServices, caller: Caller, request: Request, te
         raise InvalidRequest(f"there is nothing to change: give one or more of {', '.join(_VALUES)}")
     changed_id = TenantId(tenant_id)
     unknown = TenantNotFound(f"there is no tenant {tenant_id[:80]!r}: GET /v1/operator/tenants lists all")
-
     if not TENANT.match(tenant_id):
         raise unknown
 

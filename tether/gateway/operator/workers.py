@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -148,18 +147,12 @@ def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, 
         try:
             member = meant_member(worker, reading.view.fleet, reading.names)
         except (WorkerNotFound, InvalidRequest) as error:
-            log.write(act_of(caller, request, name, worker), _refusal(error))
+            log.note_refusal(act_of(caller, request, name, worker), error)
             raise
         act = act_of(caller, request, name, member.presence.worker_id)
         now_ms = edge.core().plane.clock.now_ms()
         command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=now_ms))
     return json_answer(_command_document(command), 202)
-
-
-def _refusal(
-    error: WorkerNotFound | InvalidRequest,
-) -> Callable[[Connection], WorkerNotFound | InvalidRequest]:
-    return lambda _: error
 
 
 def _command_document(command: Command) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tether_cli.options.durations import parse_moment
+from tether_cli.options.moments import parse_moment
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
