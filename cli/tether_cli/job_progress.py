@@ -49,9 +49,10 @@ def told_after(patience: float, limit: WaitLimit, delay: float = 0.0) -> float:
       patience: What is waited where there is no limit.
       delay: Seconds in which nothing is to come.
     """
-    if limit.seconds is None or delay:
+    left = limit.left()
+    if left is None or delay:
         return patience + delay
-    return min(patience, limit.seconds / 2)
+    return min(patience, left / 2)
 
 
 def events_of(

@@ -12,7 +12,7 @@ from tether.jobs import JobError, JobState, Priority
 from tether.statuses import ModelInfo
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend, FakeModel
-from tether_cli.job_progress import events_of, telling_of_silence, why_waiting
+from tether_cli.job_progress import WaitLimit, events_of, telling_of_silence, told_after, why_waiting
 from tether_cli.terminal.output import open_output
 
 
@@ -204,9 +204,9 @@ def test_the_timeout_is_that_of_the_whole_command():
         opened.append(within)
         raise GatewayUnavailable("the gateway is gone")
 
-    assert CommandLine().run("submit", "hi", "--timeout", "3s", open_client=open_client).exit_code == 4
+    assert CommandLine().run("submit", "hi", "--timeout", "1h", open_client=open_client).exit_code == 4
     assert CommandLine().run("submit", "hi", open_client=open_client).exit_code == 4
-    assert 0 < opened[0] <= 3
+    assert 0 < opened[0] <= 3600
     assert opened[1] is None
 
 
@@ -228,6 +228,11 @@ def test_where_nobody_knows_whether_it_was_accepted_the_key_for_another_try_is_t
     (token,) = fake.tokens
     assert token == own[1] if own else len(token) == 32
     assert f"never a second one: --idempotency-key {token}\n" in result.stderr
+
+
+def test_why_nothing_comes_is_told_in_what_is_left_of_the_time():
+    times = iter([0.0, 8.0])
+    assert told_after(3.0, WaitLimit(10.0, clock=lambda: next(times))) == 1.0
 
 
 def test_a_wait_tells_why_until_something_comes():
