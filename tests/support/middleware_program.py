@@ -56,8 +56,12 @@ class Hooks(Middleware):
             self.calls[message.args[0]][copy].append(f"{hook} {message.queue_name}")
 
     def copies(self, how):
-        """The hooks of each copy of a message."""
-        return list(self.calls[how].values())
+        """The hooks of each copy of a message, in order. Its sender's last one may run when a worker has it
+        already: it is told where it stands when nobody is that quick."""
+        return [
+            sorted(calls, key=lambda call: not call.startswith(("before_enqueue", "after_enqueue")))
+            for calls in self.calls[how].values()
+        ]
 
 
 def _noting(hook):
@@ -436,8 +440,11 @@ def hook_order():
 
 
 def has_ended(how, end):
-    *retried_or_promoted, last = hooks.copies(how)
-    return last[-1] == end and all(copy[-1].startswith("after_ack") for copy in retried_or_promoted)
+    *retried_or_promoted, last = copies = hooks.copies(how)
+    is_sent = all(any(call.startswith("after_enqueue") for call in copy) for copy in copies)
+    return (
+        is_sent and last[-1] == end and all(copy[-1].startswith("after_ack") for copy in retried_or_promoted)
+    )
 
 
 def hooks_of_a_life():
