@@ -33,6 +33,7 @@ from support.brokers import NAMESPACE, make_broker
 from support.waiting import PATIENCE_SECONDS, eventually
 
 URL = os.environ["PROGRAM_REDIS"]
+PATIENT_URL = f"{URL}{'&' if '?' in URL else '?'}socket_timeout={PATIENCE_SECONDS}"
 PATIENCE_MS = int(PATIENCE_SECONDS * 1000)
 DAY_MS = 86_400_000
 HOOKS = [
@@ -97,13 +98,13 @@ for _hook in vars(Middleware):
         setattr(LifeHooks, _hook, _writing_down(_hook))
 
 hooks, life_hooks, stub_results, stub_limits = Hooks(), LifeHooks(), StubBackend(), StubLimits()
-redis_limits = RedisLimits(url=URL)
+redis_limits = RedisLimits(url=PATIENT_URL)
 broker = make_broker(os.environ["PROGRAM_BROKER"], URL)
 for _middleware in (
     AsyncIO(),
     CurrentMessage(),
     GroupCallbacks(redis_limits),
-    Results(backend=RedisBackend(url=URL)),
+    Results(backend=RedisBackend(url=PATIENT_URL)),
     Results(backend=stub_results),
     Prometheus(),
     hooks,
