@@ -16,7 +16,7 @@ from tether.broker.redis.connections import raise_if_refused
 Argument = bytes | str | int | float
 """What Redis takes as a script's argument."""
 
-_PRELUDE = "prelude.lua"
+_PRELUDE = "prelude"
 
 
 class Scripts:
@@ -28,8 +28,8 @@ class Scripts:
 
     def names(self) -> tuple[str, ...]:
         """Names of all scripts, in order."""
-        files = (file for file in self._folder.rglob("*.lua") if file.name != _PRELUDE)
-        return tuple(sorted(file.relative_to(self._folder).with_suffix("").as_posix() for file in files))
+        files = (file.relative_to(self._folder).with_suffix("") for file in self._folder.rglob("*.lua"))
+        return tuple(sorted(file.as_posix() for file in files if _PRELUDE not in file.parts))
 
     def source(self, name: str) -> str:
         """Text of a script, after what it uses of the definitions that all scripts of its folder share, where
@@ -37,8 +37,7 @@ class Scripts:
         text = self._sources.get(name)
         if text is None:
             file = self._folder / f"{name}.lua"
-            prelude = file.with_name(_PRELUDE)
-            shared = prelude.read_text(encoding="utf-8") if prelude.exists() else ""
+            shared = shared_definitions(file.parent)
             own = file.read_text(encoding="utf-8")
             text = self._sources[name] = _needed(shared, own) + own
         return text
@@ -79,6 +78,15 @@ class Scripts:
         except redis.ResponseError as error:
             raise_if_refused(error)
             raise
+
+
+def shared_definitions(folder: Path) -> str:
+    """What the scripts of a folder share: ``prelude.lua``, or the files of ``prelude/`` in the order of their
+    names; nothing where there is neither."""
+    prelude = folder / _PRELUDE
+    single = prelude.with_suffix(".lua")
+    files = sorted(prelude.glob("*.lua")) if prelude.is_dir() else [single] if single.exists() else []
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 _DEFINED = re.compile(r"local (?:function )?(\w+)")

@@ -13,7 +13,7 @@ READ_WITH_MORE = re.compile(
     r"local values = redis\.pcall\('HMGET', name,\s*((?:'\w+',\s*)+)unpack\(ARGV, [^)]*\)\)"
     r"\s*local ((?:\w+,\s*)*\w+) = unpack\(values\)"
 )
-POOL_FILES = sorted(Path(tether.broker.__file__).with_name("lua").joinpath("pool").glob("*.lua"))
+POOL_FILES = sorted(Path(tether.broker.__file__).with_name("lua").joinpath("pool").rglob("*.lua"))
 
 
 def test_every_file_is_a_script_but_what_scripts_share(tmp_path):
@@ -24,6 +24,16 @@ def test_every_file_is_a_script_but_what_scripts_share(tmp_path):
     assert scripts.names() == ("a", "b", "more/c")
     assert scripts.source("a") == "-- prelude.lua\n-- a.lua\n"
     assert scripts.source("more/c") == "-- more/prelude.lua\n-- more/c.lua\n"
+
+
+def test_what_scripts_share_may_be_a_folder_of_files_in_order(tmp_path):
+    (tmp_path / "prelude").mkdir()
+    (tmp_path / "prelude/2_b.lua").write_text("-- Twice.\nlocal function b() return 2 * a end\n")
+    (tmp_path / "prelude/1_a.lua").write_text("local a = 1\n")
+    (tmp_path / "c.lua").write_text("return b()\n")
+    scripts = Scripts(tmp_path)
+    assert scripts.names() == ("c",)
+    assert scripts.source("c") == "local a = 1\n-- Twice.\nlocal function b() return 2 * a end\nreturn b()\n"
 
 
 def test_a_folder_needs_no_shared_part(tmp_path):

@@ -222,7 +222,7 @@ def test_attempts_go_on_and_end_when_redis_has_no_memory_left(redis_server):
 SCRIPTS = {file.stem: file for file in (ROOT / "tether/broker/lua/pool").glob("*.lua")}
 
 
-@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"prelude"}))
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_only_what_adds_a_job_or_begins_one_is_refused_at_the_memory_limit(name):
     lines = SCRIPTS[name].read_text().splitlines()
     passes = next(line for line in lines if not line.startswith("--")) == "pass_memory_limit()"

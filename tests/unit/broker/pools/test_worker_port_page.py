@@ -18,6 +18,7 @@ from support.paths import ROOT
 from tether.broker.pools.carried_job import CarriedJob
 from tether.broker.pools.outcomes import OutcomeKind
 from tether.broker.pools.worker_port import WriteStatus
+from tether.broker.scripts import shared_definitions
 from tether.config.loading import load_settings
 from tether.config.models import ModelSettings
 from tether.discovery.announcements.presence import WorkerState
@@ -39,7 +40,7 @@ from tether.scheduling import scheduler_middleware
 from tether_workers.engine import FinishReason
 
 PAGE = (ROOT / "docs/reference/worker-port.md").read_text("utf-8")
-PRELUDE = Path(tether.broker.__file__).with_name("lua").joinpath("pool/prelude.lua").read_text()
+PRELUDE = shared_definitions(Path(tether.broker.__file__).with_name("lua") / "pool")
 EXAMPLE = ROOT / "examples/worker_client.py"
 
 

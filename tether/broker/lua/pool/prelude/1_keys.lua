@@ -1,0 +1,46 @@
+-- Shared by every script of pool jobs. KEYS[1] is <namespace>:core:leases; all other keys live in the same slot.
+local prefix = string.sub(KEYS[1], 1, -13)
+local leases = KEYS[1]
+
+local VERSION = '1'
+
+local WAITING = 'placed'
+local RUNNING = 'running'
+
+local function key(name)
+  return prefix .. ':' .. name
+end
+
+local function job_of(id)
+  return key('job:' .. id)
+end
+
+local function stream_of(id)
+  return key('stream:' .. id)
+end
+
+local function tenants_of(pool, priority)
+  return key('pool:' .. pool .. ':' .. priority)
+end
+
+local function served_of(pool, priority)
+  return key('served:' .. pool .. ':' .. priority)
+end
+
+local function idle_of(pool)
+  return key('pool:' .. pool .. ':idle')
+end
+
+local function drawn_of(worker)
+  return key('drawn:' .. worker)
+end
+
+-- Jobs that must run alone wait in lanes of their own, where they are in front of nobody.
+local function alone_class(priority)
+  return 'alone.' .. priority
+end
+
+-- Whose turn it is among a pool's jobs that must run alone.
+local function quarantine_of(pool)
+  return key('quarantine:' .. pool)
+end

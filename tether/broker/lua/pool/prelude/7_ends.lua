@@ -1,0 +1,230 @@
+-- How an attempt ends, and where its job goes then.
+
+-- The worker that lost a job is not given it again for so long, where others may be had (ms).
+local AVOID_LIFE = 2000
+-- Deaths of its workers after which a job runs alone.
+local DEATHS_BEFORE_ALONE = 2
+
+local function fence(dispatch, attempt, draw)
+  return dispatch .. '|' .. attempt .. '|' .. draw
+end
+
+-- Ends a running attempt's hold of the job.
+local function let_go(id, worker)
+  apply('ZREM', leases, 'j ' .. id)
+  if worker then
+    apply('HDEL', drawn_of(worker), id)
+  end
+end
+
+-- Hands a job back to the database.
+local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths)
+  apply('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
+    'dispatch', dispatch, 'attempt', attempt, 'draw', draw, 'worker', worker, 'run', run, 'offset', offset,
+    'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason)
+end
+
+local function write_outcome(id, kind, now, error)
+  local name = job_of(id)
+  local dispatch, attempt, draw, worker, run, offset, deaths =
+    read(name, 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
+  add_outcome(id, kind, now, error or '', '0', '', integer(whole(dispatch, MAX_TOKENS) or 0),
+    integer(whole(attempt, MAX_TOKENS) or 0), draw or '', worker or '', integer(whole(run, MAX_RUN) or 0),
+    integer(whole(offset, MAX_TOKENS) or 0), integer(whole(deaths, MAX_TOKENS) or 0))
+  -- Should it go on, it is placed with its payload: meanwhile that would take memory which placing needs.
+  redis.call('HDEL', name, 'body')
+end
+
+-- Ends a job that nobody runs any more for a reason that is final: cancelled or expired.
+local function close(id, kind, now)
+  redis.call('HSET', job_of(id), 'state', kind, 'closed', '1')
+  say_the_end(id, 'failed', failure(kind, kind))
+end
+
+-- What is left of a job that Redis does not know, or whose hash cannot be read: it must never be placed again.
+local function leave_tombstone(id, state, life, is_silent)
+  local name = job_of(id)
+  redis.call('DEL', name)
+  redis.call('HSET', name, 'v', VERSION, 'state', state, 'closed', '1', 'silent', is_silent and '1' or '0',
+    'run', '0', 'offset', '0', 'n', '0', 'dispatch', '0')
+  redis.call('PEXPIRE', name, life)
+end
+
+-- A job that cannot go on with what Redis holds of it. The database places it anew: for the outcome where its dispatch
+-- can be told, else once it has looked.
+local function give_up(id, now, where)
+  local name = job_of(id)
+  local state, dispatch, worker = read(name, 'state', 'dispatch', 'worker')
+  if (state == WAITING or state == RUNNING) and whole(dispatch, MAX_TOKENS) then
+    let_go(id, worker)
+    redis.call('HSET', name, 'state', 'withdrawn', 'fence', '')
+    write_outcome(id, 'withdrawn', now)
+    return 'withdrawn'
+  end
+  apply('ZREM', leases, 'j ' .. id)
+  set_aside(id, where)
+  return 'set_aside'
+end
+
+-- A job's worker is gone, or gives it back: it waits again, where it was or behind the others, unless somebody wants it
+-- ended.
+-- Returns what became of it.
+local function return_to_pool(id, now, avoid, to_tail)
+  local name = job_of(id)
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone =
+    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
+      'placed_at', 'alone')
+  local ending = cancel
+  deadline = whole(deadline, MAX_INTEGER)
+  if ending == '' and deadline and deadline > 0 and deadline <= now then
+    ending = 'expired'
+  end
+  if is_requested_end(ending) then
+    write_outcome(id, ending, now)
+    close(id, ending, now)
+    return ending
+  end
+  ticket, run, offset, n, deaths = whole(ticket, MAX_INTEGER - 1), whole(run, MAX_RUN), whole(offset, MAX_TOKENS),
+    whole(n, MAX_INTEGER - 1), whole(deaths, MAX_TOKENS)
+  local is_readable = cancel == '' and deadline and ticket and run and offset and n and deaths
+    and is_word(pool) and is_priority(priority) and is_name(tenant)
+  if not is_readable or not say(id, run, offset, n + 1, 'rerouted', '{}') then
+    return give_up(id, now, 'return')
+  end
+  ticket = integer(ticket + 1)
+  redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
+    'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
+  placed_at = whole(placed_at, MAX_INTEGER) or now
+  if deaths >= DEATHS_BEFORE_ALONE then
+    let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1' and not to_tail, now)
+    wake_all(pool, now)
+  else
+    let_wait(id, ticket, pool, priority, tenant, placed_at, not to_tail)
+    wake_one(pool, now, avoid)
+  end
+  return WAITING
+end
+
+-- A job that need not run alone any more waits among the others again.
+local function leave_quarantine(id)
+  local pool, priority, tenant, ticket, placed_at =
+    read(job_of(id), 'pool', 'priority', 'tenant', 'ticket', 'placed_at')
+  placed_at = whole(placed_at, MAX_INTEGER)
+  if placed_at and ticket and is_word(pool) and is_priority(priority) and is_name(tenant) then
+    local tenants, now = tenants_of(pool, alone_class(priority)), now_ms()
+    if apply('LREM', tenants .. ':' .. tenant, 1, id .. ' ' .. ticket) == 1 then
+      if redis.call('EXISTS', tenants .. ':' .. tenant) == 0 then
+        apply('ZREM', tenants, tenant)
+      end
+      let_wait(id, ticket, pool, priority, tenant, placed_at, true)
+      wake_one(pool, now, '')
+    end
+  end
+end
+
+-- Whose lease ran out and who still speaks was cut off, and not dead: that loss counts no longer.
+local function exonerate(id, draw)
+  local name = job_of(id)
+  local lost, deaths, state = read(name, 'lost', 'deaths', 'state')
+  if draw ~= '' and lost == draw then
+    redis.call('HSET', name, 'lost', '')
+    deaths = whole(deaths, MAX_TOKENS)
+    if deaths and deaths > 0 then
+      redis.call('HSET', name, 'deaths', integer(deaths - 1))
+      if state == WAITING and deaths == DEATHS_BEFORE_ALONE then
+        leave_quarantine(id)
+      end
+    end
+  end
+end
+
+-- Whether a job wants or has to end: 'cancelled', 'expired', or 'ok'; nil where its hash cannot be read.
+local function end_asked_for(cancel, deadline, now)
+  if cancel == '' then
+    if deadline == '0' then
+      return 'ok'
+    end
+    deadline = whole(deadline, MAX_INTEGER)
+    if not deadline then
+      return nil
+    end
+    return deadline > 0 and deadline <= now and 'expired' or 'ok'
+  end
+  return is_requested_end(cancel) and cancel or nil
+end
+
+-- The greatest offset that a job's stream can have.
+local function last_offset(max_tokens)
+  local number = whole(max_tokens, MAX_TOKENS)
+  return number and number > 0 and number or MAX_TOKENS
+end
+
+-- What finish, fail and release begin with. ARGV: epoch, job, dispatch, attempt, draw, run, offset, count, data, and
+-- so many more. Returns what was asked, and what the job's hash holds; nothing may be written unless its code is 'ok'.
+local function read_ending(more)
+  local _, id, dispatch, attempt, draw, run, offset, made, data = unpack(ARGV, 1, 9)
+  run, offset, made = whole(run, MAX_RUN), whole(offset, MAX_TOKENS), whole(made, MAX_TOKENS)
+  local ending = {id = id, data = data, run = run, made = made, draw = draw, stands_at = '0', code = 'invalid'}
+  if #ARGV ~= 9 + more or not (run and offset and made and is_name(id)) then
+    return ending
+  end
+  local name = job_of(id)
+  local job_fence, job_run, job_offset, n, state, worker, pool, priority, tenant, weight, deaths, max_tokens =
+    read(name, 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant', 'weight', 'deaths',
+      'max_tokens')
+  if job_fence == false then
+    ending.code = 'unknown'
+    return ending
+  elseif not job_fence then
+    ending.code = 'unreadable'
+    return ending
+  end
+  job_run, job_offset = whole(job_run, MAX_RUN), whole(job_offset, MAX_TOKENS)
+  ending.stands_at = integer(job_offset or 0)
+  ending.state = state
+  if job_fence ~= fence(dispatch, attempt, draw) then
+    ending.code = 'fenced'
+    return ending
+  end
+  if is_revoked(draw) then
+    -- What it holds is about to be taken from it.
+    ending.code = 'fenced'
+    return ending
+  end
+  ending.is_its_own = true
+  n, weight, deaths = whole(n, MAX_INTEGER - 2), share(weight), whole(deaths, MAX_TOKENS)
+  if not (job_run and job_offset and n and weight and deaths and pool and priority and tenant and worker) then
+    ending.code = 'unreadable'
+  elseif job_run ~= run or job_offset ~= offset then
+    ending.code = 'offset'
+  elseif offset + made <= last_offset(max_tokens) and (made == 0 or has_tokens(data, made)) then
+    ending.code = 'ok'
+  end
+  ending.n, ending.worker, ending.pool, ending.priority, ending.tenant = n, worker, pool, priority, tenant
+  ending.weight, ending.deaths, ending.end_offset = weight, deaths, offset + made
+  ending.dispatch, ending.attempt = dispatch, attempt
+  return ending
+end
+
+-- The last tokens of an attempt that ends. Returns where the stream stands; nil, having written nothing, where it does
+-- not take them.
+local function add_last_tokens(ending)
+  if ending.made > 0 then
+    ending.n = ending.n + 1
+    if not say(ending.id, ending.run, ending.end_offset, ending.n, 'delta', ending.data) then
+      return nil
+    end
+    charge(ending.pool, ending.priority, ending.tenant, ending.made / ending.weight)
+  end
+  return integer(ending.end_offset)
+end
+
+-- What a worker's write is answered that does not count.
+local function refuse_ending(ending, now, where)
+  if ending.code == 'fenced' then
+    exonerate(ending.id, ending.draw)
+  elseif ending.code == 'unreadable' then
+    give_up(ending.id, now, where)
+  end
+  return {ending.code, ending.stands_at}
+end
