@@ -24,6 +24,7 @@ __all__ = [
     "EngineFailed",
     "EpochChanged",
     "Forbidden",
+    "GatewayStopping",
     "GatewayUnavailable",
     "GatewayUnknown",
     "HeadersTooLarge",
@@ -47,6 +48,7 @@ __all__ = [
     "NotServed",
     "OutputLost",
     "QuotaExceeded",
+    "ReaderTooSlow",
     "RequestTimeout",
     "RequestTooLarge",
     "ResultTimeout",
@@ -55,6 +57,7 @@ __all__ = [
     "ServerStartFailed",
     "StoreError",
     "StoreUnavailable",
+    "StreamDiverged",
     "StreamInterrupted",
     "TenantNotFound",
     "TetherError",
@@ -550,16 +553,49 @@ class TooManyRequests(TetherError):
 
 
 class StreamInterrupted(TetherError):
-    """The gateway interrupted a stream: follow it again from the id of the last event.
+    """The gateway interrupted a stream. ``gateway_stopping``, ``reader_too_slow`` and ``stream_diverged``,
+    which gateways send, say why; all are handled alike.
 
-    What to do: Resume it, at this or another gateway; Tether's own clients do so automatically. Retry a
-    chat completion with its ``Idempotency-Key``.
+    What to do: Resume it from the id of the last event, at this or another gateway; Tether's own clients do
+    so automatically. Retry a chat completion with its ``Idempotency-Key``.
     """
 
     code = "stream_interrupted"
     http_status = 503
     exit_status = 4
     retryable = True
+
+
+class GatewayStopping(StreamInterrupted):
+    """The gateway is shutting down, and ended a stream or a chat completion for that. The job continues.
+
+    What to do: Resume the stream from the id of the last event, here once it is started again, or at another
+    gateway; Tether's own clients do so automatically. Retry a chat completion with its ``Idempotency-Key``.
+    """
+
+    code = "gateway_stopping"
+
+
+class ReaderTooSlow(StreamInterrupted):
+    """A client reads a stream more slowly than its job writes it: more than ``gateway.stream_buffer`` bytes
+    waited for it.
+
+    What to do: Read without pauses: what is done with a token must not hold up the reading. Resume the stream
+    from the id of the last event received; Tether's own clients do so automatically. Retry a chat completion
+    with its ``Idempotency-Key``.
+    """
+
+    code = "reader_too_slow"
+
+
+class StreamDiverged(StreamInterrupted):
+    """Text of a chat completion was sent, and the job could not continue it identically: it began anew.
+
+    What to do: Drop the text received, and retry the chat completion, with its ``Idempotency-Key`` if it had
+    one. Streams of ``/v1/jobs`` do not end so: they have the event ``restarted``.
+    """
+
+    code = "stream_diverged"
 
 
 class GatewayUnknown(ConfigError):

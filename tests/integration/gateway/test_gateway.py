@@ -150,7 +150,7 @@ def test_a_restart_of_the_gateway_in_mid_stream_loses_nothing(gateway, ask, subm
     seen += first
     stopping.join()
     _, kind, data = seen.pop()
-    assert (kind, data["code"], data["retryable"]) == ("interrupted", "stream_interrupted", True)
+    assert (kind, data["code"], data["retryable"]) == ("interrupted", "gateway_stopping", True)
     seen += EventStream(gateway, job_id, last_id=seen[-1][0]).events()
     assert len(texts(seen)) == 60
     assert ask("GET", f"/v1/jobs/{job_id}")[2]["result"]["text"] == "".join(texts(seen))

@@ -202,7 +202,8 @@ async def cancel_job(edge: GatewayServices, caller: Caller, job_id: str) -> Resp
     replies={
         200: Reply(
             "Events: started, delta, rerouted, restarted, finished, failed, each with the id of its place; "
-            "the last one ends the stream. `interrupted`, without an id: reconnect from the last id.",
+            "the last one ends the stream. `interrupted`, without an id: if it is `retryable`, whatever its "
+            "`code` (`gateway_stopping`, `reader_too_slow`), reconnect from the last id.",
             content={
                 "text/event-stream": {
                     "schema": {"type": "string"},

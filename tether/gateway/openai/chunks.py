@@ -7,7 +7,7 @@ from typing import Any
 
 from tether.client.documents import json_bytes
 from tether.client.handles import Gathering
-from tether.errors import StreamInterrupted, TetherError
+from tether.errors import StreamDiverged, TetherError
 from tether.gateway.openai import documents as chat_documents
 from tether.gateway.openai.documents import ChatHead
 from tether.gateway.responses import error_document
@@ -43,7 +43,7 @@ class ChatChunkEncoder:
     def unfit(self, event: StreamEvent) -> TetherError | None:
         """Text that was passed on cannot be taken back."""
         if event.kind == "restarted" and event.offset < self._passed_on:
-            return StreamInterrupted("the text could not be continued identically")
+            return StreamDiverged("the text could not be continued identically")
         return None
 
     def of_event(self, event: StreamEvent) -> Iterator[bytes]:

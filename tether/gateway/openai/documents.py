@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tether.client.handles import failure_of
-from tether.errors import InvalidRequest, JobFailed, StreamInterrupted, TetherError, error_of
+from tether.errors import (
+    GatewayStopping,
+    InvalidRequest,
+    JobFailed,
+    ReaderTooSlow,
+    StreamDiverged,
+    StreamInterrupted,
+    TetherError,
+    error_of,
+)
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
 from tether.models.registry import ModelVersion
 from tether.streams.events import StreamEvent
 
 _FINGERPRINT_DIGITS = 16
+
+_CAUSES: Mapping[type[TetherError], str] = {
+    GatewayStopping: "the gateway is shutting down",
+    ReaderTooSlow: "its reader is slower than the job",
+    StreamDiverged: "the job had to begin anew, and its text is not the one that was sent",
+}
 
 
 @dataclass(frozen=True)
@@ -102,10 +118,9 @@ def interrupted(error: TetherError) -> TetherError:
     """Return an error that interrupts a completion, worded for clients that do not follow jobs' streams."""
     if not isinstance(error, StreamInterrupted):
         return error
-    interruption = StreamInterrupted(
-        "the gateway interrupted this completion, since it is shutting down, or its reader is slower than "
-        "the job, or the text could not be continued: retry the request; with the same Idempotency-Key, if "
-        "it had one, it is the same job"
+    interruption = type(error)(
+        f"the gateway interrupted this completion, since {_CAUSES.get(type(error), str(error))}: retry the "
+        "request; with the same Idempotency-Key, if it had one, it is the same job"
     )
     interruption.retry_after = error.retry_after
     return interruption

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
-from tether.errors import ClientClosed, StreamInterrupted, TetherError
+from tether.errors import ClientClosed, GatewayStopping, ReaderTooSlow, TetherError
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.sse.encoding import (
     KEEPALIVE_COMMENT,
@@ -91,10 +91,10 @@ class OpenStream:
         if is_slow:
             metrics.STREAMS_CUT_OFF.labels(reason="slow").inc()
             self.interrupt(
-                StreamInterrupted(
-                    f"this client reads too slowly: {self._buffer_bytes} bytes are buffered for "
-                    "it; follow the "
-                    "stream again from the id of the last event received"
+                ReaderTooSlow(
+                    f"this client reads too slowly: more than {self._buffer_bytes} bytes wait for it (the "
+                    "setting is gateway.stream_buffer); follow the stream again from the id of the last "
+                    "event received"
                 ),
                 keep=False,
             )
@@ -214,8 +214,8 @@ class OpenStream:
         return b"".join(chunk)
 
 
-def stopping() -> StreamInterrupted:
+def stopping() -> GatewayStopping:
     """What readers are told when the gateway stops."""
-    error = StreamInterrupted("the gateway is shutting down: follow the stream again, here or at another one")
+    error = GatewayStopping("the gateway is shutting down: follow the stream again, here or at another one")
     error.retry_after = RECONNECT_MS / 1000
     return error

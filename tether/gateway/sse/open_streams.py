@@ -60,7 +60,7 @@ class OpenStreams:
 
         Raises:
           TooManyRequests: The tenant has as many as it may have.
-          StreamInterrupted: The gateway is stopping.
+          GatewayStopping: The gateway is stopping.
         """
         if self._is_draining:
             raise stopping()

@@ -562,9 +562,10 @@ def test_tokens_that_are_missing_in_a_new_run_are_asked_for_again(script):
     assert [last for _, last in streams(gateway)] == [None, "1.0"]
 
 
-def test_after_an_interruption_it_comes_back_after_the_wait(script):
+@pytest.mark.parametrize("code", ["gateway_stopping", "reader_too_slow", "stream_interrupted", "unheard_of"])
+def test_after_an_interruption_it_comes_back_after_the_wait(script, code):
     gateway, backend, waits = script(
-        stream(delta(0, 2), interrupted("stream_interrupted", True, 3_000)), stream(delta(2, 4), FINISHED)
+        stream(delta(0, 2), interrupted(code, True, 3_000)), stream(delta(2, 4), FINISHED)
     )
     assert Reader(backend).all() == [delta(0, 2), delta(2, 4), FINISHED]
     assert waits == [3.1]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tether.errors import StreamInterrupted
+from tether.errors import StreamDiverged
 from tether.gateway.openai.chunks import ChatChunkEncoder, GatheredChat, error_frame
 from tether.gateway.openai.documents import ChatHead, end_error
 from tether.gateway.sse.encoding import MAX_TOKENS_PER_FRAME
@@ -82,12 +82,13 @@ def test_a_restart_before_any_text_is_not_seen_and_one_after_it_ends_the_answer(
     assert sent(frames, restarted) == []
     sent(frames, delta("a", offset=1))
     refusal = frames.unfit(restarted)
-    assert isinstance(refusal, StreamInterrupted)
+    assert isinstance(refusal, StreamDiverged)
     assert frames.of_error(refusal) == b""
     assert (frames.has_ended, frames.failed) == (False, None)
+    assert "begin anew" in str(frames.interruption)
     assert "Idempotency-Key" in str(frames.interruption)
     told = json.loads(error_frame(frames.interruption).decode().removeprefix("data: "))
-    assert told["error"]["code"] == "stream_interrupted"
+    assert told["error"]["code"] == "stream_diverged"
 
 
 def test_a_long_beginning_is_sent_in_several_chunks():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tether.errors import ClientClosed, StoreUnavailable, StreamInterrupted, TooManyRequests
+from tether.errors import ClientClosed, GatewayStopping, StoreUnavailable, TooManyRequests
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.sse import open_streams
@@ -165,7 +165,7 @@ async def test_a_slow_reader_is_cut_off_with_a_word_about_coming_back(streams, t
     quick.stream.deliver(finished(100))
     await asyncio.gather(reader.task, quick.task)
     place, kind, data = reader.events()[-1]
-    assert (place, kind, data["code"], data["retryable"]) == (None, "interrupted", "stream_interrupted", True)
+    assert (place, kind, data["code"], data["retryable"]) == (None, "interrupted", "reader_too_slow", True)
     places = [int(place) for place, _, _ in reader.events()[:-1]]
     assert places == list(range(1, len(places) + 1))
     assert len(places) < 50
@@ -269,7 +269,7 @@ async def test_draining_ends_all_streams_and_opens_no_more(streams, time):
     await asyncio.gather(*(reader.task for reader in readers))
     assert [kind for _, kind, _ in readers[0].events()] == ["delta", "interrupted"]
     assert readers[1].events()[0][2]["retry_after_ms"] == RECONNECT_MS
-    with pytest.raises(StreamInterrupted, match="shutting down"):
+    with pytest.raises(GatewayStopping, match="shutting down"):
         streams.open("job", CALLER)
 
 

@@ -10,7 +10,7 @@ import httpx_sse
 import openai
 
 from tether.client.http.server_sent_events import EventParser
-from tether.errors import StreamInterrupted
+from tether.errors import GatewayStopping
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openai.chunks import ChatChunkEncoder
@@ -85,7 +85,7 @@ def test_httpx_sse_sees_the_events_of_a_job_and_nothing_else():
 
 
 def test_a_stream_that_is_interrupted_at_once_says_when_to_come_back():
-    found = read_by_httpx_sse(sent(events=(), error=StreamInterrupted("the gateway is shutting down")))
+    found = read_by_httpx_sse(sent(events=(), error=GatewayStopping("the gateway is shutting down")))
     assert [(event.event, event.retry) for event in found] == [("interrupted", RECONNECT_MS)]
 
 
