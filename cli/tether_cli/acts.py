@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,16 +20,15 @@ if TYPE_CHECKING:
     from tether.store import Store
     from tether.store.audit import Act, Audited
 
-_ID_BYTES = 8
 _Answer = TypeVar("_Answer")
 
 
 def act_of_user(action: str, target: str, tenant_id: TenantId | None = None, **details: Any) -> Act:
     """An act of the operating system's user who called the verb, on this machine."""
-    from tether.store.audit import Act
+    from tether.store.audit import Act, new_act_id
 
     return Act(
-        act_id=secrets.token_hex(_ID_BYTES),
+        act_id=new_act_id(),
         actor=f"cli:{_user()}",
         address=socket.gethostname(),
         action=action,

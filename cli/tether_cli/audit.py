@@ -13,7 +13,7 @@ from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
-    from tether.store.audit import AuditEntry
+    from tether.store.audit_pages import AuditEntry
 
 _COLUMNS = ("id", "at", "actor", "address", "action", "target", "tenant", "result", "details")
 
@@ -41,7 +41,7 @@ def audit(
     the `tether up` running on this machine, else of the state folder that TETHER_DIR names.
     """
     from tether.ids import TenantId
-    from tether.store.audit import audit_page, audit_page_to_json, read_audit_place
+    from tether.store.audit_pages import audit_page, audit_page_to_json, read_audit_place
 
     count, before = read_audit_place(limit, cursor)
     with admin_store() as store:

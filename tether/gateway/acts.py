@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from starlette.requests import Request
@@ -11,14 +10,12 @@ from tether.gateway.keys.key_ring import Caller
 from tether.gateway.receiving import BodyLimit
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
-from tether.store.audit import Act, Audited
+from tether.store.audit import Act, Audited, new_act_id
 
 SMALL_BODY = BodyLimit(4_096)
 """Of a request that names what shall be done."""
 
 MAX_TARGET_CHARACTERS = 200
-
-_ID_BYTES = 8
 
 
 def act_of(
@@ -31,7 +28,7 @@ def act_of(
 ) -> Act:
     """An act of a caller, from the address of the connection: behind a proxy, that of the proxy."""
     return Act(
-        act_id=secrets.token_hex(_ID_BYTES),
+        act_id=new_act_id(),
         actor=caller.key_id,
         address=request.client.host if request.client else "",
         action=action,

@@ -10,10 +10,11 @@ from tether.broker.pools.outcomes import Outcomes
 from tether.loops import IDLE
 from tether.orchestrator.context import PASSING_ERRORS, LoopContext
 from tether.orchestrator.set_aside import FailedEntries
-from tether.store.audit import prune_audit
+from tether.store.audit import count_audit, prune_audit
 from tether.store.holds import sweep_holds
 from tether.store.pruning import prunable_jobs, prune
 from tether.store.store import Store
+from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
 BATCH = 64
@@ -21,8 +22,7 @@ BATCH = 64
 
 AUDIT_BATCH = 1_000
 AUDIT_BATCHES = 20
-"""Entries of the audit log that are deleted in one transaction, and such transactions between two comparisons
-of holds: faster than any but a flood of them grows old."""
+"""Entries of the audit log that are deleted in one transaction, and such transactions in one step."""
 
 PAUSE_SECONDS = 0.05
 """Between two transactions. Whoever writes in another process to the same SQLite file gets in then."""
@@ -58,6 +58,7 @@ class Prune:
         self._now_ms = now_ms
         self._trimmed_at = 0
         self._swept_at = now_ms()
+        self._has_old_entries = True
         self._passed_over = 0
         self._log = get_logger("tether.orchestrator")
         self._failed: FailedEntries[str] = FailedEntries("pruning", self._log)
@@ -83,8 +84,11 @@ class Prune:
             self._trimmed_at = now_ms
         if now_ms - self._swept_at >= SWEEP_MS:
             self._try("holds", self._sweep, now_ms)
-            self._try("audit log", self._prune_audit, now_ms)
+            self._has_old_entries = True
             self._swept_at = now_ms
+        if self._has_old_entries:
+            # A flood of entries grows old as fast as it was written: what is left is for the next step.
+            self._try("audit log", self._prune_audit, now_ms)
         if self._retention_ms is None:
             return IDLE
         return self._prune(now_ms - self._retention_ms, now_ms)
@@ -110,11 +114,17 @@ class Prune:
             )
 
     def _prune_audit(self) -> None:
-        if self._audit_retention_ms is not None:
-            older_than_ms = self._now_ms() - self._audit_retention_ms
-            for _ in range(AUDIT_BATCHES):
-                if self._store.write_alone(prune_audit, older_than_ms, AUDIT_BATCH).result() < AUDIT_BATCH:
-                    break
+        self._has_old_entries = self._audit_retention_ms is not None and self._prune_entries(
+            self._now_ms() - self._audit_retention_ms
+        )
+        metrics.AUDIT_ENTRIES.set(self._store.read(count_audit))
+
+    def _prune_entries(self, older_than_ms: int) -> bool:
+        """Delete old entries; return whether there may be more."""
+        return all(
+            self._store.write_alone(prune_audit, older_than_ms, AUDIT_BATCH).result() == AUDIT_BATCH
+            for _ in range(AUDIT_BATCHES)
+        )
 
     def _prune(self, older_than_ms: int, now_ms: int) -> float:
         """Delete a batch of old jobs. What cannot be deleted is passed over until the last was looked at."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
-from tether.errors import InvalidRequest, StoreError, TetherError
+from tether.errors import StoreError, TetherError
 from tether.ids import TenantId
 from tether.store.schema import audit_log
 from tether.store.store import Store
@@ -22,9 +22,7 @@ OK = "ok"
 BEGUN = "begun"
 """The result of an act elsewhere than in the database, before it is done; a second entry has its end."""
 
-MAX_ENTRIES_PER_PAGE = 1_000
-
-_WHOLE_NUMBER = re.compile(r"\d{1,15}", re.ASCII)
+_ACT_ID_BYTES = 8
 _Answer = TypeVar("_Answer")
 
 
@@ -51,33 +49,9 @@ class Act:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class AuditEntry:
-    """One entry of the log; see :class:`Act`.
-
-    Attributes:
-      entry_id: Ascending, in the order in which entries were begun to be written.
-      at: Milliseconds since the epoch.
-      result: ``ok``, ``begun``, or the code of the error with which it failed.
-    """
-
-    entry_id: int
-    at: int
-    act_id: str
-    actor: str
-    address: str
-    action: str
-    target: str
-    tenant_id: TenantId | None
-    details: Mapping[str, Any]
-    result: str
-
-
-class AuditPage(NamedTuple):
-    """Some entries, newest first, and the id behind which the log goes on; None at its end."""
-
-    entries: list[AuditEntry]
-    after: int | None
+def new_act_id() -> str:
+    """An id for an act, which no other has."""
+    return secrets.token_hex(_ACT_ID_BYTES)
 
 
 def add_entry(connection: Connection, act: Act, result: str, now_ms: int) -> None:
@@ -88,71 +62,21 @@ def add_entry(connection: Connection, act: Act, result: str, now_ms: int) -> Non
     )
 
 
-def audit_page(
-    connection: Connection,
-    *,
-    before: int | None = None,
-    limit: int = 50,
-    actor: str | None = None,
-    action: str | None = None,
-    target: str | None = None,
-    tenant_id: TenantId | None = None,
-) -> AuditPage:
-    """Return the newest entries that match all that is given.
-
-    Args:
-      before: Only entries with ids below this one.
-      action: Its name, or the first part of it: ``keys`` is every act on API keys.
-    """
-    query = select(audit_log).order_by(audit_log.c.entry_id.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(audit_log.c.entry_id < before)
-    for column, wanted in (
-        (audit_log.c.actor, actor),
-        (audit_log.c.target, target),
-        (audit_log.c.tenant_id, tenant_id),
-    ):
-        if wanted is not None:
-            query = query.where(column == wanted)
-    if action is not None:
-        is_part = audit_log.c.action.startswith(f"{action}.", autoescape=True)
-        query = query.where((audit_log.c.action == action) | is_part)
-    entries = [
-        AuditEntry(**{**row._mapping, "details": json.loads(row.details)})
-        for row in connection.execute(query)
-    ]
-    more = len(entries) > limit
-    return AuditPage(entries[:limit], entries[limit - 1].entry_id if more else None)
-
-
-def read_audit_place(limit: str, cursor: str | None) -> tuple[int, int | None]:
-    """How many entries are asked for, and before which one.
-
-    Raises:
-      InvalidRequest: They are not possible.
-    """
-    if not _WHOLE_NUMBER.fullmatch(limit) or not 1 <= int(limit) <= MAX_ENTRIES_PER_PAGE:
-        raise InvalidRequest(f"limit={limit[:80]!r} is not an integer from 1 to {MAX_ENTRIES_PER_PAGE}")
-    if cursor is None:
-        return int(limit), None
-    if not _WHOLE_NUMBER.fullmatch(cursor):
-        raise InvalidRequest(f"cursor={cursor[:80]!r} was not returned by a previous page")
-    return int(limit), int(cursor)
-
-
-def audit_page_to_json(page: AuditPage) -> dict[str, Any]:
-    """A page as a document."""
-    return {
-        "object": "list",
-        "data": [{"object": "audit_entry", **vars(entry)} for entry in page.entries],
-        "next_cursor": None if page.after is None else str(page.after),
-    }
-
-
 def prune_audit(connection: Connection, older_than_ms: int, limit: int) -> int:
     """Delete at most ``limit`` entries from before ``older_than_ms``, the oldest first; return how many."""
     old = select(audit_log.c.entry_id).where(audit_log.c.at < older_than_ms).order_by(audit_log.c.at)
     return connection.execute(delete(audit_log).where(audit_log.c.entry_id.in_(old.limit(limit)))).rowcount
+
+
+def count_audit(connection: Connection) -> int:
+    """Return how many entries there are at most: ids that a transaction took and did not use count too."""
+    first, last = connection.execute(
+        select(
+            select(func.min(audit_log.c.entry_id)).scalar_subquery(),
+            select(func.max(audit_log.c.entry_id)).scalar_subquery(),
+        )
+    ).one()
+    return 0 if first is None else int(last - first + 1)
 
 
 class Audited:

@@ -251,6 +251,10 @@ audit_log = Table(
     Column("tenant_id", Text),
     Column("details", Text, nullable=False),
     Column("result", Text, nullable=False),
+    Index("ix_audit_log_actor_entry_id", "actor", "entry_id"),
+    Index("ix_audit_log_action_entry_id", "action", "entry_id"),
+    Index("ix_audit_log_target_entry_id", "target", "entry_id"),
+    Index("ix_audit_log_tenant_id_entry_id", "tenant_id", "entry_id"),
     sqlite_autoincrement=True,
 )
 

@@ -16,7 +16,7 @@ from tether.store.schema import tenants
 
 MAX_WEIGHT = 1_000
 MAX_QUOTA = 2**31 - 1
-MAX_NAME_CHARACTERS = 100
+MAX_TENANT_NAME_CHARACTERS = 100
 
 _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
@@ -57,9 +57,9 @@ def check_tenant(tenant_id: TenantId, values: TenantValues) -> None:
             "them, the first one a letter or a digit"
         )
     name, weight, quota = values.get("name", ""), values.get("weight", 1.0), values.get("quota")
-    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
+    if len(name) > MAX_TENANT_NAME_CHARACTERS or not name.isprintable():
         raise InvalidRequest(
-            f"the name of a tenant must be at most {MAX_NAME_CHARACTERS} printable characters"
+            f"the name of a tenant must be at most {MAX_TENANT_NAME_CHARACTERS} printable characters"
         )
     if not 0 < weight <= MAX_WEIGHT:
         raise InvalidRequest(f"the weight of a tenant must be above 0 and at most {MAX_WEIGHT}, not {weight}")

@@ -71,6 +71,12 @@ ENTRIES_SET_ASIDE = Gauge(
     registry=REGISTRY,
 )
 
+AUDIT_ENTRIES = Gauge(
+    "tether_audit_entries",
+    "Entries of the audit log, as the orchestrator that prunes it counted them last.",
+    registry=REGISTRY,
+)
+
 PRESENCE_ANNOUNCEMENTS = Counter(
     "tether_presence_announcements",
     "Worker announcements received.",

@@ -21,7 +21,7 @@ from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.gateway.operator import audit, workers
 from tether.statuses import MAX_JOBS_PER_PAGE
 from tether.store import api_keys
-from tether.store.audit import AuditPage
+from tether.store.audit_pages import AuditPage
 from tether.store.engines import READERS
 
 ROUTES = [route for room in ROOMS for route in room.routes]

@@ -24,7 +24,8 @@ from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.retry_policy import RESTORED
 from tether.store import queries
-from tether.store.audit import OK, Act, add_entry, audit_page
+from tether.store.audit import OK, Act, add_entry
+from tether.store.audit_pages import audit_page
 from tether.store.end_requests import Request
 from tether.store.job_lists import scan_jobs
 from tether.store.schema import attempts, dead_letters, dispatches, jobs
@@ -594,6 +595,22 @@ def test_old_entries_of_the_audit_log_are_deleted_beside_holds_that_cannot_be_co
     core.store.write_alone(add_entry, act, OK, core.clock()).result()
     assert prune() == IDLE
     assert [entry.at for entry in core.store.read(audit_page).entries] == [core.clock()]
+    assert metrics.REGISTRY.value_of("tether_audit_entries", {}) == 1
+
+
+def test_a_flood_of_entries_is_deleted_as_fast_as_it_grew_old(core, monkeypatch):
+    monkeypatch.setattr(pruning, "AUDIT_BATCH", 1)
+    monkeypatch.setattr(pruning, "AUDIT_BATCHES", 2)
+    act = Act(act_id="a", actor="key_1", address="", action="keys.create", target="key_2")
+    prune = Prune(core.store, core.outcomes, retention_ms=None, audit_retention_ms=10, now_ms=core.clock)
+    for _ in range(5):
+        core.store.write_alone(add_entry, act, OK, core.clock()).result()
+    core.later(SWEEP_MS)
+    left = []
+    for _ in range(3):
+        prune()
+        left.append(len(core.store.read(audit_page).entries))
+    assert left == [3, 1, 0]
 
 
 def until_idle(step, most):

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import insert, select, text, update
 
 from tether.errors import InvalidRequest, StoreError, StoreUnavailable, TenantNotFound
-from tether.store.audit import BEGUN, OK, Act, Audited, audit_page, prune_audit
+from tether.store.audit import BEGUN, OK, Act, Audited, count_audit, prune_audit
+from tether.store.audit_pages import audit_page
 from tether.store.schema import audit_log, tenants
 from tether.store.tenants import Tenant, create_tenant
 
@@ -128,6 +129,7 @@ def test_it_is_read_by_pages_newest_first_and_filtered(store, log):
     assert [entry.target for entry in entries(store, actor="key_0")] == ["t4", "t2", "t0"]
     assert [entry.action for entry in entries(store, action="keys")] == ["keys.create"]
     assert [entry.target for entry in entries(store, tenant_id="t3")] == ["t3"]
+    assert [entry.action for entry in entries(store, action="tenants", limit=2)] == ["tenants.create"] * 2
     assert [entry.target for entry in entries(store, target="t3", actor="key_0")] == []
 
 
@@ -141,8 +143,11 @@ def test_old_entries_are_deleted_the_oldest_first_and_ids_are_not_used_again(sto
     assert store.write_alone(prune_audit, 9, 2).result() == 2
     assert sorted(entry.at for entry in entries(store)) == [5, 9]
     assert store.write_alone(prune_audit, 100, 100).result() == 2
+    assert store.read(count_audit) == 0
     log.write(act(), lambda connection: None)
     assert entries(store)[0].entry_id > last
+    log.write(act(), lambda connection: None)
+    assert store.read(count_audit) == 2
 
 
 def test_an_outage_of_the_database_is_no_end_of_an_act(store, log, monkeypatch):

@@ -6,6 +6,8 @@ from sqlalchemy import inspect, update
 from support.databases import NOW, accept, new_job, outcome, settle_each
 from tether.jobs import JobFilter, JobState, OutcomeKind
 from tether.store import Store
+from tether.store.audit import OK, Act, add_entry
+from tether.store.audit_pages import audit_page
 from tether.store.job_lists import scan_jobs
 from tether.store.migrations import downgrade, upgrade
 from tether.store.pruning import prunable_jobs
@@ -25,8 +27,23 @@ def filled(database_url):
 
 def indexes(url):
     with Store(url) as store:
-        looks = [store.read(_indexes, name) for name in ("jobs", "dead_letters")]
+        looks = [store.read(_indexes, name) for name in ("jobs", "dead_letters", "audit_log")]
     return {index["name"] for found in looks for index in found}
+
+
+def test_the_audit_log_is_whole_after_going_down_and_up(filled):
+    act = Act(act_id="a", actor="key_1", address="", action="keys.create", target="key_2")
+    with Store(filled) as store:
+        store.write_alone(add_entry, act, OK, NOW).result(30)
+    downgrade(filled, "0010")
+    upgrade(filled)
+    assert {
+        f"ix_audit_log_{name}_entry_id" for name in ("actor", "action", "target", "tenant_id")
+    } <= indexes(filled)
+    with Store(filled) as store:
+        assert [entry.target for entry in store.read(audit_page, action="keys", actor="key_1").entries] == [
+            "key_2"
+        ]
 
 
 def _indexes(connection, table):

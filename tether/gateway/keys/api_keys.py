@@ -42,7 +42,7 @@ TENANT_SCOPES = (Scope.SUBMIT, Scope.READ, Scope.ADMIN)
 """What an admin's key can give."""
 
 
-MAX_NAME_CHARACTERS = 100
+MAX_KEY_NAME_CHARACTERS = 100
 """Characters of the name of a key."""
 
 
@@ -67,8 +67,10 @@ def make_key(
     kept_scopes = tuple(sorted({Scope(scope).value for scope in scopes}))
     if not kept_scopes:
         raise InvalidRequest(f"an API key needs a scope, one or more of: {', '.join(Scope)}")
-    if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
-        raise InvalidRequest(f"the name of a key must be at most {MAX_NAME_CHARACTERS} printable characters")
+    if len(name) > MAX_KEY_NAME_CHARACTERS or not name.isprintable():
+        raise InvalidRequest(
+            f"the name of a key must be at most {MAX_KEY_NAME_CHARACTERS} printable characters"
+        )
     key = "tk_" + base64.urlsafe_b64encode(randomness(32)).decode().rstrip("=")
     kept = ApiKey(
         key_id=f"key_{randomness(8).hex()}",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tether.gateway.keys.api_keys import MAX_NAME_CHARACTERS, Scope
+from tether.gateway.keys.api_keys import MAX_KEY_NAME_CHARACTERS, Scope
 from tether.gateway.schemas import Document
 from tether.requests.rules import PRINTABLE
 
@@ -19,7 +19,7 @@ class CreateKeyBody(Document):
     )
     name: str = Field(
         "",
-        max_length=MAX_NAME_CHARACTERS,
+        max_length=MAX_KEY_NAME_CHARACTERS,
         pattern=PRINTABLE,
         description="Name of the key, to recognize it by.",
     )

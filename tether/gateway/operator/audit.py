@@ -21,7 +21,7 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
 from tether.requests.rules import PRINTABLE
-from tether.store.audit import (
+from tether.store.audit_pages import (
     MAX_ENTRIES_PER_PAGE,
     AuditPage,
     audit_page,
@@ -81,7 +81,7 @@ async def read_audit_log(edge: GatewayServices, caller: Caller, request: Request
         target=query.get("target"),
         tenant_id=tenant_in_query(query.get("tenant")),
     )
-    # A filter that little passes looks at all of a log, which may be long.
+    # Filters that little passes together look at much of a log, which may be long.
     turns, party = edge.core().plane.list_reads, TenantId(caller.key_id)
     return await turns.in_turn(party, lambda: edge.call(_answer, edge.core().plane.store, read))
 

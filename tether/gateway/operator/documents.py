@@ -10,12 +10,11 @@ from tether.discovery.announcements.presence import ArtifactKind, ArtifactState,
 from tether.discovery.commands.command import Action
 from tether.discovery.fleet.shown_states import ShownState
 from tether.gateway.jobs.documents import JobDocument
-from tether.gateway.keys.api_keys import MAX_NAME_CHARACTERS as MAX_KEY_NAME_CHARACTERS
-from tether.gateway.keys.api_keys import Scope
+from tether.gateway.keys.api_keys import MAX_KEY_NAME_CHARACTERS, Scope
 from tether.gateway.schemas import Document
 from tether.requests.rules import PRINTABLE
 from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS
-from tether.store.tenants import MAX_NAME_CHARACTERS, MAX_QUOTA, MAX_WEIGHT
+from tether.store.tenants import MAX_QUOTA, MAX_TENANT_NAME_CHARACTERS, MAX_WEIGHT
 
 OPERATOR = "/v1/operator"
 """What the paths of all these routes begin with."""
@@ -45,7 +44,9 @@ class SetTenantBody(Document):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    name: str = Field("", max_length=MAX_NAME_CHARACTERS, pattern=PRINTABLE, description="Display name.")
+    name: str = Field(
+        "", max_length=MAX_TENANT_NAME_CHARACTERS, pattern=PRINTABLE, description="Display name."
+    )
     weight: float = Field(
         1.0,
         gt=0,

@@ -21,7 +21,7 @@ from tether.discovery.commands.operator_key import operator_key
 from tether.discovery.commands.relay import CommandRelay
 from tether.discovery.topics import control_topic
 from tether.store import Store
-from tether.store.audit import audit_page
+from tether.store.audit_pages import audit_page
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
 
