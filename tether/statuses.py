@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tether.errors import InvalidRequest, JobNotFound
@@ -82,7 +82,7 @@ def status_of(*sources: object, **values: Any) -> JobStatus:
     Raises:
       AttributeError: A field is nowhere.
     """
-    for name in (field.name for field in fields(JobStatus) if field.name not in values):
+    for name in (one.name for one in fields(JobStatus) if one.name not in values):
         source = next((source for source in sources if hasattr(source, name)), sources[-1])
         values[name] = getattr(source, name)
     return JobStatus(**values)
@@ -109,6 +109,10 @@ class ModelInfo:
       workers: Number of live workers that serve it. While there are none, its jobs wait.
       silent_workers: Number of further workers that announce it and draw no jobs, as those that cannot reach
         Redis.
+      unavailable_workers: Number of further workers that have it and are given no jobs, by what they are:
+        ``cordoned``, ``draining``, ``unroutable`` or ``revoked``.
+      is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
+        an older gateway does not tell.
     """
 
     name: str
@@ -117,6 +121,19 @@ class ModelInfo:
     adapters: tuple[str, ...] = ()
     workers: int = 0
     silent_workers: int = 0
+    unavailable_workers: Mapping[str, int] = field(default_factory=dict)
+    is_loaded: bool = True
+
+
+def absence_text(model: ModelInfo) -> str:
+    """Which workers of a model there are that are given no jobs, in words; empty where there is none."""
+    counts = [
+        f"{count} {'is' if count == 1 else 'are'} {state}"
+        for state, count in sorted(model.unavailable_workers.items())
+    ]
+    if silent := model.silent_workers:
+        counts.append(f"{silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs")
+    return "; ".join(counts)
 
 
 def check_job_id(job_id: object) -> None:

@@ -60,6 +60,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.local.fleet_check import check_fleet
     from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
+    from tether.local.set_up import gateway_here, runs_apart
 
     yield look.check_python()
     settings = Settings()
@@ -73,6 +74,9 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
             "settings", look.CheckStatus.FAIL, " ".join(str(error).split()), "tether config check"
         )
     running = find_running([folder.path])
+    told_url = os.environ.get("TETHER_URL")
+    is_apart = runs_apart(settings, running, told_url, surroundings.readiness)
+    url_here = gateway_here(settings) if is_apart else None
     needs_torch = not settings.models or any(model.engine == "transformers" for model in settings.models)
     looks: tuple[tuple[str, Callable[[], Check]], ...] = (
         ("packages of gateway", lambda: look.check_packages("gateway", look.GATEWAY_PACKAGES)),
@@ -80,21 +84,21 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
             "packages of worker",
             lambda: look.check_packages("worker", look.WORKER_PACKAGES, is_needed=needs_torch),
         ),
-        ("redis-server", lambda: look.check_redis_server(settings)),
+        ("redis-server", lambda: look.check_redis_server(settings, is_apart=is_apart)),
         ("node", lambda: look.check_node(settings, os.environ)),
         ("demo model", lambda: _check_demo_model(is_needed=not settings.models)),
-        ("state folder", lambda: look.check_folder(folder)),
+        ("state folder", lambda: look.check_folder(folder, is_apart=is_apart)),
         ("disk", lambda: look.check_disk(folder)),
-        ("port", lambda: look.check_port(settings, running, surroundings.readiness)),
-        ("database", lambda: look.check_database(settings, folder)),
-        ("redis", lambda: check_redis(settings, running)),
-        ("clock", lambda: check_clock(settings, running)),
+        ("port", lambda: look.check_port(settings, running, surroundings.readiness, is_apart=is_apart)),
+        ("database", lambda: look.check_database(settings, folder, is_apart=is_apart)),
+        ("redis", lambda: check_redis(settings, running, is_apart=is_apart)),
+        ("clock", lambda: check_clock(settings, running, is_apart=is_apart)),
         (
             "gateway",
-            lambda: look.check_gateway(running, os.environ.get("TETHER_URL"), surroundings.readiness),
+            lambda: look.check_gateway(running, told_url, surroundings.readiness, url_here),
         ),
-        ("workers", lambda: look.check_workers(_models(folder, surroundings))),
-        ("fleet", lambda: check_fleet(settings, running, os.environ)),
+        ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
+        ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )
     for name, function in looks:
@@ -118,16 +122,19 @@ def _check_demo_model(*, is_needed: bool) -> Check:
     return Check("demo model", CheckStatus.OK, "its files are intact")
 
 
-def _models(folder: StateFolder, surroundings: CommandEnvironment) -> dict[str, int] | None:
+def _models(
+    folder: StateFolder, surroundings: CommandEnvironment, url_here: str | None
+) -> dict[str, int] | None:
     """Live workers of each model, as the gateway tells; None where there is none."""
     from tether.client.endpoint import read_running
     from tether.errors import GatewayUnavailable, GatewayUnknown
 
+    told_url = os.environ.get("TETHER_URL") or (url_here if os.environ.get("TETHER_API_KEY") else None)
     try:
-        endpoint = None if os.environ.get("TETHER_URL") else read_running([folder.path])
-        if endpoint is None and not os.environ.get("TETHER_URL"):
+        endpoint = None if told_url else read_running([folder.path])
+        if endpoint is None and not told_url:
             return None
-        url, key = (None, None) if endpoint is None else (endpoint.url, endpoint.api_key)
+        url, key = (told_url, None) if endpoint is None else (endpoint.url, endpoint.api_key)
         with surroundings.open_impatient_client(url, key) as client:
             return {model.name: model.workers for model in client.models()}
     except (GatewayUnknown, GatewayUnavailable):

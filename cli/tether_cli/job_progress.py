@@ -132,9 +132,10 @@ def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
     found = next((model for model in models if model.name == status.model), None)
     if found is None or found.workers:
         return f"waits: the workers of model {status.model!r} are busy, or are loading it"
-    silent = found.silent_workers
-    seen = f"; {silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs" if silent else ""
-    return f"waits: no worker serves model {status.model!r} now{seen}"
+    from tether.statuses import absence_text
+
+    absence = absence_text(found)
+    return f"waits: no worker serves model {status.model!r} now{f'; {absence}' if absence else ''}"
 
 
 def check_end(job_id: JobId, last: StreamEvent) -> None:

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 MAX_COUNTED = 200
 """Open jobs that are counted: more take more requests."""
 
+REMEDIES = {
+    "cordoned": "`tether fleet uncordon WORKER` lets one take jobs again",
+    "draining": "one that is not being stopped takes jobs again after `tether fleet uncordon WORKER`",
+    "revoked": "`tether fleet trust --again KEY` lets one take jobs again",
+    "unroutable": "one that lost a job is believed again with its next announcement",
+}
+"""What to do, by what a model's workers are that are given no jobs."""
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -95,8 +103,10 @@ def told_url(url: str | None, environ: Mapping[str, str]) -> str | None:
 
 def _seen(client: Tether) -> dict[str, Any]:
     from tether.client.documents import model_to_json
+    from tether.statuses import absence_text
 
-    models = [model_to_json(model) for model in client.models()]
+    infos = client.models()
+    models = [{**model_to_json(model), "absence": absence_text(model)} for model in infos]
     unended = [state.value for state in JobState if not state.is_final]
     open_jobs = list(itertools.islice(client.jobs(state=unended), MAX_COUNTED))
     counts = Counter(job.state.value for job in open_jobs)
@@ -111,16 +121,24 @@ def _print(document: dict[str, Any]) -> None:
     click.echo(f"gateway  {document['url'] or 'on this machine'}  serving")
     _print_local(document)
     for model in document["models"]:
-        workers = model["workers"]
-        served = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "no worker: jobs wait"
-        if silent := model.get("silent_workers", 0):
-            served += f" ({silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs)"
-        click.echo(f"model    {one_line(model['id'])}  {served}")
+        click.echo(f"model    {one_line(model['id'])}  {_served_text(model)}")
     if not document["models"]:
         click.echo("models   none")
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
     more = "" if document["all_counted"] else f" among the newest {MAX_COUNTED}; there may be more"
     click.echo(f"jobs     {counts}{more}")
+
+
+def _served_text(model: dict[str, Any]) -> str:
+    """How a model is served, and how that can be mended where it is not."""
+    workers, absence = model["workers"], model["absence"]
+    others = f" ({absence})" if absence else ""
+    if workers:
+        loads = "" if model["is_loaded"] else ", not loaded yet: jobs wait until it is"
+        return f"{workers} worker{'s' if workers != 1 else ''}{loads}{others}"
+    remedies = [remedy for state, remedy in REMEDIES.items() if model["unavailable_workers"].get(state)]
+    remedy = "; ".join(remedies or ["start one with `tether worker`"] * (not absence))
+    return f"no worker takes jobs{others}: jobs wait{f'. {remedy}' if remedy else ''}"
 
 
 def _print_local(document: dict[str, Any]) -> None:

@@ -93,9 +93,11 @@ def check_packages(
     )
 
 
-def check_redis_server(settings: Settings) -> Check:
+def check_redis_server(settings: Settings, *, is_apart: bool = False) -> Check:
     if not settings.is_default("redis.url"):
         return Check("redis-server", CheckStatus.OK, "not needed: redis.url is set")
+    if is_apart:
+        return Check("redis-server", CheckStatus.OK, "not needed: the parts use the server of redis.url")
     program = find_redis_server()
     return Check("redis-server", CheckStatus.OK, f"{program.path} {'.'.join(map(str, program.version))}")
 
@@ -111,9 +113,13 @@ def check_node(settings: Settings, environ: Mapping[str, str]) -> Check:
     return Check("node", CheckStatus.OK, f"{node.node[0]} {node.version}")
 
 
-def check_folder(folder: StateFolder, free: Callable[[Path], int] = free_bytes) -> Check:
+def check_folder(
+    folder: StateFolder, free: Callable[[Path], int] = free_bytes, *, is_apart: bool = False
+) -> Check:
     path = folder.path
     if not path.exists():
+        if is_apart:
+            return Check("state folder", CheckStatus.OK, "none: only tether up has one")
         parent = next((one for one in path.parents if one.exists()), Path("/"))
         if not os.access(parent, os.W_OK | os.X_OK):
             return Check(
@@ -151,7 +157,11 @@ def check_disk(folder: StateFolder, free: Callable[[Path], int] = free_bytes) ->
 
 
 def check_port(
-    settings: Settings, running: Running | None, readiness: Callable[[str], Mapping[str, str] | None]
+    settings: Settings,
+    running: Running | None,
+    readiness: Callable[[str], Mapping[str, str] | None],
+    *,
+    is_apart: bool = False,
 ) -> Check:
     host, port = settings.gateway.host, settings.gateway.port
     if running is not None and running.stack is not None:
@@ -165,7 +175,7 @@ def check_port(
         # Where the gateway is a process of its own, it has been started with the same settings.
         if readiness(local_url(host, port)) is not None:
             return Check("port", CheckStatus.OK, f"{host}:{port} is that of a gateway that runs")
-        if settings.is_default("gateway.port"):
+        if settings.is_default("gateway.port") and not is_apart:
             return Check("port", CheckStatus.WARN, f"{host}:{port} is in use", "tether up uses a free one")
         return Check(
             "port",
@@ -176,8 +186,8 @@ def check_port(
     return Check("port", CheckStatus.OK, f"{host}:{port} is free")
 
 
-def check_database(settings: Settings, folder: StateFolder) -> Check:
-    own = settings.is_default("database.url")
+def check_database(settings: Settings, folder: StateFolder, *, is_apart: bool = False) -> Check:
+    own = settings.is_default("database.url") and not is_apart
     url = f"sqlite:///{folder.database}" if own else settings.database.url
     from tether.store.migrations import HEAD, KNOWN
 
@@ -222,24 +232,30 @@ def check_database(settings: Settings, folder: StateFolder) -> Check:
 
 
 def check_gateway(
-    running: Running | None, told_url: str | None, readiness: Callable[[str], Mapping[str, str] | None]
+    running: Running | None,
+    told_url: str | None,
+    readiness: Callable[[str], Mapping[str, str] | None],
+    url_here: str | None = None,
 ) -> Check:
     """
     Args:
       told_url: That of ``TETHER_URL``.
       readiness: Asks a gateway how it is.
+      url_here: Where one would be on this machine, if the parts are run apart.
     """
-    url = told_url or (running.stack.url if running is not None and running.stack else None)
+    url = told_url or (running.stack.url if running is not None and running.stack else url_here)
     if url is None:
         return Check("gateway", CheckStatus.OK, "not running: tether up starts it")
-    mend = (
-        "tether logs gateway"
-        if told_url is None
-        else "check that it is running, and that TETHER_URL is correct"
-    )
+    if told_url is not None:
+        mend = "check that it is running, and that TETHER_URL is correct"
+    else:
+        mend = "tether logs gateway" if running is not None else "look at its log"
     from tether.errors import mask_url
 
     health = readiness(url)
+    if health is None and url == url_here:
+        found = f"none runs at {mask_url(url)}: tether gateway starts one, TETHER_URL names one elsewhere"
+        return Check("gateway", CheckStatus.OK, found)
     if health is None:
         return Check("gateway", CheckStatus.FAIL, f"{mask_url(url)} does not respond", mend)
     if health["status"] != "ready":

@@ -23,12 +23,15 @@ MAX_NAMED = 5
 """Workers that a finding names."""
 
 
-def check_fleet(settings: Settings, running: Running | None, environ: Mapping[str, str]) -> Check:
+def check_fleet(
+    settings: Settings, running: Running | None, environ: Mapping[str, str], *, is_apart: bool = False
+) -> Check:
     """
     Args:
       running: The `tether up` whose Redis is meant where ``redis.url`` is not set.
+      is_apart: Whether parts are run by verbs of their own, which use ``redis.url`` also where it is not set.
     """
-    if settings.is_default("redis.url"):
+    if settings.is_default("redis.url") and not is_apart:
         if running is None:
             return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
         overrides = local_overrides(settings, running.folder, running.redis_socket, None)

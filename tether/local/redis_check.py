@@ -23,9 +23,9 @@ MIN_VERSION = (6, 2)
 ANSWER_SECONDS = 3.0
 
 
-def _client_of(settings: Settings, running: Running | None) -> redis.Redis | None:
+def _client_of(settings: Settings, running: Running | None, *, is_apart: bool) -> redis.Redis | None:
     """A client of the Redis that is meant; None where that is `tether up`'s own, which is not running."""
-    if not settings.is_default("redis.url"):
+    if is_apart or not settings.is_default("redis.url"):
         return redis.Redis.from_url(
             settings.redis.url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
         )
@@ -35,15 +35,19 @@ def _client_of(settings: Settings, running: Running | None) -> redis.Redis | Non
 
 
 def check_clock(
-    settings: Settings, running: Running | None, host_ms: Callable[[], int] = wall_clock_ms
+    settings: Settings,
+    running: Running | None,
+    host_ms: Callable[[], int] = wall_clock_ms,
+    *,
+    is_apart: bool = False,
 ) -> Check:
     """Whether this machine's clock agrees with Redis's, by which jobs go.
 
     Args:
-      running: As for :func:`check_redis`.
+      running, is_apart: As for :func:`check_redis`.
       host_ms: This machine's wall clock, in milliseconds since the epoch.
     """
-    client = _client_of(settings, running)
+    client = _client_of(settings, running, is_apart=is_apart)
     if client is None:
         return Check(CLOCK, CheckStatus.OK, "Redis is not running")
     try:
@@ -67,13 +71,14 @@ def clock_verdict(difference_ms: int) -> Check:
     )
 
 
-def check_redis(settings: Settings, running: Running | None) -> Check:
+def check_redis(settings: Settings, running: Running | None, *, is_apart: bool = False) -> Check:
     """
     Args:
       running: The `tether up` whose Redis is meant where ``redis.url`` is not set.
+      is_apart: Whether parts are run by verbs of their own, which use ``redis.url`` also where it is not set.
     """
-    is_own = settings.is_default("redis.url")
-    client = _client_of(settings, running)
+    is_own = settings.is_default("redis.url") and not is_apart
+    client = _client_of(settings, running, is_apart=is_apart)
     if client is None:
         return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
     mend = "tether logs redis" if is_own else "start that server, or correct redis.url"

@@ -24,6 +24,7 @@ from tether.local.backups import back_up, revision_of
 from tether.local.gpus import find_gpus
 from tether.local.log_files import LogRotation, last_lines
 from tether.local.model_choice import read_model_options
+from tether.local.model_loads import TellLoads, asking, loaded_at_start
 from tether.local.part_states import (
     Part,
     Stack,
@@ -37,12 +38,13 @@ from tether.local.private_swarm import prepare_swarm
 from tether.local.redis_process import REDIS_STOP_SECONDS
 from tether.local.settings import WorkerPlace, local_overrides, worker_places
 from tether.local.state_folder import FolderLock, StateFolder, check_room, socket_path, write_owner_only
+from tether.loops import Loop
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds, worker_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
-from tether.telemetry.logs import configure_logs
+from tether.telemetry.logs import configure_logs, get_logger
 
 Say = Callable[[str], None]
 """Tells the user one line."""
@@ -140,8 +142,9 @@ class _Up:
         self._stack = stack
         self._shown: Stack | None = None
         self._url = ""
-        self._is_told_ready = False
+        self._is_told_ready = self._has_told_hints = False
         self._failed: ChildEnded | None = None
+        self._loads: Loop | None = None
 
     def run(self) -> int:
         folder, say = self._folder, self._say
@@ -188,6 +191,8 @@ class _Up:
         say(f"  models   {', '.join(model.name for model in settings.models)}")
         for number, place in enumerate(places, 1):
             say(f"  worker-{number} {place.shown}")
+        self._loads = self._loop_of_loads(settings, has_workers=bool(places))
+        self._stack.callback(self._loads.stop)
         supervisor = Supervisor(
             children,
             policy=RestartPolicy(),
@@ -322,8 +327,9 @@ class _Up:
                 self._say(f"  {event.name}: ready")
         if self._shown.is_ready and not self._is_told_ready:
             self._is_told_ready = True
-            self._tell_ready()
-            announce_ready()
+            if self._loads is not None:
+                # The gateway is asked beside this thread, which looks after the processes.
+                self._loads.start()
 
     def _tell_ended(self, event: ChildEnded) -> None:
         if event.is_final:
@@ -341,10 +347,43 @@ class _Up:
                 "find this Tether"
             )
 
-    def _tell_ready(self) -> None:
+    def _loop_of_loads(self, settings: Settings, *, has_workers: bool) -> Loop:
+        """Says when jobs are accepted and when they run at once, from when all parts are ready."""
+        names = loaded_at_start(settings.models) if has_workers else ()
+        others = [model.name for model in settings.models if f"{model.name}@{model.version}" not in names]
+        key_file = self._folder.api_key
+
+        def tell_accepting(loading: Sequence[str]) -> None:
+            self._say(f"Tether accepts jobs: {self._url}")
+            self._say(f"  loading {', '.join(loading)}: jobs wait until that is done")
+            self._tell_hints()
+            announce_ready()
+
+        def tell_ready() -> None:
+            self._say(f"Tether is ready: {self._url}")
+            if not has_workers:
+                self._say("  no worker: jobs wait for one")
+            elif others:
+                self._say(f"  not loaded before their first jobs: {', '.join(others)}")
+            self._tell_hints()
+            announce_ready()
+
+        step = TellLoads(
+            names,
+            asking(self._url, lambda: key_file.read_text("ascii").strip()),
+            tell_accepting=tell_accepting,
+            tell_ready=tell_ready,
+            tell_failure=self._say,
+        )
+        return Loop("local-models", step, log=get_logger("tether.local"))
+
+    def _tell_hints(self) -> None:
+        """How to use it; once."""
+        if self._has_told_hints:
+            return
+        self._has_told_hints = True
         key_file = quote(str(self._folder.api_key))
         for line in (
-            f"Tether is ready: {self._url}",
             f'  export OPENAI_BASE_URL={self._url}/v1 OPENAI_API_KEY="$(cat {key_file})"',
             '  submit a job:  tether submit "Once upon a time"',
             "  stop it:       Ctrl-C here, or tether down",

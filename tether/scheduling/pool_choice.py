@@ -69,11 +69,6 @@ class PoolChoice:
         """Return whether a pool can serve a job now."""
         return can_serve(PlacementRequest(model=self.registry.find(model)), self._fleet.pools())
 
-    def silent_workers(self, model: str) -> int:
-        """Return how many workers announce a model and draw no jobs."""
-        digest = self.registry.find(model).digest
-        return sum(pool.silent for pool in self._fleet.pools() if pool.digest == digest)
-
     def served(self) -> list[ModelVersion]:
         """The models for which there is a pool now."""
         pools = self._fleet.pools()

@@ -136,14 +136,6 @@ class SchedulerMiddleware(Middleware):
         """
         return self._choice.is_served(model)
 
-    def silent_workers(self, model: str) -> int:
-        """How many workers announce a model and draw no jobs.
-
-        Raises:
-          UnknownModel: No such model is configured.
-        """
-        return self._choice.silent_workers(model)
-
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
         served = self._choice.served()

@@ -15,6 +15,7 @@ from tether.local.gpus import Gpu, class_of, find_gpus
 from tether.local.log_files import FollowedFile, LogRotation, last_lines, rotate
 from tether.local.model_choice import read_model, read_model_options
 from tether.local.part_states import Part, PartState, Stack, after_event, born_at, read_stack, stack_to_text
+from tether.local.set_up import runs_apart
 from tether.local.settings import local_overrides, stopped_overrides, worker_places
 from tether.local.state_folder import (
     FolderLock,
@@ -367,3 +368,33 @@ def test_a_port_that_a_gateway_of_these_settings_has_is_no_fault(answer, verdict
 )
 def test_the_address_for_clients_of_this_machine(host, url):
     assert local_url(host, 8470) == f"http://{url}:8470"
+
+
+class TestPartsThatAreRunApart:
+    """By `tether gateway`, `tether worker` and `tether orchestrator`: not by `tether up`."""
+
+    @pytest.mark.parametrize(
+        ("environ", "url", "answers", "is_apart"),
+        [
+            ({}, None, False, False),
+            ({}, "http://127.0.0.1:1", False, True),
+            ({"TETHER_REDIS__URL": "redis://127.0.0.1:1/0"}, None, False, True),
+            ({"TETHER_DATABASE__URL": "sqlite:////tmp/one.db"}, None, False, True),
+            ({}, None, True, True),
+        ],
+    )
+    def test_are_known_by_what_is_set_or_by_a_gateway_that_answers(self, environ, url, answers, is_apart):
+        settings = load_settings(environ=environ)
+        health = {"status": "ready", "database": "ok", "redis": "ok"} if answers else None
+        assert runs_apart(settings, None, url, lambda _: health) is is_apart
+
+    def test_are_not_told_of_by_tether_up(self, tmp_path):
+        settings = load_settings(environ={})
+        checks = [
+            doctor.check_redis_server(settings, is_apart=True),
+            doctor.check_gateway(None, None, lambda _: None, "http://127.0.0.1:8470"),
+            doctor.check_database(settings, StateFolder(tmp_path), is_apart=True),
+        ]
+        assert not any("tether up" in f"{check.found}{check.mend}" for check in checks)
+        assert "tether gateway starts one" in checks[1].found
+        assert str(tmp_path) not in checks[2].found

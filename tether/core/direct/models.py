@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
-from tether.statuses import (
-    ModelInfo,
-)
+from tether.statuses import ModelInfo
 
 
 class DirectModelPort:
@@ -19,6 +17,7 @@ class DirectModelPort:
     def models(self) -> list[ModelInfo]:
         with self._lifetime.call():
             pools = self._plane.fleet.pools()
+            unavailable = self._plane.fleet.unavailable()
         return [
             ModelInfo(
                 name=model.name,
@@ -27,6 +26,8 @@ class DirectModelPort:
                 adapters=model.adapters,
                 workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
                 silent_workers=sum(pool.silent for pool in pools if pool.digest == model.digest),
+                unavailable_workers=dict(unavailable.get(model.digest, {})),
+                is_loaded=any(pool.warm for pool in pools if pool.digest == model.digest),
             )
             for model in self._plane.registry.models
         ]

@@ -15,6 +15,7 @@ from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import Evidence, silent_pools
 from tether.discovery.fleet.pool_views import REST, PoolView, PoolViews
 from tether.discovery.fleet.presence_follower import PresenceFollower
+from tether.discovery.fleet.unavailable import RevokedMembers, unavailable_workers
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
 from tether.ids import BootId, WorkerId, worker_of
 from tether.loops import Loop, Outage
@@ -79,7 +80,8 @@ class FleetView:
           wall_clock: Milliseconds since the epoch.
         """
         named = sources if isinstance(sources, Mapping) else {ONLY_SOURCE: sources}
-        self._sieve = AnnouncementVerifier(trusted, wall_clock, network=network, topics=topics)
+        self._revoked = RevokedMembers(trusted, clock, expiry_ms)
+        self._sieve = AnnouncementVerifier(self._revoked.counts, wall_clock, network=network, topics=topics)
         self._clock = clock
         self._expiry = expiry_ms
         self._on_accepted = on_accepted
@@ -148,6 +150,11 @@ class FleetView:
         shows immediately.
         """
         return self._pools.of(self._fleet)
+
+    def unavailable(self) -> Mapping[str, Mapping[str, int]]:
+        """How many workers have each model and are given no jobs, see
+        :func:`~tether.discovery.fleet.unavailable.unavailable_workers`."""
+        return unavailable_workers(self._fleet, self._revoked.heard(), self._clock())
 
     def on_change(self, callback: Callable[[Fleet], None]) -> Callable[[], None]:
         """Call ``callback`` with the new fleet after each batch of announcements and after members have
@@ -304,7 +311,9 @@ class FleetView:
             self._fleet = fleets.expire(self._fleet, self._clock())
             if keys is not self._known_keys:
                 self._known_keys = keys
-                self._fleet = fleets.only(self._fleet, lambda presence: self._trusted(presence.pub_key))
+                former = self._fleet
+                self._fleet = fleets.only(former, lambda presence: self._trusted(presence.pub_key))
+                self._revoked.add(former, self._fleet)
         self._tell()
 
     def _tell(self) -> None:

@@ -23,6 +23,14 @@ class ModelDocument(Document):
     silent_workers: int = Field(
         description="Number of further workers that announce the model and draw no jobs."
     )
+    unavailable_workers: dict[str, int] = Field(
+        description="Number of further workers that have the model and are given no jobs, by what they are: "
+        "`cordoned`, `draining`, `unroutable` or `revoked`.",
+        examples=[{"cordoned": 1}],
+    )
+    is_loaded: bool = Field(
+        description="Whether a worker has the model loaded. Else its next job waits until one has."
+    )
 
 
 class ModelListDocument(Document):

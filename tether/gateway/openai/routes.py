@@ -26,7 +26,8 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import ErrorDocument
 from tether.gateway.services import GatewayCore, GatewayServices
 from tether.ids import NO_JOB, TenantId
-from tether.statuses import Submitted
+from tether.models.registry import ModelVersion
+from tether.statuses import ModelInfo, Submitted, absence_text
 from tether.store import queries
 
 REDIS_RETRY_SECONDS = 2.0
@@ -113,7 +114,7 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     job = asked.job
     key = (tenant, job.correlation_id or job.retry_token, job.retry_token)
     if not job.retry_token or core.plane.store.read(queries.job_with_key, key) is None:
-        _check_served(core, asked)
+        _check_served(core, backend, asked)
     (answer,) = backend.job_port.submit([job])
     if isinstance(answer, InvalidRequest):
         raise in_words_of(answer, asked.names)
@@ -122,7 +123,7 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     return answer
 
 
-def _check_served(core: GatewayCore, asked: ChatRequest) -> None:
+def _check_served(core: GatewayCore, backend: DirectBackend, asked: ChatRequest) -> None:
     error: TetherError
     if not core.redis_answers():
         error = BrokerUnavailable(
@@ -135,12 +136,19 @@ def _check_served(core: GatewayCore, asked: ChatRequest) -> None:
         error.retry_after = REDIS_RETRY_SECONDS
         raise error
     if not core.plane.scheduler.is_served(asked.job.model):
-        silent = core.plane.scheduler.silent_workers(asked.job.model)
-        # Those that announce themselves and draw nothing are for the operator to look at, not for a client.
-        others = f" ({silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs)" if silent else ""
+        # Who announces a model and is given no jobs is for its operator to look at; the client learns whether
+        # there is hope.
+        others = next(
+            (absence_text(one) for one in backend.model_port.models() if _is_asked(one, asked.model)), ""
+        )
         error = NoLiveWorker(
-            f"no worker serves model {asked.model.name!r} now{others}: start one with `tether worker`, try "
-            "again, or submit a job to /v1/jobs, which waits for one"
+            f"no worker serves model {asked.model.name!r} now{f' ({others})' if others else ''}: try again "
+            "later, or submit a job to /v1/jobs, which waits for one. The operator of this gateway starts "
+            "one with `tether worker`, or lets one take jobs again that is cordoned"
         )
         error.retry_after = core.plane.settings.presence.interval / 1000
         raise error
+
+
+def _is_asked(model: ModelInfo, asked: ModelVersion) -> bool:
+    return (model.name, model.version) == (asked.name, asked.version)

@@ -1,0 +1,89 @@
+"""What is told where the only worker of a model is there and takes no jobs, and how that is undone."""
+
+import json
+
+import openai
+import pytest
+from click.testing import CliRunner
+
+from support.cluster import Cluster
+from support.waiting import PATIENCE_SECONDS, eventually
+from tether_cli.environment import CommandEnvironment
+from tether_cli.main import main
+
+
+class Installation:
+    """A gateway and one worker, and the verbs on them."""
+
+    def __init__(self, cluster, folder):
+        cluster.start_orchestrator()
+        self.gateway = cluster.start_gateway()
+        cluster.start_worker()
+        self.runner = CliRunner(
+            env={
+                "TETHER_CONFIG": str(cluster.file),
+                "TETHER_URL": self.gateway.url,
+                "TETHER_API_KEY": self.gateway.key,
+                "TETHER_DIR": str(folder / "none"),
+            }
+        )
+
+    def run(self, *words):
+        ran = self.runner.invoke(main, words, obj=CommandEnvironment(find_running=lambda: None))
+        assert ran.exit_code == 0, ran.output
+        return ran.stdout
+
+    def model(self):
+        (model,) = json.loads(self.run("status", "--json"))["models"]
+        return model
+
+    def is_told(self, workers, **unavailable):
+        eventually(
+            lambda: (self.model()["workers"], self.model()["unavailable_workers"]) == (workers, unavailable),
+            PATIENCE_SECONDS,
+            f"{workers} workers take jobs, and {unavailable} do not",
+        )
+
+    def doctor_knows_of_no_tether_up(self):
+        """Parts that are run apart are looked at where they are, and not told to be started otherwise."""
+        said = {line.split(":")[0]: line for line in self.run("doctor").splitlines()}
+        assert [name for name, line in said.items() if "tether up" in line] == ["ok    state folder"]
+        assert said["ok    workers"].endswith("counter: 1")
+        for name in ("gateway", "redis-server", "fleet", "clock"):
+            assert f"ok    {name}" in said
+
+    def refusal(self):
+        with (
+            openai.OpenAI(
+                base_url=f"{self.gateway.url}/v1", api_key=self.gateway.key, max_retries=0
+            ) as client,
+            pytest.raises(openai.InternalServerError) as refused,
+        ):
+            client.chat.completions.create(model="counter", messages=[{"role": "user", "content": "x"}])
+        assert refused.value.code == "no_live_worker"
+        return str(refused.value)
+
+
+def test_a_worker_that_was_taken_out_of_service_is_told_with_the_way_back(tmp_path):
+    with Cluster(presence="interval = 500\nexpiry = 5000") as cluster:
+        there = Installation(cluster, tmp_path)
+        there.is_told(1)
+        assert "counter  1 worker\n" in there.run("status")
+        (worker,) = json.loads(there.run("fleet", "list", "--json"))["data"]
+        pub_key = json.loads(there.run("fleet", "show", worker["worker_id"], "--json"))["pub_key"]
+
+        there.run("fleet", "cordon", worker["worker_id"])
+        there.is_told(0, cordoned=1)
+        told = there.run("status")
+        assert "no worker takes jobs (1 is cordoned): jobs wait. `tether fleet uncordon WORKER`" in told
+        assert "(1 is cordoned): try again later, or submit a job to /v1/jobs" in there.refusal()
+
+        there.run("fleet", "uncordon", worker["worker_id"])
+        there.is_told(1)
+        there.run("fleet", "revoke", worker["worker_id"])
+        there.is_told(0, revoked=1)
+        assert "(1 is revoked): jobs wait. `tether fleet trust --again KEY`" in there.run("status")
+        there.run("fleet", "trust", "--again", pub_key)
+        there.is_told(1)
+        assert there.model()["is_loaded"]
+        there.doctor_knows_of_no_tether_up()
