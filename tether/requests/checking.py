@@ -81,6 +81,11 @@ def _problems(values: Mapping[str, Any], also: Sequence[str], names: Mapping[str
         yield "prompt", "prompt is missing or empty"
     if "messages" in values and "prompt" in values:
         yield "prompt", "prompt and messages are mutually exclusive: give only one"
+    if values.get("chat_template_kwargs") and "messages" not in values:
+        yield (
+            "chat_template_kwargs",
+            "chat_template_kwargs are for messages: no chat template is applied to a prompt",
+        )
     for name, value in values.items():
         if name in known and name not in DELAYS:
             theirs = names.get(name, name)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypedDict
 
 from tether.requests.rules import Choice, Conversation, Message, NamedTexts, Number, Text, Texts, Whole
 from tether.requests.table import About, Place, Table, Written
+from tether.requests.template_variables import TemplateVariables
 
 MAX_PROMPT_BYTES = 4_194_304
 """Length of a prompt, or of all messages of a conversation together, as UTF-8."""
@@ -34,6 +35,8 @@ MAX_LABEL_CHARACTERS = 256
 MAX_MESSAGES = 1_000
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
+MAX_TEMPLATE_BYTES = 16_384
+MAX_TEMPLATE_DEPTH = 8
 MAX_TOKENS = 1_000_000
 MAX_TIME_MS = 2**53
 MAX_DELAY_MS = 3_650 * 86_400_000
@@ -142,6 +145,15 @@ class JobRequest:
             Place.PAYLOAD,
         ),
     ] = ()
+    chat_template_kwargs: Annotated[
+        Mapping[str, Any],
+        About(
+            "Variables for the model's chat template beside the messages, such as enable_thinking. A "
+            "template ignores those that it does not use.",
+            TemplateVariables(MAX_TEMPLATE_BYTES, MAX_TEMPLATE_DEPTH),
+            Place.PAYLOAD,
+        ),
+    ] = field(default_factory=dict)
     priority: Annotated[Priority, About("Priority class.", Choice(Priority), written=Written.ALWAYS)] = (
         Priority.STANDARD
     )
@@ -209,6 +221,7 @@ class SubmitOptions(TypedDict, total=False):
     """
 
     messages: Sequence[Message | Mapping[str, str]] | None
+    chat_template_kwargs: Mapping[str, Any] | None
     priority: str
     delay: float | timedelta | None
     eta: datetime | None

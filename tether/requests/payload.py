@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tether.errors import InvalidRequest
@@ -26,17 +26,19 @@ class Payload:
     Attributes:
       prompt: The text to continue; empty if there are messages.
       messages: The conversation to reply to, instead of a prompt.
+      chat_template_kwargs: Variables for the chat template beside the messages.
       sampling: The sampling parameters.
       adapter: The adapter of the model; empty is none.
     """
 
     prompt: str
     messages: tuple[Message, ...] = ()
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling
     adapter: str = ""
 
 
-_NAMES = tuple(field.name for field in dataclasses.fields(Payload))
+_NAMES = tuple(each.name for each in dataclasses.fields(Payload))
 
 
 def payload_of(request: JobRequest) -> dict[str, Any]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 from tether.jobs import Message, Sampling
 
 FinishReason = Literal["stop", "length"]
 """Why generation ended: an end-of-sequence token or a stop sequence, or ``max_tokens``."""
+
+
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+"""A chat template gets nothing beside the messages."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,13 @@ class ExecutionEngine(Protocol):
     @property
     def repeatable(self) -> bool: ...
 
-    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, prompt: str | Sequence[Message], chat_template_kwargs: Mapping[str, Any] = NO_VARIABLES
+    ) -> tuple[int, ...]:
         """Return the tokens of a prompt, or of messages to which the model's chat template was applied.
+
+        Args:
+          chat_template_kwargs: The client's variables for the template; ignored where it has no use for them.
 
         Raises:
           InvalidRequest: The prompt is invalid for this model, or the model takes no messages.

@@ -20,7 +20,8 @@ from tether.requests.rules import is_text
 class Job(Payload):
     """A job to run.
 
-    It has the attributes of the payload too: ``prompt``, ``messages``, ``sampling`` and ``adapter``.
+    It has the attributes of the payload too: ``prompt``, ``messages``, ``chat_template_kwargs``,
+    ``sampling`` and ``adapter``.
 
     Attributes:
       job_id, fence: The job and attempt.

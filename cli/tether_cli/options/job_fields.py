@@ -10,7 +10,8 @@ import click
 from tether.requests import fields
 from tether.requests.rules import Choice, NamedTexts, Number, Texts, Whole
 from tether.requests.table import DELAYS, Field
-from tether_cli.options.values import read_duration, read_labels
+from tether.requests.template_variables import TemplateVariables
+from tether_cli.options.values import read_duration, read_json_object, read_labels
 
 _ELSEWHERE = ("model", "prompt", "messages")
 """Fields that the verb asks for in its own ways."""
@@ -56,6 +57,8 @@ def _option(each: Field) -> Callable[[Verb], Verb]:
         return click.option(
             *flags, multiple=True, metavar="NAME=VALUE", callback=read_labels, help=_repeatable(text)
         )
+    if isinstance(rule, TemplateVariables):
+        return click.option(*flags, metavar="JSON", callback=read_json_object, help=text)
     if isinstance(rule, Texts):
         return click.option(*flags, multiple=True, metavar="TEXT", help=_repeatable(text))
     if isinstance(rule, Whole | Number):

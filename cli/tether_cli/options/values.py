@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -25,6 +27,21 @@ def read_moment(ctx: click.Context, param: click.Parameter, given: str | None) -
         return None if given is None else parse_moment(given, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(f"{error}.", ctx, param) from None
+
+
+def read_json_object(ctx: click.Context, param: click.Parameter, given: str | None) -> dict[str, Any] | None:
+    """An object in JSON."""
+    if given is None:
+        return None
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise click.BadParameter(
+            f"{given[:100]!r} is not a JSON object: write it as '{{\"enable_thinking\": false}}'.", ctx, param
+        )
+    return value
 
 
 def read_labels(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The model that ships, through all of a local Tether: its text is that of the engine, whatever dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,33 @@ from support.local_tether import LocalTether
 from support.stream_reader import StreamReader
 from tether.config.models import DEMO_MODEL, ModelSettings
 from tether.jobs import Message, Sampling
+from tether_workers import demo_model
 from tether_workers.engines.transformers.loading import load_engine
 
 PROMPT = "Read a line from"
 
 
+THINKS_UNLESS = (
+    "{%- if enable_thinking is defined and not enable_thinking -%}Answer in one word.{%- endif -%}"
+)
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    local = LocalTether(tmp_path_factory.mktemp("demo"), models=None)
+def thinking_folder(tmp_path_factory):
+    """The demo model with a chat template that has a variable."""
+    folder = tmp_path_factory.mktemp("models") / "thinking"
+    shutil.copytree(demo_model.folder(), folder)
+    template = folder / "chat_template.jinja"
+    # Before the answer begins, so that the answer is another one.
+    before, begin = template.read_text().split("{%- if add_generation_prompt -%}")
+    template.write_text(f"{before}{THINKS_UNLESS}{{%- if add_generation_prompt -%}}{begin}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, thinking_folder):
+    thinking = {"name": "thinking", "source": str(thinking_folder), "context": 512}
+    local = LocalTether(tmp_path_factory.mktemp("demo"), models=[dict(DEMO_MODEL), thinking])
     local.process = local.up()
     yield local
     local.process.stop()
@@ -53,7 +73,7 @@ def test_a_prompt_and_a_chat_get_the_models_text(served):
 def test_openais_client_streams_it(served):
     told = served.endpoint()
     with openai.OpenAI(base_url=f"{told['url']}/v1", api_key=told["api_key"]) as client:
-        assert [model.id for model in client.models.list()] == ["demo"]
+        assert [model.id for model in client.models.list()] == ["demo", "thinking"]
         chunks = client.chat.completions.create(
             model="demo",
             messages=[{"role": "user", "content": "What does `len` do?"}],
@@ -71,6 +91,40 @@ def test_openais_client_streams_it(served):
     assert text == expected
     assert usage.prompt_tokens > 3
     assert usage.completion_tokens > 0
+
+
+def test_a_chat_templates_variables_reach_it_by_every_door(served, thinking_folder):
+    engine = load_engine(ModelSettings(name="thinking", source=str(thinking_folder), context=512), "")
+    said = [Message("user", "What does `len` do?")]
+    try:
+        with_thought, without = engine.encode(said), engine.encode(said, {"enable_thinking": False})
+        deltas = list(engine.start(without, (), Sampling(max_tokens=20), threading.Event()))
+    finally:
+        engine.close()
+    assert len(without) > len(with_thought)
+    expected = "".join(text for delta in deltas for text in delta.texts)
+    told, variables = served.endpoint(), {"enable_thinking": False}
+    asked = {"messages": [{"role": "user", "content": said[0].content}]}
+    with openai.OpenAI(base_url=f"{told['url']}/v1", api_key=told["api_key"]) as client:
+        for body in ({}, {"chat_template_kwargs": variables}, {"enable_thinking": False}):
+            answer = client.chat.completions.create(
+                model="thinking", max_tokens=20, temperature=0, extra_body=body, **asked
+            )
+            count = len(without) if body else len(with_thought)
+            assert answer.usage.prompt_tokens == count
+            assert (answer.choices[0].message.content == expected) == bool(body)
+        ignored = client.chat.completions.create(
+            model="demo", max_tokens=5, temperature=0, extra_body={"chat_template_kwargs": variables}, **asked
+        )
+        assert ignored.usage.prompt_tokens == len(with_thought)
+    with served.client() as client:
+        job = client.submit("thinking", chat_template_kwargs=variables, max_tokens=20, **asked)
+        assert "".join(job.stream()) == expected
+    status, text, _ = served.run(
+        *("submit", "--model", "thinking", "--chat", "--max-tokens", "20"),
+        *("--chat-template-kwargs", '{"enable_thinking": false}', said[0].content),
+    )
+    assert (status, text) == (0, expected)
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.0}, {"temperature": 1.5, "seed": 11}])

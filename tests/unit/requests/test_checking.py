@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,8 +19,10 @@ from tether.requests.fields import (
     MAX_STOPS,
     MAX_TOKENS,
     TABLE,
+    canonical_json,
 )
 from tether.requests.options import check_request, make_request
+from tether.requests.payload import payload_of, read_payload
 from tether.requests.table import DELAYS
 
 GOOD = {"model": "demo", "prompt": "one"}
@@ -54,7 +57,7 @@ def test_every_field_is_read():
         "seed": 5,
         "stop": ["x", "y"],
     }
-    assert set(values) == {*TABLE.fields} - {"messages", *DELAYS}
+    assert set(values) == {*TABLE.fields} - {"messages", "chat_template_kwargs", *DELAYS}
     assert read_request(values) == JobRequest(
         model="demo",
         prompt="one",
@@ -68,6 +71,54 @@ def test_every_field_is_read():
         deadline=2,
         sampling=Sampling(max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=5, stop=("x", "y")),
     )
+
+
+TALK = [{"role": "user", "content": "hi"}]
+
+
+def test_variables_of_the_chat_template_stand_beside_messages():
+    variables = {"enable_thinking": False, "style": {"tone": ["dry", 2, None]}}
+    asked = {"model": "demo", "messages": TALK, "chat_template_kwargs": variables}
+    request = read_request(asked)
+    assert request.chat_template_kwargs == variables
+    assert payload_of(request)["chat_template_kwargs"] == variables
+    assert read_payload(json.loads(canonical_json(payload_of(request)))).chat_template_kwargs == variables
+    assert request.digest() != read_request({"model": "demo", "messages": TALK}).digest()
+    assert read_request({**asked, "chat_template_kwargs": None}).chat_template_kwargs == {}
+    with pytest.raises(InvalidRequest, match="no chat template is applied to a prompt"):
+        read_request({**GOOD, "chat_template_kwargs": variables})
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ([], "of type list, not an object"),
+        ("{}", "of type str, not an object"),
+        ({"messages": []}, "must not contain messages"),
+        ({"tools": []}, "must not contain tools"),
+        ({"add_generation_prompt": False}, "must not contain add_generation_prompt"),
+        ({"bos_token": "x"}, "must not contain bos_token"),
+        ({"additional_special_tokens": []}, "must not contain additional_special_tokens"),
+        ({"tokenize": True}, "must not contain tokenize"),
+        ({"": 1}, "names are letters"),
+        ({"a-b": 1}, "names are letters"),
+        ({"__class__": 1}, "names are letters"),
+        ({"enable_thinking\n": 1}, "names are letters"),
+        ({1: 1}, "names are letters"),
+        ({"a": {1: 1}}, "key of type int"),
+        ({"a": "\ud800"}, "surrogate"),
+        ({"a": {"\ud800": 1}}, "surrogate"),
+        ({"a": float("nan")}, "that JSON does not have"),
+        ({"a": 2**53 + 1}, "integer beyond"),
+        ({"a": {1, 2}}, "type set"),
+        ({"a": [[[[[[[[1]]]]]]]]}, "deeper than 8"),
+        ({"a": "x" * 16_384}, "has 16392 bytes; the maximum is 16384"),
+    ],
+)
+def test_variables_that_a_template_cannot_have_are_refused_by_name(variables, words):
+    with pytest.raises(InvalidRequest, match=words) as refused:
+        read_request({"model": "demo", "messages": TALK, "chat_template_kwargs": variables})
+    assert refused.value.param == "chat_template_kwargs"
 
 
 def test_messages_take_the_place_of_the_prompt():

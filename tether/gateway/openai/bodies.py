@@ -24,10 +24,13 @@ DEFAULT_TEMPERATURE = 1.0
 _SEED_BITS = 63
 
 _PASSED_ON = (
-    *("model", "messages", "adapter", "priority", "time_limit_ms"),
+    *("model", "messages", "chat_template_kwargs", "adapter", "priority", "time_limit_ms"),
     *("correlation_id", "retry_token"),
 )
-_TURNED = ("max_tokens", "max_completion_tokens", "seed", "metadata", "stream", "stream_options")
+_TURNED = (
+    *("max_tokens", "max_completion_tokens", "seed", "metadata", "stream", "stream_options"),
+    "enable_thinking",
+)
 
 MAX_PROBLEMS = 20
 """Problems that a message names: a long conversation may have one in each of its messages."""
@@ -100,6 +103,8 @@ def read_chat(
         body["top_k"] = 0
     body.setdefault("temperature", DEFAULT_TEMPERATURE)
     body.setdefault("priority", Priority.INTERACTIVE.value)
+    if "enable_thinking" in given:
+        body["chat_template_kwargs"] = _with_thinking(given, problems)
     if "metadata" in given:
         body["labels"] = given["metadata"]
     if isinstance(given.get("messages"), list):
@@ -179,6 +184,23 @@ def _stream_problems(given: Mapping[str, Any]) -> Iterator[Problem]:
         yield "stream_options", f"stream_options is of type {type(options).__name__}, not an object"
     elif not isinstance(options.get("include_usage") or False, bool):
         yield "stream_options", "stream_options.include_usage is neither true nor false"
+
+
+def _with_thinking(given: Mapping[str, Any], problems: list[Problem]) -> object:
+    """The variables of the chat template, with that which some clients write beside them."""
+    thinks, variables = given["enable_thinking"], given.get("chat_template_kwargs", {})
+    if not isinstance(thinks, bool):
+        problems.append(("enable_thinking", f"enable_thinking={shown(thinks)} is neither true nor false"))
+    if not isinstance(variables, dict):
+        return variables
+    if variables.get("enable_thinking", thinks) != thinks:
+        problems.append(
+            (
+                "enable_thinking",
+                "enable_thinking and chat_template_kwargs.enable_thinking differ: give only one",
+            )
+        )
+    return {**variables, "enable_thinking": thinks}
 
 
 def _max_tokens(given: Mapping[str, Any], model: ModelVersion | None, problems: list[Problem]) -> object:

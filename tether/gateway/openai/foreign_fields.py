@@ -37,13 +37,11 @@ _STEERING: Mapping[str, tuple[object, ...]] = {
     "add_special_tokens": (False,),
     "echo": (False,),
     "chat_template": (),
-    "chat_template_kwargs": (),
     "documents": ([],),
     "reasoning_effort": ("none",),
     "reasoning": ({}, {"effort": "none"}, {"enabled": False}),
     "include_reasoning": (False,),
     "thinking": ({"type": "disabled"},),
-    "enable_thinking": (False,),
     "verbosity": ("medium",),
     "prediction": (),
 }
@@ -79,7 +77,7 @@ def unsupported_problems(given: Mapping[str, Any], ignored: list[str] | None) ->
       ignored: Receives the names of those that are ignored; None where all are refused.
     """
     for name, nothing in UNSUPPORTED.items():
-        if name not in given or _asks_for_nothing(name, given[name], nothing):
+        if name not in given or _asks_for_nothing(given[name], nothing):
             continue
         if ignored is not None and name in _STEERING:
             ignored.append(name)
@@ -90,10 +88,7 @@ def unsupported_problems(given: Mapping[str, Any], ignored: list[str] | None) ->
         yield name, f"{name}={_json_shown(given[name])} is not supported{allowed}: leave it out"
 
 
-def _asks_for_nothing(name: str, value: object, nothing: tuple[object, ...]) -> bool:
-    if name == "chat_template_kwargs":
-        # Switches, which templates have of different names; what is off is as if it were not there.
-        return isinstance(value, dict) and all(one is None or one is False for one in value.values())
+def _asks_for_nothing(value: object, nothing: tuple[object, ...]) -> bool:
     return any(_is_same(value, one) for one in nothing)
 
 

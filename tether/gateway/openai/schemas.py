@@ -65,6 +65,9 @@ class OpenAIFieldsBody(_Closed):
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
         None, description="Random seed; if absent, derived from the Idempotency-Key if there is one."
     )
+    enable_thinking: bool | None = Field(
+        None, description="The same as the variable of this name in chat_template_kwargs."
+    )
 
 
 _RENAMED = {

@@ -18,4 +18,8 @@ class EncodePrompt:
           InvalidRequest: The prompt is not possible for this model.
         """
         work.attempt.enter(AttemptPhase.PREFILL)
-        work.prompt_ids = work.engine.encode(work.job.messages or work.job.prompt)
+        job = work.job
+        if job.chat_template_kwargs:
+            work.prompt_ids = work.engine.encode(job.messages, job.chat_template_kwargs)
+        else:
+            work.prompt_ids = work.engine.encode(job.messages or job.prompt)

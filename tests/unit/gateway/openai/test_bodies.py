@@ -124,6 +124,15 @@ def test_content_in_parts_and_the_role_of_developers_are_taken():
         ({"metadata": {"a": 1}}, "metadata", "^metadata contains"),
         ({"time_limit_ms": -1}, "time_limit_ms", "time_limit_ms=-1"),
         ({"model": 5}, "model", "model is of type int"),
+        ({"enable_thinking": 1}, "enable_thinking", "neither true nor false"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "of type list"),
+        ({"chat_template_kwargs": 1, "enable_thinking": True}, "chat_template_kwargs", "of type int"),
+        ({"chat_template_kwargs": {"eos_token": ""}}, "chat_template_kwargs", "must not contain eos_token"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": True}, "enable_thinking": False},
+            "enable_thinking",
+            "differ",
+        ),
         ({"model": ""}, "model", "model is missing"),
     ],
 )
@@ -145,14 +154,29 @@ def test_a_model_that_is_not_there_is_unknown():
     [
         {"repetition_penalty": 1, "min_p": 0, "top_k": -1, "reasoning_effort": "none", "verbosity": "medium"},
         {"repetition_penalty": 1.0, "min_p": 0.0, "length_penalty": 1.0, "min_tokens": 0, "best_of": 1},
-        {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "enable_thinking": False},
-        {"chat_template_kwargs": {"enable_thinking": False}, "logit_bias": {}, "stop_token_ids": []},
+        {
+            "chat_template_kwargs": {},
+            "thinking": {"type": "disabled"},
+            "logit_bias": {},
+            "stop_token_ids": [],
+        },
     ],
 )
 def test_what_asks_for_nothing_is_taken_and_changes_nothing(values, ignores_unknown):
     asked = read(ignores_unknown=ignores_unknown, **values)
     assert asked.ignored == ()
     assert asked.job.digest() == read().job.digest()
+
+
+def test_variables_of_the_chat_template_are_the_jobs():
+    given = {"chat_template_kwargs": {"enable_thinking": False, "effort": "low"}}
+    asked = read(**given)
+    assert asked.job.chat_template_kwargs == given["chat_template_kwargs"]
+    assert asked.job.digest() != read().job.digest()
+    beside = read(enable_thinking=False, chat_template_kwargs={"effort": "low"})
+    assert beside.job.digest() == asked.job.digest()
+    assert read(enable_thinking=True).job.chat_template_kwargs == {"enable_thinking": True}
+    DOCUMENT.validate({**LEAST, **given, "enable_thinking": False})
 
 
 def test_what_clients_send_back_of_an_answer_is_taken():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Generator, Sequence
-from typing import Self
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Self
 
 from tether.config.settings import ModelSettings
 from tether.jobs import Message, Sampling, canonical_json
-from tether_workers.engine import Cancelled, Delta, FinishReason
+from tether_workers.engine import NO_VARIABLES, Cancelled, Delta, FinishReason
 from tether_workers.engines.null.options import NullOptions
 
 WORDS = (
@@ -58,7 +58,9 @@ class NullEngine:
         options = NullOptions.model_validate(model.options)
         return cls(tokens_per_second=options.tokens_per_second, output_tokens=options.output_tokens)
 
-    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, prompt: str | Sequence[Message], chat_template_kwargs: Mapping[str, Any] = NO_VARIABLES
+    ) -> tuple[int, ...]:
         """One token for each word of the prompt, or of all messages."""
         texts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
         words = [word for text in texts for word in text.split()]

@@ -79,6 +79,7 @@ class ControlTokens:
         )
         self._heads = {content[:end] for content in contents for end in range(1, len(content))}
         self._tails = {content[start:] for content in contents for start in range(1, len(content))}
+        self._folded = [content.casefold() for content in contents]
         self._longest = max(map(len, contents), default=0)
         self.forbidden = frozenset(number for number, content in self._by_id.items() if content != unknown)
 
@@ -99,6 +100,12 @@ class ControlTokens:
     def has_open_edge(self, text: str) -> bool:
         """Whether a client's text could be half of a control token, whose other half stands beside it."""
         return any(True for _ in self._edges(text))
+
+    def may_complete(self, text: str) -> bool:
+        """Whether a template could put a control token together from a client's text and its own."""
+        folded = text.strip().casefold()
+        is_within = bool(folded) and any(folded in content for content in self._folded)
+        return is_within or self.has_open_edge(text)
 
     def with_broken_edges(self, text: str, markers: Markers) -> str:
         """Return a client's text with a marker inside each half of a control token at its edges."""

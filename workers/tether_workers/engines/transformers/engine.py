@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from queue import SimpleQueue
+from typing import Any
 
 import structlog
 import torch
@@ -17,7 +18,7 @@ import torch
 from tether.errors import EngineFailed, InvalidRequest
 from tether.jobs import Message, Piece, Sampling
 from tether.threads import OwnedThread
-from tether_workers.engine import Cancelled, Delta, FinishReason
+from tether_workers.engine import NO_VARIABLES, Cancelled, Delta, FinishReason
 from tether_workers.engines.transformers.batch_model import BatchModel
 from tether_workers.engines.transformers.detokenizer import Detokenizer
 from tether_workers.engines.transformers.prompt_encoder import PromptEncoder
@@ -101,9 +102,11 @@ class TransformersEngine:
         self._thread = OwnedThread("engine", self._run, ask_to_stop=self._ask_to_stop)
         self._thread.start()
 
-    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, prompt: str | Sequence[Message], chat_template_kwargs: Mapping[str, Any] = NO_VARIABLES
+    ) -> tuple[int, ...]:
         """See :class:`~tether_workers.engine.ExecutionEngine`."""
-        return self._encoder.encode(prompt)
+        return self._encoder.encode(prompt, chat_template_kwargs)
 
     def start(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer
 
 from tether.errors import InvalidRequest
 from tether.jobs import Message
+from tether_workers.engine import NO_VARIABLES
 from tether_workers.engines.transformers.control_tokens import (
     ControlTokens,
     Markers,
@@ -18,6 +20,7 @@ from tether_workers.engines.transformers.control_tokens import (
     parts_of,
 )
 from tether_workers.engines.transformers.encodings import encoding_of
+from tether_workers.engines.transformers.template_texts import enclosed, variable_texts, with_texts
 
 _SAMPLE = (
     Message("system", "a"),
@@ -50,14 +53,23 @@ class PromptEncoder:
         self._chat_tokenizer = tokenizer
         self._name = name
         self._vocabulary = vocabulary
+        self._own_names = {
+            *inspect.signature(tokenizer.apply_chat_template).parameters,
+            *tokenizer.special_tokens_map,
+        }
         self._control = self._control_tokens()
         self._line_ids = self.tokenizer.encode(_LINE, add_special_tokens=False).ids
 
-    def encode(self, prompt: str | Sequence[Message]) -> tuple[int, ...]:
+    def encode(
+        self, prompt: str | Sequence[Message], variables: Mapping[str, Any] = NO_VARIABLES
+    ) -> tuple[int, ...]:
         """Return the tokens of a text to continue, or of a chat to reply to.
 
         Whoever sends a text to continue has written all of it: what reads as a control token in it is one.
-        In a chat the template of the model alone writes them, whatever the messages contain.
+        In a chat the template of the model alone writes them, whatever messages and variables contain.
+
+        Args:
+          variables: The client's, for the chat template.
 
         Raises:
           InvalidRequest: They leave no room for output, or the input is invalid for the model.
@@ -65,7 +77,7 @@ class PromptEncoder:
         if isinstance(prompt, str):
             tokens = encoding_of(self.tokenizer, prompt, add_special_tokens=True).ids
         else:
-            tokens = self._chat_ids(prompt)
+            tokens = self._chat_ids(prompt, variables)
         if not tokens:
             raise InvalidRequest("the prompt has no tokens: it must not be empty")
         if len(tokens) >= self.context:
@@ -83,7 +95,9 @@ class PromptEncoder:
         for count in range(1, len(_SAMPLE) + 1):
             try:
                 # A template may put a token together from pieces, and accept no system message.
-                templates += [self._rendered(_SAMPLE[:count]), self._rendered(_SAMPLE[1 : count + 1])]
+                templates += [
+                    self._rendered(some, NO_VARIABLES) for some in (_SAMPLE[:count], _SAMPLE[1 : count + 1])
+                ]
             except InvalidRequest:
                 continue
         return ControlTokens(
@@ -93,20 +107,23 @@ class PromptEncoder:
             unknown=self._chat_tokenizer.unk_token,
         )
 
-    def _chat_ids(self, messages: Sequence[Message]) -> list[int]:
+    def _chat_ids(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> list[int]:
+        self._check_names(variables)
         texts = [message.content for message in messages]
-        markers = free_markers(texts)
+        markers = free_markers([*texts, *variable_texts(variables)])
         if markers is None:
             raise InvalidRequest(
                 "the messages contain Unicode's noncharacters, U+FDD0 to U+FDEF: remove them"
             )
         marked = [self._control.mark(text, markers) for text in texts]
-        parts = self._parts(messages, marked, markers)
+        told = with_texts(variables, lambda text: self._control.mark(text, markers))
+        parts = self._parts(messages, marked, told, markers)
         if any(map(self._control.has_open_edge, texts)):
             broken = [self._control.with_broken_edges(text, markers) for text in marked]
-            apart = self._parts(messages, broken, markers)
+            apart = self._parts(messages, broken, told, markers)
             if self._control.count(apart) != self._control.count(parts):
                 parts = apart
+        self._check_texts(messages, marked, told, markers)
         ids: list[int] = []
         for number, part in enumerate(parts):
             # What clients write as control tokens takes fifty times as long as other text does.
@@ -115,6 +132,44 @@ class PromptEncoder:
             ids += self._part_ids(part, is_first=not number)
         return ids
 
+    def _check_names(self, variables: Mapping[str, Any]) -> None:
+        for name in variables:
+            if name in self._own_names:
+                raise InvalidRequest(
+                    f"chat_template_kwargs must not contain {name}: the template has its own"
+                )
+
+    def _check_texts(
+        self,
+        messages: Sequence[Message],
+        texts: Sequence[str],
+        variables: Mapping[str, Any],
+        markers: Markers,
+    ) -> None:
+        """Refuse what a template puts control tokens together from: ``<|{{ mode }}|>`` and ``system``.
+
+        Each text that might be such a part is enclosed in markers. Control tokens that are whole without them
+        alone were put together. Where the template then writes something else, it had compared the text with
+        one that it knows.
+        """
+        suspects = {text for text in variable_texts(variables) if self._control.may_complete(text)}
+        if not suspects:
+            return
+        mark = markers.end
+        apart = with_texts(variables, lambda text: enclosed(text, mark) if text in suspects else text)
+        whole, divided = (self._rendered_with(messages, texts, each) for each in (variables, apart))
+        if whole.replace(mark, "").casefold() != divided.replace(mark, "").casefold():
+            return
+        counts = {
+            self._control.count(parts_of(rendered, [*texts, *variable_texts(each)], markers))
+            for rendered, each in ((whole, variables), (divided, apart))
+        }
+        if len(counts) > 1:
+            raise InvalidRequest(
+                f"chat_template_kwargs contain {min(suspects)!r:.80}, which the chat template of model "
+                f"{self._name!r} would make a part of a control token: leave it out"
+            )
+
     def _too_long(self, count: str) -> InvalidRequest:
         return InvalidRequest(
             f"the prompt has {count} tokens, and model {self._name!r} takes {self.context} of prompt and "
@@ -122,10 +177,20 @@ class PromptEncoder:
         )
 
     def _parts(
-        self, messages: Sequence[Message], texts: Sequence[str], markers: Markers
+        self,
+        messages: Sequence[Message],
+        texts: Sequence[str],
+        variables: Mapping[str, Any],
+        markers: Markers,
     ) -> list[RenderedPart]:
+        rendered = self._rendered_with(messages, texts, variables)
+        return parts_of(rendered, [*texts, *variable_texts(variables)], markers)
+
+    def _rendered_with(
+        self, messages: Sequence[Message], texts: Sequence[str], variables: Mapping[str, Any]
+    ) -> str:
         conversation = [Message(message.role, text) for message, text in zip(messages, texts, strict=True)]
-        return parts_of(self._rendered(conversation), texts, markers)
+        return self._rendered(conversation, variables)
 
     def _part_ids(self, part: RenderedPart, *, is_first: bool) -> list[int]:
         if not part.is_plain:
@@ -167,7 +232,7 @@ class PromptEncoder:
     def _has_template(self) -> bool:
         return bool(getattr(self._chat_tokenizer, "chat_template", None))
 
-    def _rendered(self, messages: Sequence[Message]) -> str:
+    def _rendered(self, messages: Sequence[Message], variables: Mapping[str, Any]) -> str:
         if not self._has_template():
             raise InvalidRequest(
                 f"model {self._name!r} has no chat template: send a prompt, not messages, or choose a model "
@@ -176,12 +241,15 @@ class PromptEncoder:
         conversation = [{"role": message.role, "content": message.content} for message in messages]
         try:
             text = self._chat_tokenizer.apply_chat_template(
-                conversation, tokenize=False, add_generation_prompt=True
+                conversation, tokenize=False, add_generation_prompt=True, **variables
             )
-        except TemplateError as error:
+        except Exception as error:
+            # A variable of another type than a template expects may raise anything.
+            if not variables and not isinstance(error, TemplateError):
+                raise
+            them = "these messages and chat_template_kwargs" if variables else "these messages"
             raise InvalidRequest(
-                f"the chat template of model {self._name!r} does not accept these messages: "
-                f"{str(error)[:200]}"
+                f"the chat template of model {self._name!r} does not accept {them}: {str(error)[:200]}"
             ) from None
         assert isinstance(text, str)
         return text

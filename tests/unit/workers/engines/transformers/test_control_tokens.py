@@ -1,6 +1,7 @@
 """Only the chat template's own marks become control tokens, whatever the messages contain."""
 
 import itertools
+import json
 import re
 
 import pytest
@@ -155,3 +156,74 @@ def test_a_long_message_is_encoded_as_its_parts_are(tokenizer, encoder):
     once, long = (encoder.encode([Message("user", text * many)]) for many in (1, count))
     assert len(controls(tokenizer, long)) == len(controls(tokenizer, once))
     assert tokenizer.decode(long).count("world") == count
+
+
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}no thought<|end|>{% endif %}"
+    "{% if effort %}effort: {{ effort }}{% endif %}"
+    "{% if mode %}{% if mode == 'user' %}<|user|>I{% else %}<|{{ mode }}|>{% endif %}{% endif %}"
+    "{% if extra %}{{ extra | tojson }}{% endif %}"
+)
+SAID = [Message("user", "hello")]
+
+
+@pytest.fixture(scope="module")
+def thinking():
+    tokenizer = KINDS["byte level"]()
+    tokenizer.chat_template = THINKING
+    return encoder_of(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"enable_thinking": False},
+        {"enable_thinking": True, "effort": "high", "unheard_of": ["user"]},
+        {"extra": {"depth": [1, None, "ä"]}},
+        # Which of its own control tokens a template writes it may decide by a variable.
+        {"mode": "user"},
+    ],
+)
+def test_a_template_reads_its_variables(thinking, variables):
+    told = [{"role": "user", "content": "hello"}]
+    wanted = thinking._chat_tokenizer.apply_chat_template(
+        told, add_generation_prompt=True, return_dict=False, **variables
+    )
+    assert thinking.encode(SAID, variables) == tuple(wanted)
+
+
+def test_a_variable_changes_the_prompt_of_a_template_that_uses_it_and_of_no_other(thinking):
+    assert thinking.encode(SAID, {"enable_thinking": False}) != thinking.encode(SAID)
+    other = encoder_of(KINDS["byte level"]())
+    assert other.encode(SAID, {"enable_thinking": False}) == other.encode(SAID)
+
+
+def test_texts_of_variables_write_no_control_token(thinking):
+    tokenizer = thinking._chat_tokenizer
+    for text in hostile_texts(tokenizer):
+        for variables in ({"effort": f"x{text}"}, {"extra": {text: text}}, {"extra": [{"a": [text]}]}):
+            harmless = json.loads(json.dumps(variables).replace(json.dumps(text)[1:-1], "quiet"))
+            wanted = controls(tokenizer, thinking.encode(SAID, harmless))
+            assert controls(tokenizer, thinking.encode(SAID, variables)) == wanted, variables
+
+
+@pytest.mark.parametrize("text", ["system", " assistant ", "end", "end|>", "end|><|system"])
+def test_a_template_makes_no_control_token_of_a_variable(text):
+    tokenizer = KINDS["byte level"]()
+    tokenizer.chat_template = THINKING.replace("{{ mode }}", "{{ mode | trim }}")
+    with pytest.raises(InvalidRequest, match="which the chat template of model 'm' would make a part"):
+        encoder_of(tokenizer).encode(SAID, {"mode": text})
+
+
+@pytest.mark.parametrize("name", ["bos_token", "messages", "tokenize", "conversation", "return_dict"])
+def test_a_variable_takes_the_place_of_nothing_that_the_template_has(thinking, name):
+    with pytest.raises(InvalidRequest, match=name):
+        thinking.encode(SAID, {name: "x"})
+
+
+def test_a_variable_that_the_template_cannot_use_is_the_clients_fault():
+    tokenizer = KINDS["byte level"]()
+    tokenizer.chat_template = "{{ messages[0].content }}{{ budget + 1 }}"
+    with pytest.raises(InvalidRequest, match="chat_template_kwargs"):
+        encoder_of(tokenizer).encode(SAID, {"budget": "much"})
