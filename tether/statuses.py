@@ -13,6 +13,9 @@ from tether.jobs import JobError, JobState, Priority
 
 MAX_JOBS_PER_PAGE = 200
 
+CHAT_PREFIX = "chatcmpl-"
+"""What the id of a chat completion has before the id of its job."""
+
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -134,6 +137,11 @@ def absence_text(model: ModelInfo) -> str:
     if silent := model.silent_workers:
         counts.append(f"{silent} announced, but {'draws' if silent == 1 else 'draw'} no jobs")
     return "; ".join(counts)
+
+
+def job_named(name: str) -> JobId:
+    """The id of a job by one of its names: the id itself, or that of its chat completion."""
+    return JobId(name.removeprefix(CHAT_PREFIX) if isinstance(name, str) else name)
 
 
 def check_job_id(job_id: object) -> None:

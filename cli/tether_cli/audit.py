@@ -41,9 +41,11 @@ def audit(
     the `tether up` running on this machine, else of the state folder that TETHER_DIR names.
     """
     from tether.ids import TenantId
-    from tether.store.audit_pages import audit_page, audit_page_to_json, read_audit_place
+    from tether.store.audit_pages import audit_page, audit_page_to_json, check_action, read_audit_place
 
     count, before = read_audit_place(limit, cursor)
+    if action is not None:
+        check_action(action)
     with admin_store() as store:
         tenant = None if tenant_id is None else tenant_of(store, TenantId(tenant_id)).tenant_id
         page = store.read(

@@ -13,12 +13,12 @@ from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import AsyncJobHandle, JobHandle
 from tether.client.ports import Backend
 from tether.errors import InvalidRequest
-from tether.ids import JobId, TenantId
+from tether.ids import TenantId
 from tether.job_filters import make_filter
 from tether.jobs import DEFAULT_TENANT, JobFilter, JobRequest
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import check_request, make_request
-from tether.statuses import JobStatus, ModelInfo, Submitted
+from tether.statuses import JobStatus, ModelInfo, Submitted, job_named
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
@@ -109,7 +109,7 @@ class Tether:
 
     def job(self, job_id: str) -> JobHandle:
         """Return a handle of a job that was submitted anywhere. Nothing is looked up until it is used."""
-        return JobHandle(JobId(job_id), self._backend)
+        return JobHandle(job_named(job_id), self._backend)
 
     def jobs(
         self,
@@ -207,7 +207,7 @@ class AsyncTether:
 
     def job(self, job_id: str) -> AsyncJobHandle:
         """See :meth:`Tether.job`."""
-        return AsyncJobHandle(JobId(job_id), self._backend, self._calls)
+        return AsyncJobHandle(job_named(job_id), self._backend, self._calls)
 
     def jobs(
         self,

@@ -156,6 +156,8 @@ def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> I
         )
         try:
             client.ping()
+        except redis.ConnectionError as error:
+            raise unavailable(client, error, _REMEDIES[settings.is_default("redis.url")]) from None
         except redis.RedisError as error:
             raise unavailable(client, error) from None
         reading = FleetReading(settings, client, clock)
@@ -202,13 +204,24 @@ def meant_member(text: str, fleet: Fleet, names: Mapping[WorkerId, str]) -> Memb
         raise WorkerNotFound(f"worker{shown} is not live: it was stopped, or cannot reach the network")
     present = [*fleet.members, *(names[worker] for worker in fleet.members if worker in names)]
     likely = suggestion(is_id[1] if is_id else text, present)
-    raise WorkerNotFound(f"there is no worker{shown}{likely or '; `tether fleet list` shows the live ones'}")
+    shows = "; the live ones are in GET /v1/operator/workers and in `tether fleet list`"
+    raise WorkerNotFound(f"there is no worker{shown}{likely or shows}")
 
 
-def unavailable(client: redis.Redis, reason: object) -> BrokerUnavailable:
+_REMEDIES = {
+    True: "start a Tether here with `tether up`, or name the Redis of yours in redis.url (TETHER_REDIS__URL)",
+    False: "start that server, or correct redis.url",
+}
+"""What to do where no Redis answers, by whether its address is nobody's choice."""
+
+_ADDRESS_AGAIN = re.compile(r"Error -?[0-9]+ connecting to \S+ ")
+
+
+def unavailable(client: redis.Redis, reason: object, remedy: str = "") -> BrokerUnavailable:
     """The error for a Redis that does not tell, for that reason."""
-    why = str(reason).rstrip(".")
-    return BrokerUnavailable(f"Redis at {address_of(client)} cannot provide the fleet: {why}")
+    why = _ADDRESS_AGAIN.sub("", str(reason)).rstrip(".")
+    what_to_do = f"; {remedy}" if remedy else ""
+    return BrokerUnavailable(f"Redis at {address_of(client)} cannot provide the fleet: {why}{what_to_do}")
 
 
 def _keep_logs_quiet() -> None:

@@ -26,6 +26,16 @@ _ACT_ID_BYTES = 8
 _Answer = TypeVar("_Answer")
 
 
+ACTIONS = (
+    *("fleet.cordon", "fleet.drain", "fleet.revoke", "fleet.trust", "fleet.uncordon", "jobs.cancel"),
+    *("keys.create", "keys.revoke", "tenants.create", "tenants.set"),
+)
+"""All that can be done, as the log calls it."""
+
+SUBJECTS = tuple(dict.fromkeys(action.partition(".")[0] for action in ACTIONS))
+"""What it is done to: the part of an action before the dot."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Act:
     """What somebody is about to do.

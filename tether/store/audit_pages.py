@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
+from tether.store.audit import ACTIONS, SUBJECTS
 from tether.store.schema import audit_log
 
 MAX_ENTRIES_PER_PAGE = 1_000
@@ -97,6 +98,19 @@ def _actions(connection: Connection) -> Iterator[str]:
     while name is not None:
         yield name
         name = connection.scalar(least.where(audit_log.c.action > name))
+
+
+def check_action(action: str) -> None:
+    """Check a filter by what was done: one of :data:`ACTIONS`, or what several of them are done to.
+
+    Raises:
+      InvalidRequest: It is neither.
+    """
+    if action not in (*ACTIONS, *SUBJECTS):
+        raise InvalidRequest(
+            f"action={action[:80]!r} is not in any audit log: use one of {', '.join(ACTIONS)}, or only what "
+            "comes before the dot"
+        )
 
 
 def read_audit_place(limit: str, cursor: str | None) -> tuple[int, int | None]:

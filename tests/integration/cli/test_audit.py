@@ -87,3 +87,9 @@ def test_what_cannot_be_noted_is_not_done(run):
         store.write_alone(lambda connection: connection.execute(text("DROP TABLE audit_log"))).result()
     assert run("tenants", "create", "lost", status=1).stderr.startswith("tether: ")
     assert "lost" not in run("tenants", "list").stdout
+
+
+def test_an_act_that_there_is_not_is_refused_with_those_that_there_are(run):
+    told = run("audit", "--action", "nope", status=2).stderr
+    assert told.startswith("tether: action='nope' is not in any audit log: use one of fleet.cordon, ")
+    assert run("audit", "--action", "fleet.cordon").exit_code == 0

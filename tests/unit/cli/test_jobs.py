@@ -83,6 +83,12 @@ def test_a_job_is_shown(line):
     assert (document["object"], document["state"], document["output_tokens"]) == ("job", "succeeded", 1)
 
 
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel"])
+def test_a_job_is_found_by_the_id_of_its_chat_completion(line, verb):
+    job_id = line.fake.jobs()[0].job_id
+    assert line.run("jobs", verb, f"chatcmpl-{job_id}").exit_code == 0
+
+
 def test_why_a_job_failed_is_shown():
     def breaks(prompt):
         raise ValueError("it broke")

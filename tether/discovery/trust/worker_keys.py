@@ -101,7 +101,10 @@ def meant_key(text: str, known: Sequence[KnownKey], *, reads_files: bool = True)
         ]
         shown = f" {text!r}" if len(text) <= MAX_REPEATED_CHARACTERS else ""
         likely = suggestion(is_id[1] if is_id else text, names)
-        meant = likely or "; use an enrolled one (see `tether fleet keys`), or a public key"
+        meant = (
+            likely
+            or "; use an enrolled one (GET /v1/operator/worker-keys, or `tether fleet keys`), or a public key"
+        )
         raise WorkerNotFound(f"there is no worker{shown}{meant}")
     return matching[0].pub_key
 

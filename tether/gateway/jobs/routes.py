@@ -41,7 +41,7 @@ from tether.job_filters import MAX_FILTER_TIME_MS
 from tether.jobs import JobRequest, JobState, Piece
 from tether.requests import fields
 from tether.requests.rules import PRINTABLE
-from tether.statuses import MAX_JOBS_PER_PAGE, JobStatus, Submitted, check_job_id
+from tether.statuses import MAX_JOBS_PER_PAGE, JobStatus, Submitted, check_job_id, job_named
 from tether.streams.events import StreamEvent, position_of
 from tether.telemetry.logs import get_logger
 
@@ -165,7 +165,7 @@ async def list_jobs(edge: GatewayServices, caller: Caller, request: Request) -> 
 )
 async def show_job(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
     backend, archive = edge.backend(caller), edge.core().archive
-    status, answer = await edge.call(_show, backend, archive, JobId(job_id))
+    status, answer = await edge.call(_show, backend, archive, job_named(job_id))
     if answer is not None:
         return answer
     # It has ended in Redis, and its end is about to be recorded.
@@ -189,8 +189,9 @@ async def show_job(edge: GatewayServices, caller: Caller, job_id: str) -> Respon
     errors=(404,),
 )
 async def cancel_job(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
-    state = await edge.call(edge.backend(caller).job_port.cancel, JobId(job_id))
-    return json_answer({"object": "job.state", "job_id": job_id, "state": state.value})
+    found = job_named(job_id)
+    state = await edge.call(edge.backend(caller).job_port.cancel, found)
+    return json_answer({"object": "job.state", "job_id": found, "state": state.value})
 
 
 @ROUTES.declare(
@@ -222,9 +223,10 @@ async def cancel_job(edge: GatewayServices, caller: Caller, job_id: str) -> Resp
     ],
 )
 async def follow_job(edge: GatewayServices, caller: Caller, request: Request, job_id: str) -> Response:
-    check_job_id(job_id)
+    followed = job_named(job_id)
+    check_job_id(followed)
     run, offset = _position(request)
-    stream = edge.streams.open(JobId(job_id), caller)
+    stream = edge.streams.open(followed, caller)
     try:
         backend = edge.backend(caller)
         stream.subscribe(

@@ -23,7 +23,10 @@ STALE_SECONDS = 60.0
 MAX_KEYS = 10_000
 """Keys that are remembered."""
 
-_HOW = 'send "Authorization: Bearer tk_...", with a key created by `tether keys create`'
+_HOW = (
+    'send "Authorization: Bearer tk_...", with an API key of this gateway; its operator creates one '
+    "(POST /v1/operator/keys, or `tether keys create`)"
+)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tether.errors import (
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
 from tether.models.registry import ModelVersion
+from tether.statuses import CHAT_PREFIX
 from tether.streams.events import StreamEvent
 
 _FINGERPRINT_DIGITS = 16
@@ -46,7 +47,7 @@ class ChatHead:
     def document(self, kind: str) -> dict[str, Any]:
         # A job's id begins with the milliseconds since the epoch at which it was made.
         return {
-            "id": f"chatcmpl-{self.job_id}",
+            "id": f"{CHAT_PREFIX}{self.job_id}",
             "object": kind,
             "created": int(self.job_id.replace("-", "")[:12], 16) // 1000,
             "model": self.model.name,

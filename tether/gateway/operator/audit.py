@@ -21,11 +21,13 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
 from tether.requests.rules import PRINTABLE
+from tether.store.audit import ACTIONS, SUBJECTS
 from tether.store.audit_pages import (
     MAX_ENTRIES_PER_PAGE,
     AuditPage,
     audit_page,
     audit_page_to_json,
+    check_action,
     read_audit_place,
 )
 from tether.store.store import Store
@@ -34,6 +36,7 @@ ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The route ``/v1/operator/audit``."""
 
 _TEXT = {"type": "string", "maxLength": 200, "pattern": PRINTABLE}
+_ACTION = {"type": "string", "enum": [*ACTIONS, *SUBJECTS]}
 _ENTRIES_PER_PAGE = 50
 
 
@@ -48,7 +51,11 @@ _ENTRIES_PER_PAGE = 50
     errors=(422,),
     parameters=[
         in_query("actor", _TEXT, "Only acts by this API key, or of this user of the command line."),
-        in_query("action", _TEXT, "Only this act, or acts on this: `keys.create`, `keys`."),
+        in_query(
+            "action",
+            {"type": "string", "enum": [*ACTIONS, *SUBJECTS]},
+            "Only this act, or acts on this: `keys.create`, `keys`.",
+        ),
         in_query("target", _TEXT, "Only acts on what has this id."),
         in_query("tenant", TENANT_ID, "Only acts that concern this tenant."),
         in_query(
@@ -72,6 +79,8 @@ async def read_audit_log(edge: GatewayServices, caller: Caller, request: Request
     limit, before = read_audit_place(query.get("limit", str(_ENTRIES_PER_PAGE)), query.get("cursor"))
     if any("\0" in value for value in query.values()):
         raise InvalidRequest("a filter cannot contain a zero byte")
+    if "action" in query:
+        check_action(query["action"])
     read = partial(
         audit_page,
         before=before,

@@ -23,6 +23,7 @@ from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.ids import JobId, TenantId
+from tether.statuses import job_named
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/jobs``."""
@@ -60,7 +61,7 @@ async def list_every_job(edge: GatewayServices, caller: Caller, request: Request
     errors=(404,),
 )
 async def show_any_job(edge: GatewayServices, job_id: str) -> Response:
-    return json_answer(_document(await edge.call(edge.core().backend.every_job.one, JobId(job_id))))
+    return json_answer(_document(await edge.call(edge.core().backend.every_job.one, job_named(job_id))))
 
 
 @ROUTES.declare(
@@ -78,7 +79,7 @@ async def show_any_job(edge: GatewayServices, job_id: str) -> Response:
     errors=(404,),
 )
 async def cancel_any_job(edge: GatewayServices, caller: Caller, request: Request, job_id: str) -> Response:
-    return await edge.call(_cancel, edge, caller, request, JobId(job_id))
+    return await edge.call(_cancel, edge, caller, request, job_named(job_id))
 
 
 def _cancel(edge: GatewayServices, caller: Caller, request: Request, job_id: JobId) -> Response:

@@ -19,6 +19,7 @@ from support.presences import KEY, OTHER_KEY, envelope, presence, public
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.config.loading import load_settings
+from tether.config.settings import Settings
 from tether.discovery.announcements.manifests import WholeManifest, sign_manifest
 from tether.discovery.announcements.presence import (
     Artifact,
@@ -230,9 +231,16 @@ def test_announcements_of_another_network_do_not_count_where_the_secret_is_known
 def test_where_redis_is_away_one_line_says_so(fleet, verb):
     said, status = fleet.fails(*verb, TETHER_REDIS__URL=NOWHERE)
     assert (status, "Redis at 127.0.0.1:1 cannot provide the fleet" in said) == (4, True)
-    assert "Connection refused" in said
+    assert said.endswith(" the fleet: Connection refused; start that server, or correct redis.url\n")
     said, status = fleet.fails(*verb, "--json", TETHER_REDIS__URL=NOWHERE)
     assert (status, json.loads(said)["error"]["code"]) == (4, "broker_unavailable")
+
+
+def test_where_nothing_runs_here_it_says_what_to_start(fleet, monkeypatch):
+    # As if nobody had set it: what may run at Redis's own port here is no matter of this test.
+    monkeypatch.setattr(Settings, "is_default", lambda _, key: key == "redis.url")
+    said, _ = fleet.fails("list", TETHER_REDIS__URL=NOWHERE)
+    assert "Connection refused; start a Tether here with `tether up`, or name the Redis of yours" in said
 
 
 def test_a_redis_that_refuses_is_told_and_its_password_is_not(fleet):

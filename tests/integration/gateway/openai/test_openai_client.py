@@ -62,6 +62,17 @@ def job_of(gateway, job_id):
     return document
 
 
+def sent_to(gateway, method, path):
+    """The status of the answer."""
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+    ) as connection:
+        connection.request(method, path, headers={"Authorization": f"Bearer {gateway.key()}"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
 def jobs_with(gateway, mark):
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
     headers = {"Authorization": f"Bearer {gateway.key()}"}
@@ -77,6 +88,10 @@ def test_a_whole_answer(client, gateway):
     job_id = raw.headers["x-tether-job-id"]
     assert found.id == f"chatcmpl-{job_id}"
     assert (found.object, found.model, found._request_id) == ("chat.completion", "counter", job_id)
+    # The routes of jobs know it by that name, too.
+    assert job_of(gateway, found.id)["job_id"] == job_id
+    assert sent_to(gateway, "GET", f"/v1/jobs/{found.id}/stream") == 200
+    assert sent_to(gateway, "DELETE", f"/v1/jobs/{found.id}") == 200
     assert found.choices[0].message.content == answer(7)
     assert (found.choices[0].message.role, found.choices[0].finish_reason) == ("assistant", "stop")
     usage = found.usage

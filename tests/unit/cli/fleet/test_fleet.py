@@ -341,7 +341,11 @@ def test_a_worker_is_meant_by_id_life_key_or_name(text):
     [
         ("bigbox", "there is no worker 'bigbox'; did you mean big box?"),
         (WORKER[:-1] + ("0" if WORKER[-1] != "0" else "1"), f"did you mean {WORKER}?"),
-        ("xyzzy", "there is no worker 'xyzzy'; `tether fleet list` shows the live ones"),
+        (
+            "xyzzy",
+            "there is no worker 'xyzzy'; the live ones are in GET /v1/operator/workers and in `tether fleet "
+            "list`",
+        ),
         ("away", "worker 'away' is not live"),
         ("0123456789abcdef", "worker '0123456789abcdef' is not live"),
         ("aways", "`tether fleet list`"),
