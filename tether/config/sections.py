@@ -271,8 +271,18 @@ class JobSettings(Section):
     Memory pressure in Redis shortens it, down to 5 seconds."""
 
 
+Grace = Annotated[
+    int,
+    Field(ge=1_000, le=86_400_000),
+    BeforeValidator(as_milliseconds),
+    Expected("a duration such as 15s, or an integer number of milliseconds, from 1000 to 86400000"),
+]
+
+
 class SchedulingSettings(Section):
-    """Weight of each term when a pool is chosen."""
+    """Weight of each term when a pool is chosen, and how long a pool without workers keeps its jobs."""
+
+    RULES: ClassVar = (AtLeast("lost_pool_parking", 1, "lost_pool_grace"),)
 
     model_match: Weight = 1.0
     """Weight of the model match when a pool is chosen, 0 to 1000."""
@@ -290,6 +300,12 @@ class SchedulingSettings(Section):
     """How much each hop of latency (25 ms) lowers the proximity, 0 to 1."""
     wait_scale: Milliseconds = 5_000
     """Expected wait (ms) at which the depth term is one half."""
+    lost_pool_grace: Grace = 15_000
+    """Milliseconds without any worker after which a pool's waiting jobs are given back, if another pool can
+    serve them: longer than a worker takes to start again. 1 s to a day."""
+    lost_pool_parking: Grace = 60_000
+    """The same if no pool can serve them: they are parked in the database until one can. At least
+    `lost_pool_grace`."""
 
 
 class OrchestratorSettings(Section):

@@ -11,6 +11,7 @@ from tether.orchestrator.context import LoopContext
 from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
+from tether.orchestrator.lost_pools import LOST_POOLS, GiveBackLost
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.port_scripts import PublishPortScripts
@@ -65,6 +66,7 @@ LOOPS = (
     RegisteredLoop("leases", TickLeases.make, _leases, is_leased=False),
     RegisteredLoop(WAITING, PlaceWaiting.make, _outbox),
     RegisteredLoop("outbox", RelayOutbox.make, _outbox),
+    RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0)),
     RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),
     RegisteredLoop("pruning", Prune.make, every(5.0)),

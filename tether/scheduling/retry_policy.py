@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tether.jobs import JobState, Letter, Outcome, OutcomeKind, Verdict
+from tether.scheduling.lost_pools import pause_after
 
 POISON = "poison"
 ATTEMPTS_EXHAUSTED = "attempts_exhausted"
@@ -67,7 +68,8 @@ def decide(
     if requested is not None:
         return Verdict(requested)
     if kind is OutcomeKind.WITHDRAWN:
-        return Verdict(JobState.PARKED, due_at=now_ms)
+        hand_overs = outcome.fence.dispatch - failed_before
+        return Verdict(JobState.PARKED, due_at=now_ms + pause_after(hand_overs))
     if kind is OutcomeKind.POISONED:
         return Verdict(JobState.DEAD, letter=Letter(POISON, True, retry_token))
     error = outcome.error

@@ -14,7 +14,7 @@ from tether.store.hand_overs import hand_over
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
 from tether.store.rows import UnreadableRow, error_from_text
 from tether.store.schema import IS_IN_REDIS, dispatches, jobs
-from tether.store.waiting_jobs import waits_at
+from tether.store.waiting_jobs import KeptModel, waits_at
 
 
 class PlacedJob(NamedTuple):
@@ -69,6 +69,14 @@ def states(connection: Connection, job_ids: list[JobId]) -> dict[JobId, tuple[Jo
     query = select(jobs.c.job_id, jobs.c.state, _DISPATCH).where(are_these)
     found = connection.execute(query, {"ids": job_ids})
     return {JobId(row.job_id): (JobState(row.state), row.dispatch) for row in found}
+
+
+def models_of(connection: Connection, job_ids: list[JobId]) -> dict[JobId, KeptModel]:
+    """The models of these jobs; a job that is not known is left out."""
+    are_these = is_among(is_postgres(connection), jobs.c.job_id)
+    query = select(jobs.c.job_id, jobs.c.model, jobs.c.model_version).where(are_these)
+    found = connection.execute(query, {"ids": job_ids})
+    return {JobId(row.job_id): KeptModel(row.model, row.model_version) for row in found}
 
 
 def errors_of(connection: Connection, job_ids: list[JobId]) -> list[tuple[JobId, JobError]]:

@@ -40,6 +40,14 @@ REDIS_ROOM = Gauge(
     registry=REGISTRY,
 )
 LEASES_LOST = Counter("tether_leases_lost", "Attempts whose lease expired.", registry=REGISTRY)
+JOBS_GIVEN_BACK = _counter(
+    "tether_jobs_given_back",
+    "Jobs that were taken from pools which had lost their last worker, to be placed again or parked.",
+    "waited_in",
+)
+LOST_POOLS = Gauge(
+    "tether_lost_pools", "Pools that have lost their last worker, and still have jobs.", registry=REGISTRY
+)
 SET_ASIDE = Counter(
     "tether_set_aside",
     "Jobs and entries that scripts in Redis could not read and set aside, once they were looked at.",

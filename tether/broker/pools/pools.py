@@ -16,6 +16,7 @@ import redis
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, names_of
 from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom
+from tether.broker.pools.waiting_lanes import LanePlace
 from tether.broker.redis.connections import RefusedForNow, each_answer, without_retries
 from tether.broker.redis.raw_connections import RawConnections
 from tether.broker.scripts import Argument, rows
@@ -272,6 +273,28 @@ class Pools:
         """
         removed, seen = self._lines.run("pool/tidy", kind, *arguments)
         return removed, seen
+
+    def tidy_lists(self, places: Sequence[LanePlace], count: int) -> list[tuple[int, int] | Exception]:
+        """Remove entries of jobs that do not wait there any more, from ``count`` of each of these lists.
+
+        Returns:
+          For each how many were removed, and how many were looked at.
+        """
+        calls = [
+            ("list", place.pool, place.waiting_class, place.tenant_bytes, place.start, count)
+            for place in places
+        ]
+        answers = self._lines.run_many("pool/tidy", calls)
+        return [answer if isinstance(answer, Exception) else (answer[0], answer[1]) for answer in answers]
+
+    def named(self) -> set[PoolName]:
+        """The pools in which jobs wait, and some that were just emptied.
+
+        Raises:
+          redis.ResponseError: The key is of another type than ours.
+        """
+        found: Any = self.client.smembers(self.keys.pools)
+        return {PoolName(name.decode(errors="replace")) for name in found}
 
     def name_pool(self, pool: PoolName) -> None:
         """Name a pool among those with waiting jobs, where it is lost."""

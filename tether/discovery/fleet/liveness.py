@@ -8,7 +8,7 @@ that are said to be the reader's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -115,6 +115,25 @@ def copied_keys(evidence: Evidence) -> tuple[WorkerId, ...]:
 def last_asked(evidence: Evidence, worker: WorkerId) -> int | None:
     """When a worker last asked any pool for jobs; None where it never did."""
     return max((at for draws, at in evidence.asked.items() if draws.worker == worker), default=None)
+
+
+def last_seen_in(
+    pools: Collection[PoolName], present: Collection[WorkerId], evidence: Evidence
+) -> dict[PoolName, int]:
+    """How long ago, in milliseconds, any worker was last seen to do something in each of these pools; one in
+    which nobody was is left out.
+
+    Args:
+      present: Workers that announce themselves, and so say what they serve. Another may only be heard of by
+        nobody, and go on with what it drew: the leases that it renews count in all pools that it asked.
+    """
+    latest: dict[PoolName, int] = {}
+    for draws, at in evidence.asked.items():
+        if draws.pool in pools:
+            if draws.worker not in present:
+                at = max(at, evidence.renewed.get(draws.worker, 0))
+            latest[draws.pool] = max(at, latest.get(draws.pool, 0))
+    return {pool: max(0, evidence.now - at) for pool, at in latest.items()}
 
 
 def _last_acts(evidence: Evidence) -> dict[WorkerId, int]:

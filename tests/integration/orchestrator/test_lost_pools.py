@@ -1,0 +1,276 @@
+"""What waits in a pool that lost its last worker is given back, in Redis and in the outbox, a bounded part at
+a time."""
+
+from types import MappingProxyType
+
+import pytest
+from sqlalchemy import select
+
+from support.core_steps import CoreSteps
+from support.databases import DEMO, OTHER_POOL, POOL, all_held, new_job, outbox, state_of
+from support.hand_worker import growth
+from tether.broker.pools.pools import Dispatch
+from tether.discovery.fleet.fleet import Fleet
+from tether.discovery.fleet.liveness import Draws, Evidence
+from tether.orchestrator import lost_lanes, lost_pools
+from tether.orchestrator.lost_pools import GiveBackLost
+from tether.orchestrator.outcomes import BATCH as SETTLED_AT_ONCE
+from tether.orchestrator.waiting import PlaceWaiting
+from tether.scheduling.lost_pools import MAX_GAP_MS, PoolPatience
+from tether.store.schema import attempts
+from tether.store.tenants import Tenant, create_tenant
+
+THIRD_POOL = "gpu.cpu.local.third-00000000"
+PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000)
+
+
+class Watcher:
+    """The step over a fleet that a test makes up, and the scheduler that goes by it."""
+
+    def __init__(self, core):
+        self.core = core
+        self.served = {}
+        self.asked = {}
+        self.at = 1_000_000
+        self.looked_again = 0
+        self.evidence = None
+        self.step = self.restarted()
+        self.placing = PlaceWaiting(core.store, self, core.reservations, now_ms=core.clock)
+
+    def restarted(self):
+        """Another orchestrator's step."""
+        return GiveBackLost(
+            self.core.store,
+            self.core.pools,
+            self,
+            served_models=self.served_models,
+            patience=PATIENCE,
+            now_ms=self.core.clock,
+            monotonic=lambda: self.at,
+        )
+
+    @property
+    def fleet(self):
+        return Fleet(served=MappingProxyType(dict(self.served)))
+
+    def judge(self):
+        self.looked_again += 1
+
+    def served_models(self):
+        return [DEMO] if self.served else []
+
+    def choose_pools(self, waiting):
+        return [next(iter(self.served), None) for _ in waiting]
+
+    def pass_time(self, ms=MAX_GAP_MS):
+        """One look, so much later."""
+        self.at += ms
+        self.evidence = Evidence(now=self.at, asked=dict(self.asked))
+        return self.step()
+
+    def wait(self, ms):
+        for _ in range(ms // MAX_GAP_MS):
+            self.pass_time()
+
+    def give_back(self, most=200):
+        """Look on, and let outcomes settle, until nothing is left to do at once. Returns how many steps that
+        took."""
+        for count in range(most):
+            pause = self.pass_time(50)
+            self.core.settle()
+            if pause > 1:
+                return count
+        raise AssertionError(f"not at rest after {most} steps")
+
+
+@pytest.fixture
+def core(store, shared_redis_server, namespace):
+    made = CoreSteps(store, shared_redis_server, namespace)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def watcher(core):
+    return Watcher(core)
+
+
+def pool_keys(core, pool=POOL):
+    return sorted(core.redis.scan_iter(f"{core.keys.prefix}:pool:{pool}:*"))
+
+
+def kinds(core, number):
+    query = select(attempts.c.kind).where(attempts.c.job_id == f"job-{number:06}")
+    return core.store.read(lambda connection: list(connection.execute(query).scalars()))
+
+
+def test_another_pool_gets_the_jobs_of_a_lost_one(core, watcher):
+    core.submit(1, 2, 3)
+    core.submit(4, 5, places=False)
+    watcher.served = {OTHER_POOL: 1}
+    watcher.wait(PATIENCE.elsewhere_ms)
+    assert core.states(1, 4) == ["placed", "accepted"]
+    watcher.pass_time()
+    watcher.give_back()
+    assert core.states(1, 2, 3, 4, 5) == ["parked"] * 5
+    assert pool_keys(core) == []
+    assert (kinds(core, 1), kinds(core, 4)) == (["withdrawn"], [])
+    assert (outbox(core.store), all_held(core.store)) == ([], {("quota", "default"): 5})
+    watcher.placing()
+    core.store.write_alone(lambda connection: None).result()
+    assert core.states(1, 2, 3, 4, 5) == ["placed"] * 5
+    assert [state_of(core.store, number)[1] for number in (1, 4)] == [2, 2]
+    drawn = core.worker.draw(5, [OTHER_POOL], busy=False).jobs
+    for job in drawn:
+        core.worker.finish(growth(job, 1))
+    core.settle()
+    assert core.states(1, 2, 3, 4, 5) == ["succeeded"] * 5
+
+
+def test_where_no_pool_can_serve_them_jobs_are_parked_later_and_woken_by_a_worker(core, watcher):
+    core.submit(1)
+    watcher.wait(PATIENCE.nowhere_ms)
+    assert core.states(1) == ["placed"]
+    watcher.pass_time()
+    watcher.give_back()
+    assert core.states(1) == ["parked"]
+    watcher.placing()
+    assert core.states(1) == ["parked"]
+    watcher.served = {POOL: 1}
+    watcher.placing()
+    core.store.write_alone(lambda connection: None).result()
+    assert state_of(core.store, 1) == ("placed", 2)
+
+
+@pytest.mark.parametrize("why", ["a worker", "asked", "restarted", "away"])
+def test_for_a_blip_nothing_is_given_back(core, watcher, why):
+    core.submit(1)
+    for _ in range(12):
+        watcher.wait(PATIENCE.nowhere_ms - MAX_GAP_MS)
+        if why == "a worker":
+            watcher.served = {POOL: 1}
+            watcher.pass_time()
+            watcher.served = {}
+        elif why == "asked":
+            watcher.asked = {Draws("somebody", POOL): watcher.at}
+        elif why == "restarted":
+            watcher.step = watcher.restarted()
+        else:
+            watcher.at += 2 * MAX_GAP_MS
+    assert core.states(1) == ["placed"]
+    assert (core.redis.xlen(core.keys.outcomes), watcher.looked_again) == (0, 0)
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    assert core.redis.xlen(core.keys.outcomes) == 1
+
+
+def test_attempts_that_run_are_left_to_their_leases(core, watcher):
+    core.submit(1, 2)
+    (job,) = core.draw()
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    watcher.give_back()
+    left = {1, 2} - {int(job.job_id[4:])}
+    assert core.states(*left) == ["parked"]
+    assert core.redis.hget(core.keys.job(job.job_id), "state") == b"running"
+    core.worker.finish(growth(job, 1))
+    core.settle()
+    assert core.states(int(job.job_id[4:])) == ["succeeded"]
+
+
+def test_it_is_looked_once_more_before_anything_is_given_back(core, watcher, monkeypatch):
+    core.submit(1)
+    monkeypatch.setattr(watcher, "judge", lambda: watcher.served.update({POOL: 1}))
+    watcher.wait(4 * PATIENCE.nowhere_ms)
+    assert core.redis.xlen(core.keys.outcomes) == 0
+
+
+def test_a_late_hand_over_of_what_was_parked_harms_nothing(core, watcher):
+    core.submit(1, places=False)
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    assert core.states(1) == ["parked"]
+    # Who read the row before it was parked places it now.
+    core.reservations.hand_over([Dispatch.of(new_job(1).job, 1, POOL)])
+    core.store.write_alone(lambda connection: None).result()
+    assert core.states(1) == ["parked"]
+    watcher.served = {OTHER_POOL: 1}
+    watcher.placing()
+    core.store.write_alone(lambda connection: None).result()
+    assert core.draw(2) == ()
+    (job,) = core.worker.draw(2, [OTHER_POOL], busy=False).jobs
+    core.worker.finish(growth(job, 1))
+    core.settle()
+    assert core.states(1) == ["succeeded"]
+
+
+def test_what_cannot_be_withdrawn_keeps_nothing_behind_it(core, watcher, monkeypatch):
+    monkeypatch.setattr(lost_lanes, "PAGE", 2)
+    core.submit(*range(1, 9))
+    core.break_job(1)
+    core.redis.hset(core.keys.job("job-000002"), "dispatch", "x")
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    watcher.give_back()
+    assert core.states(*range(3, 9)) == ["parked"] * 6
+
+
+@pytest.mark.parametrize("lost", ["restarted", "emptied"])
+def test_what_reconcile_puts_back_into_a_lost_pool_is_given_back_as_well(core, watcher, lost):
+    core.submit(1, 2)
+    watcher.wait(PATIENCE.nowhere_ms)
+    if lost == "emptied":
+        for key in core.redis.scan_iter(core.keys.prefix + ":*"):
+            core.redis.delete(key)
+    else:
+        core.redis.delete(core.keys.job("job-000001"))
+    core.reconcile()
+    core.later()
+    core.relay()
+    assert core.states(1, 2) == ["placed", "placed"]
+    watcher.pass_time()
+    watcher.give_back()
+    assert core.states(1, 2) == ["parked", "parked"]
+
+
+def test_a_job_that_goes_back_and_forth_waits_longer_each_time(core, watcher):
+    core.submit(1)
+    pauses = []
+    for _ in range(5):
+        watcher.served = {}
+        watcher.wait(2 * PATIENCE.nowhere_ms)
+        watcher.give_back()
+        assert core.states(1) == ["parked"]
+        watcher.served = {OTHER_POOL: 1}
+        began = core.now
+        while core.states(1) == ["parked"]:
+            watcher.placing()
+            core.store.write_alone(lambda connection: None).result()
+            if core.states(1) == ["parked"]:
+                core.now += 2_500
+        pauses.append(core.now - began)
+    assert pauses == [0, 0, 5_000, 10_000, 20_000]
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(20_000, marks=pytest.mark.long)])
+def test_a_large_lost_pool_is_given_back_in_parts_and_in_turn_with_a_small_one(core, watcher, count):
+    for first in range(0, count, 200):
+        core.submit(*range(first, first + 200))
+    core.store.write_alone(create_tenant, Tenant("other", "other", 1.0, None, core.now)).result()
+    core.submit(*range(50_000, 50_010), pool=THIRD_POOL, tenant_id="other")
+    core.submit(60_000, pool=OTHER_POOL)
+    watcher.served = {OTHER_POOL: 1}
+    watcher.wait(PATIENCE.elsewhere_ms + MAX_GAP_MS)
+    # Nobody settles: no more is withdrawn than may be unsettled.
+    for _ in range(20):
+        watcher.pass_time(50)
+    most = lost_pools.MAX_UNSETTLED + lost_lanes.PAGE
+    assert core.redis.xlen(core.keys.outcomes) <= most
+    assert SETTLED_AT_ONCE >= lost_pools.MAX_UNSETTLED
+    core.settle()
+    assert core.states(*range(50_000, 50_010)) == ["parked"] * 10
+    assert core.states(60_000) == ["placed"]
+    (job,) = core.worker.draw(1, [OTHER_POOL], busy=False).jobs
+    assert job.job_id == "job-060000"
+    core.worker.finish(growth(job, 1))
+    watcher.give_back(count)
+    core.settle()
+    assert set(core.states(*range(count))) == {"parked"}
+    assert core.states(60_000) == ["succeeded"]
+    assert pool_keys(core) == pool_keys(core, THIRD_POOL) == []

@@ -1,0 +1,253 @@
+"""Pools that have lost their last worker give their waiting jobs back: another pool gets them, or they are
+parked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Protocol, Self
+
+from tether.broker.pools.pools import Pools
+from tether.clocks import monotonic_ms
+from tether.discovery.fleet.fleet import Fleet
+from tether.discovery.fleet.liveness import Evidence, last_seen_in
+from tether.ids import JobId, PoolName
+from tether.jobs import JobState
+from tether.loops import IDLE
+from tether.orchestrator.context import LoopContext
+from tether.orchestrator.lost_lanes import WithdrawnPage, first_jobs, pages_withdrawn
+from tether.orchestrator.owed_lanes import ParkOwedLanes
+from tether.orchestrator.set_aside import FailedEntries
+from tether.orchestrator.waiting import WAITING
+from tether.scheduling.lost_pools import (
+    FleetLook,
+    PoolFate,
+    PoolLook,
+    PoolPatience,
+    PoolWatch,
+    fate_of,
+    watch_on,
+)
+from tether.store.holds import depths
+from tether.store.placements import models_of, states
+from tether.store.store import Store
+from tether.store.waiting_jobs import KeptModel
+from tether.telemetry import metrics
+from tether.telemetry.logs import get_logger
+
+LOST_POOLS = "lost-pools"
+"""The name of the loop."""
+
+PAGES = 4
+"""Pages of jobs that a step withdraws, of lost pools in turn."""
+
+MAX_UNSETTLED = 256
+"""No more is withdrawn while the outcomes of so many are not settled: what others end shall not wait behind
+them."""
+
+UNSETTLED_MS = 10_000
+"""So long an outcome is waited for: reconcile has lost ones written again."""
+
+PAUSE_SECONDS = 0.05
+"""Between two steps while there is something to give back."""
+
+MAX_EVIDENCE_MS = 10_000
+"""What workers were seen to do is not known any more if nobody could look for so long."""
+
+MAX_ASKED = 32
+"""Pools whose models are asked for in one step."""
+
+MAX_MODELS = 1_024
+"""Pools whose models are remembered."""
+
+_UNSETTLED = frozenset({JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING})
+
+
+class SeesWorkers(Protocol):
+    """The view of the fleet, as far as it is needed here."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+
+    @property
+    def evidence(self) -> Evidence | None: ...
+
+    def judge(self) -> None: ...
+
+
+class GiveBackLost:
+    """Watches pools with jobs, and gives back what waits in those that are lost.
+
+    What waits in Redis is withdrawn, what the outbox owes is parked. From there on the loop of waiting jobs
+    places it. Attempts that run end by their leases.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pools: Pools,
+        view: SeesWorkers,
+        *,
+        served_models: Callable[[], Collection[KeptModel]],
+        patience: PoolPatience,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], int] = monotonic_ms,
+        on_parked: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+          served_models: The models that live workers serve now.
+          now_ms: Milliseconds since the epoch.
+          monotonic: Milliseconds of a monotonic clock.
+          on_parked: Called when jobs were parked.
+        """
+        self._store = store
+        self._pools = pools
+        self._view = view
+        self._served_models = served_models
+        self._patience = patience
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._on_parked = on_parked
+        self._watch = PoolWatch()
+        self._lost: frozenset[PoolName] = frozenset()
+        self._evidence: tuple[Evidence | None, int] = (None, 0)
+        self._models: OrderedDict[PoolName, KeptModel] = OrderedDict()
+        self._passes: deque[tuple[PoolName, Iterator[WithdrawnPage]]] = deque()
+        self._unsettled: dict[JobId, tuple[int, int]] = {}
+        self._log = get_logger("tether.orchestrator")
+        self._failed: FailedEntries[JobId] = FailedEntries(LOST_POOLS, self._log)
+        self._owed = ParkOwedLanes(store, self._failed)
+
+    @classmethod
+    def make(cls, context: LoopContext) -> Self:
+        plane, scheduling = context.plane, context.plane.settings.scheduling
+        return cls(
+            plane.store,
+            plane.pools,
+            plane.fleet,
+            served_models=plane.scheduler.served_models,
+            patience=PoolPatience(scheduling.lost_pool_grace, scheduling.lost_pool_parking),
+            now_ms=context.now_ms,
+            on_parked=lambda: context.wake(WAITING),
+        )
+
+    def __call__(self) -> float:
+        depth = self._store.read(depths)
+        lost = self._look(depth)
+        if lost - self._lost:
+            # What was seen may be a second old: it is looked once more before anything is done.
+            self._view.judge()
+            lost = self._look(depth)
+        self._tell(lost, depth)
+        self._lost = lost
+        self._passes = deque(each for each in self._passes if each[0] in lost)
+        if not lost:
+            return IDLE
+        now_ms = self._now_ms()
+        parked = self._owed.park(lost, now_ms)
+        withdrawn = self._withdraw(now_ms)
+        metrics.JOBS_GIVEN_BACK.labels(waited_in="outbox").inc(parked)
+        metrics.JOBS_GIVEN_BACK.labels(waited_in="redis").inc(withdrawn)
+        if parked:
+            self._on_parked()
+        return PAUSE_SECONDS if parked or withdrawn or self._passes else IDLE
+
+    def _look(self, depth: Mapping[PoolName, int]) -> frozenset[PoolName]:
+        """Watch on. Return the pools that are lost."""
+        at = self._monotonic()
+        self._watch = watch_on(self._watch, self._fleet_look(at, depth))
+        absent = self._watch.absent_since
+        return frozenset(
+            name for name in absent if fate_of(name, self._watch, self._patience) is PoolFate.LOST
+        )
+
+    def _fleet_look(self, at: int, depth: Mapping[PoolName, int]) -> FleetLook | None:
+        evidence = self._view.evidence
+        if evidence is not self._evidence[0]:
+            self._evidence = (evidence, at)
+        if evidence is None or at - self._evidence[1] > MAX_EVIDENCE_MS:
+            return None
+        fleet = self._view.fleet
+        names = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
+        absent = {name for name in names if fleet.served.get(name, 0) == 0}
+        seen_ms = last_seen_in(absent, fleet.members, evidence) if absent else {}
+        elsewhere = self._served_elsewhere(absent)
+        return FleetLook(
+            at=at,
+            steady_ms=max(0, evidence.now - evidence.resumed),
+            pools={
+                name: PoolLook(
+                    workers=fleet.served.get(name, 0),
+                    seen_ms=seen_ms.get(name),
+                    is_served_elsewhere=name in elsewhere,
+                )
+                for name in names
+            },
+        )
+
+    def _served_elsewhere(self, absent: Collection[PoolName]) -> set[PoolName]:
+        """Those of these pools, none of which has a worker, whose jobs another pool can serve now."""
+        unknown = [name for name in sorted(absent) if name not in self._models][:MAX_ASKED]
+        if unknown:
+            jobs = first_jobs(self._pools, unknown)
+            models = self._store.read(models_of, list(jobs.values()))
+            for name, job_id in jobs.items():
+                if job_id in models:
+                    self._models[name] = models[job_id]
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+        known = {name: self._models[name] for name in absent if name in self._models}
+        if not known:
+            return set()
+        served = frozenset(self._served_models())
+        return {name for name, model in known.items() if model in served}
+
+    def _withdraw(self, now_ms: int) -> int:
+        """Withdraw some pages of the lost pools, in turn. Return how many jobs were."""
+        passing = {name for name, _ in self._passes}
+        fresh = sorted(self._lost - passing)
+        self._passes.extend((name, pages_withdrawn(self._pools, name)) for name in fresh)
+        count = 0
+        for _ in range(PAGES):
+            if not self._passes or self._unsettled_now(now_ms) >= MAX_UNSETTLED:
+                break
+            name, pages = self._passes.popleft()
+            page = next(pages, None)
+            if page is None:
+                continue
+            self._passes.append((name, pages))
+            count += len(page.withdrawn)
+            self._unsettled.update({job_id: (dispatch, now_ms) for job_id, dispatch in page.withdrawn})
+            for job_id, error in page.errors.items():
+                self._failed.fail(job_id, error, now_ms, job=job_id)
+        return count
+
+    def _unsettled_now(self, now_ms: int) -> int:
+        """How many of those that were withdrawn are not settled yet."""
+        if self._unsettled:
+            found = self._store.read(states, list(self._unsettled))
+            self._unsettled = {
+                job_id: (dispatch, at)
+                for job_id, (dispatch, at) in self._unsettled.items()
+                if job_id in found
+                and found[job_id][0] in _UNSETTLED
+                and found[job_id][1] <= dispatch
+                and now_ms - at < UNSETTLED_MS
+            }
+        return len(self._unsettled)
+
+    def _tell(self, lost: frozenset[PoolName], depth: Mapping[PoolName, int]) -> None:
+        metrics.LOST_POOLS.set(len(lost))
+        for name in sorted(lost - self._lost):
+            self._log.warning(
+                "A pool has lost its last worker. What waits there is given back.",
+                pool=name,
+                jobs=depth.get(name, 0),
+                is_served_elsewhere=self._watch.last is not None
+                and self._watch.last.pools[name].is_served_elsewhere,
+            )
+        for name in sorted(self._lost - lost):
+            self._log.info(
+                "A pool that had lost its last worker has none of its jobs left, or has a worker.", pool=name
+            )

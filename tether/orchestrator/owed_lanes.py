@@ -1,0 +1,64 @@
+"""Parks what the outbox owes to pools that nobody serves, some of it at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tether.ids import JobId, PoolName
+from tether.orchestrator.set_aside import FailedEntries
+from tether.scheduling.lost_pools import pause_after
+from tether.store.outbox import BEFORE_ALL, RANKS, owed_in_lane, owing_lanes
+from tether.store.parking import OwedParking, ParkOwed
+from tether.store.store import Store
+from tether.store.waiting_jobs import MAX_TIME_MS
+
+LANES = 64
+"""Lanes of a class that a step looks at."""
+
+JOBS = 256
+"""Jobs of a class that a step parks, at most."""
+
+
+class ParkOwedLanes:
+    """Walks over the lanes of the outbox, round and round. One thread uses it."""
+
+    def __init__(self, store: Store, failed: FailedEntries[JobId]) -> None:
+        """
+        Args:
+          failed: Where jobs are noted that cannot be parked.
+        """
+        self._store = store
+        self._failed = failed
+        self._park = ParkOwed(pause_after)
+        self._after = dict.fromkeys(RANKS.values(), BEFORE_ALL)
+        # Where the next page of a lane begins: what cannot be parked keeps nothing else from it.
+        self._behind: dict[tuple[int, str], tuple[int, JobId]] = {}
+
+    def park(self, lost: Collection[PoolName], now_ms: int) -> int:
+        """Park some of what is owed to lost pools, whenever it is due. Return how much that was."""
+        return sum(self._park_class(rank, lost, now_ms) for rank in self._after)
+
+    def _park_class(self, rank: int, lost: Collection[PoolName], now_ms: int) -> int:
+        lanes = self._store.read(owing_lanes, rank, self._after[rank], LANES)
+        self._after[rank] = lanes[-1].name if len(lanes) == LANES else BEFORE_ALL
+        theirs = [lane.name for lane in lanes if _pool_of(lane.name) in lost]
+        size = max(1, JOBS // len(theirs)) if theirs else 0
+        return sum(self._park_lane(rank, name, size, now_ms) for name in theirs)
+
+    def _park_lane(self, rank: int, lane: str, size: int, now_ms: int) -> int:
+        key = (rank, lane)
+        owed = self._store.read(owed_in_lane, rank, lane, MAX_TIME_MS, size, self._behind.pop(key, None))
+        items = [OwedParking(item.job_id, item.dispatch, _pool_of(lane), now_ms) for item in owed]
+        answers = self._store.write_each(self._park, items)
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._failed.fail(item.job_id, answer, now_ms, job=item.job_id)
+        parked = sum(answer is True for answer in answers)
+        if len(owed) == size and parked < size:
+            self._behind[key] = (owed[-1].due_at, owed[-1].job_id)
+        return parked
+
+
+def _pool_of(lane: str) -> PoolName:
+    # No pool's name has a space.
+    return PoolName(lane.partition(" ")[0])
