@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from tether.attempts import AttemptEnd
 from tether.ids import NO_WORKER, BootId, DrawId, JobId, TenantId
 from tether.ids import first_id_at as first_id_at
 from tether.ids import new_job_id as new_job_id
@@ -168,6 +169,8 @@ class Outcome:
       deaths: Number of workers that died while running it.
       ended_at: By Redis's clock, in milliseconds since the epoch.
       pieces: The tokens, if it is final for Redis; those in the stream when it was read.
+      ends: The ends of the attempts since Redis last handed the job back, with that of this outcome's.
+      dropped_ends: Number of further ones, which are no longer known.
     """
 
     job_id: JobId
@@ -182,6 +185,8 @@ class Outcome:
     deaths: int = 0
     ended_at: int = 0
     pieces: tuple[Piece, ...] = ()
+    ends: tuple[AttemptEnd, ...] = ()
+    dropped_ends: int = 0
 
 
 @dataclass(frozen=True)

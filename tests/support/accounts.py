@@ -37,9 +37,11 @@ class Accounts:
         return dict(self.store.read(lambda connection: [tuple(row) for row in connection.execute(query)]))
 
     def attempts(self):
-        """All attempts that were settled: (kind, dispatch, offset) in order, by job id."""
+        """All outcomes that were settled: (kind, dispatch, offset) in order, by job id."""
         columns = (attempts.c.job_id, attempts.c.kind, attempts.c.dispatch, attempts.c.offset)
-        query = select(*columns).order_by(attempts.c.dispatch, attempts.c.attempt)
+        query = (
+            select(*columns).where(attempts.c.kind != "").order_by(attempts.c.dispatch, attempts.c.attempt)
+        )
         found = {}
         for job_id, *attempt in self.store.read(lambda connection: connection.execute(query).all()):
             found.setdefault(job_id, []).append(tuple(attempt))

@@ -23,6 +23,7 @@ WORDS = [
     "codec",
     "durations",
     "requests",
+    "attempts",
     "jobs",
     "job_filters",
     "envelopes",

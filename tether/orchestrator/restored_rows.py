@@ -57,6 +57,8 @@ def resolution(dispatch: int, ended: EndedJob) -> Outcome | JobState | None:
         finish_reason=ended.finish_reason,
         deaths=ended.deaths,
         pieces=ended.pieces,
+        ends=ended.log.ends,
+        dropped_ends=ended.log.dropped,
     )
 
 

@@ -189,6 +189,14 @@ attempts = Table(
     Column("offset", Integer, nullable=False),
     Column("error", Text),
     Column("ended_at", BigInteger, nullable=False),
+    Column("outcome_at", BigInteger),
+    Column("dropped", Integer, nullable=False, server_default="0"),
+    Column("pool", Text),
+    Column("started_at", BigInteger),
+    Column("start_offset", Integer),
+    Column("cause", Text),
+    Column("went", Text),
+    Column("evidence", Text),
 )
 
 holds = Table(

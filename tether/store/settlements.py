@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, update
 
 from tether.errors import WorkerLost
-from tether.ids import DrawId, JobId
-from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
-from tether.store.bulk import delete_of_jobs, insert_rows, is_among, is_postgres, lock_jobs, update_rows
+from tether.ids import JobId
+from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
+from tether.store.attempt_rows import AttemptRows
+from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import JobRow, compact_json, error_to_text, result_to_text
-from tether.store.schema import attempts, dead_letters, dispatches, holds, jobs
+from tether.store.schema import dead_letters, dispatches, holds, jobs
 
 _WAITING = (JobState.PARKED, JobState.WAITING_RETRY)
-_KnownAttempts = dict[JobId, dict[Fence, Mapping[str, Any]]]
 
 
 class Decide(Protocol):
@@ -96,7 +94,7 @@ def settle(connection: Connection, settlements: list[Settlement], decide: Decide
     """
     ids = sorted({settlement.outcome.job_id for settlement in settlements})
     rows = lock_jobs(connection, ids)
-    changes = _Changes(rows, _known_attempts(connection, list(rows)))
+    changes = _Changes(rows, AttemptRows.of(connection, list(rows)))
     answers = [_settle_one(changes, settlement, decide) for settlement in settlements]
     _write(connection, changes)
     return answers
@@ -107,26 +105,10 @@ class _Changes:
     """The rows as they become, and what has to be written for it."""
 
     rows: dict[JobId, JobRow]
-    known: _KnownAttempts
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: AttemptRows
     results: dict[JobId, str | None] = field(default_factory=dict)
     raised: dict[JobId, int] = field(default_factory=dict)
     letters: list[dict[str, Any]] = field(default_factory=list)
-
-
-def _known_attempts(connection: Connection, job_ids: list[JobId]) -> _KnownAttempts:
-    known: _KnownAttempts = {job_id: {} for job_id in job_ids}
-    if job_ids:
-        # The jobs' rows are locked, so nobody else adds to these meanwhile.
-        query = _attempts_of(is_postgres(connection))
-        for row in connection.execute(query, {"ids": job_ids}):
-            known[row.job_id][Fence(row.dispatch, row.attempt, DrawId(row.draw_id))] = dict(row._mapping)
-    return known
-
-
-@cache
-def _attempts_of(postgres: bool) -> Select[Any]:
-    return select(attempts).where(is_among(postgres, attempts.c.job_id))
 
 
 def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Settled:
@@ -134,14 +116,10 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
     row = changes.rows.get(outcome.job_id)
     if row is None:
         return Settled(SettledKind.UNKNOWN, outcome.job_id, None, 0, None)
-    known = changes.known[row.job_id]
     is_ahead = settlement.may_be_ahead and row.dispatch < outcome.fence.dispatch
-    is_noted = outcome.fence in known
-    if is_noted and not is_ahead:
+    is_new = changes.attempts.note(outcome)
+    if not is_new and not is_ahead:
         return _settled(SettledKind.REPEATED, row)
-    if not is_noted:
-        known[outcome.fence] = attempt = _attempt_columns(outcome)
-        changes.attempts.append(attempt)
     if row.state.is_final or (row.dispatch != outcome.fence.dispatch and not is_ahead):
         return _settled(SettledKind.STALE, row)
     verdict = decide(outcome, row)
@@ -152,7 +130,7 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
     row = changes.rows[row.job_id] = _after(row, outcome, verdict, settlement.now_ms)
     changes.results[row.job_id] = _result(outcome) if row.state.is_final else None
     if verdict.letter is not None:
-        changes.letters.append(_letter_columns(row, verdict.letter, known, settlement.now_ms))
+        changes.letters.append(_letter_columns(row, verdict.letter, changes.attempts, settlement.now_ms))
     return _settled(SettledKind.SETTLED, row)
 
 
@@ -198,40 +176,20 @@ def _result(outcome: Outcome) -> str | None:
     return result_to_text(outcome.pieces, outcome.run, outcome.finish_reason)
 
 
-def _attempt_columns(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "job_id": outcome.job_id,
-        "dispatch": outcome.fence.dispatch,
-        "attempt": outcome.fence.attempt,
-        "draw_id": outcome.fence.draw_id,
-        "worker": outcome.worker,
-        "kind": outcome.kind.value,
-        "run": outcome.run,
-        "offset": outcome.offset,
-        "error": error_to_text(outcome.error),
-        "ended_at": outcome.ended_at,
-    }
-
-
-def _letter_columns(
-    row: JobRow, letter: Letter, known: Mapping[Fence, Mapping[str, Any]], now_ms: int
-) -> dict[str, Any]:
-    history = [
-        {name: value for name, value in known[fence].items() if name != "job_id"} for fence in sorted(known)
-    ]
+def _letter_columns(row: JobRow, letter: Letter, attempts: AttemptRows, now_ms: int) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
         "tenant_id": row.tenant_id,
         "reason": letter.reason,
         "retryable": letter.retryable,
         "retry_token": letter.retry_token,
-        "history": compact_json(history),
+        "history": compact_json(attempts.history(row.job_id)),
         "created_at": now_ms,
     }
 
 
 def _write(connection: Connection, changes: _Changes) -> None:
-    insert_rows(connection, attempts, changes.attempts)
+    changes.attempts.write(connection)
     changed = [changes.rows[job_id] for job_id in sorted(changes.results)]
     if not changed:
         return

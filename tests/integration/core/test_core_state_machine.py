@@ -114,7 +114,7 @@ PLANTED = {
         plant("fail", "write_outcome(id, kind, now, error)\nif kind ~=", "if kind ~=")
     ),
     "a lost attempt's job waits nowhere": plant(
-        "expire", "became = return_to_pool(id, now, worker)", "became = ''"
+        "expire", "became = return_to_pool(id, now, worker, 'lease_lost')", "became = ''"
     ),
     "nobody relays the outbox": without_outbox,
     "outcomes are acknowledged before the commit": without_second_look(settle_before_commit),

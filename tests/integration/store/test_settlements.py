@@ -1,5 +1,6 @@
 """Settling: once, in any order, and final by compare-and-set."""
 
+import itertools
 from dataclasses import replace as changed
 
 from support.databases import (
@@ -16,6 +17,7 @@ from support.databases import (
     waiting_at,
     write,
 )
+from tether.attempts import AttemptEnd
 from tether.jobs import JobState, OutcomeKind, Piece
 from tether.store.placements import (
     Placement,
@@ -142,3 +144,98 @@ def test_outcomes_in_any_order_and_repeated_come_to_the_same_end(store):
         ends.add((row.state, row.dispatch, row.output_tokens, noted))
     assert ends == {(JobState.SUCCEEDED, 1, 2, 4)}
     assert all_held(store) == {}
+
+
+def end(attempt, *, dispatch=1, draw="worker:1", cause="lease_lost", went="pool", ended_at=NOW, **more):
+    """How an attempt ended, as Redis noted it."""
+    given = {"run": 0, "offset": attempt, "started_at": NOW - 10, "start_offset": attempt - 1} | more
+    return AttemptEnd(
+        dispatch=dispatch,
+        attempt=attempt,
+        draw_id=draw,
+        pool=POOL,
+        cause=cause,
+        went=went,
+        ended_at=ended_at,
+        **given,
+    )
+
+
+def told(store, number=1):
+    return [
+        (row["dispatch"], row["attempt"], row["kind"], row["cause"], row["went"], row["offset"])
+        for row in store.read(attempts_of, f"job-{number:06}")
+    ]
+
+
+def test_an_outcome_leaves_a_row_for_each_attempt_before_it(store):
+    accept(store, new_job(1))
+    ends = (
+        end(1, evidence={"how": "signal 9"}),
+        end(2, cause="released", draw="other:7"),
+        end(3, cause="succeeded", went="end", offset=5),
+    )
+    ended = outcome(1, attempt=3, offset=5, ended_at=NOW + 1, ends=ends, dropped_ends=4)
+    assert [each.kind for each in settle(store, ended)] == ["settled"]
+    assert [each.kind for each in settle(store, ended)] == ["repeated"]
+    assert told(store) == [
+        (1, 1, "", "lease_lost", "pool", 1),
+        (1, 2, "", "released", "pool", 2),
+        (1, 3, "succeeded", "succeeded", "end", 5),
+    ]
+    first, second, third = store.read(attempts_of, "job-000001")
+    assert (first["pool"], first["started_at"], first["start_offset"]) == (POOL, NOW - 10, 0)
+    assert (first["evidence"], second["evidence"]) == ('{"how":"signal 9"}', None)
+    assert (second["worker"], third["worker"]) == ("other", "worker")
+    assert (third["outcome_at"], third["ended_at"], third["dropped"]) == (NOW + 1, NOW, 4)
+    assert store.read(job, "job-000001").attempts == 1, "only what its outcome ended counts"
+
+
+def test_attempts_are_the_same_whatever_order_their_outcomes_come_in(store):
+    ends = (end(1), end(2, cause="released", ended_at=NOW + 5))
+    # The first outcome is of an older version; after a loss in Redis an attempt ended once more.
+    ended = [
+        outcome(1, OutcomeKind.FAILED, attempt=1, offset=9),
+        outcome(1, OutcomeKind.WITHDRAWN, attempt=2, draw="worker:1", offset=2, ends=ends),
+        outcome(1, OutcomeKind.FAILED, dispatch=2, ends=(ends[1], end(1, dispatch=2, cause="failed"))),
+        outcome(
+            1, OutcomeKind.FAILED, dispatch=3, ends=(changed(ends[0], ended_at=NOW + 9, cause="failed"),)
+        ),
+    ]
+    seen = set()
+    for number, order in enumerate(itertools.permutations(ended)):
+        accept(store, new_job(number))
+        mine = [changed(each, job_id=f"job-{number:06}") for each in order]
+        settle(store, *mine[:2])
+        settle(store, *mine[2:], *mine)
+        rows = store.read(attempts_of, f"job-{number:06}")
+        seen.add(tuple(tuple(row.values())[1:] for row in rows))
+    [rows] = seen
+    assert len(rows) == 4
+    assert told(store, 0)[:2] == [
+        (1, 1, "failed", "lease_lost", "pool", 1),
+        (1, 2, "withdrawn", "released", "pool", 2),
+    ]
+
+
+def test_an_outcome_counts_although_its_attempt_was_noted_before(store):
+    accept(store, new_job(1))
+    noted = outcome(1, OutcomeKind.WITHDRAWN, attempt=2, draw="worker:2", dispatch=9, ends=(end(1),))
+    assert [each.kind for each in settle(store, noted)] == ["stale"]
+    settle_each(store, outcome(1, attempt=1))
+    assert state_of(store, 1) == ("succeeded", 1)
+
+
+def test_a_dead_letter_has_the_attempts_that_no_outcome_names(store):
+    accept(store, new_job(1))
+    settle_each(
+        store,
+        outcome(
+            1, OutcomeKind.POISONED, attempt=2, ends=(end(1, evidence={"how": "oom"}), end(2, went="end"))
+        ),
+    )
+    history = store.read(dead_letter, "job-000001").history
+    assert [(each["attempt"], each["cause"], each["evidence"]) for each in history] == [
+        (1, "lease_lost", {"how": "oom"}),
+        (2, "lease_lost", None),
+    ]

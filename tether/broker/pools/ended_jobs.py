@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from tether.broker.keys import Keys
+from tether.broker.pools.attempt_log import NO_LOG, AttemptLog, read_attempt_log
 from tether.broker.redis.connections import each_answer
 from tether.broker.scripts import rows
 from tether.ids import BootId, DrawId, JobId
@@ -34,6 +35,7 @@ class EndedJob:
       pieces: The tokens that the stream holds.
       input_tokens, finish_reason: What the stream's end says, where the job succeeded.
       error_code, error_message: What the stream's end says, where it did not.
+      log: How its attempts ended.
     """
 
     job_id: JobId
@@ -49,9 +51,22 @@ class EndedJob:
     finish_reason: str = ""
     error_code: str = ""
     error_message: str = ""
+    log: AttemptLog = NO_LOG
 
 
-_FIELDS = ("state", "dispatch", "attempt", "draw", "worker", "run", "offset", "deaths", "disowned")
+_FIELDS = (
+    "state",
+    "dispatch",
+    "attempt",
+    "draw",
+    "worker",
+    "run",
+    "offset",
+    "deaths",
+    "disowned",
+    "log",
+    "logged",
+)
 
 
 def ended_jobs(
@@ -75,8 +90,9 @@ def _ended_job(job_id: JobId, life_ms: Any, fields: Any, entries: Any) -> EndedJ
     for answer in (life_ms, fields, entries):
         if isinstance(answer, Exception):
             return answer
+    *texts, log, logged = fields
     state, dispatch, attempt, draw, worker, run, offset, deaths, disowned = (
-        value.decode(errors="replace") if value is not None else "" for value in fields
+        value.decode(errors="replace") if value is not None else "" for value in texts
     )
     if not state or state in _IN_REDIS:
         return None
@@ -90,6 +106,7 @@ def _ended_job(job_id: JobId, life_ms: Any, fields: Any, entries: Any) -> EndedJ
             run=int(run or 0),
             offset=int(offset or 0),
             deaths=int(deaths or 0),
+            log=read_attempt_log(log, logged),
         )
         last = next((event for event in reversed(read_events(entries)) if event.is_last), None)
     except (KeyError, ValueError) as error:

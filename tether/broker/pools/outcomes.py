@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 import redis
 
+from tether.attempts import MAX_COUNT, MAX_TIME_MS
 from tether.broker.keys import Keys
+from tether.broker.pools.attempt_log import read_attempt_log
 from tether.broker.redis.connections import each_answer
 from tether.broker.redis.groups import GroupReader, RawEntry
 from tether.codec import value_from_json
@@ -21,9 +23,6 @@ GROUP = "settle"
 MIN_VERSION = max(1, VERSION - 1)
 """Outcomes of this version and the one after are read; those of later ones are left to others."""
 MAX_RETRY_AFTER_MS = 86_400_000
-MAX_COUNT = 2**31 - 1
-"""Greatest number that a column of the database holds."""
-MAX_TIME_MS = 2**53
 _CODE = re.compile(r"[A-Za-z0-9_]{1,64}")
 UNREADABLE_ERROR = JobError("engine_failed", "the worker gave an unreadable reason", retryable=True)
 
@@ -105,6 +104,7 @@ def _version(fields: Mapping[bytes, bytes]) -> int:
 def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
     if _version(fields) < MIN_VERSION:
         raise ValueError(f"version {fields[b'v']!r} of an outcome is no longer supported")
+    log = read_attempt_log(fields.get(b"log"), fields.get(b"logged"))
     return Outcome(
         job_id=JobId(fields[b"job"].decode()),
         kind=OutcomeKind(fields[b"kind"].decode()),
@@ -119,6 +119,8 @@ def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
         finish_reason=fields[b"reason"].decode(),
         deaths=_number(fields[b"deaths"]),
         ended_at=_number(fields[b"at"], MAX_TIME_MS),
+        ends=log.ends,
+        dropped_ends=log.dropped,
     )
 
 

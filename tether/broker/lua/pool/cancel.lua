@@ -9,7 +9,7 @@ if #ARGV ~= 3 or not is_name(id) or not is_requested_end(kind) or not life or li
   return refuse('cancel: a job, cancelled or expired, and a life in ms are needed')
 end
 local name = job_of(id)
-local state, silent, cancel, worker = read(name, 'state', 'silent', 'cancel', 'worker')
+local state, silent, cancel, worker, logged = read(name, 'state', 'silent', 'cancel', 'worker', 'logged')
 if silent == '1' and state then
   return 'closed'
 end
@@ -26,8 +26,13 @@ if state == RUNNING then
   return 'running'
 end
 if state == WAITING then
+  local now = now_ms()
   redis.call('HSET', name, 'silent', '1')
-  close(id, kind, now_ms())
+  if (whole(logged, MAX_INTEGER) or 0) > 0 then
+    -- It needs no outcome, and the ends of its attempts do.
+    write_outcome(id, kind, now)
+  end
+  close(id, kind, now)
   return 'closed'
 end
 if state == 'failed' or state == 'withdrawn' then

@@ -292,7 +292,8 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   end
   lossy = (lossy == '1' or job_boot ~= boot) and '1' or '0'
   redis.call('HSET', name, 'state', RUNNING, 'attempt', attempted, 'draw', draw, 'worker', worker, 'n', integer(n),
-    'fence', fence(dispatched, attempted, draw), 'boot', boot, 'lossy', lossy, 'alone', alone)
+    'fence', fence(dispatched, attempted, draw), 'boot', boot, 'lossy', lossy, 'alone', alone,
+    'drawn_at', integer(now), 'drawn_offset', integer(offset))
   apply('ZADD', leases, now + lease, 'j ' .. id)
   apply('HSET', drawn_of(worker), id, integer(number))
   number = number + 1

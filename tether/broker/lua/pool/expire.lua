@@ -129,11 +129,12 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 
       redis.call('PEXPIRE', key('given_up:' .. worker), GIVEN_UP_LIFE)
       local became
       if is_poison then
+        log_attempt(id, now, 'lease_lost', 'end')
         redis.call('HSET', name, 'state', 'poisoned', 'fence', '')
         write_outcome(id, 'poisoned', now)
         became = 'poisoned'
       else
-        became = return_to_pool(id, now, worker)
+        became = return_to_pool(id, now, worker, 'lease_lost')
       end
       answer[#answer + 1] = worker
       answer[#answer + 1] = became

@@ -28,6 +28,7 @@ if not stands_at then
 end
 redis.call('HSET', job_of(id), 'state', kind, 'offset', stands_at, 'n', integer(ending.n))
 let_go(id, ending.worker)
+log_attempt(id, now, kind, kind == 'failed' and 'database' or 'end')
 write_outcome(id, kind, now, error)
 if kind ~= 'failed' then
   close(id, kind, now)

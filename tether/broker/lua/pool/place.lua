@@ -85,6 +85,10 @@ local ticket = '1'
 if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   if state == RUNNING then
     let_go(id, worker)
+    log_attempt(id, now, 'superseded', 'database')
+  elseif state ~= WAITING then
+    -- Its outcome has them.
+    redis.call('HDEL', name, 'log', 'logged')
   end
   ticket, lossy = integer(job_ticket + 1), '0'
   redis.call('HSET', name, 'n', integer(n + 1))

@@ -25,5 +25,5 @@ if not stands_at then
 end
 redis.call('HSET', job_of(id), 'offset', stands_at, 'n', integer(ending.n))
 let_go(id, ending.worker)
-return_to_pool(id, now, ending.worker, ARGV[10] == '1')
+return_to_pool(id, now, ending.worker, 'released', ARGV[10] == '1')
 return {'ok', stands_at}

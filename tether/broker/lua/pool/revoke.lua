@@ -12,7 +12,7 @@ for _, id in ipairs(ARGV) do
     let_go(id, worker)
     leave_idle(worker)
     answer[#answer + 1] = worker
-    answer[#answer + 1] = return_to_pool(id, now, worker)
+    answer[#answer + 1] = return_to_pool(id, now, worker, 'revoked')
   end
 end
 return answer

@@ -9,16 +9,22 @@ if #ARGV ~= 4 or not is_name(id) or not is_final(state) or not life or life == 0
   return refuse('seal: a job, a final state, a life in ms and the data of an event are needed')
 end
 local name = job_of(id)
-local job_state, worker = read(name, 'state', 'worker')
+local job_state, worker, logged = read(name, 'state', 'worker', 'logged')
 if not job_state then
   leave_tombstone(id, state, life, false)
   return 'unknown'
 end
 -- First, since it frees memory: what follows is then allowed also where Redis has none left.
 redis.call('HDEL', name, 'body')
+local is_of_redis = job_state == RUNNING or job_state == WAITING
 if job_state == RUNNING then
   let_go(id, worker)
+  log_attempt(id, now_ms(), 'sealed', 'end')
   redis.call('HSET', name, 'fence', '')
+end
+if is_of_redis and (job_state == RUNNING or (whole(logged, MAX_INTEGER) or 0) > 0) then
+  -- The database ended it by itself, and does not know the ends of its attempts.
+  write_outcome(id, 'withdrawn', now_ms())
 end
 redis.call('HSET', name, 'state', state, 'closed', '1')
 say_the_end(id, state == 'succeeded' and 'finished' or 'failed', data)

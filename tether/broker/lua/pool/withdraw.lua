@@ -25,6 +25,7 @@ if state == RUNNING then
     return RUNNING
   end
   let_go(id, worker)
+  log_attempt(id, now_ms(), 'withdrawn', 'database')
 elseif state ~= WAITING then
   return state
 end

@@ -19,9 +19,11 @@ end
 
 -- Hands a job back to the database.
 local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths)
+  local log, logged = read(job_of(id), 'log', 'logged')
   apply('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
     'dispatch', dispatch, 'attempt', attempt, 'draw', draw, 'worker', worker, 'run', run, 'offset', offset,
-    'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason)
+    'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason,
+    'log', log or '', 'logged', integer(whole(logged, MAX_INTEGER) or 0))
 end
 
 local function write_outcome(id, kind, now, error)
@@ -57,6 +59,7 @@ local function give_up(id, now, where)
   local state, dispatch, worker = read(name, 'state', 'dispatch', 'worker')
   if (state == WAITING or state == RUNNING) and whole(dispatch, MAX_TOKENS) then
     let_go(id, worker)
+    log_attempt(id, now, 'unreadable', 'database')
     redis.call('HSET', name, 'state', 'withdrawn', 'fence', '')
     write_outcome(id, 'withdrawn', now)
     return 'withdrawn'
@@ -67,9 +70,9 @@ local function give_up(id, now, where)
 end
 
 -- A job's worker is gone, or gives it back: it waits again, where it was or behind the others, unless somebody wants it
--- ended.
+-- ended. cause, evidence: see log_attempt.
 -- Returns what became of it.
-local function return_to_pool(id, now, avoid, to_tail)
+local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   local name = job_of(id)
   local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone =
     read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
@@ -80,6 +83,7 @@ local function return_to_pool(id, now, avoid, to_tail)
     ending = 'expired'
   end
   if is_requested_end(ending) then
+    log_attempt(id, now, cause, 'end', evidence)
     write_outcome(id, ending, now)
     close(id, ending, now)
     return ending
@@ -89,8 +93,10 @@ local function return_to_pool(id, now, avoid, to_tail)
   local is_readable = cancel == '' and deadline and ticket and run and offset and n and deaths
     and is_word(pool) and is_priority(priority) and is_name(tenant)
   if not is_readable or not say(id, run, offset, n + 1, 'rerouted', '{}') then
+    log_attempt(id, now, cause, 'database', evidence)
     return give_up(id, now, 'return')
   end
+  log_attempt(id, now, cause, 'pool', evidence)
   ticket = integer(ticket + 1)
   redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
     'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
