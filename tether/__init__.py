@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tether.version import __version__
 
 if TYPE_CHECKING:
-    from tether.client.api import AsyncTether as AsyncTether
     from tether.client.api import Tether as Tether
-    from tether.client.handles import AsyncJobHandle as AsyncJobHandle
+    from tether.client.async_api import AsyncTether as AsyncTether
+    from tether.client.async_handles import AsyncJobHandle as AsyncJobHandle
     from tether.client.handles import JobHandle as JobHandle
     from tether.client.handles import Result as Result
     from tether.jobs import JobRequest as JobRequest
@@ -30,9 +30,9 @@ __all__ = [
 
 _HOMES = {
     "Tether": "tether.client.api",
-    "AsyncTether": "tether.client.api",
+    "AsyncTether": "tether.client.async_api",
     "JobHandle": "tether.client.handles",
-    "AsyncJobHandle": "tether.client.handles",
+    "AsyncJobHandle": "tether.client.async_handles",
     "Result": "tether.client.handles",
     "JobRequest": "tether.jobs",
     "JobState": "tether.jobs",

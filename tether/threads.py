@@ -63,9 +63,13 @@ class OwnedThread:
         """
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._carry_out, name=self.name, daemon=True)
-                thread.start()
-                self._thread = thread
+                # Known before it runs: it may ask at once whether it is the current one.
+                self._thread = threading.Thread(target=self._carry_out, name=self.name, daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    self._thread = None
+                    raise
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end, at most ``timeout`` seconds. From the thread itself it does not wait.

@@ -22,7 +22,7 @@ from tether.config.loading import load_settings
 from tether.gateway.json_bodies import MAX_VALUES
 from tether.local.redis_server import find_redis_server
 
-LIBRARIES = ("tether", "redis", "fastapi", "starlette", "uvicorn", "h11", "aiohttp", "sqlalchemy")
+LIBRARIES = ("tether", "redis", "fastapi", "starlette", "uvicorn", "h11", "sqlalchemy")
 HTTP, DIRECT = "HTTP", "direct"
 SLOTS, FLUSHES = 32, 10.0
 """Jobs in one flush of an engine, and tokens a second of each."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from markdown import markdown_of, words_of
 
-from tether.client.api import AsyncTether, Tether
+from tether.client.api import Tether
+from tether.client.async_api import AsyncTether
 from tether.client.handles import JobHandle, Result
 from tether.statuses import JobStatus, ModelInfo
 from tether.streams.events import StreamEvent

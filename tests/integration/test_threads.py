@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import contextlib
+import math
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -16,12 +18,15 @@ import tether_workers
 from support.cluster import Cluster
 from support.drawn_jobs import drawn_job
 from support.fake_port import FakePort
-from support.waiting import PATIENCE_SECONDS
+from support.scripted_gateway import ScriptedGateway, hang, stream
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools.slots import Slots
 from tether.broker.redis.clock import RedisClockFollower
-from tether.client.http.thread import HttpThread
+from tether.client.endpoint import Endpoint
+from tether.client.http.backend import HttpBackend
+from tether.client.http.connecting import Deadline, look_up
 from tether.clocks import SharedClock, wall_clock_ms
 from tether.config.loading import load_settings
 from tether.config.models import ModelSettings
@@ -39,6 +44,7 @@ from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.gateway.services import GatewayServices
+from tether.jobs import new_job_id
 from tether.local.log_files import LogRotation
 from tether.local.redis_server import RedisServer
 from tether.loops import Loop
@@ -250,17 +256,40 @@ def store_writer(stage):
     return owner.close
 
 
-def http(stage):
-    class Session:
-        async def close(self):
-            pass
-
-    async def answer(session):
-        return 1
-
-    owner = HttpThread(Session)
-    assert owner.call(answer) == 1
+def http_streams(stage):
+    gateway = stage.stack.enter_context(ScriptedGateway(stream(then="hold")))
+    owner = HttpBackend(Endpoint(gateway.url, "tk_key"))
+    owner.stream_port.follow(new_job_id(1, bytes(10)), 0, print)
     return owner.close
+
+
+def http_again(stage):
+    gateway = stage.stack.enter_context(ScriptedGateway(stream(then="cut"), hang))
+    owner = HttpBackend(Endpoint(gateway.url, "tk_key"))
+    owner.stream_port.follow(new_job_id(1, bytes(10)), 0, print)
+    eventually(lambda: len(gateway.requests) == 2, PATIENCE_SECONDS, "it comes back")
+    return owner.close
+
+
+def http_lookup(stage):
+    asked, answered = threading.Event(), threading.Event()
+
+    def look(*arguments, **options):
+        asked.set()
+        assert answered.wait(PATIENCE_SECONDS)
+        return []
+
+    stage.monkeypatch.setattr(socket, "getaddrinfo", look)
+    done = threading.Event()
+    waiting = threading.Thread(target=lambda: look_up("a.test", 80, Deadline(60, math.inf), done))
+    waiting.start()
+    assert asked.wait(PATIENCE_SECONDS)
+
+    def stop():
+        answered.set()
+        waiting.join(PATIENCE_SECONDS)
+
+    return stop
 
 
 def lifeline(stage):
@@ -327,7 +356,9 @@ THREADS = {
     "gateway-opening": gateway_opening,
     "health": health,
     "heart": heart,
-    "http": http,
+    "http-again": http_again,
+    "http-lookup": http_lookup,
+    "http-streams": http_streams,
     "lifeline": lifeline,
     "load": load,
     "log-rotation": log_rotation,

@@ -44,6 +44,7 @@ NOT_IMPORTED = {
 
 TEXT_COMES_IN = {
     "tether/client/api.py": "programs name jobs and tenants by plain strings",
+    "tether/client/async_api.py": "programs name jobs and tenants by plain strings",
     "tether/testing/backend.py": "so do tests",
     "tether/gateway/jobs/routes.py": "the path of a request",
     "tether/gateway/operator/jobs.py": "the path of a request",

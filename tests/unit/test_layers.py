@@ -78,6 +78,7 @@ EXCEPTIONS = {
         "tether.client.api",
         "tether.core",
     ): "Tether.direct is documented there, and loads the core only when called",
+    ("tether.client.async_api", "tether.core"): "AsyncTether.direct is documented there, as the other one",
 }
 
 

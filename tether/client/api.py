@@ -1,16 +1,14 @@
-"""The client: Tether, and AsyncTether for asyncio."""
+"""The client."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
-from tether.client.async_calls import AsyncCalls
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
-from tether.client.handles import AsyncJobHandle, JobHandle
+from tether.client.handles import JobHandle
 from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
@@ -22,7 +20,7 @@ from tether.statuses import JobStatus, ModelInfo, Submitted, job_named
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
-    from tether.core.direct.tether import AsyncDirectTether, DirectTether
+    from tether.core.direct.tether import DirectTether
 
 
 PAGE = 100
@@ -97,7 +95,7 @@ class Tether:
             submit again with the same ``correlation_id`` and ``retry_token``.
         """
         request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
-        return self._handle(_accepted(self._backend.job_port.submit([request])[0]))
+        return self._handle(accepted(self._backend.job_port.submit([request])[0]))
 
     def submit_many(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
         """Submit many jobs in few transactions.
@@ -105,7 +103,7 @@ class Tether:
         Raises:
           TetherError: The error of the first rejected job, if any; the others were accepted all the same.
         """
-        return [self._handle(_accepted(answer)) for answer in _submit_checked(self._backend, requests)]
+        return [self._handle(accepted(answer)) for answer in submit_checked(self._backend, requests)]
 
     def job(self, job_id: str) -> JobHandle:
         """Return a handle of a job that was submitted anywhere. Nothing is looked up until it is used."""
@@ -169,104 +167,8 @@ class Tether:
         self.close()
 
 
-class AsyncTether:
-    """:class:`Tether` for programs on an event loop, which is never blocked."""
-
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        patience: float = PATIENCE_SECONDS,
-        backend: Backend | None = None,
-    ) -> None:
-        """See :class:`Tether`."""
-        self._backend = backend or open_gateway(url, api_key, patience)
-        self._calls = AsyncCalls()
-
-    @classmethod
-    async def direct(
-        cls, settings: Settings | None = None, *, tenant: str = DEFAULT_TENANT
-    ) -> AsyncDirectTether:
-        """See :meth:`Tether.direct`."""
-        from tether.core.direct.backend import open_direct
-        from tether.core.direct.tether import AsyncDirectTether
-
-        return AsyncDirectTether(await asyncio.to_thread(open_direct, settings, TenantId(tenant)))
-
-    async def submit(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> AsyncJobHandle:
-        """See :meth:`Tether.submit`."""
-        request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
-        answers = await self._calls.call(self._backend.job_port.submit, [request])
-        return self._handle(_accepted(answers[0]))
-
-    async def submit_many(self, requests: Sequence[JobRequest]) -> list[AsyncJobHandle]:
-        """See :meth:`Tether.submit_many`."""
-        answers = await self._calls.call(_submit_checked, self._backend, requests)
-        return [self._handle(_accepted(answer)) for answer in answers]
-
-    def job(self, job_id: str) -> AsyncJobHandle:
-        """See :meth:`Tether.job`."""
-        return AsyncJobHandle(job_named(job_id), self._backend, self._calls)
-
-    def jobs(
-        self,
-        *,
-        state: str | Sequence[str] = (),
-        model: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> AsyncIterator[JobStatus]:
-        """See :meth:`Tether.jobs`."""
-        job_filter = make_filter(state, model, labels, created_after, created_before)
-        return self._jobs(job_filter)
-
-    async def _jobs(self, job_filter: JobFilter) -> AsyncIterator[JobStatus]:
-        cursor = None
-        while True:
-            page = await self._calls.call(self._backend.job_port.find, job_filter, cursor, PAGE)
-            for status in page.jobs:
-                yield status
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    async def models(self) -> list[ModelInfo]:
-        """See :meth:`Tether.models`."""
-        return await self._calls.call(self._backend.model_port.models)
-
-    def _handle(self, submitted: Submitted) -> AsyncJobHandle:
-        return AsyncJobHandle(
-            submitted.job_id,
-            self._backend,
-            self._calls,
-            submitted.correlation_id,
-            submitted.retry_token,
-            submitted.is_new,
-        )
-
-    async def close(self) -> None:
-        """Give everything back."""
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        self._backend.close()
-        self._calls.close()
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError(CANNOT_BE_PICKLED)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def _submit_checked(backend: Backend, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+def submit_checked(backend: Backend, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
+    """Submit requests that may be invalid: what became of each."""
     checked: list[JobRequest | InvalidRequest] = []
     for request in requests:
         try:
@@ -277,7 +179,12 @@ def _submit_checked(backend: Backend, requests: Sequence[JobRequest]) -> list[Su
     return [next(answers) if isinstance(one, JobRequest) else one for one in checked]
 
 
-def _accepted(answer: Submitted | Exception) -> Submitted:
+def accepted(answer: Submitted | Exception) -> Submitted:
+    """What was accepted.
+
+    Raises:
+      Exception: The answer, where that is one.
+    """
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
-from tether.client.async_calls import AsyncCalls
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
 from tether.ids import JobId
 from tether.jobs import JobState, Piece
 from tether.statuses import JobStatus
-from tether.streams.events import StreamEvent, StreamSubscription
+from tether.streams.events import StreamEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +83,15 @@ def failure_of(job_id: JobId, event: StreamEvent) -> JobFailed:
     return JobFailed(f"job {job_id} failed permanently ({reason}){': ' if message else ''}{message}")
 
 
-def _event(event: StreamEvent | TetherError) -> StreamEvent:
+def event_in(event: StreamEvent | TetherError) -> StreamEvent:
+    """Return what was delivered of a stream, or raise the error that ended it."""
     if isinstance(event, TetherError):
         raise event
     return event
 
 
-def _late(job_id: JobId, timeout: float | None) -> ResultTimeout:
+def late_result(job_id: JobId, timeout: float | None) -> ResultTimeout:
+    """Return the error of a wait that was too short."""
     return ResultTimeout(
         f"job {job_id} has not finished within {timeout} s; it continues, and can be waited for again"
     )
@@ -127,9 +126,9 @@ class JobHandle(WithoutClient):
         try:
             while True:
                 try:
-                    event = _event(inbox.get(timeout=timeout))
+                    event = event_in(inbox.get(timeout=timeout))
                 except queue.Empty:
-                    raise _late(self.job_id, timeout) from None
+                    raise late_result(self.job_id, timeout) from None
                 yield event
                 if event.is_last:
                     return
@@ -170,9 +169,9 @@ class JobHandle(WithoutClient):
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 try:
-                    event = _event(inbox.get(timeout=left))
+                    event = event_in(inbox.get(timeout=left))
                 except queue.Empty:
-                    raise _late(self.job_id, timeout) from None
+                    raise late_result(self.job_id, timeout) from None
                 gathering.add(event)
                 if event.is_last:
                     return gathering.result(event)
@@ -186,83 +185,3 @@ class JobHandle(WithoutClient):
     def cancel(self) -> JobState:
         """Cancel the job, and return its state then: a running job ends once its worker has received it."""
         return self.backend.job_port.cancel(self.job_id)
-
-
-@dataclass(frozen=True)
-class AsyncJobHandle(WithoutClient):
-    """One job, for programs on an event loop. See :class:`JobHandle`."""
-
-    job_id: JobId
-    backend: Backend
-    calls: AsyncCalls = field(repr=False, compare=False)
-    correlation_id: str = ""
-    retry_token: str = ""
-    is_new: bool = False
-
-    async def events(
-        self, *, offset: int = 0, timeout: float | None = None
-    ) -> AsyncGenerator[StreamEvent, None]:
-        """Iterate over all events from token ``offset`` on, to the last."""
-        loop = asyncio.get_running_loop()
-        inbox: asyncio.Queue[StreamEvent | TetherError] = asyncio.Queue()
-
-        def deliver(event: StreamEvent | TetherError) -> None:
-            # A loop that is closed listens no more.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(inbox.put_nowait, event)
-
-        following = self.calls.begin(self.backend.stream_port.follow, self.job_id, offset, deliver)
-        try:
-            subscription = await asyncio.wrap_future(following)
-        except asyncio.CancelledError:
-            # The call goes on in its thread, and nobody would close what it answers.
-            following.add_done_callback(_close)
-            raise
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(timeout):
-                        event = _event(await inbox.get())
-                except TimeoutError:
-                    raise _late(self.job_id, timeout) from None
-                yield event
-                if event.is_last:
-                    return
-        finally:
-            subscription.close()
-
-    async def stream(self, *, timeout: float | None = None) -> AsyncGenerator[str, None]:
-        """Iterate over the text as it is generated."""
-        async with contextlib.aclosing(self.events(timeout=timeout)) as events:
-            async for event in events:
-                if event.kind == "delta":
-                    yield event.text
-                elif event.kind == "failed":
-                    raise failure_of(self.job_id, event)
-
-    async def result(self, timeout: float | None = None) -> Result:
-        """Wait until the job has finished, and return its result."""
-        gathering = Gathering(self.job_id)
-        try:
-            async with asyncio.timeout(timeout):
-                async with contextlib.aclosing(self.events()) as events:
-                    async for event in events:
-                        gathering.add(event)
-                        if event.is_last:
-                            return gathering.result(event)
-        except TimeoutError:
-            raise _late(self.job_id, timeout) from None
-        raise AssertionError("a stream ends with its last event")
-
-    async def status(self) -> JobStatus:
-        """What is known of it now."""
-        return await self.calls.call(self.backend.job_port.status, self.job_id)
-
-    async def cancel(self) -> JobState:
-        """Request cancellation, and return its state."""
-        return await self.calls.call(self.backend.job_port.cancel, self.job_id)
-
-
-def _close(following: Future[StreamSubscription]) -> None:
-    if not following.cancelled() and following.exception() is None:
-        following.result().close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tether.client.api import AsyncTether, Tether
+from tether.client.api import Tether
+from tether.client.async_api import AsyncTether
 from tether.testing.backend import FakeBackend
 from tether.testing.models import Answer, FakeModel
 

@@ -10,7 +10,7 @@ from support.cluster import Cluster
 from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether import AsyncTether, Tether
 from tether.client.async_calls import AsyncCalls
-from tether.client.handles import AsyncJobHandle
+from tether.client.async_handles import AsyncJobHandle
 from tether.core.direct import streams as direct_streams
 from tether.core.direct.jobs import job_of_tenant
 from tether.errors import ClientClosed, InvalidRequest, StoreError

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import math
+import os
 import time
 import weakref
 
@@ -10,17 +13,20 @@ from tether.client.http.calls import HttpCalls
 from tether.client.http.jobs import HttpSubmissions
 from tether.client.http.patience import Pace
 from tether.client.http.ports import over_http_port
-from tether.client.http.streams import HttpStreamPort
-from tether.client.http.thread import CallLimit, HttpThread
+from tether.client.http.stream_port import HttpStreamPort
+from tether.client.http.stream_reader import StreamReader
 from tether.client.ports import JobPort, ModelPort
+
+EXIT_SECONDS = 5.0
+"""How long a program's end waits for the threads of streams."""
 
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
 _HttpModelPort = over_http_port(ModelPort)
 
 
 class HttpBackend:
-    """Carries calls to a gateway. It owns one thread, ``tether-http``, from its first call to :meth:`close`,
-    on which all its calls and streams share connections."""
+    """Carries calls to a gateway: each on the thread that makes it. It owns the connections, and the thread
+    ``tether-http-streams`` that reads all streams, to :meth:`close`."""
 
     def __init__(
         self,
@@ -39,19 +45,44 @@ class HttpBackend:
           within: Seconds from now after which no call waits any longer, nor the opening of a stream; None
             where there is no such end.
         """
-        self._calls = HttpCalls(endpoint, pace or Pace(), read_timeout, silence)
-        limit = None if within is None else CallLimit(time.monotonic() + within, self._calls.late)
-        self._thread = HttpThread(self._calls.open_session, limit)
-        self.job_port: JobPort = _HttpJobPort(self._thread, self._calls)
-        self.stream_port = HttpStreamPort(self._thread, self._calls)
-        self.model_port: ModelPort = _HttpModelPort(self._thread, self._calls)
-        # Whoever forgets to close a client shall not keep its thread. Programs' ends are seen to elsewhere.
-        weakref.finalize(self, self._thread.stop).atexit = False
+        ends_at = math.inf if within is None else time.monotonic() + within
+        self._process = os.getpid()
+        self._calls = HttpCalls(
+            endpoint, pace or Pace(), read_timeout=read_timeout, silence=silence, ends_at=ends_at
+        )
+        self.job_port: JobPort = _HttpJobPort(self._calls)
+        self.stream_port = HttpStreamPort(self._calls)
+        self.model_port: ModelPort = _HttpModelPort(self._calls)
+        _open.add(self)
+        # Whoever forgets to close a client shall not keep its threads. Programs' ends are seen to elsewhere.
+        weakref.finalize(self, _stop, self._process, self._calls, self.stream_port.reader).atexit = False
 
     def now_ms(self) -> int:
         return int(time.time() * 1000)
 
-    def close(self) -> None:
-        """End the thread and close the connections. Calls under way raise :class:`ClientClosed`, which every
-        open stream is told as its last. May be repeated."""
-        self._thread.close()
+    def close(self, timeout: float | None = None) -> None:
+        """End the threads and close the connections. Calls under way raise :class:`ClientClosed`, which every
+        open stream is told as its last. May be repeated.
+
+        Args:
+          timeout: Longest wait for the threads, in seconds.
+        """
+        self._calls.connections.stop()
+        if os.getpid() == self._process:
+            self.stream_port.close(timeout)
+
+
+def _stop(process: int, calls: HttpCalls, reader: StreamReader) -> None:
+    calls.connections.stop()
+    if os.getpid() == process:
+        reader.ask_to_stop()
+
+
+_open: weakref.WeakSet[HttpBackend] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # A program may end without closing its client. Connections that are left open would complain.
+    for backend in list(_open):
+        backend.close(EXIT_SECONDS)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import math
 import os
-import ssl
+import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
-from yarl import URL
-
 from tether.client.endpoint import Endpoint
+from tether.client.http.connecting import Deadline, HttpSocket
+from tether.client.http.connections import HttpConnections
+from tether.client.http.exchanges import ConnectionEnded, HttpExchange, HttpRequest
 from tether.client.http.patience import Pace, Patience
 from tether.client.http.responses import Failure, HttpResponse, judge, retry_after_seconds, unexpected
-from tether.errors import ConfigError, GatewayUnavailable, UnexpectedAnswer, mask_url
+from tether.client.http.wire import BadResponse
+from tether.errors import GatewayUnavailable, UnexpectedAnswer, mask_url
 from tether.version import __version__
 
-CONNECT_SECONDS = 10.0
 MAX_BYTES = 64 * 1024 * 1024
 """Of an answer."""
 
@@ -40,112 +40,137 @@ class Call:
     body: bytes | None = None
 
 
-@dataclass(frozen=True)
 class HttpCalls:
-    """Makes the calls to one gateway.
+    """Makes the calls to one gateway, each on the thread that wants it. Owns the connections, to
+    :meth:`stop`."""
 
-    Attributes:
-      read_timeout: Longest wait for the next bytes of an answer, in seconds.
-      silence: The same for a stream, which sends a sign of life every 15 s.
-    """
-
-    endpoint: Endpoint
-    pace: Pace = field(default_factory=Pace)
-    read_timeout: float = 30.0
-    silence: float = 45.0
-
-    @property
-    def place(self) -> str:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        pace: Pace,
+        *,
+        read_timeout: float = 30.0,
+        silence: float = 45.0,
+        ends_at: float = math.inf,
+    ) -> None:
+        """
+        Args:
+          read_timeout: Longest wait for the next bytes of an answer, in seconds.
+          silence: The same for a stream, which sends a sign of life every 15 s.
+          ends_at: When no call is waited for any longer, in seconds of the monotonic clock.
+        """
+        self.pace = pace
+        self.place = mask_url(endpoint.url)
         """The gateway's address, fit for a message."""
-        return mask_url(self.endpoint.url)
+        self.silence = silence
+        self._read_timeout = read_timeout
+        self._ends_at = ends_at
+        headers = (("authorization", f"Bearer {endpoint.api_key}"), ("user-agent", f"tether/{__version__}"))
+        self.connections = HttpConnections(endpoint.url, headers)
+        self._stopped = self.connections.new_wait()
 
-    def open_session(self) -> ClientSession:
-        """A session with the key in every request. Called on the loop that uses it."""
-        return ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={
-                "authorization": f"Bearer {self.endpoint.api_key}",
-                "user-agent": f"tether/{__version__}",
-            },
-        )
+    def patience(self) -> Patience:
+        """That of a call which begins now."""
+        return Patience(self.pace, self.pause)
 
-    async def answer(self, session: ClientSession, call: Call) -> dict[str, Any]:
+    def pause(self, seconds: float) -> None:
+        """Wait between two tries.
+
+        Raises:
+          ClientClosed: The client was closed, before or meanwhile.
+          GatewayUnavailable: The time for all calls is over.
+        """
+        self.pace.pause(self._stopped, min(seconds, max(self._ends_at - time.monotonic(), 0.0)))
+        self.connections.check()
+        self._check_time()
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._ends_at:
+            raise self.late()
+
+    def answer(self, call: Call) -> dict[str, Any]:
         """The document that a call is answered with. It is tried again while patience lasts.
 
         Raises:
           TetherError: It was refused, or not answered.
         """
-        patience = Patience(self.pace)
-        while isinstance(found := await self.attempt(session, call), Failure):
-            if not await patience.wait(found):
+        patience = self.patience()
+        while isinstance(found := self.attempt(call), Failure):
+            if not patience.wait(found):
                 raise found.error
         return found
 
-    async def attempt(self, session: ClientSession, call: Call) -> dict[str, Any] | Failure:
-        """One try."""
-        timeout = ClientTimeout(
-            total=SLOWEST * self.read_timeout, sock_connect=CONNECT_SECONDS, sock_read=self.read_timeout
-        )
-        headers = {"accept": "application/json"}
-        if call.body is not None:
-            headers["content-type"] = "application/json"
-        try:
-            async with session.request(
-                call.method,
-                URL(self.endpoint.url + call.path),
-                params=call.query or None,
-                data=call.body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                return await self._judge(response)
-        except (ClientError, TimeoutError, OSError) as error:
-            return self.failure(error, submits=call.method == "POST")
+    def attempt(self, call: Call) -> dict[str, Any] | Failure:
+        """One try.
 
-    async def open_stream(
-        self, session: ClientSession, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str]
-    ) -> ClientResponse | Failure:
-        """One try to open a stream. The response belongs to the caller, who closes it."""
-        timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self.silence)
+        Raises:
+          ClientClosed: The client was closed, before or meanwhile.
+          GatewayUnavailable: The time for all calls is over.
+        """
+        headers = [("accept", "application/json"), ("accept-encoding", "identity")]
+        if call.body is not None:
+            headers.append(("content-type", "application/json"))
+        request = HttpRequest(call.method, call.path, call.query, headers, call.body)
+        ends_at = min(self._ends_at, time.monotonic() + SLOWEST * self._read_timeout)
         try:
-            response = await session.get(
-                URL(self.endpoint.url + path),
-                params=query or None,
-                # What is compressed is kept back until there is enough of it.
-                headers={"accept": _EVENTS, "accept-encoding": "identity", **headers},
-                timeout=timeout,
-                allow_redirects=False,
-            )
-            if response.status == 200 and response.content_type == _EVENTS:
-                return response
-            async with response:
-                async with asyncio.timeout(self.read_timeout):
-                    found = await self._judge(response)
+            exchange = self.connections.open(request, self._read_timeout, ends_at)
+            with contextlib.closing(exchange):
+                return self._judge(exchange, Deadline(self._read_timeout, ends_at))
+        except (OSError, ValueError) as error:
+            return self._failed(error, submits=call.method == "POST")
+
+    def open_stream(
+        self,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        headers: Sequence[tuple[str, str]],
+        attend: Callable[[HttpSocket], object],
+        *,
+        is_new: bool,
+    ) -> HttpExchange | Failure:
+        """One try to open a stream. The exchange belongs to the caller, who closes it.
+
+        Args:
+          attend: Called with each socket before it is used, for who may want to abort it.
+          is_new: Whether somebody waits for it to be opened, for no longer than for a call.
+
+        Raises:
+          ClientClosed: The client was closed, before or meanwhile.
+          GatewayUnavailable: The time for all calls is over.
+        """
+        # What is compressed is kept back until there is enough of it.
+        accepted = (("accept", _EVENTS), ("accept-encoding", "identity"))
+        request = HttpRequest("GET", path, query, (*accepted, *headers))
+        ends_at = self._ends_at if is_new else math.inf
+        try:
+            exchange = self.connections.open(request, self.silence, ends_at, attend)
+            if exchange.head.status == 200 and exchange.head.content_type == _EVENTS:
+                return exchange
+            with contextlib.closing(exchange):
+                rest_ends_at = min(ends_at, time.monotonic() + self._read_timeout)
+                found = self._judge(exchange, Deadline(self._read_timeout, rest_ends_at))
                 if isinstance(found, Failure):
                     return found
-                return Failure(unexpected(self._answer(response, b"")), False, response.status)
-        except (ClientError, TimeoutError, OSError) as error:
-            return self.failure(error)
+                return Failure(unexpected(self._response(exchange, b"")), False, exchange.head.status)
+        except (OSError, ValueError) as error:
+            return self._failed(error, is_bound=is_new)
 
-    async def _judge(self, response: ClientResponse) -> dict[str, Any] | Failure:
+    def _judge(self, exchange: HttpExchange, deadline: Deadline) -> dict[str, Any] | Failure:
         body = bytearray()
-        while chunk := await response.content.readany():
-            body += chunk
+        while data := exchange.read(deadline):
+            body += data
             if len(body) > MAX_BYTES:
-                response.close()
                 error = UnexpectedAnswer(f"{self.place} responded with more than {MAX_BYTES} bytes")
-                return Failure(error, False, response.status)
-        return judge(self._answer(response, bytes(body)))
+                return Failure(error, False, exchange.head.status)
+        return judge(self._response(exchange, bytes(body)))
 
-    def _answer(self, response: ClientResponse, body: bytes) -> HttpResponse:
-        told = response.headers.get("retry-after")
+    def _response(self, exchange: HttpExchange, body: bytes) -> HttpResponse:
+        head = exchange.head
         return HttpResponse(
             place=self.place,
-            status=response.status,
-            content_type=response.content_type if "content-type" in response.headers else "",
-            retry_after=retry_after_seconds(told, int(time.time() * 1000)),
+            status=head.status,
+            content_type=head.content_type,
+            retry_after=retry_after_seconds(head.headers.get("retry-after"), int(time.time() * 1000)),
             body=body,
         )
 
@@ -157,25 +182,30 @@ class HttpCalls:
             "with the same keys"
         )
 
-    def failure(self, error: BaseException, *, submits: bool = False) -> Failure:
+    def _failed(
+        self, error: OSError | ValueError, *, submits: bool = False, is_bound: bool = True
+    ) -> Failure:
+        self.connections.check()
+        if is_bound and isinstance(error, TimeoutError):
+            self._check_time()
+        return self._failure(error, submits=submits)
+
+    def _failure(self, error: OSError | ValueError, *, submits: bool) -> Failure:
         """What an error of the connection means.
 
         Args:
           submits: Whether jobs may have been accepted.
         """
-        if isinstance(error, aiohttp.InvalidURL):
-            return Failure(ConfigError(f"the URL {self.place} is invalid (TETHER_URL)"), False)
-        if isinstance(error, aiohttp.ClientResponseError):
+        if isinstance(error, BadResponse):
             return Failure(
                 UnexpectedAnswer(
                     f"the server at {self.place} does not speak HTTP/1.1 as a gateway does "
-                    f"({type(error).__name__}): check the URL (TETHER_URL)"
+                    f"({error}): check the URL (TETHER_URL)"
                 ),
                 False,
             )
-        if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | aiohttp.ServerFingerprintMismatch):
-            why = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-            told = getattr(why, "verify_message", "") or getattr(why, "reason", "") or type(why).__name__
+        told = tls_reason(error) if self.connections.is_secure else ""
+        if told:
             return Failure(
                 GatewayUnavailable(
                     f"the TLS connection to {self.place} failed ({told}): check its "
@@ -193,13 +223,24 @@ class HttpCalls:
         return Failure(GatewayUnavailable(message), True)
 
 
+def tls_reason(error: BaseException) -> str:
+    """Why TLS itself failed; empty where something else did."""
+    import ssl
+
+    # A connection that just ends may be made again.
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return ""
+    return str(getattr(error, "verify_message", "") or error.reason or type(error).__name__)
+
+
 def reason_of(error: BaseException) -> str:
     """Why a connection failed, in a few words."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, socket.gaierror):
         return "its host name cannot be resolved"
     if isinstance(error, TimeoutError):
         return "it did not respond in time"
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
+    # Errors of TLS have numbers of their own.
+    if isinstance(error, ConnectionEnded) or type(error).__module__ == "ssl":
         return "the connection was closed before the response was complete"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)

@@ -21,6 +21,5 @@ class HttpSubmissions(HttpPort):
         """
         if not requests:
             return []
-        # Here and not on the loop: a large submission shall not hold up streams.
         parcels = [http_submission.make_parcel(request) for request in requests]
-        return self._thread.call(lambda session: http_submission.submit(session, self._calls, parcels))
+        return http_submission.submit(self._calls, parcels)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tether.client.http.responses import Failure
@@ -23,7 +23,7 @@ class Pace:
       cap: Longest it becomes.
       clock: Monotonic.
       chance: Numbers in [0, 1).
-      pause: Waits; ends early only by being cancelled.
+      pause: Waits for so many seconds, or until the event is set.
     """
 
     patience: float = 30.0
@@ -31,7 +31,7 @@ class Pace:
     cap: float = 2.0
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    pause: Callable[[threading.Event, float], object] = threading.Event.wait
 
 
 def wait_after(failures: int, least: float, pace: Pace) -> float:
@@ -48,17 +48,22 @@ def wait_after(failures: int, least: float, pace: Pace) -> float:
 class Patience:
     """That of one call."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, pause: Callable[[float], object]) -> None:
+        """
+        Args:
+          pause: Waits for so many seconds.
+        """
         self._pace = pace
+        self._pause = pause
         self._ends_at = pace.clock() + pace.patience
         self._failures = 0
 
-    async def wait(self, failure: Failure) -> bool:
+    def wait(self, failure: Failure) -> bool:
         """Wait until the next try. Answers False, at once, where there shall be none."""
         left = self._ends_at - self._pace.clock()
         least = failure.error.retry_after or 0.0
         if not failure.may_retry or left <= 0 or least > left:
             return False
         self._failures += 1
-        await self._pace.pause(min(wait_after(self._failures, least, self._pace), left))
+        self._pause(min(wait_after(self._failures, least, self._pace), left))
         return True

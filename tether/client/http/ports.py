@@ -7,15 +7,13 @@ from typing import Any
 
 from tether.client.http.calls import Call, HttpCalls
 from tether.client.http.responses import read
-from tether.client.http.thread import HttpThread
 from tether.client.operations import Operation, operation_of
 
 
 class HttpPort:
-    """What the methods of a port stand on: the client's thread and the calls to its gateway."""
+    """What the methods of a port stand on: the calls to a client's gateway."""
 
-    def __init__(self, thread: HttpThread, calls: HttpCalls) -> None:
-        self._thread = thread
+    def __init__(self, calls: HttpCalls) -> None:
         self._calls = calls
 
     def call(self, operation: Operation, *args: Any, **kwargs: Any) -> Any:
@@ -25,8 +23,7 @@ class HttpPort:
           TetherError: An argument is invalid, the call failed, or the document is none that is known.
         """
         path, query = operation.address(*args, **kwargs)
-        call = Call(operation.method, path, query)
-        document = self._thread.call(lambda session: self._calls.answer(session, call))
+        document = self._calls.answer(Call(operation.method, path, query))
         return read(operation.value_in, document, self._calls.place)
 
 

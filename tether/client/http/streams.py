@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
+import math
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aiohttp import ClientError, ClientResponse, ClientSession
-
 from tether.client.http.calls import HttpCalls, reason_of
-from tether.client.http.patience import Patience, wait_after
+from tether.client.http.connecting import HttpSocket
+from tether.client.http.exchanges import HttpExchange
+from tether.client.http.patience import wait_after
 from tether.client.http.responses import Failure, failure_from_body
 from tether.client.http.server_sent_events import EventParser, ServerSentEvent
-from tether.client.http.thread import HttpThread
+from tether.client.http.stream_reader import StreamReader
 from tether.client.lifetime import closed
-from tether.errors import TetherError
+from tether.errors import ClientClosed, TetherError
 from tether.ids import JobId
-from tether.statuses import check_job_id
 from tether.streams.events import (
     EVENT_KINDS,
     INTERRUPTED,
     Deliver,
     StreamEvent,
-    StreamSubscription,
-    check_offset,
     event_id,
 )
 from tether.streams.reader import StreamPosition, read_event, read_event_json, take
+from tether.threads import OwnedThread
 
 MAX_HINT_SECONDS = 30.0
 """Longest wait before it comes back that a stream may ask for, in seconds."""
@@ -52,121 +51,205 @@ class _Break:
 
 
 class HttpStream:
-    """One reader of one stream. Its task runs on the loop of the thread, from :meth:`open` until the last
-    event, :meth:`close`, or the end of the thread."""
+    """One reader of one stream. It is read by the client's :class:`StreamReader`; only while its connection
+    is made anew it has a thread of its own, ``tether-http-again``."""
 
     def __init__(
-        self, thread: HttpThread, calls: HttpCalls, job_id: JobId, offset: int, deliver: Deliver
+        self,
+        calls: HttpCalls,
+        reader: StreamReader,
+        job_id: JobId,
+        offset: int,
+        deliver: Deliver,
+        forget: Callable[[HttpStream], object],
     ) -> None:
-        self._thread = thread
+        """
+        Args:
+          forget: Called once it has nothing more to do.
+        """
+        self.due = math.inf
         self._calls = calls
+        self._reader = reader
         self._job_id = job_id
         self._deliver_to = deliver
+        self._forget = forget
         self._place = StreamPosition(offset)
+        self._parser = EventParser()
+        self._broken: _Break | None = None
         self._hint = 0.0
         self._failures = 0
         self._is_over = False
         self._has_complained = False
-        self._task: asyncio.Task[None] | None = None
-        self._response: ClientResponse | None = None
+        self._exchange: HttpExchange | None = None
+        self._lock = threading.Lock()
+        self._socket: HttpSocket | None = None
+        self._woken = calls.connections.new_wait()
+        """Set where nothing is to be waited for any more."""
+        self._again: OwnedThread | None = None
         self._log = logging.getLogger("tether.client")
 
-    async def open(self, session: ClientSession) -> None:
-        """Connect, and go on reading in a task.
+    def open(self) -> None:
+        """Connect, and have it read.
 
         Raises:
           TetherError: The stream was refused, or could not be opened while patience lasted.
         """
-        patience = Patience(self._calls.pace)
-        while (failure := await self._connect(session)) is not None:
-            if not await patience.wait(failure):
+        patience = self._calls.patience()
+        while (failure := self._connect(is_new=True)) is not None:
+            if not patience.wait(failure):
                 raise failure.error
-        self._task = asyncio.create_task(self._follow(session), name=f"stream of {self._job_id}")
-        self._task.add_done_callback(self._end)
+        if not self._reader.add(self):
+            raise closed()
 
     def close(self) -> None:
         """Deliver no more, and close the connection. May be called on any thread, and repeated."""
         if not self._is_over:
             self._is_over = True
-            self._thread.soon(self._cancel)
+            self._woken.set()
+            with self._lock:
+                if self._socket is not None:
+                    self._socket.abort()
 
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+    def _attend(self, used: HttpSocket) -> None:
+        with self._lock:
+            self._socket = used
+            if self._is_over:
+                used.abort()
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        if self._response is not None:
-            self._response.close()
-        if task.cancelled():
+    def join(self, timeout: float | None) -> None:
+        """Wait until its own thread has ended, where it has one."""
+        if self._again is not None:
+            self._again.join(timeout)
+
+    def begin_to_poll(self) -> int:
+        """See :class:`~tether.client.http.stream_reader.ReadStream`."""
+        assert self._exchange is not None
+        self.due = time.monotonic() + self._calls.silence
+        return self._exchange.begin_to_poll()
+
+    def read(self) -> bool:
+        """See :class:`~tether.client.http.stream_reader.ReadStream`."""
+        try:
+            return self._read()
+        except OSError as error:
+            self._broken = _Break(reason_of(error))
+        except ValueError as error:
+            self._broken = _Break(str(error), is_odd=True)
+        except Exception as error:
+            self._fail(error)
+        return False
+
+    def _read(self) -> bool:
+        assert self._exchange is not None
+        data = self._exchange.read_now()
+        if data is None:
+            return True
+        if data and not self._is_over:
+            self.due = time.monotonic() + self._calls.silence
+            for told in self._parser.feed(data):
+                self._broken = self._take(told)
+                if self._broken is not None:
+                    return False
+                if self._is_over:
+                    self.due = time.monotonic() + REST_SECONDS
+                    break
+            if self._parser.retry_ms is not None:
+                self._hint = self._parser.retry_ms / 1000
+        if self._exchange.is_complete and not self._is_over:
+            self._broken = _Break("the response ended before the stream did")
+        return not self._exchange.is_complete
+
+    def overdue(self) -> None:
+        """See :class:`~tether.client.http.stream_reader.ReadStream`."""
+        self._broken = _Break("it did not respond in time")
+
+    def leave(self) -> bool:
+        """See :class:`~tether.client.http.stream_reader.ReadStream`."""
+        if not self._is_over and self._calls.connections.is_stopped:
             self._give_up(closed())
-        elif (error := task.exception()) is not None:
-            self._log.error("A stream cannot be followed.", extra={"job_id": self._job_id}, exc_info=error)
-            self._give_up(TetherError(f"the stream cannot be followed ({type(error).__name__})"))
+        if self._is_over:
+            self.end()
+            return True
+        self._let_go()
+        self._again = OwnedThread("http-again", self._come_back)
+        try:
+            self._again.start()
+        except RuntimeError:
+            return False
+        return True
 
-    async def _connect(self, session: ClientSession) -> Failure | None:
+    def _come_back(self) -> None:
+        try:
+            if self._connect_again() and not self._reader.add(self):
+                raise closed()
+        except ClientClosed as error:
+            self._give_up(error)
+        except Exception as error:
+            self._fail(error)
+        if self._is_over:
+            self.end()
+
+    def _connect_again(self) -> bool:
+        """Answers whether there is a connection; else nobody wants one."""
+        assert self._broken is not None
+        broken = self._broken
+        while True:
+            self._note(broken)
+            if not self._rest(broken.least):
+                return False
+            failure = self._connect(is_new=False)
+            if failure is None:
+                return True
+            if failure.is_final:
+                self._give_up(failure.error)
+            if self._is_over:
+                return False
+            broken = _Break(str(failure.error), failure.error.retry_after or 0.0, not failure.may_retry)
+
+    def _fail(self, error: Exception) -> None:
+        self._log.error("A stream cannot be followed.", extra={"job_id": self._job_id}, exc_info=error)
+        self._give_up(TetherError(f"the stream cannot be followed ({type(error).__name__})"))
+
+    def end(self) -> None:
+        """Give back what it has, once nothing of it runs any more."""
+        self._let_go()
+        self._forget(self)
+
+    def _let_go(self) -> None:
+        # From here on it may serve others.
+        with self._lock:
+            self._socket = None
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+
+    def _connect(self, *, is_new: bool) -> Failure | None:
         query: list[tuple[str, str]] = []
-        headers: dict[str, str] = {}
+        headers: list[tuple[str, str]] = []
         if self._place.is_reached:
-            headers["last-event-id"] = event_id(self._place.run, self._place.offset)
+            headers.append(("last-event-id", event_id(self._place.run, self._place.offset)))
         elif self._place.offset:
             query.append(("offset", str(self._place.offset)))
-        found = await self._calls.open_stream(session, f"/v1/jobs/{self._job_id}/stream", query, headers)
+        path = f"/v1/jobs/{self._job_id}/stream"
+        found = self._calls.open_stream(path, query, headers, self._attend, is_new=is_new)
         if isinstance(found, Failure):
             return found
-        self._response = found
+        self._exchange, self._parser, self._broken = found, EventParser(), None
         return None
 
-    async def _follow(self, session: ClientSession) -> None:
-        while True:
-            assert self._response is not None
-            broken = await self._read(self._response)
-            if broken is None:
-                await self._see_end_of(self._response)
-                return
-            self._response.close()
-            self._response = None
-            self._note(broken)
-            await self._rest(broken.least)
-            while (failure := await self._connect(session)) is not None:
-                if failure.is_final:
-                    self._give_up(failure.error)
-                    return
-                self._note(_Break(str(failure.error), is_odd=not failure.may_retry))
-                await self._rest(failure.error.retry_after or 0.0)
-
-    async def _rest(self, least: float) -> None:
+    def _rest(self, least: float) -> bool:
+        """Wait before the next try. Answers whether anybody still wants one."""
         self._failures += 1
         wait = wait_after(self._failures, min(max(least, self._hint), MAX_HINT_SECONDS), self._calls.pace)
-        await self._calls.pace.pause(wait)
+        self._calls.pace.pause(self._woken, wait)
+        self._calls.connections.check()
+        return not self._is_over
 
     def _note(self, broken: _Break) -> None:
         # Once until something comes again: an outage may take long.
         if self._failures == 0:
             say: Callable[..., object] = self._log.warning if broken.is_odd else self._log.info
             say("A stream was interrupted. Reconnecting.", extra={"job_id": self._job_id, "why": broken.why})
-
-    async def _read(self, response: ClientResponse) -> _Break | None:
-        """Deliver what comes. Answers why it ended; None where the last was delivered."""
-        parser = EventParser()
-        try:
-            while chunk := await response.content.readany():
-                for told in parser.feed(chunk):
-                    broken = self._take(told)
-                    if broken is not None or self._is_over:
-                        return broken
-                if parser.retry_ms is not None:
-                    self._hint = parser.retry_ms / 1000
-        except (ClientError, TimeoutError, OSError) as error:
-            return _Break(reason_of(error))
-        except ValueError as error:
-            return _Break(str(error), is_odd=True)
-        return _Break("the response ended before the stream did")
-
-    async def _see_end_of(self, response: ClientResponse) -> None:
-        with contextlib.suppress(ClientError, TimeoutError, OSError):
-            async with asyncio.timeout(REST_SECONDS):
-                while await response.content.readany():
-                    pass
 
     def _take(self, told: ServerSentEvent) -> _Break | None:
         if told.kind == INTERRUPTED:
@@ -213,27 +296,3 @@ class HttpStream:
                 self._log.exception(
                     "A consumer of a stream's events failed. Continuing.", extra={"job_id": self._job_id}
                 )
-
-
-class HttpStreamPort:
-    """See :class:`~tether.client.ports.StreamPort`."""
-
-    def __init__(self, thread: HttpThread, calls: HttpCalls) -> None:
-        self._thread = thread
-        self._calls = calls
-
-    def follow(self, job_id: JobId, offset: int, deliver: Deliver) -> StreamSubscription:
-        """See :meth:`~tether.client.ports.StreamPort.follow`.
-
-        Once it is open, the stream is followed whatever happens to the gateway, until its last event or a
-        refusal.
-        """
-        check_offset(offset)
-        check_job_id(job_id)
-        stream = HttpStream(self._thread, self._calls, job_id, offset, deliver)
-        try:
-            self._thread.call(stream.open)
-        except BaseException:
-            stream.close()
-            raise
-        return stream

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
-
-from aiohttp import ClientSession
 
 from tether.client.documents import request_to_json, submitted_from_json
 from tether.client.http.calls import Call, HttpCalls
-from tether.client.http.patience import Patience
 from tether.client.http.responses import Failure, failure_from_body, read
 from tether.errors import TetherError, UnexpectedAnswer
 from tether.jobs import JobRequest
@@ -41,7 +38,7 @@ def make_parcel(request: JobRequest) -> Parcel:
     """A request with keys: without them a reply that is lost could make two jobs of it."""
     has_own_token = not request.retry_token
     if has_own_token:
-        request = replace(request, retry_token=uuid4().hex)
+        request = replace(request, retry_token=os.urandom(16).hex())
     value = request_to_json(request)
     return Parcel(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(), has_own_token)
 
@@ -62,9 +59,7 @@ def divide(
         yield group
 
 
-async def submit(
-    session: ClientSession, calls: HttpCalls, parcels: Sequence[Parcel]
-) -> list[Submitted | Exception]:
+def submit(calls: HttpCalls, parcels: Sequence[Parcel]) -> list[Submitted | Exception]:
     """What became of each, in order."""
     answers: list[Submitted | Exception] = []
     unsent: Failure | None = None
@@ -73,7 +68,7 @@ async def submit(
             # Each further group would wait as long, to hear the same.
             answers += [unsent.error] * len(group)
             continue
-        found = await _submit_group(session, calls, group)
+        found = _submit_group(calls, group)
         if all(isinstance(one, Failure) and one.status in (None, 401, 403, 502, 503, 504) for one in found):
             unsent = next(one for one in found if isinstance(one, Failure))
         for parcel, one in zip(group, found, strict=True):
@@ -84,11 +79,9 @@ async def submit(
     return answers
 
 
-async def _submit_group(
-    session: ClientSession, calls: HttpCalls, group: Sequence[Parcel]
-) -> list[Submitted | Failure]:
-    patience = Patience(calls.pace)
-    found = await _post(session, calls, group)
+def _submit_group(calls: HttpCalls, group: Sequence[Parcel]) -> list[Submitted | Failure]:
+    patience = calls.patience()
+    found = _post(calls, group)
     while True:
         again = [
             (place, one) for place, one in enumerate(found) if isinstance(one, Failure) and one.may_retry
@@ -96,31 +89,27 @@ async def _submit_group(
         if not again:
             return found
         longest = max((one for _, one in again), key=lambda one: one.error.retry_after or 0.0)
-        if not await patience.wait(longest):
+        if not patience.wait(longest):
             return found
         places = [place for place, _ in again]
-        for place, one in zip(
-            places, await _post(session, calls, [group[place] for place in places]), strict=True
-        ):
+        for place, one in zip(places, _post(calls, [group[place] for place in places]), strict=True):
             found[place] = one
 
 
-async def _post(
-    session: ClientSession, calls: HttpCalls, group: Sequence[Parcel]
-) -> list[Submitted | Failure]:
+def _post(calls: HttpCalls, group: Sequence[Parcel]) -> list[Submitted | Failure]:
     """One try."""
     if len(group) == 1:
-        answer = await calls.attempt(session, Call("POST", "/v1/jobs", body=group[0].body))
+        answer = calls.attempt(Call("POST", "/v1/jobs", body=group[0].body))
         return [_submitted(answer, calls.place)]
     body = b'{"jobs":[' + b",".join(parcel.body for parcel in group) + b"]}"
-    answer = await calls.attempt(session, Call("POST", "/v1/jobs:batch", body=body))
+    answer = calls.attempt(Call("POST", "/v1/jobs:batch", body=body))
     if isinstance(answer, Failure):
         if answer.status != 413:
             return [answer] * len(group)
         middle = len(group) // 2
         return [
-            *await _post(session, calls, group[:middle]),
-            *await _post(session, calls, group[middle:]),
+            *_post(calls, group[:middle]),
+            *_post(calls, group[middle:]),
         ]
     told = answer.get("data")
     if not isinstance(told, list) or len(told) != len(group):

@@ -7,7 +7,8 @@ from typing import Any
 from dramatiq import Actor
 
 from tether.broker import TetherBroker
-from tether.client.api import AsyncTether, Tether
+from tether.client.api import Tether
+from tether.client.async_api import AsyncTether
 from tether.core.direct.backend import DirectBackend
 
 

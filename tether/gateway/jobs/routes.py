@@ -11,8 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tether.client.async_handles import AsyncJobHandle
 from tether.client.documents import json_bytes, page_to_json, status_to_json, submitted_to_json
-from tether.client.handles import AsyncJobHandle, Gathering
+from tether.client.handles import Gathering
 from tether.client.ports import JobPort
 from tether.core.direct.backend import DirectBackend
 from tether.core.direct.jobs import DirectJobPort

@@ -1,6 +1,5 @@
 """The client over HTTP, against gateways that answer as they please."""
 
-import asyncio
 import contextlib
 import gc
 import json
@@ -83,10 +82,13 @@ class Waits:
         self.now = 0.0
         self.pace = Pace(clock=lambda: self.now, chance=lambda: 1.0, pause=self.pause, **options)
 
-    async def pause(self, seconds):
+    def pause(self, event, seconds):
         self.waits.append(seconds)
         self.now += seconds
-        await asyncio.sleep(0)
+
+
+def threads_of_clients():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("tether-http")]
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def open_backend():
             return backend
 
         yield open_one
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tether-http")]
+    assert not threads_of_clients()
 
 
 @pytest.mark.parametrize(
@@ -486,7 +488,7 @@ def test_many_threads_share_few_connections(script):
         thread.join()
     assert len(gateway.requests) == 160
     assert gateway.connections <= 8
-    assert [thread.name for thread in threading.enumerate()].count("tether-http") == 1
+    assert not threads_of_clients()
 
 
 # Streams.
@@ -720,17 +722,18 @@ def test_the_connection_of_an_ended_stream_is_used_again(script):
     )
 
 
-def test_a_call_where_events_are_delivered_is_refused_and_not_waited_for_in_vain(script):
+def test_a_call_where_events_are_delivered_is_refused_as_it_would_hold_up_all_streams(script):
     _, backend, _ = script(stream(FINISHED))
     told = queue.SimpleQueue()
 
     def deliver(event):
-        try:
-            backend.model_port.models()
-        except TetherError as failure:
-            told.put(str(failure))
+        for call in (backend.model_port.models, lambda: backend.stream_port.follow(JOB, 4, print)):
+            with pytest.raises(TetherError) as caught:
+                call()
+            told.put(str(caught.value))
 
     backend.stream_port.follow(JOB, 4, deliver)
+    assert "another thread" in told.get(timeout=WITHIN)
     assert "another thread" in told.get(timeout=WITHIN)
 
 
@@ -763,7 +766,7 @@ def test_closing_ends_calls_and_streams(script):
         backend.model_port.models()
     with pytest.raises(ClientClosed):
         backend.stream_port.follow(JOB, 0, print)
-    assert "tether-http" not in [thread.name for thread in threading.enumerate()]
+    assert not threads_of_clients()
 
 
 def test_closing_ends_a_wait_for_the_next_try(open_backend):
@@ -799,21 +802,22 @@ def test_a_client_may_be_closed_where_events_are_delivered(script):
 
 def test_a_client_that_was_never_used_has_no_thread():
     backend = HttpBackend(Endpoint("http://127.0.0.1:1", KEY))
-    assert "tether-http" not in [thread.name for thread in threading.enumerate()]
+    assert not threads_of_clients()
     backend.close()
     with pytest.raises(ClientClosed):
         backend.model_port.models()
 
 
 def test_a_client_that_was_forgotten_leaves_no_thread():
-    with ScriptedGateway(answer(200, {"data": []})) as gateway:
+    with ScriptedGateway(stream(delta(0, 1), then="hold")) as gateway:
         backend = HttpBackend(Endpoint(gateway.url, KEY))
-        backend.model_port.models()
+        reader = Reader(backend)
+        assert reader.next() == delta(0, 1)
+        assert threads_of_clients()
         del backend
         gc.collect()
-        eventually(
-            lambda: "tether-http" not in [thread.name for thread in threading.enumerate()], WITHIN, "it ended"
-        )
+        assert isinstance(reader.next(), ClientClosed)
+        eventually(lambda: not threads_of_clients(), WITHIN, "it ended")
 
 
 def run_program(url, code):
