@@ -38,8 +38,8 @@ REMEDIES = {
 def status(connection: Connection, as_json: bool) -> None:
     """Show what the gateway serves, and which of your jobs are open.
 
-    For a `tether up` on this machine its parts are shown as well. The exit status is 0 if the gateway is
-    serving, 4 if it cannot be reached or is not ready.
+    For a `tether up` on this machine its parts are shown as well. The exit status is 0 if the gateway
+    accepts jobs, 4 if it cannot be reached, or accepts none, as with a database that cannot be written.
     """
     from tether.errors import GatewayUnavailable, GatewayUnknown, TetherError, mask_url
 
@@ -49,7 +49,8 @@ def status(connection: Connection, as_json: bool) -> None:
     address = connection.url or os.environ.get("TETHER_URL") or (stack.url if stack else None)
     shown = url or (mask_url(address) if address else None)
     health = None if address is None else connection.surroundings.readiness(address.rstrip("/"))
-    document: dict[str, Any] = {"url": shown, "is_serving": True, "health": health, **_local(running)}
+    accepts_jobs = health is None or health["database"] == "ok"
+    document: dict[str, Any] = {"url": shown, "is_serving": accepts_jobs, "health": health, **_local(running)}
     try:
         with connection.open(is_patient=False) as client:
             document |= _seen(client)
@@ -73,8 +74,10 @@ def status(connection: Connection, as_json: bool) -> None:
         click.get_current_context().exit(GatewayUnavailable.exit_status)
     if as_json:
         print_json(document)
-        return
-    _print(document)
+    else:
+        _print(document)
+    if not accepts_jobs:
+        click.get_current_context().exit(GatewayUnavailable.exit_status)
 
 
 def _local(running: Running | None) -> dict[str, Any]:
@@ -118,10 +121,12 @@ def _seen(client: Tether) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(f"gateway  {document['url'] or 'on this machine'}  serving")
+    is_serving = "serving" if document["is_serving"] else "accepts no jobs"
+    click.echo(f"gateway  {document['url'] or 'on this machine'}  {is_serving}")
     _print_local(document)
+    is_redis_away = document["health"] is not None and document["health"]["redis"] != "ok"
     for model in document["models"]:
-        click.echo(f"model    {one_line(model['id'])}  {_served_text(model)}")
+        click.echo(f"model    {one_line(model['id'])}  {_served_text(model, is_redis_away=is_redis_away)}")
     if not document["models"]:
         click.echo("models   none")
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
@@ -129,8 +134,10 @@ def _print(document: dict[str, Any]) -> None:
     click.echo(f"jobs     {counts}{more}")
 
 
-def _served_text(model: dict[str, Any]) -> str:
+def _served_text(model: dict[str, Any], *, is_redis_away: bool) -> str:
     """How a model is served, and how that can be mended where it is not."""
+    if is_redis_away:
+        return "unknown: workers are not heard of while Redis is away; jobs wait"
     workers, absence = model["workers"], model["absence"]
     others = f" ({absence})" if absence else ""
     if workers:

@@ -29,6 +29,9 @@ _UNDECODABLE = "Could not decode to UTF-8 column"
 """How Python's driver of SQLite begins to say that a text is no UTF-8 (``Modules/_sqlite/cursor.c``)."""
 
 
+_DISK_FULL = ("SQLITE_FULL", "53100")
+
+
 class Meaning(Enum):
     """What can be done about an error of the database."""
 
@@ -76,9 +79,21 @@ def failure(error: SQLAlchemyError, place: str) -> StoreError:
     """
     if meaning_of(error) is Meaning.REFUSED:
         return StoreError(f"the database at {place} rejected the operation: {_reason(error)}")
-    return StoreUnavailable(
+    unavailable = StoreUnavailable(
         f"the database at {place} is not available: {_reason(error)}; try again once it is"
     )
+    if _is_full(error):
+        unavailable.outward = (
+            "the database's disk is full: nothing was accepted; send the same request again once its "
+            "operator has made room"
+        )
+    return unavailable
+
+
+def _is_full(error: SQLAlchemyError) -> bool:
+    original = getattr(error, "orig", None)
+    codes = (getattr(original, "sqlite_errorname", None), getattr(original, "sqlstate", None))
+    return any(code in _DISK_FULL for code in codes)
 
 
 def commit_failure(error: SQLAlchemyError, place: str) -> StoreError:

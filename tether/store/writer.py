@@ -123,7 +123,7 @@ class Writer:
         except StoreUnavailable as error:
             # The database is away, not a member wrong: to try each alone would only take longer.
             for write in writes:
-                write.future.set_exception(type(error)(*error.args))
+                write.future.set_exception(_copy_of(error))
         except Exception as error:
             if len(writes) == 1:
                 writes[0].future.set_exception(error)
@@ -171,3 +171,10 @@ def _run(connection: Connection, groups: list[list[_Write]]) -> list[Any]:
             )
         results.extend(answers)
     return results
+
+
+def _copy_of(error: StoreError) -> StoreError:
+    """The same error for one more caller, each of which adds its own traceback."""
+    copy = type(error)(*error.args)
+    copy.outward = error.outward
+    return copy

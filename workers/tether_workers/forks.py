@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -102,8 +103,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return run_fork(options.path)
     except Exception as error:
-        structlog.stdlib.get_logger("tether.worker").error(
-            f"A fork function failed: {error}", function=options.path, exc_info=error
+        log = structlog.stdlib.get_logger("tether.worker")
+        if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+            log.error(f"A fork function failed: {error}", function=options.path, exc_info=error)
+            return 1
+        log.warning(
+            "A fork function of a middleware cannot listen: its port is in use, as by another `tether "
+            "worker` on this host. The workers run on, and it is tried again. Give each its own port (of "
+            "Dramatiq's Prometheus middleware: dramatiq_prom_port, and a folder, dramatiq_prom_db).",
+            function=options.path,
         )
         return 1
 

@@ -395,6 +395,7 @@ def test_a_full_disk(gateway):
     with full_disk() as make_room:
         status, error, _ = ask(gateway, "POST", "/v1/jobs", body, headers=headers)
         assert (status, error["code"], error["retryable"]) == (503, "store_unavailable", True)
+        assert "disk is full" in error["message"]
         assert "sqlite" not in error["message"]
         assert "/" not in error["message"]
         status, error, _ = ask(gateway, "POST", "/v1/jobs:batch", {"jobs": [body]})

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from support.command_line import CommandLine, ToldBackend, delta, failed, finished
 from tether.client.api import Tether
@@ -10,7 +11,9 @@ from tether.errors import GatewayUnavailable, StoreUnavailable, Unauthenticated
 from tether.jobs import JobState, new_job_id
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend
+from tether_cli.environment import CommandEnvironment
 from tether_cli.jobs import age_text
+from tether_cli.main import main
 from tether_cli.status import told_url
 
 NO_JOB = new_job_id(5, bytes(10))
@@ -243,3 +246,24 @@ def test_a_job_that_cannot_be_followed_is_not_said_to_go_on():
     line = CommandLine(ToldBackend(delta(1, "a"), GatewayUnavailable("the gateway is gone")))
     result = line.run("jobs", "watch", NO_JOB)
     assert (result.exit_code, result.stderr) == (4, "tether: the gateway is gone\n")
+
+
+@pytest.mark.parametrize(
+    ("database", "redis", "exit_code", "first", "model"),
+    [
+        ("ok", "ok", 0, "serving", "1 worker"),
+        ("unavailable", "ok", 4, "accepts no jobs", "1 worker"),
+        ("ok", "unavailable", 0, "serving", "unknown: workers are not heard of while Redis is away"),
+    ],
+)
+def test_the_status_of_a_gateway_without_what_it_stands_on(line, database, redis, exit_code, first, model):
+    health = {"status": "any", "database": database, "redis": redis}
+    opened = CommandEnvironment(
+        open_impatient_client=lambda *_: Tether(backend=line.fake.for_tenant("default")),
+        readiness=lambda _: health,
+        find_running=lambda: None,
+    )
+    ran = CliRunner().invoke(main, ["status", "--url", "http://gw"], obj=opened)
+    assert ran.exit_code == exit_code
+    assert f"gateway  http://gw  {first}\n" in ran.stdout
+    assert f"model    one  {model}" in ran.stdout

@@ -1,5 +1,6 @@
 """Which functions run beside the workers, and what becomes of one that ends."""
 
+import errno
 import signal
 
 import dramatiq
@@ -62,3 +63,21 @@ def test_a_function_that_has_returned_is_not_run_again(paused):
 
 def test_a_function_that_answers_a_status_ends_its_process(paused):
     assert run_fork(f"{__name__}:failing") == 4
+
+
+def listening():
+    raise OSError(errno.EADDRINUSE, "Address already in use")
+
+
+def broken():
+    raise OSError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [("listening", "its port is in use"), ("broken", "failed: [Errno 13]")]
+)
+def test_why_a_function_cannot_run_is_said_and_it_is_tried_again(paused, capsys, monkeypatch, function, said):
+    monkeypatch.setattr(forks, "configure_logs", lambda **_: None)
+    options = forks.ForkOptions(f"{__name__}:{function}", (), "human", "info")
+    assert forks.main(options.command()[3:]) == 1
+    assert said in capsys.readouterr().out
