@@ -23,7 +23,7 @@ from tether.gateway.openapi import DESCRIPTION, finish
 from tether.gateway.operator.routes import OPERATOR_ROOMS
 from tether.gateway.responses import error_answer
 from tether.gateway.server.addresses import hint_for
-from tether.gateway.server.middleware import RequestMiddleware
+from tether.gateway.server.middleware import PreflightLimit, RequestMiddleware
 from tether.gateway.services import GatewayServices
 from tether.version import __version__
 
@@ -74,6 +74,7 @@ def make_app(settings: Settings, edge: GatewayServices) -> FastAPI:
             allow_private_network=True,
             expose_headers=TOLD_HEADERS,
         )
+        app.add_middleware(PreflightLimit, header_limit=settings.gateway.header_limit)
     for room in ROOMS:
         app.include_router(room.router(edge))
     finish(app)

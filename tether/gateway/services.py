@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
@@ -25,6 +26,7 @@ from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller, KeyRing
 from tether.gateway.receiving import BodyLimit, RequestBodies
 from tether.gateway.sse.open_streams import OpenStreams
+from tether.gateway.write_probe import WriteProbe
 from tether.jobs import DEFAULT_TENANT
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline
 from tether.telemetry.logs import get_logger
@@ -251,6 +253,7 @@ class GatewayCore:
         self.ring = KeyRing(plane.store)
         self.archive = StoreArchive(plane.store)
         self.fleet_reads = threading.BoundedSemaphore(MAX_FLEET_READS)
+        self._can_write = WriteProbe(plane.store.can_write, time.monotonic)
         self._probe = without_retries(plane.client, socket_timeout=1.0, socket_connect_timeout=1.0)
 
     def database_answers(self) -> bool:
@@ -259,7 +262,7 @@ class GatewayCore:
         try:
             store.read(_one)
             # Where the last write failed, nobody may come to try another one.
-            return store.has_room() and (not store.cannot_write or store.can_write())
+            return store.has_room() and (not store.cannot_write or self._can_write())
         except TetherError:
             return False
 

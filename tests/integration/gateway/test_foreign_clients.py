@@ -106,14 +106,14 @@ def test_what_is_ignored_is_told_before_a_stream_and_with_an_error(lenient):
     assert document["error"]["param"] == "messages"
 
 
-def preflight(gateway, origin, path="/v1/chat/completions"):
+def preflight(gateway, origin, path="/v1/chat/completions", **more):
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,idempotency-key,x-stainless-lang",
     }
     # A browser sends no key with it.
-    return ask(gateway, "OPTIONS", path, key="none", **asked)
+    return ask(gateway, "OPTIONS", path, key="none", **asked, **more)
 
 
 def test_a_page_of_a_known_origin_may_ask_without_a_key_what_it_may(lenient):
@@ -131,6 +131,12 @@ def test_a_page_of_another_origin_may_nothing(lenient, origin):
     assert "access-control-allow-origin" not in headers
     _, headers, _ = ask(lenient, "GET", "/v1/models", Origin=origin)
     assert "access-control-allow-origin" not in headers
+
+
+def test_a_preflight_has_the_limits_of_all_other_requests(lenient):
+    status, _, told = preflight(lenient, PAGE, **{"X-Large": "x" * 40_000})
+    assert (status, told["error"]["code"]) == (431, "headers_too_large")
+    assert preflight(lenient, PAGE, **{"X-Small": "x" * 10_000})[0] == 200
 
 
 def test_without_the_setting_there_is_no_cors(gateway):

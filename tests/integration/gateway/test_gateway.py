@@ -267,8 +267,10 @@ def test_what_a_client_makes_up_does_not_become_a_metric(ask):
     for method in ("PUT", "MADEUP1", "MADEUP2"):
         assert ask(method, "/v1/jobs")[0] == 405
         assert ask(method, f"/{method}")[0] == 404
+    assert ask("PATCH", "/v1/jobs")[0] == 405
     text = ask("GET", "/metrics")[2]
     assert 'tether_http_requests_total{method="other",route="/v1/jobs",status="405"}' in text
+    assert 'tether_http_requests_total{method="PATCH",route="/v1/jobs",status="405"}' in text
     assert 'route="other",status="404"' in text
     assert "MADEUP" not in text
 

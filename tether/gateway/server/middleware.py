@@ -16,7 +16,7 @@ from tether.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_METHODS = frozenset({"GET", "POST", "DELETE"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
 _AS_LONG_AS_JOBS = ("/v1/jobs/{job_id}/stream", "/v1/chat/completions")
 """Their answers take as long as their jobs do, which says nothing of the gateway."""
 
@@ -32,6 +32,36 @@ def _contradiction(names: Sequence[bytes]) -> str:
     if b"content-length" in names and b"transfer-encoding" in names:
         return "the headers content-length and transfer-encoding cannot be combined: send only one"
     return ""
+
+
+def _problem_of_head(scope: Scope, header_limit: int) -> TetherError | None:
+    """Why a request is refused for its head alone."""
+    if problem := _contradiction([name for name, _ in scope["headers"]]):
+        return InvalidRequest(problem)
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    size += sum(len(name) + len(value) for name, value in scope["headers"])
+    if size <= header_limit:
+        return None
+    return HeadersTooLarge(
+        f"the headers of the request have {size} bytes; the maximum is {header_limit}: send less, or raise "
+        "gateway.header_limit"
+    )
+
+
+class PreflightLimit:
+    """ASGI middleware around what answers browsers' preflights: their heads have the limit of all others."""
+
+    def __init__(self, app: ASGIApp, *, header_limit: int) -> None:
+        self._app = app
+        self._header_limit = header_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            error = _problem_of_head(scope, self._header_limit)
+            if error is not None:
+                await error_answer(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class RequestMiddleware:
@@ -58,22 +88,9 @@ class RequestMiddleware:
                 status = message["status"]
             await send(message)
 
-        size = len(scope["raw_path"]) + len(scope["query_string"])
-        size += sum(len(name) + len(value) for name, value in scope["headers"])
         try:
-            problem = _contradiction([name for name, _ in scope["headers"]])
-            if problem:
-                error: TetherError = InvalidRequest(problem)
-                await error_answer(error)(scope, receive, watched)
-            elif size > self._header_limit:
-                error = HeadersTooLarge(
-                    f"the headers of the request have {size} bytes; the maximum is "
-                    f"{self._header_limit}: send "
-                    "less, or raise gateway.header_limit"
-                )
-                await error_answer(error)(scope, receive, watched)
-            else:
-                await self._app(scope, receive, watched)
+            error = _problem_of_head(scope, self._header_limit)
+            await (self._app if error is None else error_answer(error))(scope, receive, watched)
         except asyncio.CancelledError:
             # Uvicorn does that, when a gateway stops and a request has not ended in time.
             if status:

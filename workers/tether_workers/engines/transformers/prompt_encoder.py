@@ -19,7 +19,7 @@ from tether_workers.engines.transformers.control_tokens import (
     free_markers,
     parts_of,
 )
-from tether_workers.engines.transformers.encodings import encoding_of
+from tether_workers.engines.transformers.encodings import encoding_of, is_surely_longer
 from tether_workers.engines.transformers.template_texts import enclosed, variable_texts, with_texts
 
 _SAMPLE = (
@@ -75,6 +75,7 @@ class PromptEncoder:
           InvalidRequest: They leave no room for output, or the input is invalid for the model.
         """
         if isinstance(prompt, str):
+            self._refuse_if_surely_longer(prompt)
             tokens = encoding_of(self.tokenizer, prompt, add_special_tokens=True).ids
         else:
             tokens = self._chat_ids(prompt, variables)
@@ -129,6 +130,7 @@ class PromptEncoder:
             # What clients write as control tokens takes fifty times as long as other text does.
             if len(ids) >= self.context:
                 raise self._too_long(f"more than {len(ids)}")
+            self._refuse_if_surely_longer(part.text)
             ids += self._part_ids(part, is_first=not number)
         return ids
 
@@ -169,6 +171,11 @@ class PromptEncoder:
                 f"chat_template_kwargs contain {min(suspects)!r:.80}, which the chat template of model "
                 f"{self._name!r} would make a part of a control token: leave it out"
             )
+
+    def _refuse_if_surely_longer(self, text: str) -> None:
+        """A slot is not kept for seconds to find out by how much."""
+        if is_surely_longer(self.tokenizer, text, self.context):
+            raise self._too_long(f"more than {self.context}")
 
     def _too_long(self, count: str) -> InvalidRequest:
         return InvalidRequest(

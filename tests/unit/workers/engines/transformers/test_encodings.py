@@ -7,7 +7,12 @@ import pytest
 
 from support.tokenizers_by_kind import KINDS
 from support.waiting import PATIENCE_SECONDS
-from tether_workers.engines.transformers.encodings import MAX_CHARACTERS_AT_ONCE, encoding_of
+from tether_workers.engines.transformers.encodings import (
+    CHARACTERS_PER_TOKEN,
+    MAX_CHARACTERS_AT_ONCE,
+    encoding_of,
+    is_surely_longer,
+)
 
 
 @pytest.fixture
@@ -46,3 +51,28 @@ def test_a_long_text_has_the_tokens_that_it_has(kind):
         wanted = tokenizer.encode(text, add_special_tokens=special)
         found = encoding_of(tokenizer, text, add_special_tokens=special)
         assert (found.ids, found.offsets) == (wanted.ids, wanted.offsets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["hello world ", "hello", " ", "äöü漢字", "<|user|>", "a|b "])
+def test_what_is_said_to_be_longer_is(kind, text):
+    tokenizer = KINDS[kind]().backend_tokenizer
+    long = text * 8_000
+    count = len(encoding_of(tokenizer, long, add_special_tokens=False).ids)
+    for limit in (1, 10, 1_000, count // 3, count - 1, count, 2 * count):
+        assert not is_surely_longer(tokenizer, long, limit) or count > limit
+    if count > 200:
+        assert is_surely_longer(tokenizer, long, 50)
+        assert not is_surely_longer(tokenizer, long, len(long) // CHARACTERS_PER_TOKEN + 1)
+
+
+def test_of_a_text_that_is_much_too_long_little_is_encoded(monkeypatch):
+    tokenizer, encoded = KINDS["byte level"]().backend_tokenizer, []
+
+    def counted(tokenizer, text, *, add_special_tokens):
+        encoded.append(len(text))
+        return encoding_of(tokenizer, text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr("tether_workers.engines.transformers.encodings.encoding_of", counted)
+    assert is_surely_longer(tokenizer, "hello world " * 350_000, 8_000)
+    assert sum(encoded) < 300_000
