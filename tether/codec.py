@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import msgspec
-
 _Value = TypeVar("_Value")
 
 
 def value_to_json(value: object) -> dict[str, Any]:
     """A dataclass as an object of JSON: each field under its name, enums as their values."""
+    # Loaded when used: a short program that reads no such value, as `tether submit`, starts sooner.
+    import msgspec
+
     document = msgspec.to_builtins(value, enc_hook=_plain)
     assert isinstance(document, dict)
     return document
@@ -24,6 +25,8 @@ def value_from_json(kind: type[_Value], document: object) -> _Value:
     Raises:
       ValueError: A field is missing that has no default, or holds what it cannot. The message names it.
     """
+    import msgspec
+
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

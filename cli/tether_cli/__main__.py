@@ -1,5 +1,5 @@
 """`python -m tether_cli` is the `tether` command."""
 
-from tether_cli.main import main
+from tether_cli.main import run
 
-main()
+run()

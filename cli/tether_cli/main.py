@@ -6,6 +6,7 @@ import click
 
 import tether
 from tether_cli.environment import CommandEnvironment
+from tether_cli.leaving import leave
 from tether_cli.verb_groups import LazyVerbs, Verb
 
 VERBS: dict[str, Verb] = {
@@ -54,3 +55,12 @@ def main(ctx: click.Context, debug: bool) -> None:
     """
     if ctx.obj is None:
         ctx.obj = CommandEnvironment()
+
+
+def run() -> None:
+    """Run the command as a process of its own, and end that."""
+    try:
+        main()
+    except SystemExit as ending:
+        leave(ending.code)
+        raise

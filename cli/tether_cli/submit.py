@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
 
@@ -85,7 +85,7 @@ def submit(
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         # Made here where none is given: with it the same command, run again, makes no second job.
         is_own = not options.get("retry_token")
-        options["retry_token"] = token = uuid4().hex if is_own else options["retry_token"]
+        options["retry_token"] = token = os.urandom(16).hex() if is_own else options["retry_token"]
         with _accepting(notes, token), telling_of_waits(notes):
             name = model or only_model(client)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}

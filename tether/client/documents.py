@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
 from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
-from tether.jobs import JobRequest
+from tether.jobs import JobRequest, JobState
 from tether.requests import fields
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
 
@@ -33,7 +33,18 @@ def submitted_to_json(submitted: Submitted) -> dict[str, Any]:
 
 
 def submitted_from_json(value: Mapping[str, Any]) -> Submitted:
-    return value_from_json(Submitted, value)
+    # By hand: it is all that `tether submit` reads, which so does without loading msgspec.
+    submitted = Submitted(
+        job_id=value["job_id"],
+        correlation_id=value["correlation_id"],
+        retry_token=value["retry_token"],
+        state=JobState(value["state"]),
+        is_new=value["is_new"],
+    )
+    texts = (submitted.job_id, submitted.correlation_id, submitted.retry_token)
+    if not all(isinstance(text, str) for text in texts) or type(submitted.is_new) is not bool:
+        raise ValueError("a field of what was submitted is of another type")
+    return submitted
 
 
 def status_to_json(status: JobStatus) -> dict[str, Any]:

@@ -110,11 +110,18 @@ def _wrong_with(url: str) -> str:
         return "contains a query or a fragment"
     if not parts.hostname or port == 0:
         return "has no host, or port 0"
+    return "" if _is_host_name(parts.hostname) else "has an invalid host name"
+
+
+def _is_host_name(name: str) -> bool:
+    if name.isascii():
+        # As IDNA says, whose tables need not be loaded for it.
+        return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
     try:
-        parts.hostname.encode("idna")
+        name.encode("idna")
     except UnicodeError:
-        return "has an invalid host name"
-    return ""
+        return False
+    return True
 
 
 def check_key(api_key: object) -> None:

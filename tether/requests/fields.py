@@ -9,7 +9,6 @@ worker gets beside sampling, both for type checkers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,6 +209,9 @@ class JobRequest:
 
     def digest(self) -> str:
         """SHA-256 of :meth:`canonical` as JSON with sorted keys, in hexadecimal."""
+        # Loaded when used: clients make no digests.
+        import hashlib
+
         return hashlib.sha256(canonical_json(self.canonical())).hexdigest()
 
 

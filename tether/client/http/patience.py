@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,13 @@ from dataclasses import dataclass
 from tether.client.http.responses import Failure
 
 _MAX_DOUBLINGS = 16
+
+
+def _chance() -> float:
+    # Loaded when used: most calls succeed at once.
+    from random import random
+
+    return random()
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Pace:
     base: float = 0.1
     cap: float = 2.0
     clock: Callable[[], float] = time.monotonic
-    chance: Callable[[], float] = random.random
+    chance: Callable[[], float] = _chance
     pause: Callable[[threading.Event, float], object] = threading.Event.wait
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from tether.client.documents import error_from_json
@@ -153,6 +152,9 @@ def retry_after_seconds(header: str | None, now_ms: int) -> float | None:
         return None
     if header.isascii() and header.isdigit() and len(header) < 10:
         return float(header)
+    # Loaded when used: it is slow, and most say a number of seconds.
+    from email.utils import parsedate_to_datetime
+
     try:
         moment = parsedate_to_datetime(header)
         if moment.tzinfo is None:
