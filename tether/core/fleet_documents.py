@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tether.core.fleet_changes import Change, ChangeKind, Seen, look_at
+from tether.core.fleet_reading import FleetReading
 from tether.discovery.announcements.presence import CacheManifest
 from tether.discovery.fleet.fleet import Fleet, Member, silent_in
-from tether.discovery.fleet.liveness import Evidence, last_asked
+from tether.discovery.fleet.liveness import Evidence, copied_keys, last_asked
 from tether.discovery.fleet.shown_states import ShownState
-from tether.ids import PoolName
+from tether.ids import PoolName, WorkerId
 
 
 class Drawing(NamedTuple):
@@ -21,6 +25,56 @@ class Drawing(NamedTuple):
 
     silent: frozenset[PoolName]
     asked_ms: int | None
+
+
+@dataclass(frozen=True)
+class FleetList:
+    """The live workers, and what is wrong with others.
+
+    Attributes:
+      workers: Each with its name, by region, GPU class, name and id.
+      now: When, by the clock that the fleet's times are of.
+      untrusted: Workers that are ignored, since their keys do not count.
+      copied: Those whose keys several processes use.
+      wrong_clocks: Those that are ignored for their clocks, with how far these are ahead, in milliseconds.
+      failing: The models that a worker cannot load, each with the reason.
+    """
+
+    workers: Sequence[tuple[Seen, str]]
+    now: int
+    untrusted: Sequence[WorkerId]
+    copied: Sequence[WorkerId]
+    wrong_clocks: Mapping[WorkerId, int]
+    failing: Mapping[WorkerId, Mapping[str, str]]
+
+
+def list_fleet(reading: FleetReading) -> FleetList:
+    """Return the live workers of a fleet."""
+    view, names, now = reading.view, reading.names, reading.now
+    workers = [(seen, names.get(worker, "")) for worker, seen in look_at(view.fleet, now).items()]
+    workers.sort(key=_place)
+    copied = () if view.evidence is None else copied_keys(view.evidence)
+    return FleetList(
+        workers, now, reading.strangers, tuple(copied), view.wrong_clocks, reading.load_failures()
+    )
+
+
+def _place(entry: tuple[Seen, str]) -> tuple[str, ...]:
+    (member, _), name = entry
+    presence = member.presence
+    return presence.region, presence.gpu_class, name, presence.worker_id
+
+
+def fleet_to_json(found: FleetList) -> dict[str, Any]:
+    """The list as a document."""
+    return {
+        "object": "list",
+        "data": [worker_to_json(*seen, name, found.now) for seen, name in found.workers],
+        "untrusted": list(found.untrusted),
+        "copied": list(found.copied),
+        "wrong_clocks": sorted(found.wrong_clocks),
+        "failing": found.failing,
+    }
 
 
 def drawing_of(member: Member, fleet: Fleet, evidence: Evidence | None) -> Drawing:
@@ -81,6 +135,29 @@ def whole_worker_to_json(
                 {**one._asdict(), "kind": one.kind.value, "state": one.state.value} for one in cache.artifacts
             ],
         },
+    }
+
+
+def change_to_json(change: Change, names: Mapping[WorkerId, str], at: int) -> dict[str, Any]:
+    """A change of a worker as JSON.
+
+    Args:
+      names: By worker id.
+      at: When it was seen, in milliseconds since the epoch.
+    """
+    presence = change.member.presence
+    return {
+        "kind": change.kind.value,
+        "at": at,
+        "worker_id": presence.worker_id,
+        "name": names.get(presence.worker_id, ""),
+        "boot_id": presence.boot_id,
+        "state": None if change.kind is ChangeKind.LEFT else change.state.value,
+        "former_state": change.former.value if change.former else None,
+        "said_goodbye": change.said_goodbye if change.kind is ChangeKind.LEFT else None,
+        "gpu_class": presence.gpu_class,
+        "region": presence.region,
+        "slots": presence.slots,
     }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, case, select, update
 
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.trust.trusted_keys import NOTHING_ENROLLED, TrustSnapshot
-from tether.errors import StoreError
+from tether.errors import InvalidRequest, StoreError
 from tether.ids import WorkerId
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import core, fleet_keys
@@ -22,6 +22,21 @@ MAX_WORKER_NAME_CHARACTERS = 100
 """Characters of the name of a key."""
 
 _VERSION = "trust"
+
+
+def check_worker_name(name: object) -> str | None:
+    """The same name, which a key may have; None leaves it as it is.
+
+    Raises:
+      InvalidRequest: It is too long, or cannot be printed.
+    """
+    if name is None or (
+        isinstance(name, str) and len(name) <= MAX_WORKER_NAME_CHARACTERS and name.isprintable()
+    ):
+        return name
+    raise InvalidRequest(
+        f"the name of a worker's key must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters"
+    )
 
 
 @dataclass(frozen=True)

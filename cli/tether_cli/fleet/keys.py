@@ -40,12 +40,9 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
     """
     from tether.discovery.announcements.presence import worker_id
     from tether.discovery.trust.worker_keys import public_key
-    from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS, all_fleet_keys, enrol
+    from tether.store.fleet_keys import all_fleet_keys, check_worker_name, enrol
 
-    if name is not None and (len(name) > MAX_WORKER_NAME_CHARACTERS or not name.isprintable()):
-        raise InvalidRequest(
-            f"the name of a key must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters"
-        )
+    check_worker_name(name)
     settings = admin_settings()
     with open_store(settings) as store:
         pub_key = public_key(key, _known(settings, store.read(all_fleet_keys)))

@@ -17,11 +17,9 @@ from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
+    from tether.core.fleet_changes import Change
     from tether.core.fleet_reading import FleetReading
-    from tether.discovery.announcements.presence import CacheManifest
-    from tether.discovery.fleet.fleet import Member
     from tether.ids import WorkerId
-    from tether_cli.fleet.changes import Change
 
 LOOK_SECONDS = 0.2
 """How often the fleet is looked at that is watched."""
@@ -41,50 +39,31 @@ def list_members(is_json: bool) -> None:
     Models marked * are loaded, those marked + are being loaded. `last seen` is the time since the worker's
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
-    from tether.core.fleet_documents import worker_to_json
+    from tether.core.fleet_documents import fleet_to_json, list_fleet
     from tether.core.fleet_reading import open_fleet
-    from tether.discovery.fleet.liveness import copied_keys
     from tether.discovery.fleet.shown_states import NOT_DRAWING
-    from tether_cli.fleet.changes import look_at
     from tether_cli.fleet.texts import COLUMNS, fitting, row
 
     with open_fleet(admin_settings()) as reading:
-        fleet, names, strangers = reading.view.fleet, reading.names, reading.strangers
-        now, evidence, clocks = reading.now, reading.view.evidence, reading.view.wrong_clocks
-        failing = reading.load_failures()
-    copied = () if evidence is None else copied_keys(evidence)
-    workers = [(seen, names.get(worker, "")) for worker, seen in look_at(fleet, now).items()]
-    workers.sort(
-        key=lambda entry: (
-            *(entry[0].member.presence.region, entry[0].member.presence.gpu_class),
-            *(entry[1], entry[0].member.presence.worker_id),
-        )
-    )
+        found = list_fleet(reading)
     if is_json:
-        data = [worker_to_json(*seen, name, now) for seen, name in workers]
-        faults: dict[str, Any] = {
-            "untrusted": list(strangers),
-            "copied": list(copied),
-            "wrong_clocks": sorted(clocks),
-            "failing": failing,
-        }
-        print_json({"object": "list", "data": data, **faults})
+        print_json(fleet_to_json(found))
         return
-    columns, rows = COLUMNS, [row(seen, name, now) for seen, name in workers]
+    columns, rows = COLUMNS, [row(seen, name, found.now) for seen, name in found.workers]
     if sys.stdout.isatty():
         columns, rows = fitting(rows, shutil.get_terminal_size().columns)
     print_table(columns, rows)
-    if not workers:
+    if not found.workers:
         click.echo("No live workers.", err=True)
-    if silent := [seen.member.presence.worker_id for seen, _ in workers if seen.state in NOT_DRAWING]:
+    if silent := [seen.member.presence.worker_id for seen, _ in found.workers if seen.state in NOT_DRAWING]:
         click.echo(_silent_text(silent), err=True)
-    if copied:
-        click.echo(_copied_text(copied), err=True)
-    if strangers:
-        click.echo(_strangers_text(strangers), err=True)
-    if clocks:
-        click.echo(_clocks_text(clocks), err=True)
-    for worker, reasons in sorted(failing.items()):
+    if found.copied:
+        click.echo(_copied_text(found.copied), err=True)
+    if found.untrusted:
+        click.echo(_strangers_text(found.untrusted), err=True)
+    if found.wrong_clocks:
+        click.echo(_clocks_text(found.wrong_clocks), err=True)
+    for worker, reasons in sorted(found.failing.items()):
         for model, why in sorted(reasons.items()):
             click.echo(f"Worker {worker} cannot load {model}: {why}", err=True)
 
@@ -105,10 +84,11 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     worker is asked for the rest of a cache that is too large to announce; it replies to trusted operators
     only.
     """
+    from tether.core.fleet_changes import Seen
+    from tether.core.fleet_commands import whole_cache
     from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.discovery.fleet.shown_states import shown_state
-    from tether_cli.fleet.changes import Seen
     from tether_cli.fleet.texts import cache_lines, lines
 
     with open_fleet(admin_settings()) as reading:
@@ -117,7 +97,7 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
         member = meant_member(worker, fleet, names)
         cache = member.presence.cache
         if is_full and not cache.is_complete:
-            cache = _whole_cache(reading, member)
+            cache = whole_cache(reading, member)
     seen = Seen(member, shown_state(fleet, member, now))
     name = names.get(member.presence.worker_id, "")
     drawing = drawing_of(member, fleet, evidence)
@@ -131,34 +111,6 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     width = max(len(what) for what, _ in rows)
     for what, value in rows:
         click.echo(f"{what:<{width}}  {one_line(value)}")
-
-
-def _whole_cache(reading: FleetReading, member: Member) -> CacheManifest:
-    """What a worker answers when it is asked for all that its cache has.
-
-    Raises:
-      BrokerUnavailable: Redis went away.
-      CommandUnanswered: The worker does not answer.
-    """
-    import redis
-
-    from tether.core.fleet_reading import unavailable
-    from tether.discovery.commands.manifest_request import ANSWER_SECONDS, request_manifest
-    from tether.discovery.commands.operator_key import operator_key
-    from tether.errors import CommandUnanswered
-
-    key = operator_key(reading.settings.presence.identity_dir)
-    try:
-        cache = request_manifest(reading.client, reading.keys, member.presence, key)
-    except redis.RedisError as error:
-        raise unavailable(reading.client, error) from None
-    if cache is None:
-        raise CommandUnanswered(
-            f"worker {member.presence.worker_id} did not send its cache within {ANSWER_SECONDS:g} s. "
-            "If its log says that the command was rejected, add the operator's public key "
-            f"{key.verify_key.encode().hex()} to its presence.operator_keys"
-        )
-    return cache
 
 
 @click.command()
@@ -175,7 +127,7 @@ def watch(is_json: bool) -> None:
 
 
 def _watch(reading: FleetReading, *, is_json: bool) -> None:
-    from tether_cli.fleet.changes import changes, first_look, look_at
+    from tether.core.fleet_changes import changes, first_look, look_at
 
     never = threading.Event()
     max_silence = reading.settings.presence.interval * AWAY_AFTER_INTERVALS
@@ -196,7 +148,8 @@ def _watch(reading: FleetReading, *, is_json: bool) -> None:
 
 
 def _tell_changes(changed: Sequence[Change], reading: FleetReading, *, is_json: bool) -> None:
-    from tether_cli.fleet.texts import change_line, change_to_json
+    from tether.core.fleet_documents import change_to_json
+    from tether_cli.fleet.texts import change_line
 
     if not changed:
         return

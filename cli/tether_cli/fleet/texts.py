@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from tether.core.fleet_changes import Change, ChangeKind, Seen
 from tether.core.fleet_documents import Drawing, announced_ms_ago
 from tether.discovery.announcements.presence import (
     LATENCY_STEP_MS,
@@ -16,7 +16,6 @@ from tether.discovery.announcements.presence import (
 )
 from tether.discovery.fleet.shown_states import ShownState
 from tether.ids import PoolName, WorkerId
-from tether_cli.fleet.changes import Change, ChangeKind, Seen
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
 
@@ -116,24 +115,6 @@ def change_line(change: Change, names: Mapping[WorkerId, str], at: int) -> str:
     name = names.get(worker, "")
     shown = f"{worker} ({name})" if name else worker
     return one_line(f"{time_text(at)}  {shown}  {_told(change)}")
-
-
-def change_to_json(change: Change, names: Mapping[WorkerId, str], at: int) -> dict[str, Any]:
-    """The same as JSON."""
-    presence = change.member.presence
-    return {
-        "kind": change.kind.value,
-        "at": at,
-        "worker_id": presence.worker_id,
-        "name": names.get(presence.worker_id, ""),
-        "boot_id": presence.boot_id,
-        "state": None if change.kind is ChangeKind.LEFT else change.state.value,
-        "former_state": change.former.value if change.former else None,
-        "said_goodbye": change.said_goodbye if change.kind is ChangeKind.LEFT else None,
-        "gpu_class": presence.gpu_class,
-        "region": presence.region,
-        "slots": presence.slots,
-    }
 
 
 def _told(change: Change) -> str:

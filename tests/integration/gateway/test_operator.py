@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from nacl.signing import SigningKey
@@ -14,8 +15,15 @@ from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.core.list_reads import MAX_RUNNING
-from tether.discovery.announcements.presence import worker_id
-from tether.errors import BrokerUnavailable, ConfigError, StoreUnavailable
+from tether.discovery.announcements.presence import (
+    Artifact,
+    ArtifactKind,
+    ArtifactState,
+    CacheManifest,
+    manifest_of,
+    worker_id,
+)
+from tether.errors import BrokerUnavailable, CommandUnanswered, ConfigError, StoreUnavailable
 from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.gateway.operator import audit, workers
@@ -280,6 +288,36 @@ def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log, subm
     assert ask("POST", "/v1/operator/workers/nobody/drain")[0] == 404
     assert log(action="fleet.drain")[0]["result"] == "worker_unknown"
     assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/stop")[0] == 404
+
+
+def test_a_cache_that_does_not_fit_an_announcement_is_asked_for(ask, monkeypatch):
+    found, whole = workers.meant_member, manifest_of((artifact("ab"), artifact("cd")))
+
+    def announces_less(*given):
+        member = found(*given)
+        part = CacheManifest(whole.artifacts[:1], whole.digest, is_complete=False)
+        return replace(member, presence=replace(member.presence, cache=part))
+
+    monkeypatch.setattr("tether.gateway.operator.workers.meant_member", announces_less)
+    monkeypatch.setattr("tether.gateway.operator.workers.whole_cache", lambda reading, member: whole)
+    (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
+    where = f"/v1/operator/workers/{worker['worker_id']}"
+    told = {query: ask("GET", f"{where}{query}")[1]["cache"] for query in ("", "?full=false", "?full=true")}
+    assert [(one["is_complete"], len(one["artifacts"])) for one in told.values()] == [
+        *((False, 1), (False, 1), (True, 2))
+    ]
+    assert ask("GET", f"{where}?full=maybe")[0] == 422
+
+    def say_nothing(reading, member):
+        raise CommandUnanswered("it did not send its cache")
+
+    monkeypatch.setattr("tether.gateway.operator.workers.whole_cache", say_nothing)
+    status, refused = ask("GET", f"{where}?full=true")
+    assert (status, refused["error"]["code"]) == (504, "command_unanswered")
+
+
+def artifact(digits):
+    return Artifact(digits * 32, ArtifactKind.MODEL, ArtifactState.DISK, 1_000)
 
 
 def test_a_worker_s_key_is_trusted_revoked_and_trusted_again(ask, log):

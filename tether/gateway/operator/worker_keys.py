@@ -25,7 +25,7 @@ from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
-from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS, FleetKey, all_fleet_keys, enrol, revoke
+from tether.store.fleet_keys import FleetKey, all_fleet_keys, check_worker_name, enrol, revoke
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/worker-keys``."""
@@ -114,15 +114,10 @@ def _document(key: FleetKey) -> dict[str, Any]:
 def _read_wish(values: Mapping[str, Any]) -> _Wish:
     if not {"pub_key"} <= values.keys() <= {"pub_key", "name", "again"}:
         raise InvalidRequest('the body must have "pub_key", optionally "name" and "again", and nothing else')
-    pub_key, name, again = values["pub_key"], values.get("name"), values.get("again", False)
+    pub_key, again = values["pub_key"], values.get("again", False)
+    name = check_worker_name(values.get("name"))
     if not isinstance(pub_key, str):
         raise InvalidRequest("pub_key must be a string")
-    if name is not None and (
-        not isinstance(name, str) or len(name) > MAX_WORKER_NAME_CHARACTERS or not name.isprintable()
-    ):
-        raise InvalidRequest(
-            f"name must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters, or null"
-        )
     if not isinstance(again, bool):
         raise InvalidRequest("again must be true or false")
     return _Wish(pub_key, name, again)

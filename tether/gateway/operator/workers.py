@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tether.core.fleet_commands import tell_worker
-from tether.core.fleet_documents import drawing_of, whole_worker_to_json, worker_to_json
+from tether.core.fleet_commands import tell_worker, whole_cache
+from tether.core.fleet_documents import drawing_of, fleet_to_json, list_fleet, whole_worker_to_json
 from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
 from tether.discovery.commands.command import Action, Command
-from tether.discovery.fleet.liveness import copied_keys
 from tether.discovery.fleet.shown_states import shown_state
 from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
 from tether.gateway.acts import act_of, log_of
+from tether.gateway.jobs.queries import single
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
+from tether.gateway.openapi import in_query
 from tether.gateway.operator.documents import (
     OPERATOR,
     FleetCommandDocument,
@@ -58,10 +60,22 @@ async def list_workers(edge: GatewayServices) -> Response:
     about="everything that a worker announces: by its id, boot id, public key or unique name",
     scopes=(Scope.OPERATOR,),
     replies={200: Reply("The worker.", WholeWorkerDocument)},
-    errors=(404, 422),
+    details="With `full=true` a worker whose cache does not fit in its announcements is asked for all of it; "
+    "it answers operators that it trusts.",
+    errors=(404, 422, 504),
+    parameters=[
+        in_query(
+            "full",
+            {"type": "boolean", "default": False},
+            "Whether to ask the worker for its complete cache, if that does not fit in an announcement.",
+        )
+    ],
 )
-async def show_worker(edge: GatewayServices, worker: str) -> Response:
-    return await edge.call(_show, edge, worker)
+async def show_worker(edge: GatewayServices, request: Request, worker: str) -> Response:
+    full = single(request.query_params.multi_items(), ("full",)).get("full", "false")
+    if full not in ("true", "false"):
+        raise InvalidRequest(f"full={full[:80]!r} is neither true nor false")
+    return await edge.call(partial(_show, edge, worker, is_full=full == "true"))
 
 
 def _handler_of(action: Action) -> Handler:
@@ -113,32 +127,20 @@ def _fleet(edge: GatewayServices) -> Iterator[FleetReading]:
 
 def _list(edge: GatewayServices) -> Response:
     with _fleet(edge) as reading:
-        fleet, names, now, evidence = reading.view.fleet, reading.names, reading.now, reading.view.evidence
-        strangers, clocks = reading.strangers, reading.view.wrong_clocks
-        failing = reading.load_failures()
-    return json_answer(
-        {
-            "object": "list",
-            "data": [
-                worker_to_json(member, shown_state(fleet, member, now), names.get(worker, ""), now)
-                for worker, member in sorted(fleet.members.items())
-                if member.expires_at > now
-            ],
-            "untrusted": list(strangers),
-            "copied": [] if evidence is None else list(copied_keys(evidence)),
-            "wrong_clocks": sorted(clocks),
-            "failing": failing,
-        }
-    )
+        found = list_fleet(reading)
+    return json_answer(fleet_to_json(found))
 
 
-def _show(edge: GatewayServices, worker: str) -> Response:
+def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
     with _fleet(edge) as reading:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence)
+        cache = member.presence.cache
+        if is_full and not cache.is_complete:
+            cache = whole_cache(reading, member)
     name, state = names.get(member.presence.worker_id, ""), shown_state(fleet, member, now)
-    return json_answer(whole_worker_to_json(member, state, name, now, member.presence.cache, drawing))
+    return json_answer(whole_worker_to_json(member, state, name, now, cache, drawing))
 
 
 def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, action: Action) -> Response:

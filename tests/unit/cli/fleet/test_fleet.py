@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from support.presences import DIGEST, KEY, OTHER_KEY, apply, presence, public
-from tether.core.fleet_documents import Drawing, whole_worker_to_json, worker_to_json
+from tether.core.fleet_changes import ChangeKind, changes, first_look, look_at
+from tether.core.fleet_documents import Drawing, change_to_json, whole_worker_to_json, worker_to_json
 from tether.core.fleet_reading import meant_member
 from tether.discovery.announcements.presence import (
     Artifact,
@@ -24,13 +25,11 @@ from tether.discovery.announcements.presence import (
 from tether.discovery.fleet.fleet import Fleet, judged, unroutable
 from tether.discovery.fleet.shown_states import ShownState, shown_state
 from tether.errors import InvalidRequest, WorkerNotFound
-from tether_cli.fleet.changes import ChangeKind, changes, first_look, look_at
 from tether_cli.fleet.texts import (
     COLUMNS,
     LEFT_OUT_FIRST,
     cache_lines,
     change_line,
-    change_to_json,
     fitting,
     lines,
     row,
