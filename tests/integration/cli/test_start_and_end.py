@@ -74,7 +74,9 @@ def test_a_job_is_submitted_and_followed_without_loading_what_that_does_not_need
     assert not HEAVY & {name.partition(".")[0] for name in loaded}
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("submit",), ("jobs", "list", "--bogus"), ("audit",)])
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("submit",), ("jobs", "list", "--bogus"), ("jobs", "show", "x")]
+)
 def test_the_command_s_own_end_is_that_of_the_interpreter(arguments):
     quick, whole = run(BY_RUN, *arguments), run(BY_MAIN, *arguments)
     assert (quick.returncode, quick.stdout, quick.stderr) == (whole.returncode, whole.stdout, whole.stderr)
