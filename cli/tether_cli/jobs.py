@@ -97,18 +97,29 @@ def list_jobs(
 @as_json_option
 @connection_options
 def show(connection: Connection, job_id: str, as_json: bool) -> None:
-    """Show the status of a job. `tether jobs watch` prints its text."""
-    from tether.client.documents import status_to_json
+    """Show the status of a job, and every attempt. `tether jobs watch` prints its text."""
+    from tether.client.documents import history_to_json, status_to_json
+    from tether.errors import JobNotFound
+    from tether_cli.job_history import history_lines, print_attempts
 
     with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
-        status = client.job(job_id).status()
+        handle = client.job(job_id)
+        status = handle.status()
+        try:
+            history = handle.history()
+        except JobNotFound:
+            # A gateway of an older version, which knows the job and not its attempts.
+            history = None
     if as_json:
-        print_json(status_to_json(status))
+        told = None if history is None else history_to_json(history)
+        print_json({**status_to_json(status), "history": told})
         return
-    lines = _lines(status)
+    lines = _lines(status) + ([] if history is None else history_lines(history))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")
+    if history is not None:
+        print_attempts(history)
 
 
 @jobs.command()

@@ -13,6 +13,7 @@ from markdown import markdown_of, words_of
 from tether.client.api import Tether
 from tether.client.async_api import AsyncTether
 from tether.client.handles import JobHandle, Result
+from tether.histories import AttemptRecord, JobHistory
 from tether.statuses import JobStatus, ModelInfo
 from tether.streams.events import StreamEvent
 
@@ -28,7 +29,7 @@ iterated with `async for`.
 """
 
 CLASSES = (Tether, JobHandle)
-VALUES = (Result, JobStatus, ModelInfo, StreamEvent)
+VALUES = (Result, JobStatus, JobHistory, AttemptRecord, ModelInfo, StreamEvent)
 
 _SECTION = re.compile(r"^(Args|Raises|Attributes|Returns):$")
 _ENTRY = re.compile(r"^(\w[\w, ]*): (.*)$")

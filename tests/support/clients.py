@@ -234,6 +234,9 @@ class Handle:
     def status(self):
         return self._client.run(self._handle.status())
 
+    def history(self):
+        return self._client.run(self._handle.history())
+
     def cancel(self):
         return self._client.run(self._handle.cancel())
 

@@ -28,6 +28,7 @@ WORDS = [
     "job_filters",
     "envelopes",
     "statuses",
+    "histories",
     "streams",
 ]
 

@@ -13,6 +13,7 @@ from tether.client.handles import Gathering, Result, event_in, failure_of, late_
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import TetherError
+from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.jobs import JobState
 from tether.statuses import JobStatus
@@ -88,6 +89,10 @@ class AsyncJobHandle(WithoutClient):
     async def status(self) -> JobStatus:
         """What is known of it now."""
         return await self.calls.call(self.backend.job_port.status, self.job_id)
+
+    async def history(self) -> JobHistory:
+        """Return every attempt of the job."""
+        return await self.calls.call(self.backend.job_port.history, self.job_id)
 
     async def cancel(self) -> JobState:
         """Request cancellation, and return its state."""

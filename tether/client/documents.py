@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
 from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
+from tether.histories import JobHistory
 from tether.jobs import JobRequest, JobState
 from tether.requests import fields
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
@@ -55,6 +56,14 @@ def status_from_json(value: Mapping[str, Any]) -> JobStatus:
     return value_from_json(JobStatus, value)
 
 
+def history_to_json(history: JobHistory) -> dict[str, Any]:
+    return {"object": "job.history", **value_to_json(history)}
+
+
+def history_from_json(value: Mapping[str, Any]) -> JobHistory:
+    return value_from_json(JobHistory, value)
+
+
 def page_to_json(page: JobPage) -> dict[str, Any]:
     return {
         "object": "list",
@@ -86,6 +95,7 @@ class DocumentForm:
 
 
 _FORMS: Mapping[type, DocumentForm] = {
+    JobHistory: DocumentForm(history_to_json, history_from_json),
     JobPage: DocumentForm(page_to_json, page_from_json),
     JobStatus: DocumentForm(status_to_json, status_from_json),
     ModelInfo: DocumentForm(model_to_json, model_from_json),

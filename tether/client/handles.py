@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
+from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.jobs import JobState, Piece
 from tether.statuses import JobStatus
@@ -181,6 +182,14 @@ class JobHandle(WithoutClient):
     def status(self) -> JobStatus:
         """Return the job's current status."""
         return self.backend.job_port.status(self.job_id)
+
+    def history(self) -> JobHistory:
+        """Return every attempt of the job: worker, pool, times, why it ended, and where the job went.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+        return self.backend.job_port.history(self.job_id)
 
     def cancel(self) -> JobState:
         """Cancel the job, and return its state then: a running job ends once its worker has received it."""

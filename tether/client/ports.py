@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tether.client.job_lists import page_query
 from tether.client.operations import over_http
+from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.jobs import JobFilter, JobRequest, JobState
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
@@ -29,6 +30,14 @@ class JobPort(Protocol):
     @over_http("GET", "/v1/jobs/{job_id}")
     def status(self, job_id: JobId) -> JobStatus:
         """What is known of a job.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+
+    @over_http("GET", "/v1/jobs/{job_id}/attempts")
+    def history(self, job_id: JobId) -> JobHistory:
+        """What became of a job's attempts.
 
         Raises:
           JobNotFound: There is no such job.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import redis
 
 from tether.broker.keys import Keys
+from tether.broker.pools.live_attempts import LiveAttempts, live_attempts
 from tether.broker.pools.pools import KnownJob, known_jobs
 from tether.broker.redis.connections import OUTAGE_ERRORS, without_retries
 from tether.ids import JobId
@@ -52,6 +53,16 @@ class LiveStates:
             for job_id, known in zip(job_ids, found, strict=True)
             if not isinstance(known, Exception)
         }
+
+    def attempts(self, job_id: JobId) -> LiveAttempts | None:
+        """What Redis knows of a job's attempts; None where it knows nothing of the job, or is unavailable."""
+        if self.is_away():
+            return None
+        try:
+            return live_attempts(self._client, self._keys, job_id)
+        except OUTAGE_ERRORS:
+            self.note_away()
+            return None
 
     def is_away(self) -> bool:
         """Whether Redis did not answer a moment ago."""

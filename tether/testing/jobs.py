@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tether.errors import ClientClosed, TetherError
-from tether.ids import JobId, TenantId
+from tether.histories import RUNNING, AttemptRecord
+from tether.ids import BootId, JobId, PoolName, TenantId
 from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece
 from tether.streams.events import Deliver, StreamEvent
 from tether.streams.reader import StreamPosition, take
@@ -60,6 +61,7 @@ class FakeJob:
       failed: Attempts that failed.
       requested: The end that somebody asked for.
       attempt: What is left to do of the attempt that runs.
+      records: Its attempts; the last one is without an end while it runs.
       is_busy: Whether its attempt is in a step at this moment: its model has been asked.
     """
 
@@ -79,6 +81,7 @@ class FakeJob:
     finished_at: int | None = None
     attempt: Iterator[None] | None = None
     is_busy: bool = False
+    records: list[AttemptRecord] = field(default_factory=list)
     events: list[StreamEvent] = field(default_factory=list)
     readers: list[FakeSubscription] = field(default_factory=list)
 
@@ -108,6 +111,32 @@ class FakeJob:
         for reader in list(self.readers):
             reader.take(event, len(self.events))
         self.readers = [reader for reader in self.readers if not reader.closed]
+
+    def begin_attempt(self, worker: BootId, pool: PoolName, now_ms: int) -> None:
+        """Note that an attempt begins."""
+        self.records.append(
+            AttemptRecord(
+                dispatch=self.dispatch,
+                attempt=1,
+                worker=worker,
+                pool=pool,
+                started_at=now_ms,
+                start_offset=len(self.pieces),
+                cause=RUNNING,
+            )
+        )
+
+    def end_attempt(self, cause: str, now_ms: int, error: JobError | None = None) -> None:
+        """Note how the running attempt ends."""
+        self.records[-1] = replace(
+            self.records[-1],
+            ended_at=now_ms,
+            offset=len(self.pieces),
+            cause=cause,
+            went="database" if cause == "failed" else "end",
+            outcome=cause,
+            error=error,
+        )
 
     def follow(self, reader: FakeSubscription) -> None:
         """Deliver what was, and what will be."""

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from tether.admission.fits_model import check_for_model
 from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
-from tether.ids import JobId, PoolName, TenantId
+from tether.histories import RUNNING, JobHistory
+from tether.ids import JobId, TenantId
 from tether.jobs import JobFilter, JobRequest, JobState, new_job_id
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted, check_page, status_of
 from tether.streams.events import Deliver, check_offset
 from tether.streams.reader import StreamPosition
 from tether.testing.jobs import FakeJob, FakeSubscription
-from tether.testing.queue import FakeQueue
+from tether.testing.queue import FakeQueue, fake_pool
 
 
 class FakeJobPort:
@@ -36,10 +37,28 @@ class FakeJobPort:
             return status_of(
                 job,
                 job.request,
-                pool=PoolName(f"gpu.fake.local.{job.request.model}"),
+                pool=fake_pool(job.request.model),
                 attempts=job.failed + (job.state is JobState.SUCCEEDED),
                 offset=len(job.pieces),
                 output_tokens=len(job.pieces) if job.state.is_final else 0,
+            )
+
+    def history(self, job_id: JobId) -> JobHistory:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            records = [
+                replace(each, offset=len(job.pieces)) if each.cause == RUNNING else each
+                for each in job.records
+            ]
+            ended_at = max((each.ended_at or 0 for each in records), default=0)
+            return JobHistory(
+                job_id=job.job_id,
+                state=job.state,
+                dispatch=job.dispatch,
+                pool=fake_pool(job.request.model),
+                since=job.finished_at or ended_at or job.created_at,
+                due_at=job.due_at if job.state is JobState.WAITING_RETRY else None,
+                attempts=tuple(records),
             )
 
     def cancel(self, job_id: JobId) -> JobState:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 from tether.errors import InvalidRequest, JobNotFound, TetherError
-from tether.ids import DrawId, JobId, TenantId
+from tether.histories import RUNNING
+from tether.ids import BootId, DrawId, JobId, PoolName, TenantId
 from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.streams.events import failure_details
@@ -24,8 +25,16 @@ from tether.testing.models import (
     registry_of,
 )
 
+FAKE_WORKER = BootId("fake.1")
+"""Who runs all jobs."""
+
 AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)
 """Failed jobs are tried again without a wait."""
+
+
+def fake_pool(model: str) -> PoolName:
+    """The pool of a model."""
+    return PoolName(f"gpu.fake.local.{model}")
 
 
 class FakeQueue:
@@ -178,6 +187,7 @@ class FakeQueue:
             job.say("rerouted")
         job.move(JobState.PLACED, Owner.DATABASE)
         job.move(JobState.RUNNING, Owner.REDIS)
+        job.begin_attempt(FAKE_WORKER, fake_pool(job.request.model), self.now_ms)
         job.say("started", attempt=1, dispatch=job.dispatch)
         yield
         model = self.models[self.registry.find(job.request.model).name]
@@ -222,6 +232,7 @@ class FakeQueue:
         )
         job.failed += 1
         job.error = error
+        job.end_attempt(OutcomeKind.FAILED.value, self.now_ms, error)
         if verdict.state.is_final:
             self._conclude(job, verdict.state, Owner.REDIS)
         else:
@@ -229,6 +240,8 @@ class FakeQueue:
             job.due_at = verdict.due_at
 
     def _conclude(self, job: FakeJob, state: JobState, by: Owner, *, reason: str = "") -> None:
+        if job.records and job.records[-1].cause == RUNNING:
+            job.end_attempt(state.value, self.now_ms)
         job.move(state, by)
         job.finished_at = self.now_ms
         if state is JobState.SUCCEEDED:

@@ -201,6 +201,28 @@ class TestClient:
         assert (done.state, done.offset, done.output_tokens) == (JobState.SUCCEEDED, 20, 20)
         assert (done.job_id, done.model, done.error, done.attempts) == (job.job_id, "slow", None, 1)
 
+    def test_every_attempt_is_told_also_the_one_that_runs(self, client):
+        running = client.submit("slow", max_tokens=20)
+        running.wait_until_running()
+        history = running.history()
+        (attempt,) = history.attempts
+        assert (history.state, history.dispatch) == (JobState.RUNNING, 1)
+        assert (attempt.cause, attempt.ended_at, attempt.start_offset) == ("running", None, 0)
+        assert attempt.pool == history.pool == running.status().pool
+        running.cancel(), running.events()
+        (ended,) = running.history().attempts
+        assert (ended.worker, ended.cause, ended.went) == (attempt.worker, "cancelled", "end")
+        assert ended.started_at == attempt.started_at <= ended.ended_at
+
+        broken = client.submit("broken", max_tokens=20)
+        broken.events()
+        history = broken.history()
+        told = [(each.cause, each.start_offset, each.offset) for each in history.attempts]
+        assert told == [("failed", 0, 2), ("failed", 2, 4), ("failed", 4, 6)]
+        assert [each.outcome for each in history.attempts] == ["failed"] * 3
+        assert {each.error.code for each in history.attempts} == {"engine_failed"}
+        assert (history.state, history.dropped, history.due_at) == (JobState.DEAD, 0, None)
+
     def test_jobs_are_listed_newest_first_and_by_what_is_true_of_them(self, client):
         mark = uuid4().hex
         begun = datetime.now(UTC) - timedelta(seconds=1)

@@ -19,7 +19,7 @@ def operations(gateway):
 
 OPERATIONS = [
     *("POST /v1/jobs", "POST /v1/jobs:batch", "GET /v1/jobs", "GET /v1/jobs/{job_id}"),
-    *("POST /v1/chat/completions",),
+    *("POST /v1/chat/completions", "GET /v1/jobs/{job_id}/attempts"),
     *("DELETE /v1/jobs/{job_id}", "GET /v1/jobs/{job_id}/stream", "GET /v1/models", "GET /v1/models/{name}"),
     *(
         "GET /v1/keys",
@@ -32,6 +32,7 @@ OPERATIONS = [
         *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),
         *("GET /v1/operator/tenants", "POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}"),
         *("GET /v1/operator/keys", "POST /v1/operator/keys", "DELETE /v1/operator/keys/{key_id}"),
+        "GET /v1/operator/jobs/{job_id}/attempts",
         "GET /v1/operator/audit",
         "GET /healthz",
         "GET /readyz",

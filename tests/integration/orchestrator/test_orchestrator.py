@@ -12,6 +12,7 @@ from support.cluster import Cluster
 from support.hand_worker import HandWorker, growth
 from support.tasks import running_task
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether import Tether
 from tether.broker.pools.outcomes import Outcomes
 from tether.broker.pools.worker_port import WriteStatus
 from tether.broker.redis.connections import OUTAGE_ERRORS
@@ -153,6 +154,28 @@ def test_a_failed_job_is_tried_again_and_then_dead_with_its_history(plane, hands
     assert (letter.reason, letter.retryable) == ("attempts_exhausted", True)
     assert len(letter.history) >= 4
     assert row(plane, job_id).error.code == "engine_failed"
+
+
+def test_a_history_tells_what_never_left_redis(cluster, plane, hands, orchestrator):
+    job_id = submit(plane)
+    hands.port.release(growth(hands.draw(), 1))
+    lost = hands.draw()
+    cluster.redis.zadd(cluster.keys.leases, {f"j {job_id}": 1}, xx=True)
+    running = hands.draw()
+    with Tether.direct(cluster.settings) as client:
+        handle = client.job(job_id)
+
+        def told():
+            return [(each.cause, each.went, each.offset) for each in handle.history().attempts]
+
+        before = [("released", "pool", 1), ("lease_lost", "pool", 1)]
+        assert told() == [*before, ("running", None, 1)]
+        assert lost.offset == running.offset == 1
+        hands.finish(running)
+        wait_for(plane, job_id, JobState.SUCCEEDED)
+        assert told() == [*before, ("succeeded", "end", 2)]
+        cluster.redis.delete(cluster.keys.job(job_id))
+        assert told() == [*before, ("succeeded", "end", 2)], "the database has all of it"
 
 
 def test_what_cannot_be_helped_is_not_tried_again(plane, hands, orchestrator):

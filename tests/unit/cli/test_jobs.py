@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from support.command_line import CommandLine, ToldBackend, delta, failed, finished
 from tether.client.api import Tether
-from tether.errors import GatewayUnavailable, StoreUnavailable, Unauthenticated
+from tether.errors import EngineFailed, GatewayUnavailable, StoreUnavailable, Unauthenticated
 from tether.jobs import JobState, new_job_id
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend
@@ -84,6 +84,31 @@ def test_a_job_is_shown(line):
     assert "label team      red\n" in shown
     document = line.document("jobs", "show", job.job_id, "--json")
     assert (document["object"], document["state"], document["output_tokens"]) == ("job", "succeeded", 1)
+
+
+def test_every_attempt_of_a_job_is_shown():
+    failures = iter([True, False])
+
+    def breaks(prompt):
+        yield "one "
+        if next(failures):
+            raise EngineFailed("it broke")
+        yield "two"
+
+    fake = FakeBackend({"m": breaks})
+    job = Tether(backend=fake.for_tenant("default")).submit("m", "x")
+    line = CommandLine(fake)
+    shown = line.run("jobs", "show", job.job_id).stdout
+    head, _, table = shown.partition("\n\n")
+    assert "dispatch        2\n" in head + "\n"
+    rows = [row.split("\t") for row in table.splitlines()]
+    assert rows[0] == ["ATTEMPT", "WORKER", "POOL", "BEGAN", "ENDED", "TOKENS", "WHY", "THEN"]
+    assert [(row[0], row[1], *row[5:]) for row in rows[1:]] == [
+        ("1.1", "fake.1", "0-1", "failed: engine_failed", "decided anew"),
+        ("2.1", "fake.1", "1-2", "succeeded", "-"),
+    ]
+    history = line.document("jobs", "show", job.job_id, "--json")["history"]
+    assert [each["cause"] for each in history["attempts"]] == ["failed", "succeeded"]
 
 
 @pytest.mark.parametrize("verb", ["show", "watch", "cancel"])

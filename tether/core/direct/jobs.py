@@ -12,7 +12,9 @@ from tether.broker.pools.pools import KnownJob
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
+from tether.core.job_histories import history_of
 from tether.core.live_states import LiveStates
+from tether.histories import JobHistory
 from tether.ids import JobId, TenantId
 from tether.jobs import JobFilter, JobRequest, JobState
 from tether.scheduling.infer_messages import submission_of
@@ -63,6 +65,10 @@ class DirectJobPort:
     def status(self, job_id: JobId) -> JobStatus:
         with self._lifetime.call():
             return self.reads.one(job_id).status
+
+    def history(self, job_id: JobId) -> JobHistory:
+        with self._lifetime.call():
+            return self.reads.history(job_id).history
 
     def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
         check_page(cursor, limit)
@@ -116,6 +122,13 @@ class JobOfTenant(NamedTuple):
     status: JobStatus
 
 
+class HistoryOfTenant(NamedTuple):
+    """The history of a job, and whose it is."""
+
+    tenant_id: TenantId
+    history: JobHistory
+
+
 class JobReads:
     """Reads jobs as the database and Redis have them. Blocks; safe to use from many threads."""
 
@@ -135,6 +148,21 @@ class JobReads:
           JobNotFound: There is no such job of this tenant's.
         """
         return self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+
+    def history(self, job_id: JobId) -> HistoryOfTenant:
+        """The attempts of one job.
+
+        Raises:
+          JobNotFound: There is no such job of this tenant's.
+        """
+        row = job_of_tenant(self._plane.store, job_id, self._tenant)
+        # Redis first: what leaves it meanwhile is in the database then.
+        live = self._live.attempts(job_id)
+        known = self._plane.store.read(queries.attempts_of, job_id)
+        row = job_of_tenant(self._plane.store, job_id, self._tenant)
+        in_redis = None if live is None else KnownJob(live.state, live.fence.dispatch, live.offset)
+        status = _status(row, None if row.state.is_final else in_redis)
+        return HistoryOfTenant(row.tenant_id, history_of(row, status, known, live))
 
     def page(
         self, job_filter: JobFilter, after: JobId | None, limit: int

@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 
 from tether.gateway.bodies import MAX_JOBS
 from tether.gateway.schemas import Document, ErrorBody, document_of
+from tether.histories import AttemptRecord, JobHistory
 from tether.jobs import JobError, JobState
 from tether.requests.schema import request_schema
 from tether.statuses import JobStatus, Submitted
@@ -90,6 +91,34 @@ JobDocument = document_of(
         "deadline. Those that a dead worker or a hand-over cut off do not count."
     ),
     offset=Field(description="Number of tokens generated so far."),
+)
+
+
+AttemptBody = document_of(
+    "AttemptBody",
+    AttemptRecord,
+    error=(JobErrorBody | None, Field(description="Why it failed.")),
+    worker=Field(description="The process that ran it: the worker's id, and which of its starts."),
+    ended_at=Field(description="In ms since the epoch; null while it runs."),
+    cause=Field(
+        description="Why it ended: succeeded, failed, cancelled, expired, lease_lost, released, revoked, "
+        "withdrawn, superseded, sealed, unreadable, or another word of a later version; running while it has "
+        "not."
+    ),
+    went=Field(description="Where the job went then: pool, database or end."),
+    outcome=Field(description="How its dispatch ended with it; null where that went on."),
+    evidence=Field(description="What else is known of the cause."),
+)
+
+HistoryDocument = document_of(
+    "HistoryDocument",
+    JobHistory,
+    kind="job.history",
+    job_id=Field(examples=[JOB_ID]),
+    since=Field(description="Since when it is in its present state, in ms since the epoch."),
+    due_at=Field(description="When it is tried again, where it waits for that, in ms since the epoch."),
+    attempts=(list[AttemptBody], Field()),  # type: ignore[valid-type]
+    dropped=Field(description="Number of further attempts, of which nothing is known any more."),
 )
 
 

@@ -12,7 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.client.async_handles import AsyncJobHandle
-from tether.client.documents import json_bytes, page_to_json, status_to_json, submitted_to_json
+from tether.client.documents import (
+    history_to_json,
+    json_bytes,
+    page_to_json,
+    status_to_json,
+    submitted_to_json,
+)
 from tether.client.handles import Gathering
 from tether.client.ports import JobPort
 from tether.core.direct.backend import DirectBackend
@@ -22,6 +28,7 @@ from tether.errors import InvalidRequest, TetherError
 from tether.gateway.bodies import read_batch, read_job_request
 from tether.gateway.jobs.documents import (
     BatchDocument,
+    HistoryDocument,
     JobListDocument,
     StateDocument,
     SubmittedDocument,
@@ -173,6 +180,20 @@ async def show_job(edge: GatewayServices, caller: Caller, job_id: str) -> Respon
     gathered = await _gather(AsyncJobHandle(status.job_id, backend, edge.calls))
     pieces, last = (gathered[0].pieces, gathered[1]) if gathered else ((), None)
     return await edge.call(_written, status, pieces, last)
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}/attempts",
+    "Show a job's attempts",
+    about="every attempt of a job, also the one that runs, and where the job is now",
+    scopes=(Scope.READ,),
+    replies={200: Reply("The attempts, the first one first.", HistoryDocument)},
+    errors=(404,),
+)
+async def show_attempts(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
+    history = await edge.call(edge.backend(caller).job_port.history, job_named(job_id))
+    return json_answer(history_to_json(history))
 
 
 @ROUTES.declare(

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tether.client.documents import status_to_json
+from tether.client.documents import history_to_json, status_to_json
 from tether.core.direct.jobs import JobOfTenant, JobReads
 from tether.errors import JobNotFound
 from tether.gateway.acts import act_of, log_of
@@ -17,7 +17,13 @@ from tether.gateway.jobs.routes import LIST_PARAMETERS
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openapi import in_query
-from tether.gateway.operator.documents import OPERATOR, TENANT_ID, AnyJobDocument, AnyJobListDocument
+from tether.gateway.operator.documents import (
+    OPERATOR,
+    TENANT_ID,
+    AnyHistoryDocument,
+    AnyJobDocument,
+    AnyJobListDocument,
+)
 from tether.gateway.operator.queries import tenant_in_query
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
@@ -62,6 +68,20 @@ async def list_every_job(edge: GatewayServices, caller: Caller, request: Request
 )
 async def show_any_job(edge: GatewayServices, job_id: str) -> Response:
     return json_answer(_document(await edge.call(edge.core().backend.every_job.one, job_named(job_id))))
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}/attempts",
+    "Show the attempts of a job of any tenant",
+    about="every attempt of a job of any tenant, also the one that runs, and where the job is now",
+    scopes=(Scope.OPERATOR,),
+    replies={200: Reply("The attempts, the first one first.", AnyHistoryDocument)},
+    errors=(404,),
+)
+async def show_any_attempts(edge: GatewayServices, job_id: str) -> Response:
+    tenant_id, history = await edge.call(edge.core().backend.every_job.history, job_named(job_id))
+    return json_answer({**history_to_json(history), "tenant_id": tenant_id})
 
 
 @ROUTES.declare(

@@ -1,0 +1,76 @@
+"""The history of a job, as `tether jobs show` prints it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tether.jobs import JobState
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_table, time_text
+
+if TYPE_CHECKING:
+    from tether.histories import AttemptRecord, JobHistory
+
+_COLUMNS = ("ATTEMPT", "WORKER", "POOL", "BEGAN", "ENDED", "TOKENS", "WHY", "THEN")
+
+_CAUSES = {
+    "lease_lost": "its worker was not heard of any more",
+    "released": "its worker handed it over",
+    "revoked": "its worker's key was revoked",
+    "withdrawn": "it was taken back to be placed anew",
+    "superseded": "it was placed anew",
+    "sealed": "the job had ended",
+    "unreadable": "Redis held something damaged",
+}
+_WENT = {"pool": "back to its pool", "database": "decided anew", "end": "-"}
+
+
+def history_lines(history: JobHistory) -> list[tuple[str, str]]:
+    """What is said of where a job is, in pairs of name and value."""
+    lines = []
+    if not history.state.is_final:
+        lines.append(("since", time_text(history.since)))
+    if history.dispatch:
+        lines.append(("dispatch", str(history.dispatch)))
+    if history.due_at is not None:
+        lines.append(("tried again", time_text(history.due_at)))
+    if history.state is JobState.PARKED:
+        lines.append(("waits for", "a worker that serves its model"))
+    return lines
+
+
+def print_attempts(history: JobHistory) -> None:
+    """Print a table of all attempts; nothing where there is none."""
+    if history.attempts:
+        click.echo()
+        print_table(_COLUMNS, [_row(each) for each in history.attempts])
+    if history.dropped:
+        click.echo(f"{history.dropped} earlier attempts are no longer known.", err=True)
+
+
+def _row(record: AttemptRecord) -> tuple[str, ...]:
+    start = "?" if record.start_offset is None else str(record.start_offset)
+    cells = (
+        f"{record.dispatch}.{record.attempt}",
+        record.worker or "-",
+        record.pool or "-",
+        time_text(record.started_at),
+        time_text(record.ended_at),
+        f"{start}-{record.offset}",
+        _why(record),
+        _WENT.get(record.went or "", record.went or "-"),
+    )
+    return tuple(map(one_line, cells))
+
+
+def _why(record: AttemptRecord) -> str:
+    cause = record.cause or record.outcome or "-"
+    told = _CAUSES.get(cause, cause)
+    if record.error is not None:
+        told = f"{told}: {record.error.code}"
+    if record.evidence:
+        known = ", ".join(f"{name} {value}" for name, value in sorted(record.evidence.items()))
+        told = f"{told} ({known})"
+    return told
