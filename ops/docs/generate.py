@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import chat_fields
 import client_page
 import errors_page
 import job_fields
+import operators_table
 import routes_table
 import settings_table
 from regions import page_with_region
@@ -17,6 +19,8 @@ from regions import page_with_region
 ROOT = Path(__file__).parents[2]
 
 REGIONS = (
+    ("docs/guide/keys.md", operators_table.SOURCE, operators_table.operators_table),
+    ("docs/guide/openai.md", chat_fields.SOURCE, chat_fields.chat_fields_table),
     ("docs/guide/python.md", job_fields.SOURCE, job_fields.python_arguments),
     ("docs/reference/cli.md", job_fields.SOURCE, job_fields.command_options),
     ("docs/reference/configuration.md", settings_table.SOURCE, settings_table.settings_table),

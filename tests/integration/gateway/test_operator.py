@@ -13,6 +13,7 @@ from nacl.signing import SigningKey
 
 from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT
+from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.core.list_reads import MAX_RUNNING
 from tether.discovery.announcements.presence import (
@@ -428,3 +429,41 @@ def test_readings_of_the_log_leave_connections_for_all_else(ask, monkeypatch):
         finally:
             may_end.set()
     assert {one.result()[0] for one in asked} == {200}
+
+
+def acts_of_the_guide():
+    """What the guide's table says: the route of each act, the scope, and what the log calls it."""
+    rows = re.findall(
+        r"^\| `(\w+) (\S+)` \| (\w+) \| [^|]*\| `([a-z.]+)` \|$",
+        (ROOT / "docs" / "guide" / "keys.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == len([route for route in OF_OPERATORS if route.method != "GET"]) + 2
+    return rows
+
+
+@pytest.mark.parametrize(("method", "path", "scope", "action"), acts_of_the_guide())
+def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, method, path, scope, action):
+    signing = SigningKey.generate().verify_key.encode().hex()
+    bodies = {
+        "keys": {"scopes": ["read"], **({"tenant_id": OTHER_TENANT} if "operator" in path else {})},
+        "tenants": {"tenant_id": f"of-the-guide-{signing[:8]}"},
+        "worker-keys": {"pub_key": signing},
+    }
+    target = {
+        "{worker}": lambda: "nobody" if "worker-keys" not in path else trusted(ask),
+        "{job_id}": submit,
+        "{tenant_id}": lambda: OTHER_TENANT,
+        "{key_id}": lambda: add_api_key(service.settings, OTHER_TENANT, (Scope.READ,))[1],
+    }
+    sent_to = re.sub(r"\{[a-z_]+\}", lambda found: target[found.group()](), path)
+    body = {"weight": 2.0} if method == "PATCH" else bodies.get(path.rpartition("/")[2])
+    before = [entry["entry_id"] for entry in log(action=action, limit=1)]
+    ask(method, sent_to, body, scopes=(Scope(scope),), tenant=OTHER_TENANT)
+    assert [entry["entry_id"] for entry in log(action=action, limit=1)] != before
+
+
+def trusted(ask):
+    pub_key = SigningKey.generate().verify_key.encode().hex()
+    assert ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key})[0] in (200, 201)
+    return pub_key

@@ -2,12 +2,18 @@
 
 import subprocess
 import sys
+from functools import partial
 
+import click
 import pytest
 
 from support.paths import ROOT
 from tether import errors
-from tether.errors import TetherError
+from tether.errors import InvalidRequest, TetherError
+from tether.gateway.openai.bodies import read_chat
+from tether.models.registry import ModelVersion
+from tether.store.audit import ACTIONS
+from tether_cli.main import main
 
 SCRIPTS = str(ROOT / "ops" / "docs")
 
@@ -75,3 +81,45 @@ def test_an_error_whose_docstring_does_not_say_what_to_do_is_refused(generator):
 
     with pytest.raises(ValueError, match="Mute needs a meaning and one paragraph"):
         errors_page.split_docstring(Mute)
+
+
+def test_the_table_of_operators_has_every_act_and_only_verbs_that_there_are():
+    rows = table_rows("docs/guide/keys.md", "operators_table.py")
+    assert {row[3].strip("`") for row in rows if row[3]} == set(ACTIONS)
+    context = click.Context(main)
+    for verb in {row[2].strip("`").removeprefix("tether ") for row in rows if row[2]}:
+        command = main
+        for word in verb.split():
+            command = command.get_command(context, word)
+            assert command is not None, verb
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_the_table_of_chat_fields_says_what_becomes_of_each(ignores):
+    rows = table_rows("docs/guide/openai.md", "foreign_fields.py")
+    assert len(rows) > 40
+    model = ModelVersion(name="m", version="1", digest="ab" * 32, context=100)
+    for cell, fate in rows:
+        name = cell.strip("`")
+        if fate == "honoured":
+            continue
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], name: "what it never is"}
+        read = partial(
+            read_chat, body, 0, {}, find=lambda _: model, randomness=bytes, ignores_unknown=ignores
+        )
+        if fate.startswith("ignored") or (ignores and fate.endswith("ignored with the setting")):
+            read()
+        else:
+            with pytest.raises(InvalidRequest, match=name):
+                read()
+
+
+def table_rows(page, source):
+    """The cells of each row of the table that is made from this file."""
+    _, _, made = (ROOT / page).read_text().partition(f"{source} by ops/generate-docs")
+    lines = made.partition("<!-- End")[0].splitlines()
+    return [split_row(line) for line in lines if line[:1] == "|"][2:]
+
+
+def split_row(line):
+    return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]

@@ -70,6 +70,11 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {**_STEERING, **_SHAPING}
 """Fields that would change the answer and are not supported, each with the values that ask for nothing."""
 
 
+def is_ignorable(name: str) -> bool:
+    """Whether an unsupported field is ignored where ``gateway.unknown_fields`` says so."""
+    return name in _STEERING
+
+
 def unsupported_problems(given: Mapping[str, Any], ignored: list[str] | None) -> Iterator[Problem]:
     """Yield fields that ask for what there is not.
 
@@ -79,7 +84,7 @@ def unsupported_problems(given: Mapping[str, Any], ignored: list[str] | None) ->
     for name, nothing in UNSUPPORTED.items():
         if name not in given or _asks_for_nothing(given[name], nothing):
             continue
-        if ignored is not None and name in _STEERING:
+        if ignored is not None and is_ignorable(name):
             ignored.append(name)
             continue
         allowed = (

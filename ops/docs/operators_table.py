@@ -1,0 +1,61 @@
+"""The table of what operators and admins see and do: by HTTP, on the command line, in the audit log."""
+
+from __future__ import annotations
+
+from tether.gateway.app import ROOMS
+from tether.gateway.keys.api_keys import Scope
+
+SOURCE = "ops/docs/operators_table.py"
+
+VERBS = {
+    "GET /v1/keys": ("keys list", ""),
+    "POST /v1/keys": ("keys create", "keys.create"),
+    "DELETE /v1/keys/{key_id}": ("keys revoke", "keys.revoke"),
+    "GET /v1/operator/workers": ("fleet list", ""),
+    "GET /v1/operator/workers/{worker}": ("fleet show", ""),
+    "POST /v1/operator/workers/{worker}/cordon": ("fleet cordon", "fleet.cordon"),
+    "POST /v1/operator/workers/{worker}/drain": ("fleet drain", "fleet.drain"),
+    "POST /v1/operator/workers/{worker}/uncordon": ("fleet uncordon", "fleet.uncordon"),
+    "GET /v1/operator/worker-keys": ("fleet keys", ""),
+    "POST /v1/operator/worker-keys": ("fleet trust", "fleet.trust"),
+    "DELETE /v1/operator/worker-keys/{worker}": ("fleet revoke", "fleet.revoke"),
+    "GET /v1/operator/jobs": ("", ""),
+    "GET /v1/operator/jobs/{job_id}": ("", ""),
+    "GET /v1/operator/jobs/{job_id}/attempts": ("", ""),
+    "DELETE /v1/operator/jobs/{job_id}": ("", "jobs.cancel"),
+    "GET /v1/operator/tenants": ("tenants list", ""),
+    "POST /v1/operator/tenants": ("tenants create", "tenants.create"),
+    "PATCH /v1/operator/tenants/{tenant_id}": ("tenants set", "tenants.set"),
+    "GET /v1/operator/keys": ("keys list", ""),
+    "POST /v1/operator/keys": ("keys create", "keys.create"),
+    "DELETE /v1/operator/keys/{key_id}": ("keys revoke", "keys.revoke"),
+    "GET /v1/operator/audit": ("audit", ""),
+}
+"""By route, the verb that does the same on the machine with the database or Redis, and what the audit log
+calls it; empty where there is none."""
+
+
+def operators_table() -> str:
+    """Return a row for each route whose scope is operator or admin.
+
+    Raises:
+      ValueError: A route is in no row, or a row is of no route.
+    """
+    routes = {
+        f"{route.method} {route.path}": route
+        for room in ROOMS
+        for route in room.routes
+        if {Scope.OPERATOR, Scope.ADMIN} & set(route.scopes)
+    }
+    if routes.keys() != VERBS.keys():
+        raise ValueError(f"{SOURCE}: correct the rows of {sorted(routes.keys() ^ VERBS.keys())}")
+    lines = ["| route | scope | verb | in the audit log |", "|---|---|---|---|"]
+    for name, (verb, action) in VERBS.items():
+        cells = (
+            f"`{name}`",
+            " and ".join(routes[name].scopes),
+            verb and f"`tether {verb}`",
+            action and f"`{action}`",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "".join(f"{line}\n" for line in lines)
