@@ -13,6 +13,7 @@ VERBS = {
     "DELETE /v1/keys/{key_id}": ("keys revoke", "keys.revoke"),
     "GET /v1/operator/workers": ("fleet list", ""),
     "GET /v1/operator/workers/{worker}": ("fleet show", ""),
+    "GET /v1/operator/fleet/changes": ("fleet watch", ""),
     "POST /v1/operator/workers/{worker}/cordon": ("fleet cordon", "fleet.cordon"),
     "POST /v1/operator/workers/{worker}/drain": ("fleet drain", "fleet.drain"),
     "POST /v1/operator/workers/{worker}/uncordon": ("fleet uncordon", "fleet.uncordon"),

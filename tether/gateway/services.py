@@ -22,6 +22,7 @@ from tether.core.direct.backend import DirectBackend
 from tether.core.direct.streams import StoreArchive
 from tether.errors import StoreUnavailable, TetherError, TooManyRequests
 from tether.gateway.body_budget import BodyBudget
+from tether.gateway.fleet_watch import FleetWatch
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller, KeyRing
 from tether.gateway.receiving import BodyLimit, RequestBodies
@@ -122,6 +123,7 @@ class GatewayServices:
         opened, self._open = self._open, None
         self._running_beside.close()
         if opened is not None:
+            opened.fleet_watch.close()
             opened.backend.close()
         self.calls.close()
         self._probes.close()
@@ -245,6 +247,7 @@ class GatewayCore:
 
     Attributes:
       fleet_reads: Held by whoever reads the whole fleet from Redis.
+      fleet_watch: Reads it for all who watch it.
     """
 
     def __init__(self, plane: ControlPlane) -> None:
@@ -253,6 +256,7 @@ class GatewayCore:
         self.ring = KeyRing(plane.store)
         self.archive = StoreArchive(plane.store)
         self.fleet_reads = threading.BoundedSemaphore(MAX_FLEET_READS)
+        self.fleet_watch = FleetWatch(plane.settings, plane.clock.now_ms)
         self._can_write = WriteProbe(plane.store.can_write, time.monotonic)
         self._probe = without_retries(plane.client, socket_timeout=1.0, socket_connect_timeout=1.0)
 

@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from tether.core.fleet_reading import FleetReading
     from tether.ids import WorkerId
 
-LOOK_SECONDS = 0.2
-"""How often the fleet is looked at that is watched."""
-
-AWAY_AFTER_INTERVALS = 1.5
-"""Intervals of presence without an answer of Redis after which somebody who watches is told."""
-
 MAX_NAMED = 5
 """Workers that a note names."""
 
@@ -127,24 +121,17 @@ def watch(is_json: bool) -> None:
 
 
 def _watch(reading: FleetReading, *, is_json: bool) -> None:
-    from tether.core.fleet_changes import changes, first_look, look_at
+    from tether.core.fleet_looks import LOOK_SECONDS, FleetLooks
 
     never = threading.Event()
-    max_silence = reading.settings.presence.interval * AWAY_AFTER_INTERVALS
-    is_away = False
-    before = look_at(reading.view.fleet, reading.now)
-    _tell_changes(first_look(before), reading, is_json=is_json)
+    looks = FleetLooks(reading)
+    news = looks.present()
     while True:
+        if news.is_away is not None:
+            _tell_whether_away(news.is_away, is_json=is_json)
+        _tell_changes(news.changes, reading, is_json=is_json)
         never.wait(LOOK_SECONDS)
-        silence = reading.view.staleness_ms() or 0
-        if is_away != (silence > max_silence):
-            is_away = not is_away
-            _tell_whether_away(is_away, is_json=is_json)
-        # Asked before the clock: whom silence has removed must be seen to have been silent for too long.
-        fleet, now = reading.view.fleet, reading.now
-        after = look_at(fleet, now)
-        _tell_changes(changes(before, after, now), reading, is_json=is_json)
-        before = after
+        news = looks.look()
 
 
 def _tell_changes(changed: Sequence[Change], reading: FleetReading, *, is_json: bool) -> None:

@@ -13,6 +13,7 @@ from nacl.signing import SigningKey
 
 from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT
+from support.gateways import RunningGateway
 from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.core.list_reads import MAX_RUNNING
@@ -289,6 +290,52 @@ def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log, subm
     assert ask("POST", "/v1/operator/workers/nobody/drain")[0] == 404
     assert log(action="fleet.drain")[0]["result"] == "worker_unknown"
     assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/stop")[0] == 404
+
+
+def watched(gateway, key):
+    """The events of the fleet, each as its kind and document."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+    connection.request("GET", "/v1/operator/fleet/changes", headers={"Authorization": f"Bearer {key}"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers.get_content_type()) == (200, "text/event-stream")
+    fields = {}
+    try:
+        while line := answer.readline().decode().rstrip("\n"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+            if name == "data":
+                yield fields["event"], json.loads(fields["data"])
+                assert answer.readline() == b"\n"
+    finally:
+        connection.close()
+
+
+def test_the_fleet_is_watched_as_it_changes(gateway, ask):
+    (worker,) = ask("GET", "/v1/operator/workers")[1]["data"]
+    key = gateway.key("default", (Scope.OPERATOR,))
+    readers = [watched(gateway, key) for _ in range(2)]
+    for reader in readers:
+        kind, document = next(reader)
+        assert (kind, document["kind"], document["worker_id"]) == ("present", "present", worker["worker_id"])
+    try:
+        assert ask("POST", f"/v1/operator/workers/{worker['worker_id']}/cordon")[0] == 202
+        for reader in readers:
+            kind, document = next(reader)
+            assert (kind, document["state"]) == ("state", "cordoned")
+    finally:
+        ask("POST", f"/v1/operator/workers/{worker['worker_id']}/uncordon")
+    for reader in readers:
+        assert next(reader)[1]["former_state"] == "cordoned"
+        reader.close()
+
+
+def test_who_watches_the_fleet_is_told_that_the_gateway_stops(service):
+    with RunningGateway(service.settings) as gateway:
+        reader = watched(gateway, gateway.key("default", (Scope.OPERATOR,)))
+        assert next(reader)[0] == "present"
+        gateway.stop()
+        kind, document = list(reader)[-1]
+    assert (kind, document["code"], document["retryable"]) == ("interrupted", "gateway_stopping", True)
 
 
 def test_a_cache_that_does_not_fit_an_announcement_is_asked_for(ask, monkeypatch):

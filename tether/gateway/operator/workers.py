@@ -17,6 +17,7 @@ from tether.discovery.commands.command import Action, Command
 from tether.discovery.fleet.shown_states import shown_state
 from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
 from tether.gateway.acts import act_of, log_of
+from tether.gateway.fleet_watch import FleetChangeEncoder
 from tether.gateway.jobs.queries import single
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
@@ -30,6 +31,8 @@ from tether.gateway.operator.documents import (
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Handler, Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
+from tether.gateway.sse.response import EventStreamResponse
+from tether.ids import NO_JOB
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/workers``."""
@@ -51,6 +54,37 @@ _ABOUT = {
 )
 async def list_workers(edge: GatewayServices) -> Response:
     return await edge.call(_list, edge)
+
+
+@ROUTES.declare(
+    "GET",
+    "/fleet/changes",
+    "Watch the fleet as server-sent events",
+    about="the live workers, then an event for each that joins, leaves or changes state",
+    details="It has no end of its own, and counts as a stream of the key's tenant. After `interrupted`, if "
+    "that is `retryable`, ask again: all workers are told again then.",
+    scopes=(Scope.OPERATOR,),
+    replies={
+        200: Reply(
+            "Events: present, joined, restarted, state, left; away and back of Redis, which tells of them.",
+            content={
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": 'event: state\ndata: {"kind":"state","worker_id":"8c1c1748ad451a4f"}\n\n',
+                }
+            },
+        )
+    },
+)
+async def watch_fleet(edge: GatewayServices, caller: Caller) -> Response:
+    watch = edge.core().fleet_watch
+    stream = edge.streams.open(NO_JOB, caller, FleetChangeEncoder())
+    try:
+        stream.subscribe(watch.follow(stream.deliver))
+    except BaseException:
+        edge.streams.close(stream)
+        raise
+    return EventStreamResponse(edge.streams, stream)
 
 
 @ROUTES.declare(

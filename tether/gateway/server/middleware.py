@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
-_AS_LONG_AS_JOBS = ("/v1/jobs/{job_id}/stream", "/v1/chat/completions")
-"""Their answers take as long as their jobs do, which says nothing of the gateway."""
+_AS_LONG_AS_JOBS = ("/v1/jobs/{job_id}/stream", "/v1/chat/completions", "/v1/operator/fleet/changes")
+"""Their answers take as long as their jobs do, or as somebody watches, which says nothing of the gateway."""
 
 
 _ONCE = (b"authorization", b"idempotency-key", b"x-correlation-id", b"last-event-id", b"content-length")
