@@ -114,6 +114,7 @@ class ModelInfo:
         Redis.
       unavailable_workers: Number of further workers that have it and are given no jobs, by what they are:
         ``cordoned``, ``draining``, ``unroutable`` or ``revoked``.
+      pools: Names of the pools in which live workers serve it.
       is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
         an older gateway does not tell.
     """
@@ -125,6 +126,7 @@ class ModelInfo:
     workers: int = 0
     silent_workers: int = 0
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
+    pools: tuple[str, ...] = ()
     is_loaded: bool = True
 
 

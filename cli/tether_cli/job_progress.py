@@ -130,12 +130,28 @@ def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
     if status.state is JobState.WAITING_RETRY and status.error is not None:
         return f"waits to be tried again. The last attempt failed: {status.error.message}"
     found = next((model for model in models if model.name == status.model), None)
+    if found is not None and is_in_lost_pool(status, found):
+        return (
+            f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
+            f"{status.model!r} gets the job, unless a worker comes back soon"
+        )
+    if status.state is JobState.PARKED and found is not None and found.workers:
+        return (
+            "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
+            "workers again and again"
+        )
     if found is None or found.workers:
         return f"waits: the workers of model {status.model!r} are busy, or are loading it"
     from tether.statuses import absence_text
 
     absence = absence_text(found)
     return f"waits: no worker serves model {status.model!r} now{f'; {absence}' if absence else ''}"
+
+
+def is_in_lost_pool(status: JobStatus, model: ModelInfo) -> bool:
+    """Whether a job waits in a pool without live workers, while its model is served in others."""
+    in_pool = status.state in (JobState.ACCEPTED, JobState.PLACED) and status.pool is not None
+    return in_pool and bool(model.pools) and status.pool not in model.pools
 
 
 def check_end(job_id: JobId, last: StreamEvent) -> None:

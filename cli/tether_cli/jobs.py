@@ -97,14 +97,17 @@ def list_jobs(
 @as_json_option
 @connection_options
 def show(connection: Connection, job_id: str, as_json: bool) -> None:
-    """Show the status of a job, and every attempt. `tether jobs watch` prints its text."""
+    """Show the status of a job, why it waits, and every attempt. `tether jobs watch` prints its text."""
     from tether.client.documents import history_to_json, status_to_json
     from tether.errors import JobNotFound
     from tether_cli.job_history import history_lines, print_attempts
+    from tether_cli.job_progress import why_waiting
 
     with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
         handle = client.job(job_id)
         status = handle.status()
+        waits = not as_json and not status.state.is_final and status.state is not JobState.RUNNING
+        models = client.models() if waits else []
         try:
             history = handle.history()
         except JobNotFound:
@@ -115,6 +118,8 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         print_json({**status_to_json(status), "history": told})
         return
     lines = _lines(status) + ([] if history is None else history_lines(history))
+    if waits:
+        lines.insert(2, ("why", why_waiting(status, models).removeprefix("waits: ")))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tether.client.api import Tether
     from tether.local.running import Running
 
+_IN_POOL = (JobState.ACCEPTED, JobState.PLACED)
+
 MAX_COUNTED = 200
 """Open jobs that are counted: more take more requests."""
 
@@ -113,9 +115,18 @@ def _seen(client: Tether) -> dict[str, Any]:
     unended = [state.value for state in JobState if not state.is_final]
     open_jobs = list(itertools.islice(client.jobs(state=unended), MAX_COUNTED))
     counts = Counter(job.state.value for job in open_jobs)
+    serving = {pool for model in infos for pool in model.pools}
+    # A gateway that does not tell pools names none although there are workers.
+    tells_pools = bool(serving) or not any(model.workers for model in infos)
+    deserted = Counter(
+        job.pool
+        for job in open_jobs
+        if tells_pools and job.state in _IN_POOL and job.pool is not None and job.pool not in serving
+    )
     return {
         "models": models,
         "open_jobs": {state: counts[state] for state in unended if counts[state]},
+        "deserted_pools": dict(sorted(deserted.items())),
         "all_counted": len(open_jobs) < MAX_COUNTED,
     }
 
@@ -132,6 +143,11 @@ def _print(document: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
     more = "" if document["all_counted"] else f" among the newest {MAX_COUNTED}; there may be more"
     click.echo(f"jobs     {counts}{more}")
+    for pool, count in document["deserted_pools"].items():
+        click.echo(
+            f"pool     {one_line(pool)}  {count} of these wait there, and no live worker draws from it: "
+            "another pool gets them, or they are parked, unless a worker comes back"
+        )
 
 
 def _served_text(model: dict[str, Any], *, is_redis_away: bool) -> str:

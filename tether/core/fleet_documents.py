@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tether.core.fleet_changes import Change, ChangeKind, Seen, look_at
 from tether.core.fleet_reading import FleetReading
+from tether.core.pool_backlogs import LastWorkerPool
 from tether.discovery.announcements.presence import CacheManifest
 from tether.discovery.fleet.fleet import Fleet, Member, silent_in
 from tether.discovery.fleet.liveness import Evidence, copied_keys, last_asked
@@ -112,12 +113,19 @@ def worker_to_json(member: Member, state: ShownState, name: str, now: int) -> di
 
 
 def whole_worker_to_json(
-    member: Member, state: ShownState, name: str, now: int, cache: CacheManifest, drawing: Drawing
+    member: Member,
+    state: ShownState,
+    name: str,
+    now: int,
+    cache: CacheManifest,
+    drawing: Drawing,
+    last: Sequence[LastWorkerPool] = (),
 ) -> dict[str, Any]:
     """The same with all that is known.
 
     Args:
       cache: What it announced, or more of it.
+      last: The pools that it alone serves.
     """
     presence = member.presence
     return {
@@ -135,6 +143,7 @@ def whole_worker_to_json(
                 {**one._asdict(), "kind": one.kind.value, "state": one.state.value} for one in cache.artifacts
             ],
         },
+        "last_of": [vars(one) for one in last],
     }
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import redis
+
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.fleet_reading import open_fleet
+from tether.core.pool_backlogs import pools_without_workers, waiting_jobs
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.fleet.fleet import Fleet, silent_in
 from tether.discovery.fleet.liveness import copied_keys
 from tether.errors import BrokerUnavailable
-from tether.ids import WorkerId
+from tether.ids import PoolName, WorkerId
 from tether.local.doctor import Check, CheckStatus
 from tether.local.running import Running
 from tether.local.settings import local_overrides
@@ -46,8 +49,11 @@ def check_fleet(
                 strangers=reading.strangers,
                 wrong_clocks=reading.view.wrong_clocks,
                 failing=reading.load_failures(),
+                deserted=pools_without_workers(
+                    reading.view.fleet, waiting_jobs(reading.client, reading.keys)
+                ),
             )
-    except BrokerUnavailable as error:
+    except (BrokerUnavailable, redis.RedisError) as error:
         return Check(NAME, CheckStatus.WARN, str(error))
 
 
@@ -59,6 +65,7 @@ def fleet_verdict(
     strangers: Sequence[WorkerId] = (),
     wrong_clocks: Mapping[WorkerId, int] = MappingProxyType({}),
     failing: Mapping[WorkerId, Mapping[str, str]] = MappingProxyType({}),
+    deserted: Mapping[PoolName, int] = MappingProxyType({}),
 ) -> Check:
     """What is wrong with the workers of a fleet.
 
@@ -68,6 +75,7 @@ def fleet_verdict(
       strangers: Those that announce themselves with keys that do not count.
       wrong_clocks: How many milliseconds the clocks of others that are ignored are ahead.
       failing: Why workers cannot load models, by the models' names.
+      deserted: Pools without a live worker, and how many jobs wait in each.
     """
     cut_off, silent, out = [], [], []
     for worker, member in sorted(fleet.members.items()):
@@ -117,6 +125,13 @@ def fleet_verdict(
         ]
         findings.append(_listed(lines))
         remedies.append("the worker's log has the traceback; it tries again by itself")
+    if deserted:
+        counts = [f"{_jobs_wait(count)} in pool {pool}" for pool, count in sorted(deserted.items())]
+        findings.append(f"{_listed(counts)}, from which no live worker draws")
+        remedies.append(
+            "start a worker of that GPU class and region, or uncordon one; without one, other pools that "
+            "serve the model get the jobs after scheduling.lost_pool_grace, or they are parked until one does"
+        )
     if findings:
         return Check(NAME, CheckStatus.WARN, "; ".join(findings), "; ".join(remedies))
     count = len(fleet.members)
@@ -126,6 +141,10 @@ def fleet_verdict(
 def clock_text(ahead_ms: int) -> str:
     """By how much a clock is off."""
     return f"{abs(ahead_ms) / 1000:.0f} s {'ahead' if ahead_ms > 0 else 'behind'}"
+
+
+def _jobs_wait(count: int) -> str:
+    return f"{count} job{' waits' if count == 1 else 's wait'}"
 
 
 def _shown(worker: WorkerId, names: Mapping[WorkerId, str]) -> str:

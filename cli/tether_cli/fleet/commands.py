@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,11 +10,13 @@ import click
 from tether.clocks import wall_clock_ms
 from tether_cli.acts import act_of_user, audit_of
 from tether_cli.admin_store import admin_settings
+from tether_cli.fleet.last_workers import confirm_last, yes_option
 from tether_cli.options.values import read_duration
 from tether_cli.terminal.tables import print_json, time_text
 
 if TYPE_CHECKING:
     from tether.core.fleet_reading import FleetReading
+    from tether.core.pool_backlogs import LastWorkerPool
     from tether.discovery.commands.command import Command
     from tether.discovery.fleet.fleet import Fleet, Member
 
@@ -44,25 +46,31 @@ def _options(verb: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_options
-def drain(worker: str, waits: bool, timeout: float | None, is_json: bool) -> None:
+@yes_option
+def drain(worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool) -> None:
     """Stop assigning jobs to a worker, and hand over those that do not finish in time.
 
     Its process keeps running: `tether fleet uncordon` lets it take jobs again. Jobs that do not finish
-    within its `worker.drain_timeout` continue on another worker, at the same token.
+    within its `worker.drain_timeout` continue on another worker, at the same token. Where it is the last
+    worker of a pool, that is said first, with what becomes of the jobs that wait there; a terminal is asked.
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("drain", worker, waits=waits, timeout=timeout, is_json=is_json)
+    _tell("drain", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
 
 
 @click.command()
 @_options
-def cordon(worker: str, waits: bool, timeout: float | None, is_json: bool) -> None:
+@yes_option
+def cordon(worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool) -> None:
     """Stop assigning jobs to a worker. Running jobs continue.
+
+    Where it is the last worker of a pool, that is said first, with what becomes of the jobs that wait there;
+    a terminal is asked.
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("cordon", worker, waits=waits, timeout=timeout, is_json=is_json)
+    _tell("cordon", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
 
 
 @click.command()
@@ -72,12 +80,15 @@ def uncordon(worker: str, waits: bool, timeout: float | None, is_json: bool) -> 
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("uncordon", worker, waits=waits, timeout=timeout, is_json=is_json)
+    _tell("uncordon", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=True)
 
 
-def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json: bool) -> None:
+def _tell(
+    verb: str, worker: str, *, waits: bool, timeout: float | None, is_json: bool, is_sure: bool
+) -> None:
     from tether.core.fleet_commands import tell_worker
     from tether.core.fleet_reading import meant_member, open_fleet
+    from tether.core.pool_backlogs import last_worker_of
     from tether.discovery.commands.command import Action
 
     if not waits and timeout is not None:
@@ -87,6 +98,10 @@ def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json
     with open_fleet(settings) as reading:
         names = reading.names
         member = meant_member(worker, reading.view.fleet, names)
+        last: Sequence[LastWorkerPool] = ()
+        if action is not Action.UNCORDON:
+            last = last_worker_of(reading, member.presence.worker_id)
+            confirm_last(last, settings, is_sure=is_sure, is_silent=is_json)
         with audit_of(settings) as log:
             act = act_of_user(f"fleet.{verb}", member.presence.worker_id)
             command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=wall_clock_ms()))
@@ -94,7 +109,7 @@ def _tell(verb: str, worker: str, *, waits: bool, timeout: float | None, is_json
             _wait(reading, member, command, WAIT_SECONDS if timeout is None else timeout)
     worker_id = member.presence.worker_id
     if is_json:
-        print_json(_to_json(command, is_shown=waits))
+        print_json({**_to_json(command, is_shown=waits), "last_of": [vars(one) for one in last]})
         return
     name = names.get(worker_id)
     shown = f"Worker {worker_id} ({name})" if name else f"Worker {worker_id}"

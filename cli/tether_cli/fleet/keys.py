@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +11,14 @@ from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest, TetherError
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings, open_store
+from tether_cli.fleet.last_workers import confirm_last, yes_option
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tether.config.settings import Settings
+    from tether.core.pool_backlogs import LastWorkerPool
     from tether.discovery.trust.worker_keys import KnownKey
     from tether.store import Store
     from tether.store.fleet_keys import FleetKey
@@ -68,12 +71,15 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
 @click.command()
 @click.argument("worker", metavar="WORKER_OR_KEY")
 @as_json
-def revoke(worker: str, is_json: bool) -> None:
+@yes_option
+def revoke(worker: str, is_json: bool, is_sure: bool) -> None:
     """Revoke a worker's key: reject its announcements, and assign it no more jobs.
 
     WORKER_OR_KEY is a worker id, a name if only one worker has it, a public key or a .pub file. Jobs that
     the worker runs continue on another one, at the same token. Revocation overrides any other place that
-    names the key: configuration and identity folders. `tether fleet trust --again` undoes it.
+    names the key: configuration and identity folders. `tether fleet trust --again` undoes it. Where it is the
+    last worker of a pool, that is said first, with what becomes of the jobs that wait there; a terminal is
+    asked.
     """
     from tether.discovery.announcements.presence import worker_id
     from tether.discovery.trust.worker_keys import meant_key
@@ -84,6 +90,7 @@ def revoke(worker: str, is_json: bool) -> None:
     with open_store(settings) as store:
         known = _known(settings, store.read(all_fleet_keys))
         pub_key = meant_key(worker, known)
+        confirm_last(_last_of(settings, pub_key), settings, is_sure=is_sure, is_silent=is_json)
         act = act_of_user("fleet.revoke", worker_id(pub_key), pub_key=pub_key)
         revoked = audited(store).write(
             act, lambda connection: revoke_key(connection, pub_key, wall_clock_ms())
@@ -117,6 +124,20 @@ def keys(is_all: bool, is_json: bool) -> None:
             for key in shown
         ],
     )
+
+
+def _last_of(settings: Settings, pub_key: str) -> Sequence[LastWorkerPool]:
+    """The pools whose last worker has this key; none where Redis does not tell: a key is revoked anyway."""
+    from tether.core.fleet_reading import open_fleet
+    from tether.core.pool_backlogs import last_worker_of
+    from tether.discovery.announcements.presence import worker_id
+    from tether.errors import BrokerUnavailable
+
+    try:
+        with open_fleet(settings) as reading:
+            return last_worker_of(reading, worker_id(pub_key))
+    except BrokerUnavailable:
+        return ()
 
 
 def _known(settings: Settings, enrolled: list[FleetKey]) -> list[KnownKey]:

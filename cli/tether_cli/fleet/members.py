@@ -82,13 +82,16 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     from tether.core.fleet_commands import whole_cache
     from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
+    from tether.core.pool_backlogs import last_worker_of
     from tether.discovery.fleet.shown_states import shown_state
+    from tether_cli.fleet.last_workers import last_lines
     from tether_cli.fleet.texts import cache_lines, lines
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, evidence = reading.view.fleet, reading.names, reading.view.evidence
         now = reading.now
         member = meant_member(worker, fleet, names)
+        last = last_worker_of(reading, member.presence.worker_id)
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)
@@ -96,9 +99,9 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     name = names.get(member.presence.worker_id, "")
     drawing = drawing_of(member, fleet, evidence)
     if is_json:
-        print_json(whole_worker_to_json(*seen, name, now, cache, drawing))
+        print_json(whole_worker_to_json(*seen, name, now, cache, drawing, last))
         return
-    rows = [*lines(seen, name, now, drawing), *cache_lines(cache)]
+    rows = [*lines(seen, name, now, drawing), *last_lines(last), *cache_lines(cache)]
     if not cache.is_complete:
         asked = "more than fits in a reply" if is_full else "more, shown by --full"
         rows.append(("cached more", asked))

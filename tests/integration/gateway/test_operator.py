@@ -278,9 +278,13 @@ def test_workers_are_listed_shown_cordoned_drained_and_taken_back(ask, log, subm
         200,
         ask("GET", f"/v1/operator/workers/{whole['pub_key']}")[1]["pub_key"],
     )
+    assert {last["is_served_elsewhere"] for last in whole["last_of"]} == {False}
+    assert sorted(last["pool"] for last in whole["last_of"]) == sorted(whole["pools"])
     for action, state in (("cordon", "cordoned"), ("drain", "draining"), ("uncordon", "serving")):
         status, command = ask("POST", f"/v1/operator/workers/{worker['worker_id']}/{action}")
         assert (status, command["action"], command["worker_id"]) == (202, action, worker["worker_id"])
+        # Once it is cordoned it serves no pool any more.
+        assert command["last_of"] == (whole["last_of"] if action == "cordon" else [])
 
         def is_shown(state=state):
             return ask("GET", f"/v1/operator/workers/{worker['worker_id']}")[1]["state"] == state
@@ -373,7 +377,7 @@ def test_a_worker_s_key_is_trusted_revoked_and_trusted_again(ask, log):
     status, key = ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key, "name": "box"})
     assert (status, key["worker_id"], key["name"]) == (200, worker_id(pub_key), "box")
     status, key = ask("DELETE", "/v1/operator/worker-keys/box")
-    assert (status, key["revoked_at"] is None) == (200, False)
+    assert (status, key["revoked_at"] is None, key["last_of"]) == (200, False, [])
     assert ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key})[0] == 422
     status, key = ask("POST", "/v1/operator/worker-keys", {"pub_key": pub_key, "again": True})
     assert (status, key["revoked_at"]) == (200, None)

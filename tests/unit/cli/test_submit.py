@@ -268,8 +268,23 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
     [
         ({}, 0, 0, "waits: no worker serves model 'echo' now"),
         ({}, 0, 1, "waits: no worker serves model 'echo' now; 1 announced, but draws no jobs"),
-        ({}, 2, 0, "waits: the workers of model 'echo' are busy, or are loading it"),
         ({"state": JobState.RUNNING}, 1, 0, "running; no token has come yet"),
+        ({"pool": "here"}, 1, 0, "waits: the workers of model 'echo' are busy, or are loading it"),
+        (
+            {"pool": "gone", "state": JobState.PLACED},
+            1,
+            0,
+            "waits: no worker draws from pool 'gone' now. Another pool that serves model 'echo' gets the "
+            "job, unless a worker comes back soon",
+        ),
+        (
+            {"pool": "gone", "state": JobState.PARKED},
+            1,
+            0,
+            "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
+            "workers again and again",
+        ),
+        ({"pool": "gone", "state": JobState.PARKED}, 0, 0, "waits: no worker serves model 'echo' now"),
         (
             {"state": JobState.WAITING_RETRY, "error": JobError("model_unusable", "no such folder")},
             1,
@@ -281,7 +296,10 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
 def test_why_a_job_waits(changes, workers, silent, why):
     fake = FakeBackend(autorun=False)
     status = Tether(backend=fake).submit("echo", "hi").status()
-    models = [ModelInfo(name="echo", version="1", context=100, workers=workers, silent_workers=silent)]
+    pools = ("here",) if workers else ()
+    models = [
+        ModelInfo(name="echo", version="1", context=100, workers=workers, silent_workers=silent, pools=pools)
+    ]
     assert why_waiting(replace(status, **changes), models) == why
 
 

@@ -3,6 +3,7 @@
 from nacl.signing import SigningKey
 
 from support.presences import OTHER_KEY, apply, presence
+from tether.core.pool_backlogs import pools_without_workers
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.fleet.fleet import Fleet, judged
 from tether.local.doctor import CheckStatus
@@ -38,6 +39,18 @@ def test_workers_that_an_operator_took_out_of_service_are_named_with_the_way_bac
     assert "tether fleet uncordon" in check.mend
     fleet = apply(fleet, presence(THIRD_KEY, state=WorkerState.DRAINING), 0)
     assert "take no new jobs: an operator cordoned or drained them" in fleet_verdict(fleet, {}).found
+
+
+def test_jobs_in_pools_that_no_live_worker_draws_from_are_counted_with_what_to_do():
+    fleet = apply(Fleet(), presence(), 0)
+    waiting = {"gpu.a100.eu.tiny-abababab": 3, "gpu.cpu.us.tiny-abababab": 1, presence().pools[0]: 9}
+    check = fleet_verdict(fleet, {}, deserted=pools_without_workers(fleet, waiting))
+    assert check.verdict is CheckStatus.WARN
+    assert check.found == (
+        "3 jobs wait in pool gpu.a100.eu.tiny-abababab, 1 job waits in pool gpu.cpu.us.tiny-abababab, "
+        "from which no live worker draws"
+    )
+    assert "start a worker of that GPU class and region" in check.mend
 
 
 def test_of_many_only_some_are_named():

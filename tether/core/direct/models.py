@@ -27,6 +27,7 @@ class DirectModelPort:
                 workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
                 silent_workers=sum(pool.silent for pool in pools if pool.digest == model.digest),
                 unavailable_workers=dict(unavailable.get(model.digest, {})),
+                pools=tuple(pool.name for pool in pools if pool.digest == model.digest and pool.workers),
                 is_loaded=any(pool.warm for pool in pools if pool.digest == model.digest),
             )
             for model in self._plane.registry.models

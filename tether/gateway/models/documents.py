@@ -28,6 +28,7 @@ class ModelDocument(Document):
         "`cordoned`, `draining`, `unroutable` or `revoked`.",
         examples=[{"cordoned": 1}],
     )
+    pools: list[str] = Field(description="Names of the pools in which live workers serve the model.")
     is_loaded: bool = Field(
         description="Whether a worker has the model loaded. Else its next job waits until one has."
     )

@@ -116,6 +116,19 @@ class TrustKeyBody(Document):
     again: bool = Field(False, description="Trust a revoked key again.")
 
 
+class LastWorkerBody(Document):
+    """A pool that this worker alone serves."""
+
+    pool: str
+    model: str
+    version: str
+    waiting: int = Field(description="Jobs that wait there in Redis.")
+    is_served_elsewhere: bool = Field(
+        description="Whether another pool serves the model. If so, it gets the jobs once this worker takes "
+        "none (`scheduling.lost_pool_grace`); if not, they are parked (`scheduling.lost_pool_parking`)."
+    )
+
+
 class FleetKeyDocument(Document):
     """A worker's key. Times are milliseconds since the epoch."""
 
@@ -125,6 +138,12 @@ class FleetKeyDocument(Document):
     name: str
     added_at: int
     revoked_at: int | None
+
+
+class RevokedKeyDocument(FleetKeyDocument):
+    """A worker's key that was revoked."""
+
+    last_of: list[LastWorkerBody] = Field(description="Pools that have no worker any more.")
 
 
 class FleetKeyListDocument(Document):
@@ -209,6 +228,9 @@ class WholeWorkerDocument(WorkerDocument):
     silent_pools: list[str] = Field(description="Pools from which it draws no jobs.")
     asked_ms: int | None = Field(description="Time since it last asked for jobs; null if never.")
     cache: CacheBody
+    last_of: list[LastWorkerBody] = Field(
+        description="Pools that this worker alone serves, and what waits there: look before you drain it."
+    )
 
 
 class FleetCommandDocument(Document):
@@ -219,6 +241,9 @@ class FleetCommandDocument(Document):
     worker_id: str
     action: Action
     expires_at: int = Field(description="Until when the worker may carry it out.")
+    last_of: list[LastWorkerBody] = Field(
+        description="Pools that have no worker any more once it takes no jobs; empty for `uncordon`."
+    )
 
 
 class AuditEntryDocument(Document):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import redis
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tether.core.pool_backlogs import LastWorkerPool, last_worker_pools, waiting_jobs
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.trust.worker_keys import known_keys, meant_key, public_key
 from tether.errors import InvalidRequest
@@ -19,6 +22,7 @@ from tether.gateway.operator.documents import (
     OPERATOR,
     FleetKeyDocument,
     FleetKeyListDocument,
+    RevokedKeyDocument,
     TrustKeyBody,
 )
 from tether.gateway.responses import json_answer
@@ -72,7 +76,7 @@ async def trust_worker_key(edge: GatewayServices, caller: Caller, request: Reque
     "Revoke a worker's key",
     about="revoke a worker's key, by its id, public key or unique name: its jobs continue on others",
     scopes=(Scope.OPERATOR,),
-    replies={200: Reply("The key. It is rejected everywhere within 2 seconds.", FleetKeyDocument)},
+    replies={200: Reply("The key. It is rejected everywhere within 2 seconds.", RevokedKeyDocument)},
     errors=(404, 422),
 )
 async def revoke_worker_key(edge: GatewayServices, caller: Caller, request: Request, worker: str) -> Response:
@@ -103,8 +107,14 @@ def _revoke(edge: GatewayServices, caller: Caller, request: Request, worker: str
     names = {key.pub_key: key.name for key in plane.store.read(all_fleet_keys)}
     pub_key = meant_key(worker, known_keys(edge.settings, names), reads_files=False)
     act = act_of(caller, request, "fleet.revoke", worker_id(pub_key), pub_key=pub_key)
+    last: Sequence[LastWorkerPool] = ()
+    # A key is revoked whether Redis tells what waits or not.
+    with contextlib.suppress(redis.RedisError):
+        last = last_worker_pools(
+            plane.fleet.fleet, worker_id(pub_key), waiting_jobs(plane.client, plane.keys)
+        )
     revoked = log_of(edge).write(act, lambda connection: revoke(connection, pub_key, plane.clock.now_ms()))
-    return json_answer(_document(revoked))
+    return json_answer({**_document(revoked), "last_of": [vars(one) for one in last]})
 
 
 def _document(key: FleetKey) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from tether.core.fleet_commands import tell_worker, whole_cache
 from tether.core.fleet_documents import drawing_of, fleet_to_json, list_fleet, whole_worker_to_json
 from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
+from tether.core.pool_backlogs import last_worker_of
 from tether.discovery.commands.command import Action, Command
 from tether.discovery.fleet.shown_states import shown_state
 from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
@@ -170,11 +171,12 @@ def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence)
+        last = last_worker_of(reading, member.presence.worker_id)
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)
     name, state = names.get(member.presence.worker_id, ""), shown_state(fleet, member, now)
-    return json_answer(whole_worker_to_json(member, state, name, now, cache, drawing))
+    return json_answer(whole_worker_to_json(member, state, name, now, cache, drawing, last))
 
 
 def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, action: Action) -> Response:
@@ -185,10 +187,12 @@ def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, 
         except (WorkerNotFound, InvalidRequest) as error:
             log.note_refusal(act_of(caller, request, name, worker), error)
             raise
-        act = act_of(caller, request, name, member.presence.worker_id)
+        worker_id = member.presence.worker_id
+        last = () if action is Action.UNCORDON else last_worker_of(reading, worker_id)
+        act = act_of(caller, request, name, worker_id)
         now_ms = edge.core().plane.clock.now_ms()
         command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=now_ms))
-    return json_answer(_command_document(command), 202)
+    return json_answer({**_command_document(command), "last_of": [vars(one) for one in last]}, 202)
 
 
 def _command_document(command: Command) -> dict[str, Any]:
