@@ -126,7 +126,7 @@ class ModelInfo:
     workers: int = 0
     silent_workers: int = 0
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
-    pools: tuple[str, ...] = ()
+    pools: tuple[PoolName, ...] = ()
     is_loaded: bool = True
 
 

@@ -43,6 +43,6 @@ def confirm_last(
         click.confirm("Go on?", abort=True, err=True)
 
 
-def last_lines(last: Sequence[LastWorkerPool]) -> list[tuple[str, str]]:
+def last_worker_lines(last: Sequence[LastWorkerPool]) -> list[tuple[str, str]]:
     """The pools that a worker alone serves, as names and values."""
     return [("last of", f"{one.pool} ({one.waiting} waiting)") for one in last]

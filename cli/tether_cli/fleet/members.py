@@ -84,7 +84,7 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.core.pool_backlogs import last_worker_of
     from tether.discovery.fleet.shown_states import shown_state
-    from tether_cli.fleet.last_workers import last_lines
+    from tether_cli.fleet.last_workers import last_worker_lines
     from tether_cli.fleet.texts import cache_lines, lines
 
     with open_fleet(admin_settings()) as reading:
@@ -101,7 +101,7 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
     if is_json:
         print_json(whole_worker_to_json(*seen, name, now, cache, drawing, last))
         return
-    rows = [*lines(seen, name, now, drawing), *last_lines(last), *cache_lines(cache)]
+    rows = [*lines(seen, name, now, drawing), *last_worker_lines(last), *cache_lines(cache)]
     if not cache.is_complete:
         asked = "more than fits in a reply" if is_full else "more, shown by --full"
         rows.append(("cached more", asked))
