@@ -50,6 +50,10 @@ class Placeable:
       options: What middleware put into the message, the trace context among it: JSON, see
         :func:`travelling_options`.
       payload: What the worker is to do: JSON.
+      failed_on: Ids of the workers that failed it last, with spaces between.
+      max_attempts: Failed attempts after which it is dead; 0 where the settings say it.
+      retry_base_ms: Longest wait before its second attempt; 0 where the settings say it.
+      retry_on: Codes of the errors after which alone it is tried again, with spaces between; empty is any.
     """
 
     job_id: JobId
@@ -64,6 +68,10 @@ class Placeable:
     max_tokens: int
     options: str = "{}"
     payload: str
+    failed_on: str = ""
+    max_attempts: int = 0
+    retry_base_ms: int = 0
+    retry_on: str = ""
 
 
 def travelling_options(options: Mapping[str, Any]) -> str:

@@ -752,6 +752,16 @@ def error_of(code: str, message: str, retry_after: float | None = None) -> Tethe
 
 
 @cache
+def codes_above(code: str) -> frozenset[str]:
+    """The code itself, and those of the errors that its error is one of."""
+    kind = _errors_by_code().get(code)
+    if kind is None:
+        return frozenset((code,))
+    kinds = (each for each in kind.__mro__ if issubclass(each, TetherError) and each is not TetherError)
+    return frozenset((code, *(each.code for each in kinds)))
+
+
+@cache
 def _errors_by_code() -> dict[str, type[TetherError]]:
     by_code: dict[str, type[TetherError]] = {}
     waiting: list[type[TetherError]] = [TetherError]

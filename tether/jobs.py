@@ -212,8 +212,10 @@ class Verdict:
       state: A final state, ``waiting_retry`` or ``parked``.
       due_at: When it may be placed again, in milliseconds since the epoch, if it waits.
       letter: Its dead letter, if it is dead.
+      waits_for: Which of the gates of a retry opens last, if it waits for its next attempt.
     """
 
     state: JobState
     due_at: int = 0
     letter: Letter | None = None
+    waits_for: str = ""

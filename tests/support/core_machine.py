@@ -29,6 +29,7 @@ from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.retry_manager import RetryManager
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import queries
 from tether.store.admissions import AdmissionKind, NewJob, admit
@@ -175,11 +176,14 @@ class CoreMachine(RuleBasedStateMachine):
             store,
             pools,
             outcomes,
-            policy=RetryPolicy(max_attempts=3, base_ms=1, cap_ms=1),
+            retries=RetryManager(
+                RetryPolicy(max_attempts=3, base_ms=1, cap_ms=1),
+                now_ms=self.later,
+                randomness=self.randomness,
+            ),
             life_ms=600_000,
             now_ms=self.later,
             on_waiting=lambda: None,
-            randomness=self.randomness,
         )
         self.waiting_step = PlaceWaiting(store, self, self.reservations, now_ms=self.later)
         self.deadline_step = EndOverdue(store, self.ending, now_ms=self.later)

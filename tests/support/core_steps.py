@@ -15,6 +15,7 @@ from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.retry_manager import RetryManager
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store.admissions import SUBMITTER_GRACE_MS, admit
 from tether.telemetry import metrics
@@ -46,11 +47,10 @@ class CoreSteps:
             store,
             self.pools,
             self.outcomes,
-            policy=RetryPolicy(),
+            retries=RetryManager(RetryPolicy(), now_ms=self.clock, randomness=random.Random(0)),
             life_ms=life_ms,
             now_ms=self.clock,
             on_waiting=lambda: None,
-            randomness=random.Random(0),
         )
         self.reconcile()
         self.worker = HandWorker(self.redis, self.keys, "hands.1")

@@ -163,6 +163,15 @@ class Keys:
         """A stream that wakes a process which follows streams of jobs."""
         return f"{self.prefix}:hub:{hub_id}"
 
+    def worker_health(self, worker_id: WorkerId) -> str:
+        """A hash: the worker's failures in a row, by pool."""
+        return f"{self.prefix}:health:{worker_id}"
+
+    @property
+    def worker_health_settings(self) -> str:
+        """A hash: after how many failures a worker is held, and for how long."""
+        return f"{self.prefix}:core:health"
+
     # Presence. Each script builds the other keys from the one that it is given.
 
     @property

@@ -257,9 +257,10 @@ class JobSettings(Section):
     """Milliseconds without progress after which a running attempt's lease expires."""
     loading_limit: Milliseconds = 600_000
     """Milliseconds that prefill, and what comes before it in a slot, may take without progress."""
-    max_attempts: Annotated[int, Field(ge=1, le=100), Expected("an integer from 1 to 100")] = 4
-    """Failed attempts after which a job is dead, 1 to 100."""
-    retry_base: Milliseconds = 500
+    max_attempts: Annotated[int, Field(ge=1, le=100), Expected("an integer from 1 to 100")] = 8
+    """Failed attempts after which a job is dead, 1 to 100. With the defaults of these three a job is tried
+    for about a minute, which outlives the reset of a driver."""
+    retry_base: Milliseconds = 1_000
     """Maximum backoff before the second attempt (ms); it doubles with each attempt."""
     retry_cap: Milliseconds = 60_000
     """Maximum backoff before any attempt (ms). At least `retry_base`."""

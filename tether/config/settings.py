@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, TypeAdapter, model_validator
 from pydantic.fields import FieldInfo
 
 from tether.config.models import ModelSettings, duplicates
+from tether.config.retry_settings import RetrySettings
 from tether.config.sections import (
     BrokerSettings,
     DatabaseSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "OrchestratorSettings",
     "PresenceSettings",
     "RedisSettings",
+    "RetrySettings",
     "SchedulingSettings",
     "Settings",
     "ShownSetting",
@@ -74,6 +76,7 @@ class Settings(Section):
     presence: PresenceSettings = Field(default_factory=PresenceSettings)
     network: NetworkSettings = Field(default_factory=NetworkSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
+    retries: RetrySettings = Field(default_factory=RetrySettings)
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)

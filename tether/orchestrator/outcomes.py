@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
@@ -12,12 +10,11 @@ from tether.broker.pools.outcomes import OutcomeEntry, Outcomes
 from tether.broker.pools.pools import Pools
 from tether.errors import OutputLost
 from tether.ids import JobId
-from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind, Verdict
+from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting import WAITING
-from tether.scheduling.retry_policy import RetryPolicy, decide
-from tether.store.rows import JobRow
+from tether.scheduling.retry_manager import RetryManager
 from tether.store.settlements import Settle, Settled, SettledKind, Settlement
 from tether.store.store import Store
 from tether.telemetry import metrics
@@ -46,30 +43,26 @@ class SettleOutcomes:
         pools: Pools,
         outcomes: Outcomes,
         *,
-        policy: RetryPolicy,
+        retries: RetryManager,
         life_ms: int,
         now_ms: Callable[[], int],
         on_waiting: Callable[[], None],
-        randomness: random.Random,
     ) -> None:
         """
         Args:
-          policy: Whether failed jobs are tried again.
+          retries: Decides whether failed jobs are tried again.
           life_ms: How long Redis keeps jobs that ended.
           now_ms: Milliseconds since the epoch.
           on_waiting: Called when jobs were settled that wait to be placed again.
-          randomness: Of the backoff.
         """
         self._store = store
         self._pools = pools
         self._outcomes = outcomes
-        self._policy = policy
         self._life_ms = life_ms
         self._now_ms = now_ms
         self._on_waiting = on_waiting
-        self._random = randomness
         # Made once: the store brings together what has the same operation.
-        self._settle = Settle(self._decide)
+        self._settle = Settle(retries.decide)
         self._claimed_at = 0
         self._has_failed = False
         self._log = get_logger("tether.orchestrator")
@@ -77,18 +70,17 @@ class SettleOutcomes:
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
-        plane, jobs = context.plane, context.plane.settings.jobs
+        plane = context.plane
         outcomes = Outcomes(context.client, plane.keys, context.holder)
         context.closing.callback(outcomes.close)
         return cls(
             plane.store,
             plane.pools,
             outcomes,
-            policy=RetryPolicy(jobs.max_attempts, jobs.retry_base, jobs.retry_cap),
-            life_ms=jobs.result_ttl,
+            retries=RetryManager.of(plane.settings, context.now_ms),
+            life_ms=plane.settings.jobs.result_ttl,
             now_ms=context.now_ms,
             on_waiting=lambda: context.wake(WAITING),
-            randomness=random.Random(),
         )
 
     def __call__(self) -> float:
@@ -160,17 +152,6 @@ class SettleOutcomes:
         if failures == MAX_FAILURES:
             self._log.error("An outcome is dropped: it cannot be settled.", job=job_id, error=str(error))
         return True
-
-    def _decide(self, outcome: Outcome, row: JobRow) -> Verdict:
-        return decide(
-            outcome,
-            failed_before=row.attempts,
-            requested=row.requested,
-            policy=self._policy,
-            chance=self._random.random(),
-            now_ms=self._now_ms(),
-            retry_token=secrets.token_urlsafe(16),
-        )
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """The same, with an error where the job succeeded and its stream has no longer all of its tokens."""

@@ -55,6 +55,15 @@ def port_fields(settings: Settings) -> Mapping[str, str]:
     return {**fields, "digest": hashlib.sha256(canonical_json(fields)).hexdigest()}
 
 
+def health_fields(settings: Settings) -> Mapping[str, str]:
+    """When scripts hold a worker that fails, by the names of the fields."""
+    return {
+        "failures": str(settings.retries.worker_failures),
+        "pause": str(settings.retries.worker_pause),
+        "max_pause": str(settings.retries.worker_max_pause),
+    }
+
+
 class PublishPortScripts:
     """One look: writes the fields where Redis has others or none, unless those are of a newer contract."""
 
@@ -62,6 +71,8 @@ class PublishPortScripts:
         self._client = client
         self._key = keys.worker_port
         self._fields = port_fields(settings)
+        self._health_key = keys.worker_health_settings
+        self._health = health_fields(settings)
         self._log = get_logger("tether.orchestrator")
 
     @classmethod
@@ -71,7 +82,13 @@ class PublishPortScripts:
     def __call__(self) -> float:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.hmget(self._key, "v", "digest")
-        (held,) = each_answer(pipeline)
+        pipeline.hmget(self._health_key, *self._health)
+        held, health = each_answer(pipeline)
+        if isinstance(health, Exception):
+            self._client.delete(self._health_key)
+        if health != [value.encode() for value in self._health.values()]:
+            pairs = itertools.chain(*self._health.items())
+            write_past_limit(self._client, self._health_key, "HSET", self._health_key, *pairs)
         if isinstance(held, Exception):
             # What is no hash was written by nobody of ours.
             self._client.delete(self._key)

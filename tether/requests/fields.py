@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, TypedDict
 
-from tether.requests.rules import Choice, Conversation, Message, NamedTexts, Number, Text, Texts, Whole
+from tether.requests.rules import Choice, Conversation, Message, NamedTexts, Number, Text, Texts, Whole, Words
 from tether.requests.table import About, Place, Table, Written
 from tether.requests.template_variables import TemplateVariables
 
@@ -38,6 +38,10 @@ MAX_TEMPLATE_BYTES = 16_384
 MAX_TEMPLATE_DEPTH = 8
 MAX_TOKENS = 1_000_000
 MAX_TIME_MS = 2**53
+MAX_ATTEMPTS = 100
+MAX_RETRY_BASE_MS = 3_600_000
+MAX_RETRY_CODES = 16
+MAX_CODE_CHARACTERS = 64
 MAX_DELAY_MS = 3_650 * 86_400_000
 
 _DIGEST_VERSION = 1
@@ -174,6 +178,29 @@ class JobRequest:
             written=Written.AT_REST,
         ),
     ] = field(default_factory=dict)
+    max_attempts: Annotated[
+        int,
+        About(
+            "Failed attempts after which the job is dead; the server's setting if absent.",
+            Whole(0, MAX_ATTEMPTS, f"an integer from 1 to {MAX_ATTEMPTS} (0 is the server's setting)"),
+        ),
+    ] = 0
+    retry_base_ms: Annotated[
+        int,
+        About(
+            "Maximum backoff before the second attempt, which doubles with each; the server's setting if "
+            "absent.",
+            Whole(0, MAX_RETRY_BASE_MS, "an integer number of milliseconds, at most an hour"),
+        ),
+    ] = 0
+    retry_on: Annotated[
+        tuple[str, ...],
+        About(
+            "Code of an error after which the job is tried again, and after no other; after each that is "
+            "retryable if absent.",
+            Words(MAX_RETRY_CODES, MAX_CODE_CHARACTERS),
+        ),
+    ] = ()
     sampling: Sampling = field(default_factory=Sampling)
     adapter: Annotated[str, About("Adapter (LoRA) of the model.", _NAME, Place.PAYLOAD, Written.AT_REST)] = ""
     correlation_id: Annotated[
@@ -219,7 +246,7 @@ class SubmitOptions(TypedDict, total=False):
     """What ``submit`` takes beside the model and the prompt; the default of each is that of a request.
 
     ``delay`` and ``time_limit`` count from now, in seconds; ``eta`` is ``delay`` as a point in time, with its
-    time zone.
+    time zone. ``retry_base``, in seconds, is the maximum backoff before the second attempt.
     """
 
     messages: Sequence[Message | Mapping[str, str]] | None
@@ -236,6 +263,9 @@ class SubmitOptions(TypedDict, total=False):
     seed: int
     stop: str | Sequence[str]
     adapter: str
+    max_attempts: int
+    retry_base: float | timedelta | None
+    retry_on: str | Sequence[str]
     correlation_id: str
     retry_token: str
 

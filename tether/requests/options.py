@@ -13,7 +13,7 @@ from tether.requests.checking import read_request
 from tether.requests.fields import JobRequest, Sampling, SubmitOptions
 from tether.requests.table import DELAYS
 
-_TIMES = ("delay", "eta", "time_limit")
+_TIMES = ("delay", "eta", "time_limit", "retry_base")
 
 
 def make_request(
@@ -37,7 +37,7 @@ def read_options(arguments: Mapping[str, Any], *, now_ms: int) -> JobRequest:
       InvalidRequest: As :func:`make_request`.
     """
     values = dict(arguments)
-    delay, eta, time_limit = (values.pop(name, None) for name in _TIMES)
+    delay, eta, time_limit, retry_base = (values.pop(name, None) for name in _TIMES)
     if delay is not None and eta is not None:
         raise InvalidRequest("delay and eta are mutually exclusive: give only one")
     starts_at = moment_ms("eta", eta)
@@ -47,6 +47,8 @@ def read_options(arguments: Mapping[str, Any], *, now_ms: int) -> JobRequest:
         values["not_before"] = now_ms + delay_ms if starts_at is None else starts_at
     if time_limit is not None:
         values["deadline"] = now_ms + limit_ms
+    if retry_base is not None:
+        values["retry_base_ms"] = _milliseconds("retry_base", retry_base)
     if values.get("messages", ()) is None:
         del values["messages"]
     if "messages" in values and values.get("prompt") == "":

@@ -7,6 +7,7 @@ list, a :class:`Message` for its object.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,9 @@ from typing import Any, Protocol
 
 PRINTABLE = r"^[ -~]*$"
 """Schemas' pattern of printable text. Other scripts than Latin are accepted too, if they can be printed."""
+
+WORD = r"^[A-Za-z0-9_]+$"
+_WORD = re.compile(r"[A-Za-z0-9_]+")
 
 ROLES = ("system", "user", "assistant")
 """Who can have said a message."""
@@ -202,6 +206,22 @@ class Texts:
     def schema(self) -> dict[str, Any]:
         text = {"type": "string", "minLength": 1, "maxLength": self.max_characters}
         return {"anyOf": [text, {"type": "array", "items": text, "maxItems": self.max_count}]}
+
+
+@dataclass(frozen=True)
+class Words(Texts):
+    """A list of words of ASCII letters, digits and ``_``; one word stands for a list of it."""
+
+    def problems(self, name: str, value: object) -> Iterator[str]:
+        problems = list(super().problems(name, value))
+        yield from problems
+        words = (value,) if isinstance(value, str) else value
+        if not problems and isinstance(words, list | tuple) and not all(map(_WORD.fullmatch, words)):
+            yield f"{name} contains something other than words of letters, digits and '_'"
+
+    def schema(self) -> dict[str, Any]:
+        word = {"type": "string", "minLength": 1, "maxLength": self.max_characters, "pattern": WORD}
+        return {"anyOf": [word, {"type": "array", "items": word, "maxItems": self.max_count}]}
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from tether.requests.options import read_options
 _FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uuid")
 """Options of Dramatiq's that call for something after the message, in the process that ran it."""
 
-_ATTEMPTS = (
-    "how often a job is tried, and when, is set by jobs.max_attempts, jobs.retry_base and jobs.retry_cap"
-)
+_ATTEMPTS = "give infer the arguments max_attempts, retry_base and retry_on"
 
 _NOT_KEPT: Mapping[str, str] = MappingProxyType(
     {

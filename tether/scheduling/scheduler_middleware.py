@@ -36,8 +36,11 @@ CHARACTERS_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before an engine has counted them."""
 
 _ENVELOPE = frozenset(field.name for field in fields(Placeable))
-_AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - {"model"})
-"""Fields of a request that stand in the envelope under the same name; a model is settled with its version."""
+_AS_ASKED_FOR = tuple(
+    (name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - {"model", "retry_on"}
+)
+"""Fields of a request that stand in the envelope under the same name, as they are; a model is settled with
+its version."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class SchedulerMiddleware(Middleware):
             weight=facts.tenant_weight,
             cost=request.characters // CHARACTERS_PER_TOKEN + 1,
             options=options,
+            retry_on=" ".join(request.retry_on),
             payload=_payload(request, version, envelope.tenant_id),
             **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
         )

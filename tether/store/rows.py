@@ -32,6 +32,7 @@ class JobRow(JobRecord):
       max_tokens: Tokens that it may generate; 0 where an older version accepted it.
       requested: The end that somebody asked for, whether or not it has come.
       due_at: From when it may be placed again, where it waits.
+      max_attempts, retry_base_ms, retry_on, failed_on: See :class:`~tether.envelopes.Placeable`.
     """
 
     tenant_id: TenantId
@@ -47,6 +48,10 @@ class JobRow(JobRecord):
     requested: JobState | None
     requested_at: int | None
     due_at: int
+    max_attempts: int = 0
+    retry_base_ms: int = 0
+    retry_on: str = ""
+    failed_on: str = ""
 
 
 @dataclass(frozen=True)

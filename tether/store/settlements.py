@@ -10,13 +10,16 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, update
 
 from tether.errors import WorkerLost
-from tether.ids import JobId
+from tether.ids import JobId, worker_of
 from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
 from tether.store.attempt_rows import AttemptRows
 from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import JobRow, compact_json, error_to_text, result_to_text
 from tether.store.schema import dead_letters, dispatches, holds, jobs
+
+MAX_FAILED_ON = 16
+"""Workers that failed a job and are remembered: others are given it first."""
 
 _WAITING = (JobState.PARKED, JobState.WAITING_RETRY)
 
@@ -150,12 +153,22 @@ def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobR
         dispatch=outcome.fence.dispatch,
         attempts=row.attempts + has_ended,
         error=_error_after(row, outcome),
+        failed_on=_failed_on_after(row, outcome),
         input_tokens=outcome.input_tokens if is_final else row.input_tokens,
         output_tokens=outcome.offset if is_final else row.output_tokens,
         due_at=row.due_at if is_final else verdict.due_at,
         updated_at=now_ms,
         finished_at=now_ms if is_final else None,
     )
+
+
+def _failed_on_after(row: JobRow, outcome: Outcome) -> str:
+    """The workers that failed it last, the newest behind."""
+    if outcome.kind is not OutcomeKind.FAILED or not outcome.worker:
+        return row.failed_on
+    worker = worker_of(outcome.worker)
+    former = [each for each in row.failed_on.split() if each != worker]
+    return " ".join([*former, worker][-MAX_FAILED_ON:])
 
 
 def _error_after(row: JobRow, outcome: Outcome) -> JobError | None:
@@ -215,6 +228,7 @@ def _change(row: JobRow, result: str | None) -> dict[str, Any]:
         "dispatch": row.dispatch,
         "attempts": row.attempts,
         "error": error_to_text(row.error),
+        "failed_on": row.failed_on,
         "result": result,
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,

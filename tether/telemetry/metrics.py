@@ -30,6 +30,12 @@ FENCED_WRITES = _counter(
 
 
 OUTCOMES_SETTLED = _counter("tether_outcomes_settled", "Outcomes settled in the database.", "answer")
+RETRIES_PLANNED = _counter(
+    "tether_retries_planned",
+    "Retries planned, by what they wait for longest: backoff, retry_after (the failure asked for it), or "
+    "budget (of the pool).",
+    "gate",
+)
 DISPATCHES_RELAYED = Counter(
     "tether_dispatches_relayed", "Dispatches that the outbox relay placed.", registry=REGISTRY
 )

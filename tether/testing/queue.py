@@ -225,7 +225,11 @@ class FakeQueue:
             ),
             failed_before=job.failed,
             requested=job.requested,
-            policy=self._policy,
+            policy=self._policy.for_job(
+                max_attempts=job.request.max_attempts,
+                base_ms=job.request.retry_base_ms,
+                retry_on=" ".join(job.request.retry_on),
+            ),
             chance=self.random.random(),
             now_ms=self.now_ms,
             retry_token="",

@@ -22,10 +22,14 @@ _NOT_OFFERED = (*DELAYS.values(), "traceparent")
 _FLAGS: Mapping[str, tuple[str, ...]] = {
     "delay_ms": ("--delay",),
     "time_limit_ms": ("--time-limit",),
+    "retry_base_ms": ("--retry-base",),
     "labels": ("--label", "-l", "labels"),
     "retry_token": ("--retry-token", "--idempotency-key", "retry_token"),
 }
 """Where the option is called otherwise than the field."""
+
+_DURATIONS = (*DELAYS, "retry_base_ms")
+"""Times in milliseconds, which the command takes with their unit."""
 
 Verb = Callable[..., None]
 
@@ -47,7 +51,7 @@ def _option(each: Field) -> Callable[[Verb], Verb]:
     flags = _FLAGS.get(each.name, (f"--{each.name.replace('_', '-')}",))
     text = each.about.description
     rule = each.asked_rule
-    if each.name in DELAYS:
+    if each.name in _DURATIONS:
         text = f"{text.removesuffix('.')}: 30s, 5m, 1h30m, or a number of seconds."
         return click.option(*flags, metavar="TIME", callback=read_duration, help=text)
     if isinstance(rule, Choice):

@@ -142,7 +142,7 @@ def test_a_job_is_settled_with_its_tokens_and_holds_nothing_afterwards(plane, ha
 
 
 def test_a_failed_job_is_tried_again_and_then_dead_with_its_history(plane, hands, orchestrator):
-    job_id = submit(plane)
+    job_id = submit(plane, max_attempts=4)
     former = 0
     for _ in range(4):
         job = hands.draw()

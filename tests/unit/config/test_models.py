@@ -224,9 +224,9 @@ def test_what_is_no_address_of_a_database_is_refused_without_being_shown(here, u
 
 
 def test_times_of_every_section_that_cannot_go_together_are_refused(here):
-    message = refusal(here, "[presence]\nexpiry = 9999\n[jobs]\nretry_cap = 499\n")
+    message = refusal(here, "[presence]\nexpiry = 9999\n[jobs]\nretry_cap = 999\n")
     assert "presence.expiry = 9999 (tether.toml) must be at least 2 times presence.interval" in message
-    assert "jobs.retry_cap = 499 (tether.toml) must be at least jobs.retry_base = 500 (default)" in message
+    assert "jobs.retry_cap = 999 (tether.toml) must be at least jobs.retry_base = 1000 (default)" in message
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9)

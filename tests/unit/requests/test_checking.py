@@ -39,6 +39,22 @@ def test_a_request_of_two_fields_gets_the_defaults():
     assert read_request(GOOD) == JobRequest(model="demo", prompt="one")
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"max_attempts": 101}, "max_attempts=101 is not an integer from 1 to 100"),
+        ({"max_attempts": -1}, "max_attempts=-1 is not"),
+        ({"retry_base_ms": 3_600_001}, "retry_base_ms=3600001 is not an integer number of milliseconds"),
+        ({"retry_on": ["engine failed"]}, "retry_on contains something other than words"),
+        ({"retry_on": "x" * 65}, "retry_on contains something other than strings of 1 to 64"),
+        ({"retry_on": ["x"] * 17}, "retry_on is not a string or a list of at most 16"),
+        ({"retry_on": 3}, "retry_on is not a string or a list"),
+    ],
+)
+def test_what_a_job_asks_of_retries_is_bounded(values, problem):
+    assert problem in refusal(**values)
+
+
 def test_every_field_is_read():
     values = {
         **GOOD,
@@ -56,11 +72,17 @@ def test_every_field_is_read():
         "top_k": 4,
         "seed": 5,
         "stop": ["x", "y"],
+        "max_attempts": 6,
+        "retry_base_ms": 7,
+        "retry_on": ["engine_failed"],
     }
     assert set(values) == {*TABLE.fields} - {"messages", "chat_template_kwargs", *DELAYS}
     assert read_request(values) == JobRequest(
         model="demo",
         prompt="one",
+        max_attempts=6,
+        retry_base_ms=7,
+        retry_on=("engine_failed",),
         adapter="pirate",
         traceparent="00-1-2-01",
         correlation_id="c",

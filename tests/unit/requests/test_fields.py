@@ -177,13 +177,13 @@ def test_a_field_that_is_new_changes_nothing_where_it_is_not_given(request):
     assert all(other[0] != before[0] and other[1] != before[1] for other in others)
 
 
-SPELT_AS_TIMES = {*DELAYS, *DELAYS.values()}
+SPELT_AS_TIMES = {*DELAYS, *DELAYS.values(), "retry_base_ms"}
 NOT_OPTIONS = {"model", "prompt", "traceparent", *SPELT_AS_TIMES}
 
 
 def test_type_checkers_know_every_option_of_submit():
     hints = get_type_hints(SubmitOptions)
-    assert set(hints) == (set(TABLE.fields) - NOT_OPTIONS) | {"delay", "eta", "time_limit"}
+    assert set(hints) == (set(TABLE.fields) - NOT_OPTIONS) | {"delay", "eta", "time_limit", "retry_base"}
     types = {**get_type_hints(JobRequest), **get_type_hints(Sampling)}
     numbers = {name: kind for name, kind in types.items() if kind in (int, float)}
     assert {name: kind for name, kind in hints.items() if name in numbers} == {

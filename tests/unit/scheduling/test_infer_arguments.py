@@ -53,9 +53,9 @@ def test_a_limit_is_given_once(options):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        ({"max_retries": 0}, "jobs.max_attempts"),
-        ({"min_backoff": 5, "max_backoff": 9}, "min_backoff, max_backoff: how often"),
-        ({"throws": ["ValueError"]}, "jobs.max_attempts"),
+        ({"max_retries": 0}, "max_attempts, retry_base and retry_on"),
+        ({"min_backoff": 5, "max_backoff": 9}, "min_backoff, max_backoff: give infer"),
+        ({"throws": ["ValueError"]}, "max_attempts, retry_base and retry_on"),
         ({"on_retry_exhausted": "other"}, "dead letter"),
         ({"notify_shutdown": True}, "goes on with another"),
         ({"result_ttl": 5}, "jobs.retention"),

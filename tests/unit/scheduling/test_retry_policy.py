@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,12 @@ from tether.scheduling.retry_policy import (
     ATTEMPTS_EXHAUSTED,
     NOT_RETRYABLE,
     POISON,
+    POLICY_GATES,
+    RETRY_EXCLUDED,
+    PlannedRetry,
     RetryPolicy,
     decide,
+    last_to_open,
 )
 
 NOW = 1_800_000_000_000
@@ -38,10 +44,19 @@ def test_the_longest_wait_doubles_up_to_the_cap(failed, longest):
     assert longest - 1 <= POLICY.wait_ms(failed, 0.999999) <= longest
 
 
-@given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True), st.integers(0, 10**7))
-def test_a_wait_is_never_beyond_the_cap_nor_below_what_was_asked_for(failed, chance, at_least):
-    wait = POLICY.wait_ms(failed, chance, at_least)
-    assert at_least <= wait <= max(POLICY.cap_ms, at_least)
+@given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
+def test_a_wait_is_never_beyond_the_cap(failed, chance):
+    assert 0 <= POLICY.wait_ms(failed, chance) <= POLICY.cap_ms
+
+
+def test_the_default_schedule_outlives_the_reset_of_a_driver():
+    policy, chances = RetryPolicy(), random.Random(1)
+    lasted = sorted(
+        sum(policy.wait_ms(failed, chances.random()) for failed in range(1, policy.max_attempts))
+        for _ in range(1_000)
+    )
+    assert lasted[10] > 15_000
+    assert lasted[500] > 50_000
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
@@ -71,6 +86,67 @@ def test_the_last_attempt_that_fails_makes_it_dead(failed_before, state):
 def test_an_error_that_cannot_be_mended_makes_it_dead_at_once():
     found = verdict(OutcomeKind.FAILED, error=JobError("request_invalid", "no", retryable=False))
     assert (found.state, found.letter.reason, found.letter.retryable) == (JobState.DEAD, NOT_RETRYABLE, False)
+
+
+DAMAGED = JobError("model_damaged", "", retryable=True)
+UNAVAILABLE = JobError("store_unavailable", "", retryable=True)
+
+
+@pytest.mark.parametrize("error", [DAMAGED, UNAVAILABLE])
+def test_errors_that_the_settings_name_are_never_tried_again_nor_those_of_their_subclasses(error):
+    policy = RetryPolicy(never=frozenset({"model_damaged", "store_failed"}))
+    found = verdict(OutcomeKind.FAILED, error=error, policy=policy)
+    assert (found.state, found.letter.reason, found.letter.retryable) == (JobState.DEAD, RETRY_EXCLUDED, True)
+    assert verdict(OutcomeKind.FAILED, error=BROKE, policy=policy).state is JobState.WAITING_RETRY
+
+
+def test_a_job_names_the_errors_after_which_alone_it_is_tried_again():
+    policy = POLICY.for_job(max_attempts=0, base_ms=0, retry_on="engine_failed store_failed")
+    states = [verdict(OutcomeKind.FAILED, error=each, policy=policy).state for each in (BROKE, UNAVAILABLE)]
+    assert states == [JobState.WAITING_RETRY] * 2
+    assert verdict(OutcomeKind.FAILED, error=DAMAGED, policy=policy).letter.reason == RETRY_EXCLUDED
+    assert verdict(OutcomeKind.FAILED, policy=policy).letter.reason == RETRY_EXCLUDED
+
+
+def test_what_the_settings_exclude_no_job_can_ask_for():
+    policy = RetryPolicy(never=frozenset({"engine_failed"}))
+    policy = policy.for_job(max_attempts=100, base_ms=1, retry_on="engine_failed")
+    assert verdict(OutcomeKind.FAILED, error=BROKE, policy=policy).letter.reason == RETRY_EXCLUDED
+
+
+def test_a_job_s_own_numbers_replace_those_of_the_settings():
+    policy = POLICY.for_job(max_attempts=7, base_ms=90_000, retry_on="")
+    assert (policy.max_attempts, policy.base_ms, policy.cap_ms) == (7, 90_000, 90_000)
+    assert POLICY.for_job(max_attempts=0, base_ms=0, retry_on="") is POLICY
+
+
+class Closed:
+    name = "closed"
+
+    def __init__(self, opens_at):
+        self._opens_at = opens_at
+
+    def opens_at(self, retry):
+        return self._opens_at
+
+
+@given(st.lists(st.integers(NOW, NOW + 10**7), max_size=4), st.floats(0, 1, exclude_max=True))
+def test_a_retry_waits_for_every_gate_and_names_the_last(times, chance):
+    gates = (*POLICY_GATES, *map(Closed, times))
+    retry = PlannedRetry(
+        job_id="job",
+        fence=Fence(1, 1, "w:1"),
+        pool=None,
+        policy=POLICY,
+        failed=1,
+        error=BROKE,
+        chance=chance,
+        now_ms=NOW,
+    )
+    at, name = last_to_open(retry, gates)
+    backoff = NOW + POLICY.wait_ms(1, chance)
+    assert at == max([backoff, *times])
+    assert name == ("backoff" if at == backoff else "closed")
 
 
 def test_a_failure_without_a_reason_is_tried_again():

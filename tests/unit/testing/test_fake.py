@@ -84,13 +84,22 @@ def test_a_stop_text_ends_the_answer_wherever_it_begins(stop, text):
     assert (result.text, result.finish_reason) == (text, "stop")
 
 
+def test_a_job_may_ask_for_fewer_attempts_or_for_none_after_such_an_error():
+    tether = FakeTether({"bad": lambda prompt: 1 / 0})
+    for options, attempts in (({"max_attempts": 2}, 2), ({"retry_on": "model_damaged"}, 1)):
+        job = tether.submit("bad", "x", **options)
+        with pytest.raises(JobFailed, match="engine_failed"):
+            job.result(1)
+        assert (job.status().state, job.status().attempts) == (JobState.DEAD, attempts)
+
+
 def test_a_model_that_raises_is_tried_again_until_the_job_is_dead():
     tether = FakeTether({"bad": lambda prompt: 1 / 0})
     job = tether.submit("bad", "x")
     with pytest.raises(JobFailed, match="engine_failed"):
         job.result(1)
     status = job.status()
-    assert (status.state, status.attempts, status.dispatch) == (JobState.DEAD, 4, 4)
+    assert (status.state, status.attempts, status.dispatch) == (JobState.DEAD, 8, 8)
     assert status.error.message == "the model raised ZeroDivisionError: division by zero"
 
 

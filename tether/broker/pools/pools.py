@@ -53,6 +53,7 @@ class Dispatch(CarriedJob):
       cost: Estimated number of tokens of the prompt.
       lossy: Whether Redis had it before and lost it.
       max_tokens: Tokens that it may generate; 0 where that is not known.
+      failed_on: Ids of workers that failed it, with spaces between: others are given it first.
     """
 
     dispatch: int
@@ -61,6 +62,7 @@ class Dispatch(CarriedJob):
     cost: int
     lossy: bool = False
     max_tokens: int = 0
+    failed_on: str = ""
 
     @classmethod
     def of(cls, job: Placeable, dispatch: int, pool: PoolName, *, lossy: bool = False) -> Self:
@@ -78,6 +80,7 @@ class Dispatch(CarriedJob):
             options=job.options.encode(),
             lossy=lossy,
             max_tokens=job.max_tokens,
+            failed_on=job.failed_on,
         )
 
 

@@ -25,7 +25,7 @@ _SEED_BITS = 63
 
 _PASSED_ON = (
     *("model", "messages", "chat_template_kwargs", "adapter", "priority", "time_limit_ms"),
-    *("correlation_id", "retry_token"),
+    *("max_attempts", "retry_base_ms", "retry_on", "correlation_id", "retry_token"),
 )
 _TURNED = (
     *("max_tokens", "max_completion_tokens", "seed", "metadata", "stream", "stream_options"),

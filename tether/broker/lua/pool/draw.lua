@@ -36,6 +36,11 @@ for i = FIRST_POOL, #ARGV do
 end
 -- A worker had rather not get what it lost a moment ago: so many heads a draw are passed over for that.
 local MAX_SKIPPED = 16
+-- So long after it was placed a job waits for another worker than those that failed it (ms).
+local OTHERS_PATIENCE = 60000
+-- Who did not draw or renew a lease for so long serves nobody (ms); so many are looked at.
+local LIVING = 15000
+local MAX_OTHERS = 8
 -- Entries of jobs that do not wait there any more.
 local MAX_DISCARDED = 256
 local MAX_DISCARDED_OF_LANE = 8
@@ -210,6 +215,74 @@ end
 local turn = key('turn:' .. worker)
 local is_others_turn = #alone_pools > 0 and redis.call('EXISTS', turn) == 1
 
+local worker_id = worker_of(worker)
+if pool_count > 0 and count > 0 then
+  note_drawing(worker, worker_id, {unpack(ARGV, FIRST_POOL)}, now)
+end
+
+-- Pools from which this worker is held, with its records.
+local holds = {}
+if pool_count > 0 and wants_more() then
+  for i, text in ipairs(apply('HMGET', health_of(worker_id), unpack(ARGV, FIRST_POOL))) do
+    local record = read_health(text, now)
+    if record and record.pause > 0 then
+      holds[ARGV[FIRST_POOL + i - 1]] = record
+      local state, runner = read(job_of(record.probe), 'state', 'worker')
+      if is_pausing(record, now) then
+        record.is_closed = true
+        soon(record.until_ms - now)
+      elseif state == RUNNING and runner == worker then
+        record.is_closed = true
+      end
+    end
+  end
+end
+
+-- Whether this worker may have no job of the pool now: of this tenant, or of any.
+local function is_barred(pool, tenant)
+  local record = holds[pool]
+  return record ~= nil and record.is_closed == true and is_held_for_all(record)
+    or record ~= nil and record.is_closed == true and tenant ~= nil and is_held_for(record, tenant)
+end
+
+-- One job shows whether it works again: the next comes after that, and after the pause.
+local function note_probe(pool, tenant, id)
+  local record = holds[pool]
+  if record and is_held_for(record, tenant) then
+    record.probe, record.until_ms = id, now + record.pause
+    write_health(worker_id, pool, record)
+    record.is_closed = true
+    soon(record.pause)
+  end
+end
+
+-- By pool, which other workers serve it.
+local others_of = {}
+
+-- Whether another worker than this and those that failed a job serves the pool.
+local function has_others(pool, failed_on)
+  local others = others_of[pool]
+  if not others then
+    others = {}
+    local found = apply('ZREVRANGE', drawing_from(pool), 0, MAX_OTHERS, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      local other, at = found[i], tonumber(found[i + 1])
+      if other ~= worker_id and (at > now - LIVING
+          or (tonumber(apply('ZSCORE', seen_doing(), 'r ' .. other) or 0) or 0) > now - LIVING)
+          and is_well(other, pool, now) then
+        others[#others + 1] = other
+      end
+    end
+    others_of[pool] = others
+  end
+  for _, other in ipairs(others) do
+    if not is_listed(failed_on, other) then
+      return true
+    end
+  end
+  return false
+end
+
 local function note_quarantine(pool, ...)
   apply('HSET', quarantine_of(pool), ...)
   redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
@@ -224,7 +297,7 @@ local function pop(list, i, entry)
 end
 
 -- Takes the job of the entry that stands at `i` of a lane, unless it must wait or is none any more. Returns 'taken',
--- 'skipped' or 'discarded'.
+-- 'skipped', 'discarded', or 'closed' where so many were passed over that no more are looked at.
 local function draw_entry(pool, class, tenant, list, i, entry)
   local id, ticket = string.match(entry, '^(.+) (%d+)$')
   if not id then
@@ -236,10 +309,10 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   -- All in one command, which is cheaper than two: the fields that are asked for stand behind those that are named here.
   local values = redis.pcall('HMGET', name,
     'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at',
-    'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy',
+    'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'failed_on',
     unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
   local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at,
-    dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy = unpack(values)
+    dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on = unpack(values)
   if not is_state(state) then
     -- Redis has lost it, or it ended long ago: the database knows.
     pop(list, i, entry)
@@ -281,6 +354,11 @@ local function draw_entry(pool, class, tenant, list, i, entry)
       return 'skipped'
     end
   end
+  if is_listed(failed_on, worker_id) and placed_at <= now and placed_at + OTHERS_PATIENCE > now
+      and has_others(pool, failed_on) then
+    soon(placed_at + OTHERS_PATIENCE - now)
+    return skipped < MAX_SKIPPED and 'skipped' or 'closed'
+  end
   pop(list, i, entry)
   local draw, alone, dispatched = worker .. ':' .. integer(number), must_be_alone and '1' or '0', integer(dispatch)
   local attempted = integer(attempt + 1)
@@ -297,6 +375,7 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   apply('ZADD', leases, now + lease, 'j ' .. id)
   apply('HSET', drawn_of(worker), id, integer(number))
   number = number + 1
+  note_probe(pool, tenant, id)
   cost = cost / weight
   local charged = tonumber(apply('ZINCRBY', tenants_of(pool, class), cost, tenant))
   apply('HSET', served_of(pool, class), 't:' .. tenant, charged, 'floor', charged - cost)
@@ -322,6 +401,9 @@ local function draw_of_lane(pool, class, tenant)
   local tenants = tenants_of(pool, class)
   local list = tenants .. ':' .. tenant
   local i, most = passed[list] or 0, math.min(discarded + MAX_DISCARDED_OF_LANE, MAX_DISCARDED)
+  if is_barred(pool, tenant) then
+    return 'passed'
+  end
   while discarded < most do
     local entry = apply('LINDEX', list, i)
     if not entry and i == 0 then
@@ -340,6 +422,9 @@ local function draw_of_lane(pool, class, tenant)
     elseif became == 'skipped' then
       skipped, i = skipped + 1, i + 1
       passed[list] = i
+    elseif became == 'closed' then
+      discarded = discarded + 1
+      return 'passed'
     else
       discarded = discarded + 1
     end
@@ -355,6 +440,9 @@ local cut, stopped_at = {}, nil
 -- Takes the next job of a pool and a class. Returns whether there was one.
 local function draw_of_pool(pool, class)
   local tenants = tenants_of(pool, class)
+  if is_barred(pool) then
+    return false
+  end
   while discarded < MAX_DISCARDED do
     local rank = ranks[tenants] or 0
     local tenant = apply('ZRANGE', tenants, rank, rank)[1]
@@ -427,7 +515,7 @@ end
 
 if not is_others_turn then
   for _, pool in ipairs(alone_pools) do
-    if wants_more() and is_quarantine_of(pool) and has_alone(pool) then
+    if wants_more() and not is_barred(pool) and is_quarantine_of(pool) and has_alone(pool) then
       if busy or #answer > 2 then
         note_quarantine(pool, 'worker', worker, 'until', integer(now + RESERVED_LIFE))
         is_full = true

@@ -30,6 +30,7 @@ end
 redis.call('HSET', job_of(id), 'state', 'succeeded', 'offset', stands_at, 'n', integer(n), 'said', '1')
 let_go(id, ending.worker)
 log_attempt(id, now, 'succeeded', 'end')
+note_succeeded(worker_of(ending.worker), ending.pool, now)
 add_outcome(id, 'succeeded', now, '', integer(input), reason, ending.dispatch, ending.attempt, ending.draw,
   ending.worker, integer(ending.run), stands_at, integer(ending.deaths))
 return {'ok', stands_at}

@@ -14,7 +14,7 @@ if not number or number == 0 or integer(number) ~= dispatch or not is_id(id) or 
     or #ARGV > MAX_ARGUMENTS then
   return 'invalid'
 end
-local weight, cost, deadline, max_tokens = nil, nil, nil, MAX_TOKENS
+local weight, cost, deadline, max_tokens, failed_on = nil, nil, nil, MAX_TOKENS, nil
 for i = FIRST_PAIR, #ARGV, 2 do
   local field, value = ARGV[i], ARGV[i + 1]
   if field == 'weight' then
@@ -25,6 +25,8 @@ for i = FIRST_PAIR, #ARGV, 2 do
     deadline = whole(value, MAX_INTEGER)
   elseif field == 'max_tokens' then
     max_tokens = whole(value, MAX_TOKENS)
+  elseif field == 'failed_on' and #value <= MAX_NAME_BYTES then
+    failed_on = value
   elseif #value > MAX_FIELD_BYTES then
     return 'invalid'
   end
@@ -115,5 +117,5 @@ redis.call('HSET', name, 'v', VERSION, 'state', WAITING, 'dispatch', dispatch, '
   'cancel', '', 'closed', '0', 'said', '0', 'ticket', ticket, 'placed_at', integer(now), 'alone', '0', 'avoid', '',
   'avoid_until', '0', unpack(ARGV, FIRST_PAIR))
 let_wait(id, ticket, pool, priority, tenant, now, false)
-wake_one(pool, now, '')
+wake_one(pool, now, '', tenant, failed_on)
 return 'placed'

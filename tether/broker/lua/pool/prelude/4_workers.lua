@@ -100,8 +100,9 @@ local function ring(worker, pool, now)
   apply('HSET', key('core:woken'), worker, pool)
 end
 
--- Wakes one idle worker of the pool, another than `avoid` where there is one.
-local function wake_one(pool, now, avoid)
+-- Wakes one idle worker of the pool: another than `avoid`, and than those that failed the job, where there is one. Those
+-- that are held come by themselves.
+local function wake_one(pool, now, avoid, tenant, failed_on)
   local idle, last = idle_of(pool), nil
   for _ = 1, MAX_LOOKED_AT do
     -- One at a time: asked for several, Redis answers a small set in its own order.
@@ -110,9 +111,10 @@ local function wake_one(pool, now, avoid)
       break
     elseif redis.call('EXISTS', key('idle:' .. worker)) == 0 then
       redis.call('SREM', idle, worker)
-    elseif worker ~= avoid then
-      return ring(worker, pool, now)
-    else
+    elseif would_get(worker_of(worker), pool, tenant, now) then
+      if worker ~= avoid and not is_listed(failed_on, worker_of(worker)) then
+        return ring(worker, pool, now)
+      end
       last = worker
     end
   end

@@ -74,9 +74,9 @@ end
 -- Returns what became of it.
 local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   local name = job_of(id)
-  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone =
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone, failed_on =
     read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
-      'placed_at', 'alone')
+      'placed_at', 'alone', 'failed_on')
   local ending = cancel
   deadline = whole(deadline, MAX_INTEGER)
   if ending == '' and deadline and deadline > 0 and deadline <= now then
@@ -106,7 +106,7 @@ local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
     wake_all(pool, now)
   else
     let_wait(id, ticket, pool, priority, tenant, placed_at, not to_tail)
-    wake_one(pool, now, avoid)
+    wake_one(pool, now, avoid, tenant, failed_on)
   end
   return WAITING
 end
@@ -123,7 +123,7 @@ local function leave_quarantine(id)
         apply('ZREM', tenants, tenant)
       end
       let_wait(id, ticket, pool, priority, tenant, placed_at, true)
-      wake_one(pool, now, '')
+      wake_one(pool, now, '', tenant)
     end
   end
 end

@@ -1,0 +1,75 @@
+"""A worker whose engine fails each attempt at once: it is always idle, and would draw every retry."""
+
+import pytest
+from sqlalchemy import text
+
+from support.cluster import Cluster
+from support.waiting import PATIENCE_SECONDS, eventually
+from tether.discovery.over_redis.worker_health import read_held_pools
+from tether.jobs import JobRequest, JobState
+from tether.store.store import Store
+
+JOBS = 200
+MAX_FAILED = 20
+SHORT_PAUSES = "[retries]\nworker_pause = 500\n"
+
+
+def counted(cluster, query):
+    store = Store(cluster.settings.database.url).open(migrate=False)
+    try:
+        return dict(store.read(lambda connection: connection.execute(text(query)).all()))
+    finally:
+        store.close()
+
+
+def failed_attempts(cluster):
+    return counted(cluster, "SELECT kind, count(*) FROM attempts GROUP BY kind").get("failed", 0)
+
+
+def states(cluster):
+    return counted(cluster, "SELECT state, count(*) FROM jobs GROUP BY state")
+
+
+def start_broken_worker(cluster):
+    return cluster.start_worker("support.broken_worker:broker", threads=4)
+
+
+def held(cluster):
+    workers = [
+        key.decode().rpartition(":")[2] for key in cluster.redis.scan_iter(f"{cluster.keys.prefix}:health:*")
+    ]
+    return read_held_pools(cluster.redis, cluster.keys, workers)
+
+
+@pytest.fixture
+def cluster():
+    with Cluster(models={"counter": (100, 8)}, config=SHORT_PAUSES) as opened:
+        opened.orchestrator()
+        yield opened
+
+
+def submit(cluster, count):
+    return cluster.client().submit_many([JobRequest(model="counter", prompt="hello") for _ in range(count)])
+
+
+def test_a_broken_worker_beside_a_good_one_costs_few_attempts_and_no_job(cluster):
+    cluster.start_worker(threads=4)
+    start_broken_worker(cluster)
+    for handle in submit(cluster, JOBS):
+        handle.result(timeout=PATIENCE_SECONDS)
+    assert states(cluster) == {"succeeded": JOBS}
+    assert 0 < failed_attempts(cluster) <= MAX_FAILED
+
+
+def test_with_a_broken_worker_alone_jobs_wait_for_a_good_one(cluster):
+    start_broken_worker(cluster)
+    handles = submit(cluster, 40)
+    eventually(lambda: held(cluster), PATIENCE_SECONDS, "the broken worker is held")
+    ((_, (pool,)),) = held(cluster).items()
+    assert (pool.code, pool.is_for_all) == ("engine_failed", False)
+    waiting = {JobState.PLACED, JobState.WAITING_RETRY, JobState.RUNNING, JobState.PARKED, JobState.ACCEPTED}
+    assert {handle.status().state for handle in handles} <= waiting
+    cluster.start_worker(threads=4)
+    for handle in handles:
+        handle.result(timeout=PATIENCE_SECONDS)
+    assert states(cluster) == {"succeeded": 40}
