@@ -1,0 +1,183 @@
+"""Connections of the client: several addresses, look-ups that never end, TLS, connections that are kept."""
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from support.scripted_gateway import ScriptedGateway, answer, frame
+from support.waiting import PATIENCE_SECONDS, eventually
+from tether.client.endpoint import Endpoint
+from tether.client.http.backend import HttpBackend
+from tether.client.http.connecting import Deadline, HostAddress, HttpSocket
+from tether.client.http.patience import Pace
+from tether.errors import ClientClosed, GatewayUnavailable
+from tether.jobs import Piece, new_job_id
+from tether.streams.events import StreamEvent
+
+NO_MODELS = answer(200, {"data": []})
+
+
+@pytest.fixture
+def open_backend():
+    with contextlib.ExitStack() as stack:
+
+        def open_one(url, **options):
+            backend = HttpBackend(Endpoint(url, "tk_key"), **options)
+            stack.callback(backend.close)
+            return backend
+
+        yield open_one
+
+
+def deadline():
+    return Deadline(PATIENCE_SECONDS, time.monotonic() + PATIENCE_SECONDS)
+
+
+def test_of_several_addresses_the_one_that_answers_is_used(open_backend, monkeypatch):
+    with ScriptedGateway(NO_MODELS) as gateway, socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        places = [reserved.getsockname(), ("127.0.0.1", gateway.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
+        assert open_backend("http://gateway.test").model_port.models() == []
+        assert gateway.requests[0].headers["host"] == "gateway.test"
+
+
+def test_an_address_that_is_silent_does_not_hold_up_the_next():
+    with socket.socket() as silent, socket.socket() as other, contextlib.ExitStack() as stack:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        # Once its queue is full, nobody is let in any more.
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        made = HttpSocket()
+        stack.callback(made.close)
+        addresses = [HostAddress(socket.AF_INET, each.getsockname()) for each in (silent, other)]
+        made.connect(addresses, deadline())
+        accepted = stack.enter_context(other.accept()[0])
+        assert made.send(memoryview(b"x"), deadline()) == 1
+        assert accepted.recv(1) == b"x"
+
+
+@pytest.fixture
+def hanging_look_up(monkeypatch):
+    asked, end = threading.Event(), threading.Event()
+
+    def look(*arguments, **options):
+        asked.set()
+        end.wait(PATIENCE_SECONDS)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    yield asked
+    end.set()
+    names = ("tether-http-lookup",)
+    eventually(
+        lambda: not [each for each in threading.enumerate() if each.name in names],
+        PATIENCE_SECONDS,
+        "it ended",
+    )
+
+
+def test_a_look_up_that_never_ends_is_waited_for_as_long_as_there_is_time(open_backend, hanging_look_up):
+    with pytest.raises(GatewayUnavailable, match="did not respond in time"):
+        open_backend("http://gateway.test", within=0.1).model_port.models()
+
+
+def test_closing_a_client_ends_its_wait_for_a_look_up(open_backend, hanging_look_up):
+    backend = open_backend("http://gateway.test")
+    outcome = queue.SimpleQueue()
+
+    def call():
+        with pytest.raises(ClientClosed):
+            backend.model_port.models()
+        outcome.put("closed")
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert hanging_look_up.wait(PATIENCE_SECONDS)
+    backend.close()
+    assert outcome.get(timeout=PATIENCE_SECONDS) == "closed"
+    thread.join()
+
+
+def test_a_connection_that_the_server_gave_up_is_made_anew_at_once(open_backend):
+    async def once(request, writer):
+        await NO_MODELS(request, writer)
+        return False
+
+    waits = []
+    pace = Pace(pause=lambda event, seconds: waits.append(seconds))
+    with ScriptedGateway(once) as gateway:
+        backend = open_backend(gateway.url, pace=pace)
+        for _ in range(5):
+            assert backend.model_port.models() == []
+        assert (len(gateway.requests), waits) == (5, [])
+
+
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
+"""Of 127.0.0.1, self-signed, with its key: good for tests alone."""
+
+
+@pytest.fixture
+def secure_gateway():
+    """A gateway over TLS that answers with a list of models, then with a stream."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    body = b'{"data": []}'
+    delta, finished = (
+        frame(StreamEvent(kind="delta", offset=1, pieces=(Piece(1, "a"),))),
+        frame(StreamEvent(kind="finished", offset=1, details={"reason": "stop"})),
+    )
+
+    def serve():
+        while True:
+            taken, _ = listener.accept()
+            with taken, contextlib.suppress(OSError), context.wrap_socket(taken, server_side=True) as talk:
+                if not talk.recv(65_536):
+                    return
+                talk.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                talk.recv(65_536)
+                talk.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + delta)
+                talk.sendall(finished)
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with socket.create_connection(listener.getsockname()) as last, contextlib.suppress(OSError):
+            trusting = ssl.create_default_context(cafile=CERTIFICATE)
+            trusting.wrap_socket(last, server_hostname="127.0.0.1").close()
+        thread.join(PATIENCE_SECONDS)
+
+
+def test_a_gateway_over_tls_is_used_where_its_authority_is_trusted(open_backend, secure_gateway, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    backend = open_backend(secure_gateway)
+    assert backend.model_port.models() == []
+    taken = queue.SimpleQueue()
+    backend.stream_port.follow(new_job_id(1, bytes(10)), 0, taken.put)
+    assert [taken.get(timeout=PATIENCE_SECONDS).kind for _ in range(2)] == ["delta", "finished"]
+
+
+def test_a_gateway_over_tls_whose_authority_is_unknown_is_refused_at_once(
+    open_backend, secure_gateway, monkeypatch
+):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    waits = []
+    pace = Pace(pause=lambda event, seconds: waits.append(seconds))
+    with pytest.raises(GatewayUnavailable, match="self-signed certificate"):
+        open_backend(secure_gateway, pace=pace).model_port.models()
+    assert waits == []
