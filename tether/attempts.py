@@ -27,7 +27,8 @@ class AttemptEnd:
       started_at, start_offset: When it was drawn, and where the stream stood then; 0 where an older version
         drew it.
       cause: Why it ended: ``succeeded``, ``failed``, ``cancelled``, ``expired``, ``lease_lost``,
-        ``released``, ``revoked``, ``withdrawn``, ``superseded`` (a newer dispatch took its place), ``sealed``
+        ``released``, ``revoked``, ``died`` (its process did), ``gone`` (its process ended, and no job was the
+        cause), ``withdrawn``, ``superseded`` (a newer dispatch took its place), ``sealed``
         (the database ended the job by itself), ``unreadable`` (what Redis held of the job), or another word
         of a newer version.
       went: Where the job went: ``pool`` (it waited there again), ``database`` (which decided) or ``end``.

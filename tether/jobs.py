@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from tether.attempts import AttemptEnd
+from tether.deaths import Death
 from tether.ids import NO_WORKER, BootId, DrawId, JobId, TenantId
 from tether.ids import first_id_at as first_id_at
 from tether.ids import new_job_id as new_job_id
@@ -166,7 +167,8 @@ class Outcome:
       error: Why, if it did not succeed; or, if it did, that its output is lost.
       input_tokens: Tokens of the prompt, as the engine counted them; 0 if it was not encoded.
       finish_reason: ``stop`` or ``length``, if it succeeded.
-      deaths: Number of workers that died while running it.
+      deaths: Number of processes that died while running it.
+      evidence: What is known of each.
       ended_at: By Redis's clock, in milliseconds since the epoch.
       pieces: The tokens, if it is final for Redis; those in the stream when it was read.
       ends: The ends of the attempts since Redis last handed the job back, with that of this outcome's.
@@ -183,6 +185,7 @@ class Outcome:
     input_tokens: int = 0
     finish_reason: str = ""
     deaths: int = 0
+    evidence: tuple[Death, ...] = ()
     ended_at: int = 0
     pieces: tuple[Piece, ...] = ()
     ends: tuple[AttemptEnd, ...] = ()

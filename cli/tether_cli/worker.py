@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from tether.config.loading import load_settings
+from tether.discovery.process_ends import ProcessEnds, tell_of_end
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, WIND_UP_SECONDS, worker_stop_seconds
 from tether.processes.supervisor import Child, Supervisor
@@ -92,11 +94,14 @@ def worker(
         command = ForkOptions(path, options.paths, options.log_form, options.log_level).command()
         return Child(path, command, after=names, stop_limit=WIND_UP_SECONDS + GRACE_SECONDS)
 
-    supervisor = Supervisor(
-        [Child(name, options.command()) for name in names],
-        policy=RestartPolicy(),
-        stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
-        environ=os.environ,
-        companion=fork,
-    )
-    sys.exit(supervisor.run())
+    with ProcessEnds(settings) as ends:
+        supervisor = Supervisor(
+            [Child(name, options.command()) for name in names],
+            policy=RestartPolicy(),
+            stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
+            environ=os.environ,
+            companion=fork,
+            on_event=functools.partial(tell_of_end, ends),
+        )
+        status = supervisor.run()
+    sys.exit(status)

@@ -68,6 +68,20 @@ class Stage:
         assert self.redis.zadd(self.keys.leases, {f"j {job_id}": 1}, xx=True, ch=True) == 1
         return self.tick()
 
+    def die(self, worker, how="signal 9"):
+        """Its supervisor saw the process of this worker end; it is heard."""
+        assert worker.gone(worker.boot_id, worker.process, how)
+
+    def run_for(self, job_id, milliseconds):
+        """The attempt that runs began so long ago."""
+        seconds, microseconds = self.redis.time()
+        now = seconds * 1000 + microseconds // 1000
+        self.redis.hset(self.keys.job(job_id), "drawn_at", now - milliseconds)
+
+    def be_patient(self, pool=POOL):
+        """The suspects of a pool have waited for long."""
+        assert self.redis.hset(f"{self.keys.prefix}:quarantine:{pool}", "since", "1") == 0
+
     def field(self, job_id, name):
         value = self.redis.hget(self.keys.job(job_id), name)
         return value and value.decode()

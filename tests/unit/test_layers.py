@@ -24,6 +24,7 @@ WORDS = [
     "durations",
     "requests",
     "attempts",
+    "deaths",
     "jobs",
     "job_filters",
     "envelopes",

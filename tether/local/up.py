@@ -18,6 +18,7 @@ from typing import TextIO
 
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
+from tether.discovery.process_ends import ProcessEnds, tell_of_end
 from tether.errors import AddressInUse, StoreError
 from tether.gateway.server.listening import listen, local_url
 from tether.local.backups import back_up, revision_of
@@ -144,6 +145,7 @@ class _Up:
         self._url = ""
         self._is_told_ready = self._has_told_hints = False
         self._failed: ChildEnded | None = None
+        self._ends: ProcessEnds | None = None
         self._loads: Loop | None = None
 
     def run(self) -> int:
@@ -193,6 +195,7 @@ class _Up:
             say(f"  worker-{number} {place.shown}")
         self._loads = self._loop_of_loads(settings, has_workers=bool(places))
         self._stack.callback(self._loads.stop)
+        self._ends = self._stack.enter_context(ProcessEnds(settings))
         supervisor = Supervisor(
             children,
             policy=RestartPolicy(),
@@ -315,6 +318,8 @@ class _Up:
         with contextlib.suppress(OSError):
             write_owner_only(self._folder.parts, stack_to_text(self._shown))
         if isinstance(event, ChildEnded):
+            if self._ends is not None:
+                tell_of_end(self._ends, event)
             self._tell_ended(event)
         elif isinstance(event, ChildStarted) and not self._is_told_ready:
             self._say(f"  {event.name}: starting (process {event.pid})")

@@ -25,7 +25,7 @@ PORT_VERSION = 1
 """Of the contract in docs/reference/worker-port.md. A change of arguments or answers that a client must know
 of is another version; scripts of one version may differ in all else."""
 
-WORKER_SCRIPTS = ("draw", "append_many", "beat", "finish", "fail", "release", "submit")
+WORKER_SCRIPTS = ("draw", "append_many", "beat", "finish", "fail", "release", "submit", "gone")
 """What a worker runs, in the folder of pool jobs."""
 
 ANNOUNCE = "announce"

@@ -36,6 +36,7 @@ class ChildEnded:
     Attributes:
       pid: None where it could not be started.
       how: Its end, in words.
+      end: Its end, in the words of :mod:`tether.deaths`; empty where it could not be started.
       restart_in: Seconds until it is started again; None where it is not.
       is_final: Whether it could never run as it is set up, and everything stops for that.
     """
@@ -45,6 +46,7 @@ class ChildEnded:
     how: str
     restart_in: float | None
     is_final: bool = False
+    end: str = ""
 
 
 ChildEvent = ChildStarted | ChildReady | ChildStopping | ChildEnded

@@ -7,6 +7,7 @@ may ask for others beside it when it is ready.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -29,6 +30,7 @@ from tether.processes.child import (
     companions_in,
 )
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted, ChildStopping
+from tether.processes.ends import how_it_ended, memory_events_of, oom_kills
 from tether.processes.restarts import RestartPolicy, startable, stoppable
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -82,6 +84,8 @@ class _Running:
     lifeline_fd: int
     started: float
     deadline: float | None
+    memory_events: Path
+    oom_kills: int
     is_ready: bool = False
     is_asked_to_stop: bool = False
 
@@ -243,6 +247,7 @@ class Supervisor:
             os.close(lifeline_fd)
             raise
         now = self._clock()
+        memory_events = memory_events_of(process.pid)
         running = _Running(
             child,
             process,
@@ -251,6 +256,8 @@ class Supervisor:
             lifeline_fd,
             started=now,
             deadline=now + self._policy.boot_limit,
+            memory_events=memory_events,
+            oom_kills=oom_kills(memory_events),
         )
         self._running[child.name] = running
         self._histories[child.name].restart_at = None
@@ -311,21 +318,31 @@ class Supervisor:
         status = running.process.wait()
         self._forget(running)
         history = self._histories[running.child.name]
-        name, pid = running.child.name, running.process.pid
+        ended = functools.partial(
+            ChildEnded,
+            running.child.name,
+            running.process.pid,
+            _describe(status),
+            end=how_it_ended(
+                status,
+                was_told=running.is_asked_to_stop,
+                oom_kills=oom_kills(running.memory_events) - running.oom_kills,
+            ),
+        )
         if self._is_stopping:
             if status > 0:
                 self._status = self._status or CHILDREN_KILLED
-            self._on_event(ChildEnded(name, pid, _describe(status), None))
+            self._on_event(ended(None))
             self._stop_next()
             return
         if running.is_asked_to_stop:
-            self._on_event(ChildEnded(name, pid, _describe(status), 0.0))
+            self._on_event(ended(0.0))
             self._start_again(running.child)
             return
         if status in self._final_statuses and not history.was_ready:
             self._log.error("A child cannot run as configured. Stopping.", child=running.child.name)
             self._status = status
-            self._on_event(ChildEnded(name, pid, _describe(status), None, is_final=True))
+            self._on_event(ended(None, is_final=True))
             self._stop()
             return
         now = self._clock()
@@ -339,7 +356,7 @@ class Supervisor:
             how=_describe(status),
             restart_in_seconds=delay,
         )
-        self._on_event(ChildEnded(name, pid, _describe(status), delay))
+        self._on_event(ended(delay))
 
     def _forget(self, running: _Running) -> None:
         del self._running[running.child.name]

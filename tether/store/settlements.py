@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, update
 
+from tether.deaths import deaths_in_words
 from tether.errors import WorkerLost
 from tether.ids import JobId, worker_of
 from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
@@ -176,8 +177,7 @@ def _error_after(row: JobRow, outcome: Outcome) -> JobError | None:
         case OutcomeKind.WITHDRAWN:
             return row.error
         case OutcomeKind.POISONED if outcome.error is None:
-            how = f"{outcome.deaths} workers that ran it died, the last of them while it ran this job alone"
-            return JobError(WorkerLost.code, how)
+            return JobError(WorkerLost.code, deaths_in_words(outcome.evidence, outcome.deaths))
         case _:
             return outcome.error
 

@@ -20,6 +20,7 @@ from dramatiq import Broker, get_broker
 from tether.broker.redis.severing import sever_connections
 from tether.errors import ConfigError, TetherError
 from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
+from tether.processes.ends import MEMORY_ERROR_STATUS
 from tether.processes.stopping import StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
 from tether_workers.forks import fork_paths
@@ -213,6 +214,8 @@ def main(arguments: Sequence[str]) -> int:
     sys.path[:0] = options.paths
     try:
         return run_worker(options)
+    except MemoryError:
+        return MEMORY_ERROR_STATUS
     except TetherError as error:
         # Where a program failed stands in what it raised itself; our own words say the rest.
         cause = error.__cause__ if not isinstance(error.__cause__, ModuleNotFoundError) else None

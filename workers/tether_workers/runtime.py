@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Mapping, Sequence
 
@@ -25,11 +26,13 @@ from tether.discovery.commands.operator_key import OperatorKeys
 from tether.discovery.over_redis.load_failures import write_load_failures
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Announcer
+from tether.discovery.process_ends import ProcessEnds
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.topics import control_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
+from tether.discovery.trust.process_life import ProcessLife, life_file, read_life, this_machine, write_life
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.ids import BootId
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
@@ -58,9 +61,9 @@ class WorkerRuntime:
     """Owns the identity, the connections, the threads and the engines of a worker process.
 
     Threads: ``tether-flush``, ``tether-beat``, ``tether-health``, ``tether-commands``, ``tether-manifest``,
-    ``tether-clock`` and ``tether-demand`` from :meth:`start` to :meth:`stop`, where the swarm is used
-    ``tether-swarm`` and ``tether-trust`` as well, ``tether-load`` while a model is loaded, and
-    ``tether-drain`` while the attempts of a worker that takes no more jobs end.
+    ``tether-clock``, ``tether-process-ends`` and ``tether-demand`` from :meth:`start` to :meth:`stop`, where
+    the swarm is used ``tether-swarm`` and ``tether-trust`` as well, ``tether-load`` while a model is loaded,
+    and ``tether-drain`` while the attempts of a worker that takes no more jobs end.
 
     Attributes:
       drain_seconds: For how long jobs that run may go on when the worker stops.
@@ -101,6 +104,8 @@ class WorkerRuntime:
         raised = RaisedBootCounter(self.identity, self._use_boot_id, self._log)
         rank = WorkerRank(raised.above)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease, rank=rank)
+        self._ends = ProcessEnds(settings)
+        self._former_life = read_life(life_file(self.identity))
         self._presence = RedisPresence(self._client, keys, expiry_ms=settings.presence.expiry)
         self._trusted = TrustedKeys.from_settings(settings, RedisEnrolment(self._client, keys))
         self._network = network_id(bytes.fromhex(settings.network.secret))
@@ -214,6 +219,10 @@ class WorkerRuntime:
 
     def start(self) -> None:
         """Start the threads: from now on the worker announces itself."""
+        self._write_life((self.identity.boot_id,))
+        self._ends.start()
+        if self._former_life is not None:
+            self._ends.tell(self._former_life, self._former_life.end_seen_from(this_machine()))
         self._flush.start()
         self._beat.start()
         if self._swarm is not None:
@@ -255,6 +264,10 @@ class WorkerRuntime:
         self._presence.close()
         self.port.close()
         self._client.close()
+        self._ends.stop()
+        if not self.has_jobs():
+            # Nobody need tell its end.
+            life_file(self.identity).unlink(missing_ok=True)
         self.identity.close()
 
     def _left(self) -> float:
@@ -293,7 +306,18 @@ class WorkerRuntime:
         )
 
     def _use_boot_id(self, boot_id: BootId) -> None:
+        self._write_life((self._commands.boot_id, boot_id))
         self._commands.boot_id = boot_id
+
+    def _write_life(self, boot_ids: tuple[BootId, ...]) -> None:
+        life = ProcessLife(
+            boot_ids=boot_ids, process=self.port.process, machine=this_machine(), pid=os.getpid()
+        )
+        try:
+            write_life(life_file(self.identity), life)
+        except OSError as error:
+            # Its end cannot be told then: leases say what goes on elsewhere.
+            self._log.warning("The life of this process cannot be written down.", why=error.strerror)
 
     def _announced_state(self) -> WorkerState:
         availability = self._availability.state

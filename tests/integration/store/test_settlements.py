@@ -100,7 +100,7 @@ def test_a_poisoned_job_is_dead(store):
     [settled] = settle(store, outcome(1, OutcomeKind.POISONED, error=None, deaths=3))
     assert settled.state is JobState.DEAD
     assert settled.error.code == "worker_lost"
-    assert "3 workers that ran it died" in settled.error.message
+    assert "the process that ran it died 3 times" in settled.error.message
     assert store.read(job, "job-000001").error == settled.error
 
 

@@ -15,6 +15,7 @@ from tether.broker.pools.attempt_log import read_attempt_log
 from tether.broker.redis.connections import each_answer
 from tether.broker.redis.groups import GroupReader, RawEntry
 from tether.codec import value_from_json
+from tether.deaths import deaths_from_text
 from tether.ids import BootId, DrawId, JobId
 from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
 from tether.streams.token_log import readable_pieces
@@ -118,6 +119,7 @@ def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
         input_tokens=_number(fields[b"input"]),
         finish_reason=fields[b"reason"].decode(),
         deaths=_number(fields[b"deaths"]),
+        evidence=deaths_from_text(fields.get(b"evidence", b"")),
         ended_at=_number(fields[b"at"], MAX_TIME_MS),
         ends=log.ends,
         dropped_ends=log.dropped,

@@ -54,6 +54,7 @@ class RedisWorkerPort:
     Attributes:
       contact: Whether its calls are answered.
       rank: Whether another process draws with this worker's key.
+      process: A name that no other process has.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RedisWorkerPort:
         self.contact = QueueContact()
         self.rank = rank or WorkerRank()
         self._highest_rival = 0
-        self._process = secrets.token_hex(8)
+        self.process = secrets.token_hex(8)
         self._keys = keys
         self._lease = lease_ms
         self._client = without_retries(client)
@@ -104,8 +105,8 @@ class RedisWorkerPort:
         # An answer that is lost, with a line or with a thread, is asked for once more.
         self._is_answer_owed = True
         arguments: list[Argument] = [self._epoch, self.boot_id, count, self._number, self._lease]
-        arguments += [int(again), int(busy), self._process, int(self.rank.is_outranked)]
-        arguments += [len(_CARRIED.names), *_CARRIED.names, *pools]
+        arguments += [int(again), int(busy), self.process, int(self.rank.is_outranked)]
+        arguments += [len(_CARRIED.names) + 1, *_CARRIED.names, "proof", *pools]
         # Nobody rings for a worker that does not stand in the idle sets.
         wait = wait_seconds if self._stands_idle and not again else 0.0
         with self.contact.call(wait):
@@ -238,6 +239,12 @@ class RedisWorkerPort:
         self._refuse_stale(answer)
         return WriteStatus(answer[0].decode())
 
+    def gone(self, boot_id: BootId, process: str, how: str) -> bool:
+        with self.contact.call():
+            answer = self._lines.run("pool/gone", self._epoch, boot_id, process, how)
+        self._refuse_stale(answer)
+        return bool(answer[0] != b"fenced")
+
     def close(self) -> None:
         """Close the connections."""
         if self._waiting_line is not None:
@@ -310,5 +317,6 @@ def _drawn(
         lossy=lossy == b"1",
         deaths=int(deaths),
         made=tuple(made),
-        **_CARRIED.read(carried),
+        proof=int(carried[-1] or 0),
+        **_CARRIED.read(carried[:-1]),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tether.broker.pools.worker_port import DrawnJob
 from tether.ids import DrawId
@@ -16,8 +18,15 @@ class Slots:
     It lives as long as the worker: consumers come and go with connections.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+          count: How many jobs can run at once.
+          clock: Monotonic seconds.
+        """
         self.count = count
+        self._clock = clock
+        self._proved_at: dict[DrawId, float] = {}
         self._changed = threading.Condition()
         self._held: dict[DrawId, DrawnJob] = {}
         self._waiting: deque[DrawnJob] = deque()
@@ -32,12 +41,13 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more jobs may be drawn: none beside one that must run alone, none at rest."""
+        """How many more jobs may be drawn: none beside one that must run alone still, none at rest."""
         with self._changed:
             return self._free()
 
     def _free(self) -> int:
-        if self._rests() or any(drawn.alone for drawn in self._held.values()):
+        now = self._clock()
+        if self._rests() or any(at > now for at in self._proved_at.values()):
             return 0
         return max(self.count - len(self._held), 0)
 
@@ -60,6 +70,12 @@ class Slots:
             if self._rests():
                 return False
             self._held.update((drawn.fence.draw_id, drawn) for drawn in jobs)
+            now = self._clock()
+            self._proved_at.update(
+                (drawn.fence.draw_id, now + drawn.proof / 1000 if drawn.proof else math.inf)
+                for drawn in jobs
+                if drawn.alone
+            )
             self._waiting.extend(jobs)
             return True
 
@@ -76,8 +92,12 @@ class Slots:
     def clear(self, draw_id: DrawId) -> None:
         """Free the slot of a job that has ended. A second call does nothing."""
         with self._changed:
-            self._held.pop(draw_id, None)
+            self._drop(draw_id)
             self._changed.notify_all()
+
+    def _drop(self, draw_id: DrawId) -> None:
+        self._held.pop(draw_id, None)
+        self._proved_at.pop(draw_id, None)
 
     def take_back(self) -> tuple[DrawnJob, ...]:
         """All jobs that were not handed out; their slots are freed."""
@@ -85,7 +105,7 @@ class Slots:
             jobs = tuple(self._waiting)
             self._waiting.clear()
             for drawn in jobs:
-                self._held.pop(drawn.fence.draw_id, None)
+                self._drop(drawn.fence.draw_id)
             self._changed.notify_all()
             return jobs
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from tether.broker.pools.carried_job import CarriedJob
-from tether.ids import JobId, PoolName
+from tether.ids import BootId, JobId, PoolName
 from tether.jobs import Fence, JobError
 
 
@@ -44,7 +44,9 @@ class DrawnJob(CarriedJob):
       run: The stream's run.
       offset: Number of tokens of earlier attempts; this one continues there.
       made: Those tokens: data of the stream's deltas, in order.
-      alone: Whether the worker must run nothing else meanwhile.
+      alone: Whether the worker must run nothing beside it but what came with it in the same draw.
+      proof: Milliseconds after which a job that runs alone has shown that it does not end its process: others
+        may run beside it then. 0: when it has ended.
       lossy: Whether Redis may have lost tokens that clients have seen. An engine that is not deterministic
         starts a new run then.
       deaths: Number of workers that died while running it.
@@ -55,6 +57,7 @@ class DrawnJob(CarriedJob):
     offset: int = 0
     made: tuple[bytes, ...] = ()
     alone: bool = False
+    proof: int = 0
     lossy: bool = False
     deaths: int = 0
 
@@ -194,6 +197,19 @@ class WorkerPort(Protocol):
 
     def beat(self, pulses: Sequence[Pulse]) -> list[WriteStatus]:
         """Renew leases, and return cancellations and expiries."""
+
+    def gone(self, boot_id: BootId, process: str, how: str) -> bool:
+        """Say for a process that has ended what it cannot say itself: its attempts are handed back at once.
+
+        Args:
+          boot_id: What it drew under.
+          process: Its name in its draws, which nobody else knows.
+          how: ``ended`` or ``host`` where no job can be the cause, ``signal <number>``, ``exit <status>``,
+            ``oom``, ``memory`` or ``unknown``.
+
+        Returns:
+          Whether it was believed, now or before.
+        """
 
     def submit(self, job_id: JobId, fence: Fence, token: str, request: bytes) -> WriteStatus:
         """Submit a new job for the tenant of a job that runs: a request in JSON. The same token is the same

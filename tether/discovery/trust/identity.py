@@ -167,6 +167,15 @@ def write_public_key(path: Path, key: SigningKey) -> None:
     _write(path, key.verify_key.encode().hex().encode() + b"\n", _PUBLIC_FILE)
 
 
+def write_owner_only_file(path: Path, data: bytes) -> None:
+    """Put data into a file that only this user can read, on disk when this returns.
+
+    Raises:
+      OSError: It cannot be written; what stood there still does.
+    """
+    _write(path, data, _OWNER_ONLY_FILE)
+
+
 def _read_counter(path: Path, base: Path) -> int:
     with contextlib.suppress(ValueError, FileNotFoundError):
         text = path.read_text("ascii").strip()

@@ -99,9 +99,7 @@ def test_where_nobody_else_takes_the_jobs_who_fails_to_load_it_says_so_of_them(s
 
 def test_while_a_worker_that_says_nothing_of_its_models_draws_no_jobs_fail(stage, one):
     stage.place("job-1")
-    for number in range(2):
-        draw(stage.worker(f"dies.{number}"))
-        stage.lose("job-1")
+    stage.redis.hset(stage.keys.job("job-1"), "group", "suspects")
     other_make = stage.worker("other.1")
     assert draw(other_make, busy=True) == [], "it stands idle: what must run alone is not for a busy one"
     forget_draws(stage)

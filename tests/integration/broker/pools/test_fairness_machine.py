@@ -61,7 +61,7 @@ PLANTED = {
     ),
     "a worker for each job that must run alone": (
         "draw",
-        "return not (state == RUNNING and alone == '1')",
+        "return not is_trying(pool, now)",
         "return true",
     ),
     "alone beside others": ("draw", "if busy or #answer > 2 then", "if false then"),

@@ -373,53 +373,20 @@ def test_the_worker_that_lost_a_job_is_not_given_it_again_at_once(stage):
     assert ids(draw(stage.worker("other"))) == ["a"]
 
 
-def test_a_worker_that_still_speaks_was_not_dead(stage):
-    worker = stage.worker("w")
-    stage.place("a")
-    (job,) = draw(worker)
-    stage.lose("a")
-    assert stage.field("a", "deaths") == "1"
-    worker.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
-    assert stage.field("a", "deaths") == "0"
-    worker.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
-    assert stage.field("a", "deaths") == "0"
-
-
-def test_a_worker_that_draws_again_was_not_dead(stage):
-    worker = stage.worker("w")
-    stage.place("a")
-    assert ids(draw(worker)) == ["a"]
-    stage.lose("a")
-    assert stage.field("a", "deaths") == "1"
-    assert draw(worker, pools=(OTHER,)) == []
-    assert stage.field("a", "deaths") == "0"
-
-
-def lose_twice(stage, job_id):
+def die_twice(stage, job_id):
+    """A job becomes a suspect, beside another that ends."""
+    stage.place("beside")
     for i in range(2):
-        assert ids(draw(stage.worker(f"victim-{i}"))) == [job_id]
-        stage.lose(job_id)
-
-
-def test_after_two_deaths_a_job_runs_alone(stage):
-    stage.place("a")
-    lose_twice(stage, "a")
-    busy = stage.worker("busy")
-    assert draw(busy, 4, busy=True) == []
-    jobs = draw(stage.worker("idle"), 4)
-    assert ids(jobs) == ["a"]
-    assert jobs[0].alone
+        worker = stage.worker(f"victim-{i}.1")
+        assert ids(draw(worker, 2)) == [job_id, "beside"]
+        stage.die(worker)
+    stage.cancel("beside")
 
 
 def must_run_alone(stage, job_id, **changes):
-    """As an older version left such a job: among those that need not."""
+    """A suspect that still stands among those that are none."""
     stage.place(job_id, **changes)
-    stage.redis.hset(stage.keys.job(job_id), "deaths", "2")
-
-
-def be_patient(stage, pool=POOL):
-    """The jobs of a pool that must run alone have waited for long."""
-    assert stage.redis.hset(f"{stage.keys.prefix}:quarantine:{pool}", "since", "1") == 0
+    stage.redis.hset(stage.keys.job(job_id), "group", job_id)
 
 
 def test_what_must_run_alone_stands_in_front_of_nobody(stage):
@@ -446,37 +413,14 @@ def test_many_tenants_whose_jobs_must_run_alone_hide_nobody(stage):
     assert stage.redis.zcard(stage.keys.pool_tenants(POOL, Priority.STANDARD)) == 0
 
 
-def test_a_job_that_need_not_run_alone_any_more_waits_among_the_others_again(stage):
-    stage.place("a")
-    (first,) = draw(stage.worker("victim"))
-    stage.lose("a")
-    speaks_again = stage.worker("speaks-again")
-    (job,) = draw(speaks_again)
-    stage.lose("a")
-    busy = stage.worker("busy")
-    assert draw(busy, busy=True) == []
-    speaks_again.beat([Pulse("a", job.fence, True)], expect=WriteStatus.FENCED)
-    (again,) = draw(busy, busy=True)
-    assert (again.job_id, again.alone, again.deaths) == ("a", False, 1)
-    assert first.fence != again.fence
-
-
-def test_a_third_death_alone_makes_it_poison(stage):
-    stage.place("a")
-    lose_twice(stage, "a")
-    assert ids(draw(stage.worker("last"))) == ["a"]
-    assert stage.lose("a").lost == (("last", "poisoned"),)
-    assert stage.outcomes() == [("a", "poisoned")]
-
-
 def test_a_busy_worker_keeps_itself_free_for_a_job_that_waits_long_to_run_alone(stage):
     stage.place("a")
-    lose_twice(stage, "a")
+    die_twice(stage, "a")
     stage.place("b")
     stage.place("c")
     busy = stage.worker("busy")
     assert ids(draw(busy, busy=True)) == ["b"]
-    be_patient(stage)
+    stage.be_patient()
     assert draw(busy, 4, busy=True) == []
     assert ids(draw(stage.worker("second"), 4, busy=True)) == ["c"]
     assert ids(draw(busy, 4, busy=False)) == ["a"]
@@ -489,24 +433,24 @@ def test_jobs_that_must_run_alone_take_one_worker_of_a_pool_at_a_time_and_then_o
         stage.place(f"b-{i}", tenant="b")
     workers = [stage.worker(f"w{i}") for i in range(4)]
     assert all(not job.alone for job in draw(workers[0]))
-    be_patient(stage)
+    stage.be_patient()
     (alone,) = draw(workers[1], 4)
     assert alone.alone
-    be_patient(stage)
+    stage.be_patient()
     for worker in (*workers[2:], *workers[2:]):
         assert ids(draw(worker, busy=True)) != []
     workers[1].finish(growth(alone, 1))
     assert [job.alone for job in draw(workers[1], 2)] == [False, False]
-    be_patient(stage)
+    stage.be_patient()
     assert draw(workers[2], 4, busy=True) == [], "it is the next that keeps itself free"
 
 
 def test_who_runs_nothing_does_not_wait_for_the_one_that_keeps_itself_free(stage):
     stage.place("a")
-    lose_twice(stage, "a")
+    die_twice(stage, "a")
     for i in range(4):
         stage.place(f"b-{i}")
-    be_patient(stage)
+    stage.be_patient()
     long = stage.worker("long")
     assert draw(long, 4, busy=True) == []
     assert ids(draw(stage.worker("busy"), busy=True)) == ["b-0"]
@@ -516,8 +460,8 @@ def test_who_runs_nothing_does_not_wait_for_the_one_that_keeps_itself_free(stage
 
 def test_who_kept_itself_free_and_died_is_passed_over(stage):
     stage.place("a")
-    lose_twice(stage, "a")
-    be_patient(stage)
+    die_twice(stage, "a")
+    stage.be_patient()
     assert draw(stage.worker("dies"), 4, busy=True) == []
     stage.redis.hset(f"{stage.keys.prefix}:quarantine:{POOL}", "until", "1")
     stage.place("b")
@@ -528,10 +472,10 @@ def test_who_kept_itself_free_and_died_is_passed_over(stage):
 
 def test_nobody_keeps_itself_free_for_what_was_cancelled(stage):
     stage.place("a")
-    lose_twice(stage, "a")
+    die_twice(stage, "a")
     stage.cancel("a")
     stage.place("b")
-    be_patient(stage)
+    stage.be_patient()
     assert ids(draw(stage.worker("busy"), 4, busy=True)) == ["b"]
 
 
@@ -549,10 +493,10 @@ def test_what_is_handed_back_to_the_tail_waits_behind_its_tenants_other_jobs_tha
     must_run_alone(stage, "b")
     worker, other = stage.worker("one.1"), stage.worker("two.1")
     assert draw(other, 2) == [], "they wait alone now"
-    be_patient(stage)
+    stage.be_patient()
     (job,) = draw(worker)
     worker.release(growth(job), to_tail=True)
-    be_patient(stage)
+    stage.be_patient()
     assert (job.job_id, ids(draw(other))) == ("a", ["b"])
 
 

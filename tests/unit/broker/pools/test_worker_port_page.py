@@ -116,7 +116,7 @@ def test_every_code_stands_in_the_page():
 
 def test_the_fields_of_a_job_stand_in_the_page():
     carried = {field.name for field in fields(CarriedJob)} - {"job_id"}
-    assert set(table("draw", "field of the hash")) == carried
+    assert set(table("draw", "field of the hash")) == carried | {"proof"}
 
 
 def test_the_fields_of_a_body_stand_in_the_page():

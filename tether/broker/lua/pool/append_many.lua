@@ -45,7 +45,6 @@ for i = 3, #ARGV, 9 do
   elseif not job_fence then
     code = 'unreadable'
   elseif job_fence ~= fence(dispatch, attempt, draw) then
-    exonerate(id, draw)
     code = 'fenced'
   elseif state ~= RUNNING or is_of_revoked(draw) then
     code = 'fenced'

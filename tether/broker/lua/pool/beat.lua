@@ -24,7 +24,6 @@ for i = 3, #ARGV, 5 do
   elseif not job_fence then
     code = 'unreadable'
   elseif job_fence ~= fence(dispatch, attempt, draw) then
-    exonerate(id, draw)
     code = 'fenced'
   elseif is_of_revoked(draw) then
     code = 'fenced'

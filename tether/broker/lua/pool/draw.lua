@@ -134,13 +134,7 @@ if has_lost_trust or answer_of_lower then
 end
 
 -- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.
-local given_up = apply('HGETALL', key('given_up:' .. worker))
-if #given_up > 0 then
-  redis.call('DEL', key('given_up:' .. worker))
-  for i = 1, #given_up, 2 do
-    exonerate(given_up[i], given_up[i + 1])
-  end
-end
+redis.call('DEL', given_up_by(worker))
 
 local function soon(ms)
   if answer[2] == 0 or ms < answer[2] then
@@ -288,6 +282,10 @@ local function note_quarantine(pool, ...)
   redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
 end
 
+-- What is tried by this draw, and when it has shown that it was not the cause.
+local tried, proved_at = {}, 0
+
+-- Takes an entry out of its list, at whose head or elsewhere it stands.
 local function pop(list, i, entry)
   if i == 0 then
     redis.call('LPOP', list)
@@ -309,10 +307,11 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   -- All in one command, which is cheaper than two: the fields that are asked for stand behind those that are named here.
   local values = redis.pcall('HMGET', name,
     'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at',
-    'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'failed_on',
+    'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'failed_on', 'group',
+    'suspicion', 'proof',
     unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
   local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at,
-    dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on = unpack(values)
+    dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on, group, suspicion, proof = unpack(values)
   if not is_state(state) then
     -- Redis has lost it, or it ended long ago: the database knows.
     pop(list, i, entry)
@@ -338,7 +337,7 @@ local function draw_entry(pool, class, tenant, list, i, entry)
     pop(list, i, entry)
     return 'discarded'
   end
-  local must_be_alone = deaths >= DEATHS_BEFORE_ALONE
+  local must_be_alone = is_name(group)
   local priority = string.match(class, '^alone%.(.*)$')
   if must_be_alone and not priority then
     pop(list, i, entry)
@@ -359,8 +358,13 @@ local function draw_entry(pool, class, tenant, list, i, entry)
     soon(placed_at + OTHERS_PATIENCE - now)
     return skipped < MAX_SKIPPED and 'skipped' or 'closed'
   end
+  local wait = priority and wait_for_survivors(suspicion, pool, now) or 0
+  if wait > 0 and skipped < MAX_SKIPPED then
+    soon(wait)
+    return 'skipped'
+  end
   pop(list, i, entry)
-  local draw, alone, dispatched = worker .. ':' .. integer(number), must_be_alone and '1' or '0', integer(dispatch)
+  local draw, alone, dispatched = worker .. ':' .. integer(number), priority and '1' or '0', integer(dispatch)
   local attempted = integer(attempt + 1)
   n = n + 1
   local started = '{"attempt":' .. attempted .. ',"dispatch":' .. dispatched .. '}'
@@ -381,7 +385,10 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   apply('HSET', served_of(pool, class), 't:' .. tenant, charged, 'floor', charged - cost)
   if priority then
     charge(pool, priority, tenant, cost)
-    note_quarantine(pool, 'since', integer(now), 'worker', '', 'job', id)
+    tried[#tried + 1] = id
+    proved_at = math.max(proved_at, now + (whole(proof, MAX_PROOF_MS) or MAX_PROOF_MS))
+    note_quarantine(pool, 'since', integer(now), 'worker', '', 'tried', table.concat(tried, '\n'), 'proved_at',
+      integer(proved_at))
     redis.call('SET', turn, '1', 'PX', TURN_LIFE)
   elseif is_others_turn then
     redis.call('DEL', turn)
@@ -389,7 +396,21 @@ local function draw_entry(pool, class, tenant, list, i, entry)
   end
   local fields = {unpack(values, #values - (FIRST_POOL - FIRST_FIELD) + 1)}
   tell(id, dispatch, attempt + 1, draw, run, offset, alone, lossy, deaths, fields)
-  return 'taken'
+  return 'taken', id, group
+end
+
+-- Takes what is tried together with a suspect: with it half of its group.
+local function draw_beside(pool, group, id)
+  local others = waiting_suspects(pool, group, id)
+  local most = math.min(math.ceil((#others + 1) / 2) - 1, count - (#answer - 2))
+  for i = 1, most do
+    local class, tenant = alone_class(others[i].priority), others[i].tenant
+    local list = tenants_of(pool, class) .. ':' .. tenant
+    draw_entry(pool, class, tenant, list, nil, others[i].id .. ' ' .. others[i].ticket)
+    if redis.call('EXISTS', list) == 0 then
+      apply('ZREM', tenants_of(pool, class), tenant)
+    end
+  end
 end
 
 -- By list, how many entries at its head were passed over in this draw.
@@ -413,8 +434,11 @@ local function draw_of_lane(pool, class, tenant)
     elseif not entry then
       return 'passed'
     end
-    local became = draw_entry(pool, class, tenant, list, i, entry)
+    local became, id, group = draw_entry(pool, class, tenant, list, i, entry)
     if became == 'taken' then
+      if is_name(group) then
+        draw_beside(pool, group, id)
+      end
       if i == 0 and redis.call('EXISTS', list) == 0 then
         redis.call('ZREM', tenants, tenant)
       end
@@ -462,25 +486,32 @@ local function draw_of_pool(pool, class)
   return false
 end
 
--- Whether a job waits in the pool's lanes of those that must run alone.
+-- Whether a job waits in the pool's lanes of those that must run alone, and may run now.
 local function has_alone(pool)
   for _, priority in ipairs(PRIORITIES) do
-    local tenants = tenants_of(pool, alone_class(priority))
+    local tenants, at = tenants_of(pool, alone_class(priority)), {0, 0}
     for _ = 1, MAX_DISCARDED_OF_LANE do
-      local tenant = apply('ZRANGE', tenants, 0, 0)[1]
+      local tenant = apply('ZRANGE', tenants, at[1], at[1])[1]
       if not tenant then
         break
       end
       local list = tenants .. ':' .. tenant
-      local entry = apply('LINDEX', list, 0)
+      local entry = apply('LINDEX', list, at[2])
       local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
-      local state, job_ticket = read(job_of(id or ''), 'state', 'ticket')
+      local state, job_ticket, suspicion = read(job_of(id or ''), 'state', 'ticket', 'suspicion')
       if state == WAITING and job_ticket == ticket then
-        return true
+        local wait = wait_for_survivors(suspicion, pool, now)
+        if wait == 0 then
+          return true
+        end
+        soon(wait)
+        at[2] = at[2] + 1
+      elseif not entry and at[2] > 0 then
+        at = {at[1] + 1, 0}
       elseif not entry then
         redis.call('ZREM', tenants, tenant)
       else
-        redis.call('LPOP', list)
+        apply('LREM', list, 1, entry)
         if not is_state(state) then
           set_aside(id or entry, 'draw')
         end
@@ -492,8 +523,7 @@ end
 
 -- Whether this worker is the one that runs the pool's next job alone.
 local function is_quarantine_of(pool)
-  local since, reserver, until_ms, job =
-    unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until', 'job'))
+  local since, reserver, until_ms = unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until'))
   since, until_ms = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER)
   local is_reserved = reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE
   if is_reserved and reserver == worker then
@@ -509,8 +539,7 @@ local function is_quarantine_of(pool)
     soon(since + ALONE_PATIENCE - now)
     return false
   end
-  local state, alone = read(job_of(job or ''), 'state', 'alone')
-  return not (state == RUNNING and alone == '1')
+  return not is_trying(pool, now)
 end
 
 if not is_others_turn then
@@ -574,7 +603,7 @@ for _, class in ipairs(PRIORITIES) do
     first_at = 0
     -- What must run alone comes behind what need not.
     for _, pool in ipairs(alone_pools) do
-      if #answer == 2 and not busy and #cut == 0 and wants_more() then
+      if #answer == 2 and not busy and #cut == 0 and wants_more() and not is_trying(pool, now) then
         draw_of_pool(pool, alone_class(class))
       end
     end
@@ -599,6 +628,9 @@ end
 
 if wants_more() and (discarded == MAX_DISCARDED or goes_on) then
   soon(1)
+end
+if #answer > 2 then
+  redis.call('SET', process_of(worker), process, 'PX', MAX_LEASE)
 end
 local pools = table.concat(ARGV, ' ', FIRST_POOL)
 if #answer - 2 >= count or is_full then

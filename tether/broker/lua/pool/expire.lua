@@ -8,7 +8,7 @@ if #ARGV ~= 3 or not (lease and lease > 0 and age and max_leases) then
 end
 -- Ticks that lie further apart than this mean that Redis or everybody was away (ms).
 local LONGEST_PAUSE = 1000
--- For so long it is known what was taken from a worker, in case that it comes back (ms).
+-- For so long it is known what was taken from a worker, in case that somebody tells how it ended (ms).
 local GIVEN_UP_LIFE = 600000
 -- Lanes whose batch jobs grow old are looked at so many a tick, and so many entries of each; one job of each moves.
 local MAX_AGED = 128
@@ -115,29 +115,20 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 
     end
   elseif what == 'j' then
     local name = job_of(id)
-    local state, worker, draw, deaths, alone = read(name, 'state', 'worker', 'draw', 'deaths', 'alone')
+    local state, worker, draw, drawn_at = read(name, 'state', 'worker', 'draw', 'drawn_at')
     if not is_state(state) then
       set_aside(id, 'expire')
     elseif state == RUNNING then
-      deaths, worker, draw = whole(deaths, MAX_TOKENS - 1) or 0, worker or '', draw or ''
+      worker, draw = worker or '', draw or ''
       apply('HDEL', drawn_of(worker), id)
       leave_idle(worker)
-      local is_poison = alone == '1'
-      deaths = math.min(deaths + 1, is_poison and DEATHS_BEFORE_ALONE + 1 or DEATHS_BEFORE_ALONE)
-      redis.call('HSET', name, 'deaths', integer(deaths), 'lost', draw)
-      apply('HSET', key('given_up:' .. worker), id, draw)
-      redis.call('PEXPIRE', key('given_up:' .. worker), GIVEN_UP_LIFE)
-      local became
-      if is_poison then
-        log_attempt(id, now, 'lease_lost', 'end')
-        redis.call('HSET', name, 'state', 'poisoned', 'fence', '')
-        write_outcome(id, 'poisoned', now)
-        became = 'poisoned'
-      else
-        became = return_to_pool(id, now, worker, 'lease_lost')
-      end
+      redis.call('HSET', name, 'lost', draw)
+      -- It was heard of when the lease was last renewed.
+      local ran = math.max(0, now - lease - (whole(drawn_at, MAX_INTEGER) or now))
+      apply('HSET', given_up_by(worker), id, draw .. ' ' .. integer(ran))
+      redis.call('PEXPIRE', given_up_by(worker), GIVEN_UP_LIFE)
       answer[#answer + 1] = worker
-      answer[#answer + 1] = became
+      answer[#answer + 1] = return_to_pool(id, now, worker, 'lease_lost')
     end
   end
 end

@@ -26,7 +26,7 @@ if not stands_at then
   ending.code = 'unreadable'
   return refuse_ending(ending, now, 'fail')
 end
-redis.call('HSET', job_of(id), 'state', kind, 'offset', stands_at, 'n', integer(ending.n))
+redis.call('HSET', job_of(id), 'state', kind, 'offset', stands_at, 'n', integer(ending.n), 'group', '', 'suspicion', '')
 let_go(id, ending.worker)
 log_attempt(id, now, kind, kind == 'failed' and 'database' or 'end')
 write_outcome(id, kind, now, error)

@@ -94,6 +94,7 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   end
   ticket, lossy = integer(job_ticket + 1), '0'
   redis.call('HSET', name, 'n', integer(n + 1))
+  redis.call('HDEL', name, 'group')
   redis.call('PERSIST', name)
   redis.call('PERSIST', stream)
 else

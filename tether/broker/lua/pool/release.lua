@@ -10,9 +10,6 @@ end
 local ending = read_ending(#ARGV == 10 and 1 or 0)
 local id, now = ending.id, now_ms()
 if ending.code == 'fenced' or (ending.is_its_own and ending.state ~= RUNNING) then
-  if ending.code == 'fenced' then
-    exonerate(id, ending.draw)
-  end
   return {'ok', ending.stands_at}
 end
 if ending.code ~= 'ok' then
@@ -25,5 +22,6 @@ if not stands_at then
 end
 redis.call('HSET', job_of(id), 'offset', stands_at, 'n', integer(ending.n))
 let_go(id, ending.worker)
+note_hand_over(id, now)
 return_to_pool(id, now, ending.worker, 'released', ARGV[10] == '1')
 return {'ok', stands_at}

@@ -44,3 +44,18 @@ end
 local function quarantine_of(pool)
   return key('quarantine:' .. pool)
 end
+
+-- Jobs of a pool that ran in a process when it died: one of them may have been the cause.
+local function suspects_of(pool, group)
+  return key('suspects:' .. pool .. ':' .. group)
+end
+
+-- Which process has a boot id, until it is gone.
+local function process_of(worker)
+  return key('process:' .. worker)
+end
+
+-- Jobs whose leases ran out: what their worker's end makes of them is not known yet.
+local function given_up_by(worker)
+  return key('given_up:' .. worker)
+end

@@ -2,8 +2,6 @@
 
 -- The worker that lost a job is not given it again for so long, where others may be had (ms).
 local AVOID_LIFE = 2000
--- Deaths of its workers after which a job runs alone.
-local DEATHS_BEFORE_ALONE = 2
 
 local function fence(dispatch, attempt, draw)
   return dispatch .. '|' .. attempt .. '|' .. draw
@@ -19,11 +17,12 @@ end
 
 -- Hands a job back to the database.
 local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths)
-  local log, logged = read(job_of(id), 'log', 'logged')
+  local log, logged, evidence = read(job_of(id), 'log', 'logged', 'evidence')
   apply('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
     'dispatch', dispatch, 'attempt', attempt, 'draw', draw, 'worker', worker, 'run', run, 'offset', offset,
     'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason,
-    'log', log or '', 'logged', integer(whole(logged, MAX_INTEGER) or 0))
+    'log', log or '', 'logged', integer(whole(logged, MAX_INTEGER) or 0),
+    'evidence', evidence or '')
 end
 
 local function write_outcome(id, kind, now, error)
@@ -74,8 +73,8 @@ end
 -- Returns what became of it.
 local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   local name = job_of(id)
-  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, deaths, placed_at, alone, failed_on =
-    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'deaths',
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, group, placed_at, alone, failed_on =
+    read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'group',
       'placed_at', 'alone', 'failed_on')
   local ending = cancel
   deadline = whole(deadline, MAX_INTEGER)
@@ -88,9 +87,9 @@ local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
     close(id, ending, now)
     return ending
   end
-  ticket, run, offset, n, deaths = whole(ticket, MAX_INTEGER - 1), whole(run, MAX_RUN), whole(offset, MAX_TOKENS),
-    whole(n, MAX_INTEGER - 1), whole(deaths, MAX_TOKENS)
-  local is_readable = cancel == '' and deadline and ticket and run and offset and n and deaths
+  ticket, run, offset, n = whole(ticket, MAX_INTEGER - 1), whole(run, MAX_RUN), whole(offset, MAX_TOKENS),
+    whole(n, MAX_INTEGER - 1)
+  local is_readable = cancel == '' and deadline and ticket and run and offset and n
     and is_word(pool) and is_priority(priority) and is_name(tenant)
   if not is_readable or not say(id, run, offset, n + 1, 'rerouted', '{}') then
     log_attempt(id, now, cause, 'database', evidence)
@@ -101,7 +100,7 @@ local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
     'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
   placed_at = whole(placed_at, MAX_INTEGER) or now
-  if deaths >= DEATHS_BEFORE_ALONE then
+  if is_name(group) then
     let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1' and not to_tail, now)
     wake_all(pool, now)
   else
@@ -124,22 +123,6 @@ local function leave_quarantine(id)
       end
       let_wait(id, ticket, pool, priority, tenant, placed_at, true)
       wake_one(pool, now, '', tenant)
-    end
-  end
-end
-
--- Whose lease ran out and who still speaks was cut off, and not dead: that loss counts no longer.
-local function exonerate(id, draw)
-  local name = job_of(id)
-  local lost, deaths, state = read(name, 'lost', 'deaths', 'state')
-  if draw ~= '' and lost == draw then
-    redis.call('HSET', name, 'lost', '')
-    deaths = whole(deaths, MAX_TOKENS)
-    if deaths and deaths > 0 then
-      redis.call('HSET', name, 'deaths', integer(deaths - 1))
-      if state == WAITING and deaths == DEATHS_BEFORE_ALONE then
-        leave_quarantine(id)
-      end
     end
   end
 end
@@ -227,9 +210,7 @@ end
 
 -- What a worker's write is answered that does not count.
 local function refuse_ending(ending, now, where)
-  if ending.code == 'fenced' then
-    exonerate(ending.id, ending.draw)
-  elseif ending.code == 'unreadable' then
+  if ending.code == 'unreadable' then
     give_up(ending.id, now, where)
   end
   return {ending.code, ending.stands_at}

@@ -1,0 +1,113 @@
+"""Deaths of worker processes: what is known of each by a job that ran in it, and how that is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tether.codec import value_from_json
+from tether.ids import NO_WORKER, BootId
+
+ENDED = "ended"
+"""How a process ended that was told to, or that had nothing left to do: no job is the cause."""
+
+HOST = "host"
+"""How a process ended whose machine vanished or was started again: no job is the cause."""
+
+OUT_OF_MEMORY = "oom"
+"""How a process ended that the kernel killed since there was no memory left."""
+
+MEMORY_ERROR = "memory"
+"""How a process ended that was refused memory."""
+
+UNKNOWN = "unknown"
+"""How a process ended of which only that is known: its successor says so."""
+
+_HOW = re.compile(r"[a-z]+(?: \d{1,3})?")
+
+
+def is_blamed(how: str) -> bool:
+    """Whether a job may be the cause of an end."""
+    return how not in (ENDED, HOST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """One death of a process that ran a job.
+
+    Attributes:
+      boot: The process's boot id.
+      how: ``signal <number>``, ``exit <status>``, ``oom``, ``memory`` or ``unknown``.
+      at: When, in milliseconds since the epoch by Redis's clock.
+      ran: For how many milliseconds the job had run in it.
+      beside: How many other jobs ran in it.
+      group: Of those that were suspected together before, and ran together for that; may be empty.
+      alone: Whether it ran under suspicion, with nothing beside its group.
+    """
+
+    boot: BootId = NO_WORKER
+    how: str = UNKNOWN
+    at: int = 0
+    ran: int = 0
+    beside: int = 0
+    group: str = ""
+    alone: bool = False
+
+
+def deaths_from_text(text: bytes | str) -> tuple[Death, ...]:
+    """The deaths that Redis tells of, in their order; those that cannot be read are left out."""
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return ()
+    deaths = []
+    for each in found if isinstance(found, list) else []:
+        with suppress(ValueError, TypeError):
+            deaths.append(value_from_json(Death, each))
+    return tuple(deaths)
+
+
+def how_in_words(how: str) -> str:
+    """The end of a process as a person would tell it."""
+    if not _HOW.fullmatch(how):
+        return "ended in an unknown way"
+    kind, _, number = how.partition(" ")
+    match kind:
+        case "signal":
+            with suppress(ValueError):
+                return f"was killed by {signal.Signals(int(number)).name}"
+            return f"was killed by signal {number}"
+        case "exit":
+            return f"ended with exit status {number}"
+        case "oom":
+            return "was killed by the kernel, out of memory"
+        case "memory":
+            return "ended with a MemoryError"
+        case _:
+            return "ended in an unknown way"
+
+
+def death_in_words(death: Death) -> str:
+    """One death in a phrase: how, after how long, beside what, and where."""
+    beside = "alone" if death.beside == 0 else f"beside {death.beside} other{'s' * (death.beside > 1)}"
+    return f"{death.boot} {how_in_words(death.how)} {death.ran / 1000:.1f} s after it began, {beside}"
+
+
+def deaths_in_words(deaths: Sequence[Death], count: int) -> str:
+    """Why a job is held to end its workers' processes.
+
+    Args:
+      deaths: Those that are known, in their order.
+      count: How many there were.
+    """
+    times = "once" if count == 1 else f"{count} times"
+    told = "; ".join(death_in_words(death) for death in deaths)
+    head = f"the process that ran it died {times}"
+    alone = sum(death.beside == 0 for death in deaths)
+    if alone:
+        head += f", {alone} of these while it ran alone"
+    return f"{head}: {told}" if told else head
