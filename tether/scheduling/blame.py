@@ -71,7 +71,7 @@ class RanJob:
         return self.suspicion is not None and self.ran_ms <= self.suspicion.proof_ms
 
 
-class Verdict(StrEnum):
+class DeathVerdict(StrEnum):
     """What a death makes of a job that ran in the process.
 
     Values:
@@ -89,11 +89,11 @@ class Verdict(StrEnum):
 class Ruling:
     """The verdict on one job, and what is held against it from now on."""
 
-    verdict: Verdict
+    verdict: DeathVerdict
     suspicion: Suspicion
 
 
-def judge(
+def judge_death(
     ran: Sequence[RanJob], *, now_ms: int, survived_ms: int, died_without: Collection[JobId] = ()
 ) -> Mapping[JobId, Ruling]:
     """What the death of a process makes of each job that ran in it.
@@ -107,13 +107,13 @@ def judge(
     rulings = {}
     for job in ran:
         if job.suspicion is None or not job.is_reproduced:
-            rulings[job.job_id] = Ruling(Verdict.FREE, Suspicion(job.ran_ms, now_ms))
+            rulings[job.job_id] = Ruling(DeathVerdict.FREE, Suspicion(job.ran_ms, now_ms))
             continue
         held = replace(job.suspicion, ran_ms=job.ran_ms)
-        verdict = Verdict.SUSPECT
+        verdict = DeathVerdict.SUSPECT
         if len(ran) == 1:
             held, is_poison = _after_death_alone(job, now_ms, survived_ms, job.job_id in died_without)
-            verdict = Verdict.POISON if is_poison else Verdict.SUSPECT
+            verdict = DeathVerdict.POISON if is_poison else DeathVerdict.SUSPECT
         rulings[job.job_id] = Ruling(verdict, held)
     return rulings
 
