@@ -169,3 +169,13 @@ def test_nobody_waits_longer_than_asked_while_paused():
     slots = Slots(1)
     slots.pause()
     assert not slots.wait_while_paused(0.001)
+
+
+def test_beside_a_job_that_has_shown_that_it_does_no_harm_slots_are_free_again():
+    now = [0.0]
+    slots = Slots(4, clock=lambda: now[0])
+    slots.fill([drawn_job(1, alone=True, proof=2_000), drawn_job(2, alone=True, proof=5_000)])
+    now[0] = 4.9
+    assert slots.free == 0
+    now[0] = 5.0
+    assert slots.free == 2

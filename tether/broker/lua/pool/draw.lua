@@ -359,9 +359,9 @@ local function draw_entry(pool, class, tenant, list, i, entry)
     return skipped < MAX_SKIPPED and 'skipped' or 'closed'
   end
   local wait = priority and wait_for_survivors(suspicion, pool, now) or 0
-  if wait > 0 and skipped < MAX_SKIPPED then
+  if wait > 0 then
     soon(wait)
-    return 'skipped'
+    return skipped < MAX_SKIPPED and 'skipped' or 'closed'
   end
   pop(list, i, entry)
   local draw, alone, dispatched = worker .. ':' .. integer(number), priority and '1' or '0', integer(dispatch)
