@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tether.core.fleet_changes import Change, ChangeKind, Seen, look_at
@@ -22,10 +23,12 @@ class Drawing(NamedTuple):
     Attributes:
       silent: Those that it announces and does not draw from.
       asked_ms: How long ago it last asked for jobs; None where that was not seen.
+      held: Those from which it is held, since it fails what others do, each with the reason.
     """
 
     silent: frozenset[PoolName]
     asked_ms: int | None
+    held: Mapping[PoolName, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class FleetList:
       copied: Those whose keys several processes use.
       wrong_clocks: Those that are ignored for their clocks, with how far these are ahead, in milliseconds.
       failing: The models that a worker cannot load, each with the reason.
+      held: The pools from which a worker is held, since it fails what others do, each with the reason.
     """
 
     workers: Sequence[tuple[Seen, str]]
@@ -47,6 +51,7 @@ class FleetList:
     copied: Sequence[WorkerId]
     wrong_clocks: Mapping[WorkerId, int]
     failing: Mapping[WorkerId, Mapping[str, str]]
+    held: Mapping[WorkerId, Mapping[PoolName, str]]
 
 
 def list_fleet(reading: FleetReading) -> FleetList:
@@ -56,7 +61,13 @@ def list_fleet(reading: FleetReading) -> FleetList:
     workers.sort(key=_place)
     copied = () if view.evidence is None else copied_keys(view.evidence)
     return FleetList(
-        workers, now, reading.strangers, tuple(copied), view.wrong_clocks, reading.load_failures()
+        workers,
+        now,
+        reading.strangers,
+        tuple(copied),
+        view.wrong_clocks,
+        reading.load_failures(),
+        reading.held_pools(),
     )
 
 
@@ -75,14 +86,25 @@ def fleet_to_json(found: FleetList) -> dict[str, Any]:
         "copied": list(found.copied),
         "wrong_clocks": sorted(found.wrong_clocks),
         "failing": found.failing,
+        "held": found.held,
     }
 
 
-def drawing_of(member: Member, fleet: Fleet, evidence: Evidence | None) -> Drawing:
-    """What a worker of the fleet was seen to do with its pools."""
+def drawing_of(
+    member: Member,
+    fleet: Fleet,
+    evidence: Evidence | None,
+    held: Mapping[WorkerId, Mapping[PoolName, str]],
+) -> Drawing:
+    """What a worker of the fleet was seen to do with its pools.
+
+    Args:
+      held: See :class:`FleetList`.
+    """
     asked_at = None if evidence is None else last_asked(evidence, member.presence.worker_id)
     asked_ms = None if evidence is None or asked_at is None else max(0, evidence.now - asked_at)
-    return Drawing(silent_in(member, fleet.silent), asked_ms)
+    worker = member.presence.worker_id
+    return Drawing(silent_in(member, fleet.silent), asked_ms, held.get(worker, {}))
 
 
 def worker_to_json(member: Member, state: ShownState, name: str, now: int) -> dict[str, Any]:
@@ -136,6 +158,7 @@ def whole_worker_to_json(
         "pools": list(presence.pools),
         "silent_pools": sorted(drawing.silent),
         "asked_ms": drawing.asked_ms,
+        "held_pools": dict(drawing.held),
         "cache": {
             "digest": cache.digest,
             "is_complete": cache.is_complete,

@@ -23,6 +23,7 @@ from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.load_failures import read_load_failures
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
+from tether.discovery.over_redis.worker_health import read_held_pools
 from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.trusted_keys import (
@@ -34,7 +35,7 @@ from tether.discovery.trust.trusted_keys import (
     keys_in,
 )
 from tether.errors import BrokerUnavailable, InvalidRequest, WorkerNotFound
-from tether.ids import WorkerId
+from tether.ids import PoolName, WorkerId
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
@@ -114,6 +115,15 @@ class FleetReading:
             return read_load_failures(self.client, self.keys, sorted(self.view.fleet.members))
         except redis.RedisError:
             return {}
+
+    def held_pools(self) -> Mapping[WorkerId, Mapping[PoolName, str]]:
+        """From which pools live workers are held, since they fail what others do, each with the reason;
+        nothing where Redis does not tell."""
+        try:
+            held = read_held_pools(self.client, self.keys, sorted(self.view.fleet.members))
+        except redis.RedisError:
+            return {}
+        return {worker: {pool.pool: pool.in_words() for pool in pools} for worker, pools in held.items()}
 
     def _counts(self, pub_key: str) -> bool:
         counts = self.trusted(pub_key)

@@ -49,6 +49,7 @@ def check_fleet(
                 strangers=reading.strangers,
                 wrong_clocks=reading.view.wrong_clocks,
                 failing=reading.load_failures(),
+                held=reading.held_pools(),
                 deserted=pools_without_workers(
                     reading.view.fleet, waiting_jobs(reading.client, reading.keys)
                 ),
@@ -65,6 +66,7 @@ def fleet_verdict(
     strangers: Sequence[WorkerId] = (),
     wrong_clocks: Mapping[WorkerId, int] = MappingProxyType({}),
     failing: Mapping[WorkerId, Mapping[str, str]] = MappingProxyType({}),
+    held: Mapping[WorkerId, Mapping[PoolName, str]] = MappingProxyType({}),
     deserted: Mapping[PoolName, int] = MappingProxyType({}),
 ) -> Check:
     """What is wrong with the workers of a fleet.
@@ -75,6 +77,7 @@ def fleet_verdict(
       strangers: Those that announce themselves with keys that do not count.
       wrong_clocks: How many milliseconds the clocks of others that are ignored are ahead.
       failing: Why workers cannot load models, by the models' names.
+      held: Why workers are held from pools, by the pools' names.
       deserted: Pools without a live worker, and how many jobs wait in each.
     """
     cut_off, silent, out = [], [], []
@@ -125,6 +128,16 @@ def fleet_verdict(
         ]
         findings.append(_listed(lines))
         remedies.append("the worker's log has the traceback; it tries again by itself")
+    if held:
+        lines = [
+            f"{_shown(worker, names)} is held from pool {pool}: {why}"
+            for worker, reasons in sorted(held.items())
+            for pool, why in sorted(reasons.items())
+        ]
+        findings.append(_listed(lines))
+        remedies.append(
+            "look at the worker's log and its device; it comes back by itself once a job succeeds"
+        )
     if deserted:
         counts = [f"{_jobs_wait(count)} in pool {pool}" for pool, count in sorted(deserted.items())]
         findings.append(f"{_listed(counts)}, from which no live worker draws")

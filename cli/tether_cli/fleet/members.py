@@ -60,6 +60,9 @@ def list_members(is_json: bool) -> None:
     for worker, reasons in sorted(found.failing.items()):
         for model, why in sorted(reasons.items()):
             click.echo(f"Worker {worker} cannot load {model}: {why}", err=True)
+    for worker, pools in sorted(found.held.items()):
+        for pool, why in sorted(pools.items()):
+            click.echo(f"Worker {worker} is held from pool {pool}: {why}", err=True)
 
 
 @click.command()
@@ -91,13 +94,13 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
         fleet, names, evidence = reading.view.fleet, reading.names, reading.view.evidence
         now = reading.now
         member = meant_member(worker, fleet, names)
-        last = last_worker_of(reading, member.presence.worker_id)
+        last, held = last_worker_of(reading, member.presence.worker_id), reading.held_pools()
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)
     seen = Seen(member, shown_state(fleet, member, now))
     name = names.get(member.presence.worker_id, "")
-    drawing = drawing_of(member, fleet, evidence)
+    drawing = drawing_of(member, fleet, evidence, held)
     if is_json:
         print_json(whole_worker_to_json(*seen, name, now, cache, drawing, last))
         return

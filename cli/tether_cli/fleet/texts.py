@@ -128,7 +128,9 @@ def _told(change: Change) -> str:
 
 
 def _silence_in(pool: PoolName, drawing: Drawing) -> str:
-    return ", from which it draws no jobs" if pool in drawing.silent else ""
+    if pool in drawing.silent:
+        return ", from which it draws no jobs"
+    return f", from which it is held: {drawing.held[pool]}" if pool in drawing.held else ""
 
 
 def _vram(presence: Presence) -> str:

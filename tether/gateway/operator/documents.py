@@ -197,6 +197,10 @@ class WorkerListDocument(Document):
     failing: dict[str, dict[str, str]] = Field(
         description="By worker id the models that it cannot load, each with the reason."
     )
+    held: dict[str, dict[str, str]] = Field(
+        description="By worker id the pools of which it gets one job at a time, since it fails what others "
+        "do, each with the reason."
+    )
 
 
 class ArtifactBody(Document):
@@ -227,6 +231,9 @@ class WholeWorkerDocument(WorkerDocument):
     pools: list[str]
     silent_pools: list[str] = Field(description="Pools from which it draws no jobs.")
     asked_ms: int | None = Field(description="Time since it last asked for jobs; null if never.")
+    held_pools: dict[str, str] = Field(
+        description="Pools of which it gets one job at a time, since it fails what others do, and why."
+    )
     cache: CacheBody
     last_of: list[LastWorkerBody] = Field(
         description="Pools that this worker alone serves, and what waits there: look before you drain it."

@@ -170,7 +170,7 @@ def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
     with _fleet(edge) as reading:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
-        drawing = drawing_of(member, fleet, reading.view.evidence)
+        drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())
         last = last_worker_of(reading, member.presence.worker_id)
         cache = member.presence.cache
         if is_full and not cache.is_complete:

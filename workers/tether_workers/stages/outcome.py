@@ -72,7 +72,8 @@ def outcome_of(
 def job_error_of(failure: Exception) -> JobError:
     """What a stage raised, as the job's outcome carries it: only our own errors' words are for clients."""
     if isinstance(failure, TetherError):
-        return JobError(failure.code, scrub(str(failure)), failure.retryable)
+        wait_ms = 0 if failure.retry_after is None else max(0, round(failure.retry_after * 1000))
+        return JobError(failure.code, scrub(str(failure)), failure.retryable, wait_ms)
     return JobError(
         EngineFailed.code, f"the engine raised {type(failure).__name__}: see the worker's log", retryable=True
     )

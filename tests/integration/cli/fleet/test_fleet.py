@@ -155,6 +155,7 @@ def test_a_fleet_that_is_empty_says_so(fleet):
         "copied": [],
         "wrong_clocks": [],
         "failing": {},
+        "held": {},
     }
 
 
@@ -180,6 +181,7 @@ def test_a_worker_whose_key_does_not_count_is_named_and_not_listed(fleet):
         "copied": [],
         "wrong_clocks": [],
         "failing": {},
+        "held": {},
     }
 
 
@@ -209,6 +211,25 @@ def test_why_a_worker_cannot_load_a_model_is_told_until_it_can(fleet):
     assert (check.verdict, "cannot load echo@1: no room" in check.found) == ("warn", True)
     write_load_failures(client, keys, WORKER, {})
     assert fleet.json("list")["failing"] == {}
+
+
+def test_which_worker_is_held_from_which_pool_and_why_is_told_until_it_is_not(fleet):
+    fleet.tell()
+    keys = Keys(fleet.namespace)
+    record = {"jobs": ["a", "b"], "tenants": ["one"], "count": 7, "code": "engine_failed", "others": True}
+    record |= {"since": 1, "at": 2**52, "pause": 4_000, "until_ms": 2**52, "probe": ""}
+    fleet.client.hset(keys.worker_health(WORKER), mapping={"pool-1": json.dumps(record), "pool-2": b"\xff"})
+    result = fleet.ok("list")
+    assert f"Worker {WORKER} is held from pool pool-1: 7 attempts in a row failed (engine_failed)" in (
+        result.stderr
+    )
+    assert "while other workers succeeded" in result.stderr
+    assert fleet.json("list")["held"][WORKER].keys() == {"pool-1"}
+    assert fleet.json("show", WORKER)["held_pools"].keys() == {"pool-1"}
+    check = check_fleet(load_settings(environ=fleet.environ), None, {})
+    assert (check.verdict, "is held from pool pool-1: 7 attempts" in check.found) == ("warn", True)
+    fleet.client.hset(keys.worker_health(WORKER), "pool-1", json.dumps({**record, "pause": 0}))
+    assert fleet.json("list")["held"] == {}
 
 
 def test_a_key_in_the_identity_folder_counts_and_names_its_worker(fleet):

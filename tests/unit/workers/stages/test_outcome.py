@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tether.errors import InvalidRequest, UnknownModel
+from tether.errors import EngineFailed, InvalidRequest, UnknownModel
 from tether.jobs import JobError
 from tether_workers.attempts.attempt import AttemptEnding
 from tether_workers.base import ResultKind
@@ -51,3 +51,10 @@ def test_only_our_own_errors_speak_to_clients():
     assert (error.code, error.retryable) == ("engine_failed", True)
     assert "hunter2" not in error.message
     assert "RuntimeError" in error.message
+
+
+def test_how_long_to_wait_goes_on_with_the_error():
+    failure = EngineFailed("busy")
+    failure.retry_after = 2.5
+    assert job_error_of(failure).retry_after_ms == 2_500
+    assert job_error_of(EngineFailed("broke")).retry_after_ms == 0
