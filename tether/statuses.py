@@ -115,6 +115,7 @@ class ModelInfo:
       unavailable_workers: Number of further workers that have it and are given no jobs, by what they are:
         ``cordoned``, ``draining``, ``unroutable`` or ``revoked``.
       pools: Names of the pools in which live workers serve it.
+      gpu_class, region: The only ones in which it may be served; empty is any.
       is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
         an older gateway does not tell.
     """
@@ -127,6 +128,8 @@ class ModelInfo:
     silent_workers: int = 0
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
     pools: tuple[PoolName, ...] = ()
+    gpu_class: str = ""
+    region: str = ""
     is_loaded: bool = True
 
 

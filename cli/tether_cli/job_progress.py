@@ -129,29 +129,44 @@ def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
         return "running; no token has come yet"
     if status.state is JobState.WAITING_RETRY and status.error is not None:
         return f"waits to be tried again. The last attempt failed: {status.error.message}"
-    found = next((model for model in models if model.name == status.model), None)
-    if found is not None and is_in_lost_pool(status, found):
+    versions = [model for model in models if model.name == status.model]
+    if not versions:
+        return f"waits: model {status.model!r} is no longer configured. It goes on once it is again"
+    workers = sum(model.workers for model in versions)
+    if is_in_lost_pool(status, versions):
         return (
             f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
             f"{status.model!r} gets the job, unless a worker comes back soon"
         )
-    if status.state is JobState.PARKED and found is not None and found.workers:
+    if status.state is JobState.PARKED and workers:
         return (
             "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
             "workers again and again"
         )
-    if found is None or found.workers:
+    if workers:
         return f"waits: the workers of model {status.model!r} are busy, or are loading it"
     from tether.statuses import absence_text
 
-    absence = absence_text(found)
-    return f"waits: no worker serves model {status.model!r} now{f'; {absence}' if absence else ''}"
+    told = "; ".join(text for text in (_place_text(versions[0]), absence_text(versions[0])) if text)
+    return f"waits: no worker serves model {status.model!r} now{f'; {told}' if told else ''}"
 
 
-def is_in_lost_pool(status: JobStatus, model: ModelInfo) -> bool:
-    """Whether a job waits in a pool without live workers, while its model is served in others."""
+def _place_text(model: ModelInfo) -> str:
+    """Where alone a model may be served; empty where it may be anywhere."""
+    places = [f"on GPU class {model.gpu_class}"] if model.gpu_class else []
+    places += [f"in region {model.region}"] if model.region else []
+    return f"it may be served {' '.join(places)} alone" if places else ""
+
+
+def is_in_lost_pool(status: JobStatus, versions: Sequence[ModelInfo]) -> bool:
+    """Whether a job waits in a pool without live workers, while its model is served in others.
+
+    Args:
+      versions: Of its model.
+    """
     in_pool = status.state in (JobState.ACCEPTED, JobState.PLACED) and status.pool is not None
-    return in_pool and bool(model.pools) and status.pool not in model.pools
+    served = {pool for model in versions for pool in model.pools}
+    return in_pool and bool(served) and status.pool not in served
 
 
 def check_end(job_id: JobId, last: StreamEvent) -> None:

@@ -55,7 +55,8 @@ def status(connection: Connection, as_json: bool) -> None:
     document: dict[str, Any] = {"url": shown, "is_serving": accepts_jobs, "health": health, **_local(running)}
     try:
         with connection.open(is_patient=False) as client:
-            document |= _seen(client)
+            knows_workers = health is None or health["redis"] == "ok"
+            document |= _seen(client, knows_workers=knows_workers)
     except TetherError as error:
         # What is wrong with the request or the settings is no state of the gateway. One that is being started
         # has not said yet where it is.
@@ -106,7 +107,7 @@ def told_url(url: str | None, environ: Mapping[str, str]) -> str | None:
     return mask_url(named) if named else None
 
 
-def _seen(client: Tether) -> dict[str, Any]:
+def _seen(client: Tether, *, knows_workers: bool) -> dict[str, Any]:
     from tether.client.documents import model_to_json
     from tether.statuses import absence_text
 
@@ -117,7 +118,7 @@ def _seen(client: Tether) -> dict[str, Any]:
     counts = Counter(job.state.value for job in open_jobs)
     serving = {pool for model in infos for pool in model.pools}
     # A gateway that does not tell pools names none although there are workers.
-    tells_pools = bool(serving) or not any(model.workers for model in infos)
+    tells_pools = knows_workers and (bool(serving) or not any(model.workers for model in infos))
     deserted = Counter(
         job.pool
         for job in open_jobs

@@ -1,6 +1,7 @@
 """`tether jobs` and `tether status`, over a fake."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -9,8 +10,10 @@ from support.command_line import CommandLine, ToldBackend, delta, failed, finish
 from tether.client.api import Tether
 from tether.errors import EngineFailed, GatewayUnavailable, StoreUnavailable, Unauthenticated
 from tether.jobs import JobState, new_job_id
+from tether.statuses import ModelInfo
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend
+from tether.testing.ports import FakeModelPort
 from tether_cli.environment import CommandEnvironment
 from tether_cli.jobs import age_text
 from tether_cli.main import main
@@ -217,6 +220,18 @@ def test_the_status_tells_models_and_open_jobs(line):
     assert told["is_serving"] is True
     assert [model["id"] for model in told["models"]] == ["one", "two"]
     assert (told["open_jobs"], told["all_counted"]) == ({"accepted": 1}, True)
+
+
+def test_the_status_names_pools_in_which_jobs_wait_without_a_worker(line, monkeypatch):
+    models = [ModelInfo(name="one", version="1", context=100, workers=1, pools=("elsewhere",))]
+    monkeypatch.setattr(FakeModelPort, "models", lambda port: models)
+    (pool,) = line.document("status", "--json")["deserted_pools"]
+    assert f"pool     {pool}  1 of these wait there, and no live worker" in line.run("status").stdout
+    models[0] = replace(models[0], pools=(pool,))
+    assert line.document("status", "--json")["deserted_pools"] == {}
+    # An older gateway does not tell pools.
+    models[0] = replace(models[0], pools=())
+    assert line.document("status", "--json")["deserted_pools"] == {}
 
 
 def test_a_count_that_is_not_of_all_says_so():

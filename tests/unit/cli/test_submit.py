@@ -286,6 +286,12 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
         ),
         ({"pool": "gone", "state": JobState.PARKED}, 0, 0, "waits: no worker serves model 'echo' now"),
         (
+            {"model": "former"},
+            1,
+            0,
+            "waits: model 'former' is no longer configured. It goes on once it is again",
+        ),
+        (
             {"state": JobState.WAITING_RETRY, "error": JobError("model_unusable", "no such folder")},
             1,
             0,
@@ -301,6 +307,30 @@ def test_why_a_job_waits(changes, workers, silent, why):
         ModelInfo(name="echo", version="1", context=100, workers=workers, silent_workers=silent, pools=pools)
     ]
     assert why_waiting(replace(status, **changes), models) == why
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        ({"gpu_class": "a100"}, "on GPU class a100 alone"),
+        ({"region": "eu"}, "in region eu alone"),
+        ({"gpu_class": "a100", "region": "eu"}, "on GPU class a100 in region eu alone"),
+    ],
+)
+def test_a_job_whose_model_may_run_in_one_place_alone_waits_for_a_worker_there(places, why):
+    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
+    models = [ModelInfo(name="echo", version="1", context=100, **places)]
+    assert why_waiting(status, models) == f"waits: no worker serves model 'echo' now; it may be served {why}"
+
+
+def test_a_job_waits_in_the_pool_of_its_own_version():
+    fake = FakeBackend(autorun=False)
+    status = replace(Tether(backend=fake).submit("echo", "hi").status(), pool="of-two")
+    models = [
+        ModelInfo(name="echo", version=version, context=100, workers=1, pools=(pool,))
+        for version, pool in (("1", "of-one"), ("2", "of-two"))
+    ]
+    assert why_waiting(status, models) == "waits: the workers of model 'echo' are busy, or are loading it"
 
 
 def test_a_timeout_with_json_tells_what_is_known():

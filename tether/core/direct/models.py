@@ -28,6 +28,8 @@ class DirectModelPort:
                 silent_workers=sum(pool.silent for pool in pools if pool.digest == model.digest),
                 unavailable_workers=dict(unavailable.get(model.digest, {})),
                 pools=tuple(pool.name for pool in pools if pool.digest == model.digest and pool.workers),
+                gpu_class=model.gpu_class,
+                region=model.region,
                 is_loaded=any(pool.warm for pool in pools if pool.digest == model.digest),
             )
             for model in self._plane.registry.models

@@ -29,6 +29,8 @@ class ModelDocument(Document):
         examples=[{"cordoned": 1}],
     )
     pools: list[str] = Field(description="Names of the pools in which live workers serve the model.")
+    gpu_class: str = Field(description="The only GPU class on which it may be served; empty is any.")
+    region: str = Field(description="The only region in which it may be served; empty is any.")
     is_loaded: bool = Field(
         description="Whether a worker has the model loaded. Else its next job waits until one has."
     )
