@@ -40,6 +40,9 @@ __all__ = [
     "JobRefused",
     "KeyConflict",
     "KeyNotFound",
+    "LetterDamaged",
+    "LetterNotFound",
+    "LetterNotRetryable",
     "MalformedBody",
     "MethodNotAllowed",
     "ModelDamaged",
@@ -52,6 +55,8 @@ __all__ = [
     "RequestTimeout",
     "RequestTooLarge",
     "ResultTimeout",
+    "RetryTokenSpent",
+    "RetryTokenUnknown",
     "RouteUnknown",
     "ServerMissing",
     "ServerStartFailed",
@@ -362,6 +367,62 @@ class JobNotFound(TetherError, LookupError):
     code = "job_unknown"
     http_status = 404
     exit_status = 2
+
+
+class LetterNotFound(TetherError, LookupError):
+    """There is no dead letter of this job, or the job belongs to another tenant.
+
+    What to do: ``tether dlq list`` lists the dead letters there are.
+    """
+
+    code = "letter_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class RetryTokenUnknown(TetherError, LookupError):
+    """No dead letter of yours has this retry token: it was never issued, or its job was deleted long ago.
+
+    What to do: Take the token from ``tether dlq list`` or ``tether dlq show``.
+    """
+
+    code = "retry_token_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class RetryTokenSpent(TetherError):
+    """The retry token can make no job any more: its dead letter was purged or has expired, or the job that it
+    made was deleted.
+
+    What to do: Submit the job again as a new one, if it is still needed.
+    """
+
+    code = "retry_token_spent"
+    http_status = 410
+    exit_status = 2
+
+
+class LetterNotRetryable(TetherError):
+    """The dead letter says that a retry would fail in the same way.
+
+    What to do: Mend what its error names, and retry it by force: ``tether dlq retry --force``.
+    """
+
+    code = "letter_not_retryable"
+    http_status = 409
+    exit_status = 2
+
+
+class LetterDamaged(TetherError):
+    """What is needed to retry the job is gone from the database, or cannot be read.
+
+    What to do: Submit the job again from where its prompt came from.
+    """
+
+    code = "letter_damaged"
+    http_status = 410
+    exit_status = 5
 
 
 class ResultTimeout(TetherError, TimeoutError):

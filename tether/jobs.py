@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from tether.attempts import AttemptEnd
 from tether.deaths import Death
@@ -200,11 +201,13 @@ class Letter:
       reason: Why the job is not retried automatically.
       retryable: Whether a manual retry can succeed.
       retry_token: Allows retrying it once.
+      evidence: What is known of how workers died that ran it, as JSON has it.
     """
 
     reason: str
     retryable: bool
     retry_token: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class JobRecord:
         itself within milliseconds.
       error: Why the job, or its last attempt, failed; or, if it succeeded, that its output is lost.
       input_tokens: Number of tokens of the prompt; 0 until the end is recorded.
+      retry_of: The dead job whose dead letter it retries; None if it retries none.
     """
 
     job_id: JobId
@@ -65,6 +66,7 @@ class JobRecord:
     error: JobError | None
     input_tokens: int
     output_tokens: int
+    retry_of: JobId | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,11 @@ class JobStatus(JobRecord):
 
     Attributes:
       offset: Number of tokens generated so far.
+      retried_as: The job that retries its dead letter; None if there is none.
     """
 
     offset: int
+    retried_as: JobId | None = None
 
 
 def status_of(*sources: object, **values: Any) -> JobStatus:

@@ -248,6 +248,8 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         ("output tokens", str(status.output_tokens or status.offset)),
         ("correlation id", status.correlation_id),
         ("retry token", status.retry_token),
+        *([("retry of", status.retry_of)] if status.retry_of else []),
+        *([("retried as", status.retried_as)] if status.retried_as else []),
         *((f"label {one_line(name)}", value) for name, value in sorted(status.labels.items())),
     ]
     if status.error is not None:

@@ -14,6 +14,7 @@ VERBS: dict[str, Verb] = {
     "completion": ("tether_cli.completion", "completion", "Print a shell completion script."),
     "config": ("tether_cli.config", "config", "Show and validate the configuration."),
     "dht": ("tether_cli.dht", "dht", "Run a DHT bootstrap node for a private network."),
+    "dlq": ("tether_cli.dlq.group", "dlq", "List, show, retry, purge and export dead letters."),
     "doctor": ("tether_cli.doctor", "doctor", "Diagnose a local Tether, with how to fix what failed."),
     "down": ("tether_cli.down", "down", "Stop the Tether started by `tether up` on this machine."),
     "fleet": (

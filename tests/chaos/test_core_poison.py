@@ -5,6 +5,7 @@ from support.cluster import Cluster
 from support.poison_engine import POISON
 from support.waiting import PATIENCE_SECONDS
 from tether.store import queries
+from tether.store.dead_letters import dead_letter
 
 SLOTS = 4
 LOG2_SLOTS = 2
@@ -15,7 +16,7 @@ PRESENCE = "interval = 500\nexpiry = 2000\n"
 
 
 def letter_of(accounts, job_id):
-    letter = accounts.store.read(queries.dead_letter, job_id)
+    letter = accounts.store.read(dead_letter, job_id)
     assert letter is not None
     return letter
 

@@ -188,10 +188,57 @@ class Client:
     def models(self):
         return self.run(self.tether.models())
 
+    @property
+    def is_on_loop(self):
+        return self._runner is not None
+
+    @property
+    def is_fake(self):
+        return isinstance(self.service, Fake)
+
+    @property
+    def letters(self):
+        return Letters(self, self.tether.dead_letters)
+
     def close(self):
         self.run(self.tether.close())
         if self._runner is not None:
             self._runner.close()
+
+
+class Letters:
+    """Dead letters of either kind of client."""
+
+    def __init__(self, client, letters):
+        self._client = client
+        self._letters = letters
+
+    def all_of(self, found):
+        if not hasattr(found, "__aiter__"):
+            return list(found)
+
+        async def gather():
+            return [each async for each in found]
+
+        return self._client.run(gather())
+
+    def list(self, **which):
+        return self.all_of(self._letters.list(**which))
+
+    def retry_where(self, **which):
+        return self.all_of(self._letters.retry_where(**which))
+
+    def show(self, job_id):
+        return self._client.run(self._letters.show(job_id))
+
+    def retry(self, retry_token, **options):
+        return self._client.run(self._letters.retry(retry_token, **options))
+
+    def purge(self, **which):
+        return self._client.run(self._letters.purge(**which))
+
+    def summary(self):
+        return self._client.run(self._letters.summary())
 
 
 class Handle:

@@ -33,6 +33,7 @@ from tether.scheduling.retry_manager import RetryManager
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import queries
 from tether.store.admissions import AdmissionKind, NewJob, admit
+from tether.store.dead_letters import dead_letter
 from tether.store.end_requests import Request
 from tether.store.job_lists import scan_jobs
 from tether.store.schema import attempts, counters, dead_letters, dispatches, holds, jobs
@@ -662,7 +663,7 @@ class CoreMachine(RuleBasedStateMachine):
             assert result is not None
             assert list(result.pieces) == tokens(row.job_id, 0, LENGTH), "the result is whole"
         if row.state is JobState.DEAD:
-            assert self.store.read(queries.dead_letter, row.job_id) is not None, "it has a dead letter"
+            assert self.store.read(dead_letter, row.job_id) is not None, "it has a dead letter"
 
 
 def _sums(connection):

@@ -30,6 +30,8 @@ WORDS = [
     "envelopes",
     "statuses",
     "histories",
+    "dead_letters",
+    "letter_filters",
     "streams",
 ]
 
@@ -170,6 +172,8 @@ def test_each_exception_is_one_still():
     assert set(EXCEPTIONS) <= imported
 
 
-def test_nobody_but_the_worker_reads_a_payload():
+def test_nobody_but_the_worker_and_retries_of_dead_jobs_reads_a_payload():
     readers = {module for module, file in modules() if "read_payload" in file.read_text(encoding="utf-8")}
-    assert readers == {"tether.requests.payload", "tether_workers.job"}
+    # A retry of a dead job is a submission like any other: its request is made again from what is kept.
+    retries = "tether.scheduling.retried_requests"
+    assert readers == {"tether.requests.payload", "tether_workers.job", retries}

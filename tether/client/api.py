@@ -7,6 +7,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
+from tether.client.dead_letters import DeadLetters
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import JobHandle
 from tether.client.ports import Backend
@@ -145,6 +146,16 @@ class Tether:
     def models(self) -> list[ModelInfo]:
         """Return the configured models, and how many live workers serve each."""
         return self._backend.model_port.models()
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Your dead letters: jobs that failed for good, and their retry."""
+        return DeadLetters(self._backend.letter_port)
+
+    @property
+    def every_dead_letter(self) -> DeadLetters:
+        """Dead letters of all tenants, for operators: the API key needs the scope ``operator``."""
+        return DeadLetters(self._backend.every_letter_port)
 
     def _handle(self, submitted: Submitted) -> JobHandle:
         return JobHandle(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from tether.client.api import CANNOT_BE_PICKLED, PAGE, accepted, submit_checked
 from tether.client.async_calls import AsyncCalls
+from tether.client.async_dead_letters import AsyncDeadLetters
 from tether.client.async_handles import AsyncJobHandle
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
@@ -91,6 +92,16 @@ class AsyncTether:
     async def models(self) -> list[ModelInfo]:
         """See :meth:`~tether.client.api.Tether.models`."""
         return await self._calls.call(self._backend.model_port.models)
+
+    @property
+    def dead_letters(self) -> AsyncDeadLetters:
+        """See :attr:`Tether.dead_letters`."""
+        return AsyncDeadLetters(self._backend.letter_port, self._calls)
+
+    @property
+    def every_dead_letter(self) -> AsyncDeadLetters:
+        """See :attr:`Tether.every_dead_letter`."""
+        return AsyncDeadLetters(self._backend.every_letter_port, self._calls)
 
     def _handle(self, submitted: Submitted) -> AsyncJobHandle:
         return AsyncJobHandle(

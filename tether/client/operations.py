@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar, get_type_hints
 from urllib.parse import quote
 
-from tether.client.documents import document_of_kind, value_of_kind
+from tether.client.documents import document_of_kind, json_bytes, value_of_kind
 from tether.statuses import check_job_id
 
 QueryPairs = Sequence[tuple[str, str]]
@@ -34,6 +34,7 @@ class Operation:
       path: With the names of the method's parameters that it holds, in braces.
       function: The method as the port declares it.
       query: Writes the query from the parameters that the path does not hold; None where there are none.
+      body: Writes the body from the same parameters; None where there is none.
       read: Makes the returned value of the document; None where that follows from the value's type.
     """
 
@@ -43,6 +44,7 @@ class Operation:
     function: Callable[..., Any]
     query: Callable[..., QueryPairs] | None
     read: Callable[[Any], Any] | None
+    body: Callable[..., dict[str, Any]] | None = None
 
     # Each is worked out once: calls are many, and signatures are slow to read.
 
@@ -68,14 +70,31 @@ class Operation:
         Raises:
           TetherError: An argument is invalid.
         """
-        bound = self.signature.bind(None, *args, **kwargs)
-        values = dict(list(bound.arguments.items())[1:])
+        values = self._values(*args, **kwargs)
         in_path = {parameter.name: values.pop(parameter.name) for parameter in self.path_parameters}
         for name, value in in_path.items():
             if name in _CHECKS:
                 _CHECKS[name](value)
         path = self.path.format(**{name: quote(str(value), safe="") for name, value in in_path.items()})
         return path, self.query(**values) if self.query is not None else ()
+
+    def content(self, *args: Any, **kwargs: Any) -> bytes | None:
+        """The body of a call with these arguments; None where it has none.
+
+        Raises:
+          TetherError: An argument is invalid.
+        """
+        if self.body is None:
+            return None
+        values = self._values(*args, **kwargs)
+        for parameter in self.path_parameters:
+            del values[parameter.name]
+        return json_bytes(self.body(**values))
+
+    def _values(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        bound = self.signature.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        return dict(list(bound.arguments.items())[1:])
 
     def document_of(self, value: Any) -> dict[str, Any]:
         """The document that answers with a value."""
@@ -96,11 +115,12 @@ def over_http(
     *,
     query: Callable[..., QueryPairs] | None = None,
     read: Callable[[Any], Any] | None = None,
+    body: Callable[..., dict[str, Any]] | None = None,
 ) -> Callable[[_Method], _Method]:
     """Declare the route that answers the method below; see :class:`Operation`."""
 
     def declared(function: _Method) -> _Method:
-        operation = Operation(function.__name__, method, path, function, query, read)
+        operation = Operation(function.__name__, method, path, function, query, read, body)
         function.__dict__["operation"] = operation
         return function
 

@@ -266,7 +266,11 @@ class JobSettings(Section):
     """Maximum backoff before any attempt (ms). At least `retry_base`."""
     retention: Lifetime = 2_592_000_000
     """Milliseconds after their end at which jobs are deleted from the database, 30 days by default; `none`:
-    never. Dead jobs are exempt until their dead letters are retried. At most ten years."""
+    never. A dead job is deleted so long after its dead letter was retried or purged, or expired. At most ten
+    years."""
+    dead_letter_retention: Lifetime = None
+    """Age in milliseconds at which open dead letters expire: they are not listed any more, and their tokens
+    make no jobs. `none`: never. At most ten years."""
     result_ttl: Milliseconds = 60_000
     """Milliseconds for which Redis keeps an ended job and its stream; the database has both after that.
     Memory pressure in Redis shortens it, down to 5 seconds."""

@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 
 from tether.config.settings import Settings
 from tether.errors import ClientClosed, GatewayUnavailable, MethodNotAllowed, RouteUnknown, TetherError
+from tether.gateway.dead_letters import routes as letters
 from tether.gateway.health import routes as health
 from tether.gateway.jobs import routes as jobs
 from tether.gateway.keys import routes as keys
@@ -33,7 +34,11 @@ TOLD_HEADERS = (
 )
 """Headers of answers that a page in a browser may read."""
 
-ROOMS = (jobs.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES, *OPERATOR_ROOMS, health.ROUTES)
+ROOMS = (
+    *(jobs.ROUTES, letters.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES),
+    *OPERATOR_ROOMS,
+    health.ROUTES,
+)
 """All routes, by room."""
 
 

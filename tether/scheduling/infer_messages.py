@@ -23,11 +23,13 @@ class InferMessage(Message[Any]):
     Attributes:
       request: What is asked for, checked.
       tenant_id: On whose behalf.
+      retry_of: The dead job that it retries; None if it retries none.
       submitted: What became of it; None until it is enqueued.
     """
 
     request: JobRequest
     tenant_id: TenantId
+    retry_of: JobId | None = None
     submitted: Submitted | None = None
 
     @classmethod

@@ -14,6 +14,7 @@ from tether.envelopes import Placeable, travelling_options
 from tether.errors import (
     KeyConflict,
     QuotaExceeded,
+    RetryTokenSpent,
     StoreUnavailable,
     TetherError,
     UnknownModel,
@@ -29,7 +30,7 @@ from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.statuses import Submitted
-from tether.store.admissions import Admission, AdmissionKind, NewJob
+from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
 from tether.store.waiting_jobs import KeptModel, WaitingJob
 
 CHARACTERS_PER_TOKEN = 4
@@ -86,11 +87,18 @@ class SchedulerMiddleware(Middleware):
         self._now_ms = now_ms
         self._randomness = randomness
 
-    def envelope(self, request: JobRequest, tenant: TenantId | None = None) -> InferMessage:
-        """The message that makes a job of a checked request, once it is enqueued."""
+    def envelope(
+        self, request: JobRequest, tenant: TenantId | None = None, *, retry_of: JobId | None = None
+    ) -> InferMessage:
+        """The message that makes a job of a checked request, once it is enqueued.
+
+        Args:
+          retry_of: The dead job that it retries, if it does.
+        """
         now_ms = self._now_ms()
         job_id = new_job_id(now_ms, self._randomness(10))
-        return InferMessage.of(request, tenant or self._tenant, job_id=job_id, now_ms=now_ms)
+        message = InferMessage.of(request, tenant or self._tenant, job_id=job_id, now_ms=now_ms)
+        return replace(message, retry_of=retry_of)
 
     def enqueue_jobs(
         self, broker: Broker, messages: Sequence[Message[Any]], delay: int | None
@@ -211,7 +219,8 @@ class SchedulerMiddleware(Middleware):
         earlier = self._reservations.job_with_key(envelope.tenant_id, correlation_id, request.retry_token)
         if earlier is None:
             return None
-        kind = AdmissionKind.KNOWN if earlier.digest == request.digest() else AdmissionKind.CONFLICT
+        is_same = is_same_job(earlier.digest, earlier.retry_of, request.digest(), envelope.retry_of)
+        kind = AdmissionKind.KNOWN if is_same else AdmissionKind.CONFLICT
         keyed = replace(request, correlation_id=correlation_id)
         return _answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
 
@@ -242,7 +251,7 @@ class SchedulerMiddleware(Middleware):
             job=job,
             correlation_id=request.correlation_id,
             retry_token=request.retry_token,
-            retry_of=None,
+            retry_of=envelope.retry_of,
             digest=request.digest(),
             labels=request.labels,
             pool=self._choice.choose(request.model, output_tokens=job.max_tokens),
@@ -281,6 +290,10 @@ def _answer(envelope: InferMessage, request: JobRequest, admission: Admission) -
         return QuotaExceeded(
             f"tenant {tenant!r} has {admission.depth} open jobs, which is its quota: wait until some "
             "have ended"
+        )
+    if admission.kind is AdmissionKind.LETTER_CLOSED:
+        return RetryTokenSpent(
+            f"the dead letter of job {envelope.retry_of} was closed meanwhile: `tether dlq show` tells how"
         )
     assert admission.state is not None
     submitted = Submitted(

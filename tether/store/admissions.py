@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -22,12 +22,14 @@ from sqlalchemy import (
     union_all,
 )
 
+from tether.dead_letters import LetterState
 from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 from tether.store.bulk import delete_of_jobs, insert_new_rows, is_among, is_postgres, rows_with_keys
 from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
 from tether.store.job_labels import LabelKey, delete_labels, insert_labels, label_keys
+from tether.store.letter_changes import close_as_retried, locked_letters
 from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
 from tether.store.placeables import placeable_columns
 from tether.store.rows import AnyRow, compact_json
@@ -38,7 +40,7 @@ SUBMITTER_GRACE_MS = 1_000
 
 _Key = tuple[TenantId, str, str]
 _KEY = ("tenant_id", "correlation_id", "retry_token")
-_KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest")
+_KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest", "retry_of")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class NewJob:
       job: Its envelope and payload, with a new id.
       correlation_id: With tenant and retry token its idempotency key.
       digest: Of the request: the same key with a different digest is a conflict.
+      retry_of: The dead job that it retries; None if it retries none.
       labels: The client's labels.
       pool: Where to place it; None if no pool can serve it yet.
       now_ms: Milliseconds since the epoch.
@@ -84,6 +87,7 @@ class AdmissionKind(StrEnum):
     KNOWN = "known"
     CONFLICT = "conflict"
     OVER_QUOTA = "over_quota"
+    LETTER_CLOSED = "letter_closed"
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ class Admission:
     Attributes:
       kind: ``accepted``: it is a job now. ``known``: a duplicate; the key already has this job. ``conflict``:
         the key has a different request. ``over_quota``: the tenant has reached its quota of open jobs.
-      job_id: The job that has the key; if over quota, the rejected one.
-      state: Of the job that has the key; None if over quota.
+        ``letter_closed``: it would retry a dead letter that is closed, and whose retry is gone.
+      job_id: The job that has the key; if rejected, the rejected one.
+      state: Of the job that has the key; None if rejected.
       dispatch: Its latest dispatch; 0 is none.
       pool: The pool of that.
       depth: Open jobs with a hold on the pool, this one counted; over quota, the tenant's open jobs;
@@ -114,24 +119,36 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
 
     A job with a pool is ``accepted`` with dispatch 1, an outbox row and a hold on the pool's capacity; one
     without is ``parked``. Either holds one of its tenant's quota. Of two with the same key, the first wins.
+    One that retries a dead letter closes it, if that is still open.
     """
     firsts: dict[_Key, NewJob] = {}
     for job in new_jobs:
         firsts.setdefault(_key(job), job)
+    letters = _letters_of(connection, firsts.values())
     earlier = _jobs_by_key(connection, list(firsts))
+    closed = {
+        key
+        for key, job in firsts.items()
+        if job.retry_of is not None
+        and key not in earlier
+        and letters.get(job.retry_of) is not LetterState.OPEN
+    }
     # In the order of their keys: two transactions with the same keys wait for each other one way only.
-    rows = [_columns(firsts[key]) for key in sorted(firsts) if key not in earlier]
-    fresh = insert_new_rows(connection, jobs, "job_id", _KEY, rows)
-    late = [key for key, job in firsts.items() if key not in earlier and job.job_id not in fresh]
-    earlier |= _jobs_by_key(connection, late)
-    claims = _claim(connection, [job for key, job in firsts.items() if key not in earlier])
+    wanted = [key for key in sorted(firsts) if key not in earlier and key not in closed]
+    fresh = insert_new_rows(connection, jobs, "job_id", _KEY, [_columns(firsts[key]) for key in wanted])
+    earlier |= _jobs_by_key(connection, [key for key in wanted if firsts[key].job_id not in fresh])
+    claims = _claim(connection, [firsts[key] for key in firsts if key not in earlier and key not in closed])
+    if letters:
+        _close_letters(connection, firsts, earlier, {*closed, *_keys_of(firsts, claims.refused)})
 
     answers: list[Admission] = []
     answered: set[_Key] = set()
     for job in new_jobs:
         key = _key(job)
         first = firsts[key]
-        if key in earlier:
+        if key in closed:
+            answers.append(Admission(AdmissionKind.LETTER_CLOSED, job.job_id, None))
+        elif key in earlier:
             answers.append(_known_row(earlier[key], job))
         elif first.job_id in claims.refused:
             held = claims.refused[first.job_id]
@@ -139,7 +156,7 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
         else:
             kind, depth = AdmissionKind.ACCEPTED, claims.depths.get(first.job_id, 0)
             if key in answered:
-                kind, depth = _known_or_conflict(first.digest, job), 0
+                kind, depth = _known_or_conflict(first.digest, first.retry_of, job), 0
             state, dispatch = _beginning(first)
             answers.append(Admission(kind, first.job_id, state, dispatch, first.pool, depth))
         answered.add(key)
@@ -162,12 +179,46 @@ def _beginning(job: NewJob) -> tuple[JobState, int]:
     return (JobState.PARKED, 0) if job.pool is None else (JobState.ACCEPTED, 1)
 
 
-def _known_or_conflict(digest: str, job: NewJob) -> AdmissionKind:
-    return AdmissionKind.KNOWN if digest == job.digest else AdmissionKind.CONFLICT
+def is_same_job(digest: str, retry_of: JobId | None, mine: str, my_retry_of: JobId | None) -> bool:
+    """Whether two jobs with the same key are one: of the same request, or retries of the same dead job, whose
+    requests another version may have written in another way."""
+    return digest == mine or (my_retry_of is not None and retry_of == my_retry_of)
+
+
+def _known_or_conflict(digest: str, retry_of: JobId | None, job: NewJob) -> AdmissionKind:
+    is_known = is_same_job(digest, retry_of, job.digest, job.retry_of)
+    return AdmissionKind.KNOWN if is_known else AdmissionKind.CONFLICT
+
+
+def _letters_of(connection: Connection, new_jobs: Iterable[NewJob]) -> dict[JobId, LetterState]:
+    retried = [job.retry_of for job in new_jobs if job.retry_of is not None]
+    return locked_letters(connection, retried) if retried else {}
+
+
+def _keys_of(firsts: Mapping[_Key, NewJob], job_ids: Container[JobId]) -> list[_Key]:
+    return [key for key, job in firsts.items() if job.job_id in job_ids]
+
+
+def _close_letters(
+    connection: Connection,
+    firsts: Mapping[_Key, NewJob],
+    earlier: Mapping[_Key, AnyRow],
+    but: Container[_Key],
+) -> None:
+    """Link dead letters with the jobs that have their keys, whether these are new or not."""
+    for key, job in firsts.items():
+        if job.retry_of is None or key in but:
+            continue
+        job_id = job.job_id
+        if key in earlier:
+            if _known_row(earlier[key], job).kind is not AdmissionKind.KNOWN:
+                continue
+            job_id = JobId(earlier[key].job_id)
+        close_as_retried(connection, {job.retry_of: job_id}, job.now_ms)
 
 
 def _known_row(row: AnyRow, job: NewJob) -> Admission:
-    kind = _known_or_conflict(row.digest, job)
+    kind = _known_or_conflict(row.digest, row.retry_of, job)
     return Admission(kind, JobId(row.job_id), JobState(row.state), row.dispatch, row.pool)
 
 

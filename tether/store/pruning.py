@@ -1,4 +1,4 @@
-"""Removing what ended long ago. A dead job stays until its dead letter was retried."""
+"""Removing what ended long ago. A dead job stays until its dead letter is closed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from sqlalchemy import Connection, delete, exists, or_, select, union_all
 from tether.ids import JobId
 from tether.store.job_labels import delete_labels, labels_of
 from tether.store.schema import (
+    IS_CLOSED,
     IS_FINAL,
     IS_FINAL_BUT_DEAD,
-    IS_RETRIED,
     attempts,
     dead_letters,
     dispatches,
@@ -19,7 +19,7 @@ from tether.store.schema import (
 
 def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[JobId]:
     """Ids of jobs that ended before ``older_than_ms`` (milliseconds since the epoch), the oldest first, but
-    the first ``offset`` of them. Of the dead only those whose dead letters were retried."""
+    the first ``offset`` of them. Of the dead those whose dead letters were closed before that."""
     # Each half ends after as many as can be needed of it: neither is ever sorted as a whole.
     ended = (
         select(jobs.c.job_id, jobs.c.finished_at.label("ended_at"))
@@ -34,14 +34,14 @@ def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset
         retry.c.job_id == dead_letters.c.retried_as,
         or_(retry.c.finished_at.is_(None), retry.c.finished_at >= older_than_ms),
     )
-    retried = (
-        select(dead_letters.c.job_id, dead_letters.c.created_at.label("ended_at"))
-        .where(IS_RETRIED, dead_letters.c.created_at < older_than_ms, ~is_under_way)
-        .order_by(dead_letters.c.created_at)
+    closed = (
+        select(dead_letters.c.job_id, dead_letters.c.closed_at.label("ended_at"))
+        .where(IS_CLOSED, dead_letters.c.closed_at < older_than_ms, ~is_under_way)
+        .order_by(dead_letters.c.closed_at)
         .limit(limit + offset)
         .subquery()
     )
-    both = union_all(select(ended), select(retried)).subquery()
+    both = union_all(select(ended), select(closed)).subquery()
     query = select(both.c.job_id).order_by(both.c.ended_at, both.c.job_id).limit(limit).offset(offset)
     return list(connection.execute(query).scalars())
 

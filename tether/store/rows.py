@@ -36,7 +36,6 @@ class JobRow(JobRecord):
     """
 
     tenant_id: TenantId
-    retry_of: JobId | None
     digest: str
     model_version: str
     weight: float

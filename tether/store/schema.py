@@ -228,17 +228,32 @@ dead_letters = Table(
     metadata,
     Column("job_id", Text, ForeignKey("jobs.job_id"), primary_key=True),
     Column("tenant_id", Text, nullable=False),
+    Column("model", Text, nullable=False, server_default=""),
+    Column("pool", Text),
     Column("reason", Text, nullable=False),
     Column("retryable", Boolean, nullable=False),
     Column("retry_token", Text, nullable=False, unique=True),
     Column("history", Text, nullable=False),
+    Column("evidence", Text, nullable=False, server_default="{}"),
     Column("created_at", BigInteger, nullable=False),
     Column("retried_as", Text),
-    Index("ix_dead_letters_tenant_id_job_id", "tenant_id", "job_id"),
+    Column("closed", Text),
+    Column("closed_at", BigInteger),
+    CheckConstraint("closed IN ('retried', 'purged', 'expired')", name="closed"),
+    # Of all letters; those of the open ones are below.
+    Index("ix_dead_letters_created_at_job_id", "created_at", "job_id"),
+    Index("ix_dead_letters_tenant_id_created_at_job_id", "tenant_id", "created_at", "job_id"),
 )
 
-IS_RETRIED: ColumnElement[bool] = dead_letters.c.retried_as.is_not(None)
-_index("ix_dead_letters_retried", dead_letters.c.created_at, where=IS_RETRIED)
+IS_CLOSED: ColumnElement[bool] = dead_letters.c.closed_at.is_not(None)
+IS_OPEN_LETTER: ColumnElement[bool] = dead_letters.c.closed_at.is_(None)
+_NEWEST = (dead_letters.c.created_at, dead_letters.c.job_id)
+_index("ix_dead_letters_closed", dead_letters.c.closed_at, where=IS_CLOSED)
+_index("ix_dead_letters_open", *_NEWEST, where=IS_OPEN_LETTER)
+_index("ix_dead_letters_open_tenant", dead_letters.c.tenant_id, *_NEWEST, where=IS_OPEN_LETTER)
+for _name in ("reason", "model", "pool"):
+    _columns = (dead_letters.c.tenant_id, dead_letters.c[_name], *_NEWEST)
+    _index(f"ix_dead_letters_open_{_name}", *_columns, where=IS_OPEN_LETTER)
 
 fleet_keys = Table(
     "fleet_keys",

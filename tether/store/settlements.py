@@ -193,10 +193,13 @@ def _letter_columns(row: JobRow, letter: Letter, attempts: AttemptRows, now_ms: 
     return {
         "job_id": row.job_id,
         "tenant_id": row.tenant_id,
+        "model": row.model,
+        "pool": row.pool,
         "reason": letter.reason,
         "retryable": letter.retryable,
         "retry_token": letter.retry_token,
         "history": compact_json(attempts.history(row.job_id)),
+        "evidence": compact_json(dict(letter.evidence)),
         "created_at": now_ms,
     }
 

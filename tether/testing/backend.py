@@ -9,6 +9,7 @@ from tether.ids import JobId, TenantId
 from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.statuses import JobStatus
+from tether.testing.letters import FakeLetterPort
 from tether.testing.models import Answer, FakeModel
 from tether.testing.ports import FakeJobPort, FakeModelPort, FakeStreamPort
 from tether.testing.queue import AT_ONCE, FakeQueue
@@ -45,12 +46,14 @@ class FakeBackend:
         self._queue = FakeQueue(models, retry_policy=retry_policy, autorun=autorun, now_ms=now_ms, seed=seed)
         self._quota = quota
         self.model_port = FakeModelPort(self._queue)
+        self.every_letter_port = FakeLetterPort(self._queue, None, quota)
         self._speak_for(TenantId(tenant))
 
     def _speak_for(self, tenant: TenantId) -> None:
         self._tenant = tenant
         self.job_port = FakeJobPort(self._queue, tenant, self._quota)
         self.stream_port = FakeStreamPort(self._queue, tenant)
+        self.letter_port = FakeLetterPort(self._queue, tenant, self._quota)
 
     def for_tenant(self, tenant: str) -> Self:
         """Return a backend of another tenant with the same queue, models and clock."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tether.dead_letters import LetterState
 from tether.errors import ClientClosed, TetherError
 from tether.histories import RUNNING, AttemptRecord
 from tether.ids import BootId, JobId, PoolName, TenantId
-from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece
+from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Letter, Owner, Piece
 from tether.streams.events import Deliver, StreamEvent
 from tether.streams.reader import StreamPosition, take
 
@@ -63,6 +64,9 @@ class FakeJob:
       attempt: What is left to do of the attempt that runs.
       records: Its attempts; the last one is without an end while it runs.
       is_busy: Whether its attempt is in a step at this moment: its model has been asked.
+      letter: Its dead letter.
+      closed, closed_at: What became of that, and when.
+      retry_of, retried_as: The jobs that it is linked with.
     """
 
     job_id: JobId
@@ -82,6 +86,11 @@ class FakeJob:
     attempt: Iterator[None] | None = None
     is_busy: bool = False
     records: list[AttemptRecord] = field(default_factory=list)
+    letter: Letter | None = None
+    closed: LetterState = LetterState.OPEN
+    closed_at: int | None = None
+    retry_of: JobId | None = None
+    retried_as: JobId | None = None
     events: list[StreamEvent] = field(default_factory=list)
     readers: list[FakeSubscription] = field(default_factory=list)
 

@@ -20,10 +20,17 @@ from tether.testing.queue import FakeQueue, fake_pool
 class FakeJobPort:
     """See :class:`~tether.client.ports.JobPort`."""
 
-    def __init__(self, queue: FakeQueue, tenant: TenantId, quota: int | None) -> None:
+    def __init__(
+        self, queue: FakeQueue, tenant: TenantId, quota: int | None, retry_of: JobId | None = None
+    ) -> None:
+        """
+        Args:
+          retry_of: The dead job that what is submitted retries.
+        """
         self._queue = queue
         self._tenant = tenant
         self._quota = quota
+        self._retry_of = retry_of
 
     def submit(self, requests: Sequence[JobRequest]) -> list[Submitted | Exception]:
         with self._queue.lock:
@@ -102,6 +109,7 @@ class FakeJobPort:
             request=replace(request, correlation_id=correlation_id, retry_token=retry_token),
             created_at=now_ms,
             due_at=max(request.not_before, now_ms),
+            retry_of=self._retry_of,
         )
         return Submitted(job_id, correlation_id, retry_token, JobState.ACCEPTED, True)
 

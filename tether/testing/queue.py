@@ -232,11 +232,12 @@ class FakeQueue:
             ),
             chance=self.random.random(),
             now_ms=self.now_ms,
-            retry_token="",
+            retry_token=f"retry-{job.number}-{self.random.getrandbits(64):016x}",
         )
         job.failed += 1
         job.error = error
         job.end_attempt(OutcomeKind.FAILED.value, self.now_ms, error)
+        job.letter = verdict.letter
         if verdict.state.is_final:
             self._conclude(job, verdict.state, Owner.REDIS)
         else:

@@ -26,6 +26,7 @@ from tether.scheduling.retry_policy import RESTORED
 from tether.store import queries
 from tether.store.audit import OK, Act, add_entry
 from tether.store.audit_pages import audit_page
+from tether.store.dead_letters import dead_letter
 from tether.store.end_requests import Request
 from tether.store.job_lists import scan_jobs
 from tether.store.schema import attempts, dead_letters, dispatches, jobs
@@ -300,7 +301,7 @@ def test_what_ended_before_the_database_was_set_back_ends_alike_and_runs_no_seco
     assert core.store.read(queries.result_pieces, "job-000000") == result
     assert core.store.read(queries.job, "job-000000").input_tokens == 7
     assert core.store.read(queries.job, "job-000001").error == error
-    letter = core.store.read(queries.dead_letter, "job-000001")
+    letter = core.store.read(dead_letter, "job-000001")
     assert (letter.reason, letter.retryable) == (RESTORED, True)
     assert len(core.store.read(queries.result_pieces, "job-000002").pieces) == 2
     assert core.draw(4) == ()
@@ -696,15 +697,15 @@ def test_a_row_that_cannot_be_read_is_listed_without_what_is_broken(core):
     assert core.store.read(queries.job, "job-000001") == listed[1]
 
 
-def test_a_dead_letter_whose_history_cannot_be_read_is_listed_without(core):
+def test_a_dead_letter_whose_attempts_cannot_be_read_is_listed_without(core):
     core.submit(0, 1)
     for drawn in core.draw(2):
         core.worker.fail(growth(drawn), kind="failed", error=JobError("engine_failed", "x"))
     core.settle()
     core.sql(update(dead_letters).where(dead_letters.c.job_id == "job-000000").values(history="no JSON"))
-    first, second = core.store.read(queries.dead_letters_of, None)
-    assert (first.job_id, len(first.history)) == ("job-000001", 1)
-    assert (second.job_id, second.history) == ("job-000000", ())
+    first, second = (core.store.read(dead_letter, f"job-00000{number}") for number in (1, 0))
+    assert (len(first.attempts), first.problem) == (1, None)
+    assert (second.attempts, second.problem) == ((), "its attempts cannot be read")
 
 
 def test_a_job_that_redis_has_lost_is_placed_again_at_the_next_look_and_not_after_minutes(core):

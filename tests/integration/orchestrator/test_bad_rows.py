@@ -7,13 +7,15 @@ from sqlalchemy import text
 from support.core_steps import CoreSteps
 from support.databases import DEMO, POOL, state_of
 from support.hand_worker import growth
+from tether.dead_letters import LetterFilter
 from tether.jobs import EVERY_JOB, JobError, JobFilter
 from tether.loops import IDLE
 from tether.orchestrator import label_index, reconcile, waiting
 from tether.orchestrator.label_index import IndexLabels
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.store import Store, queries
+from tether.store import Store
+from tether.store.dead_letters import letters_at, scan_letters
 from tether.store.job_labels import unindexed_up_to
 from tether.store.job_lists import scan_jobs
 from tether.store.waiting_jobs import KeptModel
@@ -227,23 +229,29 @@ def test_a_job_whose_labels_are_no_texts_can_end(core, labels):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "is_listed"),
+    ("column", "value", "problem"),
     [
-        ("history", "'" + "[" * 100_000 + "'", True),
-        ("history", "'[1]'", True),
-        ("history", "x'ff'", True),
-        ("history", NO_UTF_8, False),
-        ("reason", NO_UTF_8, False),
+        ("history", "'" + "[" * 100_000 + "'", "its attempts cannot be read"),
+        ("history", "'[1]'", "its attempts cannot be read"),
+        ("history", "x'ff'", "its attempts cannot be read"),
+        ("evidence", "'7'", "its evidence cannot be read"),
+        ("history", NO_UTF_8, "its row cannot be read"),
+        ("reason", NO_UTF_8, "its row cannot be read"),
+        ("reason", "x'ff'", "its row cannot be read"),
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_dead_letters_are_listed_beside_one_that_cannot_be_read(core, column, value, is_listed):
+def test_dead_letters_are_listed_beside_one_that_cannot_be_read(core, column, value, problem):
     core.submit(*range(3))
     for drawn in core.draw(3):
         core.worker.fail(growth(drawn), kind="failed", error=JobError("engine_failed", "x"))
     core.settle()
     core.sql(text(f"UPDATE dead_letters SET {column} = {value} WHERE job_id = 'job-000001'"))
-    letters = core.store.read(queries.dead_letters_of, "default")
-    found = {letter.job_id: len(letter.history) for letter in letters}
-    bad = {"job-000001": 0} if is_listed else {}
-    assert found == {"job-000000": 1, "job-000002": 1} | bad
+    found = core.store.read(scan_letters, LetterFilter(tenant_id="default"))
+    letters = {letter.job_id: letter for letter in core.store.read(letters_at, found.places)}
+    assert {name: len(letter.attempts) for name, letter in letters.items()} == {
+        "job-000000": 1,
+        "job-000001": int(column == "evidence"),
+        "job-000002": 1,
+    }
+    assert [letters[f"job-00000{number}"].problem for number in range(3)] == [None, problem, None]

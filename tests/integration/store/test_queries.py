@@ -19,20 +19,23 @@ from support.databases import (
     state_of,
     write,
 )
+from tether.dead_letters import LetterFilter
 from tether.errors import StoreError
 from tether.jobs import JobFilter, JobState, OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.audit_pages import audit_page
 from tether.store.bulk import rows_with_keys
+from tether.store.dead_letters import dead_letter, open_letters, scan_letters
 from tether.store.end_requests import overdue, requested
 from tether.store.epoch import epoch, raise_epoch
 from tether.store.holds import sweep_holds
 from tether.store.job_lists import scan_jobs
+from tether.store.letter_changes import old_letters
 from tether.store.loop_leases import give_up_lease, take_lease
 from tether.store.outbox import next_due, owed_in_lane, owing_lanes, strays
 from tether.store.placements import placed_jobs
 from tether.store.pruning import prunable_jobs, prune
-from tether.store.queries import dead_letter, job
+from tether.store.queries import job
 from tether.store.schema import counters, dead_letters, holds, jobs
 from tether.store.tenants import Tenant, all_tenants, change_tenant, create_tenant, tenant
 from tether.store.waiting_jobs import due_retry_ids, next_waiting, waiting_ids
@@ -196,7 +199,7 @@ def test_pruning_removes_what_ended_long_ago_and_frees_its_key(store):
     assert write(store, admit, new_job(1))[0].kind is AdmissionKind.ACCEPTED
 
 
-def test_a_dead_job_is_kept_until_its_dead_letter_was_retried(store):
+def test_a_dead_job_is_kept_until_its_dead_letter_was_closed(store):
     accept(store, *(new_job(number) for number in range(6)))
     for number, kind in enumerate([OutcomeKind.POISONED, OutcomeKind.SUCCEEDED] * 3):
         settle_each(store, outcome(number, kind), now_ms=NOW + number)
@@ -210,7 +213,11 @@ def test_a_dead_job_is_kept_until_its_dead_letter_was_retried(store):
 def retry(store, number):
     """Note that another job retries a dead one."""
     of_job = dead_letters.c.job_id == f"job-{number:06}"
-    change = update(dead_letters).where(of_job).values(retried_as="job-retried")
+    change = (
+        update(dead_letters)
+        .where(of_job)
+        .values(retried_as="job-retried", closed="retried", closed_at=NOW + number)
+    )
     store.write_alone(lambda connection: connection.execute(change) and None).result()
 
 
@@ -310,11 +317,25 @@ def plan_of(store, function, *args):
         ("ix_dispatches_lane", owing_lanes, (1, "", 10)),
         ("ix_dispatches_lane", owed_in_lane, (1, "pool tenant", NOW, 10, (NOW, "job"))),
         ("ix_jobs_finished_at", prunable_jobs, (NOW, 10)),
-        ("ix_dead_letters_retried", prunable_jobs, (NOW, 10)),
         ("ix_audit_log_actor_entry_id", partial(audit_page, actor="key", before=9), ()),
         ("ix_audit_log_target_entry_id", partial(audit_page, target="key"), ()),
         ("ix_audit_log_tenant_id_entry_id", partial(audit_page, tenant_id="default"), ()),
         ("ix_audit_log_action_entry_id", partial(audit_page, action="keys.create"), ()),
+        ("ix_dead_letters_closed", prunable_jobs, (NOW, 10)),
+        ("ix_dead_letters_open", scan_letters, (LetterFilter(),)),
+        ("ix_dead_letters_open", open_letters, (None, 10)),
+        ("ix_dead_letters_open", old_letters, (NOW, 10)),
+        ("ix_dead_letters_open_tenant", scan_letters, (LetterFilter(tenant_id="default"), (NOW, "job"))),
+        ("ix_dead_letters_open_tenant", open_letters, ("default", 10)),
+        ("ix_dead_letters_open_reason", scan_letters, (LetterFilter(tenant_id="default", reason="x"),)),
+        ("ix_dead_letters_open_model", scan_letters, (LetterFilter(tenant_id="default", model="x"),)),
+        ("ix_dead_letters_open_pool", scan_letters, (LetterFilter(tenant_id="default", pool="x"),)),
+        ("ix_dead_letters_created_at_job_id", scan_letters, (LetterFilter(state="all"),)),
+        (
+            "ix_dead_letters_tenant_id_created_at_job_id",
+            scan_letters,
+            (LetterFilter(state="all", tenant_id="default"),),
+        ),
         (UNIQUE_KEY[0], rows_with_keys, (jobs, ("job_id",), UNIQUE_KEY[1:], [("a", "b", "c")] * 3)),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tether.client.http.calls import Call, HttpCalls
@@ -23,22 +24,30 @@ class HttpPort:
           TetherError: An argument is invalid, the call failed, or the document is none that is known.
         """
         path, query = operation.address(*args, **kwargs)
-        document = self._calls.answer(Call(operation.method, path, query))
+        call = Call(operation.method, path, query, operation.content(*args, **kwargs))
+        document = self._calls.answer(call)
         return read(operation.value_in, document, self._calls.place)
 
 
-def over_http_port(port: type[Any], by_hand: type[HttpPort] = HttpPort) -> type[Any]:
+def over_http_port(port: type[Any], by_hand: type[HttpPort] = HttpPort, *, under: str = "") -> type[Any]:
     """A port's class over HTTP: each of its methods is that of ``by_hand``, or what its declaration says.
+
+    Args:
+      under: What the paths begin with in place of ``/v1``; empty where they are as declared.
 
     Raises:
       TypeError: A method is neither written nor declared.
     """
     declared = {
-        name: _calling(operation_of(function))
+        name: _calling(_moved(operation_of(function), under))
         for name, function in vars(port).items()
         if callable(function) and not name.startswith("_") and not hasattr(by_hand, name)
     }
     return type(f"Http{port.__name__}", (by_hand,), declared)
+
+
+def _moved(operation: Operation, under: str) -> Operation:
+    return replace(operation, path=under + operation.path.removeprefix("/v1")) if under else operation
 
 
 def _calling(operation: Operation) -> Callable[..., Any]:

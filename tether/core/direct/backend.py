@@ -14,6 +14,7 @@ from tether.client.lifetime import Lifetime
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
+from tether.core.direct.dead_letters import DirectLetterPort
 from tether.core.direct.job_results import JobResults
 from tether.core.direct.jobs import DirectJobPort, JobReads
 from tether.core.direct.models import DirectModelPort
@@ -55,6 +56,7 @@ class DirectBackend:
         )
         self.model_port = DirectModelPort(plane, self._lifetime)
         self.every_job = JobReads(plane, self._live, None)
+        self.every_letter_port = DirectLetterPort(plane, self._lifetime, None)
         self._speak_for(tenant)
         plane.broker.infer_results = functools.partial(JobResults, self, plane.scheduler.job_of_message)
 
@@ -84,6 +86,7 @@ class DirectBackend:
     def _speak_for(self, tenant: TenantId) -> None:
         self.job_port = DirectJobPort(self._plane, self._live, self._lifetime, tenant)
         self.stream_port = DirectStreamPort(self._plane.store, self._hub, self._lifetime, tenant)
+        self.letter_port = DirectLetterPort(self._plane, self._lifetime, tenant)
 
 
 def _run_elsewhere(**_: Any) -> None:

@@ -30,6 +30,7 @@ from tether.statuses import (
 from tether.store import queries
 from tether.store.end_requests import Request
 from tether.store.job_lists import MAX_SCANNED, scan_jobs
+from tether.store.letter_retries import retried_jobs
 from tether.store.rows import JobRow
 from tether.store.store import Store
 
@@ -189,7 +190,12 @@ class JobReads:
     def _statuses(self, rows: Sequence[JobRow]) -> list[JobOfTenant]:
         # While Redis owns a job, the database knows no better than that it was handed over.
         known = self._live.known([row.job_id for row in rows if not row.state.is_final])
-        return [JobOfTenant(row.tenant_id, _status(row, known.get(row.job_id))) for row in rows]
+        dead = [row.job_id for row in rows if row.state is JobState.DEAD]
+        retries = dict(self._plane.store.read_each(retried_jobs, dead)[0]) if dead else {}
+        return [
+            JobOfTenant(row.tenant_id, _status(row, known.get(row.job_id), retries.get(row.job_id)))
+            for row in rows
+        ]
 
 
 def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId | None) -> JobRow:
@@ -205,7 +211,7 @@ def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId | None) -> JobRo
     return row
 
 
-def _status(row: JobRow, known: KnownJob | None) -> JobStatus:
+def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None) -> JobStatus:
     state, offset = row.state, row.output_tokens
     if known is not None and known.dispatch == row.dispatch:
         offset = known.offset
@@ -214,7 +220,14 @@ def _status(row: JobRow, known: KnownJob | None) -> JobStatus:
     output_tokens = offset if state.is_final else row.output_tokens
     # Until its end is recorded, the attempt that succeeded is not among those of the row.
     attempts = row.attempts + (state is JobState.SUCCEEDED and not row.state.is_final)
-    return status_of(row, state=state, offset=offset, output_tokens=output_tokens, attempts=attempts)
+    return status_of(
+        row,
+        state=state,
+        offset=offset,
+        output_tokens=output_tokens,
+        attempts=attempts,
+        retried_as=retried_as,
+    )
 
 
 def in_database(job_filter: JobFilter) -> JobFilter:

@@ -1,0 +1,1 @@
+"""`tether dlq`: dead letters."""

@@ -1,0 +1,110 @@
+"""`tether dlq retry` and `purge`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tether_cli.dlq.filters import LetterChoice, everybody_option, where_option
+from tether_cli.dlq.reading import json_option
+from tether_cli.options.connection import Connection, connection_options
+from tether_cli.terminal.output import open_output, print_line, telling_of_waits
+from tether_cli.terminal.tables import print_json
+
+if TYPE_CHECKING:
+    from tether.client.dead_letters import DeadLetters
+    from tether.dead_letters import LetterRetry
+
+NOT_ALL_RETRIED = 1
+"""The exit status where some letters could not be retried."""
+
+
+@click.command()
+@click.argument("tokens", metavar="[TOKEN]...", nargs=-1)
+@where_option
+@click.option("--force", is_flag=True, help="Also letters that say that a retry would fail.")
+@everybody_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each letter.")
+@connection_options
+def retry(
+    connection: Connection,
+    tokens: tuple[str, ...],
+    where: dict[str, Any] | None,
+    force: bool,
+    all_tenants: bool,
+    as_json: bool,
+) -> None:
+    """Retry dead jobs as new ones: those with these retry tokens, or all open ones that match --where.
+
+    The new job has the same correlation id. A token makes one job only: used again, it tells that job. With
+    --where, one that cannot be retried stops no other: what came of each is printed, and the exit status is
+    1 if some could not be.
+    """
+    if bool(tokens) == (where is not None):
+        raise click.UsageError("Give retry tokens, or --where; `--where all` retries every open letter.")
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+        if where is None:
+            letters = client.every_dead_letter if all_tenants else client.dead_letters
+            for token in tokens:
+                _tell(letters.retry(token, force=force), as_json=as_json)
+            return
+        choice = LetterChoice(**where, all_tenants=all_tenants)
+        counts = _retry_where(choice.letters_of(client), choice, force=force, as_json=as_json)
+    retried, failed = counts
+    if not as_json:
+        click.echo(f"{retried} retried, {failed} not", err=True)
+    click.get_current_context().exit(NOT_ALL_RETRIED if failed else 0)
+
+
+def _retry_where(
+    letters: DeadLetters, choice: LetterChoice, *, force: bool, as_json: bool
+) -> tuple[int, int]:
+    retried = failed = 0
+    for outcome in letters.retry_where(force=force, **choice.options()):
+        _tell(outcome, as_json=as_json)
+        retried += outcome.error is None
+        failed += outcome.error is not None
+    return retried, failed
+
+
+def _tell(outcome: LetterRetry, *, as_json: bool) -> None:
+    from tether.codec import value_to_json
+
+    if as_json:
+        print_line(value_to_json(outcome))
+    elif outcome.error is not None:
+        click.echo(f"{outcome.job_id} not retried: {outcome.error.message} ({outcome.error.code})")
+    else:
+        again = "" if outcome.is_new else f" (the token was used before; that job is {outcome.state})"
+        click.echo(f"{outcome.job_id} retried as {outcome.retried_as}{again}")
+
+
+@click.command()
+@where_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@everybody_option
+@json_option
+@connection_options
+def purge(
+    connection: Connection, where: dict[str, Any] | None, yes: bool, all_tenants: bool, as_json: bool
+) -> None:
+    """Purge open dead letters that match --where: their retry tokens make no jobs any more.
+
+    Their jobs stay until jobs.retention has passed. This asks first, unless --yes is given.
+    """
+    if where is None:
+        raise click.UsageError("Say which letters with --where; `--where all` purges every open one.")
+    choice = LetterChoice(**where, all_tenants=all_tenants)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("Purging asks first, and standard input is no terminal: give --yes.")
+        which = "all open dead letters" if choice.is_all else "the open dead letters that match"
+        click.confirm(f"Purge {which}? Their retry tokens make no jobs any more.", abort=True, err=True)
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+        count = choice.letters_of(client).purge(**choice.options())
+    if as_json:
+        print_json({"purged": count})
+    else:
+        click.echo(f"{count} purged")

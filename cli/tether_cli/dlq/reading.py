@@ -1,0 +1,88 @@
+"""`tether dlq list`, `show` and `export`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import click
+
+from tether.clocks import wall_clock_ms
+from tether_cli.dlq.filters import LetterChoice, everybody_option, filter_options
+from tether_cli.dlq.texts import letter_lines, letter_row, summary_text
+from tether_cli.options.connection import Connection, connection_options
+from tether_cli.terminal.output import open_output, print_line, telling_of_waits
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json, print_table
+
+if TYPE_CHECKING:
+    from tether.dead_letters import DeadLetter
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+@click.command("list")
+@filter_options
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    help="Maximum number of letters.",
+)
+@json_option
+@connection_options
+def list_letters(connection: Connection, choice: LetterChoice, limit: int, as_json: bool) -> None:
+    """List dead letters, newest first, and say when they expire."""
+    from tether.client.documents import letter_to_json
+
+    notes = open_output(is_silent=as_json)[1]
+    with telling_of_waits(notes), connection.open() as client:
+        letters = choice.letters_of(client)
+        found: list[DeadLetter] = list(itertools.islice(letters.list(**choice.options()), limit))
+        summary = None if as_json else letters.summary()
+    if as_json:
+        print_json([letter_to_json(letter) for letter in found])
+        return
+    now_ms = wall_clock_ms()
+    whose = ("TENANT",) if choice.all_tenants or choice.tenant else ()
+    rows = [letter_row(letter, now_ms, with_tenant=bool(whose)) for letter in found]
+    print_table(("JOB", *whose, "DIED", "REASON", "RETRYABLE", "MODEL", "ATTEMPTS", "RETRY TOKEN"), rows)
+    if summary is not None:
+        notes.warning(summary_text(summary, now_ms))
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@everybody_option
+@json_option
+@connection_options
+def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) -> None:
+    """Show the dead letter of a job: why it died, its attempts, its retry token and the chain of retries."""
+    from tether.client.documents import letter_to_json
+
+    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+        letters = client.every_dead_letter if all_tenants else client.dead_letters
+        letter = letters.show(job_id)
+    if as_json:
+        print_json(letter_to_json(letter))
+        return
+    lines = letter_lines(letter)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        click.echo(f"{name:<{width}}  {one_line(value)}")
+
+
+@click.command()
+@filter_options
+@connection_options
+def export(connection: Connection, choice: LetterChoice) -> None:
+    """Print all dead letters that match, each as one JSON object on its line.
+
+    They are fetched and printed a hundred at a time, however many there are.
+    """
+    from tether.client.documents import letter_to_json
+
+    with telling_of_waits(open_output()[1]), connection.open() as client:
+        for letter in choice.letters_of(client).list(**choice.options()):
+            print_line(letter_to_json(letter))
