@@ -188,8 +188,8 @@ def test_pruning_removes_what_ended_long_ago_and_frees_its_key(store):
     settle_each(store, outcome(1, OutcomeKind.POISONED), now_ms=NOW)
     settle_each(store, outcome(2), now_ms=NOW + 10)
     retry(store, 1)
-    assert store.read(prunable_jobs, NOW, 10) == []
-    assert store.read(prunable_jobs, NOW + 1, 10) == ["job-000001"]
+    assert store.read(prunable_jobs, NOW + 1, 10) == []
+    assert store.read(prunable_jobs, NOW + 2, 10) == ["job-000001"]
     assert store.read(prunable_jobs, NOW + 99, 10, 1) == ["job-000002"]
     assert write(store, prune, "job-000001", "job-000003") == [True, False]
     assert store.read(job, "job-000001") is None

@@ -234,7 +234,7 @@ def test_a_dead_letter_has_the_attempts_that_no_outcome_names(store):
             1, OutcomeKind.POISONED, attempt=2, ends=(end(1, evidence={"how": "oom"}), end(2, went="end"))
         ),
     )
-    history = store.read(dead_letter, "job-000001").history
+    history = store.read(dead_letter, "job-000001").attempts
     assert [(each["attempt"], each["cause"], each["evidence"]) for each in history] == [
         (1, "lease_lost", {"how": "oom"}),
         (2, "lease_lost", None),
