@@ -24,6 +24,13 @@ VERBS = {
     "GET /v1/operator/jobs/{job_id}": ("", ""),
     "GET /v1/operator/jobs/{job_id}/attempts": ("", ""),
     "DELETE /v1/operator/jobs/{job_id}": ("", "jobs.cancel"),
+    "GET /v1/operator/dead-letters": ("dlq list", ""),
+    "GET /v1/operator/dead-letters:export": ("dlq export", ""),
+    "GET /v1/operator/dead-letters:summary": ("dlq list", ""),
+    "GET /v1/operator/dead-letters/{job_id}": ("dlq show", ""),
+    "POST /v1/operator/dead-letters:retry": ("dlq retry", "dead_letters.retry"),
+    "POST /v1/operator/dead-letters:retry-where": ("dlq retry", "dead_letters.retry_where"),
+    "POST /v1/operator/dead-letters:purge": ("dlq purge", "dead_letters.purge"),
     "GET /v1/operator/tenants": ("tenants list", ""),
     "POST /v1/operator/tenants": ("tenants create", "tenants.create"),
     "PATCH /v1/operator/tenants/{tenant_id}": ("tenants set", "tenants.set"),
@@ -32,8 +39,8 @@ VERBS = {
     "DELETE /v1/operator/keys/{key_id}": ("keys revoke", "keys.revoke"),
     "GET /v1/operator/audit": ("audit", ""),
 }
-"""By route, the verb that does the same on the machine with the database or Redis, and what the audit log
-calls it; empty where there is none."""
+"""By route, the verb that does the same on the machine with the database or Redis, or by this route (``dlq``),
+and what the audit log calls it; empty where there is none."""
 
 
 def operators_table() -> str:

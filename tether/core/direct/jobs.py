@@ -211,7 +211,7 @@ def job_of_tenant(store: Store, job_id: JobId, tenant: TenantId | None) -> JobRo
     return row
 
 
-def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None) -> JobStatus:
+def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None = None) -> JobStatus:
     state, offset = row.state, row.output_tokens
     if known is not None and known.dispatch == row.dispatch:
         offset = known.offset
