@@ -38,6 +38,7 @@ WHY: Mapping[str, str] = {
     "poison": "workers that ran it died. A retry runs it again, and may kill another worker",
     "attempts_exhausted": "its attempts failed, and it has none left. A retry has as many again",
     "not_retryable": "its error is one that another attempt meets again: mend its cause first",
+    "retry_excluded": "its error might go away, but the settings or the job exclude it from retries",
     "restored": "it had died already when the database was set back to a backup",
 }
 """By reason: what it means, and whether a retry can help."""

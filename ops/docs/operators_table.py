@@ -39,8 +39,8 @@ VERBS = {
     "DELETE /v1/operator/keys/{key_id}": ("keys revoke", "keys.revoke"),
     "GET /v1/operator/audit": ("audit", ""),
 }
-"""By route, the verb that does the same on the machine with the database or Redis, or by this route (``dlq``),
-and what the audit log calls it; empty where there is none."""
+"""By route, the verb that does the same on the machine with the database or Redis, or by this route
+(``dlq``), and what the audit log calls it; empty where there is none."""
 
 
 def operators_table() -> str:

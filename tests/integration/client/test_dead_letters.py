@@ -75,7 +75,9 @@ def test_a_letter_tells_what_a_job_died_of_and_how_it_was_tried(client):
 
 
 def test_a_retry_is_a_new_job_that_is_linked_both_ways(client):
-    letter = die(client, labels={"a": "b"}, priority="batch", max_tokens=7, time_limit=500)
+    letter = die(
+        client, labels={"a": "b"}, priority="batch", max_tokens=7, time_limit=500, retry_on=["engine_failed"]
+    )
     retried = client.letters.retry(letter.retry_token)
     assert (retried.job_id, retried.is_new, retried.error) == (letter.job_id, True, None)
     again = client.letters.retry(letter.retry_token)
