@@ -58,7 +58,7 @@ class LetterFilter:
     state: str = LetterState.OPEN.value
     reason: str | None = None
     model: str | None = None
-    pool: str | None = None
+    pool: PoolName | None = None
     tenant_id: TenantId | None = None
     created_after: int | None = None
     created_before: int | None = None

@@ -45,7 +45,12 @@ NOT_IMPORTED = {
 TEXT_COMES_IN = {
     "tether/client/api.py": "programs name jobs and tenants by plain strings",
     "tether/client/async_api.py": "programs name jobs and tenants by plain strings",
+    "tether/client/dead_letters.py": "programs name jobs by plain strings",
+    "tether/client/async_dead_letters.py": "programs name jobs by plain strings",
+    "tether/letter_filters.py": "programs name pools and tenants by plain strings",
     "tether/testing/backend.py": "so do tests",
+    "tether/gateway/dead_letters/routes.py": "the path of a request",
+    "cli/tether_cli/dlq/reading.py": "arguments of the command",
     "tether/gateway/jobs/routes.py": "the path of a request",
     "tether/gateway/operator/jobs.py": "the path of a request",
     "tether/gateway/operator/tenants.py": "the path of a request",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tether.ids import PoolName, TenantId
 from tether_cli.options.values import read_moment
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class LetterChoice:
     state: str = "open"
     reason: str | None = None
     model: str | None = None
-    pool: str | None = None
-    tenant: str | None = None
+    pool: PoolName | None = None
+    tenant: TenantId | None = None
     since: datetime | None = None
     until: datetime | None = None
     all_tenants: bool = False

@@ -10,7 +10,7 @@ from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
 
 if TYPE_CHECKING:
-    from tether.dead_letters import DeadLetter, LetterDetails, LetterSummary
+    from tether.dead_letters import DeadLetter, LetterDetails, LetterSummary, RetryLink
 
 
 def letter_row(letter: DeadLetter, now_ms: int, *, with_tenant: bool) -> tuple[str, ...]:
@@ -64,8 +64,7 @@ def letter_lines(letter: LetterDetails) -> list[tuple[str, str]]:
     ]
     if len(letter.chain) > 1:
         lines += [
-            (f"chain {number}", _link_text(link.job_id, link.state.value, link.reason, letter.job_id))
-            for number, link in enumerate(letter.chain, 1)
+            (f"chain {number}", _link_text(link, letter)) for number, link in enumerate(letter.chain, 1)
         ]
     return lines
 
@@ -85,6 +84,6 @@ def attempt_text(attempt: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _link_text(job_id: str, state: str, reason: str | None, shown: str) -> str:
-    here = " (this one)" if job_id == shown else ""
-    return f"{job_id} {state}{f' ({reason})' if reason else ''}{here}"
+def _link_text(link: RetryLink, shown: LetterDetails) -> str:
+    here = " (this one)" if link.job_id == shown.job_id else ""
+    return f"{link.job_id} {link.state}{f' ({link.reason})' if link.reason else ''}{here}"
