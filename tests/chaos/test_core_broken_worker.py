@@ -1,9 +1,12 @@
 """A worker whose engine fails each attempt at once: it is always idle, and would draw every retry."""
 
+from contextlib import contextmanager
+
 import pytest
 from sqlalchemy import text
 
 from support.cluster import Cluster
+from support.databases import fresh_postgres
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.discovery.over_redis.worker_health import read_held_pools
 from tether.jobs import JobRequest, JobState
@@ -41,10 +44,22 @@ def held(cluster):
     return read_held_pools(cluster.redis, cluster.keys, workers)
 
 
+@contextmanager
+def opened_cluster(**options):
+    with Cluster(models={"counter": (100, 8)}, config=SHORT_PAUSES, **options) as opened:
+        opened.orchestrator()
+        yield opened
+
+
 @pytest.fixture
 def cluster():
-    with Cluster(models={"counter": (100, 8)}, config=SHORT_PAUSES) as opened:
-        opened.orchestrator()
+    with opened_cluster() as opened:
+        yield opened
+
+
+@pytest.fixture
+def postgres_cluster(postgres_url):
+    with fresh_postgres(postgres_url) as url, opened_cluster(database=url) as opened:
         yield opened
 
 
@@ -52,7 +67,8 @@ def submit(cluster, count):
     return cluster.client().submit_many([JobRequest(model="counter", prompt="hello") for _ in range(count)])
 
 
-def test_a_broken_worker_beside_a_good_one_costs_few_attempts_and_no_job(cluster):
+def test_a_broken_worker_beside_a_good_one_costs_few_attempts_and_no_job(postgres_cluster):
+    cluster = postgres_cluster
     cluster.start_worker(threads=4)
     start_broken_worker(cluster)
     for handle in submit(cluster, JOBS):

@@ -9,6 +9,7 @@ from tether.config.settings import Settings
 from tether.loops import IDLE, Step
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.deadlines import EndOverdue
+from tether.orchestrator.held_workers import HELD_WORKERS, TellOfHeldWorkers
 from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
 from tether.orchestrator.lost_pools import LOST_POOLS, GiveBackLost
@@ -67,6 +68,7 @@ LOOPS = (
     RegisteredLoop(WAITING, PlaceWaiting.make, _outbox),
     RegisteredLoop("outbox", RelayOutbox.make, _outbox),
     RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0)),
+    RegisteredLoop(HELD_WORKERS, TellOfHeldWorkers.make, every(5.0)),
     RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),
     RegisteredLoop("pruning", Prune.make, every(5.0)),

@@ -54,6 +54,12 @@ JOBS_GIVEN_BACK = _counter(
 LOST_POOLS = Gauge(
     "tether_lost_pools", "Pools that have lost their last worker, and still have jobs.", registry=REGISTRY
 )
+HELD_WORKERS = Gauge(
+    "tether_held_workers",
+    "Live workers that fail what others do, and get one job of the pool at a time.",
+    ["pool"],
+    registry=REGISTRY,
+)
 SET_ASIDE = Counter(
     "tether_set_aside",
     "Jobs and entries that scripts in Redis could not read and set aside, once they were looked at.",
