@@ -10,6 +10,7 @@ from tether_cli.leaving import leave
 from tether_cli.verb_groups import LazyVerbs, Verb
 
 VERBS: dict[str, Verb] = {
+    "admin": ("tether_cli.admin", "admin", "Check both stores, reconcile them, or place all jobs anew."),
     "audit": ("tether_cli.audit", "audit", "Read the audit log: who changed what."),
     "completion": ("tether_cli.completion", "completion", "Print a shell completion script."),
     "config": ("tether_cli.config", "config", "Show and validate the configuration."),

@@ -30,6 +30,7 @@ ACTIONS = (
     *("dead_letters.purge", "dead_letters.retry", "dead_letters.retry_where"),
     *("fleet.cordon", "fleet.drain", "fleet.revoke", "fleet.trust", "fleet.uncordon", "jobs.cancel"),
     *("keys.create", "keys.revoke", "tenants.create", "tenants.set"),
+    *("admin.rebuild", "admin.reconcile"),
 )
 """All that can be done, as the log calls it."""
 

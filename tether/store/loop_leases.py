@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, or_
+from sqlalchemy import Connection, delete, or_, select
 
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import loop_leases
@@ -31,3 +31,9 @@ def give_up_lease(connection: Connection, name: str, holder: str) -> bool:
     """Release the lease ``name`` if ``holder`` has it, and return whether it had it."""
     statement = delete(loop_leases).where(loop_leases.c.name == name, loop_leases.c.holder == holder)
     return connection.execute(statement).rowcount == 1
+
+
+def has_holder(connection: Connection, name: str, now_ms: int) -> bool:
+    """Return whether somebody runs this loop now."""
+    query = select(loop_leases.c.name).where(loop_leases.c.name == name, loop_leases.c.until > now_ms)
+    return connection.execute(query).one_or_none() is not None

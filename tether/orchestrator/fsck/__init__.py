@@ -1,0 +1,1 @@
+"""Whether the two stores agree with each other and with themselves, found by reading alone."""
