@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
 from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import Connection, connection_options
@@ -109,8 +111,14 @@ def told_url(url: str | None, environ: Mapping[str, str]) -> str | None:
 
 def _seen(client: Tether, *, knows_workers: bool) -> dict[str, Any]:
     from tether.client.documents import model_to_json
+    from tether.codec import value_to_json
+    from tether.errors import RouteUnknown
     from tether.statuses import absence_text
 
+    letters = None
+    # An older gateway tells none.
+    with contextlib.suppress(RouteUnknown):
+        letters = value_to_json(client.dead_letters.summary())
     infos = client.models()
     models = [{**model_to_json(model), "absence": absence_text(model)} for model in infos]
     unended = [state.value for state in JobState if not state.is_final]
@@ -129,6 +137,7 @@ def _seen(client: Tether, *, knows_workers: bool) -> dict[str, Any]:
         "open_jobs": {state: counts[state] for state in unended if counts[state]},
         "deserted_pools": dict(sorted(deserted.items())),
         "all_counted": len(open_jobs) < MAX_COUNTED,
+        "dead_letters": letters,
     }
 
 
@@ -144,6 +153,13 @@ def _print(document: dict[str, Any]) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"
     more = "" if document["all_counted"] else f" among the newest {MAX_COUNTED}; there may be more"
     click.echo(f"jobs     {counts}{more}")
+    if document["dead_letters"] is not None and document["dead_letters"]["open"]:
+        from tether.codec import value_from_json
+        from tether.dead_letters import LetterSummary
+        from tether_cli.dlq.texts import summary_text
+
+        summary = value_from_json(LetterSummary, document["dead_letters"])
+        click.echo(f"letters  {summary_text(summary, wall_clock_ms())}: tether dlq list")
     for pool, count in document["deserted_pools"].items():
         click.echo(
             f"pool     {one_line(pool)}  {count} of these wait there, and no live worker draws from it: "

@@ -127,6 +127,8 @@ class SettleOutcomes:
         self._outcomes.acknowledge(done)
         for answer in settled:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
+            if answer.reason is not None:
+                metrics.LETTERS_WRITTEN.labels(reason=answer.reason).inc()
         if any(answer.state in (JobState.WAITING_RETRY, JobState.PARKED) for answer in settled):
             self._on_waiting()
 

@@ -60,9 +60,10 @@ def close_letters(connection: Connection, closings: list[LetterClosing]) -> list
     return [by_id[each.job_id] for each in closings]
 
 
-def old_letters(connection: Connection, older_than_ms: int, limit: int) -> list[LetterPlace]:
-    """The oldest open letters of jobs that died before ``older_than_ms`` (milliseconds since the epoch)."""
+def old_letters(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[LetterPlace]:
+    """The oldest open letters of jobs that died before ``older_than_ms`` (milliseconds since the epoch), but
+    the first ``offset`` of them."""
     place = (dead_letters.c.created_at, dead_letters.c.job_id)
     query = select(*place).where(IS_OPEN_LETTER, dead_letters.c.created_at < older_than_ms)
-    rows = connection.execute(query.order_by(*place).limit(limit))
+    rows = connection.execute(query.order_by(*place).limit(limit).offset(offset))
     return [LetterPlace(row.created_at, JobId(row.job_id)) for row in rows]

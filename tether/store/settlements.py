@@ -66,6 +66,7 @@ class Settled:
       state: The row's, afterwards; None if the job is unknown.
       dispatch: The row's latest dispatch.
       error: Why the job failed, or its last attempt.
+      reason: Of the dead letter that was written; None if there was none.
     """
 
     kind: SettledKind
@@ -73,6 +74,7 @@ class Settled:
     state: JobState | None
     dispatch: int
     error: JobError | None
+    reason: str | None = None
 
 
 class Settle:
@@ -135,7 +137,8 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
     changes.results[row.job_id] = _result(outcome) if row.state.is_final else None
     if verdict.letter is not None:
         changes.letters.append(_letter_columns(row, verdict.letter, changes.attempts, settlement.now_ms))
-    return _settled(SettledKind.SETTLED, row)
+    settled = _settled(SettledKind.SETTLED, row)
+    return settled if verdict.letter is None else replace(settled, reason=verdict.letter.reason)
 
 
 def _settled(kind: SettledKind, row: JobRow) -> Settled:

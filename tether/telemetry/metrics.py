@@ -29,6 +29,11 @@ FENCED_WRITES = _counter(
 )
 
 
+LETTERS_WRITTEN = _counter("tether_dead_letters_written", "Dead letters of jobs, by reason.", "reason")
+LETTERS_EXPIRED = Counter(
+    "tether_dead_letters_expired", "Dead letters that expired, open.", registry=REGISTRY
+)
+
 OUTCOMES_SETTLED = _counter("tether_outcomes_settled", "Outcomes settled in the database.", "answer")
 RETRIES_PLANNED = _counter(
     "tether_retries_planned",

@@ -118,6 +118,13 @@ def test_an_export_is_one_letter_a_line(command):
     assert [json.loads(line)["job_id"] for line in lines] == jobs[::-1]
 
 
+def test_the_status_tells_how_many_letters_are_open(command):
+    assert "letters" not in command.run("status").stdout
+    die(command)
+    assert "letters  1 open, the oldest" in command.run("status").stdout
+    assert command.document("status", "--json")["dead_letters"]["open"] == 1
+
+
 def test_an_operator_reaches_the_letters_of_all_tenants(command):
     die(command, tenant="research")
     assert letters(command) == []
