@@ -43,6 +43,7 @@ from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.trust.enrolment import RedisEnrolment
 from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.trusted_keys import TrustedKeys
+from tether.gateway.fleet_watch import FleetWatch
 from tether.gateway.services import GatewayServices
 from tether.jobs import new_job_id
 from tether.local.log_files import LogRotation
@@ -329,6 +330,12 @@ def gateway_opening(stage):
     return stop
 
 
+def gateway_fleet_watch(stage):
+    owner = FleetWatch(None, lambda: 0, opened=lambda settings: contextlib.nullcontext(None))
+    owner.follow(lambda event: None)
+    return owner.close
+
+
 def stop_watch(stage):
     owner = StopWatch(StopDeadline(), sever=print)
     owner.start()
@@ -336,7 +343,15 @@ def stop_watch(stage):
 
 
 def enrol_local(stage):
-    owner = Loop("enrol-local", lambda: 1.0)
+    return started_loop("enrol-local")
+
+
+def local_models(stage):
+    return started_loop("local-models")
+
+
+def started_loop(name):
+    owner = Loop(name, lambda: 1.0)
     owner.start()
     return owner.stop
 
@@ -353,6 +368,7 @@ THREADS = {
     "fleet-evidence": fleet_evidence,
     "clock": clock,
     "flush": flush,
+    "gateway-fleet-watch": gateway_fleet_watch,
     "gateway-opening": gateway_opening,
     "health": health,
     "heart": heart,
@@ -361,6 +377,7 @@ THREADS = {
     "http-streams": http_streams,
     "lifeline": lifeline,
     "load": load,
+    "local-models": local_models,
     "log-rotation": log_rotation,
     "manifest": manifest,
     "mirror": mirror,

@@ -406,7 +406,7 @@ def test_a_full_disk(gateway):
         assert (status, document["status"], document["database"]) == (503, "unavailable", "unavailable")
         make_room()
         # Nobody has submitted anything meanwhile.
-        assert ask(gateway, "GET", "/readyz")[0] == 200
+        eventually(lambda: ask(gateway, "GET", "/readyz")[0] == 200, PATIENCE_SECONDS, "it is ready")
         status, document, _ = ask(gateway, "POST", "/v1/jobs", body, headers=headers)
         assert (status, document["is_new"]) == (202, True)
     ask(gateway, "DELETE", f"/v1/jobs/{document['job_id']}")

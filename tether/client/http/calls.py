@@ -124,14 +124,15 @@ class HttpCalls:
         path: str,
         query: Sequence[tuple[str, str]],
         headers: Sequence[tuple[str, str]],
-        attend: Callable[[HttpSocket], object],
+        attend: Callable[[HttpSocket | None], object],
         *,
         is_new: bool,
     ) -> HttpExchange | Failure:
         """One try to open a stream. The exchange belongs to the caller, who closes it.
 
         Args:
-          attend: Called with each socket before it is used, for who may want to abort it.
+          attend: Called with each socket before it is used, for who may want to abort it; with None where it
+            may serve others from then on.
           is_new: Whether somebody waits for it to be opened, for no longer than for a call.
 
         Raises:
@@ -146,7 +147,9 @@ class HttpCalls:
             exchange = self.connections.open(request, self.silence, ends_at, attend)
             if exchange.head.status == 200 and exchange.head.content_type == _EVENTS:
                 return exchange
-            with contextlib.closing(exchange):
+            with contextlib.ExitStack() as stack:
+                stack.callback(exchange.close)
+                stack.callback(attend, None)
                 rest_ends_at = min(ends_at, time.monotonic() + self._read_timeout)
                 found = self._judge(exchange, Deadline(self._read_timeout, rest_ends_at))
                 if isinstance(found, Failure):

@@ -220,7 +220,10 @@ def look_up(host: str, port: int, deadline: Deadline, done: threading.Event) -> 
         finally:
             done.set()
 
-    OwnedThread("http-lookup", run).start()
+    try:
+        OwnedThread("http-lookup", run).start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
     if not done.wait(deadline.left()):
         raise TimeoutError
     if not answers:

@@ -35,12 +35,7 @@ class HttpStreamPort:
         stream = HttpStream(self._calls, self.reader, job_id, offset, deliver, self._forget)
         with self._lock:
             self._streams.add(stream)
-        try:
-            stream.open()
-        except BaseException:
-            stream.close()
-            stream.end()
-            raise
+        stream.open()
         return stream
 
     def _forget(self, stream: HttpStream) -> None:

@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import Protocol
 
+from tether.client.lifetime import closed
+from tether.errors import TetherError
 from tether.threads import OwnedThread
 
 MAX_TICK_SECONDS = 1.0
@@ -54,18 +56,32 @@ class StreamReader:
         self._bell = -1
         self.thread = OwnedThread("http-streams", self._run, ask_to_stop=self.ask_to_stop)
 
-    def add(self, stream: ReadStream) -> bool:
-        """Have it read from now on, on any thread. Answers False where the reader was stopped."""
+    def add(self, stream: ReadStream) -> None:
+        """Have it read from now on, on any thread.
+
+        Raises:
+          ClientClosed: The reader was stopped. It does not have the stream.
+          TetherError: The process has no file or no thread for the reader, which does not have the stream.
+        """
         with self._lock:
             if self._is_stopping:
-                return False
-            if self._poll is None:
-                self._poll, self._bell = select.epoll(), os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                self._poll.register(self._bell, select.EPOLLIN)
+                raise closed()
+            try:
+                self._begin()
+            except (OSError, RuntimeError) as error:
+                raise TetherError(
+                    f"the stream cannot be read: the process has no thread or no file for it ({error})"
+                ) from None
             self._coming.append(stream)
             os.eventfd_write(self._bell, 1)
+
+    def _begin(self) -> None:
+        if self._poll is None:
+            poll = select.epoll()
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            poll.register(self._bell, select.EPOLLIN)
+            self._poll = poll
         self.thread.start()
-        return True
 
     def ask_to_stop(self) -> None:
         """Let the thread end soon: the streams that it has go on elsewhere."""
@@ -75,6 +91,13 @@ class StreamReader:
                 os.eventfd_write(self._bell, 1)
 
     def _run(self) -> None:
+        try:
+            self._read_all()
+        finally:
+            # After an error, too: nobody may wait for what is never read.
+            self._end()
+
+    def _read_all(self) -> None:
         assert self._poll is not None
         looks_at = time.monotonic() + self._tick
         while not self._is_stopping:
@@ -88,7 +111,6 @@ class StreamReader:
             if (now := time.monotonic()) >= looks_at:
                 looks_at = now + self._tick
                 self._look(now)
-        self._end()
 
     def _take_coming(self) -> None:
         assert self._poll is not None
@@ -124,6 +146,7 @@ class StreamReader:
 
     def _end(self) -> None:
         with self._lock:
+            self._is_stopping = True
             rest = [*self._read.values(), *self._coming, *self._leaving]
             assert self._poll is not None
             self._poll.close()

@@ -94,12 +94,20 @@ class HttpStream:
         Raises:
           TetherError: The stream was refused, or could not be opened while patience lasted.
         """
-        patience = self._calls.patience()
-        while (failure := self._connect(is_new=True)) is not None:
-            if not patience.wait(failure):
-                raise failure.error
-        if not self._reader.add(self):
-            raise closed()
+        may_be_read = False
+        try:
+            patience = self._calls.patience()
+            while (failure := self._connect(is_new=True)) is not None:
+                if not patience.wait(failure):
+                    raise failure.error
+            may_be_read = True
+            self._reader.add(self)
+        except BaseException as error:
+            self.close()
+            # After an interruption the reader may have it already: then it is ended there.
+            if not may_be_read or isinstance(error, TetherError):
+                self.end()
+            raise
 
     def close(self) -> None:
         """Deliver no more, and close the connection. May be called on any thread, and repeated."""
@@ -110,10 +118,10 @@ class HttpStream:
                 if self._socket is not None:
                     self._socket.abort()
 
-    def _attend(self, used: HttpSocket) -> None:
+    def _attend(self, used: HttpSocket | None) -> None:
         with self._lock:
             self._socket = used
-            if self._is_over:
+            if used is not None and self._is_over:
                 used.abort()
 
     def join(self, timeout: float | None) -> None:
@@ -180,14 +188,15 @@ class HttpStream:
 
     def _come_back(self) -> None:
         try:
-            if self._connect_again() and not self._reader.add(self):
-                raise closed()
+            if self._connect_again():
+                self._reader.add(self)
+                # From here on it is the reader's.
+                return
         except ClientClosed as error:
             self._give_up(error)
         except Exception as error:
             self._fail(error)
-        if self._is_over:
-            self.end()
+        self.end()
 
     def _connect_again(self) -> bool:
         """Answers whether there is a connection; else nobody wants one."""
