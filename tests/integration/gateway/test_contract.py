@@ -40,16 +40,29 @@ OPERATIONS = [
     ),
 ]
 
+LETTERS = [
+    f"{method} {prefix}/dead-letters{rest}"
+    for prefix in ("/v1", "/v1/operator")
+    for method, rest in (
+        *(("GET", ""), ("GET", ":export"), ("GET", ":summary"), ("GET", "/{job_id}")),
+        *(("POST", ":retry"), ("POST", ":retry-where"), ("POST", ":purge")),
+    )
+]
+OPERATIONS += LETTERS
+
 ENDLESS = ("GET /v1/operator/fleet/changes",)
 """They answer until the client leaves."""
 
 CONTRADICT = (
+    # A token that was never issued is none, however well it is formed; filters can be texts that no text is.
+    *LETTERS,
     *("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs", "GET /v1/operator/jobs"),
     # Not every such number is a key; and a tenant can be made once.
     *("POST /v1/operator/worker-keys", "POST /v1/operator/tenants"),
 )
 TAKE_NOTHING = ("GET /healthz", "GET /readyz", "GET /metrics")
 TAKE_MORE = (
+    *LETTERS,
     *("GET /v1/operator/jobs", "GET /v1/operator/audit", "POST /v1/operator/keys"),
     *("POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}", "POST /v1/operator/worker-keys"),
     "POST /v1/keys",
