@@ -30,8 +30,9 @@ class AttemptRecord:
       ended_at: Null while it runs.
       offset: How much had been generated when it ended, or until now.
       cause: Why it ended: ``succeeded``, ``failed``, ``cancelled``, ``expired``, ``lease_lost`` (its worker
-        was not heard of any more), ``released`` (its worker handed it over), ``revoked``, ``withdrawn``,
-        ``superseded``, ``sealed``, ``unreadable``; ``running`` while it has not. Programs must expect others.
+        was not heard of any more), ``died`` (its worker's process did), ``gone`` (that ended, and no job was
+        the reason), ``released`` (its worker handed it over), ``revoked``, ``withdrawn``, ``superseded``,
+        ``sealed``, ``unreadable``; ``running`` while it has not. Programs must expect others.
       went: Where the job went then: ``pool`` (it waited there again, for another worker), ``database`` (which
         decided: a retry, another pool, or the end) or ``end``.
       outcome: How its dispatch ended with it; null where the dispatch went on with another attempt.

@@ -18,6 +18,8 @@ _COLUMNS = ("ATTEMPT", "WORKER", "POOL", "BEGAN", "ENDED", "TOKENS", "WHY", "THE
 _CAUSES = {
     "lease_lost": "its worker was not heard of any more",
     "released": "its worker handed it over",
+    "died": "its worker's process died",
+    "gone": "its worker's process ended",
     "revoked": "its worker's key was revoked",
     "withdrawn": "it was taken back to be placed anew",
     "superseded": "it was placed anew",

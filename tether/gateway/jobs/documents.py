@@ -101,9 +101,9 @@ AttemptBody = document_of(
     worker=Field(description="The process that ran it: the worker's id, and which of its starts."),
     ended_at=Field(description="In ms since the epoch; null while it runs."),
     cause=Field(
-        description="Why it ended: succeeded, failed, cancelled, expired, lease_lost, released, revoked, "
-        "withdrawn, superseded, sealed, unreadable, or another word of a later version; running while it has "
-        "not."
+        description="Why it ended: succeeded, failed, cancelled, expired, lease_lost, died, gone, released, "
+        "revoked, withdrawn, superseded, sealed, unreadable, or another word of a later version; running "
+        "while it has not."
     ),
     went=Field(description="Where the job went then: pool, database or end."),
     outcome=Field(description="How its dispatch ended with it; null where that went on."),
