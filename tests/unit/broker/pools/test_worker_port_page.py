@@ -121,7 +121,10 @@ def test_the_fields_of_a_job_stand_in_the_page():
 
 def test_the_fields_of_a_body_stand_in_the_page():
     message = Message("user", "hello")
-    written = payload_of(JobRequest(model="m", messages=(message,), sampling=Sampling()))
+    request = JobRequest(
+        model="m", messages=(message,), chat_template_kwargs={"deep": True}, sampling=Sampling()
+    )
+    written = payload_of(request)
     source = inspect.getsource(scheduler_middleware._payload)
     added = set(re.findall(r'^\s+"(\w+)":', source, re.M))
     assert added
