@@ -67,6 +67,11 @@ def next_boot(folder: Path, above: int = 0) -> int:
     return boot
 
 
+def this_machine() -> str:
+    """Changes when the machine is started again."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 @dataclass(eq=False)
 class Attempt:
     identity: tuple[bytes, ...]  # job, dispatch, attempt, draw: each write begins with them
@@ -136,10 +141,14 @@ class Worker:
         self.attempts: list[Attempt] = []
         self.stopping = threading.Event()
         self.step_at = 0.0
+        self.life_file = folder / "worker.life"
+        self.former = json.loads(self.life_file.read_text()) if self.life_file.exists() else None
         self.begin_boot(next_boot(folder))
 
     def begin_boot(self, boot: int) -> None:
         self.boot, self.boot_id = boot, f"{self.fixed['workerId']}.{boot}"
+        self.life_file.touch(0o600)
+        self.life_file.write_text(json.dumps([self.boot_id, self.process, this_machine(), self.place()]))
         self.number, self.sequence, self.draw_at, self.announce_at = 1, 0, 0.0, 0.0
         self.is_answer_owed = self.is_outranked = self.is_unheard = False
 
@@ -158,6 +167,17 @@ class Worker:
             self.life = int(port.get(b"presence_expiry", 15_000))
         if self.scripts and not self.epoch:
             self.epoch = self.client.get(f"{self.prefix}:core:epoch") or b""
+
+    def tell_of_the_former(self) -> None:
+        """The process before this one did not stop in order: what it ran goes on at once."""
+        former, self.former = self.former, None
+        if former is not None and former[3] == self.place():
+            how = "unknown" if former[2] == this_machine() else "host"
+            self.call("gone", self.epoch, former[0], former[1], how)
+
+    def place(self) -> int:
+        """Tells the folder from a copy of it, whose process must end nobody's life."""
+        return (self.folder / "lock").stat().st_ino
 
     def call(self, script: str, *arguments: Any, key: str = "core:leases") -> list[Any]:
         text, name = self.scripts[script], f"{self.prefix}:{key}"
@@ -287,6 +307,8 @@ class Worker:
         now = time.monotonic()
         if not self.epoch or now >= self.announce_at:
             self.hello()
+        if self.epoch:
+            self.tell_of_the_former()
         if self.epoch and now >= self.announce_at:
             self.announce_at = now + self.interval
             if not self.is_outranked:
@@ -321,6 +343,7 @@ class Worker:
                 attempt.ending = ("release",)
             self.step()
             self.announce("stopped")
+            self.life_file.unlink()
 
 
 def main() -> None:

@@ -1,15 +1,18 @@
 """Who is to blame where worker processes die: a job that ends them is found, and the others live on."""
 
+import psutil
+import pytest
+
 from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.poison_engine import POISON
-from support.waiting import PATIENCE_SECONDS
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.store import queries
 from tether.store.dead_letters import dead_letter
 
 SLOTS = 4
 LOG2_SLOTS = 2
-INNOCENT = 14
+INNOCENT = 24
 RATE, TOKENS = 10, 20
 CONFIG = "[jobs]\nresult_ttl = 3600000\n"
 PRESENCE = "interval = 500\nexpiry = 2000\n"
@@ -57,3 +60,42 @@ def test_a_job_that_ends_its_processes_is_found_by_halves_and_its_neighbours_suc
         }
         assert [kind for kind, *_ in accounts.attempts()[poison]] == ["poisoned"]
         accounts.assert_nothing_left()
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_a_worker_that_is_killed_again_and_again_from_outside_costs_no_job_its_life(kills):
+    count = 50 * kills // 4
+    with (
+        Cluster(models={"counter": (RATE, TOKENS)}, config=CONFIG, presence=PRESENCE) as cluster,
+        Accounts(cluster) as accounts,
+    ):
+        cluster.start_orchestrator()
+        worker = cluster.start_worker(threads=SLOTS)
+        client = cluster.client()
+        prompts = {client.submit("counter", f"number {number}").job_id: number for number in range(count)}
+        killed = set()
+
+        def running():
+            return {
+                boot
+                for boot, state in zip(
+                    accounts.in_redis(prompts, "worker"), accounts.in_redis(prompts, "state"), strict=True
+                )
+                if state == "running"
+            } - killed
+
+        for _ in range(kills):
+            ended = accounts.ended()
+            eventually(
+                lambda ended=ended: running() and accounts.ended() > ended,
+                PATIENCE_SECONDS,
+                "the next process has done some of the work",
+            )
+            killed |= running()
+            for process in psutil.Process(worker.pid).children():
+                process.kill()
+        accounts.wait_until_all_ended(count, within=5 * PATIENCE_SECONDS)
+        accounts.assert_succeeded_once(
+            {job_id: expected_texts(f"number {number}", TOKENS) for job_id, number in prompts.items()}
+        )
+        assert sum(int(deaths or 0) for deaths in accounts.in_redis(prompts, "deaths")) >= kills

@@ -1,6 +1,7 @@
 """A worker is lost in mid-stream: another goes on, and the reader sees every token once."""
 
 import contextlib
+import json
 import signal
 
 import psutil
@@ -46,6 +47,9 @@ class Show:
     def deaths(self):
         return int(self.in_redis("deaths"))
 
+    def evidence(self):
+        return json.loads(self.in_redis("evidence"))
+
     def wait_for_another_worker(self):
         eventually(
             lambda: self.in_redis("state") == "running" and self.in_redis("worker") != self.worker,
@@ -73,11 +77,39 @@ def show():
         yield Show(stack)
 
 
-def test_a_job_goes_on_where_it_stands_when_its_worker_is_killed(show):
-    show.its_worker.close()
+def test_a_job_goes_on_where_it_stands_when_its_process_is_killed_and_its_supervisor_says_so(show):
+    for process in psutil.Process(show.its_worker.pid).children():
+        process.kill()
     show.reader.wait_for_event("rerouted")
     show.wait_for_another_worker()
+    (death,) = show.evidence()
+    assert (death["boot"], death["how"], death["beside"]) == (show.worker, "signal 9", 0)
     assert show.deaths() == 1
+    show.assert_whole()
+
+
+def vanish(worker):
+    """A supervisor and its processes end at once, so that nobody is left to say so."""
+    supervisor = psutil.Process(worker.pid)
+    supervisor.suspend()
+    for process in (*supervisor.children(), supervisor):
+        process.kill()
+
+
+def test_a_machine_that_vanishes_with_all_on_it_is_nobody_s_fault(show):
+    vanish(show.its_worker)
+    show.reader.wait_for_event("rerouted")
+    show.wait_for_another_worker()
+    show.assert_whole()
+    assert (show.deaths(), show.in_redis("evidence")) == (0, None)
+
+
+def test_who_is_started_again_on_the_same_machine_tells_the_end_of_its_former_process(show):
+    vanish(show.its_worker)
+    show.cluster.start_worker()
+    show.reader.wait_for_event("rerouted")
+    eventually(lambda: show.deaths() == 1, PATIENCE_SECONDS, "the next process has said what it knows")
+    assert [(death["boot"], death["how"]) for death in show.evidence()] == [(show.worker, "unknown")]
     show.assert_whole()
 
 
@@ -93,9 +125,8 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_is_fenced_and_its_l
         process.send_signal(signal.SIGSTOP)
     show.reader.wait_for_event("rerouted")
     show.wait_for_another_worker()
-    assert show.deaths() == 1
     for process in psutil.Process(show.its_worker.pid).children(recursive=True):
         process.send_signal(signal.SIGCONT)
-    eventually(lambda: show.deaths() == 0, PATIENCE_SECONDS, "the loss counts no longer")
+    assert show.deaths() == 0
     assert show.in_redis("state") == "running", "the other worker was to be running still"
     show.assert_whole()

@@ -13,7 +13,7 @@ from enum import StrEnum
 from tether.ids import JobId
 
 PROOF_FACTOR = 2
-PROOF_MS = 1_000
+PROOF_MS = 3_000
 """A job that runs for ``PROOF_FACTOR`` times as long as until its last death, and ``PROOF_MS`` more, has
 survived."""
 

@@ -221,7 +221,7 @@ class WorkerRuntime:
         """Start the threads: from now on the worker announces itself."""
         self._write_life((self.identity.boot_id,))
         self._ends.start()
-        if self._former_life is not None:
+        if self._former_life is not None and self._former_life.place == self.identity.place:
             self._ends.tell(self._former_life, self._former_life.end_seen_from(this_machine()))
         self._flush.start()
         self._beat.start()
@@ -311,7 +311,11 @@ class WorkerRuntime:
 
     def _write_life(self, boot_ids: tuple[BootId, ...]) -> None:
         life = ProcessLife(
-            boot_ids=boot_ids, process=self.port.process, machine=this_machine(), pid=os.getpid()
+            boot_ids=boot_ids,
+            process=self.port.process,
+            machine=this_machine(),
+            pid=os.getpid(),
+            place=self.identity.place,
         )
         try:
             write_life(life_file(self.identity), life)

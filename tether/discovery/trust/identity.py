@@ -92,6 +92,11 @@ class Identity:
         return self._counter_file
 
     @property
+    def place(self) -> int:
+        """Tells this slot from a copy of its folder: the number of its lock's file."""
+        return os.fstat(self._lock).st_ino
+
+    @property
     def pub_key(self) -> str:
         """The public key, in hexadecimal."""
         return self.key.verify_key.encode().hex()

@@ -30,12 +30,14 @@ class ProcessLife:
       process: Its name in its draws, which nobody else knows.
       machine: Changes when the machine is started again; empty where that cannot be told.
       pid: Its number in its own namespace of processes.
+      place: Of its identity (:attr:`Identity.place`): a copy of the folder tells nobody's end.
     """
 
     boot_ids: tuple[BootId, ...]
     process: str
     machine: str
     pid: int
+    place: int
 
     def end_seen_from(self, machine: str) -> str:
         """How it ended, as far as its successor can tell."""

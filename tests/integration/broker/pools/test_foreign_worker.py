@@ -405,3 +405,16 @@ def test_no_order_of_wrong_arguments_reaches_others_or_breaks_a_script(neighbour
     neighbours.honest.beat([], expect=WriteStatus.OK)
     neighbours.honest.finish(growth(victim, 1, offset=3))
     assert draw(neighbours.honest, pools=[POOL])[0].job_id == "waiting"
+
+
+def test_it_tells_the_end_of_the_process_before_it(stage, shared_redis_server, tmp_path):
+    former = make(Worker, stage, shared_redis_server, tmp_path, pause=60)
+    stage.place("job", pool=former.pool, body=body("x" * 90))
+    former.turn()
+    assert former.attempts
+    former._lock.close()
+    worker = make(Worker, stage, shared_redis_server, tmp_path, pause=60)
+    worker.turn()
+    (death,) = json.loads(stage.field("job", "evidence"))
+    assert (death["boot"], death["how"]) == (former.boot_id, "unknown")
+    assert (stage.field("job", "state"), stage.field("job", "worker")) == ("running", worker.boot_id)

@@ -173,7 +173,7 @@ def test_those_that_ran_at_two_deaths_are_tried_by_halves(stage):
         stage.die(worker)
     third, jobs = run(stage, "three")
     assert ids(jobs) == names[:4], "half of them"
-    assert all(job.alone and job.proof >= 1_000 for job in jobs)
+    assert all(job.alone and job.proof >= 3_000 for job in jobs)
     stage.die(third)
     fourth, jobs = run(stage, "four")
     assert sorted(ids(jobs)) == names[4:], "those beside whom it died again are none of them"
@@ -202,7 +202,7 @@ def test_who_did_not_run_at_the_death_before_is_no_suspect(stage):
 
 def test_who_runs_for_clearly_longer_than_at_its_last_death_was_not_the_cause(stage):
     stage.place("a")
-    for name, milliseconds in (("one", 500), ("two", 2_500), ("three", 7_000), ("four", 16_000)):
+    for name, milliseconds in (("one", 500), ("two", 5_000), ("three", 15_000), ("four", 40_000)):
         worker, (job,) = run(stage, name)
         assert not job.alone
         stage.run_for("a", milliseconds)
@@ -332,7 +332,7 @@ def test_evidence_is_bounded_and_keeps_the_first(stage):
     for i in range(20):
         worker, _ = run(stage, f"w-{i}")
         # Each time it runs for longer: it is never the suspect.
-        stage.run_for("a", 3_000 * 3**i)
+        stage.run_for("a", 4_000 * 3**i)
         stage.die(worker)
     assert [death["boot"] for death in evidence(stage, "a")] == [f"w-{i}.1" for i in (0, *range(5, 20))]
     assert stage.field("a", "deaths") == "20"

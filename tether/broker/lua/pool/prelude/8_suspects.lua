@@ -3,7 +3,7 @@
 
 -- A job has survived where it ran for so many times as long as until the last death, and for so much longer (ms).
 local PROOF_FACTOR = 2
-local PROOF_MS = 1000
+local PROOF_MS = 3000
 -- No worker keeps itself free for longer than this beside what it tries (ms).
 local MAX_PROOF_MS = 600000
 -- Between two deaths of a job alone others that end well must have run for so many times as long as it did.
