@@ -82,9 +82,10 @@ class FleetWatch:
         with self._changed:
             if self._is_closing:
                 raise ClientClosed("the gateway is shutting down")
+            # First: nobody who was refused may be told of the fleet, and keep it open.
+            self._thread.start()
             self._new[watcher] = None
             self._changed.notify_all()
-        self._thread.start()
         return watcher
 
     def forget(self, watcher: _Watcher) -> None:

@@ -64,6 +64,24 @@ def told(queue):
     return (found.kind, found.details.get("worker_id")) if isinstance(found, StreamEvent) else found
 
 
+def test_who_is_refused_for_want_of_a_thread_does_not_keep_the_fleet_open(watch, opened, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refused, taken = SimpleQueue(), SimpleQueue()
+    with pytest.raises(RuntimeError):
+        watch.follow(refused.put)
+    watcher = watch.follow(taken.put)
+    assert told(taken) == ("present", WORKER)
+    watcher.close()
+    eventually(lambda: opened.opened == 1 and opened.open == 0, 20, "the fleet is closed")
+    assert refused.empty()
+
+
 def test_all_who_watch_share_a_reader_that_ends_with_the_last_of_them(watch, opened):
     queues = [SimpleQueue() for _ in range(3)]
     watchers = [watch.follow(queue.put) for queue in queues]

@@ -143,8 +143,9 @@ class HttpCalls:
         accepted = (("accept", _EVENTS), ("accept-encoding", "identity"))
         request = HttpRequest("GET", path, query, (*accepted, *headers))
         ends_at = self._ends_at if is_new else math.inf
+        opened_by = min(ends_at, time.monotonic() + SLOWEST * self._read_timeout)
         try:
-            exchange = self.connections.open(request, self.silence, ends_at, attend)
+            exchange = self.connections.open(request, self.silence, opened_by, attend)
             if exchange.head.status == 200 and exchange.head.content_type == _EVENTS:
                 return exchange
             with contextlib.ExitStack() as stack:

@@ -158,7 +158,8 @@ class HttpConnections:
     def _connect(self, made: HttpSocket, deadline: Deadline) -> None:
         made.connect(look_up(self._host, self._port, deadline, self.new_wait()), deadline)
         if self.is_secure:
-            made.secure(self._tls(), self._host, deadline)
+            # A dot at the end says that a name is whole. No certificate has it.
+            made.secure(self._tls(), self._host.removesuffix("."), deadline)
 
     def _tls(self) -> ssl.SSLContext:
         # Loaded when used: it takes long.
@@ -174,10 +175,16 @@ class HttpConnections:
         with self._lock:
             self._used.discard(used)
             is_kept = is_reusable and not self.is_stopped and len(self._kept) < MAX_KEPT
+            now = time.monotonic()
             if is_kept:
-                self._kept.append((time.monotonic(), used))
+                self._kept.append((now, used))
+            # The newest are taken first: the others would never be looked at again.
+            idle = [each for since, each in self._kept if now - since >= KEPT_SECONDS]
+            del self._kept[: len(idle)]
         if not is_kept:
             used.close()
+        for each in idle:
+            each.close()
 
     def stop(self) -> None:
         """End all connections: calls and streams that are under way find them ended, and nobody waits any

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote, urlencode
 
 from tether.client.http.connecting import Deadline, HttpSocket
-from tether.client.http.wire import BodyReader, ResponseHead, split_head
+from tether.client.http.wire import BadResponse, BodyReader, ResponseHead, split_head
 
 CHUNK_BYTES = 65_536
 
@@ -66,6 +66,8 @@ class HttpExchange:
         self._is_whole = True
         self._reader: BodyReader | None = None
         self._first = b""
+        self._early = bytearray()
+        """What came while the request was sent."""
         self.head: ResponseHead
 
     def send(self, head: bytes, body: bytes | None, deadline: Deadline) -> None:
@@ -86,10 +88,21 @@ class HttpExchange:
                 found = self._socket.poll(select.POLLOUT | ANSWERED, deadline.left())
                 if not found:
                     raise TimeoutError
-                if found & ANSWERED:
+                if found & ANSWERED and self._is_answered(deadline):
                     self._is_whole = False
                     return
+                if not found & select.POLLOUT:
+                    continue
             view = view[self._socket.send(view[:CHUNK_BYTES], deadline) :]
+
+    def _is_answered(self, deadline: Deadline) -> bool:
+        data = self._socket.receive(CHUNK_BYTES, deadline)
+        self._early += data
+        try:
+            # Interim responses answer nothing.
+            return not data or split_head(self._early) is not None
+        except BadResponse:
+            return True
 
     def receive_head(self, deadline: Deadline) -> None:
         """
@@ -97,7 +110,7 @@ class HttpExchange:
           BadResponse: It is no response of HTTP/1.1.
           ConnectionEnded: There is none.
         """
-        received = bytearray()
+        received = self._early
         while (split := split_head(received)) is None:
             try:
                 data = self._socket.receive(CHUNK_BYTES, deadline)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 MAX_HEAD_BYTES = 65_536
-"""Of a response, before its body."""
+"""Of a response, before its body, and of the interim ones before it."""
 
 MAX_LINE_BYTES = 8_192
 """Of a line between the chunks of a body."""
@@ -60,7 +60,7 @@ def split_head(received: bytes | bytearray) -> tuple[ResponseHead, bytes] | None
         if not _may_begin(rest):
             raise BadResponse("it does not begin with HTTP/1.")
         text, end, after = rest.partition(_END_OF_HEAD)
-        if len(text) > MAX_HEAD_BYTES:
+        if len(received) - len(after) > MAX_HEAD_BYTES:
             raise BadResponse(f"its head has more than {MAX_HEAD_BYTES} bytes")
         if not end:
             return None

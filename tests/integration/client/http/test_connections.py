@@ -1,5 +1,6 @@
 """Connections of the client: several addresses, look-ups that never end, TLS, connections that are kept."""
 
+import asyncio
 import contextlib
 import queue
 import socket
@@ -7,18 +8,25 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from support.scripted_gateway import ScriptedGateway, answer, frame
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.client.endpoint import Endpoint
+from tether.client.http import connections
 from tether.client.http.backend import HttpBackend
+from tether.client.http.calls import Call, HttpCalls
 from tether.client.http.connecting import Deadline, HostAddress, HttpSocket
+from tether.client.http.exchanges import HttpRequest
 from tether.client.http.patience import Pace
 from tether.errors import ClientClosed, GatewayUnavailable
 from tether.jobs import Piece, new_job_id
 from tether.streams.events import StreamEvent
+
+SENT = 8_000_000
+"""Bytes of a request: more than is sent at once."""
 
 NO_MODELS = answer(200, {"data": []})
 
@@ -125,6 +133,81 @@ def test_a_connection_that_the_server_gave_up_is_made_anew_at_once(open_backend)
         assert (len(gateway.requests), waits) == (5, [])
 
 
+def test_an_interim_response_does_not_end_what_is_sent(open_backend):
+    body = b'{"data": []}'
+    answered = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+    def serve():
+        with listener.accept()[0] as talk, talk.makefile("rb") as reader:
+            talk.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+            while reader.readline() != b"\r\n":
+                pass
+            sizes.append(len(reader.read(SENT)))
+            talk.sendall(answered)
+
+    sizes = []
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        calls = HttpCalls(Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", "k"), Pace(patience=0))
+        try:
+            assert calls.attempt(Call("POST", "/v1/jobs", body=bytes(SENT))) == {"data": []}
+        finally:
+            calls.connections.stop()
+            thread.join()
+    assert sizes == [SENT]
+
+
+def test_connections_that_nobody_uses_any_more_are_closed(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: now))
+    ends_at = time.monotonic() + PATIENCE_SECONDS
+
+    def use(count):
+        request = HttpRequest("GET", "/v1/models")
+        exchanges = [owner.open(request, PATIENCE_SECONDS, ends_at) for _ in range(count)]
+        for exchange in exchanges:
+            while exchange.read(deadline()):
+                pass
+            exchange.close()
+        return [used for _, used in owner._kept]
+
+    with ScriptedGateway(NO_MODELS) as gateway:
+        owner = connections.HttpConnections(gateway.url, ())
+        kept = use(5)
+        now += connections.KEPT_SECONDS / 2
+        assert use(1) == kept
+        now += connections.KEPT_SECONDS / 2
+        assert use(1) == kept[-1:]
+        assert [used._sockets[0].fileno() for used in kept[:-1]] == [-1] * 4
+        owner.stop()
+
+
+def test_opening_a_stream_takes_no_longer_than_a_call(open_backend):
+    outcome = queue.SimpleQueue()
+
+    async def trickle(request, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+        while True:
+            writer.write(b"a")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    def follow():
+        with pytest.raises(GatewayUnavailable, match="did not respond in time"):
+            backend.stream_port.follow(new_job_id(1, bytes(10)), 0, print)
+        outcome.put("refused")
+
+    with ScriptedGateway(trickle) as gateway:
+        backend = open_backend(gateway.url, pace=Pace(patience=0), read_timeout=0.05)
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        assert outcome.get(timeout=20) == "refused"
+        thread.join()
+
+
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
 """Of 127.0.0.1, self-signed, with its key: good for tests alone."""
 
@@ -170,6 +253,23 @@ def test_a_gateway_over_tls_is_used_where_its_authority_is_trusted(open_backend,
     taken = queue.SimpleQueue()
     backend.stream_port.follow(new_job_id(1, bytes(10)), 0, taken.put)
     assert [taken.get(timeout=PATIENCE_SECONDS).kind for _ in range(2)] == ["delta", "finished"]
+
+
+def test_a_name_with_a_dot_at_its_end_is_that_of_the_certificate(open_backend, monkeypatch):
+    names = []
+
+    def note(used, context, host, deadline):
+        names.append(host)
+        raise OSError
+
+    monkeypatch.setattr(HttpSocket, "secure", note)
+    with ScriptedGateway(NO_MODELS) as gateway:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", gateway.port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: found)
+        backend = open_backend("https://gateway.test.", pace=Pace(patience=0))
+        with pytest.raises(GatewayUnavailable):
+            backend.model_port.models()
+    assert names == ["gateway.test"]
 
 
 def test_a_gateway_over_tls_whose_authority_is_unknown_is_refused_at_once(

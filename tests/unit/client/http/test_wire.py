@@ -113,6 +113,11 @@ def test_a_head_that_never_ends_is_refused():
         split_head(OK + b"a: b\r\n" * (MAX_HEAD_BYTES // 6 + 1))
 
 
+def test_interim_responses_that_never_end_are_refused():
+    with pytest.raises(BadResponse, match="more than"):
+        split_head(b"HTTP/1.1 102 Processing\r\n\r\n" * (MAX_HEAD_BYTES // 27 + 1) + b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("data", [OK + b"content-length: 2\r\n\r\na", CHUNKED + b"2\r\na", CHUNKED])
 def test_a_connection_that_ends_amid_a_body_is_told(data):
     with pytest.raises(EOFError):
