@@ -57,7 +57,8 @@ class HttpSocket:
     waits for it goes on at once, and finds it ended."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, as that of the connections is.
+        self._lock = threading.RLock()
         self._sockets: list[socket.socket] = []
         """Those that are tried; from then on the one that was first."""
         self._is_aborted = False

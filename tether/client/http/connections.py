@@ -47,7 +47,8 @@ class HttpConnections:
         self._headers = (("host", place), *headers)
         self._prefix = quote(parts.path, safe="/%:@!$&'()*+,;=~")
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: a client that is forgotten is stopped wherever garbage is collected, here too.
+        self._lock = threading.RLock()
         self.is_stopped = False
         """Whether nothing is sent any more."""
         self._kept: list[tuple[float, HttpSocket]] = []

@@ -47,7 +47,8 @@ class StreamReader:
           tick: So often it is looked whether streams are overdue, in seconds.
         """
         self._tick = min(tick, MAX_TICK_SECONDS)
-        self._lock = threading.Lock()
+        # Reentrant: a client that is forgotten is stopped wherever garbage is collected, here too.
+        self._lock = threading.RLock()
         self._coming: deque[ReadStream] = deque()
         self._leaving: deque[ReadStream] = deque()
         self._read: dict[int, ReadStream] = {}

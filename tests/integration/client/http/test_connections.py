@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import queue
 import socket
 import ssl
@@ -183,6 +184,36 @@ def test_connections_that_nobody_uses_any_more_are_closed(monkeypatch):
         assert use(1) == kept[-1:]
         assert [used._sockets[0].fileno() for used in kept[:-1]] == [-1] * 4
         owner.stop()
+
+
+def test_a_client_may_be_forgotten_where_its_own_locks_are_held(monkeypatch):
+    def collect():
+        nonlocal forgotten
+        if forgotten:
+            forgotten = False
+            gc.collect()
+        return time.monotonic()
+
+    forgotten = False
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=collect))
+
+    def call(model_port):
+        with contextlib.suppress(ClientClosed):
+            model_port.models()
+        outcome.put("ended")
+
+    outcome = queue.SimpleQueue()
+    with ScriptedGateway(NO_MODELS) as gateway:
+        backend = HttpBackend(Endpoint(gateway.url, "tk_key"))
+        cycle = [backend]
+        cycle.append(cycle)
+        thread = threading.Thread(target=call, args=[backend.model_port], daemon=True)
+        del backend, cycle
+        # Its first look at the clock is where a connection is given back.
+        forgotten = True
+        thread.start()
+        assert outcome.get(timeout=20) == "ended"
+        thread.join()
 
 
 def test_opening_a_stream_takes_no_longer_than_a_call(open_backend):
