@@ -12,6 +12,7 @@ from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.held_workers import HELD_WORKERS, TellOfHeldWorkers
 from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
+from tether.orchestrator.letter_copying import LETTER_COPIES, CopyLetters
 from tether.orchestrator.letter_expiry import LETTER_EXPIRY, ExpireLetters
 from tether.orchestrator.lost_pools import LOST_POOLS, GiveBackLost
 from tether.orchestrator.outbox_relay import RelayOutbox
@@ -74,6 +75,7 @@ LOOPS = (
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),
     RegisteredLoop("pruning", Prune.make, every(5.0)),
     RegisteredLoop(LETTER_EXPIRY, ExpireLetters.make, every(5.0)),
+    RegisteredLoop(LETTER_COPIES, CopyLetters.make, every(5.0)),
     RegisteredLoop(LABEL_INDEX, IndexLabels.make, every(60.0)),
     RegisteredLoop("redis-sweep", SweepRedis.make, _sweep),
     RegisteredLoop("trust-mirror", MirrorTrust.make, every(1.0)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from dramatiq import Message
 
+from tether.broker.letter_copies import copied_job
 from tether.errors import InvalidRequest
 from tether.jobs import JobRequest
 from tether.requests.fields import MAX_DELAY_MS
@@ -45,6 +46,12 @@ def request_of_message(message: Message[Any], delay: int | None, *, now_ms: int)
     Raises:
       InvalidRequest: Its arguments or options are not those of a job.
     """
+    dead_job = copied_job(message.options)
+    if dead_job is not None:
+        raise InvalidRequest(
+            f"this message is a copy of the dead letter of job {dead_job}, for Dramatiq's tools to show: "
+            f"retry the letter with `tether dlq retry`, by the token that `tether dlq show {dead_job}` tells"
+        )
     arguments = _arguments_of(message)
     if delay is not None:
         arguments["delay"] = delay / 1000
