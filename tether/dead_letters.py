@@ -86,7 +86,8 @@ class DeadLetter:
       retryable: Whether a retry can succeed. Others are retried only by force.
       error: Of its last attempt.
       evidence: What is known of how workers died that ran it.
-      attempts: Its attempts, the oldest first.
+      attempts: Its newest attempts, the oldest of them first; what ``dropped`` counts in them is not among
+        them. Messages of their errors may be shortened.
       trace_id: Of its trace (W3C); None if it has none.
       retry_token: Retries it once, as a new job. Empty where it was purged or has expired.
       retry_of: The dead job that it was itself a retry of.

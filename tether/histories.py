@@ -65,7 +65,7 @@ class JobHistory:
       since: Since when it is in its present state, in milliseconds since the epoch.
       due_at: When it is tried again, where it waits for that, in milliseconds since the epoch; else None.
       attempts: The first one first, and the one that runs last.
-      dropped: Number of further attempts, of which nothing is known any more.
+      dropped: Number of further attempts, of which nothing is known any more, or which are too many to tell.
     """
 
     job_id: JobId

@@ -49,7 +49,7 @@ def print_attempts(history: JobHistory) -> None:
         click.echo()
         print_table(_COLUMNS, [_row(each) for each in history.attempts])
     if history.dropped:
-        click.echo(f"{history.dropped} earlier attempts are no longer known.", err=True)
+        click.echo(f"{history.dropped} further attempts are not told.", err=True)
 
 
 def _row(record: AttemptRecord) -> tuple[str, ...]:

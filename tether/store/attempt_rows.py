@@ -7,43 +7,51 @@ known of both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Integer, Select, any_, bindparam, func, select
+from sqlalchemy.dialects import postgresql
 
 from tether.attempts import AttemptEnd
 from tether.ids import DrawId, JobId
 from tether.jobs import Fence, Outcome
 from tether.store.bulk import delete_rows, insert_rows, is_among, is_postgres
-from tether.store.rows import compact_json, error_to_text, value_from_text
+from tether.store.letter_histories import MAX_LETTER_ATTEMPTS, letter_history
+from tether.store.rows import compact_json, error_to_text
 from tether.store.schema import attempts
 
 NO_OUTCOME = ""
 """The kind of an attempt that no outcome names: its job went on in Redis, or the outcome has not come yet."""
 
 _KEY = ("job_id", "dispatch", "attempt", "draw_id")
+_NEWEST_FIRST = tuple(attempts.c[name].desc() for name in _KEY[1:])
 _Row = Mapping[str, Any]
 
 
 class AttemptRows:
     """The attempts of jobs whose rows are locked, as they become."""
 
-    def __init__(self, known: dict[JobId, dict[Fence, _Row]]) -> None:
+    def __init__(self, connection: Connection, known: dict[JobId, dict[Fence, _Row]]) -> None:
+        self._connection = connection
         self._known = known
         self._changed: dict[tuple[JobId, Fence], bool] = {}
 
     @classmethod
-    def of(cls, connection: Connection, job_ids: Sequence[JobId]) -> AttemptRows:
-        """Those of these jobs, whose rows the transaction has locked: nobody else adds to them meanwhile."""
+    def of(
+        cls, connection: Connection, job_ids: Collection[JobId], outcomes: Sequence[Outcome]
+    ) -> AttemptRows:
+        """Those that these outcomes may change, of jobs whose rows the transaction has locked: nobody else
+        adds to them meanwhile. A job may have had many thousands of others."""
         known: dict[JobId, dict[Fence, _Row]] = {job_id: {} for job_id in job_ids}
-        if job_ids:
-            query = _attempts_of(is_postgres(connection))
-            for row in connection.execute(query, {"ids": list(job_ids)}):
-                fence = Fence(row.dispatch, row.attempt, DrawId(row.draw_id))
-                known[row.job_id][fence] = dict(row._mapping)
-        return cls(known)
+        numbers = {outcome.fence.dispatch for outcome in outcomes}
+        numbers |= {end.dispatch for outcome in outcomes for end in outcome.ends}
+        if known and numbers:
+            given = {"ids": list(known), "numbers": sorted(numbers)}
+            for row in connection.execute(_attempts_of(is_postgres(connection)), given):
+                known[row.job_id][_fence(row)] = dict(row._mapping)
+        return cls(connection, known)
 
     def note(self, outcome: Outcome) -> bool:
         """Note what an outcome says. Return whether it is the first one with its fence."""
@@ -66,9 +74,14 @@ class AttemptRows:
         return True
 
     def history(self, job_id: JobId) -> list[dict[str, Any]]:
-        """A job's attempts in order, as a dead letter keeps them."""
-        known = self._known[job_id]
-        return [_kept(known[fence]) for fence in sorted(known)]
+        """A job's newest attempts in order, as a dead letter keeps them."""
+        newest = select(attempts).where(attempts.c.job_id == job_id).order_by(*_NEWEST_FIRST)
+        rows = self._connection.execute(newest.limit(MAX_LETTER_ATTEMPTS))
+        known = {_fence(row): dict(row._mapping) for row in rows} | self._known[job_id]
+        counted = select(func.count()).select_from(attempts).where(attempts.c.job_id == job_id)
+        new = sum(is_new for (changed_id, _), is_new in self._changed.items() if changed_id == job_id)
+        total = self._connection.execute(counted).scalar_one() + new
+        return letter_history([known[fence] for fence in sorted(known)], total)
 
     def write(self, connection: Connection) -> None:
         """Write what has changed."""
@@ -85,7 +98,16 @@ class AttemptRows:
 
 @cache
 def _attempts_of(postgres: bool) -> Select[Any]:
-    return select(attempts).where(is_among(postgres, attempts.c.job_id))
+    number = attempts.c.dispatch
+    if postgres:
+        is_named = number == any_(bindparam("numbers", type_=postgresql.ARRAY(Integer)))
+    else:
+        is_named = number.in_(bindparam("numbers", expanding=True, type_=Integer))
+    return select(attempts).where(is_among(postgres, attempts.c.job_id), is_named)
+
+
+def _fence(row: Any) -> Fence:
+    return Fence(row.dispatch, row.attempt, DrawId(row.draw_id))
 
 
 def _of_outcome(outcome: Outcome) -> _Row:
@@ -148,13 +170,3 @@ def _end_columns(end: AttemptEnd) -> _Row:
 
 def _place(row: _Row) -> tuple[Any, ...]:
     return row["ended_at"], row["cause"], row["went"], row["run"], row["offset"]
-
-
-def _kept(row: _Row) -> dict[str, Any]:
-    kept = {name: value for name, value in row.items() if name != "job_id"}
-    if row["evidence"] is not None:
-        try:
-            kept["evidence"] = value_from_text(row["evidence"])
-        except ValueError:
-            kept["evidence"] = None
-    return kept

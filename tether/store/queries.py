@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from tether.ids import JobId, TenantId
 from tether.jobs import JobState, Piece
 from tether.store.rows import ROW_COLUMNS, JobRow, readable_job_row
 from tether.store.schema import attempts, jobs
 from tether.streams.pieces import pieces_from_json
+
+MAX_ATTEMPTS_TOLD = 1_000
+"""The newest attempts of a job that its history tells: one that preempted machines run may have had many
+thousands."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,18 @@ def job_with_key(connection: Connection, key: tuple[TenantId, str, str]) -> KeyH
 
 
 def attempts_of(connection: Connection, job_id: JobId) -> list[Mapping[str, Any]]:
-    """A job's attempts in order, as columns of the table ``attempts``."""
-    query = select(attempts).where(attempts.c.job_id == job_id)
-    rows = connection.execute(query.order_by(attempts.c.dispatch, attempts.c.attempt, attempts.c.draw_id))
-    return [dict(row._mapping) for row in rows]
+    """A job's newest attempts in order, as columns of the table ``attempts``. Earlier ones count as dropped
+    with the first of them."""
+    columns = attempts.c
+    newest_first = (columns.dispatch.desc(), columns.attempt.desc(), columns.draw_id.desc())
+    newest = select(attempts).where(columns.job_id == job_id).order_by(*newest_first)
+    rows: list[Any] = [dict(row._mapping) for row in connection.execute(newest.limit(MAX_ATTEMPTS_TOLD))]
+    rows.reverse()
+    if len(rows) == MAX_ATTEMPTS_TOLD:
+        # A dispatch that was never drawn has a row, and was no attempt.
+        drawn = select(func.count()).where(columns.job_id == job_id, columns.attempt > 0)
+        rows[0]["dropped"] += connection.execute(drawn).scalar_one() - sum(row["attempt"] > 0 for row in rows)
+    return rows
 
 
 def result_pieces(connection: Connection, job_id: JobId) -> StoredResult | None:

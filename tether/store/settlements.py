@@ -100,7 +100,7 @@ def settle(connection: Connection, settlements: list[Settlement], decide: Decide
     """
     ids = sorted({settlement.outcome.job_id for settlement in settlements})
     rows = lock_jobs(connection, ids)
-    changes = _Changes(rows, AttemptRows.of(connection, list(rows)))
+    changes = _Changes(rows, AttemptRows.of(connection, rows, [each.outcome for each in settlements]))
     answers = [_settle_one(changes, settlement, decide) for settlement in settlements]
     _write(connection, changes)
     return answers

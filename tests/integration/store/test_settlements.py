@@ -18,13 +18,18 @@ from support.databases import (
     write,
 )
 from tether.attempts import AttemptEnd
-from tether.jobs import JobState, OutcomeKind, Piece
+from tether.jobs import JobError, JobState, OutcomeKind, Piece
+from tether.store.attempt_rows import AttemptRows
+from tether.store.bulk import insert_rows
 from tether.store.dead_letters import dead_letter
+from tether.store.letter_histories import MAX_LETTER_ATTEMPTS, MAX_MESSAGE_CHARACTERS
 from tether.store.placements import (
     Placement,
     replace,
 )
-from tether.store.queries import attempts_of, job, result_pieces
+from tether.store.queries import MAX_ATTEMPTS_TOLD, attempts_of, job, result_pieces
+from tether.store.rows import error_to_text
+from tether.store.schema import attempts
 from tether.store.settlements import SettledKind
 
 
@@ -239,3 +244,54 @@ def test_a_dead_letter_has_the_attempts_that_no_outcome_names(store):
         (1, "lease_lost", {"how": "oom"}),
         (2, "lease_lost", None),
     ]
+
+
+def older_attempts(count, message):
+    """Rows of so many earlier dispatches of job 1."""
+    ended = AttemptEnd(
+        dispatch=0,
+        attempt=1,
+        draw_id="worker:1",
+        pool=POOL,
+        run=0,
+        offset=0,
+        started_at=NOW,
+        start_offset=0,
+        ended_at=NOW,
+        cause="failed",
+        went="database",
+    )
+    error = JobError("engine_failed", message, retryable=True)
+    of_end = {name: value for name, value in vars(ended).items() if name != "evidence"}
+    known = {"job_id": "job-000001", "worker": "worker", "kind": "failed", "dropped": 0, "outcome_at": NOW}
+    row = {**of_end, **known, "error": error_to_text(error), "evidence": None}
+    return [{**row, "dispatch": 100 + number} for number in range(count)]
+
+
+def test_a_job_with_thousands_of_attempts_costs_its_neighbours_nothing(store):
+    accept(store, new_job(1))
+    rows = older_attempts(2_000, "x")
+    write(store, lambda connection, items: insert_rows(connection, attempts, rows) or items, None)
+    ended = outcome(1, OutcomeKind.POISONED)
+    read = store.read(lambda connection: AttemptRows.of(connection, ["job-000001"], [ended])._known)
+    assert read == {"job-000001": {}}
+    settle_each(store, ended)
+    letter = store.read(dead_letter, "job-000001")
+    assert 0 < len(letter.attempts) <= MAX_LETTER_ATTEMPTS
+    assert letter.attempts[-1]["dispatch"] == 2_099
+    assert len(letter.attempts) + letter.attempts[0]["dropped"] == 2_001
+    told = store.read(attempts_of, "job-000001")
+    assert (len(told), told[-1]["dispatch"]) == (MAX_ATTEMPTS_TOLD, 2_099)
+    assert len(told) + told[0]["dropped"] == 2_001
+
+
+def test_a_letter_is_small_however_long_the_words_of_its_attempts(store):
+    accept(store, new_job(1))
+    rows = older_attempts(99, "long " * 10_000)
+    write(store, lambda connection, items: insert_rows(connection, attempts, rows) or items, None)
+    settle_each(store, outcome(1, OutcomeKind.POISONED))
+    letter = store.read(dead_letter, "job-000001")
+    assert len(letter.attempts) == 100
+    messages = [each["error"]["message"] for each in letter.attempts]
+    assert messages[0] == "it broke"
+    assert set(messages[1:]) == {f"{'long ' * (MAX_MESSAGE_CHARACTERS // 5)}…"}

@@ -118,7 +118,9 @@ HistoryDocument = document_of(
     since=Field(description="Since when it is in its present state, in ms since the epoch."),
     due_at=Field(description="When it is tried again, where it waits for that, in ms since the epoch."),
     attempts=(list[AttemptBody], Field()),  # type: ignore[valid-type]
-    dropped=Field(description="Number of further attempts, of which nothing is known any more."),
+    dropped=Field(
+        description="Number of further attempts: nothing is known of them any more, or they are too many."
+    ),
 )
 
 
