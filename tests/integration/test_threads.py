@@ -38,6 +38,7 @@ from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import FleetMirror
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
+from tether.discovery.process_ends import ProcessEnds
 from tether.discovery.swarm.options import SwarmOptions
 from tether.discovery.swarm.transport import SwarmTransport
 from tether.discovery.trust.enrolment import RedisEnrolment
@@ -336,6 +337,10 @@ def gateway_fleet_watch(stage):
     return owner.close
 
 
+def process_ends(stage):
+    return stage.stack.enter_context(ProcessEnds(load_settings(environ={}))).stop
+
+
 def stop_watch(stage):
     owner = StopWatch(StopDeadline(), sever=print)
     owner.start()
@@ -381,6 +386,7 @@ THREADS = {
     "log-rotation": log_rotation,
     "manifest": manifest,
     "mirror": mirror,
+    "process-ends": process_ends,
     "redis-log": redis_log,
     "stop-watch": stop_watch,
     "store-writer": store_writer,
