@@ -154,6 +154,10 @@ class Piece:
     text: str
 
 
+FREE_PROBES = 32
+"""A job that was placed so often without an attempt that counts pays for probes: it may be their cause."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One entry of ``core:outcomes``: Redis hands a job back to the database.
@@ -174,6 +178,8 @@ class Outcome:
       pieces: The tokens, if it is final for Redis; those in the stream when it was read.
       ends: The ends of the attempts since Redis last handed the job back, with that of this outcome's.
       dropped_ends: Number of further ones, which are no longer known.
+      was_probe: Whether it failed on a worker that is held since it fails what it is given, and had this job
+        to show whether it works again.
     """
 
     job_id: JobId
@@ -191,6 +197,26 @@ class Outcome:
     pieces: tuple[Piece, ...] = ()
     ends: tuple[AttemptEnd, ...] = ()
     dropped_ends: int = 0
+    was_probe: bool = False
+
+    def counts(self, failed_before: int) -> bool:
+        """Whether it is one of the failed attempts of which a job has so many.
+
+        What a worker's death or a hand-over cut off is none, nor, for a while, is a failure that was to be
+        expected of its worker.
+
+        Args:
+          failed_before: Attempts that counted before this.
+        """
+        match self.kind:
+            case OutcomeKind.POISONED:
+                return True
+            case OutcomeKind.WITHDRAWN:
+                return False
+            case OutcomeKind.FAILED:
+                return not self.was_probe or self.fence.dispatch - failed_before > FREE_PROBES
+            case _:
+                return self.fence.attempt > 0
 
 
 @dataclass(frozen=True)

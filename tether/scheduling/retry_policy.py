@@ -190,7 +190,7 @@ def decide(
         return Verdict(JobState.DEAD, letter=Letter(NOT_RETRYABLE, False, retry_token))
     if policy.excludes(error):
         return Verdict(JobState.DEAD, letter=Letter(RETRY_EXCLUDED, True, retry_token))
-    failed = failed_before + 1
+    failed = failed_before + outcome.counts(failed_before)
     if failed >= policy.max_attempts:
         return Verdict(JobState.DEAD, letter=Letter(ATTEMPTS_EXHAUSTED, True, retry_token))
     retry = PlannedRetry(
@@ -198,7 +198,7 @@ def decide(
         fence=outcome.fence,
         pool=pool,
         policy=policy,
-        failed=failed,
+        failed=max(1, failed),
         error=error,
         chance=chance,
         now_ms=now_ms,

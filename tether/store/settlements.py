@@ -146,16 +146,12 @@ def _settled(kind: SettledKind, row: JobRow) -> Settled:
 
 
 def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobRow:
-    # What a worker's death or a hand-over cut off counts for none.
-    has_ended = outcome.kind in (OutcomeKind.FAILED, OutcomeKind.POISONED) or (
-        outcome.kind is not OutcomeKind.WITHDRAWN and outcome.fence.attempt > 0
-    )
     is_final = verdict.state.is_final
     return replace(
         row,
         state=verdict.state,
         dispatch=outcome.fence.dispatch,
-        attempts=row.attempts + has_ended,
+        attempts=row.attempts + outcome.counts(row.attempts),
         error=_error_after(row, outcome),
         failed_on=_failed_on_after(row, outcome),
         input_tokens=outcome.input_tokens if is_final else row.input_tokens,

@@ -91,6 +91,16 @@ def test_failures_wait_until_they_are_too_many_and_then_leave_a_dead_letter(stor
     assert (letter.model, letter.pool, letter.correlation_id) == ("demo", POOL, "correlation-1")
 
 
+def test_what_a_held_worker_failed_is_noted_and_counts_as_no_attempt(store):
+    accept(store, new_job(1))
+    probe = changed(outcome(1, OutcomeKind.FAILED), worker="b.1", was_probe=True)
+    [settled] = settle(store, probe)
+    assert settled.state is JobState.WAITING_RETRY
+    row = store.read(job, "job-000001")
+    assert (row.attempts, row.error.code, row.failed_on) == (0, "engine_failed", "b")
+    assert len(store.read(attempts_of, "job-000001")) == 1
+
+
 def test_a_withdrawn_job_waits_for_another_pool(store):
     accept(store, new_job(1))
     settle_each(store, outcome(1, OutcomeKind.WITHDRAWN, attempt=0, draw=""))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.jobs import FINAL_STATES, NEXT, Fence, JobError, JobState, Outcome, OutcomeKind
+from tether.jobs import FINAL_STATES, FREE_PROBES, NEXT, Fence, JobError, JobState, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import (
     ATTEMPTS_EXHAUSTED,
     NOT_RETRYABLE,
@@ -194,3 +194,26 @@ def test_every_verdict_can_follow_and_the_dead_alone_have_a_letter(kind, error, 
     assert found.state in NEXT[before] | ({JobState.PARKED} if kind is OutcomeKind.WITHDRAWN else set())
     assert (found.letter is not None) == (found.state is JobState.DEAD)
     assert (found.due_at >= NOW) == (found.state not in FINAL_STATES)
+
+
+def probed(dispatch, failed_before):
+    outcome = Outcome(
+        job_id="job", kind=OutcomeKind.FAILED, fence=Fence(dispatch, 1, "w:1"), error=BROKE, was_probe=True
+    )
+    return decide(
+        outcome,
+        failed_before=failed_before,
+        requested=None,
+        policy=POLICY,
+        chance=0.5,
+        now_ms=NOW,
+        retry_token="fresh",
+    )
+
+
+def test_the_probe_of_a_held_worker_costs_no_attempt_until_the_job_may_be_its_cause():
+    assert verdict(OutcomeKind.FAILED, error=BROKE, failed_before=3).state is JobState.DEAD
+    last = FREE_PROBES + 3
+    assert {probed(dispatch, 3).state for dispatch in range(4, last + 1)} == {JobState.WAITING_RETRY}
+    assert probed(last + 1, 3).letter.reason == ATTEMPTS_EXHAUSTED
+    assert probed(1, 0).due_at == NOW + POLICY.base_ms // 2

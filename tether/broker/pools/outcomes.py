@@ -123,6 +123,7 @@ def _outcome(fields: Mapping[bytes, bytes]) -> Outcome:
         ended_at=_number(fields[b"at"], MAX_TIME_MS),
         ends=log.ends,
         dropped_ends=log.dropped,
+        was_probe=fields.get(b"probe") == b"1",
     )
 
 

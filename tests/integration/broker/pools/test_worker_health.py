@@ -1,5 +1,6 @@
 """Workers that fail what others do: who is held back, from whose jobs, and how it comes back."""
 
+import itertools
 import json
 
 import pytest
@@ -144,6 +145,37 @@ def test_the_same_job_again_and_again_says_nothing_of_the_worker(stage):
         (job,) = draw(alone)
         fail(alone, job)
     assert record(stage, "b")["pause"] == 0
+
+
+def fail_in_turn(stage, worker, names, attempts):
+    """Let a worker fail the same jobs again and again; return how many attempts it was given."""
+    numbers = {name: itertools.count(1) for name in names}
+    for name in itertools.islice(itertools.cycle(names), attempts):
+        stage.place(name, dispatch=next(numbers[name]))
+        for job in draw(worker):
+            fail(worker, job)
+    return stage.redis.xlen(stage.keys.outcomes)
+
+
+@pytest.mark.parametrize(("jobs", "needed"), [(2, 10), (3, 10), (6, 18), (9, 27)])
+def test_where_nobody_succeeds_few_jobs_that_fail_again_and_again_hold_their_worker_too(stage, jobs, needed):
+    # However slow this machine is: no pause is over.
+    stage.redis.hset(stage.keys.worker_health_settings, "pause", 3_600_000)
+    assert fail_in_turn(stage, stage.worker("b.1"), names("j", jobs), needed + 3) == needed
+
+
+def test_an_outcome_says_that_a_held_worker_failed_its_probe(stage):
+    alone = stage.worker("b.1")
+    fail_jobs(stage, alone, names("j", 4 * FAILURES))
+    end_pause(stage, "b")
+    assert fail_jobs(stage, alone, ["probe"]) == ["probe"]
+    end_pause(stage, "b")
+    assert fail_jobs(stage, alone, ["bad"], error=BAD_REQUEST) == ["bad"]
+    end_pause(stage, "b")
+    outcomes = stage.redis.xrange(stage.keys.outcomes)
+    said = {fields[b"job"].decode(): fields[b"probe"] for _, fields in outcomes}
+    assert {job for job, probe in said.items() if probe == b"1"} == {"probe"}
+    assert len(said) == 4 * FAILURES + 2
 
 
 def test_what_the_request_is_to_blame_for_counts_for_no_worker(stage):

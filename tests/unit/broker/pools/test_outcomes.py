@@ -83,6 +83,14 @@ def test_an_outcome_is_read_with_all_its_fields():
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "is_probe"), [("1", True), ("0", False), ("", False), ("yes", False), (None, False)]
+)
+def test_whether_a_held_worker_had_it_is_read(said, is_probe):
+    found, _ = read((b"1-0", fields(kind="failed", probe=said)))
+    assert found[0].outcome.was_probe is is_probe
+
+
 @pytest.mark.parametrize("kind", OutcomeKind)
 def test_every_kind_is_read(kind):
     found, _ = read((b"1-0", fields(kind=kind.value)))

@@ -29,13 +29,9 @@ end
 redis.call('HSET', job_of(id), 'state', kind, 'offset', stands_at, 'n', integer(ending.n), 'group', '', 'suspicion', '')
 let_go(id, ending.worker)
 log_attempt(id, now, kind, kind == 'failed' and 'database' or 'end')
-write_outcome(id, kind, now, error)
-if kind == 'failed' then
-  local code = blamed_code(error)
-  if code then
-    note_failed(worker_of(ending.worker), ending.pool, ending.tenant, id, code, now)
-  end
-end
+local code = kind == 'failed' and blamed_code(error)
+local was_probe = code and note_failed(worker_of(ending.worker), ending.pool, ending.tenant, id, code, now)
+write_outcome(id, kind, now, error, was_probe)
 if kind ~= 'failed' then
   close(id, kind, now)
 end

@@ -9,6 +9,9 @@ local FIRST_PAUSE = 1000
 local MAX_PAUSE = 30000
 -- Where nobody succeeds, it may be the jobs: then it takes so many times as many.
 local UNDECIDED = 4
+-- Or several that failed so often each, with so many times as many attempts: few jobs would use up theirs before that.
+local UNDECIDED_TRIES = 3
+local UNDECIDED_ATTEMPTS = 2
 -- Greatest of what may be set.
 local MOST_FAILURES = 100
 local MOST_PAUSE = 3600000
@@ -79,7 +82,7 @@ local function have_others_succeeded(pool, worker_id, since)
   return false
 end
 
--- Notes that an attempt failed for a reason that may be the worker's.
+-- Notes that an attempt failed for a reason that may be the worker's. Returns whether a held worker had that job alone.
 local function note_failed(worker_id, pool, tenant, id, code, now)
   local failures, first_pause, max_pause =
     unpack(apply('HMGET', key('core:health'), 'failures', 'pause', 'max_pause'))
@@ -95,17 +98,20 @@ local function note_failed(worker_id, pool, tenant, id, code, now)
     record.tenants[#record.tenants + 1] = tenant
   end
   record.others = have_others_succeeded(pool, worker_id, record.since)
+  local was_probe = record.pause > 0 and record.probe == id
   if record.pause > 0 then
     -- What ran already when it was held says nothing new.
-    if record.probe == id then
+    if was_probe then
       record.pause = math.max(1, math.min(max_pause, record.pause * 2))
       record.probe, record.until_ms = '', now + record.pause
     end
-  elseif #record.jobs >= failures * (record.others and 1 or UNDECIDED) then
+  elseif #record.jobs >= failures * (record.others and 1 or UNDECIDED)
+      or #record.jobs > 1 and record.count >= math.max(failures * UNDECIDED_ATTEMPTS, #record.jobs * UNDECIDED_TRIES) then
     record.pause = math.max(1, first_pause)
     record.until_ms = now + record.pause
   end
   write_health(worker_id, pool, record)
+  return was_probe
 end
 
 -- The code of an error that may be the worker's; nil where it says that the request is to blame.

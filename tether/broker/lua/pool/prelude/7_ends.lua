@@ -15,23 +15,24 @@ local function let_go(id, worker)
   end
 end
 
--- Hands a job back to the database.
-local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths)
+-- Hands a job back to the database. is_probe: a held worker had it alone, to show whether it works again.
+local function add_outcome(id, kind, now, error, input, reason, dispatch, attempt, draw, worker, run, offset, deaths,
+    is_probe)
   local log, logged, evidence = read(job_of(id), 'log', 'logged', 'evidence')
   apply('XADD', key('core:outcomes'), '*', 'v', VERSION, 'job', id, 'kind', kind,
     'dispatch', dispatch, 'attempt', attempt, 'draw', draw, 'worker', worker, 'run', run, 'offset', offset,
     'deaths', deaths, 'at', integer(now), 'error', error, 'input', input, 'reason', reason,
     'log', log or '', 'logged', integer(whole(logged, MAX_INTEGER) or 0),
-    'evidence', evidence or '')
+    'evidence', evidence or '', 'probe', is_probe and '1' or '0')
 end
 
-local function write_outcome(id, kind, now, error)
+local function write_outcome(id, kind, now, error, is_probe)
   local name = job_of(id)
   local dispatch, attempt, draw, worker, run, offset, deaths =
     read(name, 'dispatch', 'attempt', 'draw', 'worker', 'run', 'offset', 'deaths')
   add_outcome(id, kind, now, error or '', '0', '', integer(whole(dispatch, MAX_TOKENS) or 0),
     integer(whole(attempt, MAX_TOKENS) or 0), draw or '', worker or '', integer(whole(run, MAX_RUN) or 0),
-    integer(whole(offset, MAX_TOKENS) or 0), integer(whole(deaths, MAX_TOKENS) or 0))
+    integer(whole(offset, MAX_TOKENS) or 0), integer(whole(deaths, MAX_TOKENS) or 0), is_probe)
   -- Should it go on, it is placed with its payload: meanwhile that would take memory which placing needs.
   redis.call('HDEL', name, 'body')
 end
