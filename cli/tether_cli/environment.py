@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
+    from tether.client.http.operator import OperatorClient
     from tether.local.running import Running
 
 
@@ -42,6 +43,13 @@ def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
     return Tether(url, api_key, patience=1.0)
 
 
+def open_operator_client(url: str | None, api_key: str | None) -> OperatorClient:
+    """What an operator asks of a gateway."""
+    from tether.client.gateways import open_operator
+
+    return open_operator(url, api_key)
+
+
 def ask_readiness(url: str) -> Mapping[str, str] | None:
     """What the gateway there says of itself."""
     from tether.client.readiness import readiness
@@ -63,11 +71,13 @@ class CommandEnvironment:
     Attributes:
       open_client: Creates a client; see :class:`OpensClient`.
       open_impatient_client: The same, for a client with a short timeout.
+      open_operator: Creates a client for an operator's calls.
       readiness: Returns the status of the gateway at a URL; None if there is none.
       find_running: Returns the `tether up` on this machine, if there is one.
     """
 
     open_client: OpensClient = open_client
     open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client
+    open_operator: Callable[[str | None, str | None], OperatorClient] = open_operator_client
     readiness: Callable[[str], Mapping[str, str] | None] = ask_readiness
     find_running: Callable[[], Running | None] = find_running_here

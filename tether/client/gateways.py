@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tether.client.endpoint import find_endpoint, is_on_this_machine
+from tether.client.endpoint import Endpoint, find_endpoint, is_on_this_machine
 from tether.client.ports import Backend
+
+if TYPE_CHECKING:
+    from tether.client.http.operator import OperatorClient
 
 PATIENCE_SECONDS = 30.0
 """For so long calls are tried again while the gateway is away, where nobody says."""
@@ -35,6 +39,33 @@ def open_gateway(
       GatewayUnknown: No gateway is named, and none is found.
       ConfigError: The address or the key is not possible, or there is no key.
     """
+    endpoint = _find_gateway(url, api_key)
+    # Loaded when used: programs that never talk to a gateway do without the HTTP library.
+    from tether.client.http.backend import HttpBackend
+    from tether.client.http.patience import Pace
+
+    read_timeout = min(max(patience, MIN_READ_SECONDS), MAX_READ_SECONDS)
+    return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout, within=within)
+
+
+def open_operator(url: str | None, api_key: str | None) -> OperatorClient:
+    """What an operator asks of a gateway. Nothing is sent before its first call; the caller closes it.
+
+    Args:
+      url, api_key: See :func:`~tether.client.endpoint.find_endpoint`.
+
+    Raises:
+      GatewayUnknown: No gateway is named, and none is found.
+      ConfigError: The address or the key is not possible, or there is no key.
+    """
+    from tether.client.http.operator import OperatorClient
+    from tether.client.http.patience import Pace
+
+    return OperatorClient(_find_gateway(url, api_key), Pace(patience=PATIENCE_SECONDS))
+
+
+def _find_gateway(url: str | None, api_key: str | None) -> Endpoint:
+    """The gateway to use; it is said where its key can be read on the way."""
     endpoint = find_endpoint(
         url, api_key, environ=os.environ, working_folder=Path(), home=Path(os.path.expanduser("~"))
     )
@@ -42,9 +73,4 @@ def open_gateway(
         logging.getLogger("tether.client").warning(
             "The API key travels to the gateway unencrypted. Use https.", extra={"url": endpoint.url}
         )
-    # Loaded when used: programs that never talk to a gateway do without the HTTP library.
-    from tether.client.http.backend import HttpBackend
-    from tether.client.http.patience import Pace
-
-    read_timeout = min(max(patience, MIN_READ_SECONDS), MAX_READ_SECONDS)
-    return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout, within=within)
+    return endpoint

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tether.core.fleet_changes import Change, ChangeKind, Seen, look_at
 from tether.core.fleet_reading import FleetReading
-from tether.core.pool_backlogs import LastWorkerPool
+from tether.core.last_workers import LastWorkerPool
 from tether.discovery.announcements.presence import CacheManifest
 from tether.discovery.fleet.fleet import Fleet, Member, silent_in
 from tether.discovery.fleet.liveness import Evidence, copied_keys, last_asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -12,29 +11,13 @@ import redis
 from tether.broker.keys import WAITING_CLASSES, Keys
 from tether.broker.redis.connections import each_answer
 from tether.core.fleet_reading import FleetReading, unavailable
+from tether.core.last_workers import LastWorkerPool
 from tether.discovery.fleet.fleet import Fleet, silent_in
 from tether.ids import PoolName, TenantId, WorkerId
 
 MAX_POOLS = 256
 MAX_LANES = 10_000
 """Lanes of pools that are counted; what is behind them is left out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LastWorkerPool:
-    """A pool that one worker alone serves.
-
-    Attributes:
-      model, version: What it serves.
-      waiting: Jobs that wait there in Redis.
-      is_served_elsewhere: Whether workers of another pool serve the same.
-    """
-
-    pool: PoolName
-    model: str
-    version: str
-    waiting: int
-    is_served_elsewhere: bool
 
 
 def waiting_jobs(client: redis.Redis, keys: Keys) -> dict[PoolName, int]:
@@ -109,23 +92,3 @@ def last_worker_of(reading: FleetReading, worker: WorkerId) -> tuple[LastWorkerP
     except redis.RedisError as error:
         raise unavailable(reading.client, error) from None
     return last_worker_pools(reading.view.fleet, worker, waiting)
-
-
-def last_worker_text(last: LastWorkerPool, *, grace_ms: int, parking_ms: int) -> str:
-    """What becomes of a pool's jobs without its last worker.
-
-    Args:
-      grace_ms, parking_ms: See the settings ``lost_pool_grace`` and ``lost_pool_parking``.
-    """
-    jobs = f"{last.waiting} job{' waits' if last.waiting == 1 else 's wait'} there"
-    if last.is_served_elsewhere:
-        then = (
-            f"other pools serve model {last.model} {last.version}: they get what waits after "
-            f"{grace_ms / 1000:g} s"
-        )
-    else:
-        then = (
-            f"no other worker serves model {last.model} {last.version}: its jobs, new ones too, are parked "
-            f"after {parking_ms / 1000:g} s, and wait until one does"
-        )
-    return f"it is the last worker of pool {last.pool}. {jobs}; {then}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,12 +11,15 @@ from tether.clocks import wall_clock_ms
 from tether_cli.acts import act_of_user, audit_of
 from tether_cli.admin_store import admin_settings
 from tether_cli.fleet.last_workers import confirm_last, yes_option
+from tether_cli.fleet.obeying import gone_meanwhile, unconfirmed
+from tether_cli.options.connection import Connection, gateway_options
 from tether_cli.options.values import read_duration
-from tether_cli.terminal.tables import print_json, time_text
+from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.tables import print_json
 
 if TYPE_CHECKING:
     from tether.core.fleet_reading import FleetReading
-    from tether.core.pool_backlogs import LastWorkerPool
+    from tether.core.last_workers import LastWorkerPool
     from tether.discovery.commands.command import Command
     from tether.discovery.fleet.fleet import Fleet, Member
 
@@ -41,13 +44,15 @@ def _options(verb: Callable[..., None]) -> Callable[..., None]:
         click.argument("worker", metavar="WORKER"),
     ):
         verb = option(verb)
-    return verb
+    return gateway_options(verb)
 
 
 @click.command()
 @_options
 @yes_option
-def drain(worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool) -> None:
+def drain(
+    gateway: Connection | None, worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool
+) -> None:
     """Stop assigning jobs to a worker, and hand over those that do not finish in time.
 
     Its process keeps running: `tether fleet uncordon` lets it take jobs again. Jobs that do not finish
@@ -56,13 +61,15 @@ def drain(worker: str, waits: bool, timeout: float | None, is_json: bool, is_sur
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("drain", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
+    _tell("drain", worker, gateway, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
 
 
 @click.command()
 @_options
 @yes_option
-def cordon(worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool) -> None:
+def cordon(
+    gateway: Connection | None, worker: str, waits: bool, timeout: float | None, is_json: bool, is_sure: bool
+) -> None:
     """Stop assigning jobs to a worker. Running jobs continue.
 
     Where it is the last worker of a pool, that is said first, with what becomes of the jobs that wait there;
@@ -70,29 +77,70 @@ def cordon(worker: str, waits: bool, timeout: float | None, is_json: bool, is_su
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("cordon", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
+    _tell("cordon", worker, gateway, waits=waits, timeout=timeout, is_json=is_json, is_sure=is_sure)
 
 
 @click.command()
 @_options
-def uncordon(worker: str, waits: bool, timeout: float | None, is_json: bool) -> None:
+def uncordon(
+    gateway: Connection | None, worker: str, waits: bool, timeout: float | None, is_json: bool
+) -> None:
     """Resume assigning jobs to a worker.
 
     WORKER is a worker id, a public key, or a name if only one worker has it.
     """
-    _tell("uncordon", worker, waits=waits, timeout=timeout, is_json=is_json, is_sure=True)
+    _tell("uncordon", worker, gateway, waits=waits, timeout=timeout, is_json=is_json, is_sure=True)
 
 
 def _tell(
-    verb: str, worker: str, *, waits: bool, timeout: float | None, is_json: bool, is_sure: bool
+    verb: str,
+    worker: str,
+    gateway: Connection | None,
+    *,
+    waits: bool,
+    timeout: float | None,
+    is_json: bool,
+    is_sure: bool,
 ) -> None:
+    if not waits and timeout is not None:
+        raise click.UsageError("--timeout cannot be combined with --no-wait.")
+    seconds = (WAIT_SECONDS if timeout is None else timeout) if waits else None
+    if gateway is None:
+        document, name = _tell_here(verb, worker, seconds, is_json=is_json, is_sure=is_sure)
+    else:
+        from tether_cli.fleet.over_http import tell_over_http
+
+        with gateway.open_operator() as client:
+            document, name = tell_over_http(
+                client,
+                verb,
+                worker,
+                seconds,
+                lambda last: confirm_last(last, None, is_sure=is_sure, is_silent=is_json),
+            )
+    if is_json:
+        print_json(document)
+        return
+    shown = f"Worker {document['worker_id']}" + (f" ({one_line(name)})" if name else "")
+    told = f"{shown} {_DONE[verb]}." if waits else f"{shown}: the command {verb} was sent."
+    click.echo(told, err=True)
+
+
+def _tell_here(
+    verb: str, worker: str, seconds: float | None, *, is_json: bool, is_sure: bool
+) -> tuple[Mapping[str, Any], str]:
+    """Tell a worker through this machine's Redis.
+
+    Args:
+      seconds: How long to wait until it shows; None for not at all.
+
+    Returns: What was sent, and the worker's name.
+    """
     from tether.core.fleet_commands import tell_worker
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.core.pool_backlogs import last_worker_of
     from tether.discovery.commands.command import Action
 
-    if not waits and timeout is not None:
-        raise click.UsageError("--timeout cannot be combined with --no-wait.")
     action = Action(verb)
     settings = admin_settings()
     with open_fleet(settings) as reading:
@@ -105,16 +153,10 @@ def _tell(
         with audit_of(settings) as log:
             act = act_of_user(f"fleet.{verb}", member.presence.worker_id)
             command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=wall_clock_ms()))
-        if waits:
-            _wait(reading, member, command, WAIT_SECONDS if timeout is None else timeout)
-    worker_id = member.presence.worker_id
-    if is_json:
-        print_json({**_to_json(command, is_shown=waits), "last_of": [vars(one) for one in last]})
-        return
-    name = names.get(worker_id)
-    shown = f"Worker {worker_id} ({name})" if name else f"Worker {worker_id}"
-    told = f"{shown} {_DONE[verb]}." if waits else f"{shown}: the command {verb} was sent."
-    click.echo(told, err=True)
+        if seconds is not None:
+            _wait(reading, member, command, seconds)
+    document = {**_to_json(command, is_shown=seconds is not None), "last_of": [vars(one) for one in last]}
+    return document, names.get(member.presence.worker_id, "")
 
 
 def _wait(reading: FleetReading, member: Member, command: Command, seconds: float) -> None:
@@ -126,7 +168,6 @@ def _wait(reading: FleetReading, member: Member, command: Command, seconds: floa
     """
     from tether.discovery.announcements.presence import WorkerState
     from tether.discovery.commands.command import Action
-    from tether.errors import CommandUnanswered, WorkerNotFound
 
     wanted = {
         Action.UNCORDON: WorkerState.SERVING,
@@ -146,16 +187,9 @@ def _wait(reading: FleetReading, member: Member, command: Command, seconds: floa
     reading.view.wait_for(lambda fleet: is_gone(fleet) or is_shown(fleet), seconds)
     fleet = reading.view.fleet
     if is_gone(fleet):
-        raise WorkerNotFound(
-            f"worker {worker} stopped, went silent or was restarted before it carried out the command: "
-            "`tether fleet list` shows the live workers"
-        )
+        raise gone_meanwhile(worker)
     if not is_shown(fleet):
-        raise CommandUnanswered(
-            f"worker {worker} did not confirm the command within {seconds:g} s, and may still carry it out "
-            f"until {time_text(command.expires_at)}. If its log says that the command was rejected, add the "
-            f"operator's public key {command.pub_key} to its presence.operator_keys"
-        )
+        raise unconfirmed(worker, seconds, command.expires_at, f"the operator's public key {command.pub_key}")
 
 
 def _to_json(command: Command, *, is_shown: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`tether fleet trust`, `revoke` and `keys`: which workers' keys count, in the database itself."""
+"""`tether fleet trust`, `revoke` and `keys`: which workers' keys count, in the database or at a gateway."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from tether.errors import InvalidRequest, TetherError
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings, open_store
 from tether_cli.fleet.last_workers import confirm_last, yes_option
+from tether_cli.options.connection import Connection, gateway_options
+from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection as DatabaseConnection
 
     from tether.config.settings import Settings
-    from tether.core.pool_backlogs import LastWorkerPool
+    from tether.core.last_workers import LastWorkerPool
     from tether.discovery.trust.worker_keys import KnownKey
     from tether.store import Store
     from tether.store.fleet_keys import FleetKey
+    from tether_cli.fleet.texts import Document
 
 
 REDIS_SECONDS = 3.0
@@ -35,12 +38,29 @@ as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON d
 @click.option("--name", help="Name for the worker.")
 @click.option("--again", is_flag=True, help="Trust a revoked key again.")
 @as_json
-def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
+@gateway_options
+def trust(gateway: Connection | None, key: str, name: str | None, again: bool, is_json: bool) -> None:
     """Trust a worker's key, so that its announcements are accepted.
 
     KEY_OR_FILE is the public key (64 hexadecimal digits), or the .pub file in the worker's identity folder
     that contains it. Workers of a `tether up` on this machine are enrolled automatically.
     """
+    if gateway is None:
+        trusted, is_told = _trust_here(key, name, is_again=again)
+    else:
+        from tether_cli.fleet.over_http import trust_over_http
+
+        with gateway.open_operator() as client:
+            trusted = client.understood(_known_key, trust_over_http(client, key, name, is_again=again))
+            is_told = True
+    if is_json:
+        print_json(trusted)
+        return
+    click.echo(f"Worker {_shown(trusted)} is trusted. {_when(is_told)}", err=True)
+
+
+def _trust_here(key: str, name: str | None, *, is_again: bool) -> tuple[Document, bool]:
+    """The key, and whether Redis was told."""
     from tether.discovery.announcements.presence import worker_id
     from tether.discovery.trust.worker_keys import public_key
     from tether.store.fleet_keys import all_fleet_keys, check_worker_name, enrol
@@ -50,8 +70,8 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
     with open_store(settings) as store:
         pub_key = public_key(key, _known(settings, store.read(all_fleet_keys)))
 
-        def trust_it(connection: Connection) -> FleetKey | TetherError:
-            enrolled = enrol(connection, pub_key, name, wall_clock_ms(), lifts_revocation=again)
+        def trust_it(connection: DatabaseConnection) -> FleetKey | TetherError:
+            enrolled = enrol(connection, pub_key, name, wall_clock_ms(), lifts_revocation=is_again)
             if enrolled.revoked_at is None:
                 return enrolled
             return InvalidRequest(
@@ -59,20 +79,17 @@ def trust(key: str, name: str | None, again: bool, is_json: bool) -> None:
                 "use --again to trust it again"
             )
 
-        act = act_of_user("fleet.trust", worker_id(pub_key), pub_key=pub_key, name=name, again=again)
+        act = act_of_user("fleet.trust", worker_id(pub_key), pub_key=pub_key, name=name, again=is_again)
         enrolled = audited(store).write(act, trust_it)
-        is_told = _tell_redis(settings, store)
-    if is_json:
-        print_json(_key_to_json(enrolled))
-        return
-    click.echo(f"Worker {_shown(enrolled)} is trusted. {_when(is_told)}", err=True)
+        return _key_to_json(enrolled), _tell_redis(settings, store)
 
 
 @click.command()
 @click.argument("worker", metavar="WORKER_OR_KEY")
 @as_json
 @yes_option
-def revoke(worker: str, is_json: bool, is_sure: bool) -> None:
+@gateway_options
+def revoke(gateway: Connection | None, worker: str, is_json: bool, is_sure: bool) -> None:
     """Revoke a worker's key: reject its announcements, and assign it no more jobs.
 
     WORKER_OR_KEY is a worker id, a name if only one worker has it, a public key or a .pub file. Jobs that
@@ -81,6 +98,26 @@ def revoke(worker: str, is_json: bool, is_sure: bool) -> None:
     last worker of a pool, that is said first, with what becomes of the jobs that wait there; a terminal is
     asked.
     """
+    if gateway is None:
+        revoked, is_known, is_told = _revoke_here(worker, is_json=is_json, is_sure=is_sure)
+    else:
+        from tether_cli.fleet.over_http import revoke_over_http
+
+        with gateway.open_operator() as client:
+            found, is_known = revoke_over_http(
+                client, worker, lambda last: confirm_last(last, None, is_sure=is_sure, is_silent=is_json)
+            )
+            revoked, is_told = client.understood(_known_key, found), True
+    if is_json:
+        print_json(revoked)
+        return
+    note = "" if is_known else " It was never enrolled here: check that it is the right key."
+    at = time_text(revoked["revoked_at"])
+    click.echo(f"Worker {_shown(revoked)} was revoked at {at}.{note} {_when(is_told)}", err=True)
+
+
+def _revoke_here(worker: str, *, is_json: bool, is_sure: bool) -> tuple[Document, bool, bool]:
+    """The key, whether this machine knew it, and whether Redis was told."""
     from tether.discovery.announcements.presence import worker_id
     from tether.discovery.trust.worker_keys import meant_key
     from tether.store.fleet_keys import all_fleet_keys
@@ -95,32 +132,36 @@ def revoke(worker: str, is_json: bool, is_sure: bool) -> None:
         revoked = audited(store).write(
             act, lambda connection: revoke_key(connection, pub_key, wall_clock_ms())
         )
-        is_told = _tell_redis(settings, store)
-    if is_json:
-        print_json(_key_to_json(revoked))
-        return
-    is_known = any(one.pub_key == pub_key for one in known)
-    note = "" if is_known else " It was never enrolled here: check that it is the right key."
-    at = time_text(revoked.revoked_at)
-    click.echo(f"Worker {_shown(revoked)} was revoked at {at}.{note} {_when(is_told)}", err=True)
+        is_known = any(one.pub_key == pub_key for one in known)
+        return _key_to_json(revoked), is_known, _tell_redis(settings, store)
 
 
 @click.command()
 @click.option("--all", "is_all", is_flag=True, help="Include revoked keys.")
 @as_json
-def keys(is_all: bool, is_json: bool) -> None:
+@gateway_options
+def keys(gateway: Connection | None, is_all: bool, is_json: bool) -> None:
     """List the enrolled worker keys, oldest first."""
-    from tether.store.fleet_keys import all_fleet_keys
+    if gateway is None:
+        from tether.store.fleet_keys import all_fleet_keys
 
-    with open_store(admin_settings()) as store:
-        shown = [key for key in store.read(all_fleet_keys) if is_all or key.revoked_at is None]
+        with open_store(admin_settings()) as store:
+            found: list[Document] = [_key_to_json(key) for key in store.read(all_fleet_keys)]
+    else:
+        with gateway.open_operator() as client:
+            listed = client.ask("GET", "worker-keys")
+            found = client.understood(lambda value: [_known_key(key) for key in value["data"]], listed)
+    shown = [key for key in found if is_all or key["revoked_at"] is None]
     if is_json:
-        print_json({"object": "list", "data": [_key_to_json(key) for key in shown]})
+        print_json({"object": "list", "data": shown})
         return
     print_table(
         ("worker", "name", "key", "added", "revoked"),
         [
-            (key.worker_id, key.name or "-", key.pub_key, time_text(key.added_at), time_text(key.revoked_at))
+            (
+                *(key["worker_id"], one_line(key["name"]) or "-", key["pub_key"]),
+                *(time_text(key["added_at"]), time_text(key["revoked_at"])),
+            )
             for key in shown
         ],
     )
@@ -175,9 +216,17 @@ def _when(is_told: bool) -> str:
     )
 
 
-def _shown(key: FleetKey) -> str:
-    return f"{key.worker_id} ({key.name})" if key.name else key.worker_id
+def _shown(key: Document) -> str:
+    name = one_line(key["name"])
+    return f"{key['worker_id']} ({name})" if name else str(key["worker_id"])
 
 
 def _key_to_json(key: FleetKey) -> dict[str, Any]:
     return {"object": "fleet_key", **vars(key)}
+
+
+def _known_key(found: Document) -> Document:
+    """A key as a gateway tells of it, with all that is shown of one."""
+    for name in ("worker_id", "name", "pub_key", "added_at", "revoked_at"):
+        found[name]
+    return found

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
-    from tether.core.pool_backlogs import LastWorkerPool
+    from tether.core.last_workers import LastWorkerPool
 
 yes_option = click.option(
     "--yes",
@@ -21,28 +21,28 @@ yes_option = click.option(
 
 
 def confirm_last(
-    last: Sequence[LastWorkerPool], settings: Settings, *, is_sure: bool, is_silent: bool
+    last: Sequence[LastWorkerPool], settings: Settings | None, *, is_sure: bool, is_silent: bool
 ) -> None:
     """Say what becomes of the jobs of pools that lose their last worker; where somebody is there, and jobs
     would wait for it, ask whether to go on.
 
+    Args:
+      settings: Those of the fleet; None where another machine has them.
+
     Raises:
       click.Abort: No.
     """
-    from tether.core.pool_backlogs import last_worker_text
+    from tether.core.last_workers import last_worker_text
 
-    scheduling = settings.scheduling
+    scheduling = None if settings is None else settings.scheduling
     if not is_silent:
         for one in last:
             text = last_worker_text(
-                one, grace_ms=scheduling.lost_pool_grace, parking_ms=scheduling.lost_pool_parking
+                one,
+                grace_ms=None if scheduling is None else scheduling.lost_pool_grace,
+                parking_ms=None if scheduling is None else scheduling.lost_pool_parking,
             )
             click.echo(f"Note: {text}.", err=True)
     costs = any(one.waiting or not one.is_served_elsewhere for one in last)
     if costs and not is_sure and not is_silent and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Go on?", abort=True, err=True)
-
-
-def last_worker_lines(last: Sequence[LastWorkerPool]) -> list[tuple[str, str]]:
-    """The pools that a worker alone serves, as names and values."""
-    return [("last of", f"{one.pool} ({one.waiting} waiting)") for one in last]

@@ -1,68 +1,99 @@
-"""`tether fleet list`, `show` and `watch`: the workers that are heard of, as Redis has them."""
+"""`tether fleet list`, `show` and `watch`: the workers that are heard of, as Redis or a gateway has them."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from tether.clocks import wall_clock_ms
 from tether_cli.admin_store import admin_settings
+from tether_cli.options.connection import Connection, gateway_options
 from tether_cli.terminal.output import print_line
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
-    from tether.core.fleet_changes import Change
     from tether.core.fleet_reading import FleetReading
-    from tether.ids import WorkerId
+    from tether_cli.fleet.texts import Document
 
 MAX_NAMED = 5
 """Workers that a note names."""
 
+_NOT_DRAWING = ("silent", "disconnected")
+"""States of workers that announce themselves and draw no jobs."""
+
+_OUTAGES = {
+    "away": "Redis does not respond: this view may be stale",
+    "back": "Redis is back",
+    "disconnected": "the gateway does not respond: this view may be stale",
+    "connected": "the gateway responds again: all live workers follow",
+}
+
 
 @click.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
-def list_members(is_json: bool) -> None:
+@gateway_options
+def list_members(gateway: Connection | None, is_json: bool) -> None:
     """List live workers.
 
     Models marked * are loaded, those marked + are being loaded. `last seen` is the time since the worker's
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
+    if gateway is None:
+        document, clocks = _list_here()
+        _print_list(document, clocks, "this machine's", is_json=is_json)
+        return
+    with gateway.open_operator() as client:
+        document = client.ask("GET", "workers")
+        client.understood(
+            lambda found: _print_list(found, found["wrong_clocks"], "the gateway's", is_json=is_json),
+            document,
+        )
+
+
+def _list_here() -> tuple[Document, Sequence[str]]:
+    """The workers, and those with wrong clocks as they are named."""
     from tether.core.fleet_documents import fleet_to_json, list_fleet
     from tether.core.fleet_reading import open_fleet
-    from tether.discovery.fleet.shown_states import NOT_DRAWING
-    from tether_cli.fleet.texts import COLUMNS, fitting, row
+    from tether.local.fleet_check import clock_text
 
     with open_fleet(admin_settings()) as reading:
         found = list_fleet(reading)
+    clocks = [f"{worker} ({clock_text(ahead_ms)})" for worker, ahead_ms in sorted(found.wrong_clocks.items())]
+    return fleet_to_json(found), clocks
+
+
+def _print_list(found: Document, clocks: Sequence[str], whose: str, *, is_json: bool) -> None:
+    from tether_cli.fleet.texts import COLUMNS, fitting, row
+
     if is_json:
-        print_json(fleet_to_json(found))
+        print_json(found)
         return
-    columns, rows = COLUMNS, [row(seen, name, found.now) for seen, name in found.workers]
+    columns, rows = COLUMNS, [row(worker) for worker in found["data"]]
     if sys.stdout.isatty():
         columns, rows = fitting(rows, shutil.get_terminal_size().columns)
     print_table(columns, rows)
-    if not found.workers:
+    if not found["data"]:
         click.echo("No live workers.", err=True)
-    if silent := [seen.member.presence.worker_id for seen, _ in found.workers if seen.state in NOT_DRAWING]:
+    if silent := [worker["worker_id"] for worker in found["data"] if worker["state"] in _NOT_DRAWING]:
         click.echo(_silent_text(silent), err=True)
-    if found.copied:
-        click.echo(_copied_text(found.copied), err=True)
-    if found.untrusted:
-        click.echo(_strangers_text(found.untrusted), err=True)
-    if found.wrong_clocks:
-        click.echo(_clocks_text(found.wrong_clocks), err=True)
-    for worker, reasons in sorted(found.failing.items()):
+    if found["copied"]:
+        click.echo(_copied_text(found["copied"]), err=True)
+    if found["untrusted"]:
+        click.echo(_strangers_text(found["untrusted"]), err=True)
+    if clocks:
+        click.echo(_clocks_text(clocks, whose), err=True)
+    for worker, reasons in sorted(found["failing"].items()):
         for model, why in sorted(reasons.items()):
-            click.echo(f"Worker {worker} cannot load {model}: {why}", err=True)
-    for worker, pools in sorted(found.held.items()):
+            click.echo(one_line(f"Worker {worker} cannot load {model}: {why}"), err=True)
+    for worker, pools in sorted(found["held"].items()):
         for pool, why in sorted(pools.items()):
-            click.echo(f"Worker {worker} is held from pool {pool}: {why}", err=True)
+            click.echo(one_line(f"Worker {worker} is held from pool {pool}: {why}"), err=True)
 
 
 @click.command()
@@ -74,38 +105,49 @@ def list_members(is_json: bool) -> None:
     help="Ask the worker for its complete cache, if that does not fit in an announcement.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
-def show(worker: str, is_full: bool, is_json: bool) -> None:
+@gateway_options
+def show(gateway: Connection | None, worker: str, is_full: bool, is_json: bool) -> None:
     """Show everything that a worker announces about itself.
 
     WORKER is a worker id, a public key, or a name if only one worker has it. With --full, the
     worker is asked for the rest of a cache that is too large to announce; it replies to trusted operators
     only.
     """
-    from tether.core.fleet_changes import Seen
+    if gateway is None:
+        _print_worker(_worker_here(worker, is_full=is_full), is_full=is_full, is_json=is_json)
+        return
+    with gateway.open_operator() as client:
+        document = client.ask("GET", "workers", worker, query={"full": "true"} if is_full else None)
+        client.understood(lambda found: _print_worker(found, is_full=is_full, is_json=is_json), document)
+
+
+def _worker_here(worker: str, *, is_full: bool) -> Document:
     from tether.core.fleet_commands import whole_cache
     from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.core.pool_backlogs import last_worker_of
     from tether.discovery.fleet.shown_states import shown_state
-    from tether_cli.fleet.last_workers import last_worker_lines
-    from tether_cli.fleet.texts import cache_lines, lines
 
     with open_fleet(admin_settings()) as reading:
-        fleet, names, evidence = reading.view.fleet, reading.names, reading.view.evidence
-        now = reading.now
+        fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
-        last, held = last_worker_of(reading, member.presence.worker_id), reading.held_pools()
+        drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())
+        last = last_worker_of(reading, member.presence.worker_id)
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)
-    seen = Seen(member, shown_state(fleet, member, now))
-    name = names.get(member.presence.worker_id, "")
-    drawing = drawing_of(member, fleet, evidence, held)
+    name, state = names.get(member.presence.worker_id, ""), shown_state(fleet, member, now)
+    return whole_worker_to_json(member, state, name, now, cache, drawing, last)
+
+
+def _print_worker(found: Document, *, is_full: bool, is_json: bool) -> None:
+    from tether_cli.fleet.texts import cache_lines, lines
+
     if is_json:
-        print_json(whole_worker_to_json(*seen, name, now, cache, drawing, last))
+        print_json(found)
         return
-    rows = [*lines(seen, name, now, drawing), *last_worker_lines(last), *cache_lines(cache)]
-    if not cache.is_complete:
+    rows = [*lines(found), *cache_lines(found["cache"])]
+    if not found["cache"]["is_complete"]:
         asked = "more than fits in a reply" if is_full else "more, shown by --full"
         rows.append(("cached more", asked))
     width = max(len(what) for what, _ in rows)
@@ -115,56 +157,54 @@ def show(worker: str, is_full: bool, is_json: bool) -> None:
 
 @click.command()
 @click.option("--json", "is_json", is_flag=True, help="Print each change as one JSON object per line.")
-def watch(is_json: bool) -> None:
+@gateway_options
+def watch(gateway: Connection | None, is_json: bool) -> None:
     """Print the live workers, then one line for each worker that joins, leaves or changes state.
 
     Stop with Ctrl-C.
     """
-    from tether.core.fleet_reading import open_fleet
+    if gateway is None:
+        from tether.core.fleet_reading import open_fleet
 
-    with open_fleet(admin_settings()) as reading:
-        _watch(reading, is_json=is_json)
+        with open_fleet(admin_settings()) as reading:
+            for document in _changes_here(reading):
+                _print_change(document, is_json=is_json)
+        return
+    with gateway.open_operator() as client:
+        for document in client.changes():
+            client.understood(lambda found: _print_change(found, is_json=is_json), document)
 
 
-def _watch(reading: FleetReading, *, is_json: bool) -> None:
+def _changes_here(reading: FleetReading) -> Iterator[Document]:
+    from tether.core.fleet_documents import change_to_json
     from tether.core.fleet_looks import LOOK_SECONDS, FleetLooks
 
     never = threading.Event()
     looks = FleetLooks(reading)
     news = looks.present()
     while True:
+        at = wall_clock_ms()
         if news.is_away is not None:
-            _tell_whether_away(news.is_away, is_json=is_json)
-        _tell_changes(news.changes, reading, is_json=is_json)
+            yield {"kind": "away" if news.is_away else "back", "at": at}
+        if news.changes:
+            names = reading.names
+            yield from (change_to_json(change, names, at) for change in news.changes)
         never.wait(LOOK_SECONDS)
         news = looks.look()
 
 
-def _tell_changes(changed: Sequence[Change], reading: FleetReading, *, is_json: bool) -> None:
-    from tether.core.fleet_documents import change_to_json
+def _print_change(change: Document, *, is_json: bool) -> None:
     from tether_cli.fleet.texts import change_line
 
-    if not changed:
-        return
-    names, at = reading.names, wall_clock_ms()
-    for change in changed:
-        if is_json:
-            print_line(change_to_json(change, names, at))
-        else:
-            click.echo(change_line(change, names, at))
-
-
-def _tell_whether_away(is_away: bool, *, is_json: bool) -> None:
-    kind, at = "away" if is_away else "back", wall_clock_ms()
     if is_json:
-        document: dict[str, Any] = {"kind": kind, "at": at}
-        print_line(document)
-        return
-    said = "Redis does not respond: this view may be stale" if is_away else "Redis is back"
-    click.echo(f"{time_text(at)}  {said}.", err=True)
+        print_line(change)
+    elif said := _OUTAGES.get(change["kind"]):
+        click.echo(f"{time_text(change['at'])}  {said}.", err=True)
+    else:
+        click.echo(change_line(change))
 
 
-def _silent_text(silent: Sequence[WorkerId]) -> str:
+def _silent_text(silent: Sequence[str]) -> str:
     who = (
         f"{len(silent)} workers announce themselves and draw"
         if len(silent) != 1
@@ -173,7 +213,7 @@ def _silent_text(silent: Sequence[WorkerId]) -> str:
     return f"{who} no jobs, so that none are placed there: {_named(silent)}. Look whether they reach Redis."
 
 
-def _copied_text(copied: Sequence[WorkerId]) -> str:
+def _copied_text(copied: Sequence[str]) -> str:
     whose = f"The keys of {len(copied)} workers are" if len(copied) != 1 else "The key of 1 worker is"
     return (
         f"{whose} used by several processes, of which only one draws: {_named(copied)}. Give each host an "
@@ -181,12 +221,9 @@ def _copied_text(copied: Sequence[WorkerId]) -> str:
     )
 
 
-def _clocks_text(clocks: Mapping[WorkerId, int]) -> str:
-    from tether.local.fleet_check import clock_text
-
-    named = _named([f"{worker} ({clock_text(ahead_ms)})" for worker, ahead_ms in sorted(clocks.items())])
+def _clocks_text(clocks: Sequence[str], whose: str) -> str:
     return (
-        f"Ignored, since their clocks differ too much from this machine's: {named}. Synchronize the "
+        f"Ignored, since their clocks differ too much from {whose}: {_named(clocks)}. Synchronize the "
         "machines' clocks (NTP)."
     )
 
@@ -195,7 +232,7 @@ def _named(workers: Sequence[str]) -> str:
     return ", ".join(workers[:MAX_NAMED]) + (", ..." if len(workers) > MAX_NAMED else "")
 
 
-def _strangers_text(strangers: Sequence[WorkerId]) -> str:
+def _strangers_text(strangers: Sequence[str]) -> str:
     many = len(strangers) != 1
     named = _named(strangers)
     who = f"{len(strangers)} other workers are" if many else "1 other worker is"

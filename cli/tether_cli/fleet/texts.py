@@ -1,23 +1,16 @@
-"""Workers of the fleet as rows and lines, and their changes: pure."""
+"""Workers of the fleet as rows and lines, and their changes, from their documents: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from tether.core.fleet_changes import Change, ChangeKind, Seen
-from tether.core.fleet_documents import Drawing, announced_ms_ago
-from tether.discovery.announcements.presence import (
-    LATENCY_STEP_MS,
-    Artifact,
-    CacheManifest,
-    ModelState,
-    Presence,
-    Supported,
-)
-from tether.discovery.fleet.shown_states import ShownState
-from tether.ids import PoolName, WorkerId
+from tether.discovery.announcements.presence import LATENCY_STEP_MS
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
+
+Document: TypeAlias = Mapping[str, Any]
+"""What a gateway answers, or the same from Redis: see :mod:`tether.core.fleet_documents`."""
 
 COLUMNS: tuple[str, ...] = (
     *("worker", "name", "state", "gpu class", "region", "free", "queue", "tokens/s", "models", "vram"),
@@ -27,30 +20,25 @@ LEFT_OUT_FIRST = ("version", "hops", "vram", "queue", "tokens/s", "region", "gpu
 """The columns that a narrow terminal does without, in this order."""
 
 _WHY_STATE = {
-    ShownState.UNROUTABLE: ": it lost a job",
-    ShownState.SILENT: ": it draws no jobs",
-    ShownState.DISCONNECTED: ": it cannot reach Redis",
+    "unroutable": ": it lost a job",
+    "silent": ": it draws no jobs",
+    "disconnected": ": it cannot reach Redis",
 }
-_MARKS = {ModelState.WARM: "*", ModelState.LOADING: "+", ModelState.COLD: ""}
+_MARKS = {"warm": "*", "loading": "+"}
 _GIB = 2**30
 
 
-def row(seen: Seen, name: str, now: int) -> tuple[str, ...]:
-    """The cells of a worker, one for each of :data:`COLUMNS`.
-
-    Args:
-      now: Milliseconds of the clock that the fleet's times are of.
-    """
-    presence = seen.member.presence
+def row(worker: Document) -> tuple[str, ...]:
+    """The cells of a worker, one for each of :data:`COLUMNS`."""
     cells = (
-        *(presence.worker_id, name or "-", seen.state.value, presence.gpu_class, presence.region),
-        *(f"{presence.free}/{presence.slots}", str(presence.queue_depth)),
-        f"{presence.tokens_per_second:.1f}",
-        " ".join(f"{model.name}{_MARKS[model.state]}" for model in presence.supported) or "-",
-        _vram(presence),
-        str(presence.latency_hops),
-        f"{announced_ms_ago(seen.member, now) / 1000:.1f}s",
-        presence.software_version or "-",
+        *(worker["worker_id"], worker["name"] or "-", worker["state"], worker["gpu_class"], worker["region"]),
+        *(f"{worker['free']}/{worker['slots']}", str(worker["queue_depth"])),
+        f"{worker['tokens_per_second']:.1f}",
+        " ".join(f"{model['name']}{_MARKS.get(model['state'], '')}" for model in worker["models"]) or "-",
+        _vram(worker),
+        str(worker["latency_hops"]),
+        f"{worker['heard_ms'] / 1000:.1f}s",
+        worker["software_version"] or "-",
     )
     return tuple(map(one_line, cells))
 
@@ -74,77 +62,73 @@ def fitting(rows: Sequence[Sequence[str]], width: int) -> tuple[tuple[str, ...],
     )
 
 
-def lines(seen: Seen, name: str, now: int, drawing: Drawing) -> list[tuple[str, str]]:
+def lines(worker: Document) -> list[tuple[str, str]]:
     """Everything that is known of a worker, as names and values; the cache aside."""
-    presence = seen.member.presence
+    asked_ms = worker["asked_ms"]
     return [
-        ("worker", presence.worker_id),
-        ("name", name or "-"),
-        ("state", seen.state.value),
-        ("boot id", presence.boot_id),
-        ("key", presence.pub_key),
-        ("gpu class", presence.gpu_class),
-        ("region", presence.region),
-        ("topic", presence.topic),
-        ("slots", f"{presence.free} of {presence.slots} free"),
-        ("queue", str(presence.queue_depth)),
-        ("tokens/s", f"{presence.tokens_per_second:.1f}"),
-        ("vram free", _vram(presence)),
-        ("hops", f"{presence.latency_hops} of {LATENCY_STEP_MS} ms"),
-        ("last seen", f"{announced_ms_ago(seen.member, now) / 1000:.1f} s ago"),
-        ("last draw", "-" if drawing.asked_ms is None else f"{drawing.asked_ms / 1000:.1f} s ago"),
-        ("version", presence.software_version or "-"),
-        *(("model", _model_text(model)) for model in presence.supported),
-        *(("pool", f"{pool}{_silence_in(pool, drawing)}") for pool in presence.pools),
+        ("worker", worker["worker_id"]),
+        ("name", worker["name"] or "-"),
+        ("state", worker["state"]),
+        ("boot id", worker["boot_id"]),
+        ("key", worker["pub_key"]),
+        ("gpu class", worker["gpu_class"]),
+        ("region", worker["region"]),
+        ("topic", worker["topic"]),
+        ("slots", f"{worker['free']} of {worker['slots']} free"),
+        ("queue", str(worker["queue_depth"])),
+        ("tokens/s", f"{worker['tokens_per_second']:.1f}"),
+        ("vram free", _vram(worker)),
+        ("hops", f"{worker['latency_hops']} of {LATENCY_STEP_MS} ms"),
+        ("last seen", f"{worker['heard_ms'] / 1000:.1f} s ago"),
+        ("last draw", "-" if asked_ms is None else f"{asked_ms / 1000:.1f} s ago"),
+        ("version", worker["software_version"] or "-"),
+        *(("model", _model_text(model)) for model in worker["models"]),
+        *(("pool", f"{pool}{_silence_in(pool, worker)}") for pool in worker["pools"]),
+        *(("last of", f"{one['pool']} ({one['waiting']} waiting)") for one in worker["last_of"]),
     ]
 
 
-def cache_lines(cache: CacheManifest) -> list[tuple[str, str]]:
+def cache_lines(cache: Document) -> list[tuple[str, str]]:
     """The artifacts that are told of, as names and values."""
-    return [(f"cached {artifact.kind}", _artifact_text(artifact)) for artifact in cache.artifacts]
+    return [(f"cached {artifact['kind']}", _artifact_text(artifact)) for artifact in cache["artifacts"]]
 
 
-def change_line(change: Change, names: Mapping[WorkerId, str], at: int) -> str:
-    """What happened, in one line.
-
-    Args:
-      names: By worker id.
-      at: Milliseconds since the epoch.
-    """
-    worker = change.member.presence.worker_id
-    name = names.get(worker, "")
+def change_line(change: Document) -> str:
+    """What happened to a worker, in one line."""
+    worker, name = change["worker_id"], change["name"]
     shown = f"{worker} ({name})" if name else worker
-    return one_line(f"{time_text(at)}  {shown}  {_told(change)}")
+    return one_line(f"{time_text(change['at'])}  {shown}  {_told(change)}")
 
 
-def _told(change: Change) -> str:
-    presence = change.member.presence
-    if change.kind is ChangeKind.LEFT:
-        return "left: it said goodbye" if change.said_goodbye else "left: its announcements stopped"
-    if change.kind is ChangeKind.STATE:
-        return f"{change.state.value}, was {change.former}{_WHY_STATE.get(change.state, '')}"
-    slots = f"{presence.slots} slot{'s' if presence.slots != 1 else ''}"
-    return f"{change.kind.value}: {change.state.value}, {presence.gpu_class} in {presence.region}, {slots}"
+def _told(change: Document) -> str:
+    kind, state, slots = change["kind"], change["state"], change["slots"]
+    if kind == "left":
+        return "left: it said goodbye" if change["said_goodbye"] else "left: its announcements stopped"
+    if kind == "state":
+        return f"{state}, was {change['former_state']}{_WHY_STATE.get(state, '')}"
+    many = f"{slots} slot{'s' if slots != 1 else ''}"
+    return f"{kind}: {state}, {change['gpu_class']} in {change['region']}, {many}"
 
 
-def _silence_in(pool: PoolName, drawing: Drawing) -> str:
-    if pool in drawing.silent:
+def _silence_in(pool: str, worker: Document) -> str:
+    if pool in worker["silent_pools"]:
         return ", from which it draws no jobs"
-    return f", from which it is held: {drawing.held[pool]}" if pool in drawing.held else ""
+    held = worker["held_pools"]
+    return f", from which it is held: {held[pool]}" if pool in held else ""
 
 
-def _vram(presence: Presence) -> str:
-    if not presence.vram_total:
+def _vram(worker: Document) -> str:
+    if not worker["vram_total"]:
         return "-"
-    return f"{presence.vram_free / _GIB:.1f}/{presence.vram_total / _GIB:.1f} GiB"
+    return f"{worker['vram_free'] / _GIB:.1f}/{worker['vram_total'] / _GIB:.1f} GiB"
 
 
-def _model_text(model: Supported) -> str:
-    return f"{model.name} {model.version}, {model.state.value}, {model.digest}"
+def _model_text(model: Document) -> str:
+    return f"{model['name']} {model['version']}, {model['state']}, {model['digest']}"
 
 
-def _artifact_text(artifact: Artifact) -> str:
-    size = f", {artifact.size / _GIB:.2f} GiB" if artifact.size else ""
-    pinned = ", pinned" if artifact.pinned else ""
-    used = f"used {time_text(artifact.last_use)}" if artifact.last_use else "never used"
-    return f"{artifact.digest}, {artifact.state.value}{size}{pinned}, {used}"
+def _artifact_text(artifact: Document) -> str:
+    size = f", {artifact['size'] / _GIB:.2f} GiB" if artifact["size"] else ""
+    pinned = ", pinned" if artifact["pinned"] else ""
+    used = f"used {time_text(artifact['last_use'])}" if artifact["last_use"] else "never used"
+    return f"{artifact['digest']}, {artifact['state']}{size}{pinned}, {used}"

@@ -14,6 +14,7 @@ from tether_cli.environment import CommandEnvironment
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
+    from tether.client.http.operator import OperatorClient
 
 MAX_KEY_FILE_BYTES = 4096
 """Bytes that a file with an API key may have."""
@@ -42,10 +43,21 @@ class Connection:
         Raises:
           ConfigError: The API key cannot be read, or no gateway is named and none is found.
         """
-        api_key = None if self.api_key_file is None else read_api_key(self.api_key_file)
+        api_key = self._api_key()
         if not is_patient:
             return self.surroundings.open_impatient_client(self.url, api_key)
         return self.surroundings.open_client(self.url, api_key, within=within)
+
+    def open_operator(self) -> OperatorClient:
+        """What an operator asks of the gateway. The caller closes it.
+
+        Raises:
+          ConfigError: The API key cannot be read, or no gateway is named and none is found.
+        """
+        return self.surroundings.open_operator(self.url, self._api_key())
+
+    def _api_key(self) -> str | None:
+        return None if self.api_key_file is None else read_api_key(self.api_key_file)
 
 
 def connection_options(verb: Callable[..., None]) -> Callable[..., None]:
@@ -65,10 +77,44 @@ def connection_options(verb: Callable[..., None]) -> Callable[..., None]:
     def with_connection(
         ctx: click.Context, /, *, url: str | None, api_key_file: Path | None, **options: Any
     ) -> None:
-        surroundings = ctx.find_object(CommandEnvironment) or CommandEnvironment()
-        verb(connection=Connection(url, api_key_file, surroundings), **options)
+        verb(connection=_connection(ctx, url, api_key_file), **options)
 
     return with_connection
+
+
+def gateway_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Adds ``--url`` and ``--api-key-file`` to a verb that acts on this machine's settings without them; it
+    gets the ``gateway`` to ask instead, or None.
+
+    ``TETHER_URL`` alone does not count: it names a gateway for verbs of a tenant, and must not move where an
+    operator's act happens.
+    """
+
+    @click.option(
+        "--url",
+        metavar="URL",
+        help="Ask the gateway there, with an operator's API key, instead of this machine's Redis and "
+        "database.",
+    )
+    @click.option(
+        "--api-key-file",
+        type=click.Path(path_type=Path),
+        help="File that contains only the API key; without --url for the gateway in TETHER_URL.  [default "
+        "with --url: the key in TETHER_API_KEY]",
+    )
+    @click.pass_context
+    @functools.wraps(verb)
+    def with_gateway(
+        ctx: click.Context, /, *, url: str | None, api_key_file: Path | None, **options: Any
+    ) -> None:
+        is_asked = url is not None or api_key_file is not None
+        verb(gateway=_connection(ctx, url, api_key_file) if is_asked else None, **options)
+
+    return with_gateway
+
+
+def _connection(ctx: click.Context, url: str | None, api_key_file: Path | None) -> Connection:
+    return Connection(url, api_key_file, ctx.find_object(CommandEnvironment) or CommandEnvironment())
 
 
 def read_api_key(path: Path) -> str:

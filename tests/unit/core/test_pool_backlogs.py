@@ -3,7 +3,8 @@
 import pytest
 
 from support.presences import KEY, OTHER_KEY, apply, presence
-from tether.core.pool_backlogs import last_worker_pools, last_worker_text
+from tether.core.last_workers import last_worker_text
+from tether.core.pool_backlogs import last_worker_pools
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.fleet.fleet import Fleet, judged
 

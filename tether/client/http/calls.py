@@ -32,12 +32,17 @@ _EVENTS = "text/event-stream"
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked for."""
+    """What is asked for.
+
+    Attributes:
+      submits: Whether it submits jobs, which may be accepted though no answer comes.
+    """
 
     method: str
     path: str
     query: Sequence[tuple[str, str]] = ()
     body: bytes | None = None
+    submits: bool = False
 
 
 class HttpCalls:
@@ -117,7 +122,7 @@ class HttpCalls:
             with contextlib.closing(exchange):
                 return self._judge(exchange, Deadline(self._read_timeout, ends_at))
         except (OSError, ValueError) as error:
-            return self._failed(error, submits=call.method == "POST")
+            return self._failed(error, submits=call.submits)
 
     def open_stream(
         self,

@@ -99,10 +99,10 @@ def _submit_group(calls: HttpCalls, group: Sequence[Parcel]) -> list[Submitted |
 def _post(calls: HttpCalls, group: Sequence[Parcel]) -> list[Submitted | Failure]:
     """One try."""
     if len(group) == 1:
-        answer = calls.attempt(Call("POST", "/v1/jobs", body=group[0].body))
+        answer = calls.attempt(Call("POST", "/v1/jobs", body=group[0].body, submits=True))
         return [_submitted(answer, calls.place)]
     body = b'{"jobs":[' + b",".join(parcel.body for parcel in group) + b"]}"
-    answer = calls.attempt(Call("POST", "/v1/jobs:batch", body=body))
+    answer = calls.attempt(Call("POST", "/v1/jobs:batch", body=body, submits=True))
     if isinstance(answer, Failure):
         if answer.status != 413:
             return [answer] * len(group)

@@ -60,7 +60,7 @@ def public_key(text: str, known: Iterable[KnownKey], *, reads_files: bool = True
     Raises:
       InvalidRequest: It is none, or a private one.
     """
-    key = _given_key(text, reads_files=reads_files)
+    key = given_key(text, reads_files=reads_files)
     if key is None:
         raise InvalidRequest("not a public key: give its 64 hexadecimal digits, or the worker's .pub file")
     _refuse_private(key, known)
@@ -79,7 +79,7 @@ def meant_key(text: str, known: Sequence[KnownKey], *, reads_files: bool = True)
       InvalidRequest: The name is not unique, or it is a private key.
       WorkerNotFound: There is none. The message suggests the nearest name.
     """
-    key = _given_key(text, reads_files=reads_files)
+    key = given_key(text, reads_files=reads_files)
     if key is not None:
         all_keys = [enrolled.pub_key for enrolled in known]
         near = "" if key in all_keys else suggestion(key, all_keys)
@@ -109,8 +109,12 @@ def meant_key(text: str, known: Sequence[KnownKey], *, reads_files: bool = True)
     return matching[0].pub_key
 
 
-def _given_key(text: str, *, reads_files: bool) -> str | None:
-    """The key in the text or in the file that it names; None where it is neither."""
+def given_key(text: str, *, reads_files: bool = True) -> str | None:
+    """The key in the text or in the file that it names; None where it is neither.
+
+    Raises:
+      InvalidRequest: The file holds no worker's public key.
+    """
     if KEY.match(text.lower()):
         return text.lower()
     if not reads_files:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tether.core.pool_backlogs import LastWorkerPool, last_worker_pools, waiting_jobs
+from tether.core.last_workers import LastWorkerPool
+from tether.core.pool_backlogs import last_worker_pools, waiting_jobs
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.trust.worker_keys import known_keys, meant_key, public_key
 from tether.errors import InvalidRequest

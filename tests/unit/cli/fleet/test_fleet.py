@@ -114,8 +114,10 @@ def test_a_goodbye_is_told_from_silence():
     (silence,) = changes(before, look_at(fleet, 15_000), 15_000)
     assert (goodbye.kind, goodbye.said_goodbye) == (ChangeKind.LEFT, True)
     assert (silence.kind, silence.said_goodbye) == (ChangeKind.LEFT, False)
-    assert change_line(goodbye, {}, AT).endswith(f"  {WORKER}  left: it said goodbye")
-    assert change_line(silence, {}, AT).endswith(f"  {WORKER}  left: its announcements stopped")
+    assert change_line(change_to_json(goodbye, {}, AT)).endswith(f"  {WORKER}  left: it said goodbye")
+    assert change_line(change_to_json(silence, {}, AT)).endswith(
+        f"  {WORKER}  left: its announcements stopped"
+    )
 
 
 KEYS = [SigningKey(bytes([number]) * 32) for number in range(1, 5)]
@@ -170,7 +172,7 @@ WHOLE = presence(
 
 
 def test_a_row_has_everything_in_its_column():
-    cells = dict(zip(COLUMNS, row(seen(fleet_of(WHOLE)), "big box", 1_240), strict=True))
+    cells = dict(zip(COLUMNS, row(worker_to_json(*seen(fleet_of(WHOLE)), "big box", 1_240)), strict=True))
     assert cells == {
         "worker": WORKER,
         "name": "big box",
@@ -190,13 +192,13 @@ def test_a_row_has_everything_in_its_column():
 
 def test_what_a_worker_does_not_have_is_a_dash():
     bare = presence(supported=(), pools=(), software_version="")
-    cells = dict(zip(COLUMNS, row(seen(fleet_of(bare)), "", 0), strict=True))
+    cells = dict(zip(COLUMNS, row(worker_to_json(*seen(fleet_of(bare)), "", 0)), strict=True))
     assert {name for name, cell in cells.items() if cell == "-"} == {"name", "models", "vram", "version"}
 
 
 @given(st.integers(0, 200), st.integers(0, 3))
 def test_a_terminal_gets_the_columns_for_which_it_has_room(width, count):
-    rows = [row(seen(fleet_of(WHOLE)), "big box", 0)] * count
+    rows = [row(worker_to_json(*seen(fleet_of(WHOLE)), "big box", 0))] * count
     columns, cut = fitting(rows, width)
     assert [dict(zip(columns, cells, strict=True)) for cells in cut] == [
         {name: cell for name, cell in zip(COLUMNS, cells, strict=True) if name in columns} for cells in rows
@@ -211,14 +213,18 @@ def test_a_terminal_gets_the_columns_for_which_it_has_room(width, count):
 
 
 def test_a_name_cannot_leave_its_cell():
-    cells = row(seen(fleet_of(presence())), "a\tb\nc\x1b[2J", 0)
+    cells = row(worker_to_json(*seen(fleet_of(presence())), "a\tb\nc\x1b[2J", 0))
     assert cells[1] == "a b c␛[2J"
     (change,) = changes({}, look_at(fleet_of(presence()), 0), 0)
-    assert "(a b c␛[2J)" in change_line(change, {WORKER: "a\tb\nc\x1b[2J"}, AT)
+    assert "(a b c␛[2J)" in change_line(change_to_json(change, {WORKER: "a\tb\nc\x1b[2J"}, AT))
+
+
+def whole(drawing):
+    return whole_worker_to_json(*seen(fleet_of(WHOLE)), "big box", 1_240, CACHE, drawing)
 
 
 def test_show_tells_what_the_table_has_no_room_for():
-    found = lines(seen(fleet_of(WHOLE)), "big box", 1_240, Drawing(frozenset(), 340))
+    found = lines(whole(Drawing(frozenset(), 340)))
     assert ("boot id", f"{WORKER}.1") in found
     assert ("key", public(KEY)) in found
     assert ("slots", "5 of 8 free") in found
@@ -230,7 +236,7 @@ def test_show_tells_what_the_table_has_no_room_for():
     ]
     assert ("pool", "pool-1") in found
     assert ("last draw", "0.3 s ago") in found
-    silent = lines(seen(fleet_of(WHOLE)), "big box", 1_240, Drawing(frozenset({"pool-1"}), None))
+    silent = lines(whole(Drawing(frozenset({"pool-1"}), None)))
     assert ("pool", "pool-1, from which it draws no jobs") in silent
     assert ("last draw", "-") in silent
 
@@ -248,7 +254,7 @@ CACHE = CacheManifest(
 
 
 def test_the_cache_is_shown_artifact_by_artifact():
-    assert cache_lines(CACHE) == [
+    assert cache_lines(whole(Drawing(frozenset(), None))["cache"]) == [
         ("cached model", f"{DIGEST}, warm, 1.50 GiB, pinned, used 1970-01-12T13:46:40Z"),
         ("cached adapter", f"{'cd' * 32}, disk, never used"),
     ]
@@ -281,11 +287,12 @@ def test_a_worker_is_json():
         "software_version": "1.2.3",
     }
     drawing = Drawing(frozenset(WHOLE.pools), None)
-    whole = whole_worker_to_json(*looked, "big box", 700, CACHE, drawing)
-    assert whole.items() >= brief.items()
-    assert (whole["pools"], whole["silent_pools"], whole["asked_ms"]) == (["pool-1"], ["pool-1"], None)
-    assert whole["cache"]["is_complete"] is False
-    assert whole["cache"]["artifacts"][0] == {
+    all_of_it = whole_worker_to_json(*looked, "big box", 700, CACHE, drawing)
+    assert all_of_it.items() >= brief.items()
+    assert (all_of_it["pools"], all_of_it["silent_pools"]) == (["pool-1"], ["pool-1"])
+    assert all_of_it["asked_ms"] is None
+    assert all_of_it["cache"]["is_complete"] is False
+    assert all_of_it["cache"]["artifacts"][0] == {
         "digest": DIGEST,
         "kind": "model",
         "state": "warm",
@@ -302,8 +309,8 @@ def test_a_change_is_a_line_or_json():
     (became,) = changes(look_at(fleet, 0), look_at(lost, 0), 0)
     names = {WORKER: "big box"}
     start = f"2026-09-21T14:13:20Z  {WORKER} (big box)  "
-    assert change_line(joined, names, AT) == f"{start}joined: serving, cpu in local, 8 slots"
-    assert change_line(became, names, AT) == f"{start}unroutable, was serving: it lost a job"
+    assert change_line(change_to_json(joined, names, AT)) == f"{start}joined: serving, cpu in local, 8 slots"
+    assert change_line(change_to_json(became, names, AT)) == f"{start}unroutable, was serving: it lost a job"
     document = json.loads(json.dumps(change_to_json(became, names, AT)))
     assert document == {
         "kind": "state",
@@ -321,9 +328,8 @@ def test_a_change_is_a_line_or_json():
     (left,) = changes(look_at(fleet, 0), {}, 0)
     assert change_to_json(left, names, AT)["state"] is None
     assert change_to_json(left, names, AT)["said_goodbye"] is True
-    assert "1 slot" in change_line(
-        replace(joined, member=fleet_of(presence(slots=1, free=1)).members[WORKER]), {}, AT
-    )
+    small = replace(joined, member=fleet_of(presence(slots=1, free=1)).members[WORKER])
+    assert change_line(change_to_json(small, {}, AT)).endswith(", 1 slot")
 
 
 FLEET = fleet_of(presence(), presence(OTHER_KEY))
