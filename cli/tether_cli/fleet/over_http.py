@@ -9,6 +9,7 @@ from typing import Any
 from tether.client.http.operator import OperatorClient
 from tether.core.last_workers import LastWorkerPool
 from tether.errors import BrokerUnavailable, InvalidRequest, WorkerNotFound
+from tether.ids import BootId, PoolName, WorkerId
 from tether_cli.fleet.obeying import gone_meanwhile, unconfirmed
 
 _OBEYED = {
@@ -23,7 +24,7 @@ def last_worker_pools_in(document: Mapping[str, Any]) -> tuple[LastWorkerPool, .
     """The pools that a worker alone serves, as a gateway tells of them."""
     return tuple(
         LastWorkerPool(
-            pool=one["pool"],
+            pool=PoolName(one["pool"]),
             model=one["model"],
             version=one["version"],
             waiting=one["waiting"],
@@ -54,7 +55,10 @@ def tell_over_http(
     """
     shown = client.ask("GET", "workers", worker)
     worker_id, boot_id, name, last = client.understood(
-        lambda found: (found["worker_id"], found["boot_id"], found["name"], last_worker_pools_in(found)),
+        lambda found: (
+            *(WorkerId(found["worker_id"]), BootId(found["boot_id"]), found["name"]),
+            last_worker_pools_in(found),
+        ),
         shown,
     )
     if verb != "uncordon":
@@ -68,7 +72,7 @@ def tell_over_http(
     return {**sent, "is_shown": seconds is not None}, name
 
 
-def _obeys(client: OperatorClient, verb: str, worker_id: str, boot_id: str, ends_at: float) -> bool:
+def _obeys(client: OperatorClient, verb: str, worker_id: WorkerId, boot_id: BootId, ends_at: float) -> bool:
     """Whether the worker shows it before the time is over."""
     for change in client.changes(ends_at=ends_at):
         if change.get("worker_id") != worker_id:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from tether.discovery.announcements.presence import LATENCY_STEP_MS
+from tether.ids import PoolName
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
 
@@ -83,7 +84,7 @@ def lines(worker: Document) -> list[tuple[str, str]]:
         ("last draw", "-" if asked_ms is None else f"{asked_ms / 1000:.1f} s ago"),
         ("version", worker["software_version"] or "-"),
         *(("model", _model_text(model)) for model in worker["models"]),
-        *(("pool", f"{pool}{_silence_in(pool, worker)}") for pool in worker["pools"]),
+        *(("pool", f"{pool}{_silence_in(PoolName(pool), worker)}") for pool in worker["pools"]),
         *(("last of", f"{one['pool']} ({one['waiting']} waiting)") for one in worker["last_of"]),
     ]
 
@@ -110,7 +111,7 @@ def _told(change: Document) -> str:
     return f"{kind}: {state}, {change['gpu_class']} in {change['region']}, {many}"
 
 
-def _silence_in(pool: str, worker: Document) -> str:
+def _silence_in(pool: PoolName, worker: Document) -> str:
     if pool in worker["silent_pools"]:
         return ", from which it draws no jobs"
     held = worker["held_pools"]
