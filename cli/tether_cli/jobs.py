@@ -15,9 +15,10 @@ from tether.jobs import JobState
 from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_duration, read_labels, read_moment
-from tether_cli.terminal.output import open_output, telling_of_interruptions, telling_of_waits
+from tether_cli.terminal.output import open_output, telling_of_interruptions
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
+from tether_cli.terminal.waits import telling_of_waits
 from tether_cli.verb_groups import VerbGroup
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def list_jobs(
 ) -> None:
     """List your jobs, newest first."""
     notes = open_output(is_silent=as_json)[1]
-    with telling_of_waits(notes), connection.open() as client:
+    with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
         matching = client.jobs(
             state=states, model=model, labels=labels, created_after=since, created_before=until
         )
@@ -103,7 +104,10 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
     from tether_cli.job_history import history_lines, print_attempts
     from tether_cli.job_progress import why_waiting
 
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open() as client,
+    ):
         handle = client.job(job_id)
         status = handle.status()
         waits = not as_json and not status.state.is_final and status.state is not JobState.RUNNING
@@ -141,7 +145,10 @@ def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> N
 
     answers: list[dict[str, Any]] = []
     failed = 0
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open() as client,
+    ):
         for job_id in job_ids:
             try:
                 state = client.job(job_id).cancel()

@@ -14,14 +14,9 @@ import click
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.job_fields import given_options, job_field_options
 from tether_cli.options.values import read_duration
-from tether_cli.terminal.output import (
-    Notes,
-    open_output,
-    print_line,
-    telling_of_interruptions,
-    telling_of_waits,
-)
+from tether_cli.terminal.output import Notes, open_output, print_line, telling_of_interruptions
 from tether_cli.terminal.tables import print_json
+from tether_cli.terminal.waits import telling_of_waits
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
@@ -86,7 +81,7 @@ def submit(
         # Made here where none is given: with it the same command, run again, makes no second job.
         is_own = not options.get("retry_token")
         options["retry_token"] = token = os.urandom(16).hex() if is_own else options["retry_token"]
-        with _accepting(notes, token), telling_of_waits(notes):
+        with _accepting(notes, token), telling_of_waits(notes, ask=connection.why_slow):
             name = model or only_model(client)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
             handle = client.submit(name, **given, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -75,7 +75,11 @@ class LazyVerbs(VerbGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, args)
+        try:
+            # `--help` and `--version` print here.
+            return super().parse_args(ctx, args)
+        except OSError as error:
+            self._end(ctx, error)
 
     def invoke(self, ctx: click.Context) -> object:
         """Errors are one line and an exit status; ``--debug`` adds the traceback."""
@@ -87,7 +91,10 @@ class LazyVerbs(VerbGroup):
         except (Exception, KeyboardInterrupt) as error:
             if ctx.params["debug"]:
                 tell_trace(error)
-            ending = exit_for(error)
-            tell(ending, as_json=asks_for_json(ctx.meta[_ARGUMENTS]))
-            let_go_of_output()
-            ctx.exit(ending.status)
+            self._end(ctx, error)
+
+    def _end(self, ctx: click.Context, error: BaseException) -> NoReturn:
+        ending = exit_for(error)
+        tell(ending, as_json=asks_for_json(ctx.meta[_ARGUMENTS]))
+        let_go_of_output()
+        ctx.exit(ending.status)

@@ -39,7 +39,7 @@ def open_gateway(
       GatewayUnknown: No gateway is named, and none is found.
       ConfigError: The address or the key is not possible, or there is no key.
     """
-    endpoint = _find_gateway(url, api_key)
+    endpoint = _gateway_to_use(url, api_key)
     # Loaded when used: programs that never talk to a gateway do without the HTTP library.
     from tether.client.http.backend import HttpBackend
     from tether.client.http.patience import Pace
@@ -61,14 +61,24 @@ def open_operator(url: str | None, api_key: str | None) -> OperatorClient:
     from tether.client.http.operator import OperatorClient
     from tether.client.http.patience import Pace
 
-    return OperatorClient(_find_gateway(url, api_key), Pace(patience=PATIENCE_SECONDS))
+    return OperatorClient(_gateway_to_use(url, api_key), Pace(patience=PATIENCE_SECONDS))
 
 
-def _find_gateway(url: str | None, api_key: str | None) -> Endpoint:
-    """The gateway to use; it is said where its key can be read on the way."""
-    endpoint = find_endpoint(
+def find_gateway(url: str | None, api_key: str | None) -> Endpoint:
+    """The gateway to use, with its key: see :func:`~tether.client.endpoint.find_endpoint`.
+
+    Raises:
+      GatewayUnknown: No gateway is named, and none is found.
+      ConfigError: The address or the key is not possible, or there is no key.
+    """
+    return find_endpoint(
         url, api_key, environ=os.environ, working_folder=Path(), home=Path(os.path.expanduser("~"))
     )
+
+
+def _gateway_to_use(url: str | None, api_key: str | None) -> Endpoint:
+    """The same; it is said where the key can be read on the way."""
+    endpoint = find_gateway(url, api_key)
     if endpoint.url.startswith("http:") and not is_on_this_machine(endpoint.url):
         logging.getLogger("tether.client").warning(
             "The API key travels to the gateway unencrypted. Use https.", extra={"url": endpoint.url}

@@ -10,8 +10,9 @@ import click
 from tether_cli.dlq.filters import LetterChoice, everybody_option, where_option
 from tether_cli.dlq.reading import json_option
 from tether_cli.options.connection import Connection, connection_options
-from tether_cli.terminal.output import open_output, print_line, telling_of_waits
+from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.tables import print_json
+from tether_cli.terminal.waits import telling_of_waits
 
 if TYPE_CHECKING:
     from tether.client.dead_letters import DeadLetters
@@ -44,7 +45,10 @@ def retry(
     """
     if bool(tokens) == (where is not None):
         raise click.UsageError("Give retry tokens, or --where; `--where all` retries every open letter.")
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open() as client,
+    ):
         if where is None:
             letters = client.every_dead_letter if all_tenants else client.dead_letters
             for token in tokens:
@@ -102,7 +106,10 @@ def purge(
             raise click.UsageError("Purging asks first, and standard input is no terminal: give --yes.")
         which = "all open dead letters" if choice.is_all else "the open dead letters that match"
         click.confirm(f"Purge {which}? Their retry tokens make no jobs any more.", abort=True, err=True)
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open() as client,
+    ):
         count = choice.letters_of(client).purge(**choice.options())
     if as_json:
         print_json({"purged": count})

@@ -11,9 +11,10 @@ from tether.clocks import wall_clock_ms
 from tether_cli.dlq.filters import LetterChoice, everybody_option, filter_options
 from tether_cli.dlq.texts import letter_lines, letter_row, summary_text
 from tether_cli.options.connection import Connection, connection_options
-from tether_cli.terminal.output import open_output, print_line, telling_of_waits
+from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table
+from tether_cli.terminal.waits import telling_of_waits
 
 if TYPE_CHECKING:
     from tether.dead_letters import DeadLetter
@@ -37,7 +38,7 @@ def list_letters(connection: Connection, choice: LetterChoice, limit: int, as_js
     from tether.client.documents import letter_to_json
 
     notes = open_output(is_silent=as_json)[1]
-    with telling_of_waits(notes), connection.open() as client:
+    with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
         letters = choice.letters_of(client)
         found: list[DeadLetter] = list(itertools.islice(letters.list(**choice.options()), limit))
         summary = None if as_json else letters.summary()
@@ -61,7 +62,10 @@ def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) 
     """Show the dead letter of a job: why it died, its attempts, its retry token and the chain of retries."""
     from tether.client.documents import letter_to_json
 
-    with telling_of_waits(open_output(is_silent=as_json)[1]), connection.open() as client:
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open() as client,
+    ):
         letters = client.every_dead_letter if all_tenants else client.dead_letters
         letter = letters.show(job_id)
     if as_json:
@@ -83,6 +87,6 @@ def export(connection: Connection, choice: LetterChoice) -> None:
     """
     from tether.client.documents import letter_to_json
 
-    with telling_of_waits(open_output()[1]), connection.open() as client:
+    with telling_of_waits(open_output()[1], ask=connection.why_slow), connection.open() as client:
         for letter in choice.letters_of(client).list(**choice.options()):
             print_line(letter_to_json(letter))

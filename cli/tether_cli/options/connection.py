@@ -56,6 +56,21 @@ class Connection:
         """
         return self.surroundings.open_operator(self.url, self._api_key())
 
+    def why_slow(self) -> str:
+        """Why the gateway may be slow to answer, as it says itself; empty where it says nothing."""
+        from tether.client.gateways import find_gateway
+        from tether.errors import TetherError
+
+        try:
+            health = self.surroundings.readiness(find_gateway(self.url, self._api_key()).url)
+        except TetherError:
+            return ""
+        if health is None:
+            return ""
+        if health["redis"] != "ok":
+            return "the gateway waits for its Redis, which does not respond"
+        return "" if health["database"] == "ok" else f"the gateway's database is {health['database']}"
+
     def _api_key(self) -> str | None:
         return None if self.api_key_file is None else read_api_key(self.api_key_file)
 

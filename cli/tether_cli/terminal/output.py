@@ -7,13 +7,11 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
 
-from tether.threads import OwnedThread
 from tether_cli.terminal.printable import printable
 
 WAIT_SECONDS, PIPE_WAIT_SECONDS = 3.0, 10.0
@@ -85,35 +83,12 @@ class Notes:
         click.echo(click.style(shown, dim=True) if is_dim else shown, err=True)
 
 
-@contextlib.contextmanager
-def telling_of_waits(notes: Notes, *, after: float | None = None) -> Iterator[None]:
-    """Print a notice when a response is slow: clients retry an unavailable gateway for half a minute.
-
-    Owns the thread ``tether-cli-wait``, which ends with it.
-
-    Args:
-      after: Seconds; by default the patience of the notes.
-    """
-    has_answered = threading.Event()
-    patience = notes.patience if after is None else after
-
-    def wait() -> None:
-        if not has_answered.wait(patience):
-            notes.warning("the gateway has not responded yet: still trying (Ctrl-C stops)")
-
-    thread = OwnedThread("cli-wait", wait, ask_to_stop=has_answered.set)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.stop()
-
-
 class _ClientNotes(logging.Handler):
     """Tells a person what the client logs."""
 
     def __init__(self, notes: Notes) -> None:
-        super().__init__()
+        # What is tried again is told elsewhere, and only where it takes long.
+        super().__init__(logging.INFO)
         self._notes = notes
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -155,7 +155,11 @@ def test_a_reader_that_goes_away_ends_it_quietly(options):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("submit", "x"), ("submit", "x", "--json"), ("submit", "x", "--no-wait"), ("jobs", "list")]
+    "arguments",
+    [
+        *(("submit", "x"), ("submit", "x", "--json"), ("submit", "x", "--no-wait"), ("jobs", "list")),
+        *(("--version",), ("--help",), ("submit", "--help")),
+    ],
 )
 def test_a_full_disk_is_told(arguments):
     with Path("/dev/full").open("wb") as full:

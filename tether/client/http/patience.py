@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tether.client.http.responses import Failure
+
+RETRIES = "tether.client.retries"
+"""The logger that tells at level DEBUG why a call is tried again: ``why``, and the answer's ``status``."""
 
 _MAX_DOUBLINGS = 16
 
@@ -71,5 +75,8 @@ class Patience:
         if not failure.may_retry or left <= 0 or least > left:
             return False
         self._failures += 1
+        logging.getLogger(RETRIES).debug(
+            "A call failed. Trying again.", extra={"why": str(failure.error), "status": failure.status}
+        )
         self._pause(min(wait_after(self._failures, least, self._pace), left))
         return True

@@ -2,11 +2,10 @@
 
 import io
 import logging
-import threading
 
 import pytest
 
-from tether_cli.terminal.output import Notes, TextOutput, telling_of_interruptions, telling_of_waits
+from tether_cli.terminal.output import Notes, TextOutput, telling_of_interruptions
 
 
 class Terminal:
@@ -38,34 +37,6 @@ def test_a_terminal_gets_what_it_can_show_and_ends_its_line():
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_what_is_no_text_in_any_encoding_stops_nothing(is_terminal):
     assert written("a\ud800\n", is_terminal=is_terminal) == b"a?\n"
-
-
-class Heard(Notes):
-    def __init__(self):
-        self.said = threading.Event()
-
-    def warning(self, text):
-        assert "has not responded yet" in text
-        self.said.set()
-
-
-def waiting_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "tether-cli-wait"]
-
-
-def test_a_wait_is_told_and_its_thread_ends():
-    notes = Heard()
-    with telling_of_waits(notes, after=0):
-        assert notes.said.wait(60)
-    assert waiting_threads() == []
-
-
-def test_an_answer_in_time_is_no_wait():
-    notes = Heard()
-    with telling_of_waits(notes, after=600):
-        assert len(waiting_threads()) == 1
-    assert not notes.said.is_set()
-    assert waiting_threads() == []
 
 
 def test_notes_of_progress_are_for_terminals_and_warnings_for_all(capsys):
