@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 import tether
+from tether.processes.leaving import leave
 from tether_cli.environment import CommandEnvironment
-from tether_cli.leaving import leave
 from tether_cli.verb_groups import LazyVerbs, Verb
 
 VERBS: dict[str, Verb] = {

@@ -21,6 +21,7 @@ from tether.broker.redis.severing import sever_connections
 from tether.errors import ConfigError, TetherError
 from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
 from tether.processes.ends import MEMORY_ERROR_STATUS
+from tether.processes.leaving import leave
 from tether.processes.stopping import StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
 from tether_workers.forks import fork_paths
@@ -223,5 +224,12 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
 
 
+def run() -> None:
+    """Run the worker of the command line as a process of its own, and end that."""
+    status = main(sys.argv[1:])
+    leave(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run()

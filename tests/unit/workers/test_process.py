@@ -1,6 +1,7 @@
 """Which broker a worker process takes from the program that it was given."""
 
 import signal
+import subprocess
 import sys
 import types
 
@@ -75,3 +76,25 @@ def test_a_broker_that_is_set_boots_before_further_modules_are_imported(program,
     sys.modules.pop("further_module_of_a_test")
     # One that nobody set or named may yet be followed by one that is set.
     assert booted == [False, True, False]
+
+
+ENDING = """
+import atexit, os, threading
+from tether_workers import process
+
+class Kept:
+    def __del__(self):
+        os.write(1, b"taken apart ")
+
+kept = Kept()
+process.main = lambda arguments: 3
+atexit.register(os.write, 1, b"atexit ")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+process.run()
+"""
+
+
+def test_a_worker_s_interpreter_is_not_taken_apart_under_threads_that_load():
+    # Taking it apart unwinds daemon threads, which C++ code answers with an abort: that looks like a crash.
+    ended = subprocess.run([sys.executable, "-c", ENDING], stdout=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"atexit ")

@@ -1,4 +1,4 @@
-"""The end of the command's process."""
+"""The end of a process, without taking the interpreter apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import threading
 
 def leave(status: object) -> None:
     """End the process with what ``sys.exit`` was told, without taking the interpreter apart: that takes a
-    tenth of a short command's time.
+    tenth of a short command's time, and aborts the process where a daemon thread is amid C++ that may not be
+    unwound, as torch is while it loads a model.
 
     All that a program relies on is done first: functions registered with ``atexit``, and the flush of
     standard output and error. Where anything is unusual this returns, for the interpreter to end in its own
