@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
 
 
-def run() -> None:
+def run_as_process() -> None:
     """Run the worker of the command line as a process of its own, and end that."""
     status = main(sys.argv[1:])
     leave(status)
@@ -232,4 +232,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    run_as_process()

@@ -90,7 +90,7 @@ kept = Kept()
 process.main = lambda arguments: 3
 atexit.register(os.write, 1, b"atexit ")
 threading.Thread(target=threading.Event().wait, daemon=True).start()
-process.run()
+process.run_as_process()
 """
 
 
