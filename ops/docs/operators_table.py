@@ -42,9 +42,12 @@ VERBS = {
 """By route, the verb that does the same on the machine with the database or Redis, or by this route
 (``dlq``), and what the audit log calls it; empty where there is none."""
 
+ON_THE_MACHINE = {"admin reconcile": "admin.reconcile", "admin rebuild": "admin.rebuild"}
+"""Verbs that have no route, and what the audit log calls them."""
+
 
 def operators_table() -> str:
-    """Return a row for each route whose scope is operator or admin.
+    """Return a row for each route whose scope is operator or admin, and for each verb that has no route.
 
     Raises:
       ValueError: A route is in no row, or a row is of no route.
@@ -66,4 +69,5 @@ def operators_table() -> str:
             action and f"`{action}`",
         )
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| | | `tether {verb}` | `{action}` |" for verb, action in ON_THE_MACHINE.items()]
     return "".join(f"{line}\n" for line in lines)

@@ -136,6 +136,10 @@ OTHERS = {
     "deadline": 1,
     "delay_ms": 1,
     "time_limit_ms": 1,
+    "chat_template_kwargs": {"enable_thinking": False},
+    "max_attempts": 2,
+    "retry_base_ms": 1,
+    "retry_on": ("engine_error",),
 }
 KEYS = {"correlation_id": "c", "retry_token": "r", "traceparent": "t"}
 
