@@ -16,6 +16,7 @@ from tether.ids import NO_JOB, JobId, PoolName, TenantId, job_id_in
 from tether.jobs import JobState
 from tether.orchestrator.fsck.invariants import Discrepancy, Invariant
 from tether.orchestrator.fsck.job_facts import NO_KEY, RedisFacts, RowFacts, discrepancies_of
+from tether.orchestrator.fsck.lane_places import LaneEntry, LanePlaces
 from tether.store.bulk import is_among, is_postgres
 from tether.store.holds import CAPACITY, QUOTA
 from tether.store.schema import dead_letters, dispatches, holds, jobs
@@ -33,6 +34,7 @@ class JobLook:
         self._store = store
         self._client = client
         self._keys = keys
+        self._places = LanePlaces(client)
 
     def pages(self) -> Iterator[list[str]]:
         """Ids of all jobs of the database, then of those that Redis alone has, perhaps more than once."""
@@ -81,19 +83,31 @@ class JobLook:
             pipeline.pttl(self._keys.job(job_id))
             pipeline.pttl(self._keys.stream(job_id))
         facts = []
-        for job_id, (values, life, stream_life) in zip(
-            job_ids, in_rows(each_answer(pipeline), 3), strict=True
-        ):
-            facts.append(self._facts(job_id, values, life, stream_life))
+        found = list(zip(job_ids, in_rows(each_answer(pipeline), 3), strict=True))
+        waiting = (self._lane_entry(job_id, values) for job_id, (values, _, _) in found)
+        standing = self._places.standing(each for each in waiting if each is not None)
+        for job_id, (values, life, stream_life) in found:
+            facts.append(self._facts(job_id, values, life, stream_life, job_id in standing))
         return facts
 
-    def _facts(self, job_id: JobId, values: Any, life_ms: int, stream_life_ms: int) -> RedisFacts:
+    def _lane_entry(self, job_id: JobId, values: Any) -> LaneEntry | None:
+        """What a job's lane has of it, if it waits."""
+        if isinstance(values, Exception) or values[0] != JobState.PLACED.value.encode():
+            return None
+        _, _, ticket, pool, priority, tenant, _ = map(_text, values)
+        lanes = (
+            self._keys.pool_jobs(PoolName(pool), waiting_class, TenantId(tenant))
+            for waiting_class in (priority, f"{ALONE}{priority}")
+        )
+        return LaneEntry(job_id, tuple(lanes), f"{job_id} {ticket}")
+
+    def _facts(
+        self, job_id: JobId, values: Any, life_ms: int, stream_life_ms: int, stands_in_lane: bool
+    ) -> RedisFacts:
         given: dict[str, Any] = {"life_ms": life_ms, "stream_life_ms": stream_life_ms}
         if isinstance(values, Exception):
             return RedisFacts(state="", dispatch=0, ticket="", unreadable="it is no hash", **given)
-        state, dispatch, ticket, pool, priority, tenant, worker = (
-            "" if value is None else value.decode(errors="replace") for value in values
-        )
+        state, dispatch, ticket, _, _, _, worker = map(_text, values)
         given |= {"state": state, "ticket": ticket}
         if life_ms == NO_KEY:
             return RedisFacts(dispatch=0, **given)
@@ -101,9 +115,7 @@ class JobLook:
             return RedisFacts(dispatch=0, unreadable=f"state {state!r}, dispatch {dispatch!r}", **given)
         given["dispatch"] = int(dispatch)
         if state == JobState.PLACED:
-            given["stands_in_lane"] = self._stands_in_lane(
-                job_id, ticket, PoolName(pool), priority, TenantId(tenant)
-            )
+            given["stands_in_lane"] = stands_in_lane
         elif state == JobState.RUNNING:
             pipeline: Any = self._client.pipeline(transaction=False)
             pipeline.zscore(self._keys.leases, f"j {job_id}")
@@ -112,14 +124,9 @@ class JobLook:
             given |= {"has_lease": isinstance(lease, float), "is_drawn": is_drawn is True}
         return RedisFacts(**given)
 
-    def _stands_in_lane(
-        self, job_id: JobId, ticket: str, pool: PoolName, priority: str, tenant: TenantId
-    ) -> bool:
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for waiting_class in (priority, f"{ALONE}{priority}"):
-            lane = self._keys.pool_jobs(pool, waiting_class, tenant)
-            pipeline.lpos(lane, f"{job_id} {ticket}")
-        return any(isinstance(place, int) for place in each_answer(pipeline))
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode(errors="replace")
 
 
 def _job_ids(connection: Connection, after: JobId, limit: int) -> list[JobId]:

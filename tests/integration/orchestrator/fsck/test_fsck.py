@@ -13,6 +13,7 @@ from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.pools import Dispatch
 from tether.jobs import JobError, Priority
+from tether.orchestrator.fsck import job_look, lane_places
 from tether.orchestrator.fsck.fsck import fsck
 from tether.orchestrator.fsck.invariants import INVARIANTS, Invariant
 from tether.store.schema import counters, dead_letters, dispatches, holds, jobs
@@ -81,6 +82,27 @@ def test_a_sound_tether_has_nothing_to_tell(core):
     assert report.found == ()
     assert report.is_sound
     assert report.looked_at > 7
+
+
+def calls_of(core, command):
+    return core.redis.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+
+@pytest.mark.parametrize("is_in_order", [True, False])
+def test_a_long_lane_is_not_read_as_a_whole_for_each_of_its_jobs(core, is_in_order, monkeypatch):
+    monkeypatch.setattr(job_look, "BATCH", 10)
+    monkeypatch.setattr(lane_places, "AROUND", 20)
+    numbers = range(60) if is_in_order else range(59, -1, -1)
+    for number in numbers:
+        core.submit(number)
+    before = calls_of(core, "lpos")
+    assert look(core).is_sound
+    if is_in_order:
+        assert calls_of(core, "lpos") == before
+    core.redis.lrem(
+        lane(core), 0, f"{job_id(30)} {core.redis.hget(core.keys.job(job_id(30)), 'ticket').decode()}"
+    )
+    assert found(core) == {(Invariant.LANE_MISSING, job_id(30))}
 
 
 def place_unknown(core):
