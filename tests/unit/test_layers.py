@@ -31,6 +31,7 @@ WORDS = [
     "statuses",
     "histories",
     "dead_letters",
+    "dead_messages",
     "letter_filters",
     "streams",
 ]

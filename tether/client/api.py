@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from tether.client.dead_letters import DeadLetters
+from tether.client.dead_messages import DeadQueues
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import JobHandle
 from tether.client.ports import Backend
@@ -156,6 +157,11 @@ class Tether:
     def every_dead_letter(self) -> DeadLetters:
         """Dead letters of all tenants, for operators: the API key needs the scope ``operator``."""
         return DeadLetters(self._backend.every_letter_port)
+
+    @property
+    def dead_messages(self) -> DeadQueues:
+        """Dead messages of plain actors, for operators: the API key needs the scope ``operator``."""
+        return DeadQueues(self._backend.dead_message_port)
 
     def _handle(self, submitted: Submitted) -> JobHandle:
         return JobHandle(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 from tether.client.api import CANNOT_BE_PICKLED, PAGE, accepted, submit_checked
 from tether.client.async_calls import AsyncCalls
 from tether.client.async_dead_letters import AsyncDeadLetters
+from tether.client.async_dead_messages import AsyncDeadQueues
 from tether.client.async_handles import AsyncJobHandle
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
@@ -102,6 +103,11 @@ class AsyncTether:
     def every_dead_letter(self) -> AsyncDeadLetters:
         """See :attr:`Tether.every_dead_letter`."""
         return AsyncDeadLetters(self._backend.every_letter_port, self._calls)
+
+    @property
+    def dead_messages(self) -> AsyncDeadQueues:
+        """See :attr:`Tether.dead_messages`."""
+        return AsyncDeadQueues(self._backend.dead_message_port, self._calls)
 
     def _handle(self, submitted: Submitted) -> AsyncJobHandle:
         return AsyncJobHandle(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tether.client.job_lists import page_query
 from tether.client.letter_calls import letter_batch_body, letter_query, letter_retry_body
+from tether.client.message_calls import message_purge_body, message_query, message_retry_body
 from tether.client.operations import over_http
 from tether.dead_letters import (
     LetterDetails,
@@ -20,6 +21,13 @@ from tether.dead_letters import (
     LetterRetries,
     LetterRetry,
     LetterSummary,
+)
+from tether.dead_messages import (
+    DeadMessage,
+    DeadMessagePage,
+    DeadMessagePurge,
+    DeadMessageRetry,
+    DeadQueue,
 )
 from tether.histories import JobHistory
 from tether.ids import JobId
@@ -156,6 +164,54 @@ class LetterPort(Protocol):
         """How many open dead letters there are, and when they expire."""
 
 
+class DeadMessagePort(Protocol):
+    """Dead messages of plain actors, for operators: looked at, retried, purged."""
+
+    @over_http("GET", "/v1/operator/dead-messages")
+    def queues(self) -> list[DeadQueue]:
+        """The queues that have dead messages."""
+
+    @over_http("GET", "/v1/operator/dead-messages/{queue}", query=message_query)
+    def find(self, queue: str, cursor: str | None, limit: int, payloads: bool = False) -> DeadMessagePage:
+        """A page of a queue's dead messages, the newest first.
+
+        Raises:
+          InvalidName: A queue cannot have that name.
+          InvalidRequest: The cursor or the limit is not possible.
+        """
+
+    @over_http("GET", "/v1/operator/dead-messages/{queue}/{retry_token}")
+    def message(self, queue: str, retry_token: str) -> DeadMessage:
+        """One dead message, whole.
+
+        Raises:
+          RetryTokenUnknown: There is none.
+        """
+
+    @over_http("POST", "/v1/operator/dead-messages:retry", body=message_retry_body)
+    def retry(self, queue: str, retry_token: str, force: bool = False) -> DeadMessageRetry:
+        """Put a dead message back into its queue.
+
+        Args:
+          force: Also where it cannot be read.
+
+        Raises:
+          RetryTokenUnknown: There is none.
+          LetterNotRetryable: It cannot be read.
+          LetterDamaged: Its bytes are lost.
+        """
+
+    @over_http("POST", "/v1/operator/dead-messages:purge", body=message_purge_body)
+    def purge(
+        self, queue: str, retry_token: str | None, died_before: int | None, limit: int
+    ) -> DeadMessagePurge:
+        """Remove the dead message that has a token; without one, the oldest that died before a time.
+
+        Raises:
+          InvalidRequest: The limit is not possible.
+        """
+
+
 class Backend(Protocol):
     """Carries a client's calls. Safe to use from many threads. Every method of its ports may block."""
 
@@ -174,6 +230,10 @@ class Backend(Protocol):
     @property
     def every_letter_port(self) -> LetterPort:
         """Dead letters of all tenants, for operators."""
+
+    @property
+    def dead_message_port(self) -> DeadMessagePort:
+        """Dead messages of plain actors, for operators."""
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, by the clock that delays and time limits count from."""

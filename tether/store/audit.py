@@ -28,6 +28,7 @@ _Answer = TypeVar("_Answer")
 
 ACTIONS = (
     *("dead_letters.purge", "dead_letters.retry", "dead_letters.retry_where"),
+    *("dead_messages.purge", "dead_messages.retry"),
     *("fleet.cordon", "fleet.drain", "fleet.revoke", "fleet.trust", "fleet.uncordon", "jobs.cancel"),
     *("keys.create", "keys.revoke", "tenants.create", "tenants.set"),
     *("admin.rebuild", "admin.reconcile"),

@@ -9,6 +9,7 @@ from tether.ids import JobId, TenantId
 from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.statuses import JobStatus
+from tether.testing.dead_messages import FakeDeadMessagePort
 from tether.testing.letters import FakeLetterPort
 from tether.testing.models import Answer, FakeModel
 from tether.testing.ports import FakeJobPort, FakeModelPort, FakeStreamPort
@@ -47,6 +48,7 @@ class FakeBackend:
         self._quota = quota
         self.model_port = FakeModelPort(self._queue)
         self.every_letter_port = FakeLetterPort(self._queue, None, quota)
+        self.dead_message_port = FakeDeadMessagePort()
         self._speak_for(TenantId(tenant))
 
     def _speak_for(self, tenant: TenantId) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether_cli.dlq.filters import LetterChoice, everybody_option, where_option
+from tether_cli.dlq.messages import purge_queue, queue_option, retry_messages
 from tether_cli.dlq.reading import json_option
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.terminal.output import open_output, print_line
@@ -27,6 +28,7 @@ NOT_ALL_RETRIED = 1
 @where_option
 @click.option("--force", is_flag=True, help="Also letters that say that a retry would fail.")
 @everybody_option
+@queue_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each letter.")
 @connection_options
 def retry(
@@ -35,6 +37,7 @@ def retry(
     where: dict[str, Any] | None,
     force: bool,
     all_tenants: bool,
+    queue: str | None,
     as_json: bool,
 ) -> None:
     """Retry dead jobs as new ones: those with these retry tokens, or all open ones that match --where.
@@ -45,6 +48,9 @@ def retry(
     """
     if bool(tokens) == (where is not None):
         raise click.UsageError("Give retry tokens, or --where; `--where all` retries every open letter.")
+    if queue is not None:
+        failed = retry_messages(connection, queue, tokens, where, force=force, as_json=as_json)
+        click.get_current_context().exit(NOT_ALL_RETRIED if failed else 0)
     with (
         telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
         connection.open() as client,
@@ -89,10 +95,16 @@ def _tell(outcome: LetterRetry, *, as_json: bool) -> None:
 @where_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @everybody_option
+@queue_option
 @json_option
 @connection_options
 def purge(
-    connection: Connection, where: dict[str, Any] | None, yes: bool, all_tenants: bool, as_json: bool
+    connection: Connection,
+    where: dict[str, Any] | None,
+    yes: bool,
+    all_tenants: bool,
+    queue: str | None,
+    as_json: bool,
 ) -> None:
     """Purge open dead letters that match --where: their retry tokens make no jobs any more.
 
@@ -100,6 +112,9 @@ def purge(
     """
     if where is None:
         raise click.UsageError("Say which letters with --where; `--where all` purges every open one.")
+    if queue is not None:
+        purge_queue(connection, queue, where, is_sure=yes, as_json=as_json)
+        return
     choice = LetterChoice(**where, all_tenants=all_tenants)
     if not yes:
         if not sys.stdin.isatty():

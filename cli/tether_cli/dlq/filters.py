@@ -60,6 +60,12 @@ class LetterChoice:
         }
 
 
+def refuse_filters(choice: LetterChoice) -> None:
+    """Refuse filters of jobs' letters where dead messages of plain actors are meant."""
+    if choice != LetterChoice():
+        raise click.UsageError("Filters are of jobs' dead letters: leave them out with --queue and --queues.")
+
+
 def everybody_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--all-tenants``."""
     return _EVERYBODY(command)

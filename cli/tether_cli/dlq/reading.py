@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tether.clocks import wall_clock_ms
-from tether_cli.dlq.filters import LetterChoice, everybody_option, filter_options
+from tether_cli.dlq.filters import LetterChoice, everybody_option, filter_options, refuse_filters
+from tether_cli.dlq.messages import (
+    export_messages,
+    list_queues,
+    print_dead_message,
+    print_dead_messages,
+    queue_option,
+)
 from tether_cli.dlq.texts import letter_lines, letter_row, summary_text
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.terminal.output import open_output, print_line
@@ -31,10 +38,22 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
     show_default=True,
     help="Maximum number of letters.",
 )
+@queue_option
+@click.option("--queues", is_flag=True, help="The queues of plain actors that have dead messages, instead.")
 @json_option
 @connection_options
-def list_letters(connection: Connection, choice: LetterChoice, limit: int, as_json: bool) -> None:
+def list_letters(
+    connection: Connection, choice: LetterChoice, limit: int, queue: str | None, queues: bool, as_json: bool
+) -> None:
     """List dead letters, newest first, and say when they expire."""
+    if queues or queue is not None:
+        refuse_filters(choice)
+    if queues:
+        list_queues(connection, as_json=as_json)
+        return
+    if queue is not None:
+        print_dead_messages(connection, queue, limit, as_json=as_json)
+        return
     from tether.client.documents import letter_to_json
 
     notes = open_output(is_silent=as_json)[1]
@@ -56,10 +75,17 @@ def list_letters(connection: Connection, choice: LetterChoice, limit: int, as_js
 @click.command()
 @click.argument("job_id", metavar="ID")
 @everybody_option
+@queue_option
 @json_option
 @connection_options
-def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) -> None:
-    """Show the dead letter of a job: why it died, its attempts, its retry token and the chain of retries."""
+def show(connection: Connection, job_id: str, all_tenants: bool, queue: str | None, as_json: bool) -> None:
+    """Show the dead letter of a job: why it died, its attempts, its retry token and the chain of retries.
+
+    With --queue, ID is the retry token of a dead message.
+    """
+    if queue is not None:
+        print_dead_message(connection, queue, job_id, as_json=as_json)
+        return
     from tether.client.documents import letter_to_json
 
     with (
@@ -79,12 +105,17 @@ def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) 
 
 @click.command()
 @filter_options
+@queue_option
 @connection_options
-def export(connection: Connection, choice: LetterChoice) -> None:
+def export(connection: Connection, choice: LetterChoice, queue: str | None) -> None:
     """Print all dead letters that match, each as one JSON object on its line.
 
     They are fetched and printed a hundred at a time, however many there are.
     """
+    if queue is not None:
+        refuse_filters(choice)
+        export_messages(connection, queue)
+        return
     from tether.client.documents import letter_to_json
 
     with telling_of_waits(open_output()[1], ask=connection.why_slow), connection.open() as client:

@@ -503,6 +503,8 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "dead-letters:retry": {"retry_token": "never issued"},
         "dead-letters:retry-where": {"where": {"model": "counter"}},
         "dead-letters:purge": {"where": {"model": "counter"}},
+        "dead-messages:retry": {"queue": "default", "retry_token": "never issued"},
+        "dead-messages:purge": {"queue": "default"},
     }
     target = {
         "{worker}": lambda: "nobody" if "worker-keys" not in path else trusted(ask),

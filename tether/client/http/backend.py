@@ -15,7 +15,7 @@ from tether.client.http.patience import Pace
 from tether.client.http.ports import over_http_port
 from tether.client.http.stream_port import HttpStreamPort
 from tether.client.http.stream_reader import StreamReader
-from tether.client.ports import JobPort, LetterPort, ModelPort
+from tether.client.ports import DeadMessagePort, JobPort, LetterPort, ModelPort
 
 EXIT_SECONDS = 5.0
 """How long a program's end waits for the threads of streams."""
@@ -23,6 +23,7 @@ EXIT_SECONDS = 5.0
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
 _HttpModelPort = over_http_port(ModelPort)
 _HttpLetterPort = over_http_port(LetterPort)
+_HttpDeadMessagePort = over_http_port(DeadMessagePort)
 _HttpEveryLetterPort = over_http_port(LetterPort, under="/v1/operator")
 
 
@@ -57,6 +58,7 @@ class HttpBackend:
         self.model_port: ModelPort = _HttpModelPort(self._calls)
         self.letter_port: LetterPort = _HttpLetterPort(self._calls)
         self.every_letter_port: LetterPort = _HttpEveryLetterPort(self._calls)
+        self.dead_message_port: DeadMessagePort = _HttpDeadMessagePort(self._calls)
         _open.add(self)
         # Whoever forgets to close a client shall not keep its threads. Programs' ends are seen to elsewhere.
         weakref.finalize(self, _stop, self._process, self._calls, self.stream_port.reader).atexit = False

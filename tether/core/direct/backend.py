@@ -15,6 +15,7 @@ from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
 from tether.core.direct.dead_letters import DirectLetterPort
+from tether.core.direct.dead_messages import DirectDeadMessagePort
 from tether.core.direct.job_results import JobResults
 from tether.core.direct.jobs import DirectJobPort, JobReads
 from tether.core.direct.models import DirectModelPort
@@ -57,6 +58,7 @@ class DirectBackend:
         self.model_port = DirectModelPort(plane, self._lifetime)
         self.every_job = JobReads(plane, self._live, None)
         self.every_letter_port = DirectLetterPort(plane, self._lifetime, None)
+        self.dead_message_port = DirectDeadMessagePort(plane, self._lifetime)
         self._speak_for(tenant)
         plane.broker.infer_results = functools.partial(JobResults, self, plane.scheduler.job_of_message)
 
