@@ -314,6 +314,19 @@ def test_where_its_worker_died_without_it_too_it_takes_more(stage):
     assert ("poison", "poisoned") not in stage.outcomes()
 
 
+def test_what_ended_well_in_another_pool_before_a_job_came_there_shows_nothing(stage):
+    stand_alone(stage)
+    stage.redis.hset(f"{stage.keys.prefix}:quarantine:{OTHER}", "survived", 10**9)
+    assert stage.pools.withdraw_many([("poison", 1)], running=False) == ["withdrawn"]
+    stage.place("poison", dispatch=2, pool=OTHER)
+    for name in ("elsewhere", "further"):
+        wait_long(stage)
+        worker, (job,) = run(stage, name, pools=(OTHER,))
+        assert job.job_id == "poison"
+        stage.die(worker)
+    assert ("poison", "poisoned") not in stage.outcomes()
+
+
 def test_a_job_that_failed_in_order_starts_anew(stage):
     stand_alone(stage)
     wait_long(stage)

@@ -113,10 +113,8 @@ local function note_evidence(job)
 end
 
 local function hold_against(job, group)
-  local held = job.held
   redis.call('HSET', job_of(job.id), 'group', group, 'proof', integer(math.min(proof_of(job.ran), MAX_PROOF_MS)),
-    'suspicion', table.concat({integer(job.ran), integer(held.first), integer(held.lone), integer(held.vain),
-      integer(held.survived), integer(held.at)}, ' '))
+    'suspicion', suspicion_of(job.ran, job.held))
 end
 
 -- Who was tried together with the cause, or waits for that in its group, and was not the cause.

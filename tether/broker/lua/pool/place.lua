@@ -95,6 +95,9 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   ticket, lossy = integer(job_ticket + 1), '0'
   redis.call('HSET', name, 'n', integer(n + 1))
   redis.call('HDEL', name, 'group')
+  if read(name, 'pool') ~= pool then
+    note_arrival(id, pool)
+  end
   redis.call('PERSIST', name)
   redis.call('PERSIST', stream)
 else

@@ -21,6 +21,11 @@ local function read_suspicion(text)
   end
 end
 
+local function suspicion_of(ran, held)
+  return table.concat({integer(ran), integer(held.first), integer(held.lone), integer(held.vain), integer(held.survived),
+    integer(held.at)}, ' ')
+end
+
 -- For how long a job must run to show that it was not the cause (ms).
 local function proof_of(ran)
   return PROOF_FACTOR * ran + PROOF_MS
@@ -48,6 +53,15 @@ local function note_hand_over(id, now)
   drawn_at = whole(drawn_at, MAX_INTEGER)
   if held and drawn_at and now - drawn_at > proof_of(held.ran) then
     redis.call('HSET', name, 'group', '', 'suspicion', '')
+  end
+end
+
+-- A job comes to a pool: how others fared until now, which each pool counts for itself, shows nothing of it.
+local function note_arrival(id, pool)
+  local held = read_suspicion(read(job_of(id), 'suspicion'))
+  if held then
+    held.survived = survived_in(pool)
+    redis.call('HSET', job_of(id), 'suspicion', suspicion_of(held.ran, held))
   end
 end
 
