@@ -143,6 +143,7 @@ class Loop:
         delay: float = 0.0,
         may_run: Callable[[], bool] | None = None,
         outage: Outage | None = None,
+        at_lapse: Callable[[], object] | None = None,
         at_end: Callable[[], object] | None = None,
         max_pause_seconds: float = MAX_PAUSE_SECONDS,
         log: structlog.stdlib.BoundLogger | None = None,
@@ -155,6 +156,7 @@ class Loop:
           interval: The maximum sleep between two steps, in seconds; :data:`IDLE` is until it is woken.
           delay: The sleep before the first step, in seconds; :data:`IDLE` is until it is woken.
           may_run: Whether this process may run the step now: it holds the loop's lease.
+          at_lapse: What to do in the thread once it may not run any more, after a step. It raises nothing.
           outage: The outage that begins when the step raises one of its errors, and ends with a success.
           at_end: What to do in the thread after the last step.
           max_pause_seconds: Maximum backoff after a failed step, in seconds. Only :meth:`stop` interrupts it.
@@ -166,6 +168,8 @@ class Loop:
         self._interval = interval
         self._delay = delay
         self._may_run = may_run
+        self._at_lapse = at_lapse
+        self._has_run = False
         self._outage = outage
         self._at_end = at_end
         self._max_pause_seconds = max_pause_seconds
@@ -240,8 +244,12 @@ class Loop:
         self._idle(self._delay)
         while not self._is_stopping:
             if self._may_run is not None and not self._may_run():
+                if self._has_run and self._at_lapse is not None:
+                    self._at_lapse()
+                self._has_run = False
                 self._idle(LEASE_LOOK_SECONDS)
                 continue
+            self._has_run = True
             try:
                 seconds = self._step()
             except Exception as error:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tether.jobs import JobState
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_table, time_text
 
@@ -38,8 +37,6 @@ def history_lines(history: JobHistory) -> list[tuple[str, str]]:
         lines.append(("dispatch", str(history.dispatch)))
     if history.due_at is not None:
         lines.append(("tried again", time_text(history.due_at)))
-    if history.state is JobState.PARKED:
-        lines.append(("waits for", "a worker that serves its model"))
     return lines
 
 

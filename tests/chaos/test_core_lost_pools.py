@@ -11,14 +11,18 @@ from click.testing import CliRunner
 from support.cluster import Cluster
 from support.databases import fresh_postgres
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.broker.pools.redis_port import RedisWorkerPort
+from tether.broker.pools.worker_port import PoolReadiness
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.announcements.wire import sign
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.topics import network_id, presence_topic
 from tether.discovery.trust.identity import Identity
 from tether.jobs import JobState
+from tether.loops import Loop
 from tether.models.registry import Registry, pool_name
 from tether.scheduling.pool_choice import PoolChoice
+from tether.telemetry.logs import get_logger
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
 
@@ -30,6 +34,7 @@ drain_timeout = 200
 [scheduling]
 lost_pool_grace = 1000
 lost_pool_parking = 2000
+lost_pool_loading = 2000
 """
 PRESENCE = 'interval = 500\nexpiry = 2000\nregions = ["a", "b", "c"]'
 LIFE_MS = 600_000
@@ -178,6 +183,26 @@ def test_what_waits_for_a_worker_that_never_draws_is_done_by_another_pool(region
     regions.lie()
     job = regions.submit("counter")
     job.result(timeout=PATIENCE_SECONDS)
+    assert job.status().pool in (regions.pool("counter", "b"), regions.pool("counter", "c"))
+
+
+def test_what_waits_for_a_worker_that_says_for_ever_that_it_could_load_is_done_by_another_pool(regions):
+    warming = regions.client.submit("counter", "hello")
+    warming.result(timeout=PATIENCE_SECONDS)
+    regions.lie()
+    port = RedisWorkerPort(regions.cluster.redis, regions.cluster.keys, regions.liar.boot_id, 1_000)
+    asking = Loop(
+        "liar",
+        lambda: port.demand([(regions.pool("counter"), PoolReadiness.COLD)]) and 0.2,
+        log=get_logger("tests"),
+    )
+    with contextlib.closing(port):
+        asking.start()
+        try:
+            job = regions.submit("counter")
+            job.result(timeout=PATIENCE_SECONDS)
+        finally:
+            asking.stop()
     assert job.status().pool in (regions.pool("counter", "b"), regions.pool("counter", "c"))
 
 

@@ -253,6 +253,23 @@ def test_a_loop_without_its_lease_does_nothing_until_it_has_it(open_loop):
     signals.stepped.wait()
 
 
+def test_who_loses_a_lease_after_a_step_is_told_once(open_loop):
+    holds, lapses = threading.Event(), []
+    step = Steps()
+    loop, signals = open_loop(step, may_run=holds.is_set, at_lapse=lambda: lapses.append(step.calls))
+    loop.start()
+    signals.idle.wait()
+    assert lapses == [], "it never had the lease"
+    holds.set()
+    signals.stepped.wait()
+    holds.clear()
+    loop.wake()
+    while signals.idle.wait() != LEASE_LOOK_SECONDS or not lapses:
+        loop.wake()
+    signals.idle.wait()
+    assert lapses == [step.calls]
+
+
 def test_the_last_thing_is_done_in_the_thread_after_the_last_step(open_loop):
     done = []
     step = Steps()

@@ -156,6 +156,10 @@ class Keys:
     def pool_jobs(self, pool: PoolName, waiting_class: str, tenant: TenantId) -> str:
         return f"{self.prefix}:pool:{pool}:{waiting_class}:{tenant}"
 
+    def pool_drawing(self, pool: PoolName) -> str:
+        """A sorted set: workers that drew from the pool, by when."""
+        return f"{self.prefix}:pool:{pool}:drawing"
+
     def wake(self, boot_id: BootId) -> str:
         return f"{self.prefix}:wake:{boot_id}"
 

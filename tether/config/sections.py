@@ -311,6 +311,9 @@ class SchedulingSettings(Section):
     lost_pool_parking: Grace = 60_000
     """The same if no pool can serve them: they are parked in the database until one can. At least
     `lost_pool_grace`."""
+    lost_pool_loading: Grace = 60_000
+    """Milliseconds that a pool's waiting jobs wait for workers that only load its model, while another pool
+    that can serve them has it loaded. 1 s to a day."""
 
 
 class OrchestratorSettings(Section):

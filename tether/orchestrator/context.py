@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import redis
 import structlog
@@ -13,6 +14,15 @@ from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.core.control_plane import ControlPlane
 from tether.errors import StoreUnavailable
 from tether.loops import Outage
+
+
+@runtime_checkable
+class Lapses(Protocol):
+    """A step that knows something which holds only as long as it runs."""
+
+    def lapse(self) -> None:
+        """Forget it: another orchestrator has the loop's lease. It raises nothing."""
+
 
 PASSING_ERRORS: tuple[type[Exception], ...] = (*OUTAGE_ERRORS, StoreUnavailable)
 """Redis or the database is away: the step is done again when it is back."""

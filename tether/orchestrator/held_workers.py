@@ -42,6 +42,11 @@ class TellOfHeldWorkers:
         plane = context.plane
         return cls(plane.pools.client, plane.keys, lambda: sorted(plane.fleet.fleet.members))
 
+    def lapse(self) -> None:
+        """Another orchestrator looks from here on: what this one saw is no longer told."""
+        self._known = {}
+        self._count(Counter())
+
     def __call__(self) -> float:
         live = self._live_workers()
         found = read_held_pools(self._client, self._keys, live)
@@ -53,8 +58,10 @@ class TellOfHeldWorkers:
             if worker in live:
                 self._log.info("A worker is held no longer.", worker=worker, pool=name)
         self._known = held
-        counts = Counter(name for _, name in held)
+        self._count(Counter(name for _, name in held))
+        return IDLE
+
+    def _count(self, counts: Counter[PoolName]) -> None:
         for name in self._counted | counts.keys():
             metrics.HELD_WORKERS.labels(pool=name).set(counts[name])
         self._counted = frozenset(counts)
-        return IDLE

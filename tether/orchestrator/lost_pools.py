@@ -3,35 +3,31 @@ parked."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Protocol, Self
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 from tether.broker.pools.pools import Pools
 from tether.clocks import monotonic_ms
-from tether.discovery.fleet.fleet import Fleet
-from tether.discovery.fleet.liveness import Evidence, last_seen_in
 from tether.ids import JobId, PoolName
 from tether.jobs import JobState
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
-from tether.orchestrator.lost_lanes import WithdrawnPage, first_jobs, pages_withdrawn
+from tether.orchestrator.lost_lanes import WithdrawnPage, pages_withdrawn
 from tether.orchestrator.owed_lanes import ParkOwedLanes
+from tether.orchestrator.pool_looks import KnowsModels, LooksAtPools, SeesWorkers
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting import WAITING
 from tether.scheduling.lost_pools import (
-    FleetLook,
     PoolFate,
-    PoolLook,
     PoolPatience,
     PoolWatch,
     fate_of,
     watch_on,
 )
 from tether.store.holds import depths
-from tether.store.placements import models_of, states
+from tether.store.placements import states
 from tether.store.store import Store
-from tether.store.waiting_jobs import KeptModel
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -51,28 +47,7 @@ UNSETTLED_MS = 10_000
 PAUSE_SECONDS = 0.05
 """Between two steps while there is something to give back."""
 
-MAX_EVIDENCE_MS = 10_000
-"""What workers were seen to do is not known any more if nobody could look for so long."""
-
-MAX_ASKED = 32
-"""Pools whose models are asked for in one step."""
-
-MAX_MODELS = 1_024
-"""Pools whose models are remembered."""
-
 _UNSETTLED = frozenset({JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING})
-
-
-class SeesWorkers(Protocol):
-    """The view of the fleet, as far as it is needed here."""
-
-    @property
-    def fleet(self) -> Fleet: ...
-
-    @property
-    def evidence(self) -> Evidence | None: ...
-
-    def judge(self) -> None: ...
 
 
 class GiveBackLost:
@@ -88,7 +63,7 @@ class GiveBackLost:
         pools: Pools,
         view: SeesWorkers,
         *,
-        served_models: Callable[[], Collection[KeptModel]],
+        models: KnowsModels,
         patience: PoolPatience,
         now_ms: Callable[[], int],
         monotonic: Callable[[], int] = monotonic_ms,
@@ -96,7 +71,7 @@ class GiveBackLost:
     ) -> None:
         """
         Args:
-          served_models: The models that live workers serve now.
+          models: Says which models live workers serve now, and which pools have them loaded.
           now_ms: Milliseconds since the epoch.
           monotonic: Milliseconds of a monotonic clock.
           on_parked: Called when jobs were parked.
@@ -104,15 +79,13 @@ class GiveBackLost:
         self._store = store
         self._pools = pools
         self._view = view
-        self._served_models = served_models
+        self._looks = LooksAtPools(store, pools, view, models)
         self._patience = patience
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._on_parked = on_parked
         self._watch = PoolWatch()
         self._lost: frozenset[PoolName] = frozenset()
-        self._evidence: tuple[Evidence | None, int] = (None, 0)
-        self._models: OrderedDict[PoolName, KeptModel] = OrderedDict()
         self._passes: deque[tuple[PoolName, Iterator[WithdrawnPage]]] = deque()
         self._unsettled: dict[JobId, tuple[int, int]] = {}
         self._log = get_logger("tether.orchestrator")
@@ -126,8 +99,10 @@ class GiveBackLost:
             plane.store,
             plane.pools,
             plane.fleet,
-            served_models=plane.scheduler.served_models,
-            patience=PoolPatience(scheduling.lost_pool_grace, scheduling.lost_pool_parking),
+            models=plane.scheduler,
+            patience=PoolPatience(
+                scheduling.lost_pool_grace, scheduling.lost_pool_parking, scheduling.lost_pool_loading
+            ),
             now_ms=context.now_ms,
             on_parked=lambda: context.wake(WAITING),
         )
@@ -153,55 +128,20 @@ class GiveBackLost:
             self._on_parked()
         return PAUSE_SECONDS if parked or withdrawn or self._passes else IDLE
 
+    def lapse(self) -> None:
+        """Another orchestrator watches from here on: what this one saw is no longer told, and begins anew."""
+        self._watch = PoolWatch()
+        self._lost = frozenset()
+        self._passes.clear()
+        metrics.LOST_POOLS.set(0)
+
     def _look(self, depth: Mapping[PoolName, int]) -> frozenset[PoolName]:
         """Watch on. Return the pools that are lost."""
-        at = self._monotonic()
-        self._watch = watch_on(self._watch, self._fleet_look(at, depth))
-        absent = self._watch.absent_since
+        self._watch = watch_on(self._watch, self._looks.look(self._monotonic(), depth))
+        watched = self._watch.absent_since.keys() | self._watch.loading_since.keys()
         return frozenset(
-            name for name in absent if fate_of(name, self._watch, self._patience) is PoolFate.LOST
+            name for name in watched if fate_of(name, self._watch, self._patience) is PoolFate.LOST
         )
-
-    def _fleet_look(self, at: int, depth: Mapping[PoolName, int]) -> FleetLook | None:
-        evidence = self._view.evidence
-        if evidence is not self._evidence[0]:
-            self._evidence = (evidence, at)
-        if evidence is None or at - self._evidence[1] > MAX_EVIDENCE_MS:
-            return None
-        fleet = self._view.fleet
-        names = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
-        absent = {name for name in names if fleet.served.get(name, 0) == 0}
-        seen_ms = last_seen_in(absent, fleet.members, evidence) if absent else {}
-        elsewhere = self._served_elsewhere(absent)
-        return FleetLook(
-            at=at,
-            steady_ms=max(0, evidence.now - evidence.resumed),
-            pools={
-                name: PoolLook(
-                    workers=fleet.served.get(name, 0),
-                    seen_ms=seen_ms.get(name),
-                    is_served_elsewhere=name in elsewhere,
-                )
-                for name in names
-            },
-        )
-
-    def _served_elsewhere(self, absent: Collection[PoolName]) -> set[PoolName]:
-        """Those of these pools, none of which has a worker, whose jobs another pool can serve now."""
-        unknown = [name for name in sorted(absent) if name not in self._models][:MAX_ASKED]
-        if unknown:
-            jobs = first_jobs(self._pools, unknown)
-            models = self._store.read(models_of, list(jobs.values()))
-            for name, job_id in jobs.items():
-                if job_id in models:
-                    self._models[name] = models[job_id]
-            while len(self._models) > MAX_MODELS:
-                self._models.popitem(last=False)
-        known = {name: self._models[name] for name in absent if name in self._models}
-        if not known:
-            return set()
-        served = frozenset(self._served_models())
-        return {name for name, model in known.items() if model in served}
 
     def _withdraw(self, now_ms: int) -> int:
         """Withdraw some pages of the lost pools, in turn. Return how many jobs were."""
@@ -240,14 +180,19 @@ class GiveBackLost:
     def _tell(self, lost: frozenset[PoolName], depth: Mapping[PoolName, int]) -> None:
         metrics.LOST_POOLS.set(len(lost))
         for name in sorted(lost - self._lost):
+            look = None if self._watch.last is None else self._watch.last.pools[name]
             self._log.warning(
-                "A pool has lost its last worker. What waits there is given back.",
+                "No worker of a pool draws from it: they only load its model, which another pool has loaded. "
+                "What waits there is given back."
+                if look is not None and look.is_only_loading
+                else "A pool has lost its last worker. What waits there is given back.",
                 pool=name,
                 jobs=depth.get(name, 0),
-                is_served_elsewhere=self._watch.last is not None
-                and self._watch.last.pools[name].is_served_elsewhere,
+                is_served_elsewhere=look is not None
+                and (look.is_served_elsewhere or look.is_loaded_elsewhere),
             )
         for name in sorted(self._lost - lost):
             self._log.info(
-                "A pool that had lost its last worker has none of its jobs left, or has a worker.", pool=name
+                "A pool whose jobs were given back has none of them left, or has a worker that draws.",
+                pool=name,
             )

@@ -12,7 +12,7 @@ from typing import Self
 from tether.broker.redis.connections import connect
 from tether.core.control_plane import ControlPlane
 from tether.loops import Loop, Step
-from tether.orchestrator.context import PASSING_ERRORS, LoopContext, core_outage
+from tether.orchestrator.context import PASSING_ERRORS, Lapses, LoopContext, core_outage
 from tether.orchestrator.loop_lease_keeper import RENEWAL_SECONDS, KeepLeases
 from tether.orchestrator.loop_registry import LOOPS, RegisteredLoop
 from tether.processes.stopping import CLOSING_SECONDS, StopDeadline
@@ -65,6 +65,7 @@ class Orchestrator:
             step,
             interval=interval,
             may_run=functools.partial(self._keeper.holds, name) if is_leased else None,
+            at_lapse=step.lapse if isinstance(step, Lapses) else None,
             outage=core_outage(self._log, name),
             log=self._log,
         )

@@ -195,6 +195,8 @@ class PlacementDecision:
 
 SUSPECT = Exclusion(Unfit.SUSPECT, "all its workers are suspect, and others can serve")
 
+AVOIDED = Exclusion(Unfit.AVOIDED, "it kept the job in vain before, and others can serve it")
+
 
 def choose(
     request: PlacementRequest,
@@ -215,6 +217,10 @@ def choose(
         for pool in pools:
             if not pool.sure:
                 excluded[pool.name] = excluded[pool.name] or SUSPECT
+    if any(pool.name != request.avoid and excluded[pool.name] is None for pool in pools):
+        excluded |= {
+            pool.name: excluded[pool.name] or AVOIDED for pool in pools if pool.name == request.avoid
+        }
     tokens = max(1, request.output_tokens)
     rows = []
     for pool in pools:

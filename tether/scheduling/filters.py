@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tether.discovery.fleet.pool_views import PoolView
+from tether.ids import PoolName
 from tether.models.registry import ModelVersion
 
 
@@ -21,6 +22,7 @@ class PlacementRequest:
       region: Where it is best served; empty is anywhere.
       prompt_tokens: Tokens of its prompt.
       output_tokens: Most tokens of its answer.
+      avoid: A pool that will do only where no other does.
     """
 
     model: ModelVersion
@@ -29,6 +31,7 @@ class PlacementRequest:
     region: str = ""
     prompt_tokens: int = 0
     output_tokens: int = 256
+    avoid: PoolName | None = None
 
 
 class Unfit(StrEnum):
@@ -38,6 +41,7 @@ class Unfit(StrEnum):
       MODEL, VERSION: It serves another model, or another version of it.
       NO_WORKER: None of its workers lives and takes jobs.
       SUSPECT: All its workers are suspect, and another pool can serve the job.
+      AVOIDED: It kept the job in vain before, and another pool can serve it.
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
       CONTEXT: The prompt does not fit into the model's context.
     """
@@ -46,6 +50,7 @@ class Unfit(StrEnum):
     VERSION = "version"
     NO_WORKER = "no_worker"
     SUSPECT = "suspect"
+    AVOIDED = "avoided"
     GPU_CLASS = "gpu_class"
     REGION = "region"
     CONTEXT = "context"

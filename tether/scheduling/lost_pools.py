@@ -9,7 +9,7 @@ All times are milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -36,10 +36,12 @@ class PoolPatience:
     Attributes:
       elsewhere_ms: Where another pool can serve its jobs now.
       nowhere_ms: Where none can: its jobs would only wait in the database instead.
+      loading_ms: How long it may have workers of which none draws, where another pool has the model loaded.
     """
 
     elsewhere_ms: int
     nowhere_ms: int
+    loading_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,17 @@ class PoolLook:
       seen_ms: How long ago a worker was last seen to ask it for jobs, or to work for it, whether it announces
         itself or not; None where that was never seen, or is forgotten.
       is_served_elsewhere: Whether another pool can serve its jobs now.
+      is_only_loading: Whether it has workers, heard of or not, of which none draws from it: they are loading
+        its model, or say so.
+      is_loaded_elsewhere: Whether another pool that can serve its jobs has the model loaded, and is drawn
+        from.
     """
 
     workers: int
     seen_ms: int | None = None
     is_served_elsewhere: bool = False
+    is_only_loading: bool = False
+    is_loaded_elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +88,21 @@ class PoolWatch:
     Attributes:
       last: The last look; None where nothing could be seen.
       absent_since: Since when a pool with jobs has been watched to have no worker.
+      loading_since: Since when one has been watched to have none but such as only load.
     """
 
     last: FleetLook | None = None
     absent_since: Mapping[PoolName, int] = field(default_factory=lambda: MappingProxyType({}))
+    loading_since: Mapping[PoolName, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class PoolFate(StrEnum):
     """What is to become of the jobs that wait in a pool.
 
     Values:
-      SERVED: It has a worker.
+      SERVED: It has a worker that draws, or may soon.
       PATIENCE: It has none that is known of; one may come back.
-      LOST: It has none: its jobs are given back.
+      LOST: It has none, or none that draws: its jobs are given back.
     """
 
     SERVED = "served"
@@ -109,18 +119,15 @@ def watch_on(former: PoolWatch, look: FleetLook | None) -> PoolWatch:
     if look is None:
         return PoolWatch()
     is_going_on = former.last is not None and 0 <= look.at - former.last.at <= MAX_GAP_MS
-    known = former.absent_since if is_going_on else {}
     steady_since = look.at - look.steady_ms
-    return PoolWatch(
-        look,
-        MappingProxyType(
-            {
-                name: max(known.get(name, look.at), steady_since)
-                for name, pool in look.pools.items()
-                if pool.workers == 0
-            }
-        ),
-    )
+
+    def since(known: Mapping[PoolName, int], now_so: Iterable[PoolName]) -> Mapping[PoolName, int]:
+        before = known if is_going_on else {}
+        return MappingProxyType({name: max(before.get(name, look.at), steady_since) for name in now_so})
+
+    absent = (name for name, pool in look.pools.items() if pool.workers == 0)
+    loading = (name for name, pool in look.pools.items() if pool.is_only_loading)
+    return PoolWatch(look, since(former.absent_since, absent), since(former.loading_since, loading))
 
 
 def fate_of(name: PoolName, watch: PoolWatch, patience: PoolPatience) -> PoolFate:
@@ -128,7 +135,14 @@ def fate_of(name: PoolName, watch: PoolWatch, patience: PoolPatience) -> PoolFat
     if watch.last is None:
         return PoolFate.PATIENCE
     pool = watch.last.pools.get(name)
-    if pool is None or pool.workers > 0:
+    if pool is None:
+        return PoolFate.SERVED
+    if pool.is_only_loading and pool.is_loaded_elsewhere:
+        # A load may hang for ever, and who says that it loads may lie.
+        loading_ms = watch.last.at - watch.loading_since[name]
+        if loading_ms >= patience.loading_ms:
+            return PoolFate.LOST
+    if pool.workers > 0:
         return PoolFate.SERVED
     absent_ms = watch.last.at - watch.absent_since[name]
     if pool.seen_ms is not None:

@@ -12,7 +12,7 @@ from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import PlacementDecision, can_serve, choose, scorers_from
-from tether.scheduling.filters import PlacementRequest
+from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.store.holds import depths
 from tether.store.store import Store
@@ -55,9 +55,16 @@ class PoolChoice:
         self._depths: dict[PoolName, int] = {}
         self._read_at = -FRESH_SECONDS
 
-    def choose(self, model: str, *, output_tokens: int = 256) -> PoolName | None:
-        """Return the best pool for a job, or None if none can serve it now."""
-        request = PlacementRequest(model=self.registry.find(model), output_tokens=output_tokens)
+    def choose(
+        self, model: str, *, output_tokens: int = 256, avoid: PoolName | None = None
+    ) -> PoolName | None:
+        """Return the best pool for a job, or None if none can serve it now.
+
+        Args:
+          avoid: A pool that is chosen only where no other can serve it.
+        """
+        version = self.registry.find(model)
+        request = PlacementRequest(model=version, output_tokens=output_tokens, avoid=avoid)
         pool = self.explain(request).pool
         if pool is not None:
             # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
@@ -78,6 +85,17 @@ class PoolChoice:
             for model in self.registry.models
             if model.digest in digests and can_serve(PlacementRequest(model=model), pools)
         ]
+
+    def loaded(self) -> dict[ModelVersion, frozenset[PoolName]]:
+        """The models that workers announce as loaded, with the pools that can serve them so now."""
+        found: dict[ModelVersion, set[PoolName]] = {}
+        warm = [pool for pool in self._fleet.pools() if pool.warm]
+        digests = {pool.digest for pool in warm}
+        for model in self.registry.models:
+            if model.digest in digests:
+                request = PlacementRequest(model=model)
+                found[model] = {pool.name for pool in warm if exclusion_of(request, pool) is None}
+        return {model: frozenset(names) for model, names in found.items() if names}
 
     def explain(self, request: PlacementRequest) -> PlacementDecision:
         """Return the choice with every pool's score, or why it was excluded."""

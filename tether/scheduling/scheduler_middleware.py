@@ -149,11 +149,19 @@ class SchedulerMiddleware(Middleware):
 
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
-        served = self._choice.served()
-        kept = [KeptModel(model.name, model.version) for model in served]
+        return [kept for model in self._choice.served() for kept in self._kept(model)]
+
+    def loaded_pools(self) -> dict[KeptModel, frozenset[PoolName]]:
+        """The pools that have a model loaded, as their workers announce it, and can serve it now, by models
+        as rows of jobs keep them."""
+        return {kept: pools for model, pools in self._choice.loaded().items() for kept in self._kept(model)}
+
+    def _kept(self, model: ModelVersion) -> list[KeptModel]:
+        kept = [KeptModel(model.name, model.version)]
         # Rows of programs that kept no version mean the one that is configured first.
-        registry = self._choice.registry
-        return [*kept, *(KeptModel(model.name, "") for model in served if registry.find(model.name) == model)]
+        if self._choice.registry.find(model.name) == model:
+            kept.append(KeptModel(model.name, ""))
+        return kept
 
     def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
         """A pool for each job that waits in the database, or None where none can serve it now; an error where
@@ -162,13 +170,13 @@ class SchedulerMiddleware(Middleware):
         Raises:
           StoreUnavailable: The database is unavailable.
         """
-        return [self._choose(waiting.job) for waiting in jobs]
+        return [self._choose(waiting.job, waiting.avoided_pool) for waiting in jobs]
 
-    def _choose(self, job: Placeable) -> PoolName | Exception | None:
+    def _choose(self, job: Placeable, avoid: PoolName | None) -> PoolName | Exception | None:
         try:
             # Only an older program that still runs beside this one keeps no version.
             model = f"{job.model}@{job.model_version}" if job.model_version else job.model
-            return self._choice.choose(model)
+            return self._choice.choose(model, avoid=avoid)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return None

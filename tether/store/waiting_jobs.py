@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, Select, bindparam, literal_column, select, update
 
 from tether.envelopes import Placeable
-from tether.ids import JobId
+from tether.ids import JobId, PoolName
 from tether.jobs import JobState
 from tether.store.bulk import given_rows, is_among, is_postgres, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
@@ -25,6 +25,10 @@ from tether.store.schema import IS_PLACEABLE, IS_RETRYING, jobs
 
 MAX_TIME_MS = 2**63 - 1
 """No time is as late, in milliseconds since the epoch."""
+
+
+MAX_IN_VAIN = 2
+"""A job that was handed over in vain so often goes to another pool than the last, where there is one."""
 
 
 class KeptModel(NamedTuple):
@@ -41,11 +45,19 @@ class WaitingJob:
     Attributes:
       dispatch: Its newest hand-over, which the next one follows; 0 where there was none.
       attempts: Attempts that failed so far.
+      pool: Where it was handed over last; None where it was not.
     """
 
     job: Placeable
     dispatch: int
     attempts: int
+    pool: PoolName | None = None
+
+    @property
+    def avoided_pool(self) -> PoolName | None:
+        """The pool that gets it only if no other can serve it, since it was handed over in vain more than
+        once."""
+        return self.pool if self.dispatch - self.attempts >= MAX_IN_VAIN else None
 
     @property
     def job_id(self) -> JobId:
@@ -103,7 +115,8 @@ def _waiting_job(row: AnyRow) -> WaitingJob | UnreadableRow:
     try:
         if not (isinstance(row.dispatch, int) and isinstance(row.attempts, int)):
             raise ValueError(f"dispatch {row.dispatch!r} or attempts {row.attempts!r} is no whole number")
-        return WaitingJob(placeable_of(row), row.dispatch, row.attempts)
+        pool = PoolName(row.pool) if isinstance(row.pool, str) else None
+        return WaitingJob(placeable_of(row), row.dispatch, row.attempts, pool)
     except ValueError as error:
         return UnreadableRow(JobId(row.job_id), row.dispatch, str(error))
 
@@ -192,7 +205,7 @@ _DUE_RETRY_IDS = (
 
 @cache
 def _waiting(postgres: bool) -> Select[Any]:
-    query = select(*PLACEABLE_COLUMNS, jobs.c.dispatch, jobs.c.attempts)
+    query = select(*PLACEABLE_COLUMNS, jobs.c.dispatch, jobs.c.attempts, jobs.c.pool)
     query = query.where(IS_PLACEABLE, is_among(postgres, jobs.c.job_id))
     return query.order_by(jobs.c.due_at, jobs.c.job_id)
 

@@ -13,15 +13,17 @@ from tether.broker.pools.pools import Dispatch
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import Draws, Evidence
 from tether.orchestrator import lost_lanes, lost_pools
+from tether.orchestrator.context import Lapses
 from tether.orchestrator.lost_pools import GiveBackLost
 from tether.orchestrator.outcomes import BATCH as SETTLED_AT_ONCE
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.lost_pools import MAX_GAP_MS, PoolPatience
 from tether.store.schema import attempts
 from tether.store.tenants import Tenant, create_tenant
+from tether.telemetry import metrics
 
 THIRD_POOL = "gpu.cpu.local.third-00000000"
-PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000)
+PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000, loading_ms=30_000)
 
 
 class Watcher:
@@ -31,6 +33,8 @@ class Watcher:
         self.core = core
         self.served = {}
         self.asked = {}
+        self.reported = {}
+        self.loaded = []
         self.at = 1_000_000
         self.looked_again = 0
         self.evidence = None
@@ -43,7 +47,7 @@ class Watcher:
             self.core.store,
             self.core.pools,
             self,
-            served_models=self.served_models,
+            models=self,
             patience=PATIENCE,
             now_ms=self.core.clock,
             monotonic=lambda: self.at,
@@ -59,13 +63,17 @@ class Watcher:
     def served_models(self):
         return [DEMO] if self.served else []
 
+    def loaded_pools(self):
+        return {DEMO: self.loaded}
+
     def choose_pools(self, waiting):
+        self.avoided = [job.avoided_pool for job in waiting]
         return [next(iter(self.served), None) for _ in waiting]
 
     def pass_time(self, ms=MAX_GAP_MS):
         """One look, so much later."""
         self.at += ms
-        self.evidence = Evidence(now=self.at, asked=dict(self.asked))
+        self.evidence = Evidence(now=self.at, asked=dict(self.asked), reported=dict(self.reported))
         return self.step()
 
     def wait(self, ms):
@@ -176,11 +184,73 @@ def test_attempts_that_run_are_left_to_their_leases(core, watcher):
     assert core.states(int(job.job_id[4:])) == ["succeeded"]
 
 
+class Loading:
+    """A worker of the pool asks for it, and never draws; another pool has the model loaded."""
+
+    def __init__(self, watcher, *, is_announced=True):
+        self.watcher = watcher
+        watcher.served = {OTHER_POOL: 1, **({POOL: 1} if is_announced else {})}
+        watcher.loaded = [OTHER_POOL, POOL]
+
+    def wait(self, ms, *, drawing=(OTHER_POOL,), loader="loader"):
+        watcher = self.watcher
+        for _ in range(ms // MAX_GAP_MS):
+            watcher.asked[Draws(loader, POOL)] = watcher.reported[loader] = watcher.at
+            for pool in drawing:
+                watcher.core.redis.zadd(watcher.core.keys.pool_drawing(pool), {"drawer": watcher.at})
+            watcher.pass_time()
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_load_that_hangs_keeps_no_jobs_that_another_pool_could_do(core, watcher, is_announced):
+    core.submit(1)
+    core.submit(2, places=False)
+    loading = Loading(watcher, is_announced=is_announced)
+    loading.wait(PATIENCE.loading_ms)
+    assert core.states(1, 2) == ["placed", "accepted"]
+    loading.wait(2 * MAX_GAP_MS)
+    watcher.give_back()
+    assert core.states(1, 2) == ["parked", "parked"]
+
+
+@pytest.mark.parametrize("why", ["it draws", "another draws", "no other has loaded it", "busy", "elsewhere"])
+def test_a_pool_that_is_drawn_from_or_alone_waits_for_its_loads(core, watcher, why):
+    core.submit(1)
+    loading = Loading(watcher)
+    if why == "it draws":
+        loading.wait(4 * PATIENCE.loading_ms, drawing=(OTHER_POOL, POOL))
+    elif why == "another draws":
+        watcher.asked[Draws("of another make", POOL)] = watcher.at + 10**6
+        loading.wait(4 * PATIENCE.loading_ms)
+    elif why == "no other has loaded it":
+        watcher.loaded = [POOL]
+        loading.wait(4 * PATIENCE.loading_ms)
+    elif why == "busy":
+        # It asks no longer, since it has no slot; a fleet that announces nothing else believes it.
+        for _ in range(4 * PATIENCE.loading_ms // MAX_GAP_MS):
+            watcher.pass_time()
+    else:
+        loading.wait(4 * PATIENCE.loading_ms, drawing=())
+    assert core.states(1) == ["placed"]
+
+
 def test_it_is_looked_once_more_before_anything_is_given_back(core, watcher, monkeypatch):
     core.submit(1)
     monkeypatch.setattr(watcher, "judge", lambda: watcher.served.update({POOL: 1}))
     watcher.wait(4 * PATIENCE.nowhere_ms)
     assert core.redis.xlen(core.keys.outcomes) == 0
+
+
+def test_who_loses_the_loops_lease_tells_of_no_lost_pools_and_begins_anew(core, watcher):
+    core.submit(1)
+    core.break_job(1)
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    assert metrics.REGISTRY.value_of("tether_lost_pools") == 1
+    assert isinstance(watcher.step, Lapses)
+    watcher.step.lapse()
+    assert metrics.REGISTRY.value_of("tether_lost_pools") == 0
+    watcher.pass_time()
+    assert metrics.REGISTRY.value_of("tether_lost_pools") == 0
 
 
 def test_a_late_hand_over_of_what_was_parked_harms_nothing(core, watcher):
@@ -239,12 +309,14 @@ def test_a_job_that_goes_back_and_forth_waits_longer_each_time(core, watcher):
         assert core.states(1) == ["parked"]
         watcher.served = {OTHER_POOL: 1}
         began = core.now
+        pool = new_job(1).pool if not pauses else OTHER_POOL
         while core.states(1) == ["parked"]:
             watcher.placing()
             core.store.write_alone(lambda connection: None).result()
             if core.states(1) == ["parked"]:
                 core.now += 2_500
         pauses.append(core.now - began)
+        assert watcher.avoided == [pool if len(pauses) > 1 else None]
     assert pauses == [0, 0, 5_000, 10_000, 20_000]
 
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from support.command_line import CommandLine, ToldBackend, delta, failed, finished
 from tether.client.api import Tether
+from tether.client.handles import JobHandle
 from tether.errors import EngineFailed, GatewayUnavailable, StoreUnavailable, Unauthenticated
 from tether.jobs import JobState, new_job_id
 from tether.statuses import ModelInfo
@@ -87,6 +88,16 @@ def test_a_job_is_shown(line):
     assert "label team      red\n" in shown
     document = line.document("jobs", "show", job.job_id, "--json")
     assert (document["object"], document["state"], document["output_tokens"]) == ("job", "succeeded", 1)
+
+
+def test_why_a_parked_job_waits_is_told_in_one_line(line, monkeypatch):
+    job = line.fake.jobs()[2]
+    status, history = JobHandle.status, JobHandle.history
+    monkeypatch.setattr(JobHandle, "status", lambda self: replace(status(self), state=JobState.PARKED))
+    monkeypatch.setattr(JobHandle, "history", lambda self: replace(history(self), state=JobState.PARKED))
+    shown = line.run("jobs", "show", job.job_id).stdout.splitlines()
+    names = [text.split("  ")[0] for text in shown]
+    assert [name for name in names if name.startswith(("why", "waits"))] == ["why"]
 
 
 def test_every_attempt_of_a_job_is_shown():

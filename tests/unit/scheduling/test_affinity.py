@@ -49,6 +49,14 @@ def test_a_warm_pool_wins_over_a_cold_one():
     assert chosen([pool("a", warm=False), pool("b")]) == "b"
 
 
+def test_a_pool_that_kept_the_job_in_vain_gets_it_again_only_where_no_other_can_serve_it():
+    avoiding = replace(REQUEST, avoid="a")
+    choice = choose(avoiding, [pool("a"), pool("b", warm=False)], {})
+    assert choice.pool == "b"
+    assert choice.table[1].exclusion.unfit is Unfit.AVOIDED
+    assert chosen([pool("a"), pool("b", workers=0), pool("c", digest="0" * 64)], avoiding) == "a"
+
+
 def test_the_same_region_wins_over_another_and_a_nearer_one_over_one_far_away():
     request = replace(REQUEST, region="eu")
     assert chosen([pool("a", region="us"), pool("b", region="eu")], request) == "b"

@@ -21,12 +21,18 @@ from tether.scheduling.lost_pools import (
 )
 
 POOL = "gpu.cpu.local.demo-00000000"
-PATIENCE = PoolPatience(elsewhere_ms=15_000, nowhere_ms=60_000)
+PATIENCE = PoolPatience(elsewhere_ms=15_000, nowhere_ms=60_000, loading_ms=40_000)
 STEADY = 10**9
 
 
-def look(at, workers=0, *, seen_ms=None, elsewhere=False, steady_ms=STEADY):
-    pool = PoolLook(workers=workers, seen_ms=seen_ms, is_served_elsewhere=elsewhere)
+def look(at, workers=0, *, seen_ms=None, elsewhere=False, loading=False, loaded=True, steady_ms=STEADY):
+    pool = PoolLook(
+        workers=workers,
+        seen_ms=seen_ms,
+        is_served_elsewhere=elsewhere,
+        is_only_loading=loading,
+        is_loaded_elsewhere=loaded,
+    )
     return FleetLook(at=at, steady_ms=steady_ms, pools={POOL: pool})
 
 
@@ -52,6 +58,26 @@ def test_a_pool_is_lost_once_it_was_watched_without_a_worker_for_its_grace(elsew
 
 def test_a_pool_with_a_worker_is_served():
     assert set(fates(*every_second(0, 90_000, workers=1))) == {PoolFate.SERVED}
+
+
+@pytest.mark.parametrize("workers", [1, 0])
+def test_a_pool_whose_workers_only_load_is_lost_where_another_has_the_model(workers):
+    found = fates(*every_second(0, 40_000, workers=workers, seen_ms=0, loading=True))
+    assert found[-1] is PoolFate.LOST
+    assert PoolFate.LOST not in found[:-1]
+
+
+def test_where_no_other_has_the_model_a_load_is_waited_for():
+    looks = every_second(0, 90_000, workers=1, loading=True, loaded=False)
+    assert set(fates(*looks)) == {PoolFate.SERVED}
+    assert fates(*looks, look(91_000, 1, loading=True))[-1] is PoolFate.LOST
+
+
+@pytest.mark.parametrize("between", [look(40_000, 1), look(40_000, 1, loading=True, steady_ms=0), None])
+def test_loads_are_waited_for_anew_after_a_draw_or_an_outage(between):
+    looks = every_second(0, 39_000, workers=1, loading=True)
+    found = fates(*looks, between, *every_second(41_000, 79_000, workers=1, loading=True))
+    assert PoolFate.LOST not in found
 
 
 def test_a_pool_that_is_not_looked_at_is_not_lost():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tether.discovery.fleet.fleet import Member, Silent
+from tether.discovery.fleet.fleet import Fleet, Member, Silent, silent_in
 from tether.ids import PoolName, WorkerId
 
 MAX_SILENCE_MS = 15_000
@@ -62,6 +62,7 @@ class Evidence:
       asked: When a worker last asked a pool for jobs, or said that it could load the pool's model.
       missed: When a worker was last woken for a pool and did not come in time.
       renewed: When a worker last renewed the lease of an attempt.
+      reported: When a worker last said which of its pools' models it has loaded.
       copied: When a process was last refused jobs since another one draws with the same key.
       known: Since when workers are known.
       paused, resumed: The last time in which Redis or all orchestrators were away; 0 where none is known.
@@ -71,6 +72,7 @@ class Evidence:
     asked: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
     missed: Mapping[Draws, int] = field(default_factory=lambda: MappingProxyType({}))
     renewed: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
+    reported: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     copied: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     known: Mapping[WorkerId, Appearance] = field(default_factory=lambda: MappingProxyType({}))
     paused: int = 0
@@ -134,6 +136,34 @@ def last_seen_in(
                 at = max(at, evidence.renewed.get(draws.worker, 0))
             latest[draws.pool] = max(at, latest.get(draws.pool, 0))
     return {pool: max(0, evidence.now - at) for pool, at in latest.items()}
+
+
+def may_only_load(pools: Collection[PoolName], fleet: Fleet, evidence: Evidence) -> set[PoolName]:
+    """Those of these pools whose workers, one or more, all ask for them and tell which models they have
+    loaded: whether one of them has loaded the pool's, or all only could, shows by whether the pool is drawn
+    from.
+
+    Who is busy, new or of a make that tells nothing is believed to draw.
+    """
+    workers: dict[PoolName, set[WorkerId]] = {}
+    for worker, member in fleet.members.items():
+        if worker not in fleet.unroutable:
+            silent = silent_in(member, fleet.silent)
+            for pool, _ in member.serves:
+                if pool in pools and pool not in silent:
+                    workers.setdefault(pool, set()).add(worker)
+    for draws, at in evidence.asked.items():
+        if draws.pool in pools and _is_recent(at, evidence):
+            workers.setdefault(draws.pool, set()).add(draws.worker)
+    return {
+        pool
+        for pool, theirs in workers.items()
+        if all(
+            _is_recent(evidence.reported.get(worker), evidence)
+            and _is_recent(evidence.asked.get(Draws(worker, pool)), evidence)
+            for worker in theirs
+        )
+    }
 
 
 def _last_acts(evidence: Evidence) -> dict[WorkerId, int]:

@@ -108,6 +108,7 @@ def read_evidence(noted: Noted) -> Evidence:
     asked: dict[Draws, int] = {}
     missed: dict[Draws, int] = {}
     renewed: dict[WorkerId, int] = {}
+    reported: dict[WorkerId, int] = {}
     copied: dict[WorkerId, int] = {}
     for mark, at in noted.seen:
         match [_text(word) for word in mark.split()]:
@@ -115,6 +116,8 @@ def read_evidence(noted: Noted) -> Evidence:
                 missed[Draws(WorkerId(doer), PoolName(pool_name))] = _whole(at)
             case ["r", doer]:
                 renewed[WorkerId(doer)] = _whole(at)
+            case ["d", doer]:
+                reported[WorkerId(doer)] = _whole(at)
             case ["c", doer]:
                 copied[WorkerId(doer)] = _whole(at)
     names: dict[bytes, PoolName] = {}
@@ -135,6 +138,7 @@ def read_evidence(noted: Noted) -> Evidence:
         asked=asked,
         missed=missed,
         renewed=renewed,
+        reported=reported,
         copied=copied,
         known=known,
         paused=paused,

@@ -15,6 +15,7 @@ from tether.discovery.fleet.liveness import (
     Draws,
     Evidence,
     last_asked,
+    may_only_load,
     silent_pools,
 )
 from tether.discovery.fleet.pool_views import pools
@@ -182,3 +183,34 @@ class TestTheFleet:
 def test_the_last_draw_of_a_worker_is_that_from_any_of_its_pools(key):
     evidence = seen(asked={Draws(WORKER, POOL): 5, Draws(WORKER, "another"): 7})
     assert last_asked(evidence, presence(key).worker_id) == (7 if key is KEY else None)
+
+
+@pytest.mark.parametrize(
+    ("asked_ago", "reported_ago", "expected"),
+    [
+        (0, 0, {POOL}),
+        (0, None, set()),
+        (0, MAX_SILENCE_MS, set()),
+        (MAX_SILENCE_MS, 0, set()),
+        (None, 0, set()),
+    ],
+)
+def test_who_asks_and_tells_what_it_has_loaded_may_only_load(asked_ago, reported_ago, expected):
+    evidence = seen(
+        asked={} if asked_ago is None else asked(asked_ago),
+        reported={} if reported_ago is None else {WORKER: NOW - reported_ago},
+    )
+    assert may_only_load({POOL}, apply(Fleet(), presence(), 0), evidence) == expected
+    assert may_only_load({"another"}, apply(Fleet(), presence(), 0), evidence) == set()
+
+
+def test_who_only_loads_counts_whether_it_is_announced_or_not_and_anybody_else_keeps_its_pool():
+    both = asked(0) | {Draws(OTHER, POOL): NOW}
+    told = {WORKER: NOW}
+    assert may_only_load({POOL}, Fleet(), seen(asked=asked(0), reported=told)) == {POOL}
+    assert may_only_load({POOL}, Fleet(), seen(asked=both, reported=told)) == set()
+    assert may_only_load({POOL}, Fleet(), seen(asked=both, reported=told | {OTHER: NOW})) == {POOL}
+    fleet = apply(apply(Fleet(), presence(), 0), presence(OTHER_KEY), 0)
+    assert may_only_load({POOL}, fleet, seen(asked=asked(0), reported=told)) == set()
+    silent = judged(fleet, {OTHER: frozenset([POOL])})
+    assert may_only_load({POOL}, silent, seen(asked=asked(0), reported=told)) == {POOL}

@@ -1,0 +1,133 @@
+"""Looks at the pools with jobs: who works for them, and whether others could."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
+
+from tether.broker.pools.last_draws import last_draws
+from tether.broker.pools.pools import Pools
+from tether.discovery.fleet.fleet import Fleet
+from tether.discovery.fleet.liveness import MAX_SILENCE_MS, Evidence, last_seen_in, may_only_load
+from tether.ids import PoolName
+from tether.orchestrator.lost_lanes import first_jobs
+from tether.scheduling.lost_pools import FleetLook, PoolLook
+from tether.store.placements import models_of
+from tether.store.store import Store
+from tether.store.waiting_jobs import KeptModel
+
+MAX_EVIDENCE_MS = 10_000
+"""What workers were seen to do is not known any more if nobody could look for so long."""
+
+MAX_ASKED = 32
+"""Pools whose models are asked for in one step."""
+
+MAX_MODELS = 1_024
+"""Pools whose models are remembered."""
+
+
+class SeesWorkers(Protocol):
+    """The view of the fleet, as far as it is needed here."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+
+    @property
+    def evidence(self) -> Evidence | None: ...
+
+    def judge(self) -> None: ...
+
+
+class KnowsModels(Protocol):
+    """The scheduler, as far as it is needed here."""
+
+    def served_models(self) -> list[KeptModel]:
+        """The models that live workers serve now, as rows of jobs keep them."""
+
+    def loaded_pools(self) -> Mapping[KeptModel, Collection[PoolName]]:
+        """The pools that have a model loaded, as their workers announce it, and can serve it now."""
+
+
+class LooksAtPools:
+    """One thread uses it."""
+
+    def __init__(self, store: Store, pools: Pools, view: SeesWorkers, models: KnowsModels) -> None:
+        self._store = store
+        self._pools = pools
+        self._view = view
+        self._scheduler = models
+        self._evidence: tuple[Evidence | None, int] = (None, 0)
+        self._models: OrderedDict[PoolName, KeptModel] = OrderedDict()
+
+    def look(self, at: int, depth: Mapping[PoolName, int]) -> FleetLook | None:
+        """Look at all pools with jobs; None where it is not known what workers did.
+
+        Args:
+          at: Milliseconds of a monotonic clock.
+          depth: Jobs in pools that have not ended.
+        """
+        evidence = self._view.evidence
+        if evidence is not self._evidence[0]:
+            self._evidence = (evidence, at)
+        if evidence is None or at - self._evidence[1] > MAX_EVIDENCE_MS:
+            return None
+        fleet = self._view.fleet
+        names = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
+        absent = {name for name in names if fleet.served.get(name, 0) == 0}
+        seen_ms = last_seen_in(absent, fleet.members, evidence) if absent else {}
+        doubtful = may_only_load(names, fleet, evidence)
+        models = self._models_of(absent | doubtful, fleet)
+        served = frozenset(self._scheduler.served_models()) if absent else frozenset()
+        loading, loaded_elsewhere = self._loading(doubtful, models, evidence)
+        return FleetLook(
+            at=at,
+            steady_ms=max(0, evidence.now - evidence.resumed),
+            pools={
+                name: PoolLook(
+                    workers=fleet.served.get(name, 0),
+                    seen_ms=seen_ms.get(name),
+                    is_served_elsewhere=name in absent and models.get(name) in served,
+                    is_only_loading=name in loading,
+                    is_loaded_elsewhere=name in loaded_elsewhere,
+                )
+                for name in names
+            },
+        )
+
+    def _loading(
+        self, doubtful: Collection[PoolName], models: Mapping[PoolName, KeptModel], evidence: Evidence
+    ) -> tuple[set[PoolName], set[PoolName]]:
+        """Those of these pools that nobody draws from, and of these again those whose model others have."""
+        if not doubtful:
+            return set(), set()
+        warm = self._scheduler.loaded_pools()
+        others = {name: set(warm.get(models[name], ())) - {name} for name in doubtful if name in models}
+        asked = {*doubtful, *(other for each in others.values() for other in each)}
+        drawn = {
+            name
+            for name, drawn_at in last_draws(self._pools.client, self._pools.keys, asked).items()
+            if evidence.now - drawn_at < MAX_SILENCE_MS
+        }
+        loading = set(doubtful) - drawn
+        return loading, {name for name in loading if others.get(name, set()) & drawn}
+
+    def _models_of(self, names: Iterable[PoolName], fleet: Fleet) -> dict[PoolName, KeptModel]:
+        """The models of these pools, as far as they are known by now."""
+        announced = {
+            pool: KeptModel(model.name, model.version)
+            for member in fleet.members.values()
+            for pool, model in member.serves
+        }
+        names = sorted(names)
+        unknown = [name for name in names if name not in announced and name not in self._models][:MAX_ASKED]
+        if unknown:
+            jobs = first_jobs(self._pools, unknown)
+            models = self._store.read(models_of, list(jobs.values()))
+            for name, job_id in jobs.items():
+                if job_id in models:
+                    self._models[name] = models[job_id]
+            while len(self._models) > MAX_MODELS:
+                self._models.popitem(last=False)
+        known = {**self._models, **announced}
+        return {name: known[name] for name in names if name in known}
