@@ -37,6 +37,12 @@ LOST_POOLS = "lost-pools"
 PAGES = 4
 """Pages of jobs that a step withdraws, of lost pools in turn."""
 
+MAX_LOOKS = 64
+"""Pages that it looks for, at most: most of many lost pools have none."""
+
+BETWEEN_PASSES_MS = 1_000
+"""A pool is passed over again so long after a pass has ended: or many that are empty would keep it busy."""
+
 MAX_UNSETTLED = 256
 """No more is withdrawn while the outcomes of so many are not settled: what others end shall not wait behind
 them."""
@@ -87,6 +93,7 @@ class GiveBackLost:
         self._watch = PoolWatch()
         self._lost: frozenset[PoolName] = frozenset()
         self._passes: deque[tuple[PoolName, Iterator[WithdrawnPage]]] = deque()
+        self._passed: dict[PoolName, int] = {}
         self._unsettled: dict[JobId, tuple[int, int]] = {}
         self._log = get_logger("tether.orchestrator")
         self._failed: FailedEntries[JobId] = FailedEntries(LOST_POOLS, self._log)
@@ -146,17 +153,24 @@ class GiveBackLost:
     def _withdraw(self, now_ms: int) -> int:
         """Withdraw some pages of the lost pools, in turn. Return how many jobs were."""
         passing = {name for name, _ in self._passes}
-        fresh = sorted(self._lost - passing)
+        at = self._monotonic()
+        self._passed = {
+            name: ended for name, ended in self._passed.items() if 0 <= at - ended < BETWEEN_PASSES_MS
+        }
+        fresh = sorted(self._lost - passing - self._passed.keys())
         self._passes.extend((name, pages_withdrawn(self._pools, name)) for name in fresh)
-        count = 0
-        for _ in range(PAGES):
-            if not self._passes or self._unsettled_now(now_ms) >= MAX_UNSETTLED:
+        count = full = 0
+        unsettled = self._unsettled_now(now_ms)
+        for _ in range(MAX_LOOKS):
+            if not self._passes or full == PAGES or unsettled + count >= MAX_UNSETTLED:
                 break
             name, pages = self._passes.popleft()
             page = next(pages, None)
             if page is None:
+                self._passed[name] = at
                 continue
             self._passes.append((name, pages))
+            full += bool(page.withdrawn or page.errors)
             count += len(page.withdrawn)
             self._unsettled.update({job_id: (dispatch, now_ms) for job_id, dispatch in page.withdrawn})
             for job_id, error in page.errors.items():

@@ -320,6 +320,14 @@ def test_a_job_that_goes_back_and_forth_waits_longer_each_time(core, watcher):
     assert pauses == [0, 0, 5_000, 10_000, 20_000]
 
 
+def test_many_pools_that_are_lost_and_empty_keep_nobody_busy(core, watcher):
+    for number in range(30):
+        core.submit(number, pool=f"gpu.cpu.region{number}.demo-00000000")
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    watcher.give_back(20)
+    assert set(core.states(*range(30))) == {"parked"}
+
+
 @pytest.mark.parametrize("count", [600, pytest.param(20_000, marks=pytest.mark.long)])
 def test_a_large_lost_pool_is_given_back_in_parts_and_in_turn_with_a_small_one(core, watcher, count):
     for first in range(0, count, 200):
