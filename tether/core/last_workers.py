@@ -13,7 +13,7 @@ class LastWorkerPool:
 
     Attributes:
       model, version: What it serves.
-      waiting: Jobs that wait there in Redis.
+      waiting: Jobs that wait there, in Redis or for room in it.
       is_served_elsewhere: Whether workers of another pool serve the same.
     """
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -13,7 +15,15 @@ from tether.broker.redis.connections import each_answer
 from tether.core.fleet_reading import FleetReading, unavailable
 from tether.core.last_workers import LastWorkerPool
 from tether.discovery.fleet.fleet import Fleet, silent_in
+from tether.errors import StoreError
 from tether.ids import PoolName, TenantId, WorkerId
+from tether.store.addresses import database_url
+from tether.store.holds import depths
+from tether.store.owed_counts import owed_in_pools
+from tether.store.store import Store
+
+if TYPE_CHECKING:
+    from tether.config.settings import Settings
 
 MAX_POOLS = 256
 MAX_LANES = 10_000
@@ -46,6 +56,31 @@ def waiting_jobs(client: redis.Redis, keys: Keys) -> dict[PoolName, int]:
         if isinstance(count, int) and count:
             counts[pool] = counts.get(pool, 0) + count
     return counts
+
+
+def owed_jobs(store: Store, pools: Collection[PoolName] | None = None) -> dict[PoolName, int]:
+    """How many jobs wait in the database for room in Redis, by pool.
+
+    Args:
+      pools: The only ones to look at; None is all with jobs.
+
+    Raises:
+      StoreError: The database cannot be asked.
+    """
+    names = store.read(depths).keys() if pools is None else pools
+    return store.read(owed_in_pools, names)
+
+
+def owed_where_known(settings: Settings, pools: Collection[PoolName] | None = None) -> dict[PoolName, int]:
+    """The same by the database of these settings; nothing where there is none, or it cannot be asked."""
+    file = database_url(settings.database.url).database
+    if settings.is_default("database.url") and not (file and os.path.exists(file)):
+        return {}
+    try:
+        with Store(settings.database.url).open(migrate=False) as store:
+            return owed_jobs(store, pools)
+    except StoreError:
+        return {}
 
 
 def pools_without_workers(fleet: Fleet, waiting: Mapping[PoolName, int]) -> dict[PoolName, int]:
@@ -81,8 +116,15 @@ def last_worker_pools(
     )
 
 
-def last_worker_of(reading: FleetReading, worker: WorkerId) -> tuple[LastWorkerPool, ...]:
+def last_worker_of(
+    reading: FleetReading,
+    worker: WorkerId,
+    owed: Callable[[Collection[PoolName]], Mapping[PoolName, int]],
+) -> tuple[LastWorkerPool, ...]:
     """The pools whose last worker this is.
+
+    Args:
+      owed: How many jobs wait in the database for room in Redis, of these pools.
 
     Raises:
       BrokerUnavailable: Redis does not tell.
@@ -91,4 +133,7 @@ def last_worker_of(reading: FleetReading, worker: WorkerId) -> tuple[LastWorkerP
         waiting = waiting_jobs(reading.client, reading.keys)
     except redis.RedisError as error:
         raise unavailable(reading.client, error) from None
-    return last_worker_pools(reading.view.fleet, worker, waiting)
+    fleet = reading.view.fleet
+    member = fleet.members.get(worker)
+    more = owed([pool for pool, _ in member.serves]) if member is not None else {}
+    return last_worker_pools(fleet, worker, Counter(waiting) + Counter(more))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ import redis
 from tether.config.loading import load_settings
 from tether.config.settings import Settings
 from tether.core.fleet_reading import open_fleet
-from tether.core.pool_backlogs import pools_without_workers, waiting_jobs
+from tether.core.pool_backlogs import owed_where_known, pools_without_workers, waiting_jobs
 from tether.discovery.announcements.presence import WorkerState
 from tether.discovery.fleet.fleet import Fleet, silent_in
 from tether.discovery.fleet.liveness import copied_keys
@@ -51,7 +52,8 @@ def check_fleet(
                 failing=reading.load_failures(),
                 held=reading.held_pools(),
                 deserted=pools_without_workers(
-                    reading.view.fleet, waiting_jobs(reading.client, reading.keys)
+                    reading.view.fleet,
+                    Counter(waiting_jobs(reading.client, reading.keys)) + Counter(owed_where_known(settings)),
                 ),
             )
     except (BrokerUnavailable, redis.RedisError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,7 @@ def _tell_here(
     """
     from tether.core.fleet_commands import tell_worker
     from tether.core.fleet_reading import meant_member, open_fleet
-    from tether.core.pool_backlogs import last_worker_of
+    from tether.core.pool_backlogs import last_worker_of, owed_where_known
     from tether.discovery.commands.command import Action
 
     action = Action(verb)
@@ -148,7 +149,8 @@ def _tell_here(
         member = meant_member(worker, reading.view.fleet, names)
         last: Sequence[LastWorkerPool] = ()
         if action is not Action.UNCORDON:
-            last = last_worker_of(reading, member.presence.worker_id)
+            owed = functools.partial(owed_where_known, settings)
+            last = last_worker_of(reading, member.presence.worker_id, owed)
             confirm_last(last, settings, is_sure=is_sure, is_silent=is_json)
         with audit_of(settings) as log:
             act = act_of_user(f"fleet.{verb}", member.presence.worker_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -170,13 +171,14 @@ def keys(gateway: Connection | None, is_all: bool, is_json: bool) -> None:
 def _last_of(settings: Settings, pub_key: str) -> Sequence[LastWorkerPool]:
     """The pools whose last worker has this key; none where Redis does not tell: a key is revoked anyway."""
     from tether.core.fleet_reading import open_fleet
-    from tether.core.pool_backlogs import last_worker_of
+    from tether.core.pool_backlogs import last_worker_of, owed_where_known
     from tether.discovery.announcements.presence import worker_id
     from tether.errors import BrokerUnavailable
 
     try:
         with open_fleet(settings) as reading:
-            return last_worker_of(reading, worker_id(pub_key))
+            owed = functools.partial(owed_where_known, settings)
+            return last_worker_of(reading, worker_id(pub_key), owed)
     except BrokerUnavailable:
         return ()
 

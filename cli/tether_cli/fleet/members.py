@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import threading
@@ -125,14 +126,16 @@ def _worker_here(worker: str, *, is_full: bool) -> Document:
     from tether.core.fleet_commands import whole_cache
     from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
-    from tether.core.pool_backlogs import last_worker_of
+    from tether.core.pool_backlogs import last_worker_of, owed_where_known
     from tether.discovery.fleet.shown_states import shown_state
 
     with open_fleet(admin_settings()) as reading:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())
-        last = last_worker_of(reading, member.presence.worker_id)
+        last = last_worker_of(
+            reading, member.presence.worker_id, functools.partial(owed_where_known, reading.settings)
+        )
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)

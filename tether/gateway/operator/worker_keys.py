@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.core.last_workers import LastWorkerPool
-from tether.core.pool_backlogs import last_worker_pools, waiting_jobs
+from tether.core.pool_backlogs import last_worker_pools, owed_jobs, waiting_jobs
 from tether.discovery.announcements.presence import worker_id
 from tether.discovery.trust.worker_keys import known_keys, meant_key, public_key
 from tether.errors import InvalidRequest
@@ -111,9 +112,10 @@ def _revoke(edge: GatewayServices, caller: Caller, request: Request, worker: str
     last: Sequence[LastWorkerPool] = ()
     # A key is revoked whether Redis tells what waits or not.
     with contextlib.suppress(redis.RedisError):
-        last = last_worker_pools(
-            plane.fleet.fleet, worker_id(pub_key), waiting_jobs(plane.client, plane.keys)
-        )
+        fleet, waiting = plane.fleet.fleet, Counter(waiting_jobs(plane.client, plane.keys))
+        if (member := fleet.members.get(worker_id(pub_key))) is not None:
+            waiting += Counter(owed_jobs(plane.store, [pool for pool, _ in member.serves]))
+        last = last_worker_pools(fleet, worker_id(pub_key), waiting)
     revoked = log_of(edge).write(act, lambda connection: revoke(connection, pub_key, plane.clock.now_ms()))
     return json_answer({**_document(revoked), "last_of": [vars(one) for one in last]})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from tether.core.fleet_commands import tell_worker, whole_cache
 from tether.core.fleet_documents import drawing_of, fleet_to_json, list_fleet, whole_worker_to_json
 from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
-from tether.core.pool_backlogs import last_worker_of
+from tether.core.pool_backlogs import last_worker_of, owed_jobs
 from tether.discovery.commands.command import Action, Command
 from tether.discovery.fleet.shown_states import shown_state
 from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
@@ -33,7 +33,7 @@ from tether.gateway.responses import json_answer
 from tether.gateway.routes import Handler, Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.gateway.sse.response import EventStreamResponse
-from tether.ids import NO_JOB
+from tether.ids import NO_JOB, PoolName
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/workers``."""
@@ -171,7 +171,7 @@ def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())
-        last = last_worker_of(reading, member.presence.worker_id)
+        last = last_worker_of(reading, member.presence.worker_id, _owed(edge))
         cache = member.presence.cache
         if is_full and not cache.is_complete:
             cache = whole_cache(reading, member)
@@ -188,11 +188,15 @@ def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, 
             log.note_refusal(act_of(caller, request, name, worker), error)
             raise
         worker_id = member.presence.worker_id
-        last = () if action is Action.UNCORDON else last_worker_of(reading, worker_id)
+        last = () if action is Action.UNCORDON else last_worker_of(reading, worker_id, _owed(edge))
         act = act_of(caller, request, name, worker_id)
         now_ms = edge.core().plane.clock.now_ms()
         command = log.elsewhere(act, lambda: tell_worker(reading, member, action, now_ms=now_ms))
     return json_answer({**_command_document(command), "last_of": [vars(one) for one in last]}, 202)
+
+
+def _owed(edge: GatewayServices) -> Callable[[Collection[PoolName]], Mapping[PoolName, int]]:
+    return partial(owed_jobs, edge.core().plane.store)
 
 
 def _command_document(command: Command) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -510,3 +511,27 @@ def test_a_real_worker_is_listed_and_shown_under_the_name_of_its_key():
         shown = ask("show", "worker-1")
         assert (shown["worker_id"], shown["cache"]["is_complete"]) == (worker["worker_id"], True)
         assert shown["pools"]
+
+
+@pytest.mark.parametrize(("answer", "status", "sent"), [(b"n\n", 1, 0), (b"y\n", 0, 1), (b"\x04", 1, 0)])
+def test_on_a_terminal_it_is_asked_before_a_pool_loses_its_last_worker(fleet, answer, status, sent):
+    fleet.tell()
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "tether_cli", "fleet", "drain", WORKER, "--no-wait"]
+    environ = {**os.environ, **fleet.environ, "TETHER_DIR": str(fleet.folder / "none"), "TERM": "xterm"}
+    asked = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
+    )
+    os.close(slave)
+    try:
+        seen = b""
+        while b"Go on? [y/N]:" not in seen:
+            seen += os.read(master, 65_536)
+        assert b"it is the last worker of pool" in seen.replace(b"\r\n", b" ")
+        os.write(master, answer)
+        assert asked.wait(PATIENCE_SECONDS) == status
+    finally:
+        asked.kill()
+        asked.wait()
+        os.close(master)
+    assert len(fleet.client.keys(f"{fleet.keys.prefix}:inbox:*")) == sent
