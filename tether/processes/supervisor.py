@@ -87,6 +87,7 @@ class _Running:
     memory_events: Path
     oom_kills: int
     is_ready: bool = False
+    ready_at: float | None = None
     is_asked_to_stop: bool = False
 
 
@@ -294,6 +295,7 @@ class Supervisor:
             return
         if not running.is_asked_to_stop:
             running.is_ready = True
+            running.ready_at = self._clock()
             running.deadline = None
         self._histories[running.child.name].was_ready = True
         self._log.info("A child is ready.", child=running.child.name, child_pid=running.process.pid)
@@ -346,7 +348,8 @@ class Supervisor:
             self._stop()
             return
         now = self._clock()
-        history.failures = self._policy.failures_in_a_row(history.failures, now - running.started)
+        served = 0.0 if running.ready_at is None else now - running.ready_at
+        history.failures = self._policy.failures_in_a_row(history.failures, now - running.started, served)
         delay = self._policy.delay(history.failures)
         history.restart_at = now + delay
         self._log.warning(

@@ -110,6 +110,19 @@ def test_a_child_that_keeps_dying_is_started_again_after_longer_and_longer_waits
     assert waits[:6] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.2]
 
 
+def test_a_child_that_served_before_it_died_is_started_again_after_the_shortest_wait(supervise):
+    process = supervise(STEADY, served_after=1e-6)
+    for deaths in range(1, 4):
+        process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=deaths)
+        (child,) = psutil.Process(process.pid).children()
+        child.kill()
+        process.wait_for_line('"A child exited', within=PATIENCE_SECONDS, count=deaths)
+    waits = [
+        json.loads(line)["restart_in_seconds"] for line in list(process.lines) if "restart_in_seconds" in line
+    ]
+    assert waits == [0.01, 0.01, 0.01]
+
+
 def test_a_child_that_can_never_run_stops_everything_with_its_status(supervise):
     process = supervise(STEADY, WRONGLY_SET_UP)
     process.wait_for_end(within=PATIENCE_SECONDS)
