@@ -2,6 +2,7 @@
 be."""
 
 import contextlib
+import itertools
 import json
 import time
 
@@ -54,6 +55,7 @@ class Regions:
         self.client = self.cluster.client()
         self.liar = Identity.claim(self.cluster.settings.presence.identity_dir, "liar")
         stack.callback(self.liar.close)
+        self.lies = itertools.count(1)
 
     def start_worker(self, region, threads=1):
         return self.cluster.start_worker(threads=threads, TETHER_WORKER__REGION=region)
@@ -98,7 +100,7 @@ class Regions:
             pools=(self.pool("counter"),),
             tokens_per_second=1e6,
             boot_counter=self.liar.boot_counter,
-            sequence=1,
+            sequence=next(self.lies),
             nonce="0" * 32,
             issued_at=time.time_ns() // 1_000_000,
         )
