@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from tether.errors import InvalidRequest
+from tether.histories import AttemptRecord
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobError, JobState
 
@@ -85,9 +86,9 @@ class DeadLetter:
       why: The same in words.
       retryable: Whether a retry can succeed. Others are retried only by force.
       error: Of its last attempt.
-      evidence: What is known of how workers died that ran it.
-      attempts: Its newest attempts, the oldest of them first; what ``dropped`` counts in them is not among
-        them. Messages of their errors may be shortened.
+      evidence: What is known of how workers died that ran it; see :func:`tether.deaths.evidence_of_deaths`.
+      attempts: Its newest attempts, the oldest of them first. Messages of their errors may be shortened.
+      dropped: Number of further attempts.
       trace_id: Of its trace (W3C); None if it has none.
       retry_token: Retries it once, as a new job. Empty where it was purged or has expired.
       retry_of: The dead job that it was itself a retry of.
@@ -108,7 +109,8 @@ class DeadLetter:
     retryable: bool = False
     error: JobError | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    attempts: tuple[Mapping[str, Any], ...] = ()
+    attempts: tuple[AttemptRecord, ...] = ()
+    dropped: int = 0
     trace_id: str | None = None
     retry_token: str = ""
     state: LetterState = LetterState.OPEN

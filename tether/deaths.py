@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tether.codec import value_from_json
 from tether.ids import NO_WORKER, BootId
@@ -61,9 +62,30 @@ class Death:
 def deaths_from_text(text: bytes | str) -> tuple[Death, ...]:
     """The deaths that Redis tells of, in their order; those that cannot be read are left out."""
     try:
-        found = json.loads(text) if text else []
+        return _readable_deaths(json.loads(text) if text else [])
     except (ValueError, RecursionError):
         return ()
+
+
+def evidence_of_deaths(deaths: Sequence[Death], count: int) -> dict[str, Any]:
+    """What a dead letter keeps of the deaths of processes that ran its job; empty where there was none.
+
+    Args:
+      deaths: Those that are known, in their order.
+      count: How many there were.
+
+    Returns:
+      ``count``, and ``deaths`` with the fields of :class:`Death` of each. No other job is named.
+    """
+    return {"count": count, "deaths": [asdict(death) for death in deaths]} if deaths or count else {}
+
+
+def deaths_of_evidence(evidence: Mapping[str, Any]) -> tuple[Death, ...]:
+    """The deaths that a dead letter tells of; those that cannot be read are left out."""
+    return _readable_deaths(evidence.get("deaths"))
+
+
+def _readable_deaths(found: object) -> tuple[Death, ...]:
     deaths = []
     for each in found if isinstance(found, list) else []:
         with suppress(ValueError, TypeError):
@@ -91,10 +113,21 @@ def how_in_words(how: str) -> str:
             return "ended in an unknown way"
 
 
-def death_in_words(death: Death) -> str:
-    """One death in a phrase: how, after how long, beside what, and where."""
+def death_of_attempt(evidence: Mapping[str, Any]) -> Death | None:
+    """The death that the evidence of an attempt tells of; None where that is none."""
+    return next(iter(_readable_deaths([evidence] if "how" in evidence else [])), None)
+
+
+def end_in_words(death: Death) -> str:
+    """How a process died, after how long, beside what, and whether in a trial of suspects."""
     beside = "alone" if death.beside == 0 else f"beside {death.beside} other{'s' * (death.beside > 1)}"
-    return f"{death.boot} {how_in_words(death.how)} {death.ran / 1000:.1f} s after it began, {beside}"
+    trial = ", in a trial" if death.alone else ""
+    return f"{how_in_words(death.how)} {death.ran / 1000:.1f} s after it began, {beside}{trial}"
+
+
+def death_in_words(death: Death) -> str:
+    """One death: which process, and how."""
+    return f"{death.boot} {end_in_words(death)}"
 
 
 def deaths_in_words(deaths: Sequence[Death], count: int) -> str:

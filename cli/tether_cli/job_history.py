@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from tether.deaths import death_of_attempt, end_in_words
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_table, time_text
 
@@ -40,13 +42,17 @@ def history_lines(history: JobHistory) -> list[tuple[str, str]]:
     return lines
 
 
-def print_attempts(history: JobHistory) -> None:
-    """Print a table of all attempts; nothing where there is none."""
-    if history.attempts:
+def print_attempts(attempts: Sequence[AttemptRecord], dropped: int = 0) -> None:
+    """Print a table of attempts; nothing where there is none.
+
+    Args:
+      dropped: Number of further ones.
+    """
+    if attempts:
         click.echo()
-        print_table(_COLUMNS, [_row(each) for each in history.attempts])
-    if history.dropped:
-        click.echo(f"{history.dropped} further attempts are not told.", err=True)
+        print_table(_COLUMNS, [_row(each) for each in attempts])
+    if dropped:
+        click.echo(f"{dropped} further attempts are not told.", err=True)
 
 
 def _row(record: AttemptRecord) -> tuple[str, ...]:
@@ -69,7 +75,10 @@ def _why(record: AttemptRecord) -> str:
     told = _CAUSES.get(cause, cause)
     if record.error is not None:
         told = f"{told}: {record.error.code}"
-    if record.evidence:
+    death = death_of_attempt(record.evidence)
+    if death is not None:
+        told = f"its worker's process {end_in_words(death)}"
+    elif record.evidence:
         known = ", ".join(f"{name} {value}" for name, value in sorted(record.evidence.items()))
         told = f"{told} ({known})"
     return told

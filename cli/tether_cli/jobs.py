@@ -128,7 +128,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")
     if history is not None:
-        print_attempts(history)
+        print_attempts(history.attempts, history.dropped)
 
 
 @jobs.command()

@@ -7,6 +7,7 @@ from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.poison_engine import POISON
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.deaths import death_of_attempt, deaths_of_evidence
 from tether.store import queries
 from tether.store.dead_letters import dead_letter
 
@@ -49,12 +50,18 @@ def test_a_job_that_ends_its_processes_is_found_by_halves_and_its_neighbours_suc
             assert int(accounts.one_in_redis(job_id, "deaths")) <= 1 + LOG2_SLOTS
         letter = letter_of(accounts, poison)
         assert letter.reason == "poison"
+        told = deaths_of_evidence(letter.evidence)
+        assert len(told) == letter.evidence["count"] == deaths
+        assert [death.beside for death in told[-2:]] == [0, 0]
+        assert all(death.alone for death in told[-2:])
+        ran = [death_of_attempt(each.evidence) for each in letter.attempts]
+        assert [death for death in ran if death is not None] == list(told)
         row = accounts.store.read(queries.job, poison)
         assert row.error.message.startswith(f"the process that ran it died {deaths} times")
         assert row.error.message.count("was killed by SIGKILL") == deaths
         *_, before, last = row.error.message.split("; ")
-        assert before.endswith(", alone")
-        assert last.endswith(", alone")
+        assert before.endswith(", alone, in a trial")
+        assert last.endswith(", alone, in a trial")
         assert accounts.texts() == {
             job_id: expected_texts(prompt, TOKENS) for job_id, prompt in innocent.items()
         }

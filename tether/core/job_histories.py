@@ -9,10 +9,11 @@ from typing import Any
 from tether.attempts import AttemptEnd
 from tether.broker.pools.live_attempts import LiveAttempts
 from tether.histories import RUNNING, AttemptRecord, JobHistory
-from tether.ids import BootId, DrawId, PoolName
+from tether.ids import DrawId, PoolName
 from tether.jobs import Fence, JobState
 from tether.statuses import JobStatus
-from tether.store.rows import JobRow, error_from_text, value_from_text
+from tether.store.attempt_records import record_of_row
+from tether.store.rows import JobRow
 
 _IN_REDIS = (JobState.PLACED, JobState.RUNNING)
 
@@ -34,7 +35,7 @@ def history_of(
         # A dispatch that was never drawn has an outcome, and no attempt.
         if each["attempt"] > 0:
             fence = Fence(each["dispatch"], each["attempt"], DrawId(each["draw_id"]))
-            records[fence] = _of_row(each)
+            records[fence] = record_of_row(each)
         dropped += each["dropped"]
     if live is not None:
         for end in live.log.ends:
@@ -69,24 +70,6 @@ def _since(state: JobState, live: LiveAttempts) -> int:
     return max([live.placed_at, *(end.ended_at for end in live.log.ends)])
 
 
-def _of_row(row: Mapping[str, Any]) -> AttemptRecord:
-    return AttemptRecord(
-        dispatch=row["dispatch"],
-        attempt=row["attempt"],
-        worker=BootId(row["worker"]),
-        pool=row["pool"],
-        started_at=row["started_at"] or None,
-        start_offset=row["start_offset"] if row["started_at"] else None,
-        ended_at=row["ended_at"],
-        offset=row["offset"],
-        cause=row["cause"],
-        went=row["went"],
-        outcome=row["kind"] or None,
-        error=_readable(error_from_text, row["error"]),
-        evidence=_evidence(row["evidence"]),
-    )
-
-
 def _of_end(end: AttemptEnd) -> AttemptRecord:
     return AttemptRecord(
         dispatch=end.dispatch,
@@ -114,16 +97,3 @@ def _of_running(live: LiveAttempts) -> AttemptRecord:
         offset=live.offset,
         cause=RUNNING,
     )
-
-
-def _evidence(text: str | None) -> Mapping[str, Any]:
-    value = _readable(value_from_text, text) if text else None
-    return value if isinstance(value, dict) else {}
-
-
-def _readable(read: Any, text: str | None) -> Any:
-    # What cannot be read of one attempt must not hide the others.
-    try:
-        return read(text)
-    except ValueError:
-        return None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from tether.deaths import evidence_of_deaths
 from tether.errors import codes_above
 from tether.ids import JobId, PoolName
 from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
@@ -184,15 +185,15 @@ def decide(
         hand_overs = outcome.fence.dispatch - failed_before
         return Verdict(JobState.PARKED, due_at=now_ms + pause_after(hand_overs))
     if kind is OutcomeKind.POISONED:
-        return Verdict(JobState.DEAD, letter=Letter(POISON, True, retry_token))
+        return Verdict(JobState.DEAD, letter=_letter(POISON, outcome, retry_token))
     error = outcome.error
     if error is not None and not error.retryable:
-        return Verdict(JobState.DEAD, letter=Letter(NOT_RETRYABLE, False, retry_token))
+        return Verdict(JobState.DEAD, letter=_letter(NOT_RETRYABLE, outcome, retry_token, retryable=False))
     if policy.excludes(error):
-        return Verdict(JobState.DEAD, letter=Letter(RETRY_EXCLUDED, True, retry_token))
+        return Verdict(JobState.DEAD, letter=_letter(RETRY_EXCLUDED, outcome, retry_token))
     failed = failed_before + outcome.counts(failed_before)
     if failed >= policy.max_attempts:
-        return Verdict(JobState.DEAD, letter=Letter(ATTEMPTS_EXHAUSTED, True, retry_token))
+        return Verdict(JobState.DEAD, letter=_letter(ATTEMPTS_EXHAUSTED, outcome, retry_token))
     retry = PlannedRetry(
         job_id=outcome.job_id,
         fence=outcome.fence,
@@ -205,3 +206,7 @@ def decide(
     )
     due_at, gate = last_to_open(retry, gates)
     return Verdict(JobState.WAITING_RETRY, due_at=due_at, waits_for=gate)
+
+
+def _letter(reason: str, outcome: Outcome, retry_token: str, *, retryable: bool = True) -> Letter:
+    return Letter(reason, retryable, retry_token, evidence_of_deaths(outcome.evidence, outcome.deaths))

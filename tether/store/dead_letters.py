@@ -16,7 +16,9 @@ from tether.dead_letters import (
     why_dead,
 )
 from tether.envelopes import options_from_text
+from tether.histories import AttemptRecord
 from tether.ids import JobId, TenantId
+from tether.store.attempt_records import record_of_kept
 from tether.store.bad_rows import read_each
 from tether.store.rows import AnyRow, error_from_text, value_from_text
 from tether.store.schema import IS_OPEN_LETTER, dead_letters, jobs
@@ -116,6 +118,11 @@ def letters_at(connection: Connection, places: Sequence[LetterPlace]) -> list[De
     return [by_id[place.job_id] for place in places if place.job_id in by_id]
 
 
+def places_of(connection: Connection, job_ids: list[JobId]) -> list[LetterPlace]:
+    """The places of the letters of these jobs, as far as there are any."""
+    return _places(connection, select(*_PLACE).where(dead_letters.c.job_id.in_(job_ids)))
+
+
 def dead_letter(
     connection: Connection, job_id: JobId, tenant_id: TenantId | None = None
 ) -> DeadLetter | None:
@@ -141,6 +148,7 @@ def _letter(row: AnyRow) -> DeadLetter:
 
 def _readable_letter(row: AnyRow) -> DeadLetter:
     problems: list[str] = []
+    attempts, dropped = _value(row.history, _attempts, ((), 0), "its attempts", problems)
     state = LetterState(row.closed or LetterState.OPEN)
     context = read_trace_context(options_from_text(row.options).get(TRACEPARENT))
     return DeadLetter(
@@ -154,7 +162,8 @@ def _readable_letter(row: AnyRow) -> DeadLetter:
         retryable=bool(row.retryable),
         error=_value(row.error, error_from_text, None, "its error", problems),
         evidence=_value(row.evidence, _object, {}, "its evidence", problems),
-        attempts=_value(row.history, _attempts, (), "its attempts", problems),
+        attempts=attempts,
+        dropped=dropped,
         trace_id=None if context is None else f"{context.trace_id:032x}",
         retry_token=_text(row.retry_token) if state in (LetterState.OPEN, LetterState.RETRIED) else "",
         state=state,
@@ -194,17 +203,15 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _attempts(text: str) -> tuple[dict[str, Any], ...]:
+def _attempts(text: str) -> tuple[tuple[AttemptRecord, ...], int]:
+    """The attempts that a letter keeps, and the number of further ones."""
     value = value_from_text(text)
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise ValueError("no list of objects")
-    return tuple(_attempt(each) for each in value)
-
-
-def _attempt(columns: dict[str, Any]) -> dict[str, Any]:
-    # The error is a column of its own text in the table of attempts.
-    error = columns.get("error")
-    return {**columns, "error": value_from_text(error) if isinstance(error, str) else error}
+    if not isinstance(value, list):
+        raise ValueError("no list")
+    records = tuple(map(record_of_kept, value))
+    dropped = sum(count for each in value if type(count := each.get("dropped")) is int)
+    # A dispatch that was never drawn has an outcome, and no attempt.
+    return tuple(record for record in records if record.attempt > 0), dropped
 
 
 def open_letters(

@@ -161,6 +161,7 @@ def _letter(job: FakeJob) -> DeadLetter:
         why=why_dead(job.letter.reason),
         retryable=job.letter.retryable,
         error=job.error,
+        attempts=tuple(job.records),
         retry_token="" if job.closed is LetterState.PURGED else job.letter.retry_token,
         state=job.closed,
         retry_of=job.retry_of,

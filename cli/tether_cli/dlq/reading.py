@@ -17,6 +17,7 @@ from tether_cli.dlq.messages import (
     queue_option,
 )
 from tether_cli.dlq.texts import letter_lines, letter_row, summary_text
+from tether_cli.job_history import print_attempts
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.printable import one_line
@@ -101,6 +102,7 @@ def show(connection: Connection, job_id: str, all_tenants: bool, queue: str | No
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")
+    print_attempts(letter.attempts, letter.dropped)
 
 
 @click.command()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tether.deaths import death_in_words, deaths_of_evidence
 from tether_cli.jobs import age_text
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import time_text
@@ -19,7 +19,7 @@ def letter_row(letter: DeadLetter, now_ms: int, *, with_tenant: bool) -> tuple[s
     reason = letter.reason if letter.problem is None else f"{letter.reason} ({letter.problem})".strip()
     cells = (
         *(letter.job_id, *whose, f"{age_text(now_ms - letter.created_at)} ago", reason),
-        *("yes" if letter.retryable else "no", letter.model, str(len(letter.attempts))),
+        *("yes" if letter.retryable else "no", letter.model, str(len(letter.attempts) + letter.dropped)),
         letter.retry_token if letter.retried_as is None else f"retried as {letter.retried_as}",
     )
     return tuple(one_line(cell) or "-" for cell in cells)
@@ -37,7 +37,7 @@ def summary_text(summary: LetterSummary, now_ms: int) -> str:
 
 
 def letter_lines(letter: LetterDetails) -> list[tuple[str, str]]:
-    """All that is known of a letter, as names and values."""
+    """All that is known of a letter but its attempts, as names and values."""
     lines = [
         ("job", letter.job_id),
         ("tenant", letter.tenant_id),
@@ -58,30 +58,13 @@ def letter_lines(letter: LetterDetails) -> list[tuple[str, str]]:
         lines.append(("error", f"{letter.error.code}: {letter.error.message}"))
     if letter.problem is not None:
         lines.append(("problem", letter.problem))
-    lines += [(f"evidence {name}", str(value)) for name, value in letter.evidence.items()]
-    lines += [
-        (f"attempt {number}", attempt_text(attempt)) for number, attempt in enumerate(letter.attempts, 1)
-    ]
+    deaths = deaths_of_evidence(letter.evidence)
+    lines += [(f"death {number}", death_in_words(death)) for number, death in enumerate(deaths, 1)]
     if len(letter.chain) > 1:
         lines += [
             (f"chain {number}", _link_text(link, letter)) for number, link in enumerate(letter.chain, 1)
         ]
     return lines
-
-
-def attempt_text(attempt: Mapping[str, Any]) -> str:
-    """One attempt in a line: how it ended, where and when, and all else that is known of it."""
-    known = {"kind", "worker", "ended_at", "error"}
-    error = attempt.get("error")
-    parts = [str(attempt.get("kind", "ended"))]
-    if attempt.get("worker"):
-        parts.append(f"on {attempt['worker']}")
-    if isinstance(attempt.get("ended_at"), int):
-        parts.append(f"at {time_text(attempt['ended_at'])}")
-    if isinstance(error, Mapping):
-        parts.append(f"({error.get('code')}: {error.get('message')})")
-    parts += [f"{name}={value}" for name, value in attempt.items() if name not in known and value is not None]
-    return " ".join(parts)
 
 
 def _link_text(link: RetryLink, shown: LetterDetails) -> str:

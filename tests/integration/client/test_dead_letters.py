@@ -66,9 +66,9 @@ def test_a_letter_tells_what_a_job_died_of_and_how_it_was_tried(client):
     assert (letter.model, letter.tenant_id, letter.error.code) == ("broken", "default", "engine_failed")
     assert (letter.retry_of, letter.retried_as, letter.problem) == (None, None, None)
     assert [link.job_id for link in letter.chain] == [letter.job_id]
-    if letter.attempts:
-        assert len(letter.attempts) == MAX_ATTEMPTS
-        assert {attempt["error"]["code"] for attempt in letter.attempts} == {"engine_failed"}
+    assert len(letter.attempts) == MAX_ATTEMPTS
+    assert {attempt.error.code for attempt in letter.attempts} == {"engine_failed"}
+    assert letter.attempts == client.job(letter.job_id).history().attempts
     assert letter.job_id in [each.job_id for each in client.letters.list(model="broken")]
     assert letter.job_id not in [each.job_id for each in client.letters.list(reason="poison")]
     assert letter.job_id not in [each.job_id for each in client.letters.list(state="retried")]

@@ -86,7 +86,7 @@ def test_failures_wait_until_they_are_too_many_and_then_leave_a_dead_letter(stor
         True,
         "letter-job-000001",
     )
-    assert [each["dispatch"] for each in letter.attempts] == [1, 2, 3]
+    assert [each.dispatch for each in letter.attempts] == [1, 2, 3]
     assert store.read(dead_letter, "job-000001", "another") is None
     assert (letter.model, letter.pool, letter.correlation_id) == ("demo", POOL, "correlation-1")
 
@@ -250,9 +250,9 @@ def test_a_dead_letter_has_the_attempts_that_no_outcome_names(store):
         ),
     )
     history = store.read(dead_letter, "job-000001").attempts
-    assert [(each["attempt"], each["cause"], each["evidence"]) for each in history] == [
+    assert [(each.attempt, each.cause, each.evidence) for each in history] == [
         (1, "lease_lost", {"how": "oom"}),
-        (2, "lease_lost", None),
+        (2, "lease_lost", {}),
     ]
 
 
@@ -288,8 +288,8 @@ def test_a_job_with_thousands_of_attempts_costs_its_neighbours_nothing(store):
     settle_each(store, ended)
     letter = store.read(dead_letter, "job-000001")
     assert 0 < len(letter.attempts) <= MAX_LETTER_ATTEMPTS
-    assert letter.attempts[-1]["dispatch"] == 2_099
-    assert len(letter.attempts) + letter.attempts[0]["dropped"] == 2_001
+    assert letter.attempts[-1].dispatch == 2_099
+    assert len(letter.attempts) + letter.dropped == 2_001
     told = store.read(attempts_of, "job-000001")
     assert (len(told), told[-1]["dispatch"]) == (MAX_ATTEMPTS_TOLD, 2_099)
     assert len(told) + told[0]["dropped"] == 2_001
@@ -302,6 +302,6 @@ def test_a_letter_is_small_however_long_the_words_of_its_attempts(store):
     settle_each(store, outcome(1, OutcomeKind.POISONED))
     letter = store.read(dead_letter, "job-000001")
     assert len(letter.attempts) == 100
-    messages = [each["error"]["message"] for each in letter.attempts]
+    messages = [each.error.message for each in letter.attempts]
     assert messages[0] == "it broke"
     assert set(messages[1:]) == {f"{'long ' * (MAX_MESSAGE_CHARACTERS // 5)}…"}

@@ -6,8 +6,13 @@ import pytest
 
 from support.command_line import CommandLine
 from tether.client.api import Tether
+from tether.dead_letters import LetterDetails
+from tether.deaths import Death, evidence_of_deaths
 from tether.errors import EngineFailed, InvalidRequest
+from tether.histories import AttemptRecord
 from tether.testing import FakeBackend
+from tether_cli.dlq.texts import letter_lines
+from tether_cli.job_history import print_attempts
 
 
 def _fail(prompt):
@@ -51,6 +56,9 @@ def test_a_letter_is_shown_with_all_that_is_known(command):
     (letter,) = letters(command)
     for text in (job_id, "attempts_exhausted: its attempts failed", letter["retry_token"], "engine_failed"):
         assert text in shown
+    attempts = command.run("jobs", "show", job_id).stdout.rpartition("\n\n")[2]
+    assert attempts.startswith("ATTEMPT")
+    assert shown.endswith(f"\n\n{attempts}")
     assert command.document("dlq", "show", job_id, "--json")["chain"][0]["job_id"] == job_id
     absent = command.run("dlq", "show", "019ab0c1-7d5e-7aaa-8bbb-0123456789ab")
     assert (absent.exit_code, "no dead letter" in absent.stderr) == (2, True)
@@ -132,3 +140,27 @@ def test_an_operator_reaches_the_letters_of_all_tenants(command):
     assert "research" in command.run("dlq", "list", "--all-tenants").stdout
     assert command.run("dlq", "retry", letter["retry_token"]).exit_code == 2
     assert command.run("dlq", "retry", "--all-tenants", letter["retry_token"]).exit_code == 0
+
+
+def test_the_deaths_of_poison_are_told_in_words(capsys):
+    deaths = (
+        Death(boot="w.1", how="oom", ran=1_250, beside=7),
+        Death(boot="w.2", how="signal 9", ran=300, alone=True),
+    )
+    evidence = evidence_of_deaths(deaths, 2)
+    attempts = tuple(
+        AttemptRecord(dispatch=1, attempt=number, worker=death.boot, cause="died", evidence=kept)
+        for number, (death, kept) in enumerate(zip(deaths, evidence["deaths"], strict=True), 1)
+    )
+    letter = LetterDetails(job_id="job", tenant_id="t", reason="poison", evidence=evidence, attempts=attempts)
+    told = dict(letter_lines(letter))
+    assert (
+        told["death 1"] == "w.1 was killed by the kernel, out of memory 1.2 s after it began, beside 7 others"
+    )
+    assert told["death 2"] == "w.2 was killed by SIGKILL 0.3 s after it began, alone, in a trial"
+    print_attempts(letter.attempts)
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    for row, death in zip(rows, ("death 1", "death 2"), strict=True):
+        process, words = told[death].split(" ", 1)
+        assert process in row
+        assert f"its worker's process {words}" in row

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tether.deaths import Death, deaths_of_evidence
 from tether.jobs import FINAL_STATES, FREE_PROBES, NEXT, Fence, JobError, JobState, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import (
     ATTEMPTS_EXHAUSTED,
@@ -156,6 +157,19 @@ def test_a_failure_without_a_reason_is_tried_again():
 def test_a_poisoned_job_is_dead_however_few_attempts_failed():
     found = verdict(OutcomeKind.POISONED)
     assert (found.state, found.letter.reason, found.letter.retryable) == (JobState.DEAD, POISON, True)
+
+
+def test_a_letter_has_the_evidence_that_its_outcome_brought():
+    death = Death(boot="w.1", how="signal 9", at=5, ran=400, beside=7)
+    outcome = Outcome(
+        job_id="job", kind=OutcomeKind.POISONED, fence=Fence(1, 1, "w:1"), deaths=3, evidence=(death,)
+    )
+    found = decide(
+        outcome, failed_before=0, requested=None, policy=POLICY, chance=0.5, now_ms=NOW, retry_token="fresh"
+    )
+    assert found.letter.evidence["count"] == 3
+    assert deaths_of_evidence(found.letter.evidence) == (death,)
+    assert verdict(OutcomeKind.POISONED).letter.evidence == {}
 
 
 def test_a_withdrawn_job_is_parked_and_due_at_once():

@@ -17,7 +17,7 @@ from tether.dead_letters import (
     LetterSummary,
     RetryLink,
 )
-from tether.gateway.jobs.documents import JOB_ID, JobErrorBody
+from tether.gateway.jobs.documents import JOB_ID, AttemptBody, JobErrorBody
 from tether.gateway.schemas import Document, document_of
 from tether.job_filters import MAX_FILTER_TIME_MS
 from tether.jobs import JobState
@@ -34,6 +34,8 @@ _OF_LETTER: dict[str, Any] = {
     "error": (JobErrorBody | None, Field(description="Of its last attempt.")),
     "reason": Field(examples=["attempts_exhausted"], description="Why it is not retried automatically."),
     "retryable": Field(description="Whether a retry can succeed. Others are retried only by force."),
+    "evidence": Field(description="What is known of how workers died that ran it."),
+    "attempts": (list[AttemptBody], Field(description="Its attempts, the oldest first.")),  # type: ignore[valid-type]
     "retry_token": Field(description="Retries it once. Empty where it was purged or has expired."),
     "problem": Field(description="What of it cannot be read; null if all can be."),
 }
