@@ -40,11 +40,14 @@ def check(file: Path | None, as_json: bool) -> None:
     """Validate the configuration: print "ok", or report every problem.
 
     Without FILE, checks the settings that every program would load in this directory. The environment
-    is read in both cases.
+    is read in both cases. A hook that the configuration names is imported.
     """
     from tether.config.loading import load_settings
+    from tether.hooks import load_death_hook
 
-    load_settings(environ=os.environ, file=file)
+    settings = load_settings(environ=os.environ, file=file)
+    if settings.hooks.on_dead:
+        load_death_hook(settings.hooks.on_dead)
     if as_json:
         print_json({"is_ok": True})
     else:

@@ -58,6 +58,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.errors import ConfigError
     from tether.local import doctor as look
     from tether.local.fleet_check import check_fleet
+    from tether.local.hook_check import check_death_hook
     from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
     from tether.local.set_up import gateway_here, runs_apart
@@ -99,6 +100,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ),
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
+        ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead)),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )
     for name, function in looks:

@@ -33,6 +33,7 @@ from tether.config.models import ModelSettings
 from tether.core.control_plane import ControlPlane
 from tether.core.stream_hub.archive import ArchiveThread
 from tether.core.stream_hub.hub import StreamHub
+from tether.dead_letters import DeadLetter
 from tether.discovery.commands.inbox import CommandFollower
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import FleetMirror
@@ -50,6 +51,7 @@ from tether.jobs import new_job_id
 from tether.local.log_files import LogRotation
 from tether.local.redis_server import RedisServer
 from tether.loops import Loop
+from tether.orchestrator.hook_calls import HookCalls
 from tether.orchestrator.loop_registry import LOOPS
 from tether.orchestrator.orchestrator import LEASE_KEEPER, Orchestrator
 from tether.processes.child import LIFELINE_VARIABLE, follow_parent
@@ -337,6 +339,12 @@ def gateway_fleet_watch(stage):
     return owner.close
 
 
+def on_dead(stage):
+    owner = HookCalls(lambda: print, on_end=print, clock=lambda: 0.0, batch_seconds=1.0)
+    owner.begin([DeadLetter(job_id="job", tenant_id="default")])
+    return owner.stop
+
+
 def process_ends(stage):
     return stage.stack.enter_context(ProcessEnds(load_settings(environ={}))).stop
 
@@ -386,6 +394,7 @@ THREADS = {
     "log-rotation": log_rotation,
     "manifest": manifest,
     "mirror": mirror,
+    "on-dead": on_dead,
     "process-ends": process_ends,
     "redis-log": redis_log,
     "stop-watch": stop_watch,

@@ -33,6 +33,7 @@ WORDS = [
     "dead_letters",
     "dead_messages",
     "letter_filters",
+    "hooks",
     "streams",
 ]
 

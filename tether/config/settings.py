@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import Field, PrivateAttr, TypeAdapter, model_validator
 from pydantic.fields import FieldInfo
 
+from tether.config.hook_settings import HookSettings
 from tether.config.models import ModelSettings, duplicates
 from tether.config.retry_settings import RetrySettings
 from tether.config.sections import (
@@ -36,6 +37,7 @@ __all__ = [
     "BrokerSettings",
     "DatabaseSettings",
     "GatewaySettings",
+    "HookSettings",
     "JobSettings",
     "LogSettings",
     "ModelSettings",
@@ -80,6 +82,7 @@ class Settings(Section):
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
+    hooks: HookSettings = Field(default_factory=HookSettings)
     models: tuple[ModelSettings, ...] = ()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

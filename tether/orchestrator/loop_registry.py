@@ -9,6 +9,7 @@ from tether.config.settings import Settings
 from tether.loops import IDLE, Step
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.deadlines import EndOverdue
+from tether.orchestrator.death_hook import DEATH_HOOK, TellOfDeaths
 from tether.orchestrator.held_workers import HELD_WORKERS, TellOfHeldWorkers
 from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
@@ -76,6 +77,7 @@ LOOPS = (
     RegisteredLoop("pruning", Prune.make, every(5.0)),
     RegisteredLoop(LETTER_EXPIRY, ExpireLetters.make, every(5.0)),
     RegisteredLoop(LETTER_COPIES, CopyLetters.make, every(5.0)),
+    RegisteredLoop(DEATH_HOOK, TellOfDeaths.make, every(1.0)),
     RegisteredLoop(LABEL_INDEX, IndexLabels.make, every(60.0)),
     RegisteredLoop("redis-sweep", SweepRedis.make, _sweep),
     RegisteredLoop("trust-mirror", MirrorTrust.make, every(1.0)),

@@ -83,12 +83,22 @@ class RelayOutbox:
     """
 
     def __init__(
-        self, store: Store, pools: Pools, ending: Cancellation, *, now_ms: Callable[[], int]
+        self,
+        store: Store,
+        pools: Pools,
+        ending: Cancellation,
+        *,
+        now_ms: Callable[[], int],
+        has_hook: bool = False,
     ) -> None:
+        """
+        Args:
+          has_hook: Whether there is a hook that is to hear of dead letters.
+        """
         self._store = store
         self._pools = pools
         self._ending = ending
-        self._restored = RestoredRows(store, pools, ending)
+        self._restored = RestoredRows(store, pools, ending, has_hook=has_hook)
         self._now_ms = now_ms
         self._log = get_logger("tether.orchestrator")
         self._failed: FailedEntries[_Key] = FailedEntries("outbox", self._log)
@@ -101,7 +111,13 @@ class RelayOutbox:
     @classmethod
     def make(cls, context: LoopContext) -> Self:
         plane = context.plane
-        return cls(plane.store, plane.pools, plane.ending, now_ms=context.now_ms)
+        return cls(
+            plane.store,
+            plane.pools,
+            plane.ending,
+            now_ms=context.now_ms,
+            has_hook=bool(plane.settings.hooks.on_dead),
+        )
 
     def __call__(self) -> float:
         now_ms = self._now_ms()

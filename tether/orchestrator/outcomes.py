@@ -12,6 +12,7 @@ from tether.errors import OutputLost
 from tether.ids import JobId
 from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
 from tether.orchestrator.context import LoopContext
+from tether.orchestrator.death_hook import DEATH_HOOK
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting import WAITING
 from tether.scheduling.retry_manager import RetryManager
@@ -47,6 +48,8 @@ class SettleOutcomes:
         life_ms: int,
         now_ms: Callable[[], int],
         on_waiting: Callable[[], None],
+        has_hook: bool = False,
+        on_dead: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -54,6 +57,8 @@ class SettleOutcomes:
           life_ms: How long Redis keeps jobs that ended.
           now_ms: Milliseconds since the epoch.
           on_waiting: Called when jobs were settled that wait to be placed again.
+          has_hook: Whether there is a hook that is to hear of dead letters.
+          on_dead: Called when dead letters were written.
         """
         self._store = store
         self._pools = pools
@@ -62,7 +67,8 @@ class SettleOutcomes:
         self._now_ms = now_ms
         self._on_waiting = on_waiting
         # Made once: the store brings together what has the same operation.
-        self._settle = Settle(retries.decide)
+        self._settle = Settle(retries.decide, has_hook=has_hook)
+        self._on_dead = on_dead
         self._claimed_at = 0
         self._has_failed = False
         self._log = get_logger("tether.orchestrator")
@@ -81,6 +87,8 @@ class SettleOutcomes:
             life_ms=plane.settings.jobs.result_ttl,
             now_ms=context.now_ms,
             on_waiting=lambda: context.wake(WAITING),
+            has_hook=bool(plane.settings.hooks.on_dead),
+            on_dead=lambda: context.wake(DEATH_HOOK),
         )
 
     def __call__(self) -> float:
@@ -131,6 +139,8 @@ class SettleOutcomes:
                 metrics.LETTERS_WRITTEN.labels(reason=answer.reason).inc()
         if any(answer.state in (JobState.WAITING_RETRY, JobState.PARKED) for answer in settled):
             self._on_waiting()
+        if any(answer.reason is not None for answer in settled):
+            self._on_dead()
 
     def _settle_each(self, outcomes: Sequence[Outcome], now_ms: int) -> list[Settled | Exception]:
         answers = self._store.write_each(self._settle, [Settlement(each, now_ms) for each in outcomes])

@@ -67,10 +67,11 @@ class Reconcile:
         interval: float,
         life_ms: int,
         now_ms: Callable[[], int],
+        has_hook: bool = False,
     ) -> None:
         self._store = store
         self._pools = pools
-        self._restored = RestoredRows(store, pools, ending)
+        self._restored = RestoredRows(store, pools, ending, has_hook=has_hook)
         self._on_new_redis = on_new_redis
         self._interval_ms = interval * 1000
         self._life_ms = life_ms
@@ -96,6 +97,7 @@ class Reconcile:
             interval=settings.orchestrator.reconcile_interval / 1000,
             life_ms=settings.jobs.result_ttl,
             now_ms=context.now_ms,
+            has_hook=bool(settings.hooks.on_dead),
         )
 
     def __call__(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from tether.broker.pools.ended_jobs import EndedJob, ended_jobs
 from tether.broker.pools.pools import Pools
+from tether.deaths import evidence_of_deaths
 from tether.ids import JobId
 from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
 from tether.scheduling.cancellation import Cancellation
@@ -68,7 +69,12 @@ def verdict(outcome: Outcome, row: JobRow) -> Verdict:
         return Verdict(JobState(outcome.kind))
     if outcome.error is not None or outcome.kind is OutcomeKind.POISONED:
         reason = POISON if outcome.error is None else RESTORED
-        return Verdict(JobState.DEAD, letter=Letter(reason, True, secrets.token_urlsafe(16)))
+        return Verdict(
+            JobState.DEAD,
+            letter=Letter(
+                reason, True, secrets.token_urlsafe(16), evidence_of_deaths(outcome.evidence, outcome.deaths)
+            ),
+        )
     if row.requested is not None:
         return Verdict(row.requested)
     return Verdict(JobState.PARKED if outcome.kind is OutcomeKind.WITHDRAWN else JobState.WAITING_RETRY)
@@ -77,12 +83,16 @@ def verdict(outcome: Outcome, row: JobRow) -> Verdict:
 class RestoredRows:
     """Settles rows whose jobs have ended in Redis, which the database does not know."""
 
-    def __init__(self, store: Store, pools: Pools, ending: Cancellation) -> None:
+    def __init__(self, store: Store, pools: Pools, ending: Cancellation, *, has_hook: bool = False) -> None:
+        """
+        Args:
+          has_hook: Whether there is a hook that is to hear of dead letters.
+        """
         self._store = store
         self._pools = pools
         self._ending = ending
         # Made once: the store brings together what has the same operation.
-        self._settle = Settle(verdict)
+        self._settle = Settle(verdict, has_hook=has_hook)
 
     def settle(self, rows: Sequence[tuple[JobId, int]], now_ms: int) -> list[bool | Exception]:
         """Settle the rows of which Redis remembers enough.

@@ -255,6 +255,16 @@ for _name in ("reason", "model", "pool"):
     _columns = (dead_letters.c.tenant_id, dead_letters.c[_name], *_NEWEST)
     _index(f"ix_dead_letters_open_{_name}", *_columns, where=IS_OPEN_LETTER)
 
+# No key of the letters' table: a letter that is pruned need not know of it.
+letter_hooks = Table(
+    "letter_hooks",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Index("ix_letter_hooks_due_at_job_id", "due_at", "job_id"),
+)
+
 fleet_keys = Table(
     "fleet_keys",
     metadata,

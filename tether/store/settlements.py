@@ -16,6 +16,7 @@ from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdic
 from tether.store.attempt_rows import AttemptRows
 from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
+from tether.store.letter_hooks import owe_hooks
 from tether.store.rows import JobRow, compact_json, error_to_text, result_to_text
 from tether.store.schema import dead_letters, dispatches, holds, jobs
 
@@ -82,16 +83,20 @@ class Settle:
 
     Args:
       decide: What becomes of a job.
+      has_hook: Whether there is a hook that is to hear of dead letters.
     """
 
-    def __init__(self, decide: Decide) -> None:
+    def __init__(self, decide: Decide, *, has_hook: bool = False) -> None:
         self._decide = decide
+        self._has_hook = has_hook
 
     def __call__(self, connection: Connection, settlements: list[Settlement]) -> list[Settled]:
-        return settle(connection, settlements, self._decide)
+        return settle(connection, settlements, self._decide, has_hook=self._has_hook)
 
 
-def settle(connection: Connection, settlements: list[Settlement], decide: Decide) -> list[Settled]:
+def settle(
+    connection: Connection, settlements: list[Settlement], decide: Decide, *, has_hook: bool = False
+) -> list[Settled]:
     """Settle outcomes, in order; several may be of one job.
 
     An outcome is known by (job, dispatch, attempt, draw id). It changes the row only if the row is not final
@@ -103,6 +108,8 @@ def settle(connection: Connection, settlements: list[Settlement], decide: Decide
     changes = _Changes(rows, AttemptRows.of(connection, rows, [each.outcome for each in settlements]))
     answers = [_settle_one(changes, settlement, decide) for settlement in settlements]
     _write(connection, changes)
+    if has_hook and changes.letters:
+        owe_hooks(connection, [letter["job_id"] for letter in changes.letters], settlements[0].now_ms)
     return answers
 
 

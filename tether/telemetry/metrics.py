@@ -34,6 +34,10 @@ LETTERS_EXPIRED = Counter(
     "tether_dead_letters_expired", "Dead letters that expired, open.", registry=REGISTRY
 )
 
+DEATH_HOOK_CALLS = _counter(
+    "tether_death_hook_calls", "Calls of the hook on_dead, by how they ended.", "result"
+)
+
 OUTCOMES_SETTLED = _counter("tether_outcomes_settled", "Outcomes settled in the database.", "answer")
 RETRIES_PLANNED = _counter(
     "tether_retries_planned",
