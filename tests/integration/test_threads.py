@@ -58,7 +58,8 @@ from tether.processes.child import LIFELINE_VARIABLE, follow_parent
 from tether.processes.stopping import StopDeadline, StopWatch
 from tether.store.writer import Writer
 from tether.telemetry.logs import get_logger
-from tether_cli.terminal.output import open_output, telling_of_waits
+from tether_cli.terminal.output import open_output
+from tether_cli.terminal.waits import telling_of_waits
 from tether_workers.attempts.hand_over import HandOver
 from tether_workers.attempts.lease_renewal import LeaseRenewal
 from tether_workers.attempts.running import Attempts
