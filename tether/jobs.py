@@ -15,7 +15,7 @@ from typing import Any
 
 from tether.attempts import AttemptEnd
 from tether.deaths import Death
-from tether.ids import NO_WORKER, BootId, DrawId, JobId, TenantId
+from tether.ids import NO_WORKER, BootId, DrawId, JobId, PoolName, TenantId
 from tether.ids import first_id_at as first_id_at
 from tether.ids import new_job_id as new_job_id
 from tether.requests.fields import JobRequest as JobRequest
@@ -105,12 +105,16 @@ class JobFilter:
     Attributes:
       states: Any of these states.
       labels: All of these labels.
+      pool: The pool that has them, or had them last.
+      tenant_id: Only this tenant's; for operators.
       created_after, created_before: Milliseconds since the epoch; the first inclusive, the second exclusive.
     """
 
     states: tuple[JobState, ...] = ()
     model: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    pool: PoolName | None = None
+    tenant_id: TenantId | None = None
     created_after: int | None = None
     created_before: int | None = None
 

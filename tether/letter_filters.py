@@ -9,12 +9,10 @@ from typing import Any
 from tether.dead_letters import LISTED_STATES, LetterFilter, LetterState
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
-from tether.job_filters import MAX_FILTER_TIME_MS
+from tether.job_filters import MAX_FILTER_CHARACTERS, MAX_FILTER_TIME_MS
 from tether.requests.checking import joined
 from tether.requests.options import moment_ms
 from tether.requests.rules import Text, Whole, shown
-
-MAX_FILTER_CHARACTERS = 256
 
 FILTER_NAMES = ("state", "reason", "model", "pool", "tenant", "created_after", "created_before")
 """What dead letters can be filtered by."""

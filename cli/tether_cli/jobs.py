@@ -6,13 +6,13 @@ import difflib
 import itertools
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
-from tether_cli.exit_status import exit_for, tell
+from tether_cli.job_changes import cancel
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_duration, read_labels, read_moment
 from tether_cli.terminal.output import open_output, telling_of_interruptions
@@ -131,41 +131,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         print_attempts(history.attempts, history.dropped)
 
 
-@jobs.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
-@as_json_option
-@connection_options
-def cancel(connection: Connection, job_ids: tuple[str, ...], as_json: bool) -> None:
-    """Cancel jobs. A running job ends once its worker has received the cancellation.
-
-    Cancelling a job again, or after it has ended, changes nothing. If one cannot be cancelled, the others
-    still are; the exit status is that of the first failure.
-    """
-    from tether.errors import JobNotFound
-
-    answers: list[dict[str, Any]] = []
-    failed = 0
-    with (
-        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
-        connection.open() as client,
-    ):
-        for job_id in job_ids:
-            try:
-                state = client.job(job_id).cancel()
-            except JobNotFound as error:
-                ending = exit_for(error)
-                failed = failed or ending.status
-                answers.append({"job_id": job_id, **(ending.document or {})})
-                if not as_json:
-                    tell(ending, as_json=False)
-                continue
-            answers.append({"object": "job.state", "job_id": job_id, "state": state})
-            if not as_json:
-                told = state if state.is_final else f"cancelling: {state} until its worker has received it"
-                click.echo(f"{job_id} {told}")
-    if as_json:
-        print_json(answers)
-    click.get_current_context().exit(failed)
+jobs.add_command(cancel)
 
 
 @jobs.command()

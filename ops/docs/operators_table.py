@@ -21,6 +21,7 @@ VERBS = {
     "POST /v1/operator/worker-keys": ("fleet trust", "fleet.trust"),
     "DELETE /v1/operator/worker-keys/{worker}": ("fleet revoke", "fleet.revoke"),
     "GET /v1/operator/jobs": ("", ""),
+    "POST /v1/operator/jobs:cancel-where": ("jobs cancel", "jobs.cancel_where"),
     "GET /v1/operator/jobs/{job_id}": ("", ""),
     "GET /v1/operator/jobs/{job_id}/attempts": ("", ""),
     "DELETE /v1/operator/jobs/{job_id}": ("", "jobs.cancel"),
@@ -45,7 +46,7 @@ VERBS = {
     "GET /v1/operator/audit": ("audit", ""),
 }
 """By route, the verb that does the same on the machine with the database or Redis, or by this route
-(``dlq``), and what the audit log calls it; empty where there is none."""
+(``dlq``, ``jobs``), and what the audit log calls it; empty where there is none."""
 
 ON_THE_MACHINE = {"admin reconcile": "admin.reconcile", "admin rebuild": "admin.rebuild"}
 """Verbs that have no route, and what the audit log calls them."""

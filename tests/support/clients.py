@@ -196,6 +196,19 @@ class Client:
     def is_fake(self):
         return isinstance(self.service, Fake)
 
+    def all_of(self, found):
+        """What a method yields, also where it does so on a loop."""
+        if not hasattr(found, "__aiter__"):
+            return list(found)
+
+        async def gather():
+            return [each async for each in found]
+
+        return self.run(gather())
+
+    def cancel_where(self, **which):
+        return self.all_of(self.tether.many_jobs.cancel(**which))
+
     @property
     def letters(self):
         return Letters(self, self.tether.dead_letters)
@@ -213,20 +226,11 @@ class Letters:
         self._client = client
         self._letters = letters
 
-    def all_of(self, found):
-        if not hasattr(found, "__aiter__"):
-            return list(found)
-
-        async def gather():
-            return [each async for each in found]
-
-        return self._client.run(gather())
-
     def list(self, **which):
-        return self.all_of(self._letters.list(**which))
+        return self._client.all_of(self._letters.list(**which))
 
     def retry_where(self, **which):
-        return self.all_of(self._letters.retry_where(**which))
+        return self._client.all_of(self._letters.retry_where(**which))
 
     def show(self, job_id):
         return self._client.run(self._letters.show(job_id))

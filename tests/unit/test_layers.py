@@ -27,6 +27,7 @@ WORDS = [
     "deaths",
     "jobs",
     "job_filters",
+    "job_changes",
     "envelopes",
     "statuses",
     "histories",

@@ -11,6 +11,7 @@ from tether.client.dead_letters import DeadLetters
 from tether.client.dead_messages import DeadQueues
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import JobHandle
+from tether.client.many_jobs import ManyJobs
 from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
@@ -132,7 +133,9 @@ class Tether:
         Raises:
           InvalidRequest: An argument is invalid; the message says why.
         """
-        job_filter = make_filter(state, model, labels, created_after, created_before)
+        job_filter = make_filter(
+            state, model, labels, created_after=created_after, created_before=created_before
+        )
         return self._jobs(job_filter)
 
     def _jobs(self, job_filter: JobFilter) -> Iterator[JobStatus]:
@@ -147,6 +150,16 @@ class Tether:
     def models(self) -> list[ModelInfo]:
         """Return the configured models, and how many live workers serve each."""
         return self._backend.model_port.models()
+
+    @property
+    def many_jobs(self) -> ManyJobs:
+        """Many jobs at once: cancel those that match a filter."""
+        return ManyJobs(self._backend.change_port)
+
+    @property
+    def every_job(self) -> ManyJobs:
+        """Jobs of all tenants, for operators: the API key needs the scope ``operator``."""
+        return ManyJobs(self._backend.every_change_port)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -13,6 +13,7 @@ from tether.client.async_calls import AsyncCalls
 from tether.client.async_dead_letters import AsyncDeadLetters
 from tether.client.async_dead_messages import AsyncDeadQueues
 from tether.client.async_handles import AsyncJobHandle
+from tether.client.async_many_jobs import AsyncManyJobs
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
 from tether.ids import TenantId
@@ -77,7 +78,9 @@ class AsyncTether:
         created_before: datetime | None = None,
     ) -> AsyncIterator[JobStatus]:
         """See :meth:`~tether.client.api.Tether.jobs`."""
-        job_filter = make_filter(state, model, labels, created_after, created_before)
+        job_filter = make_filter(
+            state, model, labels, created_after=created_after, created_before=created_before
+        )
         return self._jobs(job_filter)
 
     async def _jobs(self, job_filter: JobFilter) -> AsyncIterator[JobStatus]:
@@ -93,6 +96,16 @@ class AsyncTether:
     async def models(self) -> list[ModelInfo]:
         """See :meth:`~tether.client.api.Tether.models`."""
         return await self._calls.call(self._backend.model_port.models)
+
+    @property
+    def many_jobs(self) -> AsyncManyJobs:
+        """See :attr:`Tether.many_jobs`."""
+        return AsyncManyJobs(self._backend.change_port, self._calls)
+
+    @property
+    def every_job(self) -> AsyncManyJobs:
+        """See :attr:`Tether.every_job`."""
+        return AsyncManyJobs(self._backend.every_change_port, self._calls)
 
     @property
     def dead_letters(self) -> AsyncDeadLetters:

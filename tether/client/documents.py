@@ -12,6 +12,7 @@ from tether.codec import value_from_json, value_to_json
 from tether.dead_letters import DeadLetter, LetterDetails, LetterPage, LetterRetries, LetterRetry
 from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
 from tether.histories import JobHistory
+from tether.job_changes import JobChange, JobChanges
 from tether.jobs import JobRequest, JobState
 from tether.requests import fields
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
@@ -112,6 +113,16 @@ def retries_from_json(value: Mapping[str, Any]) -> LetterRetries:
     return LetterRetries(retries, value["next_cursor"])
 
 
+def changes_to_json(batch: JobChanges) -> dict[str, Any]:
+    data = list(map(value_to_json, batch.changes))
+    return {"object": "list", "data": data, "next_cursor": batch.next_cursor}
+
+
+def changes_from_json(value: Mapping[str, Any]) -> JobChanges:
+    changes = tuple(value_from_json(JobChange, each) for each in value["data"])
+    return JobChanges(changes, value["next_cursor"])
+
+
 @dataclass(frozen=True)
 class DocumentForm:
     """How values of a type are written and read where their own fields are not all of it."""
@@ -121,6 +132,7 @@ class DocumentForm:
 
 
 _FORMS: Mapping[type, DocumentForm] = {
+    JobChanges: DocumentForm(changes_to_json, changes_from_json),
     JobHistory: DocumentForm(history_to_json, history_from_json),
     JobPage: DocumentForm(page_to_json, page_from_json),
     JobStatus: DocumentForm(status_to_json, status_from_json),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tether.client.change_calls import change_body
 from tether.client.job_lists import page_query
 from tether.client.letter_calls import letter_batch_body, letter_query, letter_retry_body
 from tether.client.message_calls import message_purge_body, message_query, message_retry_body
@@ -31,6 +32,7 @@ from tether.dead_messages import (
 )
 from tether.histories import JobHistory
 from tether.ids import JobId
+from tether.job_changes import JobChanges
 from tether.jobs import JobFilter, JobRequest, JobState
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
 from tether.streams.events import Deliver, StreamSubscription
@@ -79,6 +81,24 @@ class JobPort(Protocol):
 
         Raises:
           InvalidRequest: The cursor or the limit is not possible.
+        """
+
+
+class JobChangePort(Protocol):
+    """Many jobs, changed by filter: a batch a call."""
+
+    @over_http("POST", "/v1/jobs:cancel-where", body=change_body)
+    def cancel_where(
+        self, job_filter: JobFilter, dry_run: bool, cursor: str | None, limit: int
+    ) -> JobChanges:
+        """Cancel a batch of the jobs that match and have not ended, the newest first, each by itself. The
+        next batch begins at the cursor.
+
+        Args:
+          dry_run: Only tell which ones it would be.
+
+        Raises:
+          InvalidRequest: The filter, the cursor or the limit is not possible.
         """
 
 
@@ -217,6 +237,13 @@ class Backend(Protocol):
 
     @property
     def job_port(self) -> JobPort: ...
+
+    @property
+    def change_port(self) -> JobChangePort: ...
+
+    @property
+    def every_change_port(self) -> JobChangePort:
+        """Jobs of all tenants, for operators."""
 
     @property
     def stream_port(self) -> StreamPort: ...

@@ -16,6 +16,7 @@ from tether.config.settings import Settings
 from tether.errors import ClientClosed, GatewayUnavailable, MethodNotAllowed, RouteUnknown, TetherError
 from tether.gateway.dead_letters import routes as letters
 from tether.gateway.health import routes as health
+from tether.gateway.job_changes import routes as job_changes
 from tether.gateway.jobs import routes as jobs
 from tether.gateway.keys import routes as keys
 from tether.gateway.models import routes as models
@@ -35,7 +36,7 @@ TOLD_HEADERS = (
 """Headers of answers that a page in a browser may read."""
 
 ROOMS = (
-    *(jobs.ROUTES, letters.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES),
+    *(jobs.ROUTES, job_changes.ROUTES, letters.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES),
     *OPERATOR_ROOMS,
     health.ROUTES,
 )

@@ -71,7 +71,10 @@ def scan_jobs(
     where = _Range(tenant_id, job_filter, after)
     unindexed = unindexed_up_to(connection) if _labels_of(where) else None
     filters = len(job_filter.labels) + bool(job_filter.states) + (job_filter.model is not None)
-    is_exact = unindexed is None and filters <= (1 if tenant_id is not None else 0)
+    # No index has pools.
+    is_exact = (
+        unindexed is None and job_filter.pool is None and filters <= (1 if tenant_id is not None else 0)
+    )
     count = min(limit, max_scanned) if is_exact else max_scanned
     if unindexed is None:
         ids = _newest_ids(connection, where, count)
@@ -169,6 +172,8 @@ def _conditions(connection: Connection, job_filter: JobFilter) -> list[ColumnEle
         conditions.append(jobs.c.state.in_(job_filter.states))
     if job_filter.model is not None:
         conditions.append(jobs.c.model == job_filter.model)
+    if job_filter.pool is not None:
+        conditions.append(jobs.c.pool == job_filter.pool)
     return conditions
 
 

@@ -10,6 +10,7 @@ from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.statuses import JobStatus
 from tether.testing.dead_messages import FakeDeadMessagePort
+from tether.testing.job_changes import FakeChangePort
 from tether.testing.letters import FakeLetterPort
 from tether.testing.models import Answer, FakeModel
 from tether.testing.ports import FakeJobPort, FakeModelPort, FakeStreamPort
@@ -47,6 +48,7 @@ class FakeBackend:
         self._queue = FakeQueue(models, retry_policy=retry_policy, autorun=autorun, now_ms=now_ms, seed=seed)
         self._quota = quota
         self.model_port = FakeModelPort(self._queue)
+        self.every_change_port = FakeChangePort(self._queue, None)
         self.every_letter_port = FakeLetterPort(self._queue, None, quota)
         self.dead_message_port = FakeDeadMessagePort()
         self._speak_for(TenantId(tenant))
@@ -54,6 +56,7 @@ class FakeBackend:
     def _speak_for(self, tenant: TenantId) -> None:
         self._tenant = tenant
         self.job_port = FakeJobPort(self._queue, tenant, self._quota)
+        self.change_port = FakeChangePort(self._queue, tenant)
         self.stream_port = FakeStreamPort(self._queue, tenant)
         self.letter_port = FakeLetterPort(self._queue, tenant, self._quota)
 

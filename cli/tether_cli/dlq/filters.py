@@ -12,6 +12,7 @@ import click
 
 from tether.ids import PoolName, TenantId
 from tether_cli.options.values import read_moment
+from tether_cli.options.where import read_where
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
@@ -120,21 +121,4 @@ def where_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read_where(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, Any] | None:
-    if not given:
-        return None
-    where: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if text == "all" and len(given) == 1:
-            return {}
-        if name not in WHERE_NAMES or not equals or not value:
-            raise click.BadParameter(
-                f"{text[:100]!r} is not a filter: write it as NAME=VALUE, with one of "
-                f"{', '.join(WHERE_NAMES)}; or `all`.",
-                ctx,
-                param,
-            )
-        if name in where:
-            raise click.BadParameter(f"{name} is given twice.", ctx, param)
-        where[name] = read_moment(ctx, param, value) if name in ("since", "until") else value
-    return where
+    return read_where(ctx, param, given, WHERE_NAMES)

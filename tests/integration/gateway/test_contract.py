@@ -52,21 +52,22 @@ MESSAGES = [
     *("GET /v1/operator/dead-messages/{queue}", "GET /v1/operator/dead-messages/{queue}/{retry_token}"),
     *("POST /v1/operator/dead-messages:retry", "POST /v1/operator/dead-messages:purge"),
 ]
-OPERATIONS += [*LETTERS, "GET /v1/operator/dead-messages", *MESSAGES]
+CHANGES = [f"POST {prefix}/jobs:cancel-where" for prefix in ("/v1", "/v1/operator")]
+OPERATIONS += [*LETTERS, "GET /v1/operator/dead-messages", *MESSAGES, *CHANGES]
 
 ENDLESS = ("GET /v1/operator/fleet/changes",)
 """They answer until the client leaves."""
 
 CONTRADICT = (
     # A token that was never issued is none, however well it is formed; filters can be texts that no text is.
-    *(*LETTERS, *MESSAGES),
+    *(*LETTERS, *MESSAGES, *CHANGES),
     *("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs", "GET /v1/operator/jobs"),
     # Not every such number is a key; and a tenant can be made once.
     *("POST /v1/operator/worker-keys", "POST /v1/operator/tenants"),
 )
 TAKE_NOTHING = ("GET /healthz", "GET /readyz", "GET /metrics")
 TAKE_MORE = (
-    *(*LETTERS, *MESSAGES),
+    *(*LETTERS, *MESSAGES, *CHANGES),
     *("GET /v1/operator/jobs", "GET /v1/operator/audit", "POST /v1/operator/keys"),
     *("POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}", "POST /v1/operator/worker-keys"),
     "POST /v1/keys",

@@ -172,6 +172,35 @@ def test_an_operator_sees_and_cancels_jobs_of_all_tenants(ask, log, submit):
     assert [entry["result"] for entry in log(target=unknown)] == ["job_unknown"]
 
 
+def test_an_operator_cancels_jobs_of_all_tenants_by_filter(ask, log, submit):
+    label = {"run": "by filter"}
+    jobs = [submit(tenant, delay_ms=3_600_000, labels=label) for tenant in ("default", OTHER_TENANT)]
+    body = {"where": {"labels": label, "state": ["accepted"]}}
+    address = "/v1/operator/jobs:cancel-where"
+    before = log(action="jobs.cancel_where")
+    status, seen = ask("POST", address, {**body, "dry_run": True})
+    assert (status, [each["job_id"] for each in seen["data"]]) == (200, jobs[::-1])
+    _, first = ask("POST", address, {**body, "limit": 1.0})
+    assert [each["tenant_id"] for each in first["data"]] == [OTHER_TENANT]
+    where = {**body["where"], "tenant": "default"}
+    _, second = ask("POST", address, {"where": where, "cursor": first["next_cursor"]})
+    assert [(each["job_id"], each["state"]) for each in second["data"]] == [(jobs[0], "cancelled")]
+    assert second["next_cursor"] is None
+    entries = log(action="jobs.cancel_where")[: -len(before) or None]
+    assert [(entry["result"], entry["tenant_id"]) for entry in entries] == [
+        *[("ok", "default"), ("begun", "default")],
+        *[("ok", None), ("begun", None)],
+    ]
+    assert entries[0]["details"] == where
+    for wrong in (
+        *({}, {"where": []}, {"where": {"color": "red"}}, {"where": {}, "limit": 201}),
+        *({"where": {}, "dry_run": 1}, {"where": {"state": ["dead"]}}, {"where": {"tenant": "a\0"}}),
+        *({"where": {"state": "x"}}, {"where": {"labels": []}}, {"where": {}, "cursor": "x"}),
+    ):
+        status, refused = ask("POST", address, wrong)
+        assert (status, refused["error"]["code"]) == (422, "request_invalid"), wrong
+
+
 def test_an_operator_makes_and_changes_tenants_and_their_keys(ask, log, service):
     status, made = ask("POST", "/v1/operator/tenants", {"tenant_id": "new", "quota": 3.0})
     assert (status, made["name"], made["weight"], made["quota"]) == (201, "new", 1.0, 3)
@@ -500,6 +529,7 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "keys": {"scopes": ["read"], **({"tenant_id": OTHER_TENANT} if "operator" in path else {})},
         "tenants": {"tenant_id": f"of-the-guide-{signing[:8]}"},
         "worker-keys": {"pub_key": signing},
+        "jobs:cancel-where": {"where": {"model": "none"}},
         "dead-letters:retry": {"retry_token": "never issued"},
         "dead-letters:retry-where": {"where": {"model": "counter"}},
         "dead-letters:purge": {"where": {"model": "counter"}},

@@ -15,12 +15,14 @@ from tether.client.http.patience import Pace
 from tether.client.http.ports import over_http_port
 from tether.client.http.stream_port import HttpStreamPort
 from tether.client.http.stream_reader import StreamReader
-from tether.client.ports import DeadMessagePort, JobPort, LetterPort, ModelPort
+from tether.client.ports import DeadMessagePort, JobChangePort, JobPort, LetterPort, ModelPort
 
 EXIT_SECONDS = 5.0
 """How long a program's end waits for the threads of streams."""
 
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
+_HttpChangePort = over_http_port(JobChangePort)
+_HttpEveryChangePort = over_http_port(JobChangePort, under="/v1/operator")
 _HttpModelPort = over_http_port(ModelPort)
 _HttpLetterPort = over_http_port(LetterPort)
 _HttpDeadMessagePort = over_http_port(DeadMessagePort)
@@ -54,6 +56,8 @@ class HttpBackend:
             endpoint, pace or Pace(), read_timeout=read_timeout, silence=silence, ends_at=ends_at
         )
         self.job_port: JobPort = _HttpJobPort(self._calls)
+        self.change_port: JobChangePort = _HttpChangePort(self._calls)
+        self.every_change_port: JobChangePort = _HttpEveryChangePort(self._calls)
         self.stream_port = HttpStreamPort(self._calls)
         self.model_port: ModelPort = _HttpModelPort(self._calls)
         self.letter_port: LetterPort = _HttpLetterPort(self._calls)

@@ -16,6 +16,7 @@ from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
 from tether.core.direct.dead_letters import DirectLetterPort
 from tether.core.direct.dead_messages import DirectDeadMessagePort
+from tether.core.direct.job_changes import DirectChangePort
 from tether.core.direct.job_results import JobResults
 from tether.core.direct.jobs import DirectJobPort, JobReads
 from tether.core.direct.models import DirectModelPort
@@ -57,6 +58,7 @@ class DirectBackend:
         )
         self.model_port = DirectModelPort(plane, self._lifetime)
         self.every_job = JobReads(plane, self._live, None)
+        self.every_change_port = DirectChangePort(plane, self._live, self._lifetime, None)
         self.every_letter_port = DirectLetterPort(plane, self._lifetime, None)
         self.dead_message_port = DirectDeadMessagePort(plane, self._lifetime)
         self._speak_for(tenant)
@@ -87,6 +89,7 @@ class DirectBackend:
 
     def _speak_for(self, tenant: TenantId) -> None:
         self.job_port = DirectJobPort(self._plane, self._live, self._lifetime, tenant)
+        self.change_port = DirectChangePort(self._plane, self._live, self._lifetime, tenant)
         self.stream_port = DirectStreamPort(self._plane.store, self._hub, self._lifetime, tenant)
         self.letter_port = DirectLetterPort(self._plane, self._lifetime, tenant)
 

@@ -19,9 +19,8 @@ from tether.dead_letters import (
 )
 from tether.gateway.jobs.documents import JOB_ID, AttemptBody, JobErrorBody
 from tether.gateway.schemas import Document, document_of
-from tether.job_filters import MAX_FILTER_TIME_MS
+from tether.job_filters import MAX_FILTER_CHARACTERS, MAX_FILTER_TIME_MS
 from tether.jobs import JobState
-from tether.letter_filters import MAX_FILTER_CHARACTERS
 from tether.requests.rules import PRINTABLE
 
 LETTERS_PER_PAGE = 50

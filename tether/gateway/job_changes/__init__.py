@@ -1,0 +1,1 @@
+"""Changes of many jobs at once, over HTTP."""

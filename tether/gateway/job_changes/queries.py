@@ -1,0 +1,59 @@
+"""Reads what requests for changes of many jobs say: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tether.errors import InvalidRequest
+from tether.gateway.job_changes.documents import CHANGES_PER_CALL
+from tether.job_changes import check_change_limit
+from tether.job_filters import read_filter
+from tether.jobs import JobFilter
+from tether.statuses import check_page
+
+_FILTERS = ("state", "model", "labels", "pool", "tenant", "created_after", "created_before")
+
+
+@dataclass(frozen=True)
+class ChangeQuery:
+    """Which jobs, and which batch of them."""
+
+    job_filter: JobFilter
+    dry_run: bool
+    cursor: str | None
+    limit: int
+
+
+def read_change(values: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> ChangeQuery:
+    """What a batch of changes is asked for with.
+
+    Args:
+      also: Further fields that may be there, and are not read.
+
+    Raises:
+      InvalidRequest: Fields are missing, unknown or not possible.
+    """
+    known = ("where", *also, "dry_run", "limit", "cursor")
+    if unknown := sorted(values.keys() - set(known)):
+        raise InvalidRequest(f"unknown field {unknown[0][:80]!r}; available: {', '.join(known)}")
+    where = values.get("where")
+    if not isinstance(where, dict):
+        raise InvalidRequest('the body must have "where", an object of filters; an empty one matches all')
+    if unknown := sorted(where.keys() - set(_FILTERS)):
+        raise InvalidRequest(f"unknown filter {unknown[0][:80]!r}; available: {', '.join(_FILTERS)}")
+    dry_run = values.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        raise InvalidRequest("dry_run must be true or false")
+    limit, cursor = _whole(values.get("limit", CHANGES_PER_CALL)), values.get("cursor")
+    check_change_limit(limit)
+    check_page(cursor, limit)
+    return ChangeQuery(
+        read_filter({name: _whole(value) for name, value in where.items()}), dry_run, cursor, limit
+    )
+
+
+def _whole(value: Any) -> Any:
+    # In JSON 3.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
