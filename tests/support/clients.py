@@ -69,7 +69,9 @@ class Direct(Service):
 
     def __init__(self, database=None):
         super().__init__()
-        config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MAX_ATTEMPTS}\n"
+        # One worker has a model that always fails: held back for that, it would let jobs go on that are to die.
+        retries = "[retries]\nworker_failures = 100\n"
+        config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MAX_ATTEMPTS}\n{retries}"
         self.cluster = cluster = self._stack.enter_context(
             Cluster(database=database, models=MODELS, config=config)
         )
