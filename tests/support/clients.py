@@ -69,7 +69,7 @@ class Direct(Service):
 
     def __init__(self, database=None):
         super().__init__()
-        # One worker has a model that always fails: held back for that, it would let jobs go on that are to die.
+        # One worker has a model that always fails: held back for that, it would let its jobs live.
         retries = "[retries]\nworker_failures = 100\n"
         config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MAX_ATTEMPTS}\n{retries}"
         self.cluster = cluster = self._stack.enter_context(

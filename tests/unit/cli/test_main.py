@@ -67,7 +67,7 @@ def test_the_version_is_told():
         (("submit", "x", "--no-wait", "--timeout", "1"), "--timeout cannot be combined with --no-wait"),
         (("jobs", "list", "--since", "never"), "'never' is not a point in time"),
         (("jobs", "list", "--limit", "0"), "0 is not in the range"),
-        (("jobs", "cancel"), "Missing argument 'ID...'"),
+        (("jobs", "cancel"), "Give ids of jobs"),
         (("jobs", "watch", "x", "--offset", "-1"), "-1 is not in the range"),
         (("completion", "tcsh"), "'tcsh' is not one of"),
     ],

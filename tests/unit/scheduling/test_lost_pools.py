@@ -124,7 +124,8 @@ class World:
         self.last_life = 0
         """When a worker last lived that draws."""
         self.blind_until = self.redis_away_until = 0
-        """When the last time ended in which the orchestrator could not watch, and Redis was away."""
+        """When the last time ended in which the orchestrator could not watch for long, and Redis was away."""
+        self.last_look = 0
         self.lost_at = []
 
     def run(self, spans, judge):
@@ -137,12 +138,16 @@ class World:
                 if lives:
                     self.last_life = self.now
                 if what in ("orchestrator away", "redis away", "blind"):
-                    self.blind_until = self.now
+                    if what != "orchestrator away":
+                        self.blind_until = self.now
                     if what == "redis away":
                         self.redis_away_until = self.now
                     if what == "blind":
                         watch = judge.watch_on(watch, None)
                     continue
+                if self.now - self.last_look > MAX_GAP_MS:
+                    self.blind_until = self.now - 1_000
+                self.last_look = self.now
                 elsewhere = what == "elsewhere"
                 seen_ms = (self.now - self.last_life) // 5_000 * 5_000 if self.last_life else None
                 watch = judge.watch_on(

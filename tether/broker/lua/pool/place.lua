@@ -95,7 +95,8 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   ticket, lossy = integer(job_ticket + 1), '0'
   redis.call('HSET', name, 'n', integer(n + 1))
   redis.call('HDEL', name, 'group')
-  if read(name, 'pool') ~= pool then
+  local job_pool = read(name, 'pool')
+  if job_pool ~= pool then
     note_arrival(id, pool)
   end
   redis.call('PERSIST', name)
