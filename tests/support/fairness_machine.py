@@ -236,7 +236,8 @@ class FairnessMachine(RuleBasedStateMachine):
             lanes.setdefault(self.jobs[job_id].lane, []).append(job_id)
         # Lanes that draws have emptied stand there too, until a tick has looked.
         standing = self.stage.redis.zcard(f"{self.stage.keys.prefix}:core:aging")
-        ticks = 1 + 2 * -(-standing // SMALL_BOUNDS["expire", "MAX_AGED"])
+        # The first may find that the last one was long ago, and do nothing else.
+        ticks = 2 + 2 * -(-standing // SMALL_BOUNDS["expire", "MAX_AGED"])
         for _ in range(ticks):
             self.stage.tick(age_ms=0)
         for job_id in self.waiting(priority=Priority.BATCH):

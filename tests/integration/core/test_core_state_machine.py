@@ -111,10 +111,10 @@ PLANTED = {
         plant("finish", "add_outcome(id, 'succeeded',", "local _ = (function() end)(id, 'succeeded',")
     ),
     "a failure is handed back to nobody": without_second_look(
-        plant("fail", "write_outcome(id, kind, now, error)\nif kind ~=", "if kind ~=")
+        plant("fail", "write_outcome(id, kind, now, error, was_probe)\nif kind ~=", "if kind ~=")
     ),
     "a lost attempt's job waits nowhere": plant(
-        "expire", "became = return_to_pool(id, now, worker, 'lease_lost')", "became = ''"
+        "expire", "return_to_pool(id, now, worker, 'lease_lost')", "''"
     ),
     "nobody relays the outbox": without_outbox,
     "outcomes are acknowledged before the commit": without_second_look(settle_before_commit),
