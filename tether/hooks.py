@@ -35,4 +35,5 @@ def load_death_hook(name: str) -> DeathHook:
         ) from error
     if not callable(hook) or inspect.iscoroutinefunction(hook):
         raise ConfigError(f"hooks.on_dead={name!r} must be a plain function that takes a dead letter")
-    return hook  # type: ignore[no-any-return]
+    named: DeathHook = hook
+    return named
