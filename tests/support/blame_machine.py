@@ -141,6 +141,7 @@ class BlameMachine(RuleBasedStateMachine):
             held = self.held.get(job_id)
             if held is not None and milliseconds > held.proof_ms:
                 self.forget(job_id)
+                assert not self.field(job_id, "suspicion"), "nothing is held against who ran for longer"
             self.waiting.add(job_id)
             return
         self.forget(job_id)
@@ -177,6 +178,18 @@ class BlameMachine(RuleBasedStateMachine):
                 self.be_gone(process, "signal 9")
             if others_end:
                 self.others_end_well()
+
+    @rule(has_waited=st.booleans())
+    def one_worker_dies_and_the_next_hands_all_over(self, has_waited):
+        self.draw_of(self.processes[0], is_patient=True, has_waited=has_waited)
+        if self.processes[0].runs:
+            self.run(self.processes[0], 100)
+            self.be_gone(self.processes[0], "signal 9")
+        process = self.processes[0]
+        self.draw_of(process, is_patient=True, has_waited=has_waited)
+        self.run(process, 60_000)
+        for job_id in list(process.runs):
+            self.end(process, job_id, "release", 60_000)
 
     def others_end_well(self):
         self.place(1)

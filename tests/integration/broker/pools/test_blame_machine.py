@@ -68,4 +68,4 @@ def test_a_planted_bug_is_caught(bug, attributes, monkeypatch):
         return text.replace(original, planted) if name in names else text
 
     monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
-    assert catches_bug(BlameMachine, attributes, max_examples=200)
+    assert catches_bug(BlameMachine, attributes, max_examples=40)
