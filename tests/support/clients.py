@@ -300,3 +300,20 @@ class Handle:
     def _has_tokens(self):
         status = self.status()
         return status.state is JobState.RUNNING and status.offset >= 3
+
+
+@contextlib.contextmanager
+def opened_clients(request):
+    """Open clients on one service, by tenant.
+
+    Args:
+      request: Of a fixture whose parameter names the service: `fake`, `http`, or another fixture, and maybe
+        behind it `on a loop`.
+    """
+    kind, _, on_loop = request.param.partition(" ")
+    service = Fake() if kind == "fake" else request.getfixturevalue({"http": "service"}.get(kind, kind))
+    try:
+        yield lambda tenant="default": service.client(on_loop=bool(on_loop), tenant=tenant)
+    finally:
+        if kind == "fake":
+            service.close()

@@ -11,8 +11,7 @@ from dramatiq.results import ResultFailure, ResultMissing, Results
 from dramatiq.results import ResultTimeout as DramatiqTimeout
 from dramatiq.results.backends import StubBackend
 
-from support.clients import MAX_ATTEMPTS, MODELS, OTHER_TENANT, TOKENS, Direct, Fake
-from support.databases import fresh_postgres
+from support.clients import MAX_ATTEMPTS, MODELS, OTHER_TENANT, TOKENS, Direct, opened_clients
 from support.waiting import PATIENCE_SECONDS
 from support.wide_request import WIDE_TABLE
 from tether import JobRequest, JobState, Sampling, Tether
@@ -75,27 +74,11 @@ def direct():
     service.close()
 
 
-@pytest.fixture(scope="module")
-def direct_on_postgres(postgres_url):
-    with fresh_postgres(postgres_url) as url:
-        service = Direct(url)
-        yield service
-        service.close()
-
-
 @pytest.fixture(params=["direct", "direct on a loop", "http", "http on a loop", "fake", "fake on a loop"])
 def open_client(request):
     """Opens clients on one service, by tenant."""
-    kind, _, on_loop = request.param.partition(" ")
-    service = Fake() if kind == "fake" else request.getfixturevalue({"http": "service"}.get(kind, kind))
-    yield lambda tenant="default": service.client(on_loop=bool(on_loop), tenant=tenant)
-    if kind == "fake":
-        service.close()
-
-
-@pytest.fixture
-def client(open_client):
-    return open_client()
+    with opened_clients(request) as opened:
+        yield opened
 
 
 def fresh_keys():
@@ -651,8 +634,8 @@ class TestOnPostgres:
     """A part of it on the other database."""
 
     @pytest.fixture
-    def client(self, direct_on_postgres):
-        return direct_on_postgres.client(on_loop=False)
+    def client(self, postgres):
+        return postgres.client(on_loop=False)
 
     def test_jobs_run_and_are_known_again(self, client):
         keys = {"correlation_id": "a", "retry_token": "1", "labels": {"x": "é"}}

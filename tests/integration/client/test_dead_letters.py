@@ -5,8 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from support.clients import MAX_ATTEMPTS, OTHER_TENANT, Direct, Fake
-from support.databases import fresh_postgres
+from support.clients import MAX_ATTEMPTS, OTHER_TENANT, opened_clients
 from tether.dead_letters import LetterState
 from tether.errors import (
     InvalidRequest,
@@ -22,27 +21,11 @@ from tether.jobs import JobState, new_job_id
 ABSENT = new_job_id(1, bytes(10))
 
 
-@pytest.fixture(scope="module")
-def postgres(postgres_url):
-    with fresh_postgres(postgres_url) as url:
-        service = Direct(url)
-        yield service
-        service.close()
-
-
 @pytest.fixture(params=["http", "http on a loop", "postgres", "fake", "fake on a loop"])
 def open_client(request):
     """Opens clients on one service, by tenant."""
-    kind, _, on_loop = request.param.partition(" ")
-    service = Fake() if kind == "fake" else request.getfixturevalue({"http": "service"}.get(kind, kind))
-    yield lambda tenant="default": service.client(on_loop=bool(on_loop), tenant=tenant)
-    if kind == "fake":
-        service.close()
-
-
-@pytest.fixture
-def client(open_client):
-    return open_client()
+    with opened_clients(request) as opened:
+        yield opened
 
 
 def wait_for_death(client, job_id):

@@ -6,19 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from support.clients import OTHER_TENANT, Direct, Fake
-from support.databases import fresh_postgres
+from support.clients import OTHER_TENANT, opened_clients
 from tether.client import async_many_jobs, many_jobs
 from tether.errors import InvalidRequest, JobCancelled
 from tether.jobs import JobState
-
-
-@pytest.fixture(scope="module")
-def postgres(postgres_url):
-    with fresh_postgres(postgres_url) as url:
-        service = Direct(url)
-        yield service
-        service.close()
 
 
 @pytest.fixture(params=["http", "http on a loop", "postgres", "fake", "fake on a loop"])
@@ -26,16 +17,8 @@ def open_client(request, monkeypatch):
     """Opens clients on one service, by tenant. A batch is of two jobs, so that there are several."""
     monkeypatch.setattr(many_jobs, "JOBS_AT_ONCE", 2)
     monkeypatch.setattr(async_many_jobs, "JOBS_AT_ONCE", 2)
-    kind, _, on_loop = request.param.partition(" ")
-    service = Fake() if kind == "fake" else request.getfixturevalue({"http": "service"}.get(kind, kind))
-    yield lambda tenant="default": service.client(on_loop=bool(on_loop), tenant=tenant)
-    if kind == "fake":
-        service.close()
-
-
-@pytest.fixture
-def client(open_client):
-    return open_client()
+    with opened_clients(request) as opened:
+        yield opened
 
 
 def submit(client, run, **options):

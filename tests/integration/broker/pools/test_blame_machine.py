@@ -3,15 +3,10 @@
 import pytest
 
 from support.blame_machine import BlameMachine
-from support.machines import catches_bug, run_machine
+from support.machines import MachineServer, catches_bug, run_machine
 from tether.broker.scripts import BROKER_SCRIPTS
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
-
-
-class MachineServer:
-    def __init__(self, url):
-        self.url = url
 
 
 @pytest.fixture
