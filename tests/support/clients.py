@@ -11,7 +11,7 @@ from support.gateways import RunningGateway
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether import AsyncTether, Tether
 from tether.errors import EngineFailed, InvalidRequest
-from tether.jobs import JobState, Sampling
+from tether.jobs import Sampling
 from tether.scheduling.retry_policy import RetryPolicy
 from tether.store import Store
 from tether.store.tenants import Tenant, create_tenant
@@ -295,11 +295,11 @@ class Handle:
 
     def wait_until_running(self):
         self._client.service.begin(self.job_id)
-        eventually(self._has_tokens, PATIENCE_SECONDS, f"{self.job_id} runs and has made tokens")
+        eventually(self._has_tokens, PATIENCE_SECONDS, f"{self.job_id} has made tokens")
 
     def _has_tokens(self):
-        status = self.status()
-        return status.state is JobState.RUNNING and status.offset >= 3
+        # It may have ended by now, on a busy machine.
+        return self.status().offset >= 3
 
 
 @contextlib.contextmanager

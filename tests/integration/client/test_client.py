@@ -175,17 +175,24 @@ class TestClient:
         assert len(texts(whole[0])) == 20
 
     def test_the_status_follows_the_job_to_its_end(self, client):
-        job = client.submit("slow", max_tokens=20)
+        # So long that it still runs when a busy machine looks.
+        job = client.submit("slow", max_tokens=1_000)
         job.wait_until_running()
         running = job.status()
         assert (running.state, running.finished_at, running.dispatch) == (JobState.RUNNING, None, 1)
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result()
+        assert job.status().state is JobState.CANCELLED
+
+        job = client.submit("slow", max_tokens=20)
         job.result()
         done = job.status()
         assert (done.state, done.offset, done.output_tokens) == (JobState.SUCCEEDED, 20, 20)
         assert (done.job_id, done.model, done.error, done.attempts) == (job.job_id, "slow", None, 1)
 
     def test_every_attempt_is_told_also_the_one_that_runs(self, client):
-        running = client.submit("slow", max_tokens=20)
+        running = client.submit("slow", max_tokens=1_000)
         running.wait_until_running()
         history = running.history()
         (attempt,) = history.attempts
