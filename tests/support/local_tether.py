@@ -62,10 +62,10 @@ class LocalTether:
         self.processes.append(process)
         return process
 
-    def up(self, *arguments, **environ):
-        """`tether up` in the foreground, once it is ready."""
+    def up(self, *arguments, until="Tether is ready", **environ):
+        """`tether up` in the foreground, once it is ready (or has said something else)."""
         process = self.spawn(*arguments, **environ)
-        process.wait_for_line("Tether is ready", within=PATIENCE_SECONDS)
+        process.wait_for_line(until, within=PATIENCE_SECONDS)
         return process
 
     def run(self, *arguments, **environ):

@@ -7,11 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
-from tether.client.dead_letters import DeadLetters
-from tether.client.dead_messages import DeadQueues
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.handles import JobHandle
-from tether.client.many_jobs import ManyJobs
 from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
@@ -22,6 +19,9 @@ from tether.requests.options import check_request, make_request
 from tether.statuses import JobStatus, ModelInfo, Submitted, job_named
 
 if TYPE_CHECKING:
+    from tether.client.dead_letters import DeadLetters
+    from tether.client.dead_messages import DeadQueues
+    from tether.client.many_jobs import ManyJobs
     from tether.config.settings import Settings
     from tether.core.direct.tether import DirectTether
 
@@ -154,26 +154,36 @@ class Tether:
     @property
     def many_jobs(self) -> ManyJobs:
         """Many jobs at once: cancel those that match a filter."""
+        from tether.client.many_jobs import ManyJobs
+
         return ManyJobs(self._backend.change_port)
 
     @property
     def every_job(self) -> ManyJobs:
         """Jobs of all tenants, for operators: the API key needs the scope ``operator``."""
+        from tether.client.many_jobs import ManyJobs
+
         return ManyJobs(self._backend.every_change_port)
 
     @property
     def dead_letters(self) -> DeadLetters:
         """Your dead letters: jobs that failed for good, and their retry."""
+        from tether.client.dead_letters import DeadLetters
+
         return DeadLetters(self._backend.letter_port)
 
     @property
     def every_dead_letter(self) -> DeadLetters:
         """Dead letters of all tenants, for operators: the API key needs the scope ``operator``."""
+        from tether.client.dead_letters import DeadLetters
+
         return DeadLetters(self._backend.every_letter_port)
 
     @property
     def dead_messages(self) -> DeadQueues:
         """Dead messages of plain actors, for operators: the API key needs the scope ``operator``."""
+        from tether.client.dead_messages import DeadQueues
+
         return DeadQueues(self._backend.dead_message_port)
 
     def _handle(self, submitted: Submitted) -> JobHandle:

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
 from tether.client.dead_letters import LETTERS_AT_ONCE, LetterOptions
-from tether.client.ports import LetterPort
+from tether.client.letter_port import LetterPort
 from tether.dead_letters import DeadLetter, LetterDetails, LetterFilter, LetterRetry, LetterSummary
 from tether.ids import JobId
 from tether.letter_filters import make_letter_filter

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from tether.client.async_calls import AsyncCalls
+from tether.client.dead_message_port import DeadMessagePort
 from tether.client.dead_messages import MESSAGES_AT_ONCE, DeadQueues
-from tether.client.ports import DeadMessagePort
 from tether.dead_messages import DeadMessage, DeadMessageRetry, DeadQueue
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
+from tether.client.change_port import JobChangePort
 from tether.client.many_jobs import JOBS_AT_ONCE, JobOptions
-from tether.client.ports import JobChangePort
 from tether.job_changes import JobChange, cancellable
 from tether.job_filters import make_filter
 from tether.jobs import JobFilter

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from tether.client.ports import LetterPort
+from tether.client.letter_port import LetterPort
 from tether.dead_letters import DeadLetter, LetterDetails, LetterFilter, LetterRetry, LetterSummary
 from tether.ids import JobId
 from tether.letter_filters import make_letter_filter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from tether.client.ports import DeadMessagePort
+from tether.client.dead_message_port import DeadMessagePort
 from tether.dead_messages import DeadMessage, DeadMessageRetry, DeadQueue
 from tether.requests.options import moment_ms
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from tether.client.ports import JobChangePort
+from tether.client.change_port import JobChangePort
 from tether.job_changes import JobChange, cancellable
 from tether.job_filters import make_filter
 from tether.jobs import JobFilter

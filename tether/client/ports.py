@@ -7,35 +7,21 @@ HTTP a method is carried by its declaration, see :func:`~tether.client.operation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from tether.client.change_calls import change_body
 from tether.client.job_lists import page_query
-from tether.client.letter_calls import letter_batch_body, letter_query, letter_retry_body
-from tether.client.message_calls import message_purge_body, message_query, message_retry_body
 from tether.client.operations import over_http
-from tether.dead_letters import (
-    LetterDetails,
-    LetterFilter,
-    LetterPage,
-    LetterPurge,
-    LetterRetries,
-    LetterRetry,
-    LetterSummary,
-)
-from tether.dead_messages import (
-    DeadMessage,
-    DeadMessagePage,
-    DeadMessagePurge,
-    DeadMessageRetry,
-    DeadQueue,
-)
 from tether.histories import JobHistory
 from tether.ids import JobId
-from tether.job_changes import JobChanges
 from tether.jobs import JobFilter, JobRequest, JobState
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
 from tether.streams.events import Deliver, StreamSubscription
+
+if TYPE_CHECKING:
+    # Who submits a job does not pay for their import.
+    from tether.client.change_port import JobChangePort
+    from tether.client.dead_message_port import DeadMessagePort
+    from tether.client.letter_port import LetterPort
 
 
 class JobPort(Protocol):
@@ -84,24 +70,6 @@ class JobPort(Protocol):
         """
 
 
-class JobChangePort(Protocol):
-    """Many jobs, changed by filter: a batch a call."""
-
-    @over_http("POST", "/v1/jobs:cancel-where", body=change_body)
-    def cancel_where(
-        self, job_filter: JobFilter, dry_run: bool, cursor: str | None, limit: int
-    ) -> JobChanges:
-        """Cancel a batch of the jobs that match and have not ended, the newest first, each by itself. The
-        next batch begins at the cursor.
-
-        Args:
-          dry_run: Only tell which ones it would be.
-
-        Raises:
-          InvalidRequest: The filter, the cursor or the limit is not possible.
-        """
-
-
 class StreamPort(Protocol):
     """Jobs' streams."""
 
@@ -124,112 +92,6 @@ class ModelPort(Protocol):
     @over_http("GET", "/v1/models")
     def models(self) -> list[ModelInfo]:
         """What can be asked for, in the order of configuration."""
-
-
-class LetterPort(Protocol):
-    """Dead letters: looked at, retried, purged."""
-
-    @over_http("GET", "/v1/dead-letters", query=letter_query)
-    def find(self, letter_filter: LetterFilter, cursor: str | None, limit: int) -> LetterPage:
-        """A page of dead letters, the newest first.
-
-        Raises:
-          InvalidRequest: The filter, the cursor or the limit is not possible.
-        """
-
-    @over_http("GET", "/v1/dead-letters/{job_id}")
-    def letter(self, job_id: JobId) -> LetterDetails:
-        """The dead letter of a job.
-
-        Raises:
-          JobNotFound: This cannot be the id of a job.
-          LetterNotFound: There is none.
-        """
-
-    @over_http("POST", "/v1/dead-letters:retry", body=letter_retry_body)
-    def retry(self, retry_token: str, force: bool = False) -> LetterRetry:
-        """Retry the dead letter that has this token, as a new job; if the token was used, answer its job.
-
-        Args:
-          force: Also where the letter says that a retry would fail.
-
-        Raises:
-          RetryTokenUnknown: There is no such token, or it is another tenant's.
-          RetryTokenSpent: The letter was purged or has expired, or the job that the token made was deleted.
-          LetterNotRetryable: It is none that can succeed.
-          LetterDamaged: What is needed of the dead job is gone, or cannot be read.
-          TetherError: The submission was refused, as any can be.
-        """
-
-    @over_http("POST", "/v1/dead-letters:retry-where", body=letter_batch_body)
-    def retry_where(
-        self, letter_filter: LetterFilter, force: bool, cursor: str | None, limit: int
-    ) -> LetterRetries:
-        """Retry a batch of open dead letters, each by itself. The next batch begins at the cursor.
-
-        Raises:
-          InvalidRequest: The filter, the cursor or the limit is not possible.
-        """
-
-    @over_http("POST", "/v1/dead-letters:purge", body=letter_batch_body)
-    def purge(self, letter_filter: LetterFilter, cursor: str | None, limit: int) -> LetterPurge:
-        """Purge a batch of open dead letters. The next batch begins at the cursor.
-
-        Raises:
-          InvalidRequest: The filter, the cursor or the limit is not possible.
-        """
-
-    @over_http("GET", "/v1/dead-letters:summary")
-    def summary(self) -> LetterSummary:
-        """How many open dead letters there are, and when they expire."""
-
-
-class DeadMessagePort(Protocol):
-    """Dead messages of plain actors, for operators: looked at, retried, purged."""
-
-    @over_http("GET", "/v1/operator/dead-messages")
-    def queues(self) -> list[DeadQueue]:
-        """The queues that have dead messages."""
-
-    @over_http("GET", "/v1/operator/dead-messages/{queue}", query=message_query)
-    def find(self, queue: str, cursor: str | None, limit: int, payloads: bool = False) -> DeadMessagePage:
-        """A page of a queue's dead messages, the newest first.
-
-        Raises:
-          InvalidName: A queue cannot have that name.
-          InvalidRequest: The cursor or the limit is not possible.
-        """
-
-    @over_http("GET", "/v1/operator/dead-messages/{queue}/{retry_token}")
-    def message(self, queue: str, retry_token: str) -> DeadMessage:
-        """One dead message, whole.
-
-        Raises:
-          RetryTokenUnknown: There is none.
-        """
-
-    @over_http("POST", "/v1/operator/dead-messages:retry", body=message_retry_body)
-    def retry(self, queue: str, retry_token: str, force: bool = False) -> DeadMessageRetry:
-        """Put a dead message back into its queue.
-
-        Args:
-          force: Also where it cannot be read.
-
-        Raises:
-          RetryTokenUnknown: There is none.
-          LetterNotRetryable: It cannot be read.
-          LetterDamaged: Its bytes are lost.
-        """
-
-    @over_http("POST", "/v1/operator/dead-messages:purge", body=message_purge_body)
-    def purge(
-        self, queue: str, retry_token: str | None, died_before: int | None, limit: int
-    ) -> DeadMessagePurge:
-        """Remove the dead message that has a token; without one, the oldest that died before a time.
-
-        Raises:
-          InvalidRequest: The limit is not possible.
-        """
 
 
 class Backend(Protocol):

@@ -154,7 +154,7 @@ def test_a_light_client_never_loads_torch():
 def test_who_asks_for_a_model_that_cannot_be_loaded_is_told_why(tmp_path):
     local = LocalTether(tmp_path, models=[{"name": "gone", "source": "/nowhere/at/all"}])
     try:
-        local.up()
+        local.up(until="Tether accepts jobs")
         status, text, errors = local.run("submit", "hello")
         assert (status != 0, text) == (True, "")
         assert "there is no folder /nowhere/at/all" in errors

@@ -7,6 +7,8 @@ import math
 import os
 import time
 import weakref
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from tether.client.endpoint import Endpoint
 from tether.client.http.calls import HttpCalls
@@ -15,18 +17,21 @@ from tether.client.http.patience import Pace
 from tether.client.http.ports import over_http_port
 from tether.client.http.stream_port import HttpStreamPort
 from tether.client.http.stream_reader import StreamReader
-from tether.client.ports import DeadMessagePort, JobChangePort, JobPort, LetterPort, ModelPort
+from tether.client.ports import JobPort, ModelPort
+
+if TYPE_CHECKING:
+    from tether.client.change_port import JobChangePort
+    from tether.client.dead_message_port import DeadMessagePort
+    from tether.client.letter_port import LetterPort
+
+EVERY_TENANT = "/v1/operator"
+"""Where routes begin that act on what is of all tenants."""
 
 EXIT_SECONDS = 5.0
 """How long a program's end waits for the threads of streams."""
 
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
-_HttpChangePort = over_http_port(JobChangePort)
-_HttpEveryChangePort = over_http_port(JobChangePort, under="/v1/operator")
 _HttpModelPort = over_http_port(ModelPort)
-_HttpLetterPort = over_http_port(LetterPort)
-_HttpDeadMessagePort = over_http_port(DeadMessagePort)
-_HttpEveryLetterPort = over_http_port(LetterPort, under="/v1/operator")
 
 
 class HttpBackend:
@@ -56,16 +61,48 @@ class HttpBackend:
             endpoint, pace or Pace(), read_timeout=read_timeout, silence=silence, ends_at=ends_at
         )
         self.job_port: JobPort = _HttpJobPort(self._calls)
-        self.change_port: JobChangePort = _HttpChangePort(self._calls)
-        self.every_change_port: JobChangePort = _HttpEveryChangePort(self._calls)
         self.stream_port = HttpStreamPort(self._calls)
         self.model_port: ModelPort = _HttpModelPort(self._calls)
-        self.letter_port: LetterPort = _HttpLetterPort(self._calls)
-        self.every_letter_port: LetterPort = _HttpEveryLetterPort(self._calls)
-        self.dead_message_port: DeadMessagePort = _HttpDeadMessagePort(self._calls)
         _open.add(self)
         # Whoever forgets to close a client shall not keep its threads. Programs' ends are seen to elsewhere.
         weakref.finalize(self, _stop, self._process, self._calls, self.stream_port.reader).atexit = False
+
+    # Loaded when they are asked for: who submits a job does not pay for them.
+
+    @cached_property
+    def change_port(self) -> JobChangePort:
+        return self._changes("")
+
+    @cached_property
+    def every_change_port(self) -> JobChangePort:
+        return self._changes(EVERY_TENANT)
+
+    def _changes(self, under: str) -> JobChangePort:
+        from tether.client.change_port import JobChangePort
+
+        port: JobChangePort = over_http_port(JobChangePort, under=under)(self._calls)
+        return port
+
+    @cached_property
+    def letter_port(self) -> LetterPort:
+        return self._letters("")
+
+    @cached_property
+    def every_letter_port(self) -> LetterPort:
+        return self._letters(EVERY_TENANT)
+
+    def _letters(self, under: str) -> LetterPort:
+        from tether.client.letter_port import LetterPort
+
+        port: LetterPort = over_http_port(LetterPort, under=under)(self._calls)
+        return port
+
+    @cached_property
+    def dead_message_port(self) -> DeadMessagePort:
+        from tether.client.dead_message_port import DeadMessagePort
+
+        port: DeadMessagePort = over_http_port(DeadMessagePort)(self._calls)
+        return port
 
     def now_ms(self) -> int:
         return int(time.time() * 1000)

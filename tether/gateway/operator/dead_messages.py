@@ -9,8 +9,8 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tether.client.dead_message_port import DeadMessagePort
 from tether.client.documents import document_of_kind
-from tether.client.ports import DeadMessagePort
 from tether.core.direct.dead_messages import DirectDeadMessagePort
 from tether.dead_messages import (
     MAX_DEAD_MESSAGES,
