@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
-from tether.dead_letters import DeadLetter, LetterDetails, LetterPage, LetterRetries, LetterRetry
 from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
 from tether.histories import JobHistory
-from tether.job_changes import JobChange, JobChanges
 from tether.jobs import JobRequest, JobState
 from tether.requests import fields
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
@@ -89,40 +86,6 @@ def model_from_json(value: Mapping[str, Any]) -> ModelInfo:
     return value_from_json(ModelInfo, {**value, "name": value["id"]})
 
 
-def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
-    return {"object": "dead_letter", **value_to_json(letter)}
-
-
-def letter_page_to_json(page: LetterPage) -> dict[str, Any]:
-    data = list(map(letter_to_json, page.letters))
-    return {"object": "list", "data": data, "next_cursor": page.next_cursor}
-
-
-def letter_page_from_json(value: Mapping[str, Any]) -> LetterPage:
-    letters = tuple(value_from_json(DeadLetter, each) for each in value["data"])
-    return LetterPage(letters, value["next_cursor"])
-
-
-def retries_to_json(batch: LetterRetries) -> dict[str, Any]:
-    data = list(map(value_to_json, batch.retries))
-    return {"object": "list", "data": data, "next_cursor": batch.next_cursor}
-
-
-def retries_from_json(value: Mapping[str, Any]) -> LetterRetries:
-    retries = tuple(value_from_json(LetterRetry, each) for each in value["data"])
-    return LetterRetries(retries, value["next_cursor"])
-
-
-def changes_to_json(batch: JobChanges) -> dict[str, Any]:
-    data = list(map(value_to_json, batch.changes))
-    return {"object": "list", "data": data, "next_cursor": batch.next_cursor}
-
-
-def changes_from_json(value: Mapping[str, Any]) -> JobChanges:
-    changes = tuple(value_from_json(JobChange, each) for each in value["data"])
-    return JobChanges(changes, value["next_cursor"])
-
-
 @dataclass(frozen=True)
 class DocumentForm:
     """How values of a type are written and read where their own fields are not all of it."""
@@ -132,13 +95,9 @@ class DocumentForm:
 
 
 _FORMS: Mapping[type, DocumentForm] = {
-    JobChanges: DocumentForm(changes_to_json, changes_from_json),
     JobHistory: DocumentForm(history_to_json, history_from_json),
     JobPage: DocumentForm(page_to_json, page_from_json),
     JobStatus: DocumentForm(status_to_json, status_from_json),
-    LetterDetails: DocumentForm(letter_to_json, partial(value_from_json, LetterDetails)),
-    LetterPage: DocumentForm(letter_page_to_json, letter_page_from_json),
-    LetterRetries: DocumentForm(retries_to_json, retries_from_json),
     ModelInfo: DocumentForm(model_to_json, model_from_json),
 }
 

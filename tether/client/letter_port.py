@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from tether.client.letter_calls import letter_batch_body, letter_query, letter_retry_body
+from tether.client.letter_documents import letter_page_from_json, retries_from_json
 from tether.client.operations import over_http
 from tether.dead_letters import (
     LetterDetails,
@@ -21,7 +22,7 @@ from tether.ids import JobId
 class LetterPort(Protocol):
     """Dead letters: looked at, retried, purged."""
 
-    @over_http("GET", "/v1/dead-letters", query=letter_query)
+    @over_http("GET", "/v1/dead-letters", query=letter_query, read=letter_page_from_json)
     def find(self, letter_filter: LetterFilter, cursor: str | None, limit: int) -> LetterPage:
         """A page of dead letters, the newest first.
 
@@ -53,7 +54,7 @@ class LetterPort(Protocol):
           TetherError: The submission was refused, as any can be.
         """
 
-    @over_http("POST", "/v1/dead-letters:retry-where", body=letter_batch_body)
+    @over_http("POST", "/v1/dead-letters:retry-where", body=letter_batch_body, read=retries_from_json)
     def retry_where(
         self, letter_filter: LetterFilter, force: bool, cursor: str | None, limit: int
     ) -> LetterRetries:

@@ -55,7 +55,7 @@ def list_letters(
     if queue is not None:
         print_dead_messages(connection, queue, limit, as_json=as_json)
         return
-    from tether.client.documents import letter_to_json
+    from tether.client.letter_documents import letter_to_json
 
     notes = open_output(is_silent=as_json)[1]
     with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
@@ -87,7 +87,7 @@ def show(connection: Connection, job_id: str, all_tenants: bool, queue: str | No
     if queue is not None:
         print_dead_message(connection, queue, job_id, as_json=as_json)
         return
-    from tether.client.documents import letter_to_json
+    from tether.client.letter_documents import letter_to_json
 
     with (
         telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
@@ -118,7 +118,7 @@ def export(connection: Connection, choice: LetterChoice, queue: str | None) -> N
         refuse_filters(choice)
         export_messages(connection, queue)
         return
-    from tether.client.documents import letter_to_json
+    from tether.client.letter_documents import letter_to_json
 
     with telling_of_waits(open_output()[1], ask=connection.why_slow), connection.open() as client:
         for letter in choice.letters_of(client).list(**choice.options()):

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from tether.client.documents import document_of_kind, json_bytes, letter_page_to_json, letter_to_json
+from tether.client.documents import document_of_kind, json_bytes
 from tether.client.letter_calls import filter_document
+from tether.client.letter_documents import letter_page_to_json, letter_to_json, retries_to_json
 from tether.core.direct.dead_letters import DirectLetterPort
-from tether.dead_letters import LetterPage, LetterRetries, LetterRetry
+from tether.dead_letters import LetterPage, LetterRetry
 from tether.gateway.acts import SMALL_BODY
 from tether.gateway.dead_letters import documents
 from tether.gateway.dead_letters.doors import LetterDoor, OperatorDoor, TenantDoor
@@ -178,7 +179,7 @@ def _declare(routes: RoomRoutes, door: LetterDoor, whose: str) -> None:
                 details,
                 lambda: port.retry_where(query.letter_filter, query.force, query.cursor, query.limit),
             )
-            return json_answer(document_of_kind(LetterRetries, batch))
+            return json_answer(retries_to_json(batch))
 
         return await edge.call(carry_out)
 

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.client.change_calls import where_document
-from tether.client.documents import document_of_kind
+from tether.client.change_documents import changes_to_json
 from tether.core.direct.job_changes import DirectChangePort
 from tether.gateway.acts import act_of, log_of
 from tether.gateway.job_changes import documents
@@ -73,7 +73,7 @@ def _act(caller: Caller, request: Request, action: str, query: ChangeQuery, **de
 
 
 def _answer(batch: JobChanges) -> Response:
-    return json_answer(document_of_kind(JobChanges, batch))
+    return json_answer(changes_to_json(batch))
 
 
 ROUTES = RoomRoutes("jobs")
