@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from tether.clocks import wall_clock_ms
 from tether_cli.admin_store import open_store
+from tether_cli.terminal.asides import say_aside
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
@@ -57,7 +56,7 @@ def audit_of(settings: Settings) -> Iterator[Audited | Unaudited]:
 
     file = database_url(settings.database.url).database
     if settings.is_default("database.url") and not (file and os.path.exists(file)):
-        click.echo("Not in the audit log: this machine has no database (see database.url).", err=True)
+        say_aside("Not in the audit log: this machine has no database (see database.url).")
         yield Unaudited()
         return
     with open_store(settings) as store:

@@ -15,6 +15,7 @@ import click
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings
 from tether_cli.options.values import read_duration
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json
 from tether_cli.verb_groups import VerbGroup
@@ -127,7 +128,7 @@ def rebuild(is_sure: bool, as_json: bool) -> None:
         by = "The orchestrator has begun" if report.by_orchestrator else "Began"
         click.echo(f"{by} epoch {report.epoch}. {report.jobs} jobs that were in Redis are placed anew.")
         if not report.by_orchestrator:
-            click.echo("No orchestrator runs: they are placed once one does.", err=True)
+            say_aside("No orchestrator runs: they are placed once one does.")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _print_report(report: FsckReport) -> None:
             click.echo(f"  and {count - MAX_SHOWN} more")
         click.echo(f"  -> {text.mend}")
     found = len(report.found) + sum(report.unconfirmed.values())
-    click.echo(f"{report.looked_at} things looked at, {found or 'none'} wrong.", err=True)
+    say_aside(f"{report.looked_at} things looked at, {found or 'none'} wrong.")
 
 
 def _report_to_json(report: FsckReport) -> dict[str, object]:

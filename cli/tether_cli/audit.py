@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tether_cli.admin_store import admin_store, tenant_of
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
@@ -62,7 +63,7 @@ def audit(
         return
     print_table(_COLUMNS, [_row(entry) for entry in page.entries])
     if page.after is not None and sys.stdout.isatty():
-        click.echo(f"More: --cursor {page.after}", err=True)
+        say_aside(f"More: --cursor {page.after}")
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:

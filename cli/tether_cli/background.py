@@ -11,8 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import printable
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Background:
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            click.echo(printable(line), err=self._is_followed)
+            say_aside(printable(line))
 
 
 def run_once(background: Background, prompt: str) -> int:
@@ -129,7 +128,7 @@ def run_once(background: Background, prompt: str) -> int:
     finally:
         ended = background.stop()
     if summary:
-        click.echo(f"{summary}; everything is stopped again", err=True)
+        say_aside(f"{summary}; everything is stopped again")
     return status or ended
 
 

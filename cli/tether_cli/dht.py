@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from tether_cli.terminal.asides import say_aside
+
 
 @click.command()
 @click.option(
@@ -34,9 +36,7 @@ def dht(host: str, port: int) -> None:
     settings = load_settings(environ=os.environ, file=None)
 
     def on_ready(address: str) -> None:
-        click.echo(
-            f"The bootstrap node listens at {address}. Set this for every process of the network:", err=True
-        )
+        say_aside(f"The bootstrap node listens at {address}. Set this for every process of the network:")
         click.echo(f"TETHER_NETWORK__BOOTSTRAP={address}")
 
     sys.exit(run_bootstrap(host, port, settings.network.package_dir, environ=os.environ, on_ready=on_ready))

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from tether_cli.terminal.asides import let_go_of
 from tether_cli.terminal.printable import printable
 
 INTERNAL = 70
@@ -80,6 +81,12 @@ def tell(ending: CommandExit, *, as_json: bool) -> None:
         click.echo(line, err=True)
 
 
+def tell_misuse(error: click.ClickException) -> None:
+    """Show what is wrong with the command line, and its usage, on standard error."""
+    with contextlib.suppress(OSError, ValueError):
+        error.show()
+
+
 def tell_trace(error: BaseException) -> None:
     """Show the traceback on standard error."""
     with contextlib.suppress(OSError, ValueError):
@@ -97,15 +104,6 @@ def open_missing_streams() -> None:
 
 
 def let_go_of_output() -> None:
-    """Put nothing in the place of standard output where that cannot be written any more.
-
-    The interpreter writes out what is left at its end; that would fail again, with noise and another status.
-    """
+    """Let go of standard output and standard error, where they cannot be written any more."""
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                nothing = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nothing, stream.fileno())
-                os.close(nothing)
+        let_go_of(stream)

@@ -15,6 +15,7 @@ from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_labels
 from tether_cli.options.where import read_where
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.tables import print_json
 from tether_cli.terminal.waits import telling_of_waits
@@ -171,7 +172,7 @@ def change_where(
             states = Counter(change.state.value for change in jobs(many, True))
             count = states.total()
             if count == 0:
-                click.echo("no job matches", err=True)
+                say_aside("no job matches")
                 return
             if not sys.stdin.isatty():
                 raise click.UsageError(
@@ -185,7 +186,7 @@ def change_where(
             failed += change.error is not None
             changed += change.error is None
     if not as_json:
-        click.echo(f"{changed} {done}, {failed} not", err=True)
+        say_aside(f"{changed} {done}, {failed} not")
     click.get_current_context().exit(NOT_ALL_CHANGED if failed else 0)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tether.deaths import death_of_attempt, end_in_words
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_table, time_text
 
@@ -52,7 +53,7 @@ def print_attempts(attempts: Sequence[AttemptRecord], dropped: int = 0) -> None:
         click.echo()
         print_table(_COLUMNS, [_row(each) for each in attempts])
     if dropped:
-        click.echo(f"{dropped} further attempts are not told.", err=True)
+        say_aside(f"{dropped} further attempts are not told.")
 
 
 def _row(record: AttemptRecord) -> tuple[str, ...]:

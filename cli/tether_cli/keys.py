@@ -13,6 +13,7 @@ from tether.ids import TenantId
 from tether.jobs import DEFAULT_TENANT
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_store, tenant_of
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
@@ -69,11 +70,10 @@ def create(tenant_id: str, scopes: tuple[str, ...], name: str, is_json: bool) ->
     if is_json:
         print_json({**key_to_json(kept), "key": key})
         return
-    click.echo(
+    say_aside(
         f"Created API key {kept.key_id} of tenant {tenant_id} with scopes "
         f"{', '.join(kept.scopes)} in {place}. "
-        "It is shown only once:",
-        err=True,
+        "It is shown only once:"
     )
     click.echo(key)
 
@@ -112,7 +112,7 @@ def list_keys(tenant_id: str | None, is_all: bool, is_json: bool) -> None:
     )
     if not shown:
         more = ", except revoked ones: --all shows them" if known else ""
-        click.echo(f"No API keys in {place}{more}.", err=True)
+        say_aside(f"No API keys in {place}{more}.")
 
 
 @keys.command()
@@ -149,7 +149,7 @@ def revoke(key_id: str, is_json: bool) -> None:
     if is_json:
         print_json(key_to_json(revoked))
         return
-    click.echo(f"{revoked.key_id} was revoked at {time_text(revoked.revoked_at)}.", err=True)
+    say_aside(f"{revoked.key_id} was revoked at {time_text(revoked.revoked_at)}.")
 
 
 def _scope(text: str) -> Scope:

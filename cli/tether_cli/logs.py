@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.up import dir_option, state_folder
 
@@ -129,7 +130,7 @@ def _follow(
         for name, file in followed.items():
             printer.print(name, file.new_lines())
         if not is_held:
-            click.echo("tether up has ended", err=True)
+            say_aside("tether up has ended")
             return
         looks += 1
         never.wait(LOOK_SECONDS)

@@ -12,6 +12,7 @@ from tether.errors import InvalidRequest
 from tether.ids import TenantId
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_store, tenant_of
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _say(tenant: Tenant, text: str, *, is_json: bool) -> None:
     if is_json:
         print_json(_tenant_to_json(tenant))
     else:
-        click.echo(text, err=True)
+        say_aside(text)
 
 
 def _tenant_to_json(tenant: Tenant) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from tether_cli.exit_status import (
     let_go_of_output,
     open_missing_streams,
     tell,
+    tell_misuse,
     tell_trace,
 )
+from tether_cli.terminal.asides import say_aside
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -75,23 +77,36 @@ class LazyVerbs(VerbGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = tuple(args)
+        open_missing_streams()
         try:
             # `--help` and `--version` print here.
             return super().parse_args(ctx, args)
+        except click.ClickException as error:
+            self._end_misuse(ctx, error)
         except OSError as error:
             self._end(ctx, error)
 
     def invoke(self, ctx: click.Context) -> object:
         """Errors are one line and an exit status; ``--debug`` adds the traceback."""
-        open_missing_streams()
         try:
             return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
+        except click.exceptions.Exit:
             raise
+        except click.ClickException as error:
+            self._end_misuse(ctx, error)
+        except click.Abort:
+            say_aside("Aborted!")
+            ctx.exit(1)
         except (Exception, KeyboardInterrupt) as error:
             if ctx.params["debug"]:
                 tell_trace(error)
             self._end(ctx, error)
+
+    def _end_misuse(self, ctx: click.Context, error: click.ClickException) -> NoReturn:
+        # Click's own way ends with another status where standard error cannot be written.
+        tell_misuse(error)
+        let_go_of_output()
+        ctx.exit(error.exit_code)
 
     def _end(self, ctx: click.Context, error: BaseException) -> NoReturn:
         ending = exit_for(error)

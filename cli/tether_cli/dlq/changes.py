@@ -11,6 +11,7 @@ from tether_cli.dlq.filters import LetterChoice, everybody_option, where_option
 from tether_cli.dlq.messages import purge_queue, queue_option, retry_messages
 from tether_cli.dlq.reading import json_option
 from tether_cli.options.connection import Connection, connection_options
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.tables import print_json
 from tether_cli.terminal.waits import telling_of_waits
@@ -64,7 +65,7 @@ def retry(
         counts = _retry_where(choice.letters_of(client), choice, force=force, as_json=as_json)
     retried, failed = counts
     if not as_json:
-        click.echo(f"{retried} retried, {failed} not", err=True)
+        say_aside(f"{retried} retried, {failed} not")
     click.get_current_context().exit(NOT_ALL_RETRIED if failed else 0)
 
 

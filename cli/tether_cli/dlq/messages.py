@@ -13,6 +13,7 @@ from tether.clocks import wall_clock_ms
 from tether_cli.dlq.filters import WHERE_NAMES
 from tether_cli.jobs import age_text
 from tether_cli.options.connection import Connection
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import open_output, print_line
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
@@ -145,7 +146,7 @@ def retry_messages(
                 if where is None:
                     raise
                 failed += 1
-                click.echo(f"{token} not retried: {error} ({error.code})", err=True)
+                say_aside(f"{token} not retried: {error} ({error.code})")
                 continue
             if as_json:
                 print_line(value_to_json(retried))

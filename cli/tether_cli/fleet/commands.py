@@ -15,6 +15,7 @@ from tether_cli.fleet.last_workers import confirm_last, yes_option
 from tether_cli.fleet.obeying import gone_meanwhile, unconfirmed
 from tether_cli.options.connection import Connection, gateway_options
 from tether_cli.options.values import read_duration
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json
 
@@ -124,7 +125,7 @@ def _tell(
         return
     shown = f"Worker {document['worker_id']}" + (f" ({one_line(name)})" if name else "")
     told = f"{shown} {_DONE[verb]}." if waits else f"{shown}: the command {verb} was sent."
-    click.echo(told, err=True)
+    say_aside(told)
 
 
 def _tell_here(

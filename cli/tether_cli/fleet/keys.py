@@ -14,6 +14,7 @@ from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings, open_store
 from tether_cli.fleet.last_workers import confirm_last, yes_option
 from tether_cli.options.connection import Connection, gateway_options
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
 
@@ -57,7 +58,7 @@ def trust(gateway: Connection | None, key: str, name: str | None, again: bool, i
     if is_json:
         print_json(trusted)
         return
-    click.echo(f"Worker {_shown(trusted)} is trusted. {_when(is_told)}", err=True)
+    say_aside(f"Worker {_shown(trusted)} is trusted. {_when(is_told)}")
 
 
 def _trust_here(key: str, name: str | None, *, is_again: bool) -> tuple[Document, bool]:
@@ -114,7 +115,7 @@ def revoke(gateway: Connection | None, worker: str, is_json: bool, is_sure: bool
         return
     note = "" if is_known else " It was never enrolled here: check that it is the right key."
     at = time_text(revoked["revoked_at"])
-    click.echo(f"Worker {_shown(revoked)} was revoked at {at}.{note} {_when(is_told)}", err=True)
+    say_aside(f"Worker {_shown(revoked)} was revoked at {at}.{note} {_when(is_told)}")
 
 
 def _revoke_here(worker: str, *, is_json: bool, is_sure: bool) -> tuple[Document, bool, bool]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tether_cli.terminal.asides import say_aside
+
 if TYPE_CHECKING:
     from tether.config.settings import Settings
     from tether.core.last_workers import LastWorkerPool
@@ -42,7 +44,7 @@ def confirm_last(
                 grace_ms=None if scheduling is None else scheduling.lost_pool_grace,
                 parking_ms=None if scheduling is None else scheduling.lost_pool_parking,
             )
-            click.echo(f"Note: {text}.", err=True)
+            say_aside(f"Note: {text}.")
     costs = any(one.waiting or not one.is_served_elsewhere for one in last)
     if costs and not is_sure and not is_silent and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Go on?", abort=True, err=True)

@@ -14,6 +14,7 @@ import click
 from tether.clocks import wall_clock_ms
 from tether_cli.admin_store import admin_settings
 from tether_cli.options.connection import Connection, gateway_options
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import print_line
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json, print_table, time_text
@@ -80,21 +81,21 @@ def _print_list(found: Document, clocks: Sequence[str], whose: str, *, is_json: 
         columns, rows = fitting(rows, shutil.get_terminal_size().columns)
     print_table(columns, rows)
     if not found["data"]:
-        click.echo("No live workers.", err=True)
+        say_aside("No live workers.")
     if silent := [worker["worker_id"] for worker in found["data"] if worker["state"] in _NOT_DRAWING]:
-        click.echo(_silent_text(silent), err=True)
+        say_aside(_silent_text(silent))
     if found["copied"]:
-        click.echo(_copied_text(found["copied"]), err=True)
+        say_aside(_copied_text(found["copied"]))
     if found["untrusted"]:
-        click.echo(_strangers_text(found["untrusted"]), err=True)
+        say_aside(_strangers_text(found["untrusted"]))
     if clocks:
-        click.echo(_clocks_text(clocks, whose), err=True)
+        say_aside(_clocks_text(clocks, whose))
     for worker, reasons in sorted(found["failing"].items()):
         for model, why in sorted(reasons.items()):
-            click.echo(one_line(f"Worker {worker} cannot load {model}: {why}"), err=True)
+            say_aside(one_line(f"Worker {worker} cannot load {model}: {why}"))
     for worker, pools in sorted(found["held"].items()):
         for pool, why in sorted(pools.items()):
-            click.echo(one_line(f"Worker {worker} is held from pool {pool}: {why}"), err=True)
+            say_aside(one_line(f"Worker {worker} is held from pool {pool}: {why}"))
 
 
 @click.command()
@@ -202,7 +203,7 @@ def _print_change(change: Document, *, is_json: bool) -> None:
     if is_json:
         print_line(change)
     elif said := _OUTAGES.get(change["kind"]):
-        click.echo(f"{time_text(change['at'])}  {said}.", err=True)
+        say_aside(f"{time_text(change['at'])}  {said}.")
     else:
         click.echo(change_line(change))
 

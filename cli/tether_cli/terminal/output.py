@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import click
 
+from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import printable
 
 WAIT_SECONDS, PIPE_WAIT_SECONDS = 3.0, 10.0
@@ -80,7 +81,7 @@ class Notes:
             self._output.end_line()
         shown = printable(text)
         is_dim = dim and not os.environ.get("NO_COLOR")
-        click.echo(click.style(shown, dim=True) if is_dim else shown, err=True)
+        say_aside(click.style(shown, dim=True) if is_dim else shown)
 
 
 class _ClientNotes(logging.Handler):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -169,10 +170,37 @@ def test_a_full_disk_is_told(arguments):
     assert errors.count(b"\n") == 1
 
 
-def test_a_full_disk_under_standard_error_is_no_noise():
+@pytest.mark.parametrize(
+    ("status", "scene", "arguments"),
+    [
+        (70, "fault", ("submit", "x")),
+        *((2, "said", wrong) for wrong in ((), ("sumbit",), ("submit", "--bogus"), ("fleet", "drain"))),
+        *((0, "said", told) for told in (("dlq", "list"), ("jobs", "cancel", "--where", "model=m"))),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_standard_error_that_cannot_be_written_does_not_change_how_a_verb_ends(status, scene, arguments):
     with Path("/dev/full").open("wb") as full:
-        status, output, _ = run("fault", "submit", "x", stderr=full)
-    assert (status, output) == (70, b"")
+        assert run(scene, *arguments, stderr=full)[0] == status
+    read, write = os.pipe()
+    os.close(read)
+    # As in a shell, who prints a note for nobody is ended by that.
+    assert run(scene, *arguments, stderr=write)[0] == (status or 141)
+    os.close(write)
+    assert run_in_shell(scene, *arguments, redirect="2>&-") == status
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("submit", "--help"), ("submit", "x")])
+def test_a_full_disk_ends_a_verb_alike_where_nothing_can_tell_of_it(arguments):
+    assert run_in_shell("said", *arguments, redirect=">/dev/full 2>&-") == 74
+    assert run_in_shell("said", *arguments, redirect=">/dev/full 2>/dev/full") == 74
+
+
+def run_in_shell(scene, *arguments, redirect):
+    """The exit status."""
+    line = f"{shlex.join(command(scene, *arguments))} </dev/null {redirect}"
+    ran = subprocess.run(["/bin/sh", "-c", line], env=environment(), check=False, timeout=PATIENCE_SECONDS)
+    return ran.returncode
 
 
 def test_closed_standard_streams_stop_nothing(tmp_path):
