@@ -26,7 +26,8 @@ from tether.broker.pools.slots import Slots
 from tether.broker.redis.clock import RedisClockFollower
 from tether.client.endpoint import Endpoint
 from tether.client.http.backend import HttpBackend
-from tether.client.http.connecting import Deadline, look_up
+from tether.client.http.connecting import Deadline
+from tether.client.http.look_ups import look_up
 from tether.clocks import SharedClock, wall_clock_ms
 from tether.config.loading import load_settings
 from tether.config.models import ModelSettings

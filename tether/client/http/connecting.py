@@ -1,4 +1,4 @@
-"""Makes connections: names are looked up, addresses tried, TLS begun where it is wanted."""
+"""Makes connections: addresses are tried, TLS is begun where it is wanted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from tether.threads import OwnedThread
 
 if TYPE_CHECKING:
     import ssl
@@ -194,54 +192,3 @@ class HttpSocket:
         with self._lock:
             for each in self._sockets:
                 each.close()
-
-
-def look_up(host: str, port: int, deadline: Deadline, done: threading.Event) -> list[HostAddress]:
-    """Addresses of a host, in the order in which they are to be tried.
-
-    Nothing can end a look-up that was begun, so it has a thread of its own, ``tether-http-lookup``, which
-    ends with it.
-
-    Args:
-      done: Set once there is an answer, or by whoever does not want to wait for it any more.
-
-    Raises:
-      OSError: There are none, or not in time.
-    """
-    name = host.encode("ascii") if host.isascii() else host.encode("idna")
-    if _is_address(host):
-        return _addresses(name, port, socket.AI_NUMERICHOST)
-    answers: list[list[HostAddress] | OSError] = []
-
-    def run() -> None:
-        try:
-            answers.append(_addresses(name, port, 0))
-        except OSError as error:
-            answers.append(error)
-        finally:
-            done.set()
-
-    try:
-        OwnedThread("http-lookup", run).start()
-    except RuntimeError:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-    if not done.wait(deadline.left()):
-        raise TimeoutError
-    if not answers:
-        raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
-    if isinstance(answers[0], OSError):
-        raise answers[0]
-    return answers[0]
-
-
-def _addresses(name: bytes, port: int, flags: int) -> list[HostAddress]:
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
-    return [HostAddress(family, address) for family, _, _, _, address in found]
-
-
-def _is_address(host: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError, ValueError):
-            socket.inet_pton(family, host.partition("%")[0])
-            return True
-    return False

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from tether.client.forks import check_process
-from tether.client.http.connecting import Deadline, HttpSocket, look_up
+from tether.client.http.connecting import Deadline, HttpSocket
 from tether.client.http.exchanges import ANSWERED, ConnectionEnded, HttpExchange, HttpRequest
+from tether.client.http.look_ups import look_up
 from tether.client.http.wire import write_request
 from tether.client.lifetime import closed
 from tether.errors import TetherError

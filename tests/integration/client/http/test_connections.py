@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import math
+import os
 import queue
+import signal
 import socket
 import ssl
 import threading
@@ -14,9 +17,9 @@ from types import SimpleNamespace
 import pytest
 
 from support.scripted_gateway import ScriptedGateway, answer, frame
-from support.waiting import PATIENCE_SECONDS, eventually
+from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.client.endpoint import Endpoint
-from tether.client.http import connections
+from tether.client.http import connections, look_ups
 from tether.client.http.backend import HttpBackend
 from tether.client.http.calls import Call, HttpCalls
 from tether.client.http.connecting import Deadline, HostAddress, HttpSocket
@@ -118,6 +121,76 @@ def test_closing_a_client_ends_its_wait_for_a_look_up(open_backend, hanging_look
     backend.close()
     assert outcome.get(timeout=PATIENCE_SECONDS) == "closed"
     thread.join()
+
+
+def look_up_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "tether-http-lookup"]
+
+
+def test_all_who_want_a_name_share_one_look_up_however_often_they_try(open_backend, hanging_look_up):
+    for _ in range(3):
+        backends = [open_backend("http://gateway.test", within=0.1) for _ in range(2)]
+        for backend in backends:
+            with pytest.raises(GatewayUnavailable, match="did not respond in time"):
+                backend.model_port.models()
+    assert len(look_up_threads()) == 1
+    with pytest.raises(GatewayUnavailable):
+        open_backend("http://other.test", within=0.1).model_port.models()
+    assert len(look_up_threads()) == 2
+
+
+def test_beside_a_look_up_that_may_never_end_others_are_begun_after_growing_pauses(monkeypatch):
+    begun, ends, now = [], [threading.Event() for _ in range(3)], [0.0]
+
+    def look(*arguments, **options):
+        number = len(begun)
+        begun.append(number)
+        assert ends[number].wait(PATIENCE_SECONDS)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))]
+
+    def want(patience):
+        wanted_by = Deadline(patience, time.monotonic() + patience)
+        return look_ups.look_up("gateway.test", 80, wanted_by, threading.Event())
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    monkeypatch.setattr(look_ups, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    under_way = []
+    for now[0] in (0, 9, 10, 29, 30, 69):
+        with pytest.raises(TimeoutError):
+            want(0)
+        under_way.append(len(look_up_threads()))
+    assert under_way == [1, 1, 2, 2, 3, 3]
+    eventually(lambda: len(begun) == 3, PATIENCE_SECONDS, "the last has begun")
+    # Whichever ends first tells all who wait.
+    found = queue.SimpleQueue()
+    waiting = [threading.Thread(target=lambda: found.put(want(PATIENCE_SECONDS))) for _ in range(2)]
+    for each in waiting:
+        each.start()
+    (shared,) = look_ups._of_this_process._of_names.values()
+    eventually(lambda: len(shared.wanted) == 2, PATIENCE_SECONDS, "both wait")
+    ends[2].set()
+    for each in waiting:
+        join(each)
+    assert [[place.address[1] for place in found.get()] for _ in waiting] == [[2], [2]]
+    ends[0].set()
+    ends[1].set()
+    eventually(lambda: not look_ups._of_this_process._of_names, PATIENCE_SECONDS, "nothing is kept")
+
+
+def test_a_child_of_the_process_does_not_wait_for_a_look_up_of_its_parent(hanging_look_up, monkeypatch):
+    with pytest.raises(TimeoutError):
+        look_ups.look_up("gateway.test", 80, Deadline(0, math.inf), threading.Event())
+    # Another thread may be about to begin one.
+    with look_ups._of_this_process._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(PATIENCE_SECONDS)
+            with contextlib.suppress(BaseException):
+                monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: [])
+                found = look_ups.look_up("gateway.test", 80, deadline(), threading.Event())
+                os._exit(7 if found == [] else 1)
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_connection_that_the_server_gave_up_is_made_anew_at_once(open_backend):
