@@ -33,8 +33,8 @@ def states(cluster):
     return counted(cluster, "SELECT state, count(*) FROM jobs GROUP BY state")
 
 
-def start_broken_worker(cluster):
-    return cluster.start_worker("support.broken_worker:broker", threads=4)
+def start_broken_worker(cluster, **environ):
+    return cluster.start_worker("support.broken_worker:broker", threads=4, **environ)
 
 
 def held(cluster):
@@ -89,3 +89,22 @@ def test_with_a_broken_worker_alone_jobs_wait_for_a_good_one(cluster):
     for handle in handles:
         handle.result(timeout=PATIENCE_SECONDS)
     assert states(cluster) == {"succeeded": 40}
+
+
+def test_jobs_of_a_pool_whose_workers_are_all_held_are_done_by_another_pool():
+    presence = 'interval = 500\nexpiry = 2000\nregions = ["a", "b"]'
+    config = "[retries]\nworker_pause = 20000\n[scheduling]\nlost_pool_grace = 1000\n"
+    with Cluster(models={"counter": (10, 8)}, config=config, presence=presence) as cluster:
+        cluster.start_orchestrator()
+        start_broken_worker(cluster, TETHER_WORKER__REGION="a")
+        handles = submit(cluster, 40)
+        eventually(lambda: held(cluster), PATIENCE_SECONDS, "the broken worker is held")
+        cluster.start_worker(threads=2, TETHER_WORKER__REGION="b")
+        for handle in handles:
+            handle.result(timeout=PATIENCE_SECONDS)
+        # New ones do not even go there, though nothing waits there.
+        more = submit(cluster, 10)
+        for handle in more:
+            handle.result(timeout=PATIENCE_SECONDS)
+        assert {handle.status().pool.split(".")[2] for handle in handles + more} == {"b"}
+        assert [handle.status().dispatch for handle in more].count(1) >= len(more) - 1

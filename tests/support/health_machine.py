@@ -149,10 +149,14 @@ class HealthMachine(RuleBasedStateMachine):
     def records_say_who_is_held(self):
         if not hasattr(self, "stage"):
             return
+        held_back = self.stage.held_back()
         for name, streak in self.streaks.items():
             text = self.stage.redis.hget(self.stage.keys.worker_health(name), POOL)
             held = bool(text) and json.loads(text)["pause"] > 0
             assert held == streak.is_held, (name, text)
+            back = held_back.get(name, {}).get(POOL)
+            barred = {tenant for tenant in TENANTS if back is not None and back.keeps_from(tenant)}
+            assert barred == (self.barred_of(streak) if held else set()), (name, text, back)
 
     def teardown(self):
         if hasattr(self, "stage"):

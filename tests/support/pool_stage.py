@@ -1,10 +1,13 @@
 """A namespace of pool jobs on a real Redis, with everything that a test does by hand."""
 
+import contextlib
+
 import redis
 
 from support.hand_worker import HandWorker
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.jobs import JobState, Priority
 from tether.streams.token_log import read_events
 
@@ -81,6 +84,11 @@ class Stage:
     def be_patient(self, pool=POOL):
         """The suspects of a pool have waited for long."""
         assert self.redis.hset(f"{self.keys.prefix}:quarantine:{pool}", "since", "1") == 0
+
+    def held_back(self):
+        """Who is held back from which pools, as placement reads it."""
+        with contextlib.closing(QueueEvidence(self.redis, self.keys)) as evidence:
+            return evidence.read().held
 
     def field(self, job_id, name):
         value = self.redis.hget(self.keys.job(job_id), name)

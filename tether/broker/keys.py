@@ -172,6 +172,11 @@ class Keys:
         return f"{self.prefix}:health:{worker_id}"
 
     @property
+    def held_workers(self) -> str:
+        """A sorted set: workers that are held from a pool, by when they last failed a job."""
+        return f"{self.prefix}:core:held"
+
+    @property
     def worker_health_settings(self) -> str:
         """A hash: after how many failures a worker is held, and for how long."""
         return f"{self.prefix}:core:health"

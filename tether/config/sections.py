@@ -287,7 +287,10 @@ Grace = Annotated[
 class SchedulingSettings(Section):
     """Weight of each term when a pool is chosen, and how long a pool without workers keeps its jobs."""
 
-    RULES: ClassVar = (AtLeast("lost_pool_parking", 1, "lost_pool_grace"),)
+    RULES: ClassVar = (
+        AtLeast("lost_pool_parking", 1, "lost_pool_grace"),
+        AtLeast("lost_pool_cold", 1, "lost_pool_loading"),
+    )
 
     model_match: Weight = 1.0
     """Weight of the model match when a pool is chosen, 0 to 1000."""
@@ -314,6 +317,9 @@ class SchedulingSettings(Section):
     lost_pool_loading: Grace = 60_000
     """Milliseconds that a pool's waiting jobs wait for workers that only load its model, while another pool
     that can serve them has it loaded. 1 s to a day."""
+    lost_pool_cold: Grace = 300_000
+    """The same while another pool that can serve them would have to load it first. At least
+    `lost_pool_loading`."""
 
 
 class OrchestratorSettings(Section):

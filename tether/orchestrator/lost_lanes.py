@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import redis
@@ -16,7 +16,7 @@ from tether.broker.pools.waiting_lanes import (
     waiting_dispatches,
 )
 from tether.broker.redis.connections import raise_if_refused
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 
 LANES = 16
 """Lanes of a class that are read together."""
@@ -32,11 +32,26 @@ class WithdrawnPage(NamedTuple):
     errors: dict[JobId, Exception]
 
 
-def pages_withdrawn(pools: Pools, pool: PoolName) -> Iterator[WithdrawnPage]:
+def pages_withdrawn(
+    pools: Pools, pool: PoolName, tenants: Collection[TenantId] | None = None
+) -> Iterator[WithdrawnPage]:
     """Withdraw what waits in a pool, a page of it at each step. A page may be empty.
 
     It goes over all lanes once. What cannot be withdrawn costs itself alone.
+
+    Args:
+      tenants: Whose jobs; None is everybody's.
     """
+    if tenants is None:
+        yield from _withdraw_all(pools, pool)
+        return
+    for waiting_class in WAITING_CLASSES:
+        yield from _withdraw_lanes(
+            pools, [LanePlace(pool, waiting_class, tenant) for tenant in sorted(tenants)]
+        )
+
+
+def _withdraw_all(pools: Pools, pool: PoolName) -> Iterator[WithdrawnPage]:
     for waiting_class in WAITING_CLASSES:
         behind = 0
         while True:

@@ -1,5 +1,5 @@
-"""Pools that have lost their last worker give their waiting jobs back: another pool gets them, or they are
-parked."""
+"""Pools that have lost their last worker, or the last that can do their jobs, give these back: another pool
+gets them, or they are parked."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from typing import Self
 
 from tether.broker.pools.pools import Pools
 from tether.clocks import monotonic_ms
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.lost_lanes import WithdrawnPage, pages_withdrawn
-from tether.orchestrator.owed_lanes import ParkOwedLanes
+from tether.orchestrator.owed_lanes import LostShares, ParkOwedLanes
 from tether.orchestrator.pool_looks import KnowsModels, LooksAtPools, SeesWorkers
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting import WAITING
-from tether.scheduling.lost_pools import (
-    PoolFate,
-    PoolPatience,
-    PoolWatch,
-    fate_of,
-    watch_on,
-)
+from tether.scheduling.lost_pools import PoolLook, PoolPatience, PoolWatch, lost_shares, watch_on
 from tether.store.holds import depths
 from tether.store.placements import states
 from tether.store.store import Store
@@ -91,7 +85,7 @@ class GiveBackLost:
         self._monotonic = monotonic
         self._on_parked = on_parked
         self._watch = PoolWatch()
-        self._lost: frozenset[PoolName] = frozenset()
+        self._lost: dict[PoolName, frozenset[TenantId] | None] = {}
         self._passes: deque[tuple[PoolName, Iterator[WithdrawnPage]]] = deque()
         self._passed: dict[PoolName, int] = {}
         self._unsettled: dict[JobId, tuple[int, int]] = {}
@@ -108,7 +102,10 @@ class GiveBackLost:
             plane.fleet,
             models=plane.scheduler,
             patience=PoolPatience(
-                scheduling.lost_pool_grace, scheduling.lost_pool_parking, scheduling.lost_pool_loading
+                scheduling.lost_pool_grace,
+                scheduling.lost_pool_parking,
+                scheduling.lost_pool_loading,
+                scheduling.lost_pool_cold,
             ),
             now_ms=context.now_ms,
             on_parked=lambda: context.wake(WAITING),
@@ -117,13 +114,14 @@ class GiveBackLost:
     def __call__(self) -> float:
         depth = self._store.read(depths)
         lost = self._look(depth)
-        if lost - self._lost:
+        if lost.items() - self._lost.items():
             # What was seen may be a second old: it is looked once more before anything is done.
             self._view.judge()
             lost = self._look(depth)
         self._tell(lost, depth)
+        same = {name for name, share in lost.items() if self._lost.get(name, ()) == share}
+        self._passes = deque(each for each in self._passes if each[0] in same)
         self._lost = lost
-        self._passes = deque(each for each in self._passes if each[0] in lost)
         if not lost:
             return IDLE
         now_ms = self._now_ms()
@@ -138,17 +136,14 @@ class GiveBackLost:
     def lapse(self) -> None:
         """Another orchestrator watches from here on: what this one saw is no longer told, and begins anew."""
         self._watch = PoolWatch()
-        self._lost = frozenset()
+        self._lost = {}
         self._passes.clear()
         metrics.LOST_POOLS.set(0)
 
-    def _look(self, depth: Mapping[PoolName, int]) -> frozenset[PoolName]:
-        """Watch on. Return the pools that are lost."""
+    def _look(self, depth: Mapping[PoolName, int]) -> dict[PoolName, frozenset[TenantId] | None]:
+        """Watch on. Return the pools that are lost, and whose jobs they give back."""
         self._watch = watch_on(self._watch, self._looks.look(self._monotonic(), depth))
-        watched = self._watch.absent_since.keys() | self._watch.loading_since.keys()
-        return frozenset(
-            name for name in watched if fate_of(name, self._watch, self._patience) is PoolFate.LOST
-        )
+        return lost_shares(self._watch, self._patience)
 
     def _withdraw(self, now_ms: int) -> int:
         """Withdraw some pages of the lost pools, in turn. Return how many jobs were."""
@@ -157,8 +152,8 @@ class GiveBackLost:
         self._passed = {
             name: ended for name, ended in self._passed.items() if 0 <= at - ended < BETWEEN_PASSES_MS
         }
-        fresh = sorted(self._lost - passing - self._passed.keys())
-        self._passes.extend((name, pages_withdrawn(self._pools, name)) for name in fresh)
+        fresh = sorted(self._lost.keys() - passing - self._passed.keys())
+        self._passes.extend((name, pages_withdrawn(self._pools, name, self._lost[name])) for name in fresh)
         count = full = 0
         unsettled = self._unsettled_now(now_ms)
         for _ in range(MAX_LOOKS):
@@ -191,22 +186,31 @@ class GiveBackLost:
             }
         return len(self._unsettled)
 
-    def _tell(self, lost: frozenset[PoolName], depth: Mapping[PoolName, int]) -> None:
+    def _tell(self, lost: LostShares, depth: Mapping[PoolName, int]) -> None:
         metrics.LOST_POOLS.set(len(lost))
-        for name in sorted(lost - self._lost):
-            look = None if self._watch.last is None else self._watch.last.pools[name]
+        for name in sorted(lost.keys() - self._lost.keys()):
+            look = PoolLook(workers=0) if self._watch.last is None else self._watch.last.pools[name]
+            tenants = lost[name]
             self._log.warning(
-                "No worker of a pool draws from it: they only load its model, which another pool has loaded. "
-                "What waits there is given back."
-                if look is not None and look.is_only_loading
-                else "A pool has lost its last worker. What waits there is given back.",
+                f"{_why_lost(look)} What waits there is given back.",
                 pool=name,
                 jobs=depth.get(name, 0),
-                is_served_elsewhere=look is not None
-                and (look.is_served_elsewhere or look.is_loaded_elsewhere),
+                is_served_elsewhere=look.is_served_elsewhere
+                or look.is_loaded_elsewhere
+                or look.is_cold_elsewhere
+                or bool(look.held_from),
+                **({} if tenants is None else {"tenants": sorted(tenants)}),
             )
-        for name in sorted(self._lost - lost):
+        for name in sorted(self._lost.keys() - lost.keys()):
             self._log.info(
                 "A pool whose jobs were given back has none of them left, or has a worker that draws.",
                 pool=name,
             )
+
+
+def _why_lost(look: PoolLook) -> str:
+    if look.held_from:
+        return "All workers of a pool fail what others do, and other pools can do its jobs."
+    if look.is_only_loading:
+        return "No worker of a pool draws from it: they only load its model, and another pool can serve it."
+    return "A pool has lost its last worker."

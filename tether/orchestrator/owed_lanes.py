@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
 
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 from tether.orchestrator.set_aside import FailedEntries
 from tether.scheduling.lost_pools import pause_after
 from tether.store.outbox import BEFORE_ALL, RANKS, owed_in_lane, owing_lanes
@@ -17,6 +18,9 @@ LANES = 64
 
 JOBS = 256
 """Jobs of a class that a step parks, at most."""
+
+
+LostShares: TypeAlias = Mapping[PoolName, Collection[TenantId] | None]
 
 
 class ParkOwedLanes:
@@ -34,14 +38,18 @@ class ParkOwedLanes:
         # Where the next page of a lane begins: what cannot be parked keeps nothing else from it.
         self._behind: dict[tuple[int, str], tuple[int, JobId]] = {}
 
-    def park(self, lost: Collection[PoolName], now_ms: int) -> int:
-        """Park some of what is owed to lost pools, whenever it is due. Return how much that was."""
+    def park(self, lost: LostShares, now_ms: int) -> int:
+        """Park some of what is owed to lost pools, whenever it is due. Return how much that was.
+
+        Args:
+          lost: By pool whose jobs; None is everybody's.
+        """
         return sum(self._park_class(rank, lost, now_ms) for rank in self._after)
 
-    def _park_class(self, rank: int, lost: Collection[PoolName], now_ms: int) -> int:
+    def _park_class(self, rank: int, lost: LostShares, now_ms: int) -> int:
         lanes = self._store.read(owing_lanes, rank, self._after[rank], LANES)
         self._after[rank] = lanes[-1].name if len(lanes) == LANES else BEFORE_ALL
-        theirs = [lane.name for lane in lanes if _pool_of(lane.name) in lost]
+        theirs = [lane.name for lane in lanes if _is_lost(lane.name, lost)]
         size = max(1, JOBS // len(theirs)) if theirs else 0
         return sum(self._park_lane(rank, name, size, now_ms) for name in theirs)
 
@@ -57,6 +65,12 @@ class ParkOwedLanes:
         if len(owed) == size and parked < size:
             self._behind[key] = (owed[-1].due_at, owed[-1].job_id)
         return parked
+
+
+def _is_lost(lane: str, lost: LostShares) -> bool:
+    pool, _, tenant = lane.partition(" ")
+    tenants = lost.get(PoolName(pool), ())
+    return tenants is None or tenant in tenants
 
 
 def _pool_of(lane: str) -> PoolName:

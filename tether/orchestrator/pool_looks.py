@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from tether.broker.pools.last_draws import last_draws
 from tether.broker.pools.pools import Pools
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import MAX_SILENCE_MS, Evidence, last_seen_in, may_only_load
-from tether.ids import PoolName
+from tether.discovery.fleet.pool_views import PoolView
+from tether.ids import PoolName, TenantId
 from tether.orchestrator.lost_lanes import first_jobs
 from tether.scheduling.lost_pools import FleetLook, PoolLook
 from tether.store.placements import models_of
@@ -45,8 +46,22 @@ class KnowsModels(Protocol):
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
 
-    def loaded_pools(self) -> Mapping[KeptModel, Collection[PoolName]]:
-        """The pools that have a model loaded, as their workers announce it, and can serve it now."""
+    def serving_pools(self) -> Mapping[KeptModel, Sequence[PoolView]]:
+        """The pools that can serve a model now."""
+
+
+class _Loading(NamedTuple):
+    """Pools with jobs whose workers only load.
+
+    Attributes:
+      loaded_elsewhere: Those whose model another pool has loaded that is drawn from.
+      cold_elsewhere: Those that another pool could serve once it has loaded the model, and has no jobs that
+        wait for that already.
+    """
+
+    pools: Collection[PoolName] = ()
+    loaded_elsewhere: Collection[PoolName] = ()
+    cold_elsewhere: Collection[PoolName] = ()
 
 
 class LooksAtPools:
@@ -79,7 +94,9 @@ class LooksAtPools:
         doubtful = may_only_load(names, fleet, evidence)
         models = self._models_of(absent | doubtful, fleet)
         served = frozenset(self._scheduler.served_models()) if absent else frozenset()
-        loading, loaded_elsewhere = self._loading(doubtful, models, evidence)
+        serving = self._scheduler.serving_pools() if doubtful or fleet.held else {}
+        loading = self._loading(doubtful, models, serving, evidence)
+        held = _held(names, serving) if fleet.held else {}
         return FleetLook(
             at=at,
             steady_ms=max(0, evidence.now - evidence.resumed),
@@ -88,29 +105,46 @@ class LooksAtPools:
                     workers=fleet.served.get(name, 0),
                     seen_ms=seen_ms.get(name),
                     is_served_elsewhere=name in absent and models.get(name) in served,
-                    is_only_loading=name in loading,
-                    is_loaded_elsewhere=name in loaded_elsewhere,
+                    is_only_loading=name in loading.pools,
+                    is_loaded_elsewhere=name in loading.loaded_elsewhere,
+                    is_cold_elsewhere=name in loading.cold_elsewhere,
+                    held_from=held.get(name, frozenset()),
                 )
                 for name in names
             },
         )
 
     def _loading(
-        self, doubtful: Collection[PoolName], models: Mapping[PoolName, KeptModel], evidence: Evidence
-    ) -> tuple[set[PoolName], set[PoolName]]:
-        """Those of these pools that nobody draws from, and of these again those whose model others have."""
+        self,
+        doubtful: Collection[PoolName],
+        models: Mapping[PoolName, KeptModel],
+        serving: Mapping[KeptModel, Sequence[PoolView]],
+        evidence: Evidence,
+    ) -> _Loading:
+        """Which of these pools nobody draws from, and who could serve them else."""
         if not doubtful:
-            return set(), set()
-        warm = self._scheduler.loaded_pools()
-        others = {name: set(warm.get(models[name], ())) - {name} for name in doubtful if name in models}
-        asked = {*doubtful, *(other for each in others.values() for other in each)}
+            return _Loading()
+        others = {
+            name: [view for view in serving.get(models[name], ()) if view.name != name]
+            for name in doubtful
+            if name in models
+        }
+        asked = {*doubtful, *(view.name for each in others.values() for view in each if view.warm)}
         drawn = {
             name
             for name, drawn_at in last_draws(self._pools.client, self._pools.keys, asked).items()
             if evidence.now - drawn_at < MAX_SILENCE_MS
         }
         loading = set(doubtful) - drawn
-        return loading, {name for name in loading if others.get(name, set()) & drawn}
+        return _Loading(
+            loading,
+            {n for n in loading if any(view.warm and view.name in drawn for view in others.get(n, ()))},
+            {
+                n
+                for n in loading
+                if any(not (view.warm or view.name in loading) for view in others.get(n, ()))
+            },
+        )
 
     def _models_of(self, names: Iterable[PoolName], fleet: Fleet) -> dict[PoolName, KeptModel]:
         """The models of these pools, as far as they are known by now."""
@@ -131,3 +165,22 @@ class LooksAtPools:
                 self._models.popitem(last=False)
         known = {**self._models, **announced}
         return {name: known[name] for name in names if name in known}
+
+
+def _held(
+    names: Collection[PoolName], serving: Mapping[KeptModel, Sequence[PoolView]]
+) -> dict[PoolName, frozenset[TenantId | None]]:
+    """By pool the tenants from whose jobs all its workers are held back, while another pool has some that are
+    not; None among them is everybody."""
+    found: dict[PoolName, frozenset[TenantId | None]] = {}
+    for views in serving.values():
+        for view in views:
+            if view.name in names and (view.held or view.held_from):
+                held_from = frozenset(
+                    tenant
+                    for tenant in (None, *view.held_from)
+                    if view.able(tenant) <= 0 and any(other.able(tenant) > 0 for other in views)
+                )
+                if held_from:
+                    found[view.name] = held_from
+    return found

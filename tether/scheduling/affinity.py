@@ -195,6 +195,8 @@ class PlacementDecision:
 
 SUSPECT = Exclusion(Unfit.SUSPECT, "all its workers are suspect, and others can serve")
 
+HELD = Exclusion(Unfit.HELD, "all its workers fail what others do, and others can serve")
+
 AVOIDED = Exclusion(Unfit.AVOIDED, "it kept the job in vain before, and others can serve it")
 
 
@@ -207,7 +209,8 @@ def choose(
 ) -> PlacementDecision:
     """The pool with the greatest weighted sum; of equal ones the first by name.
 
-    Pools whose workers are all suspect are chosen only where no other can serve the job.
+    Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
+    whose workers are all held back.
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
@@ -217,6 +220,9 @@ def choose(
         for pool in pools:
             if not pool.sure:
                 excluded[pool.name] = excluded[pool.name] or SUSPECT
+    able = {pool.name for pool in pools if pool.able(request.tenant) > 0 or pool.name in request.may_try}
+    if any(name in able and exclusion is None for name, exclusion in excluded.items()):
+        excluded |= {pool.name: excluded[pool.name] or HELD for pool in pools if pool.name not in able}
     if any(pool.name != request.avoid and excluded[pool.name] is None for pool in pools):
         excluded |= {
             pool.name: excluded[pool.name] or AVOIDED for pool in pools if pool.name == request.avoid

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tether.discovery.fleet.pool_views import PoolView
-from tether.ids import PoolName
+from tether.ids import PoolName, TenantId
 from tether.models.registry import ModelVersion
 
 
@@ -23,6 +23,8 @@ class PlacementRequest:
       prompt_tokens: Tokens of its prompt.
       output_tokens: Most tokens of its answer.
       avoid: A pool that will do only where no other does.
+      tenant: Whose it is.
+      may_try: Pools whose workers may have it though they are held back, to show whether they work again.
     """
 
     model: ModelVersion
@@ -32,6 +34,8 @@ class PlacementRequest:
     prompt_tokens: int = 0
     output_tokens: int = 256
     avoid: PoolName | None = None
+    tenant: TenantId | None = None
+    may_try: frozenset[PoolName] = frozenset()
 
 
 class Unfit(StrEnum):
@@ -41,6 +45,7 @@ class Unfit(StrEnum):
       MODEL, VERSION: It serves another model, or another version of it.
       NO_WORKER: None of its workers lives and takes jobs.
       SUSPECT: All its workers are suspect, and another pool can serve the job.
+      HELD: All its workers are held back since they fail what others do, and another pool can serve the job.
       AVOIDED: It kept the job in vain before, and another pool can serve it.
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
       CONTEXT: The prompt does not fit into the model's context.
@@ -50,6 +55,7 @@ class Unfit(StrEnum):
     VERSION = "version"
     NO_WORKER = "no_worker"
     SUSPECT = "suspect"
+    HELD = "held"
     AVOIDED = "avoided"
     GPU_CLASS = "gpu_class"
     REGION = "region"

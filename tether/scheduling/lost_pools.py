@@ -1,4 +1,4 @@
-"""Whether a pool has lost its last worker, so that what waits in it is given back: pure.
+"""Whether a pool has lost its last worker that can do its jobs, so that what waits in it is given back: pure.
 
 A worker lives by what Redis saw it do. That a pool is lost is a judgement over time, and not one look: a
 worker that is started again is away for some seconds, and whoever judges may himself have been away. So time
@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeVar
 
-from tether.ids import PoolName
+from tether.ids import PoolName, TenantId
 
 MAX_GAP_MS = 5_000
 """Two looks that lie further apart are not one watch: workers may have come and gone in between."""
@@ -29,6 +30,9 @@ FREE_HAND_OVERS = 2
 """A job is placed again at once that was handed over in vain this often, or less."""
 
 
+_Watched = TypeVar("_Watched")
+
+
 @dataclass(frozen=True)
 class PoolPatience:
     """How long a pool must have been without any worker.
@@ -37,11 +41,13 @@ class PoolPatience:
       elsewhere_ms: Where another pool can serve its jobs now.
       nowhere_ms: Where none can: its jobs would only wait in the database instead.
       loading_ms: How long it may have workers of which none draws, where another pool has the model loaded.
+      cold_ms: The same where another pool would have to load it first.
     """
 
     elsewhere_ms: int
     nowhere_ms: int
     loading_ms: int
+    cold_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,10 @@ class PoolLook:
         its model, or say so.
       is_loaded_elsewhere: Whether another pool that can serve its jobs has the model loaded, and is drawn
         from.
+      is_cold_elsewhere: Whether another pool that can serve its jobs could load the model, and has none that
+        wait for that already.
+      held_from: Tenants from whose jobs all its workers are held back, since they fail what others do, while
+        another pool has workers that are not; None among them is everybody.
     """
 
     workers: int
@@ -64,6 +74,8 @@ class PoolLook:
     is_served_elsewhere: bool = False
     is_only_loading: bool = False
     is_loaded_elsewhere: bool = False
+    is_cold_elsewhere: bool = False
+    held_from: frozenset[TenantId | None] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +101,15 @@ class PoolWatch:
       last: The last look; None where nothing could be seen.
       absent_since: Since when a pool with jobs has been watched to have no worker.
       loading_since: Since when one has been watched to have none but such as only load.
+      held_since: Since when one has been watched to have none but such as are held back from a tenant's jobs.
     """
 
     last: FleetLook | None = None
     absent_since: Mapping[PoolName, int] = field(default_factory=lambda: MappingProxyType({}))
     loading_since: Mapping[PoolName, int] = field(default_factory=lambda: MappingProxyType({}))
+    held_since: Mapping[tuple[PoolName, TenantId | None], int] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 class PoolFate(StrEnum):
@@ -121,13 +137,19 @@ def watch_on(former: PoolWatch, look: FleetLook | None) -> PoolWatch:
     is_going_on = former.last is not None and 0 <= look.at - former.last.at <= MAX_GAP_MS
     steady_since = look.at - look.steady_ms
 
-    def since(known: Mapping[PoolName, int], now_so: Iterable[PoolName]) -> Mapping[PoolName, int]:
+    def since(known: Mapping[_Watched, int], now_so: Iterable[_Watched]) -> Mapping[_Watched, int]:
         before = known if is_going_on else {}
         return MappingProxyType({name: max(before.get(name, look.at), steady_since) for name in now_so})
 
     absent = (name for name, pool in look.pools.items() if pool.workers == 0)
     loading = (name for name, pool in look.pools.items() if pool.is_only_loading)
-    return PoolWatch(look, since(former.absent_since, absent), since(former.loading_since, loading))
+    held = ((name, tenant) for name, pool in look.pools.items() for tenant in pool.held_from)
+    return PoolWatch(
+        look,
+        since(former.absent_since, absent),
+        since(former.loading_since, loading),
+        since(former.held_since, held),
+    )
 
 
 def fate_of(name: PoolName, watch: PoolWatch, patience: PoolPatience) -> PoolFate:
@@ -137,10 +159,10 @@ def fate_of(name: PoolName, watch: PoolWatch, patience: PoolPatience) -> PoolFat
     pool = watch.last.pools.get(name)
     if pool is None:
         return PoolFate.SERVED
-    if pool.is_only_loading and pool.is_loaded_elsewhere:
+    if pool.is_only_loading and (pool.is_loaded_elsewhere or pool.is_cold_elsewhere):
         # A load may hang for ever, and who says that it loads may lie.
         loading_ms = watch.last.at - watch.loading_since[name]
-        if loading_ms >= patience.loading_ms:
+        if loading_ms >= (patience.loading_ms if pool.is_loaded_elsewhere else patience.cold_ms):
             return PoolFate.LOST
     if pool.workers > 0:
         return PoolFate.SERVED
@@ -149,6 +171,22 @@ def fate_of(name: PoolName, watch: PoolWatch, patience: PoolPatience) -> PoolFat
         absent_ms = min(absent_ms, pool.seen_ms)
     needed_ms = patience.elsewhere_ms if pool.is_served_elsewhere else patience.nowhere_ms
     return PoolFate.LOST if absent_ms >= needed_ms else PoolFate.PATIENCE
+
+
+def lost_shares(watch: PoolWatch, patience: PoolPatience) -> dict[PoolName, frozenset[TenantId] | None]:
+    """The pools whose waiting jobs are given back, as of the last look: those of these tenants; where it is
+    None, everybody's."""
+    lost: dict[PoolName, frozenset[TenantId] | None] = {
+        name: None
+        for name in {*watch.absent_since, *watch.loading_since}
+        if fate_of(name, watch, patience) is PoolFate.LOST
+    }
+    if watch.last is not None:
+        for (name, tenant), since in watch.held_since.items():
+            share = lost.get(name, frozenset())
+            if watch.last.at - since >= patience.elsewhere_ms and share is not None:
+                lost[name] = None if tenant is None else share | {tenant}
+    return lost
 
 
 def pause_after(hand_overs: int) -> int:

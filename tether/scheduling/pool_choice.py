@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
-from tether.ids import PoolName
+from tether.ids import PoolName, TenantId
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import PlacementDecision, can_serve, choose, scorers_from
 from tether.scheduling.filters import PlacementRequest, exclusion_of
@@ -19,6 +19,10 @@ from tether.store.store import Store
 
 FRESH_SECONDS = 1.0
 """Maximum age of a depth that was not updated by a claim of this process."""
+
+TRY_SECONDS = 10.0
+"""Between two jobs for a pool whose workers are all held back, where others can serve them. Without any,
+nothing would show that they work again."""
 
 
 class SeesPools(Protocol):
@@ -53,24 +57,49 @@ class PoolChoice:
         self._clock = clock
         self._lock = threading.Lock()
         self._depths: dict[PoolName, int] = {}
+        self._tried_at: dict[PoolName, float] = {}
         self._read_at = -FRESH_SECONDS
 
     def choose(
-        self, model: str, *, output_tokens: int = 256, avoid: PoolName | None = None
+        self,
+        model: str,
+        *,
+        output_tokens: int = 256,
+        avoid: PoolName | None = None,
+        tenant: TenantId | None = None,
+        is_new: bool = False,
     ) -> PoolName | None:
         """Return the best pool for a job, or None if none can serve it now.
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
+          tenant: Whose job it is.
+          is_new: Whether it was never placed. Such a job may be given to workers that are held back, now and
+            then one, to show whether they work again.
         """
-        version = self.registry.find(model)
-        request = PlacementRequest(model=version, output_tokens=output_tokens, avoid=avoid)
+        pools = self._fleet.pools()
+        request = PlacementRequest(
+            model=self.registry.find(model),
+            output_tokens=output_tokens,
+            avoid=avoid,
+            tenant=tenant,
+            may_try=self._may_try(pools, tenant) if is_new else frozenset(),
+        )
         pool = self.explain(request).pool
         if pool is not None:
+            if pool in request.may_try:
+                self._tried_at[pool] = self._clock()
             # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
             with self._lock:
                 self._depths[pool] = self._depths.get(pool, 0) + 1
         return pool
+
+    def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
+        held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]
+        if not held:
+            return frozenset()
+        now = self._clock()
+        return frozenset(name for name in held if now - self._tried_at.get(name, -TRY_SECONDS) >= TRY_SECONDS)
 
     def is_served(self, model: str) -> bool:
         """Return whether a pool can serve a job now."""
@@ -86,16 +115,16 @@ class PoolChoice:
             if model.digest in digests and can_serve(PlacementRequest(model=model), pools)
         ]
 
-    def loaded(self) -> dict[ModelVersion, frozenset[PoolName]]:
-        """The models that workers announce as loaded, with the pools that can serve them so now."""
-        found: dict[ModelVersion, set[PoolName]] = {}
-        warm = [pool for pool in self._fleet.pools() if pool.warm]
-        digests = {pool.digest for pool in warm}
+    def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
+        """The pools that can serve each model now; models that none can serve are left out."""
+        found: dict[ModelVersion, tuple[PoolView, ...]] = {}
+        pools = self._fleet.pools()
+        digests = {pool.digest for pool in pools}
         for model in self.registry.models:
             if model.digest in digests:
                 request = PlacementRequest(model=model)
-                found[model] = {pool.name for pool in warm if exclusion_of(request, pool) is None}
-        return {model: frozenset(names) for model, names in found.items() if names}
+                found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
+        return {model: views for model, views in found.items() if views}
 
     def explain(self, request: PlacementRequest) -> PlacementDecision:
         """Return the choice with every pool's score, or why it was excluded."""

@@ -10,6 +10,7 @@ from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import first_refusal
+from tether.discovery.fleet.pool_views import PoolView
 from tether.envelopes import Placeable, travelling_options
 from tether.errors import (
     KeyConflict,
@@ -151,10 +152,9 @@ class SchedulerMiddleware(Middleware):
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]
 
-    def loaded_pools(self) -> dict[KeptModel, frozenset[PoolName]]:
-        """The pools that have a model loaded, as their workers announce it, and can serve it now, by models
-        as rows of jobs keep them."""
-        return {kept: pools for model, pools in self._choice.loaded().items() for kept in self._kept(model)}
+    def serving_pools(self) -> dict[KeptModel, tuple[PoolView, ...]]:
+        """The pools that can serve a model now, by models as rows of jobs keep them."""
+        return {kept: pools for model, pools in self._choice.serving().items() for kept in self._kept(model)}
 
     def _kept(self, model: ModelVersion) -> list[KeptModel]:
         kept = [KeptModel(model.name, model.version)]
@@ -176,7 +176,7 @@ class SchedulerMiddleware(Middleware):
         try:
             # Only an older program that still runs beside this one keeps no version.
             model = f"{job.model}@{job.model_version}" if job.model_version else job.model
-            return self._choice.choose(model, avoid=avoid)
+            return self._choice.choose(model, avoid=avoid, tenant=job.tenant_id)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return None
@@ -262,7 +262,9 @@ class SchedulerMiddleware(Middleware):
             retry_of=envelope.retry_of,
             digest=request.digest(),
             labels=request.labels,
-            pool=self._choice.choose(request.model, output_tokens=job.max_tokens),
+            pool=self._choice.choose(
+                request.model, output_tokens=job.max_tokens, tenant=job.tenant_id, is_new=True
+            ),
             now_ms=facts.now_ms,
         )
         return _Prepared(envelope, request, new_job)

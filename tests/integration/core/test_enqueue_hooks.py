@@ -247,6 +247,6 @@ def test_a_program_gets_back_what_it_sent_under_the_jobs_id(client, seen):
 @pytest.mark.parametrize(("kept", "asked"), [("1", "counter@1"), ("", "counter")])
 def test_a_waiting_job_keeps_its_version_where_it_has_one(client, monkeypatch, kept, asked):
     scheduler = client._backend._plane.scheduler
-    monkeypatch.setattr(scheduler._choice, "choose", lambda model, avoid: f"pool of {model}")
+    monkeypatch.setattr(scheduler._choice, "choose", lambda model, **_: f"pool of {model}")
     waiting = WaitingJob(job=new_job(1, model="counter", model_version=kept).job, dispatch=0, attempts=0)
     assert scheduler.choose_pools([waiting]) == [f"pool of {asked}"]

@@ -9,7 +9,7 @@ from tether.orchestrator.held_workers import TellOfHeldWorkers
 from tether.telemetry import metrics
 
 HELD = {"jobs": ["a"], "tenants": ["one"], "count": 5, "code": "engine_failed", "others": True}
-HELD |= {"since": 1, "at": 2, "pause": 1_000, "until_ms": 2, "probe": ""}
+HELD |= {"since": 1, "at": 2**50, "pause": 1_000, "until_ms": 2, "probe": ""}
 
 
 def counted():

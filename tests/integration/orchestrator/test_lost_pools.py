@@ -12,6 +12,7 @@ from support.hand_worker import growth
 from tether.broker.pools.pools import Dispatch
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import Draws, Evidence
+from tether.discovery.fleet.pool_views import PoolView
 from tether.orchestrator import lost_lanes, lost_pools
 from tether.orchestrator.context import Lapses
 from tether.orchestrator.lost_pools import GiveBackLost
@@ -23,7 +24,7 @@ from tether.store.tenants import Tenant, create_tenant
 from tether.telemetry import metrics
 
 THIRD_POOL = "gpu.cpu.local.third-00000000"
-PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000, loading_ms=30_000)
+PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000, loading_ms=30_000, cold_ms=60_000)
 
 
 class Watcher:
@@ -35,6 +36,8 @@ class Watcher:
         self.asked = {}
         self.reported = {}
         self.loaded = []
+        self.cold = []
+        self.held = {}
         self.at = 1_000_000
         self.looked_again = 0
         self.evidence = None
@@ -55,7 +58,7 @@ class Watcher:
 
     @property
     def fleet(self):
-        return Fleet(served=MappingProxyType(dict(self.served)))
+        return Fleet(served=MappingProxyType(dict(self.served)), held={"worker": self.held})
 
     def judge(self):
         self.looked_again += 1
@@ -63,8 +66,21 @@ class Watcher:
     def served_models(self):
         return [DEMO] if self.served else []
 
-    def loaded_pools(self):
-        return {DEMO: self.loaded}
+    def serving_pools(self):
+        return {DEMO: [self.view(name) for name in {*self.loaded, *self.cold}]}
+
+    def view(self, name):
+        return PoolView(
+            name=name,
+            model=DEMO.model,
+            version=DEMO.model_version,
+            digest="",
+            gpu_class="cpu",
+            region="local",
+            workers=1,
+            warm=name in self.loaded,
+            held_from=dict.fromkeys(self.held.get(name, ()), 1),
+        )
 
     def choose_pools(self, waiting):
         self.avoided = [job.avoided_pool for job in waiting]
@@ -211,6 +227,65 @@ def test_a_load_that_hangs_keeps_no_jobs_that_another_pool_could_do(core, watche
     loading.wait(2 * MAX_GAP_MS)
     watcher.give_back()
     assert core.states(1, 2) == ["parked", "parked"]
+
+
+def test_a_load_that_hangs_keeps_no_jobs_that_another_pool_could_load_for(core, watcher):
+    core.submit(1)
+    core.submit(2, places=False)
+    loading = Loading(watcher)
+    watcher.loaded, watcher.cold = [], [POOL, OTHER_POOL]
+    loading.wait(PATIENCE.cold_ms, drawing=())
+    assert core.states(1, 2) == ["placed", "accepted"]
+    loading.wait(2 * MAX_GAP_MS, drawing=())
+    watcher.give_back()
+    assert core.states(1, 2) == ["parked", "parked"]
+
+
+def test_where_jobs_wait_for_another_pools_load_already_none_follow_them(core, watcher):
+    core.submit(1)
+    core.submit(2, pool=OTHER_POOL)
+    loading = Loading(watcher)
+    watcher.loaded, watcher.cold = [], [POOL, OTHER_POOL]
+    for _ in range(3 * PATIENCE.cold_ms // MAX_GAP_MS):
+        watcher.asked[Draws("loader", OTHER_POOL)] = watcher.at
+        loading.wait(MAX_GAP_MS, drawing=())
+    assert core.states(1, 2) == ["placed", "placed"]
+
+
+def submit_for_two(core):
+    core.store.write_alone(create_tenant, Tenant("other", "other", 1.0, None, core.now)).result()
+    core.submit(1, 2)
+    core.submit(3, places=False)
+    core.submit(4, tenant_id="other")
+    core.submit(5, tenant_id="other", places=False)
+
+
+def test_jobs_from_which_all_workers_of_a_pool_are_held_go_to_another_pool(core, watcher):
+    submit_for_two(core)
+    watcher.served, watcher.loaded = {POOL: 1, OTHER_POOL: 1}, [POOL, OTHER_POOL]
+    watcher.held = {POOL: ["default"]}
+    watcher.wait(PATIENCE.elsewhere_ms)
+    assert core.states(1, 3) == ["placed", "accepted"]
+    watcher.pass_time()
+    watcher.give_back()
+    assert core.states(1, 2, 3, 4, 5) == ["parked"] * 3 + ["placed", "accepted"]
+
+
+@pytest.mark.parametrize("why", ["no other pool", "held there too", "for a moment"])
+def test_no_jobs_are_moved_where_that_helps_nothing(core, watcher, why):
+    submit_for_two(core)
+    watcher.served = {POOL: 1, OTHER_POOL: 1}
+    watcher.loaded = [POOL] if why == "no other pool" else [POOL, OTHER_POOL]
+    watcher.held = {POOL: ["default"]}
+    if why == "held there too":
+        watcher.held[OTHER_POOL] = ["default"]
+    for _ in range(10):
+        watcher.wait(PATIENCE.elsewhere_ms)
+        if why == "for a moment":
+            held, watcher.held = watcher.held, {}
+            watcher.pass_time()
+            watcher.held = held
+    assert core.states(1, 2, 3, 4, 5) == ["placed", "placed", "accepted", "placed", "accepted"]
 
 
 @pytest.mark.parametrize("why", ["it draws", "another draws", "no other has loaded it", "busy", "elsewhere"])

@@ -57,6 +57,18 @@ def test_a_pool_that_kept_the_job_in_vain_gets_it_again_only_where_no_other_can_
     assert chosen([pool("a"), pool("b", workers=0), pool("c", digest="0" * 64)], avoiding) == "a"
 
 
+def test_a_pool_whose_workers_are_all_held_back_is_chosen_only_where_no_other_can_serve():
+    held, worse = pool("a", workers=2, held=1, held_from={"one": 1}), pool("b", warm=False, latency_hops=9)
+    deep = {"b": 1_000}
+    mine, others = replace(REQUEST, tenant="one"), replace(REQUEST, tenant="two")
+    choice = choose(mine, [held, worse], deep)
+    assert (choice.pool, choice.table[1].exclusion.unfit) == ("b", Unfit.HELD)
+    assert chosen([held, worse], others, deep) == chosen([held, worse], REQUEST, deep) == "a"
+    assert chosen([held], mine) == chosen([held, pool("b", workers=0)], mine) == "a"
+    assert chosen([held, pool("b", held=1)], mine) == "a"
+    assert chosen([held, worse], replace(mine, may_try=frozenset("a")), deep) == "a"
+
+
 def test_the_same_region_wins_over_another_and_a_nearer_one_over_one_far_away():
     request = replace(REQUEST, region="eu")
     assert chosen([pool("a", region="us"), pool("b", region="eu")], request) == "b"

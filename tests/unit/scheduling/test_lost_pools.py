@@ -16,22 +16,36 @@ from tether.scheduling.lost_pools import (
     PoolPatience,
     PoolWatch,
     fate_of,
+    lost_shares,
     pause_after,
     watch_on,
 )
 
 POOL = "gpu.cpu.local.demo-00000000"
-PATIENCE = PoolPatience(elsewhere_ms=15_000, nowhere_ms=60_000, loading_ms=40_000)
+PATIENCE = PoolPatience(elsewhere_ms=15_000, nowhere_ms=60_000, loading_ms=40_000, cold_ms=80_000)
 STEADY = 10**9
 
 
-def look(at, workers=0, *, seen_ms=None, elsewhere=False, loading=False, loaded=True, steady_ms=STEADY):
+def look(
+    at,
+    workers=0,
+    *,
+    seen_ms=None,
+    elsewhere=False,
+    loading=False,
+    loaded=True,
+    cold=False,
+    held=(),
+    steady_ms=STEADY,
+):
     pool = PoolLook(
         workers=workers,
         seen_ms=seen_ms,
         is_served_elsewhere=elsewhere,
         is_only_loading=loading,
         is_loaded_elsewhere=loaded,
+        is_cold_elsewhere=cold,
+        held_from=frozenset(held),
     )
     return FleetLook(at=at, steady_ms=steady_ms, pools={POOL: pool})
 
@@ -65,6 +79,32 @@ def test_a_pool_whose_workers_only_load_is_lost_where_another_has_the_model(work
     found = fates(*every_second(0, 40_000, workers=workers, seen_ms=0, loading=True))
     assert found[-1] is PoolFate.LOST
     assert PoolFate.LOST not in found[:-1]
+
+
+def test_where_others_would_have_to_load_the_model_too_a_load_may_take_longer():
+    looks = every_second(0, 80_000, workers=1, loading=True, loaded=False, cold=True)
+    found = fates(*looks)
+    assert found[-1] is PoolFate.LOST
+    assert set(found[:-1]) == {PoolFate.SERVED}
+    assert fates(*looks[:-1], look(80_000, 1, loading=True, loaded=False))[-1] is PoolFate.SERVED
+
+
+def shares(*looks):
+    watch = PoolWatch()
+    for each in looks:
+        watch = watch_on(watch, each)
+    return lost_shares(watch, PATIENCE)
+
+
+def test_jobs_are_given_back_of_whom_all_workers_are_held_from():
+    looks = every_second(0, 14_000, workers=2, held=["one"])
+    assert shares(*looks) == {}
+    assert shares(*looks, look(15_000, 2, held=["one", "two"])) == {POOL: {"one"}}
+    assert shares(*looks, look(15_000, 2)) == {}
+    assert shares(*every_second(0, 15_000, workers=2, held=[None, "one"])) == {POOL: None}
+    assert shares(*every_second(0, 60_000, held=["one"])) == {POOL: None}
+    outage = [*looks, look(15_000, 2, held=["one"], steady_ms=0)]
+    assert shares(*outage) == shares(*looks, None, look(15_000, 2, held=["one"])) == {}
 
 
 def test_where_no_other_has_the_model_a_load_is_waited_for():

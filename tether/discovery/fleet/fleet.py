@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from tether.discovery.announcements.presence import Order, Presence, Supported, WorkerState
+from tether.discovery.fleet.held_back import Held
 from tether.ids import BootId, PoolName, WorkerId, worker_of
 from tether.models.registry import pool_name
 
@@ -61,6 +62,10 @@ def _nobody_silent() -> Silent:
     return MappingProxyType({})
 
 
+def _nobody_held() -> Held:
+    return MappingProxyType({})
+
+
 def _no_pools() -> MappingProxyType[PoolName, int]:
     return MappingProxyType({})
 
@@ -77,6 +82,7 @@ class Fleet:
         one back. Its size is bounded by the number of trusted keys.
       unroutable: The order up to which a worker's announcements do not make it routable.
       silent: The pools that members announce and do not draw from, by what was last seen of them.
+      held: Who is held back from pools, since it fails what others do.
       served: How many members serve each pool, by its name. It stays the same object as long as no member
         joins, leaves, becomes unroutable or silent, or serves something else.
       next_expiry: No member expires before.
@@ -88,6 +94,7 @@ class Fleet:
     newest: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
     unroutable: MappingProxyType[WorkerId, Order] = field(default_factory=_no_orders)
     silent: Silent = field(default_factory=_nobody_silent)
+    held: Held = field(default_factory=_nobody_held)
     served: MappingProxyType[PoolName, int] = field(default_factory=_no_pools)
     next_expiry: int = NEVER
 
@@ -206,12 +213,14 @@ def is_contested(member: Member, presence: Presence) -> bool:
     return presence.sequence < known.sequence and presence.issued_at > known.issued_at
 
 
-def judged(fleet: Fleet, silent: Silent) -> Fleet:
-    """Return the fleet of which these workers were seen not to draw from these pools, and no others."""
-    if silent == fleet.silent:
+def judged(fleet: Fleet, silent: Silent, held: Held = MappingProxyType({})) -> Fleet:
+    """Return the fleet of which these workers, and no others, were seen not to draw from these pools, or are
+    held back."""
+    if silent == fleet.silent and held == fleet.held:
         return fleet
     members = [(worker, fleet.members.get(worker)) for worker in {*silent, *fleet.silent}]
-    return replace(fleet, silent=silent, served=_served(fleet, members, members, silent=silent))
+    served = _served(fleet, members, members, silent=silent)
+    return replace(fleet, silent=silent, held=held, served=served)
 
 
 def silent_in(member: Member, silent: Silent) -> frozenset[PoolName]:

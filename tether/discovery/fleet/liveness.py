@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tether.discovery.fleet.fleet import Fleet, Member, Silent, silent_in
+from tether.discovery.fleet.held_back import Held
 from tether.ids import PoolName, WorkerId
 
 MAX_SILENCE_MS = 15_000
@@ -65,6 +66,7 @@ class Evidence:
       reported: When a worker last said which of its pools' models it has loaded.
       copied: When a process was last refused jobs since another one draws with the same key.
       known: Since when workers are known.
+      held: Who is held back from pools, since it fails what others do.
       paused, resumed: The last time in which Redis or all orchestrators were away; 0 where none is known.
     """
 
@@ -75,6 +77,7 @@ class Evidence:
     reported: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     copied: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     known: Mapping[WorkerId, Appearance] = field(default_factory=lambda: MappingProxyType({}))
+    held: Held = field(default_factory=lambda: MappingProxyType({}))
     paused: int = 0
     resumed: int = 0
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet, silent_in
-from tether.ids import PoolName
+from tether.discovery.fleet.held_back import HeldBack
+from tether.ids import PoolName, TenantId
 
 FRESH_POOLS_MS = 100
 """How long the pools of an unchanged fleet are known: lives that end in between are noticed so late."""
@@ -33,6 +36,9 @@ class PoolView:
       workers: Live ones that take jobs, suspect ones among them.
       suspects: How many of them are suspect.
       silent: How many more announce the pool and do not draw from it. They count in nothing else.
+      held: How many of the live ones are held back from everybody's jobs, since they fail what others do.
+      held_from: How many more are held back from a tenant's jobs, by tenant.
+      may_try: Whether one of those that are held back would be given a job at once, to show what it can.
       slots, free: Sums over the workers.
       warm: Whether one of them has the model loaded.
       tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
@@ -49,6 +55,9 @@ class PoolView:
     workers: int = 0
     suspects: int = 0
     silent: int = 0
+    held: int = 0
+    held_from: Mapping[TenantId, int] = field(default_factory=lambda: MappingProxyType({}))
+    may_try: bool = False
     slots: int = 0
     free: int = 0
     warm: bool = False
@@ -60,6 +69,10 @@ class PoolView:
     def sure(self) -> int:
         """Workers that are not suspect."""
         return self.workers - self.suspects
+
+    def able(self, tenant: TenantId | None) -> int:
+        """Workers that are not held back from a tenant's jobs; None asks for everybody's."""
+        return self.workers - self.held - (self.held_from.get(tenant, 0) if tenant is not None else 0)
 
 
 def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
@@ -82,6 +95,8 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
                 total.latency_hops = presence.latency_hops
             total.workers += 1
             total.suspects += member.renewed_at <= suspect_from
+            if worker in fleet.held and name in fleet.held[worker]:
+                total.add_held(fleet.held[worker][name])
             total.slots += presence.slots
             total.free += presence.free
             total.warm = total.warm or model.state is ModelState.WARM
@@ -96,7 +111,8 @@ class _Sum:
     """A pool view while it is added up."""
 
     __slots__ = (
-        *("first", "free", "latency_hops", "model", "name", "queue_depth", "silent"),
+        *("first", "free", "held", "held_from", "latency_hops", "may_try", "model", "name", "queue_depth"),
+        "silent",
         *("slots", "suspects", "tokens_per_second", "warm", "workers"),
     )
 
@@ -105,9 +121,18 @@ class _Sum:
         self.model = model
         self.first = first
         self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
-        self.warm = False
+        self.held = 0
+        self.held_from: Counter[TenantId] = Counter()
+        self.warm = self.may_try = False
         self.tokens_per_second = 0.0
         self.latency_hops = first.latency_hops
+
+    def add_held(self, held: HeldBack) -> None:
+        self.may_try = self.may_try or held.may_try
+        if held.is_for_all:
+            self.held += 1
+        else:
+            self.held_from.update(held.tenants)
 
     def view(self) -> PoolView:
         return PoolView(
@@ -120,6 +145,9 @@ class _Sum:
             workers=self.workers,
             suspects=self.suspects,
             silent=self.silent,
+            held=self.held,
+            held_from=MappingProxyType(dict(self.held_from)),
+            may_try=self.may_try,
             slots=self.slots,
             free=self.free,
             warm=self.warm,

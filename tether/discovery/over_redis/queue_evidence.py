@@ -13,6 +13,7 @@ from tether.broker.keys import Keys
 from tether.broker.redis.connections import each_answer, without_retries
 from tether.broker.scripts import Scripts, rows
 from tether.discovery.fleet.liveness import Appearance, Draws, Evidence
+from tether.discovery.over_redis.worker_health import MAX_HELD, read_held_back
 from tether.ids import PoolName, WorkerId
 
 MAX_TICK_PAUSE_MS = 1_000
@@ -34,6 +35,7 @@ class Noted(NamedTuple):
       asked: By worker the pools that it asked, as words ``<ms> <pool>...``, and more of these behind tabs.
       since: By worker since when it is known, as words ``<ms> <ms> <ms>``.
       orders: By worker its newest order.
+      held: Workers that may be held back from pools.
       tick: The last tick of the lease loop, and when its last pause began and ended.
     """
 
@@ -42,6 +44,7 @@ class Noted(NamedTuple):
     asked: Mapping[bytes, bytes] = {}
     since: Mapping[bytes, bytes] = {}
     orders: Mapping[bytes, bytes] = {}
+    held: Sequence[bytes] = ()
     tick: Sequence[bytes | None] = _NO_TICK
 
 
@@ -65,7 +68,9 @@ class QueueEvidence:
             did must not judge them. The next draw clears it away.
         """
         noted = self._read_notes()
-        evidence = read_evidence(noted)
+        workers = [WorkerId(_text(worker)) for worker in noted.held]
+        held = read_held_back(self._client, self._keys, workers, noted.now)
+        evidence = replace(read_evidence(noted), held=held)
         former = _boot_ids_that_note_nothing(noted.orders, evidence)
         if not former:
             return evidence
@@ -86,12 +91,14 @@ class QueueEvidence:
         pipeline.hgetall(keys.fleet_since)
         pipeline.hgetall(keys.fleet_order)
         pipeline.hmget(keys.lease_tick, "at", "paused", "resumed")
-        time, seen, asked, since, order, tick = each_answer(pipeline)
+        pipeline.zrange(keys.held_workers, 0, MAX_HELD - 1, desc=True)
+        time, seen, asked, since, order, tick, held = each_answer(pipeline)
         for answer in (time, seen, asked):
             if isinstance(answer, redis.ResponseError):
                 raise answer
-        since, order, tick = (
-            None if isinstance(answer, redis.ResponseError) else answer for answer in (since, order, tick)
+        since, order, tick, held = (
+            None if isinstance(answer, redis.ResponseError) else answer
+            for answer in (since, order, tick, held)
         )
         return Noted(
             now=time[0] * 1000 + time[1] // 1000,
@@ -99,6 +106,7 @@ class QueueEvidence:
             asked=asked,
             since=since or {},
             orders=order or {},
+            held=held or (),
             tick=tick or _NO_TICK,
         )
 

@@ -2,8 +2,9 @@ import pytest
 
 from support.presences import KEY, MODEL, OTHER_KEY, apply, presence
 from tether.discovery.announcements.presence import WorkerState
-from tether.discovery.fleet.fleet import Fleet, expire, unroutable
-from tether.discovery.fleet.pool_views import PoolViews
+from tether.discovery.fleet.fleet import Fleet, expire, judged, unroutable
+from tether.discovery.fleet.held_back import HeldBack
+from tether.discovery.fleet.pool_views import PoolViews, pools
 from tether.models.registry import pool_name
 
 POOL = pool_name("cpu", "local", MODEL)
@@ -78,3 +79,18 @@ def test_a_large_fleet_shows_changes_later_but_a_pool_that_comes_or_goes_at_once
     views.now += 1
     without = apply(with_another, presence(KEY, boot=2, sequence=2, state=WorkerState.STOPPED), 3)
     assert views.workers(without) == {POOL: 1}
+
+
+def test_who_is_held_back_is_counted_where_it_is_and_for_whom():
+    worker, other = presence().worker_id, presence(OTHER_KEY).worker_id
+    of_one = HeldBack(tenants=frozenset({"one"}), is_for_all=False)
+    of_all = HeldBack(tenants=frozenset({"one", "two"}), is_for_all=True, may_try=True)
+
+    def able(held):
+        (pool,) = pools(judged(TWO, {}, held), 1)
+        return [pool.able(tenant) for tenant in ("one", "two", None)], pool.may_try
+
+    assert able({}) == ([2, 2, 2], False)
+    assert able({worker: {POOL: of_one}, "stranger": {POOL: of_all}}) == ([1, 2, 2], False)
+    assert able({worker: {POOL: of_one}, other: {ELSEWHERE: of_all}}) == ([1, 2, 2], False)
+    assert able({worker: {POOL: of_one}, other: {POOL: of_all}}) == ([0, 1, 1], True)

@@ -51,9 +51,18 @@ local function read_health(text, now)
   return record
 end
 
+-- Workers with records by which they are held, by when they last failed: whoever places jobs reads those alone.
+local function held_workers()
+  return key('core:held')
+end
+
 local function write_health(worker_id, pool, record)
   apply('HSET', health_of(worker_id), pool, cjson.encode(record))
   redis.call('PEXPIRE', health_of(worker_id), HEALTH_LIFE)
+  if record.pause > 0 then
+    apply('ZADD', held_workers(), record.at, worker_id)
+    apply('ZREMRANGEBYSCORE', held_workers(), '-inf', '(' .. integer(record.at - HEALTH_LIFE))
+  end
 end
 
 -- Whether a worker with this record may get no job of any tenant but one at a time, as it failed those of several while
@@ -127,7 +136,9 @@ local function blamed_code(error)
 end
 
 local function note_succeeded(worker_id, pool, now)
-  apply('HDEL', health_of(worker_id), pool)
+  if apply('HDEL', health_of(worker_id), pool) == 1 and redis.call('EXISTS', health_of(worker_id)) == 0 then
+    apply('ZREM', held_workers(), worker_id)
+  end
   apply('ZADD', succeeded_in(pool), now, worker_id)
   redis.call('PEXPIRE', succeeded_in(pool), HEALTH_LIFE)
 end
