@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
+from tether.client.call_threads import CallThreads
 from tether.client.forks import check_process
+from tether.client.program_end import close_calls_at_end
 from tether.errors import ClientClosed
 
 MAX_THREADS = 32
@@ -23,9 +25,9 @@ class AsyncCalls:
     """Owns the threads ``tether-async_<n>``, from the first call to :meth:`close`."""
 
     def __init__(self) -> None:
-        self._is_closed = False
         self._process = os.getpid()
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="tether-async")
+        self._threads = CallThreads("async", MAX_THREADS)
+        close_calls_at_end(self)
 
     def begin(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs
@@ -37,12 +39,10 @@ class AsyncCalls:
         """
         check_process(self._process)
         context = contextvars.copy_context()
-        try:
-            return self._threads.submit(lambda: context.run(function, *args, **kwargs))
-        except RuntimeError as error:
-            if not self._is_closed:
-                raise
-            raise ClientClosed("the client was closed: create another one") from error
+        future = self._threads.submit(lambda: context.run(function, *args, **kwargs))
+        if future is None:
+            raise ClientClosed("the client was closed: create another one")
+        return future
 
     async def call(
         self, function: Callable[_Arguments, _Answer], *args: _Arguments.args, **kwargs: _Arguments.kwargs
@@ -54,7 +54,11 @@ class AsyncCalls:
         """
         return await asyncio.wrap_future(self.begin(function, *args, **kwargs))
 
-    def close(self) -> None:
-        """End the threads, once their calls have ended. Blocks. May be repeated."""
-        self._is_closed = True
-        self._threads.shutdown()
+    def close(self, timeout: float | None = None) -> None:
+        """End the threads, once their calls have ended. Blocks. May be repeated.
+
+        Args:
+          timeout: Longest wait for them, in seconds.
+        """
+        if os.getpid() == self._process:
+            self._threads.close(timeout)

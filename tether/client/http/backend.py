@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import time
@@ -18,6 +17,7 @@ from tether.client.http.ports import over_http_port
 from tether.client.http.stream_port import HttpStreamPort
 from tether.client.http.stream_reader import StreamReader
 from tether.client.ports import JobPort, ModelPort
+from tether.client.program_end import close_connections_at_end
 
 if TYPE_CHECKING:
     from tether.client.change_port import JobChangePort
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 EVERY_TENANT = "/v1/operator"
 """Where routes begin that act on what is of all tenants."""
-
-EXIT_SECONDS = 5.0
-"""How long a program's end waits for the threads of streams."""
 
 _HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
 _HttpModelPort = over_http_port(ModelPort)
@@ -63,7 +60,7 @@ class HttpBackend:
         self.job_port: JobPort = _HttpJobPort(self._calls)
         self.stream_port = HttpStreamPort(self._calls)
         self.model_port: ModelPort = _HttpModelPort(self._calls)
-        _open.add(self)
+        close_connections_at_end(self)
         # Whoever forgets to close a client shall not keep its threads. Programs' ends are seen to elsewhere.
         weakref.finalize(self, _stop, self._process, self._calls, self.stream_port.reader).atexit = False
 
@@ -123,13 +120,3 @@ def _stop(process: int, calls: HttpCalls, reader: StreamReader) -> None:
     calls.connections.stop()
     if os.getpid() == process:
         reader.ask_to_stop()
-
-
-_open: weakref.WeakSet[HttpBackend] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    # A program may end without closing its client. Connections that are left open would complain.
-    for backend in list(_open):
-        backend.close(EXIT_SECONDS)

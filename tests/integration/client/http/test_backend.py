@@ -846,6 +846,19 @@ def test_a_program_may_end_without_closing_its_client():
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "['MainThread']", "")
 
 
+def test_a_program_that_leaves_a_call_of_an_async_client_under_way_does_not_wait_for_its_answer():
+    with ScriptedGateway(answer(200, {"data": []}), hang) as gateway:
+        done = run_program(
+            gateway.url,
+            "from tether import AsyncTether\n"
+            f"client = AsyncTether({gateway.url!r}, {KEY!r}, patience=1)\n"
+            "under_way = client._calls.begin(client._backend.model_port.models)\n"
+            "under_way.add_done_callback(lambda call: print(type(call.exception()).__name__))\n",
+        )
+    # What it ended by: its answer would have been waited for to GatewayUnavailable.
+    assert (done.returncode, done.stdout.split()[:1], done.stderr) == (0, ["ClientClosed"], "")
+
+
 def test_a_forked_process_is_told_to_make_its_own_client():
     code = (
         "pid = os.fork()\n"
