@@ -188,11 +188,17 @@ class LetterRetries:
 
 @dataclass(frozen=True)
 class LetterPurge:
-    """Number of letters that were purged in one batch, and the cursor of the next one; None where all
-    matching letters were looked at."""
+    """What came of purging a batch.
+
+    Attributes:
+      purged: Number of letters that were purged.
+      next_cursor: Cursor of the next batch; None where all matching letters were looked at.
+      failed: Dead jobs whose letters could not be purged, since what is kept of them is damaged.
+    """
 
     purged: int
     next_cursor: str | None
+    failed: tuple[JobId, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -415,9 +415,10 @@ class LetterNotRetryable(TetherError):
 
 
 class LetterDamaged(TetherError):
-    """What is needed to retry the job is gone from the database, or cannot be read.
+    """What the database keeps of a dead letter or its job is gone, or cannot be read or changed.
 
-    What to do: Submit the job again from where its prompt came from.
+    What to do: Submit the job again from where its prompt came from. `tether admin fsck` tells what else is
+    damaged.
     """
 
     code = "letter_damaged"

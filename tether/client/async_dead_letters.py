@@ -6,9 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
-from tether.client.dead_letters import LETTERS_AT_ONCE, LetterOptions
+from tether.client.dead_letters import LETTERS_AT_ONCE, LetterOptions, number_purged, with_batch
 from tether.client.letter_port import LetterPort
-from tether.dead_letters import DeadLetter, LetterDetails, LetterFilter, LetterRetry, LetterSummary
+from tether.dead_letters import (
+    DeadLetter,
+    LetterDetails,
+    LetterFilter,
+    LetterPurge,
+    LetterRetry,
+    LetterSummary,
+)
 from tether.ids import JobId
 from tether.letter_filters import make_letter_filter
 
@@ -62,13 +69,12 @@ class AsyncDeadLetters:
 
     async def purge(self, **which: Unpack[LetterOptions]) -> int:
         """See :meth:`DeadLetters.purge`."""
-        letter_filter, cursor, count = make_letter_filter(**which), None, 0
+        letter_filter, cursor, total = make_letter_filter(**which), None, LetterPurge(0, None)
         while True:
             batch = await self._calls.call(self._port.purge, letter_filter, cursor, LETTERS_AT_ONCE)
-            count += batch.purged
-            cursor = batch.next_cursor
+            total, cursor = with_batch(total, batch), batch.next_cursor
             if cursor is None:
-                return count
+                return number_purged(total)
 
     async def summary(self) -> LetterSummary:
         """See :meth:`DeadLetters.summary`."""

@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import TypedDict, Unpack
 
 from tether.client.letter_port import LetterPort
-from tether.dead_letters import DeadLetter, LetterDetails, LetterFilter, LetterRetry, LetterSummary
+from tether.dead_letters import (
+    DeadLetter,
+    LetterDetails,
+    LetterFilter,
+    LetterPurge,
+    LetterRetry,
+    LetterSummary,
+)
+from tether.errors import LetterDamaged
 from tether.ids import JobId
 from tether.letter_filters import make_letter_filter
 
@@ -30,6 +38,31 @@ class LetterOptions(TypedDict, total=False):
     tenant: str | None
     created_after: datetime | None
     created_before: datetime | None
+
+
+MAX_NAMED = 10
+"""Letters that could not be purged which an error names."""
+
+
+def with_batch(total: LetterPurge, batch: LetterPurge) -> LetterPurge:
+    """What came of purging until now, and of a further batch."""
+    return LetterPurge(total.purged + batch.purged, None, (*total.failed, *batch.failed))
+
+
+def number_purged(total: LetterPurge) -> int:
+    """How many letters were purged.
+
+    Raises:
+      LetterDamaged: Some could not be.
+    """
+    failed = total.failed
+    if not failed:
+        return total.purged
+    more = f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+    raise LetterDamaged(
+        f"{total.purged} dead letters were purged, {len(failed)} could not be, since what the database keeps "
+        f"of them is damaged: those of jobs {', '.join(failed[:MAX_NAMED])}{more}"
+    )
 
 
 class DeadLetters:
@@ -107,14 +140,14 @@ class DeadLetters:
 
         Raises:
           InvalidRequest: An argument is invalid; the message says why.
+          LetterDamaged: Some could not be purged; the message names them. All others that match were.
         """
-        letter_filter, cursor, count = make_letter_filter(**which), None, 0
+        letter_filter, cursor, total = make_letter_filter(**which), None, LetterPurge(0, None)
         while True:
             batch = self._port.purge(letter_filter, cursor, LETTERS_AT_ONCE)
-            count += batch.purged
-            cursor = batch.next_cursor
+            total, cursor = with_batch(total, batch), batch.next_cursor
             if cursor is None:
-                return count
+                return number_purged(total)
 
     def summary(self) -> LetterSummary:
         """Return how many open letters there are, and when they expire."""

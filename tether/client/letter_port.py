@@ -66,7 +66,8 @@ class LetterPort(Protocol):
 
     @over_http("POST", "/v1/dead-letters:purge", body=letter_batch_body)
     def purge(self, letter_filter: LetterFilter, cursor: str | None, limit: int) -> LetterPurge:
-        """Purge a batch of open dead letters. The next batch begins at the cursor.
+        """Purge a batch of open dead letters. The next batch begins at the cursor. One that cannot be purged
+        stops no other: the answer names it.
 
         Raises:
           InvalidRequest: The filter, the cursor or the limit is not possible.

@@ -54,13 +54,15 @@ class ExpireLetters:
         places = self._store.read(old_letters, older_than_ms, EXPIRY_BATCH, self._passed_over)
         due = [place.job_id for place in places if self._failed.is_due(place.job_id, now_ms)]
         closings = [LetterClosing(job_id, LetterState.EXPIRED, now_ms) for job_id in due]
-        expired = 0
+        expired = closed = 0
         for job_id, answer in zip(due, self._store.write_each(close_letters, closings), strict=True):
             if isinstance(answer, Exception):
                 self._failed.fail(job_id, answer, now_ms, job=job_id)
             else:
                 self._failed.succeed(job_id, job=job_id)
-                expired += 1
+                # Others may have retried or purged it meanwhile.
+                expired += answer
+                closed += 1
         if expired:
             metrics.LETTERS_EXPIRED.inc(expired)
             self._log.warning("Dead letters have expired: their retry tokens make no jobs.", count=expired)
@@ -68,5 +70,5 @@ class ExpireLetters:
             self._passed_over = 0
             return IDLE
         # What cannot be closed is passed over until the last was looked at.
-        self._passed_over += len(places) - expired
+        self._passed_over += len(places) - closed
         return EXPIRY_PAUSE_SECONDS

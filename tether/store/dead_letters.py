@@ -17,7 +17,7 @@ from tether.dead_letters import (
 )
 from tether.envelopes import options_from_text
 from tether.histories import AttemptRecord
-from tether.ids import JobId, TenantId
+from tether.ids import JobId, PoolName, TenantId
 from tether.store.attempt_records import record_of_kept
 from tether.store.bad_rows import read_each
 from tether.store.rows import AnyRow, error_from_text, value_from_text
@@ -95,7 +95,9 @@ def _is(columns: Any, name: str, value: str) -> ColumnElement[bool]:
     elif value == LetterState.RETRIED:
         condition = columns.closed == LetterState.RETRIED.value
     else:
-        condition = func.coalesce(columns.closed, "").in_(["", LetterState.RETRIED.value])
+        # A state that this version does not know is listed, with what is wrong.
+        unlisted = [LetterState.PURGED.value, LetterState.EXPIRED.value]
+        condition = func.coalesce(columns.closed, "").not_in(unlisted)
     return condition
 
 
@@ -134,12 +136,15 @@ def dead_letter(
 
 
 def _letters() -> Select[Any]:
+    # A letter whose job somebody deleted is still told.
     return select(dead_letters, *_OF_JOB).join_from(
-        dead_letters, jobs, jobs.c.job_id == dead_letters.c.job_id
+        dead_letters, jobs, jobs.c.job_id == dead_letters.c.job_id, isouter=True
     )
 
 
 def _letter(row: AnyRow) -> DeadLetter:
+    if row.correlation_id is None:
+        return _unreadable(row.job_id, row.created_at, "its job is gone")
     try:
         return _readable_letter(row)
     except (ValueError, TypeError):
@@ -156,7 +161,7 @@ def _readable_letter(row: AnyRow) -> DeadLetter:
         tenant_id=TenantId(_text(row.tenant_id)),
         correlation_id=_text(row.correlation_id),
         model=_text(row.model),
-        pool=row.pool,
+        pool=None if row.pool is None else PoolName(_text(row.pool)),
         reason=_text(row.reason),
         why=why_dead(_text(row.reason)),
         retryable=bool(row.retryable),
@@ -167,18 +172,16 @@ def _readable_letter(row: AnyRow) -> DeadLetter:
         trace_id=None if context is None else f"{context.trace_id:032x}",
         retry_token=_text(row.retry_token) if state in (LetterState.OPEN, LetterState.RETRIED) else "",
         state=state,
-        retry_of=row.retry_of,
-        retried_as=row.retried_as,
+        retry_of=None if row.retry_of is None else JobId(_text(row.retry_of)),
+        retried_as=None if row.retried_as is None else JobId(_text(row.retried_as)),
         created_at=row.created_at,
         closed_at=row.closed_at,
         problem=f"{', '.join(problems)} cannot be read" if problems else None,
     )
 
 
-def _unreadable(job_id: JobId, created_at: int) -> DeadLetter:
-    return DeadLetter(
-        job_id=job_id, tenant_id=TenantId(""), created_at=created_at, problem="its row cannot be read"
-    )
+def _unreadable(job_id: JobId, created_at: int, problem: str = "its row cannot be read") -> DeadLetter:
+    return DeadLetter(job_id=job_id, tenant_id=TenantId(""), created_at=created_at, problem=problem)
 
 
 def _text(value: object) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, Update, bindparam, select, update
 
 from tether.dead_letters import LetterPlace, LetterState
 from tether.ids import JobId
+from tether.store.bulk import is_among, is_postgres
 from tether.store.schema import IS_OPEN_LETTER, dead_letters
 
 
@@ -50,14 +52,20 @@ def close_letters(connection: Connection, closings: list[LetterClosing]) -> list
     Returns:
       For each whether it was open.
     """
+    postgres = is_postgres(connection)
+    # Locked in the order of their ids, as everywhere: two transactions wait for each other one way only.
+    ids = sorted({each.job_id for each in closings})
+    left = set(connection.execute(_open_and_locked(postgres), {"ids": ids}).scalars())
+    alike: dict[tuple[LetterState, int], list[JobId]] = {}
     closed: list[bool] = []
-    # In the order of their ids: two transactions with the same letters wait for each other one way only.
-    for each in sorted(closings):
-        change = update(dead_letters).where(dead_letters.c.job_id == each.job_id, IS_OPEN_LETTER)
-        values = {"closed": each.state.value, "closed_at": each.now_ms, "history": "[]", "evidence": "{}"}
-        closed.append(connection.execute(change.values(values)).rowcount > 0)
-    by_id = dict(zip((each.job_id for each in sorted(closings)), closed, strict=True))
-    return [by_id[each.job_id] for each in closings]
+    for each in closings:
+        closed.append(each.job_id in left)
+        if each.job_id in left:
+            left.remove(each.job_id)
+            alike.setdefault((each.state, each.now_ms), []).append(each.job_id)
+    for (state, now_ms), these in alike.items():
+        connection.execute(_close(postgres), {"ids": these, "state": state.value, "now_ms": now_ms})
+    return closed
 
 
 def old_letters(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[LetterPlace]:
@@ -67,3 +75,17 @@ def old_letters(connection: Connection, older_than_ms: int, limit: int, offset: 
     query = select(*place).where(IS_OPEN_LETTER, dead_letters.c.created_at < older_than_ms)
     rows = connection.execute(query.order_by(*place).limit(limit).offset(offset))
     return [LetterPlace(row.created_at, JobId(row.job_id)) for row in rows]
+
+
+@cache
+def _open_and_locked(postgres: bool) -> Select[Any]:
+    query = select(dead_letters.c.job_id).where(is_among(postgres, dead_letters.c.job_id), IS_OPEN_LETTER)
+    return query.order_by(dead_letters.c.job_id).with_for_update()
+
+
+@cache
+def _close(postgres: bool) -> Update:
+    change = update(dead_letters).where(is_among(postgres, dead_letters.c.job_id))
+    return change.values(
+        closed=bindparam("state"), closed_at=bindparam("now_ms"), history="[]", evidence="{}"
+    )

@@ -19,6 +19,13 @@ MAX_CHAIN = 20
 """Jobs of a chain of retries that are looked up on either side of one."""
 
 
+class TokenOwner(NamedTuple):
+    """The dead job whose letter has a token, and its tenant."""
+
+    job_id: JobId
+    tenant_id: TenantId
+
+
 class LetterKey(NamedTuple):
     """What decides whether a letter can be retried."""
 
@@ -50,19 +57,22 @@ _KEY_COLUMNS = tuple(
 )
 
 
-def letter_with_token(
-    connection: Connection, retry_token: str, tenant_id: TenantId | None
-) -> LetterKey | None:
-    """The letter that has this token; None if there is none, or not of this tenant: the two look alike."""
-    query = select(*_KEY_COLUMNS).where(dead_letters.c.retry_token == retry_token)
+def owner_of_token(connection: Connection, retry_token: str, tenant_id: TenantId | None) -> TokenOwner | None:
+    """Whose letter has this token; None if there is none, or not of this tenant: the two look alike."""
+    query = select(dead_letters.c.job_id, dead_letters.c.tenant_id)
+    query = query.where(dead_letters.c.retry_token == retry_token)
     if tenant_id is not None:
         query = query.where(dead_letters.c.tenant_id == tenant_id)
     row = connection.execute(query).one_or_none()
-    return None if row is None else _key(row)
+    return None if row is None else TokenOwner(JobId(row.job_id), TenantId(row.tenant_id))
 
 
 def letter_keys(connection: Connection, job_ids: list[JobId]) -> list[LetterKey]:
-    """What decides whether these letters can be retried."""
+    """What decides whether these letters can be retried.
+
+    Raises:
+      ValueError: One has a state that this version does not know.
+    """
     query = select(*_KEY_COLUMNS).where(dead_letters.c.job_id.in_(job_ids))
     return [_key(row) for row in connection.execute(query)]
 
@@ -101,7 +111,8 @@ def retried_jobs(connection: Connection, job_ids: list[JobId]) -> list[tuple[Job
 
 
 def retry_chain(connection: Connection, job_id: JobId, tenant_id: TenantId | None) -> list[RetryLink]:
-    """The jobs that a job retries and that retry it, the first one first."""
+    """The jobs that a job retries and that retry it, the first one first. It ends before one that is gone or
+    cannot be read."""
     before: list[RetryLink] = []
     at, seen = _link(connection, job_id, tenant_id), {job_id}
     if at is None:
@@ -140,5 +151,9 @@ def _link(
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    link = RetryLink(job_id, JobState(row.state), row.created_at, row.reason)
+    try:
+        state = JobState(row.state)
+    except ValueError:
+        return None
+    link = RetryLink(job_id, state, row.created_at, row.reason)
     return link, row.retry_of, row.retried_as

@@ -25,7 +25,7 @@ from tether.discovery.announcements.presence import (
     manifest_of,
     worker_id,
 )
-from tether.errors import BrokerUnavailable, CommandUnanswered, ConfigError, StoreUnavailable
+from tether.errors import BrokerUnavailable, CommandUnanswered, ConfigError, JobFailed, StoreUnavailable
 from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.gateway.operator import audit, workers
@@ -509,6 +509,28 @@ def test_readings_of_the_log_leave_connections_for_all_else(ask, monkeypatch):
         finally:
             may_end.set()
     assert {one.result()[0] for one in asked} == {200}
+
+
+def test_a_retry_by_token_stands_in_the_log_with_the_dead_job_and_its_tenant(ask, log, service, submit):
+    client = service.client(on_loop=False, tenant=OTHER_TENANT)
+    job_id = submit(model="broken")
+    with pytest.raises(JobFailed):
+        client.job(job_id).result()
+    token = client.letters.show(job_id).retry_token
+    for status in (202, 200):
+        body = {"retry_token": token}
+        assert ask("POST", "/v1/operator/dead-letters:retry", body)[0] == status
+    body = {"retry_token": "never issued"}
+    assert ask("POST", "/v1/operator/dead-letters:retry", body)[0] == 404
+    found = [
+        (entry["target"], entry["tenant_id"], entry["result"])
+        for entry in log(action="dead_letters.retry", limit=6)
+    ]
+    assert found == [
+        *(("dead letters", None, result) for result in ("retry_token_unknown", "begun")),
+        *[(job_id, OTHER_TENANT, result) for result in ("ok", "begun")] * 2,
+    ]
+    assert token not in str(log(action="dead_letters.retry", limit=6))
 
 
 def acts_of_the_guide():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 
 from support.databases import NOW, accept, new_job, outcome, settle_each, write
 from support.machines import catches_bug, run_machine
@@ -16,7 +16,7 @@ from tether.store import Store, admissions
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.dead_letters import dead_letter, scan_letters
 from tether.store.letter_changes import LetterClosing, close_letters
-from tether.store.letter_retries import letter_with_token, retry_chain
+from tether.store.letter_retries import owner_of_token, retry_chain
 from tether.store.pruning import prunable_jobs, prune
 from tether.store.schema import jobs
 
@@ -132,8 +132,8 @@ class TokenMachine(RuleBasedStateMachine):
     def a_token_is_foreign_or_forged(self, pick):
         letter = self.letter(pick)
         token = f"letter-{letter.job_id}" if letter else "letter-none"
-        assert self.store.read(letter_with_token, token, "another") is None
-        assert self.store.read(letter_with_token, f"{token}-forged", "default") is None
+        assert self.store.read(owner_of_token, token, "another") is None
+        assert self.store.read(owner_of_token, f"{token}-forged", "default") is None
 
     @invariant()
     def the_database_agrees(self):
@@ -159,6 +159,36 @@ def retries_of(connection, job_id):
 @pytest.mark.parametrize("examples", [8, pytest.param(300, marks=pytest.mark.long)])
 def test_a_token_makes_one_job_at_most_whatever_happens_to_its_letter(store, examples):
     run_machine(TokenMachine, {"store": store}, examples)
+
+
+def test_a_batch_is_closed_in_two_statements_each_letter_by_one_of_those_who_ask(store):
+    numbers = [next(NUMBERS) for _ in range(60)]
+    accept(store, *map(new_job, numbers))
+    settle_each(store, *(outcome(number, OutcomeKind.POISONED) for number in numbers))
+    ids = [f"job-{number:06}" for number in numbers]
+    purge = [LetterClosing(job_id, PURGED, NOW) for job_id in ids]
+    asked = []
+
+    def note(*call):
+        asked.append(call[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        answers = write(store, close_letters, *purge[:50])
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert answers == [True] * 50
+    assert len([each for each in asked if "dead_letters" in each]) == 2
+    # Two who purge in one transaction, and one who lets expire.
+    expire = [LetterClosing(job_id, EXPIRED, NOW) for job_id in ids]
+    assert write(store, close_letters, *expire[45:55], *purge[45:]) == [
+        *([False] * 5),
+        *([True] * 5),
+        *([False] * 10),
+        *([True] * 5),
+    ]
+    states = [store.read(dead_letter, job_id).state for job_id in ids]
+    assert states == [*([PURGED] * 50), *([EXPIRED] * 5), *([PURGED] * 5)]
 
 
 def forget_to_close(connection, retries, now_ms):

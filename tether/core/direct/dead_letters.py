@@ -29,10 +29,13 @@ from tether.letter_filters import check_open
 from tether.statuses import check_job_id
 from tether.store.dead_letters import dead_letter, letters_at, open_letters, scan_letters, with_expiry
 from tether.store.letter_changes import LetterClosing, close_letters
-from tether.store.letter_retries import retry_chain
+from tether.store.letter_retries import TokenOwner, retry_chain
+from tether.telemetry.logs import get_logger
 
 MAX_COUNTED_LETTERS = 10_000
 """Open letters that a summary counts."""
+
+_log = get_logger("tether.core")
 
 EVERY_TENANT = TenantId("*")
 """The party that readings of all tenants' letters are, among those that wait for lists."""
@@ -109,10 +112,19 @@ class DirectLetterPort:
         with self._lifetime.call():
             found = self._plane.store.read(scan_letters, wanted, after, limit)
             closings = [LetterClosing(place.job_id, LetterState.PURGED, now_ms) for place in found.places]
-            closed = self._plane.store.write_each(close_letters, closings)
-        # What cannot be written of one letter costs the others nothing: it stays, and is not counted.
-        purged = sum(one is True for one in closed)
-        return LetterPurge(purged, None if found.after is None else cursor_of(found.after))
+            answers = self._plane.store.write_each(close_letters, closings)
+        failed = []
+        for place, answer in zip(found.places, answers, strict=True):
+            if isinstance(answer, Exception):
+                _log.error("A dead letter could not be purged.", job=place.job_id, error=repr(answer))
+                failed.append(place.job_id)
+        purged = sum(answer is True for answer in answers)
+        return LetterPurge(purged, None if found.after is None else cursor_of(found.after), tuple(failed))
+
+    def owner_of(self, retry_token: str) -> TokenOwner | None:
+        """Whose letter has this token; None if there is none, or not of this tenant."""
+        with self._lifetime.call():
+            return self._retrier.owner_of(retry_token)
 
     def summary(self) -> LetterSummary:
         with self._lifetime.call():

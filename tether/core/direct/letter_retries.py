@@ -11,6 +11,7 @@ from tether.errors import (
     LetterNotRetryable,
     RetryTokenSpent,
     RetryTokenUnknown,
+    StoreError,
     StoreUnavailable,
     TetherError,
 )
@@ -19,7 +20,7 @@ from tether.jobs import JobError
 from tether.scheduling.infer_messages import InferMessage, submission_of
 from tether.scheduling.retried_requests import request_of_dead_job
 from tether.store import queries
-from tether.store.letter_retries import LetterKey, letter_keys, letter_with_token, retry_source
+from tether.store.letter_retries import LetterKey, TokenOwner, letter_keys, owner_of_token, retry_source
 from tether.telemetry.logs import get_logger
 
 MAX_TOGETHER, MAX_BYTES_TOGETHER = 32, 8 * 1024 * 1024
@@ -45,36 +46,48 @@ class LetterRetrier:
         Raises:
           TetherError: It cannot be retried; see :meth:`~tether.client.ports.LetterPort.retry`.
         """
-        key = None
-        if _can_be_token(retry_token):
-            key = self._plane.store.read(letter_with_token, retry_token, self._tenant)
-        if key is None:
+        owner = self.owner_of(retry_token)
+        keys, damaged = self._keys([] if owner is None else [owner.job_id])
+        for error in damaged.values():
+            raise error
+        if not keys:
             raise RetryTokenUnknown(
                 "no dead letter of yours has this retry token: take it from `tether dlq list` or "
                 "`tether dlq show`"
             )
-        (answer,) = self._retried([key], force=force)
+        (answer,) = self._retried(keys, force=force)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def owner_of(self, retry_token: str) -> TokenOwner | None:
+        """Whose letter has this token; None if there is none, or not of this tenant."""
+        if not _can_be_token(retry_token):
+            return None
+        return self._plane.store.read(owner_of_token, retry_token, self._tenant)
+
     def retry_each(self, job_ids: Sequence[JobId], *, force: bool) -> list[LetterRetry]:
         """Retry letters, each by itself: one that cannot be retried stops no other."""
+        keys, damaged = self._keys(job_ids)
+        retried = zip(keys, self._retried(keys, force=force), strict=True)
+        answers: dict[JobId, LetterRetry | Exception] = {
+            **damaged,
+            **{key.job_id: made for key, made in retried},
+        }
+        return [
+            LetterRetry(job_id=job_id, error=self._told(job_id, answer))
+            if isinstance(answer, Exception)
+            else answer
+            for job_id in job_ids
+            if (answer := answers.get(job_id)) is not None
+        ]
+
+    def _keys(self, job_ids: Sequence[JobId]) -> tuple[list[LetterKey], dict[JobId, LetterDamaged]]:
+        """What decides whether these letters can be retried, and the errors of those that cannot be read."""
         keys, errors = self._plane.store.read_each(letter_keys, job_ids)
-        by_id = {key.job_id: key for key in keys}
-        answers = dict(
-            zip(by_id, self._retried([by_id[job_id] for job_id in by_id], force=force), strict=True)
-        )
-        retries: list[LetterRetry] = []
-        for job_id in job_ids:
-            answer: LetterRetry | Exception | None = answers.get(job_id)
-            if job_id in errors:
-                answer = LetterDamaged(f"the dead letter of job {job_id} cannot be read")
-            if isinstance(answer, Exception):
-                retries.append(LetterRetry(job_id=job_id, error=self._told(job_id, answer)))
-            elif answer is not None:
-                retries.append(answer)
-        return retries
+        return keys, {
+            job_id: _damaged(f"the dead letter of job {job_id} cannot be read") for job_id in errors
+        }
 
     def _told(self, job_id: JobId, error: Exception) -> JobError:
         if isinstance(error, TetherError):
@@ -109,6 +122,9 @@ class LetterRetrier:
                 yield key, self._prepare(key, force=force)
             except StoreUnavailable:
                 raise
+            except (ValueError, StoreError) as error:
+                what = f"what the database keeps of job {key.job_id} cannot be read ({str(error)[:200]})"
+                yield key, _damaged(what)
             except Exception as error:
                 yield key, error
 
@@ -125,14 +141,9 @@ class LetterRetrier:
                 f"job {key.job_id} died of an error that a retry meets again: `tether dlq show {key.job_id}` "
                 "tells which; mend its cause, then retry it by force (--force, or force=true)"
             )
-        try:
-            source = self._plane.store.read(retry_source, key.job_id)
-        except StoreUnavailable:
-            raise
-        except (ValueError, TetherError) as error:
-            raise _damaged(key.job_id, f"cannot be read ({str(error)[:200]})") from None
+        source = self._plane.store.read(retry_source, key.job_id)
         if source is None:
-            raise _damaged(key.job_id, "is gone")
+            raise _damaged(f"job {key.job_id} is gone")
         request = request_of_dead_job(
             source.job,
             labels=source.labels,
@@ -154,8 +165,8 @@ class LetterRetrier:
         return LetterRetry(job_id=key.job_id, retried_as=made, state=row.state)
 
 
-def _damaged(job_id: JobId, how: str) -> LetterDamaged:
-    return LetterDamaged(f"what the database keeps of job {job_id} {how}: submit the job again as a new one")
+def _damaged(what: str) -> LetterDamaged:
+    return LetterDamaged(f"{what}: submit the job again as a new one")
 
 
 def _can_be_token(text: object) -> bool:

@@ -49,7 +49,13 @@ LetterDetailsDocument = document_of(
     **_OF_LETTER,
 )
 LetterSummaryDocument = document_of("LetterSummaryDocument", LetterSummary)
-LetterPurgeDocument = document_of("LetterPurgeDocument", LetterPurge)
+LetterPurgeDocument = document_of(
+    "LetterPurgeDocument",
+    LetterPurge,
+    failed=Field(
+        description="Dead jobs whose letters could not be purged, since what is kept of them is damaged."
+    ),
+)
 LetterRetryDocument = document_of(
     "LetterRetryDocument",
     LetterRetry,

@@ -44,8 +44,15 @@ class LetterDoor(Protocol):
         action: str,
         details: dict[str, Any],
         function: Callable[[], _Answer],
+        *,
+        retry_token: str | None = None,
     ) -> _Answer:
-        """Do what changes letters. Blocks."""
+        """Do what changes letters. Blocks.
+
+        Args:
+          details: With what it is done; a filter's fields by their names.
+          retry_token: Of the letter that it concerns; None where it may concern several.
+        """
 
 
 class TenantDoor:
@@ -68,6 +75,8 @@ class TenantDoor:
         action: str,
         details: dict[str, Any],
         function: Callable[[], _Answer],
+        *,
+        retry_token: str | None = None,
     ) -> _Answer:
         return function()
 
@@ -93,8 +102,13 @@ class OperatorDoor:
         action: str,
         details: dict[str, Any],
         function: Callable[[], _Answer],
+        *,
+        retry_token: str | None = None,
     ) -> _Answer:
-        tenant = details.get("tenant")
+        target, tenant = "dead letters", details.get("tenant")
+        owner = None if retry_token is None else self.port(edge, caller).owner_of(retry_token)
+        if owner is not None:
+            target, tenant = owner
         tenant_id = None if tenant is None else TenantId(tenant)
-        act = act_of(caller, request, action, "dead letters", tenant_id, **details)
+        act = act_of(caller, request, action, target, tenant_id, **details)
         return log_of(edge).elsewhere(act, function)

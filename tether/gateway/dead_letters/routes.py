@@ -137,14 +137,14 @@ def _declare(routes: RoomRoutes, door: LetterDoor, whose: str) -> None:
         port = door.port(edge, caller)
 
         def carry_out() -> LetterRetry:
-            details = {"force": force}
             return door.change(
                 edge,
                 caller,
                 request,
                 "dead_letters.retry",
-                details,
+                {"force": force},
                 lambda: port.retry(retry_token, force),
+                retry_token=retry_token,
             )
 
         retried = await edge.call(carry_out)
@@ -188,7 +188,8 @@ def _declare(routes: RoomRoutes, door: LetterDoor, whose: str) -> None:
         "/dead-letters:purge",
         f"Purge dead letters{whose} that match",
         about="purge a batch of open dead letters: their tokens make no jobs any more",
-        details="Go on with `next_cursor` as `cursor`, and the same `where`, until there is none.",
+        details="One that cannot be purged stops no other: `failed` names it. Go on with `next_cursor` as "
+        "`cursor`, and the same `where`, until there is none.",
         scopes=door.changing,
         replies={200: Reply("How many were purged.", documents.LetterPurgeDocument)},
         errors=(400, 408, 413, 422),
