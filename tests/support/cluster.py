@@ -83,6 +83,11 @@ class Cluster:
         command += ["-p", str(processes), "-t", str(threads)]
         return self._start(command, "A child is ready" if wait else None, processes, environ)
 
+    def start_dramatiq(self, program, *, processes, threads):
+        """Dramatiq's own command, once its processes are ready."""
+        command = [sys.executable, "-m", "dramatiq", program, "-p", str(processes), "-t", str(threads)]
+        return self._start(command, "is ready for action", processes)
+
     def start_gateway(self, **environ):
         """`tether gateway` at a free port, once it answers; its ``url`` and an API ``key`` are on it."""
         key = add_api_key(self.settings)[0]
