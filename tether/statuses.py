@@ -118,6 +118,8 @@ class ModelInfo:
         Redis.
       unavailable_workers: Number of further workers that have it and are given no jobs, by what they are:
         ``cordoned``, ``draining``, ``unroutable`` or ``revoked``.
+      held_workers: Why workers that serve it are held back from the caller's jobs, by their ids: they fail
+        what others do, and get one at a time.
       pools: Names of the pools in which live workers serve it.
       gpu_class, region: The only ones in which it may be served; empty is any.
       is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
@@ -131,6 +133,7 @@ class ModelInfo:
     workers: int = 0
     silent_workers: int = 0
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
+    held_workers: Mapping[str, str] = field(default_factory=dict)
     pools: tuple[PoolName, ...] = ()
     gpu_class: str = ""
     region: str = ""

@@ -9,7 +9,8 @@ from typing import Self
 import redis
 
 from tether.broker.keys import Keys
-from tether.discovery.over_redis.worker_health import HeldPool, read_held_pools
+from tether.discovery.fleet.held_back import HeldPool
+from tether.discovery.over_redis.worker_health import read_held_pools
 from tether.ids import PoolName, WorkerId
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext

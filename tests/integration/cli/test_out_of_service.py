@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from support.cluster import Cluster
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.models.registry import Registry, pool_name
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
 
@@ -16,6 +17,7 @@ class Installation:
     """A gateway and one worker, and the verbs on them."""
 
     def __init__(self, cluster, folder):
+        self.cluster = cluster
         cluster.start_orchestrator()
         self.gateway = cluster.start_gateway()
         cluster.start_worker()
@@ -44,6 +46,18 @@ class Installation:
             f"{workers} workers take jobs, and {unavailable} do not",
         )
 
+    def hold(self, worker_id, tenant):
+        """As if this worker had failed the jobs of a tenant, again and again."""
+        client, keys = self.cluster.redis, self.cluster.keys
+        (model,) = Registry.from_settings(self.cluster.settings).models
+        record = {"jobs": ["a"], "tenants": [tenant], "count": 7, "code": "engine_failed", "others": True}
+        record |= {"since": 1, "at": 2**52, "pause": 600_000, "until_ms": 2**52, "probe": ""}
+        client.hset(keys.worker_health(worker_id), pool_name("cpu", "local", model), json.dumps(record))
+        client.zadd(keys.held_workers, {worker_id: 2**52})
+
+    def model_is_held(self):
+        return self.model()["held_workers"]
+
     def doctor_knows_of_no_tether_up(self):
         """Parts that are run apart are looked at where they are, and not told to be started otherwise."""
         said = {line.split(":")[0]: line for line in self.run("doctor").splitlines()}
@@ -71,6 +85,20 @@ def test_a_worker_that_was_taken_out_of_service_is_told_with_the_way_back(tmp_pa
         assert "counter  1 worker\n" in there.run("status")
         (worker,) = json.loads(there.run("fleet", "list", "--json"))["data"]
         pub_key = json.loads(there.run("fleet", "show", worker["worker_id"], "--json"))["pub_key"]
+
+        there.hold(worker["worker_id"], "somebody else")
+        there.hold(worker["worker_id"], "default")
+        eventually(there.model_is_held, PATIENCE_SECONDS, "who is held is told")
+        assert there.model_is_held().keys() == {worker["worker_id"]}
+        told = there.run("status")
+        assert (
+            f"\nheld     counter  worker {worker['worker_id']}: 7 attempts in a row failed (engine_failed)"
+            in told
+        )
+        assert "until one succeeds, the next in 600 s\n" in told
+        there.hold(worker["worker_id"], "somebody else")
+        eventually(lambda: not there.model_is_held(), PATIENCE_SECONDS, "what concerns others is not told")
+        cluster.redis.delete(cluster.keys.worker_health(worker["worker_id"]))
 
         there.run("fleet", "cordon", worker["worker_id"])
         there.is_told(0, cordoned=1)

@@ -56,7 +56,6 @@ class DirectBackend:
             priority=0,
             options={},
         )
-        self.model_port = DirectModelPort(plane, self._lifetime)
         self.every_job = JobReads(plane, self._live, None)
         self.every_change_port = DirectChangePort(plane, self._live, self._lifetime, None)
         self.every_letter_port = DirectLetterPort(plane, self._lifetime, None)
@@ -88,6 +87,7 @@ class DirectBackend:
         self._plane.close()
 
     def _speak_for(self, tenant: TenantId) -> None:
+        self.model_port = DirectModelPort(self._plane, self._lifetime, tenant)
         self.job_port = DirectJobPort(self._plane, self._live, self._lifetime, tenant)
         self.change_port = DirectChangePort(self._plane, self._live, self._lifetime, tenant)
         self.stream_port = DirectStreamPort(self._plane.store, self._hub, self._lifetime, tenant)

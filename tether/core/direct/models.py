@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
+from tether.discovery.fleet.fleet_view import FleetView
+from tether.ids import PoolName, TenantId, WorkerId
 from tether.statuses import ModelInfo
 
 
 class DirectModelPort:
     """See :class:`~tether.client.ports.ModelPort`."""
 
-    def __init__(self, plane: ControlPlane, lifetime: Lifetime) -> None:
+    def __init__(self, plane: ControlPlane, lifetime: Lifetime, tenant: TenantId) -> None:
         self._plane = plane
         self._lifetime = lifetime
+        self._tenant = tenant
 
     def models(self) -> list[ModelInfo]:
         with self._lifetime.call():
             pools = self._plane.fleet.pools()
             unavailable = self._plane.fleet.unavailable()
+            held = held_from(self._plane.fleet, self._tenant)
         return [
             ModelInfo(
                 name=model.name,
@@ -27,6 +31,12 @@ class DirectModelPort:
                 workers=sum(pool.workers for pool in pools if pool.digest == model.digest),
                 silent_workers=sum(pool.silent for pool in pools if pool.digest == model.digest),
                 unavailable_workers=dict(unavailable.get(model.digest, {})),
+                held_workers={
+                    worker: why
+                    for pool in pools
+                    if pool.digest == model.digest
+                    for worker, why in held.get(pool.name, {}).items()
+                },
                 pools=tuple(pool.name for pool in pools if pool.digest == model.digest and pool.workers),
                 gpu_class=model.gpu_class,
                 region=model.region,
@@ -34,3 +44,15 @@ class DirectModelPort:
             )
             for model in self._plane.registry.models
         ]
+
+
+def held_from(view: FleetView, tenant: TenantId) -> dict[PoolName, dict[WorkerId, str]]:
+    """Why live workers are held back from a tenant's jobs, by pool."""
+    found: dict[PoolName, dict[WorkerId, str]] = {}
+    if view.evidence is not None:
+        members = view.fleet.members
+        for worker, pools in sorted(view.evidence.held.items()):
+            for name, held in pools.items():
+                if worker in members and held.why is not None and held.keeps_from(tenant):
+                    found.setdefault(name, {})[worker] = held.why.in_words()
+    return found

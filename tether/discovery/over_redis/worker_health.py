@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import redis
 
 from tether.broker.keys import Keys
 from tether.broker.redis.connections import each_answer
-from tether.discovery.fleet.held_back import Held, HeldBack
+from tether.discovery.fleet.held_back import Held, HeldBack, HeldPool
 from tether.ids import PoolName, TenantId, WorkerId
 
 MAX_CHARACTERS = 64
@@ -28,41 +27,6 @@ HEALTH_LIFE_MS = 3_600_000
 PROBE_MS = 60_000
 """A worker that was given a job to try so long after its pause may be given another: nobody says whether the
 first still runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldPool:
-    """A pool of which a worker gets one job at a time, with pauses.
-
-    Attributes:
-      pool: The pool.
-      failed: Attempts in a row that failed.
-      code: Of the last error.
-      since_ms_ago: When the first of them failed.
-      next_in_ms: When it may be given the next job; 0 is now.
-      is_for_all: Whether it is held from the jobs of all tenants, not only of those whose jobs it failed.
-      others_succeeded: Whether other workers had a success in the pool meanwhile.
-    """
-
-    pool: PoolName
-    failed: int
-    code: str
-    since_ms_ago: int
-    next_in_ms: int
-    is_for_all: bool
-    others_succeeded: bool
-
-    def in_words(self) -> str:
-        """Why it is held, and what follows."""
-        attempts = f"{self.failed} attempts in a row failed" if self.failed != 1 else "1 attempt failed"
-        why = f" ({self.code})" if self.code else ""
-        others = "while other workers succeeded" if self.others_succeeded else "and no other worker succeeded"
-        whose = "" if self.is_for_all else " of the tenants whose jobs failed"
-        when = f"in {self.next_in_ms / 1000:.0f} s" if self.next_in_ms > 500 else "now"
-        return (
-            f"{attempts}{why} in {self.since_ms_ago / 1000:.0f} s, {others}: it gets one job{whose} at a "
-            f"time until one succeeds, the next {when}"
-        )
 
 
 def read_held_pools(
@@ -96,7 +60,7 @@ def read_held_back(client: redis.Redis, keys: Keys, workers: Sequence[WorkerId],
     if not workers:
         return {}
     return {
-        worker: {name: record.held_back(now) for name, record in records.items()}
+        worker: {name: record.held_back(name, now) for name, record in records.items()}
         for worker, records in _read_records(client, keys, workers, now).items()
     }
 
@@ -117,10 +81,15 @@ class _Record(NamedTuple):
     def is_for_all(self) -> bool:
         return len(self.tenants) > MAX_FAILED_TENANTS or (len(self.tenants) > 1 and self.others_succeeded)
 
-    def held_back(self, now: int) -> HeldBack:
+    def held_back(self, name: PoolName, now: int) -> HeldBack:
         # A clock that was set back makes no pause longer.
         is_pausing = now < self.until_ms + self.is_tried * PROBE_MS and self.until_ms <= now + self.pause
-        return HeldBack(tenants=self.tenants, is_for_all=self.is_for_all, may_try=not is_pausing)
+        return HeldBack(
+            tenants=self.tenants,
+            is_for_all=self.is_for_all,
+            may_try=not is_pausing,
+            why=self.held_pool(name, now),
+        )
 
     def held_pool(self, name: PoolName, now: int) -> HeldPool:
         return HeldPool(

@@ -28,6 +28,11 @@ class ModelDocument(Document):
         "`cordoned`, `draining`, `unroutable` or `revoked`.",
         examples=[{"cordoned": 1}],
     )
+    held_workers: dict[str, str] = Field(
+        description="Why workers that serve the model are held back from the caller's jobs, by their ids: "
+        "they fail what others do, and get one at a time.",
+        examples=[{"b96e7cb22d0f2c7a": "5 attempts in a row failed (engine_failed) in 12 s"}],
+    )
     pools: list[str] = Field(description="Names of the pools in which live workers serve the model.")
     gpu_class: str = Field(description="The only GPU class on which it may be served; empty is any.")
     region: str = Field(description="The only region in which it may be served; empty is any.")
