@@ -43,11 +43,11 @@ def check(file: Path | None, as_json: bool) -> None:
     is read in both cases. A hook that the configuration names is imported.
     """
     from tether.config.loading import load_settings
-    from tether.hooks import load_death_hook
+    from tether.processes.hook_process import try_death_hook
 
     settings = load_settings(environ=os.environ, file=file)
     if settings.hooks.on_dead:
-        load_death_hook(settings.hooks.on_dead)
+        try_death_hook(settings.hooks.on_dead)
     if as_json:
         print_json({"is_ok": True})
     else:

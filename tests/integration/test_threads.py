@@ -56,6 +56,7 @@ from tether.orchestrator.hook_calls import HookCalls
 from tether.orchestrator.loop_registry import LOOPS
 from tether.orchestrator.orchestrator import LEASE_KEEPER, Orchestrator
 from tether.processes.child import LIFELINE_VARIABLE, follow_parent
+from tether.processes.hook_process import HookProcess
 from tether.processes.stopping import StopDeadline, StopWatch
 from tether.store.writer import Writer
 from tether.telemetry.logs import get_logger
@@ -342,7 +343,8 @@ def gateway_fleet_watch(stage):
 
 
 def on_dead(stage):
-    owner = HookCalls(lambda: print, on_end=print, clock=lambda: 0.0, batch_seconds=1.0)
+    hook = HookProcess("builtins:print", call_seconds=PATIENCE_SECONDS)
+    owner = HookCalls(hook, on_end=print, clock=lambda: 0.0, batch_seconds=1.0)
     owner.begin([DeadLetter(job_id="job", tenant_id="default")])
     return owner.stop
 

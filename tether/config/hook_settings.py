@@ -25,4 +25,4 @@ class HookSettings(Section):
     """The function that is called with each new dead letter, as `module:function`; empty: none. See
     [dead letters](../guide/dead-letters.md#a-hook-that-hears-of-them)."""
     time_limit: Milliseconds = 10_000
-    """Milliseconds after which a call counts as failed. It is not ended: no other begins before it has."""
+    """Milliseconds after which a call is ended, and counts as failed."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tether.errors import ConfigError
-from tether.hooks import load_death_hook
 from tether.local.doctor import Check, CheckStatus
+from tether.processes.hook_process import try_death_hook
 
 
 def check_death_hook(name: str) -> Check:
@@ -16,7 +16,7 @@ def check_death_hook(name: str) -> Check:
     if not name:
         return Check("hook on_dead", CheckStatus.OK, "none is set")
     try:
-        load_death_hook(name)
+        try_death_hook(name)
     except ConfigError as error:
         found, _, mend = str(error).partition("; ")
         return Check("hook on_dead", CheckStatus.FAIL, found, mend or "correct hooks.on_dead")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +10,13 @@ from typing import Self
 from sqlalchemy import Connection
 
 from tether.dead_letters import DeadLetter
-from tether.hooks import load_death_hook
+from tether.errors import StoreError
 from tether.ids import JobId
 from tether.loops import IDLE, next_pause, seconds_until
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.hook_calls import HookCalls, HookResult
-from tether.orchestrator.set_aside import SetAside, after_failure
+from tether.orchestrator.set_aside import FailedEntries, SetAside, after_failure
+from tether.processes.hook_process import HookOverdue, HookProcess
 from tether.store.dead_letters import letters_at, places_of
 from tether.store.letter_hooks import HookAnswer, next_hook_at, note_hook_answers, owed_hooks
 from tether.store.store import Store
@@ -43,8 +43,8 @@ class TellOfDeaths:
     """Has the hook called with the letters that it has not heard of, those first that are due for longest.
 
     A call that fails is made again after a pause that grows, others coming first; a hook that fails again and
-    again rests itself. One that takes longer than its limit counts as failed, and none other begins before it
-    returns.
+    again rests itself. What came of a call is kept until it is noted: while the database takes no writes the
+    hook is not called again with the same letters.
     """
 
     def __init__(
@@ -52,28 +52,26 @@ class TellOfDeaths:
         store: Store,
         calls: HookCalls | None,
         *,
-        time_limit_ms: int,
         now_ms: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
           calls: How the hook is called; None without one.
-          time_limit_ms: After so long a call counts as failed.
           now_ms: Milliseconds since the epoch.
           clock: Seconds, as that of ``calls``.
         """
         self._store = store
         self._calls = calls
-        self._time_limit = time_limit_ms / 1000
         self._now_ms = now_ms
         self._clock = clock
         self._failures: dict[JobId, int] = {}
+        self._answers: dict[JobId, HookAnswer] = {}
         self._in_row = 0
         self._pause = 0.0
         self._rests_until = 0.0
-        self._overdue: JobId | None = None
         self._log = get_logger("tether.orchestrator")
+        self._unnoted: FailedEntries[JobId] = FailedEntries(DEATH_HOOK, self._log)
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
@@ -81,13 +79,26 @@ class TellOfDeaths:
         calls = None
         if settings.on_dead:
             calls = HookCalls(
-                functools.partial(load_death_hook, settings.on_dead),
+                HookProcess(settings.on_dead, call_seconds=settings.time_limit / 1000),
                 on_end=lambda: context.wake(DEATH_HOOK),
                 clock=time.monotonic,
                 batch_seconds=BATCH_SECONDS,
             )
-            context.closing.callback(calls.stop)
-        return cls(context.plane.store, calls, time_limit_ms=settings.time_limit, now_ms=context.now_ms)
+        step = cls(context.plane.store, calls, now_ms=context.now_ms)
+        context.closing.callback(step.close)
+        return step
+
+    def close(self) -> None:
+        """End the hook's calls, and note what came of them."""
+        if self._calls is None:
+            return
+        self._calls.stop()
+        try:
+            self._note(self._calls.take_results())
+        except StoreError as error:
+            self._log.warning(
+                "What the hook on_dead was told last could not be noted. It is told again.", error=str(error)
+            )
 
     def __call__(self) -> float:
         calls = self._calls
@@ -96,58 +107,37 @@ class TellOfDeaths:
         is_busy = calls.is_busy
         self._note(calls.take_results())
         if is_busy:
-            return self._look_at_call(calls)
+            # It wakes the loop at its end.
+            return IDLE
         now_ms, rest = self._now_ms(), self._rests_until - self._clock()
         if rest > 0:
             return rest
-        owed = self._store.read(owed_hooks, now_ms, HOOK_BATCH)
+        owed = self._store.read(owed_hooks, now_ms, HOOK_BATCH, list(self._answers))
         letters = self._store.read(_letters_of, [each.job_id for each in owed]) if owed else []
         known = {letter.job_id for letter in letters}
-        if gone := [HookAnswer(each.job_id) for each in owed if each.job_id not in known]:
-            # They were deleted meanwhile.
-            self._store.write_alone(note_hook_answers, gone).result()
+        # The others were deleted meanwhile.
+        self._write([HookAnswer(each.job_id) for each in owed if each.job_id not in known])
         if not letters:
-            return 0 if gone else seconds_until(self._store.read(next_hook_at), now_ms)
+            return 0 if owed else seconds_until(self._store.read(next_hook_at, list(self._answers)), now_ms)
         self._failures = {each.job_id: each.failures for each in owed}
         calls.begin([replace(letter, retry_token="") for letter in letters])
-        return self._time_limit
-
-    def _look_at_call(self, calls: HookCalls) -> float:
-        """Tell once of a call that takes too long. Return when to look again, in seconds."""
-        call = calls.under_way
-        if call is None:
-            return self._time_limit
-        left = call.since + self._time_limit - self._clock()
-        if left > 0:
-            return left
-        if self._overdue is None:
-            self._overdue = call.job_id
-            self._log.error(
-                "The hook on_dead takes too long. No other call begins before it returns.",
-                job=call.job_id,
-                limit_seconds=self._time_limit,
-            )
-            metrics.DEATH_HOOK_CALLS.labels(result="overdue").inc()
-            self._write([self._postponed(call.job_id)])
         return IDLE
 
     def _note(self, results: list[HookResult]) -> None:
         answers = []
         for result in results:
             job_id, error = result.job_id, result.error
-            if self._overdue == job_id:
-                self._overdue = None
-                self._log.warning("The hook on_dead has returned at last.", job=job_id)
             if error is None:
                 self._in_row, self._pause = 0, 0.0
                 metrics.DEATH_HOOK_CALLS.labels(result="ok").inc()
                 answers.append(HookAnswer(job_id))
                 continue
-            metrics.DEATH_HOOK_CALLS.labels(result="error").inc()
+            kind = "overdue" if isinstance(error, HookOverdue) else "error"
+            metrics.DEATH_HOOK_CALLS.labels(result=kind).inc()
             self._log.error(
                 "The hook on_dead failed. It is called again with this letter later.",
                 job=job_id,
-                error=f"{type(error).__name__}: {error}"[:1_000],
+                error=str(error),
             )
             answers.append(self._postponed(job_id))
         self._write(answers)
@@ -160,12 +150,21 @@ class TellOfDeaths:
             self._rests_until = self._clock() + self._pause
         failures = self._failures.get(job_id, 0)
         failed = after_failure(SetAside(failures, now_ms) if failures else None, now_ms)
-        self._failures[job_id] = failed.failures
         return HookAnswer(job_id, failed.due_at, failed.failures)
 
     def _write(self, answers: list[HookAnswer]) -> None:
-        if answers:
-            self._store.write_alone(note_hook_answers, answers).result()
+        """Note these answers, and those that could not be noted before."""
+        self._answers |= {answer.job_id: answer for answer in answers}
+        now_ms = self._now_ms()
+        due = [each for job_id, each in self._answers.items() if self._unnoted.is_due(job_id, now_ms)]
+        if not due:
+            return
+        for answer, noted in zip(due, self._store.write_each(note_hook_answers, due), strict=True):
+            if isinstance(noted, Exception):
+                self._unnoted.fail(answer.job_id, noted, now_ms, job=answer.job_id)
+            else:
+                self._unnoted.succeed(answer.job_id, job=answer.job_id)
+                del self._answers[answer.job_id]
 
 
 def _letters_of(connection: Connection, job_ids: list[JobId]) -> list[DeadLetter]:

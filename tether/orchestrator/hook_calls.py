@@ -1,14 +1,13 @@
-"""The thread in which a hook of a user's own runs: whatever that does, it keeps nobody else."""
+"""The thread that waits for a hook of a user's own: whatever that does, it keeps nobody else."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 from tether.dead_letters import DeadLetter
-from tether.hooks import DeathHook
 from tether.ids import JobId
 from tether.threads import OwnedThread
 
@@ -25,23 +24,15 @@ class HookResult:
     """
 
     job_id: JobId
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
-@dataclass(frozen=True)
-class CallUnderWay:
-    """A call that has not returned.
+class ClosableHook(Protocol):
+    """A hook that another thread can end while it is called: that call raises then."""
 
-    Attributes:
-      since: Seconds, by the clock of the calls.
-    """
+    def __call__(self, letter: DeadLetter) -> object: ...
 
-    job_id: JobId
-    since: float
-
-
-Load: TypeAlias = Callable[[], DeathHook]
-"""Loads the hook; raises ConfigError if there is none."""
+    def close(self) -> None: ...
 
 
 class HookCalls:
@@ -52,7 +43,7 @@ class HookCalls:
 
     def __init__(
         self,
-        load: Load,
+        hook: ClosableHook,
         *,
         on_end: Callable[[], None],
         clock: Callable[[], float],
@@ -60,20 +51,18 @@ class HookCalls:
     ) -> None:
         """
         Args:
-          load: Called in the thread, until it succeeds once.
+          hook: Called in the thread, and closed by :meth:`stop`.
           on_end: Called in the thread when a batch has ended.
           clock: Seconds.
           batch_seconds: After so long no further call of a batch begins.
         """
-        self._load = load
+        self._hook = hook
         self._on_end = on_end
         self._clock = clock
         self._batch_seconds = batch_seconds
-        self._hook: DeathHook | None = None
         self._news = threading.Condition()
         self._batch: Sequence[DeadLetter] = ()
         self._results: list[HookResult] = []
-        self._call: CallUnderWay | None = None
         self._is_stopping = False
         self._thread = OwnedThread("on-dead", self._run, ask_to_stop=self._ask_to_stop)
 
@@ -82,12 +71,6 @@ class HookCalls:
         """Whether a batch is in hand."""
         with self._news:
             return bool(self._batch)
-
-    @property
-    def under_way(self) -> CallUnderWay | None:
-        """The call that has not returned; None without one."""
-        with self._news:
-            return self._call
 
     def begin(self, letters: Sequence[DeadLetter]) -> None:
         """Call the hook with these letters, one after another, until one call fails."""
@@ -104,13 +87,12 @@ class HookCalls:
             results, self._results = self._results, []
             return results
 
-    def stop(self) -> bool:
-        """End after the call under way. One that takes long is left behind: it ends with the process.
-
-        Returns:
-          Whether its thread is no more.
-        """
-        return self._thread.stop(STOP_SECONDS)
+    def stop(self) -> None:
+        """End after the call under way, or, where that takes long, in it."""
+        if not self._thread.stop(STOP_SECONDS):
+            self._hook.close()
+            self._thread.stop()
+        self._hook.close()
 
     def _ask_to_stop(self) -> None:
         with self._news:
@@ -132,24 +114,17 @@ class HookCalls:
     def _call_each(self, batch: Sequence[DeadLetter]) -> None:
         until = self._clock() + self._batch_seconds
         for letter in batch:
-            now = self._clock()
-            if self._is_stopping or now >= until:
+            if self._is_stopping or self._clock() >= until:
                 return
-            with self._news:
-                self._call = CallUnderWay(letter.job_id, now)
             error = self._error_of(letter)
             with self._news:
-                self._call = None
                 self._results.append(HookResult(letter.job_id, error))
             if error is not None:
                 return
 
-    def _error_of(self, letter: DeadLetter) -> BaseException | None:
+    def _error_of(self, letter: DeadLetter) -> Exception | None:
         try:
-            if self._hook is None:
-                self._hook = self._load()
             self._hook(letter)
-        except BaseException as error:
-            # A hook may raise SystemExit: it is its own.
+        except Exception as error:
             return error
         return None

@@ -3,7 +3,7 @@ letter until the hook has returned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select, update
@@ -43,21 +43,28 @@ def owe_hooks(connection: Connection, job_ids: Sequence[JobId], now_ms: int) -> 
     insert_absent_rows(connection, letter_hooks, rows)
 
 
-def owed_hooks(connection: Connection, now_ms: int, limit: int) -> list[OwedHook]:
-    """Calls that are due, those first that have been for longest."""
+def owed_hooks(
+    connection: Connection, now_ms: int, limit: int, but: Collection[JobId] = ()
+) -> list[OwedHook]:
+    """Calls that are due, those first that have been for longest; none for the jobs in ``but``."""
     columns = letter_hooks.c
     query = select(columns.job_id, columns.failures).where(columns.due_at <= now_ms)
+    if but:
+        query = query.where(columns.job_id.not_in(but))
     rows = connection.execute(query.order_by(columns.due_at, columns.job_id).limit(limit))
     return [OwedHook(JobId(row.job_id), row.failures) for row in rows]
 
 
-def next_hook_at(connection: Connection) -> int | None:
-    """When the next call is due, in milliseconds since the epoch; None if none is owed."""
-    query = select(letter_hooks.c.due_at).order_by(letter_hooks.c.due_at).limit(1)
-    return connection.execute(query).scalar_one_or_none()
+def next_hook_at(connection: Connection, but: Collection[JobId] = ()) -> int | None:
+    """When the next call is due, in milliseconds since the epoch; None if none is owed. Calls for the jobs in
+    ``but`` do not count."""
+    query = select(letter_hooks.c.due_at)
+    if but:
+        query = query.where(letter_hooks.c.job_id.not_in(but))
+    return connection.execute(query.order_by(letter_hooks.c.due_at).limit(1)).scalar_one_or_none()
 
 
-def note_hook_answers(connection: Connection, answers: Sequence[HookAnswer]) -> None:
+def note_hook_answers(connection: Connection, answers: list[HookAnswer]) -> list[None]:
     """Note what came of calls."""
     # In the order of their ids, as everywhere.
     for answer in sorted(answers, key=lambda answer: answer.job_id):
@@ -67,3 +74,4 @@ def note_hook_answers(connection: Connection, answers: Sequence[HookAnswer]) -> 
         else:
             values = {"due_at": answer.due_at, "failures": answer.failures}
             connection.execute(update(letter_hooks).where(is_it).values(values))
+    return [None] * len(answers)

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import urllib.request
 from dataclasses import replace
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -87,6 +88,16 @@ def refuse_to_close(url, *job_ids):
         "CREATE TRIGGER refused BEFORE UPDATE ON dead_letters FOR EACH ROW "
         f"WHEN (NEW.job_id IN ({ids})) EXECUTE FUNCTION refused()",
     )
+
+
+class Hook(NamedTuple):
+    heard: list
+
+    def __call__(self, letter):
+        self.heard.append(letter)
+
+    def close(self):
+        pass
 
 
 class Stand:
@@ -186,8 +197,8 @@ def test_all_expire_but_those_that_the_database_refuses_to_close(stand, monkeypa
 def test_the_hook_hears_of_all_and_the_bad_ones_say_what_is_wrong(stand):
     stand.damage()
     heard, ended = [], threading.Event()
-    calls = HookCalls(lambda: heard.append, on_end=ended.set, clock=lambda: 0.0, batch_seconds=1.0)
-    step = TellOfDeaths(stand.store, calls, time_limit_ms=60_000, now_ms=lambda: NOW)
+    calls = HookCalls(Hook(heard), on_end=ended.set, clock=lambda: 0.0, batch_seconds=1.0)
+    step = TellOfDeaths(stand.store, calls, now_ms=lambda: NOW)
     try:
         step()
         assert ended.wait(PATIENCE_SECONDS)
