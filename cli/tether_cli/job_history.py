@@ -28,7 +28,7 @@ _CAUSES = {
     "sealed": "the job had ended",
     "unreadable": "Redis held something damaged",
 }
-_WENT = {"pool": "back to its pool", "database": "decided anew", "end": "-"}
+_WENT = {"pool": "back to its pool", "end": "-"}
 
 
 def history_lines(history: JobHistory) -> list[tuple[str, str]]:
@@ -51,12 +51,13 @@ def print_attempts(attempts: Sequence[AttemptRecord], dropped: int = 0) -> None:
     """
     if attempts:
         click.echo()
-        print_table(_COLUMNS, [_row(each) for each in attempts])
+        newest = attempts[-1].dispatch
+        print_table(_COLUMNS, [_row(each, is_last=each.dispatch == newest) for each in attempts])
     if dropped:
         say_aside(f"{dropped} further attempts are not told.")
 
 
-def _row(record: AttemptRecord) -> tuple[str, ...]:
+def _row(record: AttemptRecord, *, is_last: bool) -> tuple[str, ...]:
     start = "?" if record.start_offset is None else str(record.start_offset)
     cells = (
         f"{record.dispatch}.{record.attempt}",
@@ -66,9 +67,20 @@ def _row(record: AttemptRecord) -> tuple[str, ...]:
         time_text(record.ended_at),
         f"{start}-{record.offset}",
         _why(record),
-        _WENT.get(record.went or "", record.went or "-"),
+        _then(record, is_last=is_last),
     )
     return tuple(map(one_line, cells))
+
+
+def _then(record: AttemptRecord, *, is_last: bool) -> str:
+    """Where the job went.
+
+    Args:
+      is_last: Whether no later dispatch is known: it waits for one, or has ended, as its state says.
+    """
+    if record.went == "database":
+        return "-" if is_last else "tried again" if record.outcome == "failed" else "placed anew"
+    return _WENT.get(record.went or "", record.went or "-")
 
 
 def _why(record: AttemptRecord) -> str:

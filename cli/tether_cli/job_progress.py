@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tether.ids import JobId
-from tether.jobs import JobState
 from tether_cli.terminal.output import Notes, TextOutput, print_line
 
 if TYPE_CHECKING:
-    from tether.client.api import Tether
     from tether.client.handles import JobHandle
     from tether.errors import TetherError
-    from tether.statuses import JobStatus, ModelInfo
     from tether.streams.events import StreamEvent
+    from tether_cli.job_news import JobNews
 
 
 MAX_SILENCE_SECONDS = 60.0
@@ -60,15 +58,16 @@ def events_of(
     *,
     offset: int = 0,
     limit: WaitLimit | None = None,
-    on_silence: Callable[[], None] = lambda: None,
+    news: JobNews | None = None,
     silence: float | None = None,
 ) -> Generator[StreamEvent, None, None]:
     """Everything that happens to a job from token ``offset`` on, to the end.
 
     Args:
       limit: Longest wait for the end.
-      on_silence: Called while nothing has come at all: after ``silence`` seconds, then after twice as many,
-        and so on, up to a minute. Never where ``silence`` is None.
+      news: Hears of each event, and of silences.
+      silence: After how many seconds without a first event that is, then after twice as many, and so on, up
+        to a minute; never where this is None. After an event it is after the patience of ``news``.
 
     Raises:
       JobNotFound: There is no such job.
@@ -78,7 +77,7 @@ def events_of(
 
     inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
     limit = limit or WaitLimit(None)
-    tell_after = silence
+    tell_after = None if news is None else silence
     subscription = handle.backend.stream_port.follow(handle.job_id, offset, inbox.put)
     try:
         while True:
@@ -88,85 +87,24 @@ def events_of(
                 event = inbox.get(timeout=tell_after if is_cut_short else left)
             except queue.Empty:
                 if is_cut_short:
+                    assert news is not None
                     assert tell_after is not None
-                    on_silence()
+                    news.tell_silence()
                     tell_after = min(2 * tell_after, MAX_SILENCE_SECONDS)
                     continue
                 raise ResultTimeout(
                     f"job {handle.job_id} has not finished within {limit.seconds:g} s; it continues"
                 ) from None
-            tell_after = None
             if isinstance(event, Exception):
                 raise event
+            if news is not None:
+                news.hear(event)
+                tell_after = told_after(news.patience, limit)
             yield event
             if event.is_last:
                 return
     finally:
         subscription.close()
-
-
-def telling_of_silence(client: Tether, handle: JobHandle, notes: Notes) -> Callable[[], None]:
-    """What tells why nothing has come of a job yet, and tells it again where that has changed."""
-    from tether.errors import TetherError
-
-    told = ""
-
-    def tell() -> None:
-        nonlocal told
-        # Where the gateway is away, that is told elsewhere; the job goes on without it.
-        with contextlib.suppress(TetherError):
-            why = why_waiting(handle.status(), client.models())
-            if why != told:
-                notes.warning(f"job {handle.job_id}: {why}")
-            told = why
-
-    return tell
-
-
-def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
-    """Why nothing has come of a job yet, as far as the gateway knows."""
-    if status.state is JobState.RUNNING:
-        return "running; no token has come yet"
-    if status.state is JobState.WAITING_RETRY and status.error is not None:
-        return f"waits to be tried again. The last attempt failed: {status.error.message}"
-    versions = [model for model in models if model.name == status.model]
-    if not versions:
-        return f"waits: model {status.model!r} is no longer configured. It goes on once it is again"
-    workers = sum(model.workers for model in versions)
-    if is_in_lost_pool(status, versions):
-        return (
-            f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
-            f"{status.model!r} gets the job, unless a worker comes back soon"
-        )
-    if status.state is JobState.PARKED and workers:
-        return (
-            "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
-            "workers again and again"
-        )
-    if workers:
-        return f"waits: the workers of model {status.model!r} are busy, or are loading it"
-    from tether.statuses import absence_text
-
-    told = "; ".join(text for text in (_place_text(versions[0]), absence_text(versions[0])) if text)
-    return f"waits: no worker serves model {status.model!r} now{f'; {told}' if told else ''}"
-
-
-def _place_text(model: ModelInfo) -> str:
-    """Where alone a model may be served; empty where it may be anywhere."""
-    places = [f"on GPU class {model.gpu_class}"] if model.gpu_class else []
-    places += [f"in region {model.region}"] if model.region else []
-    return f"it may be served {' '.join(places)} alone" if places else ""
-
-
-def is_in_lost_pool(status: JobStatus, versions: Sequence[ModelInfo]) -> bool:
-    """Whether a job waits in a pool without live workers, while its model is served in others.
-
-    Args:
-      versions: Of its model.
-    """
-    in_pool = status.state in (JobState.ACCEPTED, JobState.PLACED) and status.pool is not None
-    served = {pool for model in versions for pool in model.pools}
-    return in_pool and bool(served) and status.pool not in served
 
 
 def check_end(job_id: JobId, last: StreamEvent) -> None:

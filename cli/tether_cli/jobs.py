@@ -102,7 +102,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
     from tether.client.documents import history_to_json, status_to_json
     from tether.errors import JobNotFound
     from tether_cli.job_history import history_lines, print_attempts
-    from tether_cli.job_progress import why_waiting
+    from tether_cli.job_news import why_waiting
 
     with (
         telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
@@ -152,13 +152,13 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
 
     The exit status is the job's. Ctrl-C stops watching; the job continues.
     """
+    from tether_cli.job_news import JobNews
     from tether_cli.job_progress import (
         WaitLimit,
         events_of,
         going_on,
         show_events,
         show_text,
-        telling_of_silence,
         told_after,
     )
 
@@ -166,9 +166,9 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
     output, notes = open_output(is_silent=as_events)
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         handle = client.job(job_id)
-        tell = telling_of_silence(client, handle, notes)
+        news = None if as_events else JobNews(client, handle, notes)
         events = events_of(
-            handle, offset=offset, limit=limit, on_silence=tell, silence=told_after(notes.patience, limit)
+            handle, offset=offset, limit=limit, news=news, silence=told_after(notes.patience, limit)
         )
         with going_on(handle.job_id, notes, is_accepted=False):
             if as_events:
@@ -227,4 +227,6 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
     ]
     if status.error is not None:
         lines.append(("error", f"{status.error.code}: {status.error.message}"))
+    if status.state is JobState.DEAD:
+        lines.append(("dead letter", f"tether dlq show {status.job_id}"))
     return lines

@@ -89,19 +89,13 @@ def submit(
         if no_wait:
             _print_submitted(handle, as_json)
             return
-        from tether_cli.job_progress import (
-            events_of,
-            going_on,
-            show_events,
-            show_text,
-            telling_of_silence,
-            told_after,
-        )
+        from tether_cli.job_news import JobNews
+        from tether_cli.job_progress import events_of, going_on, show_events, show_text, told_after
 
         events = events_of(
             handle,
             limit=limit,
-            on_silence=telling_of_silence(client, handle, notes),
+            news=None if as_json or as_events else JobNews(client, handle, notes),
             silence=told_after(notes.patience, limit, options.get("delay", 0.0)),
         )
         with going_on(handle.job_id, notes, is_accepted=True):

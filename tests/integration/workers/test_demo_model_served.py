@@ -1,6 +1,7 @@
 """The model that ships, through all of a local Tether: its text is that of the engine, whatever dies."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from support.local_tether import LocalTether
 from support.stream_reader import StreamReader
 from tether.config.models import DEMO_MODEL, ModelSettings
+from tether.errors import JobFailed
 from tether.jobs import Message, Sampling
 from tether_workers import demo_model
 from tether_workers.engines.transformers.loading import load_engine
@@ -155,9 +157,12 @@ def test_who_asks_for_a_model_that_cannot_be_loaded_is_told_why(tmp_path):
     local = LocalTether(tmp_path, models=[{"name": "gone", "source": "/nowhere/at/all"}])
     try:
         local.up(until="Tether accepts jobs")
-        status, text, errors = local.run("submit", "hello")
-        assert (status != 0, text) == (True, "")
-        assert "there is no folder /nowhere/at/all" in errors
-        assert errors.count("\n") == 1
+        schedule = ("--max-attempts", "2", "--retry-base", "100ms")
+        status, text, errors = local.run("submit", *schedule, "hello")
+        assert (status, text) == (JobFailed.exit_status, "")
+        *_, first, last = errors.splitlines()
+        why = "there is no folder /nowhere/at/all"
+        assert f": attempt 1 failed (model_unusable): {why}" in first
+        assert re.match(rf"tether: job \S+ failed permanently \(model_unusable\): {why}", last)
     finally:
         local.close()

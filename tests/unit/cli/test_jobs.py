@@ -118,7 +118,7 @@ def test_every_attempt_of_a_job_is_shown():
     rows = [row.split("\t") for row in table.splitlines()]
     assert rows[0] == ["ATTEMPT", "WORKER", "POOL", "BEGAN", "ENDED", "TOKENS", "WHY", "THEN"]
     assert [(row[0], row[1], *row[5:]) for row in rows[1:]] == [
-        ("1.1", "fake.1", "0-1", "failed: engine_failed", "decided anew"),
+        ("1.1", "fake.1", "0-1", "failed: engine_failed", "tried again"),
         ("2.1", "fake.1", "1-2", "succeeded", "-"),
     ]
     history = line.document("jobs", "show", job.job_id, "--json")["history"]
@@ -137,9 +137,11 @@ def test_why_a_job_failed_is_shown():
 
     fake = FakeBackend({"m": breaks})
     job = Tether(backend=fake.for_tenant("default")).submit("m", "x")
-    assert "engine_failed: the model raised ValueError: it broke" in (
-        CommandLine(fake).run("jobs", "show", job.job_id).stdout
-    )
+    shown = CommandLine(fake).run("jobs", "show", job.job_id).stdout
+    assert "engine_failed: the model raised ValueError: it broke" in shown
+    assert f"dead letter     tether dlq show {job.job_id}\n" in shown
+    last = shown.splitlines()[-1].split("\t")
+    assert (last[0], last[-1]) == ("8.1", "-")
 
 
 @pytest.mark.parametrize("verb", ["show", "cancel", "watch"])

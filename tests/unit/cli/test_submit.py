@@ -1,19 +1,15 @@
 """`tether submit`, over a fake."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from support.command_line import CommandLine, ToldBackend, delta, failed, finished
-from tether.client.api import Tether
 from tether.errors import GatewayUnavailable, KeyConflict
-from tether.jobs import JobError, JobState, Priority
-from tether.statuses import ModelInfo
+from tether.jobs import JobState, Priority
 from tether.streams.events import StreamEvent
 from tether.testing import FakeBackend, FakeModel
-from tether_cli.job_progress import WaitLimit, events_of, telling_of_silence, told_after, why_waiting
-from tether_cli.terminal.output import open_output
+from tether_cli.job_progress import WaitLimit, told_after
 
 
 def breaks(prompt):
@@ -236,104 +232,6 @@ def test_where_nobody_knows_whether_it_was_accepted_the_key_for_another_try_is_t
 def test_why_nothing_comes_is_told_in_what_is_left_of_the_time():
     times = iter([0.0, 8.0])
     assert told_after(3.0, WaitLimit(10.0, clock=lambda: next(times))) == 1.0
-
-
-def test_a_wait_tells_why_until_something_comes():
-    fake = FakeBackend(autorun=False)
-    handle = Tether(backend=fake).submit("echo", "hi")
-    told = []
-
-    def tell():
-        told.append("silent")
-        if len(told) == 3:
-            fake.run_all()
-
-    kinds = [event.kind for event in events_of(handle, on_silence=tell, silence=0.001)]
-    assert (kinds[-1], len(told)) == ("finished", 3)
-
-
-def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
-    fake = FakeBackend(autorun=False)
-    client = Tether(backend=fake)
-    handle = client.submit("echo", "hi")
-    tell = telling_of_silence(client, handle, open_output()[1])
-    tell()
-    tell()
-    fake.step()
-    tell()
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == len(set(lines)) == 2
-    assert all(line.startswith(f"job {handle.job_id}: ") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("changes", "workers", "silent", "why"),
-    [
-        ({}, 0, 0, "waits: no worker serves model 'echo' now"),
-        ({}, 0, 1, "waits: no worker serves model 'echo' now; 1 announced, but draws no jobs"),
-        ({"state": JobState.RUNNING}, 1, 0, "running; no token has come yet"),
-        ({"pool": "here"}, 1, 0, "waits: the workers of model 'echo' are busy, or are loading it"),
-        (
-            {"pool": "gone", "state": JobState.PLACED},
-            1,
-            0,
-            "waits: no worker draws from pool 'gone' now. Another pool that serves model 'echo' gets the "
-            "job, unless a worker comes back soon",
-        ),
-        (
-            {"pool": "gone", "state": JobState.PARKED},
-            1,
-            0,
-            "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
-            "workers again and again",
-        ),
-        ({"pool": "gone", "state": JobState.PARKED}, 0, 0, "waits: no worker serves model 'echo' now"),
-        (
-            {"model": "former"},
-            1,
-            0,
-            "waits: model 'former' is no longer configured. It goes on once it is again",
-        ),
-        (
-            {"state": JobState.WAITING_RETRY, "error": JobError("model_unusable", "no such folder")},
-            1,
-            0,
-            "waits to be tried again. The last attempt failed: no such folder",
-        ),
-    ],
-)
-def test_why_a_job_waits(changes, workers, silent, why):
-    fake = FakeBackend(autorun=False)
-    status = Tether(backend=fake).submit("echo", "hi").status()
-    pools = ("here",) if workers else ()
-    models = [
-        ModelInfo(name="echo", version="1", context=100, workers=workers, silent_workers=silent, pools=pools)
-    ]
-    assert why_waiting(replace(status, **changes), models) == why
-
-
-@pytest.mark.parametrize(
-    ("places", "why"),
-    [
-        ({"gpu_class": "a100"}, "on GPU class a100 alone"),
-        ({"region": "eu"}, "in region eu alone"),
-        ({"gpu_class": "a100", "region": "eu"}, "on GPU class a100 in region eu alone"),
-    ],
-)
-def test_a_job_whose_model_may_run_in_one_place_alone_waits_for_a_worker_there(places, why):
-    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
-    models = [ModelInfo(name="echo", version="1", context=100, **places)]
-    assert why_waiting(status, models) == f"waits: no worker serves model 'echo' now; it may be served {why}"
-
-
-def test_a_job_waits_in_the_pool_of_its_own_version():
-    fake = FakeBackend(autorun=False)
-    status = replace(Tether(backend=fake).submit("echo", "hi").status(), pool="of-two")
-    models = [
-        ModelInfo(name="echo", version=version, context=100, workers=1, pools=(pool,))
-        for version, pool in (("1", "of-one"), ("2", "of-two"))
-    ]
-    assert why_waiting(status, models) == "waits: the workers of model 'echo' are busy, or are loading it"
 
 
 def test_a_timeout_with_json_tells_what_is_known():

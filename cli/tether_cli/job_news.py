@@ -1,0 +1,149 @@
+"""What is told beside the text of a job that is followed: which attempts failed, and why nothing comes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tether.jobs import JobState
+from tether_cli.terminal.output import Notes
+from tether_cli.terminal.printable import one_line
+
+if TYPE_CHECKING:
+    from tether.client.api import Tether
+    from tether.client.handles import JobHandle
+    from tether.histories import JobHistory
+    from tether.statuses import JobStatus, ModelInfo
+    from tether.streams.events import StreamEvent
+
+
+class JobNews:
+    """Tells on standard error of a job's failed attempts, each once, and why nothing comes of it.
+
+    It asks the gateway where a stream tells nothing: after a silence, and where a further attempt begins.
+    Where the gateway is away, nothing is told here; the job goes on without it.
+    """
+
+    def __init__(self, client: Tether, handle: JobHandle, notes: Notes) -> None:
+        self._client = client
+        self._handle = handle
+        self._notes = notes
+        self._why = ""
+        self._has_output = False
+        self._told_dispatch = 0
+        self._heard_dispatch = 1
+
+    @property
+    def patience(self) -> float:
+        """What may pass without an event before it is told why, in seconds."""
+        return self._notes.patience
+
+    def hear(self, event: StreamEvent) -> None:
+        """Take note of an event, before it is shown."""
+        if event.kind == "delta":
+            self._has_output = True
+        elif event.kind == "started" and event.details.get("dispatch", 1) > self._heard_dispatch:
+            self._heard_dispatch = event.details["dispatch"]
+            if self._heard_dispatch - 1 > self._told_dispatch:
+                self._tell_failures()
+
+    def tell_silence(self) -> None:
+        """Tell why nothing comes, unless that is what was told last."""
+        from tether.errors import TetherError
+
+        with contextlib.suppress(TetherError):
+            status = self._handle.status()
+            if status.error is not None and status.dispatch > self._told_dispatch:
+                self._tell_failures()
+            if status.state is JobState.WAITING_RETRY and self._told_dispatch >= status.dispatch:
+                return
+            if status.state.is_final or (status.state is JobState.RUNNING and self._has_output):
+                return
+            why = why_waiting(status, self._client.models())
+            if why != self._why:
+                self._say(why)
+            self._why = why
+
+    def _tell_failures(self) -> None:
+        from tether.errors import TetherError
+
+        # A gateway of an older version knows the job and not its attempts.
+        with contextlib.suppress(TetherError):
+            history = self._handle.history()
+            lines = failure_lines(history, after=self._told_dispatch)
+            for dispatch, line in lines:
+                self._say(line)
+                self._told_dispatch = dispatch
+
+    def _say(self, text: str) -> None:
+        self._notes.warning(f"job {self._handle.job_id}: {text}")
+
+
+def failure_lines(history: JobHistory, after: int = 0) -> list[tuple[int, str]]:
+    """The attempts that failed and were not the job's last, as lines for a person, each with its dispatch.
+
+    Args:
+      after: Only those of later dispatches.
+    """
+    failed = [
+        record for record in history.attempts if record.outcome == "failed" and record.error is not None
+    ]
+    lines = []
+    for number, record in enumerate(failed, start=1):
+        is_newest = record.dispatch == history.dispatch
+        if record.error is None or record.dispatch <= after or (is_newest and history.state.is_final):
+            continue
+        line = f"attempt {number} failed ({record.error.code}): {one_line(record.error.message)}"
+        if is_newest and history.due_at is not None:
+            seconds = math.ceil(max(history.due_at - history.since, 0) / 1000)
+            line += f". The next one comes after a wait of {seconds} s"
+        lines.append((record.dispatch, line))
+    return lines
+
+
+def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
+    """Why nothing has come of a job yet, as far as the gateway knows."""
+    if status.state is JobState.RUNNING:
+        return "running; no token has come yet"
+    if status.state is JobState.WAITING_RETRY and status.error is not None:
+        return f"waits to be tried again. The last attempt failed: {status.error.message}"
+    versions = [model for model in models if model.name == status.model]
+    if not versions:
+        return f"waits: model {status.model!r} is no longer configured. It goes on once it is again"
+    workers = sum(model.workers for model in versions)
+    if is_in_lost_pool(status, versions):
+        return (
+            f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
+            f"{status.model!r} gets the job, unless a worker comes back soon"
+        )
+    if status.state is JobState.PARKED and workers:
+        return (
+            "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
+            "workers again and again"
+        )
+    if workers:
+        return f"waits: the workers of model {status.model!r} are busy, or are loading it"
+    from tether.statuses import absence_text
+
+    told = "; ".join(text for text in (_place_text(versions[0]), absence_text(versions[0])) if text)
+    return f"waits: no worker serves model {status.model!r} now{f'; {told}' if told else ''}"
+
+
+def _place_text(model: ModelInfo) -> str:
+    """Where alone a model may be served; empty where it may be anywhere."""
+    places = [f"on GPU class {model.gpu_class}"] if model.gpu_class else []
+    places += [f"in region {model.region}"] if model.region else []
+    return f"it may be served {' '.join(places)} alone" if places else ""
+
+
+def is_in_lost_pool(status: JobStatus, versions: Sequence[ModelInfo]) -> bool:
+    """Whether a job waits in a pool without live workers, while its model is served in others.
+
+    Args:
+      versions: Of its model.
+    """
+    in_pool = status.state in (JobState.ACCEPTED, JobState.PLACED) and status.pool is not None
+    served = {pool for model in versions for pool in model.pools}
+    return in_pool and bool(served) and status.pool not in served
