@@ -123,6 +123,10 @@ def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
             "waits: it is parked, and placed again shortly: within a minute where its pools lose their "
             "workers again and again"
         )
+    held = {worker: why for model in versions for worker, why in model.held_workers.items()}
+    if workers and len(held) >= workers:
+        worker, why = next(iter(held.items()))
+        return f"waits: all workers of model {status.model!r} are held back, as worker {worker}: {why}"
     if workers:
         return f"waits: the workers of model {status.model!r} are busy, or are loading it"
     from tether.statuses import absence_text

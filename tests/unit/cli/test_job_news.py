@@ -186,3 +186,19 @@ def test_a_job_waits_in_the_pool_of_its_own_version():
         for version, pool in (("1", "of-one"), ("2", "of-two"))
     ]
     assert why_waiting(status, models) == "waits: the workers of model 'echo' are busy, or are loading it"
+
+
+@pytest.mark.parametrize(("workers", "is_told"), [(1, True), (2, False)])
+def test_a_job_whose_model_only_held_workers_serve_waits_for_these(workers, is_told):
+    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
+    held = {"b96e7cb22d0f2c7a": "5 attempts in a row failed"}
+    models = [
+        ModelInfo(
+            name="echo", version="1", context=100, workers=workers, held_workers=held, pools=(status.pool,)
+        )
+    ]
+    why = why_waiting(status, models)
+    assert (
+        why == "waits: all workers of model 'echo' are held back, as worker b96e7cb22d0f2c7a: "
+        "5 attempts in a row failed"
+    ) == is_told
