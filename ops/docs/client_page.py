@@ -12,8 +12,14 @@ from markdown import markdown_of, words_of
 
 from tether.client.api import Tether
 from tether.client.async_api import AsyncTether
+from tether.client.dead_letters import DeadLetters, LetterOptions
+from tether.client.dead_messages import DeadQueues
 from tether.client.handles import JobHandle, Result
+from tether.client.many_jobs import JobOptions, ManyJobs
+from tether.dead_letters import DeadLetter, LetterDetails, LetterRetry, LetterSummary, RetryLink
+from tether.dead_messages import DeadMessage, DeadMessageRetry, DeadQueue
 from tether.histories import AttemptRecord, JobHistory
+from tether.job_changes import JobChange
 from tether.statuses import JobStatus, ModelInfo
 from tether.streams.events import StreamEvent
 
@@ -28,8 +34,13 @@ have the same methods for event loops: those that block are awaited, and `jobs`,
 iterated with `async for`.
 """
 
-CLASSES = (Tether, JobHandle)
-VALUES = (Result, JobStatus, JobHistory, AttemptRecord, ModelInfo, StreamEvent)
+CLASSES = (Tether, JobHandle, DeadLetters, DeadQueues, ManyJobs)
+VALUES = (
+    *(Result, JobStatus, JobHistory, AttemptRecord, ModelInfo, StreamEvent),
+    *(DeadLetter, LetterDetails, RetryLink, LetterRetry, LetterSummary),
+    *(DeadMessage, DeadMessageRetry, DeadQueue, JobChange),
+)
+FILTERS = (LetterOptions, JobOptions)
 
 _SECTION = re.compile(r"^(Args|Raises|Attributes|Returns):$")
 _ENTRY = re.compile(r"^(\w[\w, ]*): (.*)$")
@@ -45,6 +56,8 @@ def page() -> str:
     for owner in CLASSES:
         parts.append(f"## `{owner.__name__}`\n")
         parts += _documented(owner, inspect.getdoc(owner))
+        for name, text in _properties(owner):
+            parts += [f"### `{name}`\n", f"{words_of(text)}\n"]
         for name, method in _methods(owner):
             if owner is Tether and not hasattr(AsyncTether, name):
                 raise ValueError(f"AsyncTether has no method {name}")
@@ -58,7 +71,19 @@ def page() -> str:
         for base in kind.__mro__[1:-1]:
             parts += list(_documented(base, inspect.getdoc(base)))[1:]
         parts.append(f"Fields: {fields}.\n")
+    parts.append("## Filters\n")
+    for options in FILTERS:
+        parts.append(f"### `{options.__name__}`\n")
+        parts += _documented(options, inspect.getdoc(options))
+        parts.append(f"Arguments: {', '.join(f'`{name}`' for name in options.__annotations__)}.\n")
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _properties(owner: type[Any]) -> Iterator[tuple[str, str]]:
+    for name, value in vars(owner).items():
+        if isinstance(value, property) and not name.startswith("_"):
+            returned = str(inspect.signature(value.fget).return_annotation) if value.fget else ""
+            yield f"{name} -> {returned}", value.__doc__ or ""
 
 
 def _methods(owner: type[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
