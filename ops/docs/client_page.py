@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,7 +51,8 @@ def page() -> str:
     """Return the text of the page.
 
     Raises:
-      ValueError: A method of `Tether` has no docstring, or no twin on event loops.
+      ValueError: A method of `Tether` has no docstring, or no twin on event loops, or what a property of it
+        returns is not on the page.
     """
     parts = [INTRODUCTION]
     for owner in CLASSES:
@@ -81,8 +83,10 @@ def page() -> str:
 
 def _properties(owner: type[Any]) -> Iterator[tuple[str, str]]:
     for name, value in vars(owner).items():
-        if isinstance(value, property) and not name.startswith("_"):
-            returned = str(inspect.signature(value.fget).return_annotation) if value.fget else ""
+        if isinstance(value, property) and value.fget is not None and not name.startswith("_"):
+            returned = str(inspect.signature(value.fget).return_annotation)
+            if returned not in (documented.__name__ for documented in CLASSES):
+                raise ValueError(f"{owner.__name__}.{name} returns a {returned}, which is not on the page")
             yield f"{name} -> {returned}", value.__doc__ or ""
 
 
@@ -118,7 +122,7 @@ def _documented(owner: object, docstring: str | None) -> Iterator[str]:
 def _entries(text: str) -> Iterator[str]:
     """The entries of a section: each begins at its indentation, and goes on where a line has more."""
     entry = ""
-    for line in inspect.cleandoc(text).splitlines():
+    for line in textwrap.dedent(text).splitlines():
         if entry and not line.startswith(" "):
             yield entry
             entry = ""
