@@ -813,6 +813,11 @@ def error_of(code: str, message: str, retry_after: float | None = None) -> Tethe
     return error
 
 
+def known_codes() -> frozenset[str]:
+    """The codes of Tether's own errors. Engines of others may fail with further ones."""
+    return frozenset(_errors_by_code())
+
+
 @cache
 def codes_above(code: str) -> frozenset[str]:
     """The code itself, and those of the errors that its error is one of."""

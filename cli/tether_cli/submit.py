@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,8 @@ def submit(
         options["retry_token"] = token = os.urandom(16).hex() if is_own else options["retry_token"]
         with _accepting(notes, token), telling_of_waits(notes, ask=connection.why_slow):
             name = model or only_model(client)
+            for hint in retry_code_hints(options.get("retry_on", ())):
+                notes.warning(hint)
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
             handle = client.submit(name, **given, **options)
             handle = replace(handle, is_new=handle.is_new or is_own)
@@ -108,6 +110,23 @@ def submit(
                 return
             notes.progress(f"job {handle.job_id}: queued")
             show_text(handle.job_id, events, 0, output, notes)
+
+
+def retry_code_hints(codes: Sequence[str]) -> list[str]:
+    """What to say of codes that no error of Tether's has; a user's engine may fail with them."""
+    if not codes:
+        return []
+    import difflib
+
+    from tether.errors import known_codes
+
+    hints = []
+    for code in codes:
+        if code not in known_codes():
+            near = difflib.get_close_matches(code, known_codes(), n=1, cutoff=0.6)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            hints.append(f"--retry-on {code}: no error of Tether's own has this code{meant}")
+    return hints
 
 
 def only_model(client: Tether) -> str:

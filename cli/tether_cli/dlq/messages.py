@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from tether_cli.jobs import age_text
 from tether_cli.options.connection import Connection
 from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import open_output, print_line
-from tether_cli.terminal.printable import one_line
+from tether_cli.terminal.printable import one_line, printable
 from tether_cli.terminal.tables import print_json, print_table, time_text
 from tether_cli.terminal.waits import telling_of_waits
 
@@ -98,13 +100,36 @@ def print_dead_message(connection: Connection, queue: str, retry_token: str, *, 
         telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
         connection.open() as client,
     ):
-        document = value_to_json(client.dead_messages.show(queue, retry_token))
+        message = client.dead_messages.show(queue, retry_token)
     if as_json:
-        print_json(document)
+        print_json(value_to_json(message))
         return
-    width = max(map(len, document))
-    for name, value in document.items():
-        click.echo(f"{name:<{width}}  {one_line('-' if value is None else str(value))}")
+    for line in dead_message_lines(message):
+        click.echo(line)
+
+
+def dead_message_lines(message: DeadMessage) -> list[str]:
+    """A dead message for a person: what is known of it, then its JSON, or else its bytes in base64."""
+    facts = {
+        "queue": message.queue,
+        "actor": message.actor,
+        "message id": message.message_id,
+        "retry token": message.retry_token,
+        "died": time_text(message.died_at),
+        "expires": "never" if message.expires_at is None else time_text(message.expires_at),
+        "bytes": None if message.size is None else str(message.size),
+        "error": message.error,
+        "problem": message.problem,
+    }
+    width = max(map(len, facts))
+    lines = [f"{name:<{width}}  {one_line(value or '-')}" for name, value in facts.items()]
+    if message.payload:
+        try:
+            content = json.dumps(json.loads(base64.b64decode(message.payload)), indent=2, ensure_ascii=False)
+        except ValueError:
+            content = message.payload
+        lines += ["", printable(content)]
+    return lines
 
 
 def export_messages(connection: Connection, queue: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import itertools
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -172,7 +173,11 @@ def test_the_verbs_of_dead_letters_are_those_of_dead_messages(broker, service, q
     assert "do not expire" in table.stderr
     tokens = [message["retry_token"] for message in listed]
     assert len(tokens) == 3
-    assert "work" in verb("show", "--queue", queue, tokens[0]).stdout
+    shown = verb("show", "--queue", queue, tokens[0]).stdout
+    facts, _, content = shown.partition("\n\n")
+    assert f"retry token  {tokens[0]}\n" in facts
+    assert re.search(r"^died +20\d\d-\d\d-\d\dT[\d:]+Z$", facts, re.MULTILINE)
+    assert (json.loads(content)["actor_name"], json.loads(content)["args"]) == ("work", [2])
     exported = [json.loads(line) for line in verb("export", "--queue", queue).stdout.splitlines()]
     assert [Message.decode(base64.b64decode(each["payload"])).args for each in exported] == [(2,), (1,), (0,)]
     assert verb("retry", "--queue", queue, tokens[0]).exit_code == 0

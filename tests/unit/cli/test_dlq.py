@@ -1,5 +1,6 @@
 """`tether dlq`, over a fake."""
 
+import base64
 import json
 
 import pytest
@@ -7,10 +8,12 @@ import pytest
 from support.command_line import CommandLine
 from tether.client.api import Tether
 from tether.dead_letters import LetterDetails
+from tether.dead_messages import DeadMessage
 from tether.deaths import Death, evidence_of_deaths
 from tether.errors import EngineFailed, InvalidRequest
 from tether.histories import AttemptRecord
 from tether.testing import FakeBackend
+from tether_cli.dlq.messages import dead_message_lines
 from tether_cli.dlq.texts import letter_lines
 from tether_cli.job_history import print_attempts
 
@@ -164,3 +167,13 @@ def test_the_deaths_of_poison_are_told_in_words(capsys):
         process, words = told[death].split(" ", 1)
         assert process in row
         assert f"its worker's process {words}" in row
+
+
+@pytest.mark.parametrize("payload", [b"no JSON", b"\xff\xfe"])
+def test_a_dead_message_that_is_no_json_is_shown_in_base64(payload):
+    encoded = base64.b64encode(payload).decode()
+    message = DeadMessage(queue="q", retry_token="1-x", died_at=0, problem="no JSON", payload=encoded)
+    *facts, blank, content = dead_message_lines(message)
+    assert (blank, content) == ("", encoded)
+    assert "died         1970-01-01T00:00:00Z" in facts
+    assert "expires      never" in facts

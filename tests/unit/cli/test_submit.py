@@ -290,3 +290,18 @@ def test_json_holds_only_text_that_stands():
 def test_a_restart_before_any_text_is_no_warning():
     fake = ToldBackend(StreamEvent(kind="restarted", run=1, offset=0), delta(1, "a"), finished(1))
     assert CommandLine(fake).run("submit", "hi").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("engine_failed", ""),
+        ("engine_faild", "; did you mean engine_failed?"),
+        ("quota_of_upstream", ""),
+    ],
+)
+def test_a_code_to_retry_on_that_nobody_knows_is_told_and_the_job_is_accepted(code, hint):
+    result = CommandLine().run("submit", "hi", "--retry-on", code)
+    told = f"--retry-on {code}: no error of Tether's own has this code{hint}\n"
+    assert (result.exit_code, result.stdout) == (0, "hi")
+    assert result.stderr == ("" if code == "engine_failed" else told)
