@@ -39,6 +39,7 @@ lost_pool_loading = 2000
 """
 PRESENCE = 'interval = 500\nexpiry = 2000\nregions = ["a", "b", "c"]'
 LIFE_MS = 600_000
+OTHER_CLASS = "big"
 
 
 class Regions:
@@ -57,11 +58,16 @@ class Regions:
         stack.callback(self.liar.close)
         self.lies = itertools.count(1)
 
-    def start_worker(self, region, threads=1):
-        return self.cluster.start_worker(threads=threads, TETHER_WORKER__REGION=region)
+    def start_worker(self, region, threads=1, gpu_class="cpu"):
+        where = {"TETHER_WORKER__REGION": region, "TETHER_WORKER__GPU_CLASS": gpu_class}
+        return self.cluster.start_worker(threads=threads, **where)
 
-    def pool(self, model, region="a"):
-        return pool_name("cpu", region, self.models[model])
+    def pool(self, model, region="a", gpu_class="cpu"):
+        return pool_name(gpu_class, region, self.models[model])
+
+    def others(self, model):
+        """The pools that may serve it beside the one in region a."""
+        return {self.pool(model, "b"), self.pool(model, "c"), self.pool(model, "a", OTHER_CLASS)}
 
     def submit(self, model):
         """A job that was placed in region a."""
@@ -170,14 +176,21 @@ def moved(regions, worker):
     assert regions.worker_in("c") == before
 
 
-@pytest.mark.parametrize("lose", [goodbye, killed, drained, cordoned, revoked, moved])
+def changed_its_class(regions, worker):
+    before = regions.worker_in("a")
+    worker.close()
+    regions.start_worker("a", gpu_class=OTHER_CLASS)
+    assert regions.worker_in("a") == before
+
+
+@pytest.mark.parametrize("lose", [goodbye, killed, drained, cordoned, revoked, moved, changed_its_class])
 def test_what_waits_in_a_pool_that_lost_its_last_worker_is_done_by_another_pool(regions, occupied, lose):
     job = regions.submit("counter")
     assert (job.status().state, job.status().pool) == (JobState.PLACED, regions.pool("counter"))
     lose(regions, occupied)
     job.result(timeout=PATIENCE_SECONDS)
     status = job.status()
-    assert status.pool in (regions.pool("counter", "b"), regions.pool("counter", "c"))
+    assert status.pool in regions.others("counter")
     assert status.dispatch == 2
 
 
@@ -185,7 +198,7 @@ def test_what_waits_for_a_worker_that_never_draws_is_done_by_another_pool(region
     regions.lie()
     job = regions.submit("counter")
     job.result(timeout=PATIENCE_SECONDS)
-    assert job.status().pool in (regions.pool("counter", "b"), regions.pool("counter", "c"))
+    assert job.status().pool in regions.others("counter")
 
 
 def test_what_waits_for_a_worker_that_says_for_ever_that_it_could_load_is_done_by_another_pool(regions):
@@ -205,7 +218,7 @@ def test_what_waits_for_a_worker_that_says_for_ever_that_it_could_load_is_done_b
             job.result(timeout=PATIENCE_SECONDS)
         finally:
             asking.stop()
-    assert job.status().pool in (regions.pool("counter", "b"), regions.pool("counter", "c"))
+    assert job.status().pool in regions.others("counter")
 
 
 def test_where_no_worker_is_left_jobs_are_parked_and_woken_by_the_next(regions):

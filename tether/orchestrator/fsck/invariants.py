@@ -29,6 +29,8 @@ class Invariant(StrEnum):
     JOB_UNKNOWN = "job-unknown"
     JOB_UNREADABLE = "job-unreadable"
     LANE_MISSING = "lane-missing"
+    ALONE_MISSING = "alone-missing"
+    SUSPECT_MISSING = "suspect-missing"
     LEASE_MISSING = "lease-missing"
     DRAWN_MISSING = "drawn-missing"
     LEASE_EXTRA = "lease-extra"
@@ -39,6 +41,7 @@ class Invariant(StrEnum):
     LIFE_MISSING = "life-missing"
     IDLE_EXTRA = "idle-extra"
     WOKEN_EXTRA = "woken-extra"
+    HELD_MISSING = "held-missing"
     SET_ASIDE = "set-aside"
     EPOCH_DIFFERS = "epoch-differs"
 
@@ -85,6 +88,15 @@ INVARIANTS: Mapping[Invariant, InvariantText] = MappingProxyType(
         ),
         Invariant.JOB_UNREADABLE: _I("what Redis holds of a job cannot be read", _BY_RECONCILE),
         Invariant.LANE_MISSING: _I("a job waits, and stands in no lane: nobody draws it", _BY_RECONCILE),
+        Invariant.ALONE_MISSING: _I(
+            "jobs of a pool wait to run alone, and it is not among the pools with such: nobody draws them",
+            "the lease loop, within a second",
+        ),
+        Invariant.SUSPECT_MISSING: _I(
+            "a job runs alone under suspicion, and is not among the suspects of its group: it is not freed "
+            "with them",
+            "its next trial; after a day it need not be there",
+        ),
         Invariant.LEASE_MISSING: _I("a job runs without a lease: nobody misses its worker", _BY_RECONCILE),
         Invariant.DRAWN_MISSING: _I(
             "a job runs, and its worker's list of jobs lacks it", "the attempt's end"
@@ -102,6 +114,10 @@ INVARIANTS: Mapping[Invariant, InvariantText] = MappingProxyType(
         Invariant.IDLE_EXTRA: _I("a pool counts a worker as idle that has not drawn for a minute", _BY_SWEEP),
         Invariant.WOKEN_EXTRA: _I(
             "a worker counts as woken, and nobody waits for it to come", "that worker's next draw"
+        ),
+        Invariant.HELD_MISSING: _I(
+            "a worker is held back from a pool, and who places jobs does not know",
+            "that worker's next failure",
         ),
         Invariant.SET_ASIDE: _I(
             "what a script could not read has not been looked at", "a running orchestrator"

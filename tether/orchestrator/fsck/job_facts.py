@@ -52,6 +52,7 @@ class RedisFacts:
       life_ms, stream_life_ms: What is left of the lives of its hash and its stream; see :data:`NO_END`.
       unreadable: What is wrong with its hash; empty where nothing is.
       stands_in_lane: Whether a lane has its entry; only looked at where it waits.
+      is_among_suspects: Whether the suspects of its group have it; only where it is under suspicion.
       has_lease, is_drawn: Whether it has a lease, and its worker's list names it; only where it runs.
     """
 
@@ -62,6 +63,7 @@ class RedisFacts:
     stream_life_ms: int
     unreadable: str = ""
     stands_in_lane: bool = True
+    is_among_suspects: bool = True
     has_lease: bool = True
     is_drawn: bool = True
 
@@ -137,6 +139,8 @@ def _of_redis(found: RedisFacts) -> Iterator[tuple[Invariant, str]]:
         yield Invariant.STREAM_ALONE, "its hash is gone"
     if found.state == JobState.PLACED and not found.stands_in_lane:
         yield Invariant.LANE_MISSING, f"dispatch {found.dispatch} waits"
+    if not found.is_among_suspects:
+        yield Invariant.SUSPECT_MISSING, f"dispatch {found.dispatch} is {found.state}"
     if found.state == JobState.RUNNING and not found.has_lease:
         yield Invariant.LEASE_MISSING, f"dispatch {found.dispatch} runs"
     if found.state == JobState.RUNNING and not found.is_drawn:

@@ -23,7 +23,7 @@ from tether.store.schema import dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
 
 BATCH = 250
-_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker")
+_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker", "group")
 _STATES = (*JobState, "failed", "withdrawn", "poisoned")
 
 
@@ -94,7 +94,7 @@ class JobLook:
         """What a job's lane has of it, if it waits."""
         if isinstance(values, Exception) or values[0] != JobState.PLACED.value.encode():
             return None
-        _, _, ticket, pool, priority, tenant, _ = map(_text, values)
+        _, _, ticket, pool, priority, tenant, *_ = map(_text, values)
         lanes = (
             self._keys.pool_jobs(PoolName(pool), waiting_class, TenantId(tenant))
             for waiting_class in (priority, f"{ALONE}{priority}")
@@ -105,19 +105,27 @@ class JobLook:
         self, job_id: JobId, values: Any, life_ms: int, stream_life_ms: int, stands_in_lane: bool
     ) -> RedisFacts:
         given: dict[str, Any] = {"life_ms": life_ms, "stream_life_ms": stream_life_ms}
+        pipeline: Any
         if isinstance(values, Exception):
             return RedisFacts(state="", dispatch=0, ticket="", unreadable="it is no hash", **given)
-        state, dispatch, ticket, _, _, _, worker = map(_text, values)
+        state, dispatch, ticket, pool, _, _, worker, group = map(_text, values)
         given |= {"state": state, "ticket": ticket}
         if life_ms == NO_KEY:
             return RedisFacts(dispatch=0, **given)
         if state not in _STATES or not dispatch.isdecimal() or len(dispatch) > 10:
             return RedisFacts(dispatch=0, unreadable=f"state {state!r}, dispatch {dispatch!r}", **given)
         given["dispatch"] = int(dispatch)
+        if group and state in (JobState.PLACED, JobState.RUNNING):
+            # No longer than a worker has slots.
+            suspects = f"{self._keys.prefix}:suspects:{pool}:{group}"
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.lpos(suspects, job_id)
+            (place,) = each_answer(pipeline)
+            given["is_among_suspects"] = isinstance(place, int)
         if state == JobState.PLACED:
             given["stands_in_lane"] = stands_in_lane
         elif state == JobState.RUNNING:
-            pipeline: Any = self._client.pipeline(transaction=False)
+            pipeline = self._client.pipeline(transaction=False)
             pipeline.zscore(self._keys.leases, f"j {job_id}")
             pipeline.hexists(f"{self._keys.prefix}:drawn:{worker}", job_id)
             lease, is_drawn = each_answer(pipeline)

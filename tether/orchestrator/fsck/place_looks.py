@@ -8,9 +8,11 @@ from typing import Any
 
 import redis
 
-from tether.broker.keys import Keys
+from tether.broker.keys import ALONE, WAITING_CLASSES, Keys
 from tether.broker.pools.key_owners import KeyKind, owned_key
 from tether.broker.redis.connections import each_answer, is_wrong_type
+from tether.discovery.over_redis.worker_health import read_held_back
+from tether.ids import WorkerId
 from tether.jobs import JobState
 from tether.orchestrator.fsck.invariants import Discrepancy, Invariant
 from tether.store.epoch import epoch
@@ -65,12 +67,17 @@ class PlaceLook:
         for name in client.scan_iter(match=f"{prefix}:*", count=BATCH):
             key = owned_key(prefix, name)
             if key is None:
+                worker = name.removeprefix(f"{prefix}:health:".encode())
+                if worker != name:
+                    yield f"health {_text(worker)}"
                 continue
             owner = _text(b" ".join(key.owner[:3]))
             if key.kind is KeyKind.LIST:
                 yield f"lane {owner}"
             elif key.kind is KeyKind.TENANTS:
                 yield f"class {owner}"
+                if key.owner[1].startswith(ALONE.encode()):
+                    yield f"alone {_text(key.owner[0])}"
             elif key.kind is KeyKind.IDLE:
                 for worker in _each(lambda key=key: client.sscan_iter(key.name, count=BATCH)):
                     yield f"idle {owner} {_text(worker)}"
@@ -128,6 +135,24 @@ class PlaceLook:
         if is_there != 1 or is_named == 1:
             return None
         return Invariant.POOL_MISSING, "the pool has waiting jobs"
+
+    def _look_at_alone(self, name: str) -> tuple[Invariant, str] | None:
+        classes = [each for each in WAITING_CLASSES if each.startswith(ALONE)]
+        count, is_known = self._answers(
+            ("exists", *(f"{self._keys.prefix}:pool:{name}:{each}" for each in classes)),
+            ("sismember", f"{self._keys.prefix}:core:alone", name),
+        )
+        if not isinstance(count, int) or count == 0 or is_known == 1:
+            return None
+        return Invariant.ALONE_MISSING, "jobs wait there to run alone"
+
+    def _look_at_health(self, worker: str) -> tuple[Invariant, str] | None:
+        time, score = self._answers(("time",), ("zscore", self._keys.held_workers, worker))
+        now = time[0] * 1000 + time[1] // 1000
+        held = read_held_back(self._client, self._keys, [WorkerId(worker)], now).get(WorkerId(worker))
+        if not held or isinstance(score, float):
+            return None
+        return Invariant.HELD_MISSING, f"it is held back from {', '.join(sorted(held))}"
 
     def _look_at_idle(self, name: str) -> tuple[Invariant, str] | None:
         pool, _, worker = name.partition(" ")

@@ -235,6 +235,18 @@ def test_what_is_tried_takes_one_worker_of_a_pool(stage):
     assert [job.alone for job in tried] == [True]
 
 
+def test_what_waits_to_run_alone_is_drawn_though_it_was_lost_that_something_does(stage):
+    stage.place("suspect")
+    stage.redis.hset(stage.keys.job("suspect"), "group", "group")
+    assert draw(stage.worker("looks.1"), busy=True) == []
+    stage.redis.delete(f"{stage.keys.prefix}:core:alone")
+    assert run(stage, "too-early")[1] == []
+    stage.tick()
+    stage.be_patient()
+    _, (job,) = run(stage, "next")
+    assert (job.job_id, job.alone) == ("suspect", True)
+
+
 # When a job is poison.
 
 

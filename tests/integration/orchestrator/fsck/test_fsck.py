@@ -1,5 +1,7 @@
 """Each check of fsck catches a fault that is planted, and none tells of a sound Tether that is busy."""
 
+import contextlib
+import json
 import threading
 
 import pytest
@@ -8,7 +10,7 @@ from sqlalchemy import delete, insert, text, update
 from support.cluster import Cluster
 from support.core_steps import CoreSteps
 from support.databases import POOL
-from support.hand_worker import growth
+from support.hand_worker import HandWorker, growth
 from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.pools.pools import Dispatch
@@ -82,6 +84,10 @@ def test_a_sound_tether_has_nothing_to_tell(core):
     assert report.found == ()
     assert report.is_sound
     assert report.looked_at > 7
+    suspect(core)
+    core.redis.hset(core.keys.worker_health("w"), POOL, json.dumps(HELD))
+    core.redis.zadd(core.keys.held_workers, {"w": 1})
+    assert look(core).found == ()
 
 
 def calls_of(core, command):
@@ -134,6 +140,20 @@ def end_in_redis(core):
 
 def hash_of(number):
     return lambda core: core.keys.job(job_id(number))
+
+
+def suspect(core):
+    """What waits in Redis has run in two processes that died."""
+    for boot_id in ("first.1", "second.1"):
+        with contextlib.closing(HandWorker(core.redis, core.keys, boot_id)) as worker:
+            worker.hello()
+            assert [job.job_id for job in worker.draw(2, [POOL], busy=False).jobs] == [job_id(5)]
+            assert worker.gone(boot_id, worker.process, "signal 9")
+    assert core.redis.hget(core.keys.job(job_id(5)), "group") == b"second.1"
+
+
+HELD = {"jobs": ["a"], "tenants": ["one"], "count": 5, "code": "engine_failed", "others": True}
+HELD |= {"since": 1, "at": 2**50, "pause": 1_000, "until_ms": 2, "probe": ""}
 
 
 FAULTS = {
@@ -203,6 +223,14 @@ FAULTS = {
         job_id(5),
     ),
     Invariant.LANE_MISSING: (lambda core: core.redis.delete(lane(core)), job_id(5)),
+    Invariant.ALONE_MISSING: (
+        lambda core: (suspect(core), core.redis.delete(key(core, "core:alone"))),
+        f"alone {POOL}",
+    ),
+    Invariant.SUSPECT_MISSING: (
+        lambda core: (suspect(core), core.redis.delete(key(core, f"suspects:{POOL}:second.1"))),
+        job_id(5),
+    ),
     Invariant.LEASE_MISSING: (lambda core: core.redis.zrem(core.keys.leases, f"j {job_id(4)}"), job_id(4)),
     Invariant.DRAWN_MISSING: (lambda core: core.redis.delete(key(core, "drawn:hands.1")), job_id(4)),
     Invariant.LEASE_EXTRA: (
@@ -230,6 +258,10 @@ FAULTS = {
     Invariant.WOKEN_EXTRA: (
         lambda core: core.redis.hset(key(core, "core:woken"), "gone.1", POOL),
         "woken gone.1",
+    ),
+    Invariant.HELD_MISSING: (
+        lambda core: core.redis.hset(core.keys.worker_health("w"), POOL, json.dumps(HELD)),
+        "health w",
     ),
     Invariant.SET_ASIDE: (lambda core: core.redis.hset(core.keys.set_aside, "odd", "draw"), "aside odd"),
     Invariant.EPOCH_DIFFERS: (lambda core: core.redis.set(core.keys.epoch, 77), "epoch -"),

@@ -189,6 +189,9 @@ for _, pool in ipairs(apply('SMEMBERS', key('core:pools'))) do
     if redis.call('EXISTS', unpack(lanes)) == 0 then
       redis.call('SREM', key('core:pools'), pool)
     end
+  else
+    -- Where that is lost nobody draws them.
+    apply('SADD', key('core:alone'), pool)
   end
 end
 return answer
