@@ -36,6 +36,7 @@ drain_timeout = 200
 lost_pool_grace = 1000
 lost_pool_parking = 2000
 lost_pool_loading = 2000
+lost_pool_cold = 3000
 """
 PRESENCE = 'interval = 500\nexpiry = 2000\nregions = ["a", "b", "c"]'
 LIFE_MS = 600_000
@@ -46,7 +47,7 @@ class Regions:
     """A worker in region b that stays, and one in region a that a test loses."""
 
     def __init__(self, stack, database):
-        models = {"counter": (0, 8), "slow": (2, 2_000)}
+        models = {"counter": (0, 8), "slow": (2, 2_000), "fresh": (0, 8)}
         self.cluster = stack.enter_context(
             Cluster(database=database, models=models, config=CONFIG, presence=PRESENCE)
         )
@@ -91,9 +92,9 @@ class Regions:
         found = json.loads(self.verb("fleet", "list", "--json").stdout)["data"]
         return [one["worker_id"] for one in found if one["region"] == region]
 
-    def lie(self):
+    def lie(self, name="counter"):
         """Announce a worker in region a that never draws, and has had time to."""
-        model = self.models["counter"]
+        model = self.models[name]
         presence = Presence(
             network=network_id(bytes.fromhex(self.cluster.settings.network.secret)),
             topic=presence_topic("a"),
@@ -103,7 +104,7 @@ class Regions:
             slots=64,
             free=64,
             supported=(Supported(model.name, model.version, model.digest, ModelState.WARM),),
-            pools=(self.pool("counter"),),
+            pools=(self.pool(name),),
             tokens_per_second=1e6,
             boot_counter=self.liar.boot_counter,
             sequence=next(self.lies),
@@ -115,6 +116,21 @@ class Regions:
             assert port.announce(sign(presence, self.liar.key), presence)
         since = f"{self.cluster.keys.prefix}:fleet:since"
         assert self.cluster.redis.hset(since, self.liar.worker_id, "0 0 0") == 0
+
+    @contextlib.contextmanager
+    def says_for_ever_that_it_could_load(self, name):
+        self.lie(name)
+        port = RedisWorkerPort(self.cluster.redis, self.cluster.keys, self.liar.boot_id, 1_000)
+        pool = self.pool(name)
+        asking = Loop(
+            "liar", lambda: port.demand([(pool, PoolReadiness.COLD)]) and 0.2, log=get_logger("tests")
+        )
+        with contextlib.closing(port):
+            asking.start()
+            try:
+                yield
+            finally:
+                asking.stop()
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
@@ -204,21 +220,17 @@ def test_what_waits_for_a_worker_that_never_draws_is_done_by_another_pool(region
 def test_what_waits_for_a_worker_that_says_for_ever_that_it_could_load_is_done_by_another_pool(regions):
     warming = regions.client.submit("counter", "hello")
     warming.result(timeout=PATIENCE_SECONDS)
-    regions.lie()
-    port = RedisWorkerPort(regions.cluster.redis, regions.cluster.keys, regions.liar.boot_id, 1_000)
-    asking = Loop(
-        "liar",
-        lambda: port.demand([(regions.pool("counter"), PoolReadiness.COLD)]) and 0.2,
-        log=get_logger("tests"),
-    )
-    with contextlib.closing(port):
-        asking.start()
-        try:
-            job = regions.submit("counter")
-            job.result(timeout=PATIENCE_SECONDS)
-        finally:
-            asking.stop()
+    with regions.says_for_ever_that_it_could_load("counter"):
+        job = regions.submit("counter")
+        job.result(timeout=PATIENCE_SECONDS)
     assert job.status().pool in regions.others("counter")
+
+
+def test_what_waits_for_a_load_that_never_ends_is_done_by_a_pool_that_has_to_load_first(regions):
+    with regions.says_for_ever_that_it_could_load("fresh"):
+        job = regions.submit("fresh")
+        job.result(timeout=PATIENCE_SECONDS)
+    assert job.status().pool in regions.others("fresh")
 
 
 def test_where_no_worker_is_left_jobs_are_parked_and_woken_by_the_next(regions):
