@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tether.codec import value_to_json
@@ -42,13 +43,15 @@ class HookProcess:
     is one call at a time.
     """
 
-    def __init__(self, name: str, *, call_seconds: float) -> None:
+    def __init__(self, name: str, *, call_seconds: float, folders: Sequence[str] = ()) -> None:
         """
         Args:
           name: Of the hook, as ``module:function``.
           call_seconds: After so long a call is ended.
+          folders: Where else than in this process's own path modules are looked for, and before it.
         """
         self._name = name
+        self._folders = tuple(folders)
         self._call_seconds = call_seconds
         self._calling = threading.Lock()
         # Whoever closes it ends the process while another thread waits for its answer.
@@ -93,7 +96,7 @@ class HookProcess:
             return process
         self._end()
         process = self._start()
-        request = {"hook": self._name, "path": sys.path, "parent": os.getpid()}
+        request = {"hook": self._name, "path": [*self._folders, *sys.path], "parent": os.getpid()}
         error = self._ask(process, request, LOAD_SECONDS, "its import")
         if error is not None:
             self._end()
@@ -153,7 +156,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def try_death_hook(name: str) -> None:
-    """Import a hook in a process of its own, which ends then.
+    """Import a hook in a process of its own, which ends then. As for an orchestrator that is started here, the
+    working directory comes first.
 
     Args:
       name: ``module:function``.
@@ -161,7 +165,7 @@ def try_death_hook(name: str) -> None:
     Raises:
       ConfigError: It cannot be imported, or is no function that can be called with a dead letter.
     """
-    hook = HookProcess(name, call_seconds=LOAD_SECONDS)
+    hook = HookProcess(name, call_seconds=LOAD_SECONDS, folders=[os.getcwd()])
     try:
         hook.load()
     except HookFailed as error:

@@ -198,3 +198,11 @@ def test_a_hook_that_is_mended_is_loaded_by_the_next_call(tmp_path, monkeypatch)
         hook(LETTER)
     finally:
         hook.close()
+
+
+def test_a_hook_is_looked_for_where_an_orchestrator_that_is_started_here_finds_it(tmp_path, monkeypatch):
+    module = f"pager_{uuid4().hex}"
+    (tmp_path / f"{module}.py").write_text("def page(letter): pass\n")
+    assert check_death_hook(f"{module}:page").verdict is CheckStatus.FAIL
+    monkeypatch.chdir(tmp_path)
+    assert check_death_hook(f"{module}:page").verdict is CheckStatus.OK
