@@ -92,7 +92,7 @@ def reconcile(as_json: bool) -> None:
     if as_json:
         print_json({"object": "reconcile", "jobs": count})
     else:
-        click.echo(f"Reconciled. {count} jobs that are in Redis were compared.")
+        click.echo(f"Reconciled. Jobs in Redis that were compared: {count}.")
 
 
 @admin.command()
@@ -126,7 +126,7 @@ def rebuild(is_sure: bool, as_json: bool) -> None:
         print_json({"object": "rebuild", **vars(report)})
     else:
         by = "The orchestrator has begun" if report.by_orchestrator else "Began"
-        click.echo(f"{by} epoch {report.epoch}. {report.jobs} jobs that were in Redis are placed anew.")
+        click.echo(f"{by} epoch {report.epoch}. Jobs in Redis that are placed anew: {report.jobs}.")
         if not report.by_orchestrator:
             say_aside("No orchestrator runs: they are placed once one does.")
 

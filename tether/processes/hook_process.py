@@ -156,8 +156,9 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def try_death_hook(name: str) -> None:
-    """Import a hook in a process of its own, which ends then. As for an orchestrator that is started here, the
-    working directory comes first.
+    """Import a hook in a process of its own, which ends then.
+
+    As for an orchestrator that is started here, modules are looked for in the working directory first.
 
     Args:
       name: ``module:function``.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
@@ -58,15 +60,49 @@ def retry(
     ):
         if where is None:
             letters = client.every_dead_letter if all_tenants else client.dead_letters
-            for token in tokens:
-                _tell(letters.retry(token, force=force), as_json=as_json)
-            return
+            status = _retry_tokens(letters, tokens, force=force, as_json=as_json)
+            click.get_current_context().exit(status)
         choice = LetterChoice(**where, all_tenants=all_tenants)
         counts = _retry_where(choice.letters_of(client), choice, force=force, as_json=as_json)
     retried, failed = counts
     if not as_json:
         say_aside(f"{retried} retried, {failed} not")
     click.get_current_context().exit(NOT_ALL_RETRIED if failed else 0)
+
+
+def _retry_tokens(letters: DeadLetters, tokens: Sequence[str], *, force: bool, as_json: bool) -> int:
+    """Retry each: one that cannot be retried stops no other. Return the exit status of the first of these."""
+    from tether.errors import Forbidden, RetryTokenUnknown, TetherError, Unauthenticated
+    from tether_cli.exit_status import exit_for, tell
+
+    status = 0
+    for token in tokens:
+        try:
+            retried = letters.retry(token, force=force)
+        except TetherError as error:
+            if error.retryable or isinstance(error, Forbidden | Unauthenticated):
+                # What comes after it would be refused for the same reason.
+                raise
+            if isinstance(error, RetryTokenUnknown) and _is_job_id(token):
+                error = RetryTokenUnknown(
+                    f"{token} is a job's id and no retry token: `tether dlq show {token}` tells the token"
+                )
+            elif len(tokens) > 1:
+                error = type(error)(f"{token}: {error}")
+            ending = exit_for(error)
+            status = status or ending.status
+            tell(ending, as_json=as_json)
+        else:
+            _tell(retried, as_json=as_json)
+    return status
+
+
+def _is_job_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _retry_where(

@@ -56,6 +56,7 @@ def list_letters(
         print_dead_messages(connection, queue, limit, as_json=as_json)
         return
     from tether.client.letter_documents import letter_to_json
+    from tether.dead_letters import WHY
 
     notes = open_output(is_silent=as_json)[1]
     with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
@@ -69,6 +70,8 @@ def list_letters(
     whose = ("TENANT",) if choice.all_tenants or choice.tenant else ()
     rows = [letter_row(letter, now_ms, with_tenant=bool(whose)) for letter in found]
     print_table(("JOB", *whose, "DIED", "REASON", "RETRYABLE", "MODEL", "ATTEMPTS", "RETRY TOKEN"), rows)
+    if choice.reason is not None and choice.reason not in WHY and not found:
+        notes.warning(f"no letter has the reason {choice.reason!r}: reasons are {', '.join(sorted(WHY))}")
     if summary is not None:
         notes.warning(summary_text(summary, now_ms))
 

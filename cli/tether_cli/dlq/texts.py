@@ -50,10 +50,10 @@ def letter_lines(letter: LetterDetails) -> list[tuple[str, str]]:
         ("correlation id", letter.correlation_id),
         ("trace id", letter.trace_id or "-"),
         ("died", time_text(letter.created_at)),
-        ("expires", time_text(letter.expires_at) if letter.expires_at is not None else "never"),
+        ("expires", time_text(letter.expires_at) if letter.expires_at is not None else "never")
+        if letter.closed_at is None
+        else ("closed", time_text(letter.closed_at)),
     ]
-    if letter.closed_at is not None:
-        lines.append(("closed", time_text(letter.closed_at)))
     if letter.error is not None:
         lines.append(("error", f"{letter.error.code}: {letter.error.message}"))
     if letter.problem is not None:

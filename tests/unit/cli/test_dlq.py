@@ -70,8 +70,11 @@ def test_a_letter_is_shown_with_all_that_is_known(command):
 def test_a_token_retries_once_and_then_tells_the_job(command):
     job_id = die(command)
     (letter,) = letters(command)
+    assert "\nexpires         never\n" in command.run("dlq", "show", job_id).stdout
     first = command.run("dlq", "retry", letter["retry_token"])
     assert first.stdout.startswith(f"{job_id} retried as ")
+    shown = command.run("dlq", "show", job_id).stdout
+    assert ("\nclosed  " in shown, "\nexpires" in shown) == (True, False)
     second = command.run("dlq", "retry", letter["retry_token"])
     assert "the token was used before" in second.stdout
     made = command.document("dlq", "retry", letter["retry_token"], "--json")
@@ -177,3 +180,25 @@ def test_a_dead_message_that_is_no_json_is_shown_in_base64(payload):
     assert (blank, content) == ("", encoded)
     assert "died         1970-01-01T00:00:00Z" in facts
     assert "expires      never" in facts
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_token_that_makes_no_job_stops_no_other(command, form):
+    job_id = die(command)
+    (letter,) = letters(command)
+    result = command.run("dlq", "retry", "made-up", letter["retry_token"], *form)
+    assert (result.exit_code, job_id in result.stdout) == (2, True)
+    assert "made-up: no dead letter of yours has this retry token" in result.stderr
+
+
+def test_a_jobs_id_in_place_of_a_token_is_told(command):
+    job_id = die(command)
+    result = command.run("dlq", "retry", job_id)
+    assert result.exit_code == 2
+    assert f"{job_id} is a job's id and no retry token: `tether dlq show {job_id}`" in result.stderr
+
+
+def test_a_reason_that_there_is_not_is_told_with_those_that_there_are(command):
+    die(command)
+    assert "reasons are attempts_exhausted, " in command.run("dlq", "list", "--reason", "posion").stderr
+    assert "reasons are" not in command.run("dlq", "list", "--reason", "poison").stderr
