@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tether_cli.environment import CommandEnvironment
+from tether_cli.options.connection import HEALTH_SECONDS
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json
 from tether_cli.up import dir_option, state_folder
@@ -76,7 +77,11 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         )
     running = find_running([folder.path])
     told_url = os.environ.get("TETHER_URL")
-    is_apart = runs_apart(settings, running, told_url, surroundings.readiness)
+
+    def readiness(url: str) -> Mapping[str, str] | None:
+        return surroundings.readiness(url, HEALTH_SECONDS)
+
+    is_apart = runs_apart(settings, running, told_url, readiness)
     url_here = gateway_here(settings) if is_apart else None
     needs_torch = not settings.models or any(model.engine == "transformers" for model in settings.models)
     looks: tuple[tuple[str, Callable[[], Check]], ...] = (
@@ -90,13 +95,13 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("demo model", lambda: _check_demo_model(is_needed=not settings.models)),
         ("state folder", lambda: look.check_folder(folder, is_apart=is_apart)),
         ("disk", lambda: look.check_disk(folder)),
-        ("port", lambda: look.check_port(settings, running, surroundings.readiness, is_apart=is_apart)),
+        ("port", lambda: look.check_port(settings, running, readiness, is_apart=is_apart)),
         ("database", lambda: look.check_database(settings, folder, is_apart=is_apart)),
         ("redis", lambda: check_redis(settings, running, is_apart=is_apart)),
         ("clock", lambda: check_clock(settings, running, is_apart=is_apart)),
         (
             "gateway",
-            lambda: look.check_gateway(running, told_url, surroundings.readiness, url_here),
+            lambda: look.check_gateway(running, told_url, readiness, url_here),
         ),
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),

@@ -50,11 +50,11 @@ def open_operator_client(url: str | None, api_key: str | None) -> OperatorClient
     return open_operator(url, api_key)
 
 
-def ask_readiness(url: str) -> Mapping[str, str] | None:
-    """What the gateway there says of itself."""
+def ask_readiness(url: str, within: float) -> Mapping[str, str] | None:
+    """What the gateway there says of itself within so many seconds."""
     from tether.client.readiness import readiness
 
-    return readiness(url)
+    return readiness(url, within)
 
 
 def find_running_here() -> Running | None:
@@ -72,12 +72,12 @@ class CommandEnvironment:
       open_client: Creates a client; see :class:`OpensClient`.
       open_impatient_client: The same, for a client with a short timeout.
       open_operator: Creates a client for an operator's calls.
-      readiness: Returns the status of the gateway at a URL; None if there is none.
+      readiness: Returns the status of the gateway at a URL, within so many seconds; None if there is none.
       find_running: Returns the `tether up` on this machine, if there is one.
     """
 
     open_client: OpensClient = open_client
     open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client
     open_operator: Callable[[str | None, str | None], OperatorClient] = open_operator_client
-    readiness: Callable[[str], Mapping[str, str] | None] = ask_readiness
+    readiness: Callable[[str, float], Mapping[str, str] | None] = ask_readiness
     find_running: Callable[[], Running | None] = find_running_here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tether.jobs import JobState
@@ -26,8 +26,19 @@ class JobNews:
     Where the gateway is away, nothing is told here; the job goes on without it.
     """
 
-    def __init__(self, client: Tether, handle: JobHandle, notes: Notes) -> None:
+    def __init__(
+        self,
+        client: Tether,
+        handle: JobHandle,
+        notes: Notes,
+        is_without_redis: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Args:
+          is_without_redis: Returns whether the gateway's Redis does not respond.
+        """
         self._client = client
+        self._is_without_redis = is_without_redis
         self._handle = handle
         self._notes = notes
         self._why = ""
@@ -54,6 +65,10 @@ class JobNews:
         from tether.errors import TetherError
 
         with contextlib.suppress(TetherError):
+            # Asked first: without Redis the others take long.
+            if self._is_without_redis():
+                self._tell_why(why_waiting(self._handle.status(), (), is_without_redis=True))
+                return
             status = self._handle.status()
             if status.error is not None and status.dispatch > self._told_dispatch:
                 self._tell_failures()
@@ -61,10 +76,12 @@ class JobNews:
                 return
             if status.state.is_final or (status.state is JobState.RUNNING and self._has_output):
                 return
-            why = why_waiting(status, self._client.models())
-            if why != self._why:
-                self._say(why)
-            self._why = why
+            self._tell_why(why_waiting(status, self._client.models()))
+
+    def _tell_why(self, why: str) -> None:
+        if why != self._why:
+            self._say(why)
+        self._why = why
 
     def _tell_failures(self) -> None:
         from tether.errors import TetherError
@@ -103,8 +120,15 @@ def failure_lines(history: JobHistory, after: int = 0) -> list[tuple[int, str]]:
     return lines
 
 
-def why_waiting(status: JobStatus, models: Sequence[ModelInfo]) -> str:
-    """Why nothing has come of a job yet, as far as the gateway knows."""
+def why_waiting(status: JobStatus, models: Sequence[ModelInfo], *, is_without_redis: bool = False) -> str:
+    """Why nothing has come of a job yet, as far as the gateway knows.
+
+    Args:
+      is_without_redis: Whether the gateway's Redis does not respond: nothing is known of workers then.
+    """
+    if is_without_redis:
+        then = "its text comes" if status.state.is_final else "the job is kept, and goes on,"
+        return f"waits: the gateway's Redis does not respond; {then} once it does"
     if status.state is JobState.RUNNING:
         return "running; no token has come yet"
     if status.state is JobState.WAITING_RETRY and status.error is not None:

@@ -112,6 +112,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         status = handle.status()
         waits = not as_json and not status.state.is_final and status.state is not JobState.RUNNING
         models = client.models() if waits else []
+        is_without_redis = waits and connection.is_without_redis()
         try:
             history = handle.history()
         except JobNotFound:
@@ -123,7 +124,8 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         return
     lines = _lines(status) + ([] if history is None else history_lines(history))
     if waits:
-        lines.insert(2, ("why", why_waiting(status, models).removeprefix("waits: ")))
+        why = why_waiting(status, models, is_without_redis=is_without_redis)
+        lines.insert(2, ("why", why.removeprefix("waits: ")))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")
@@ -166,7 +168,11 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
     output, notes = open_output(is_silent=as_events)
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         handle = client.job(job_id)
-        news = None if as_events else JobNews(client, handle, notes)
+
+        def is_without_redis() -> bool:
+            return connection.is_without_redis(limit.left())
+
+        news = None if as_events else JobNews(client, handle, notes, is_without_redis)
         events = events_of(
             handle, offset=offset, limit=limit, news=news, silence=told_after(notes.patience, limit)
         )

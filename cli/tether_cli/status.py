@@ -14,7 +14,7 @@ import click
 from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
 from tether_cli.exit_status import exit_for, tell
-from tether_cli.options.connection import Connection, connection_options
+from tether_cli.options.connection import HEALTH_SECONDS, Connection, connection_options
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json
 
@@ -52,7 +52,9 @@ def status(connection: Connection, as_json: bool) -> None:
     stack = None if running is None else running.stack
     address = connection.url or os.environ.get("TETHER_URL") or (stack.url if stack else None)
     shown = url or (mask_url(address) if address else None)
-    health = None if address is None else connection.surroundings.readiness(address.rstrip("/"))
+    health = (
+        None if address is None else connection.surroundings.readiness(address.rstrip("/"), HEALTH_SECONDS)
+    )
     accepts_jobs = health is None or health["database"] == "ok"
     document: dict[str, Any] = {"url": shown, "is_serving": accepts_jobs, "health": health, **_local(running)}
     try:

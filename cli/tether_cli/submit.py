@@ -69,7 +69,7 @@ def submit(
         raise click.UsageError("--events cannot be combined with --json or --no-wait.")
     if no_wait and timeout is not None:
         raise click.UsageError("--timeout cannot be combined with --no-wait.")
-    from tether_cli.job_progress import WaitLimit
+    from tether_cli.job_progress import WaitLimit, told_after
     from tether_cli.options.prompts import as_conversation, read_prompt
 
     limit = WaitLimit(timeout)
@@ -81,7 +81,10 @@ def submit(
         # Made here where none is given: with it the same command, run again, makes no second job.
         is_own = not options.get("retry_token")
         options["retry_token"] = token = os.urandom(16).hex() if is_own else options["retry_token"]
-        with _accepting(notes, token), telling_of_waits(notes, ask=connection.why_slow):
+        waits = telling_of_waits(
+            notes, after=told_after(notes.patience, limit), ask=lambda: connection.why_slow(limit.left())
+        )
+        with _accepting(notes, token), waits:
             name = model or only_model(client)
             for hint in retry_code_hints(options.get("retry_on", ())):
                 notes.warning(hint)
@@ -92,12 +95,15 @@ def submit(
             _print_submitted(handle, as_json)
             return
         from tether_cli.job_news import JobNews
-        from tether_cli.job_progress import events_of, going_on, show_events, show_text, told_after
+        from tether_cli.job_progress import events_of, going_on, show_events, show_text
+
+        def is_without_redis() -> bool:
+            return connection.is_without_redis(limit.left())
 
         events = events_of(
             handle,
             limit=limit,
-            news=None if as_json or as_events else JobNews(client, handle, notes),
+            news=None if as_json or as_events else JobNews(client, handle, notes, is_without_redis),
             silence=told_after(notes.patience, limit, options.get("delay", 0.0)),
         )
         with going_on(handle.job_id, notes, is_accepted=True):

@@ -34,8 +34,8 @@ class SteppedBackend(FakeBackend):
                 self.step()
             return answers
 
-        def follow_and_say_so(*arguments):
-            subscription = follow(*arguments)
+        def follow_and_say_so(*arguments, **options):
+            subscription = follow(*arguments, **options)
             print("followed", file=sys.stderr, flush=True)
             return subscription
 

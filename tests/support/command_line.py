@@ -53,7 +53,7 @@ class ToldStreams:
         self.events = events
         self.heeds_offset = heeds_offset
 
-    def follow(self, job_id, offset, deliver):
+    def follow(self, job_id, offset, deliver, *, within=None):
         for event in self.events:
             if not self.heeds_offset or isinstance(event, BaseException) or event.offset >= offset:
                 deliver(event)

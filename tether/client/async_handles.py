@@ -43,13 +43,17 @@ class AsyncJobHandle(WithoutClient):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(inbox.put_nowait, event)
 
-        following = self.calls.begin(self.backend.stream_port.follow, self.job_id, offset, deliver)
+        follow = self.backend.stream_port.follow
+        following = self.calls.begin(follow, self.job_id, offset, deliver, within=timeout)
         try:
-            subscription = await asyncio.wrap_future(following)
-        except asyncio.CancelledError:
+            async with asyncio.timeout(timeout):
+                subscription = await asyncio.wrap_future(following)
+        except (asyncio.CancelledError, TimeoutError) as error:
             # The call goes on in its thread, and nobody would close what it answers.
             following.add_done_callback(_close)
-            raise
+            if isinstance(error, TetherError | asyncio.CancelledError):
+                raise
+            raise late_result(self.job_id, timeout) from None
         try:
             while True:
                 try:

@@ -123,7 +123,8 @@ class JobHandle(WithoutClient):
           ClientClosed: The client was closed meanwhile.
         """
         inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
-        subscription = self.backend.stream_port.follow(self.job_id, offset, inbox.put)
+        follow = self.backend.stream_port.follow
+        subscription = follow(self.job_id, offset, inbox.put, within=timeout)
         try:
             while True:
                 try:
@@ -165,7 +166,7 @@ class JobHandle(WithoutClient):
         gathering = Gathering(self.job_id)
         inbox: queue.SimpleQueue[StreamEvent | TetherError] = queue.SimpleQueue()
         deadline = None if timeout is None else time.monotonic() + timeout
-        subscription = self.backend.stream_port.follow(self.job_id, 0, inbox.put)
+        subscription = self.backend.stream_port.follow(self.job_id, 0, inbox.put, within=timeout)
         try:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)

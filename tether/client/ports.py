@@ -73,13 +73,19 @@ class JobPort(Protocol):
 class StreamPort(Protocol):
     """Jobs' streams."""
 
-    def follow(self, job_id: JobId, offset: int, deliver: Deliver) -> StreamSubscription:
+    def follow(
+        self, job_id: JobId, offset: int, deliver: Deliver, *, within: float | None = None
+    ) -> StreamSubscription:
         """Call ``deliver`` with every event from token ``offset`` on, in order, until the last one.
 
         It is called on the backend's own thread, and must not block. Where the backend is closed before the
         last event, :class:`ClientClosed` is delivered.
 
+        Args:
+          within: Longest wait for the beginning, in seconds; None where only patience counts.
+
         Raises:
+          ResultTimeout: It could not begin within that time.
           InvalidRequest: The offset is not possible.
           ClientClosed: The backend was closed, or belongs to another process.
           JobNotFound: There is no such job.

@@ -145,7 +145,9 @@ class FakeStreamPort:
         self._subscriptions: list[FakeSubscription] = []
         self._is_closed = False
 
-    def follow(self, job_id: JobId, offset: int, deliver: Deliver) -> FakeSubscription:
+    def follow(
+        self, job_id: JobId, offset: int, deliver: Deliver, *, within: float | None = None
+    ) -> FakeSubscription:
         check_offset(offset)
         if self._is_closed:
             raise ClientClosed("the client is closed: create another one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_KEY_FILE_BYTES = 4096
 """Bytes that a file with an API key may have."""
+
+HEALTH_SECONDS = 3.0
+"""What a gateway is given to say how it is, where there is no less time left."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,29 @@ class Connection:
         """
         return self.surroundings.open_operator(self.url, self._api_key())
 
-    def why_slow(self) -> str:
-        """Why the gateway may be slow to answer, as it says itself; empty where it says nothing."""
+    def health(self, left: float | None = None) -> Mapping[str, str] | None:
+        """What the gateway says of itself; None where it says nothing.
+
+        Args:
+          left: Seconds that there are for it; None where nobody said.
+        """
         from tether.client.gateways import find_gateway
         from tether.errors import TetherError
 
+        within = HEALTH_SECONDS if left is None else min(left, HEALTH_SECONDS)
         try:
-            health = self.surroundings.readiness(find_gateway(self.url, self._api_key()).url)
+            return self.surroundings.readiness(find_gateway(self.url, self._api_key()).url, within)
         except TetherError:
-            return ""
+            return None
+
+    def is_without_redis(self, left: float | None = None) -> bool:
+        """Whether the gateway says that its Redis does not respond: then it knows nothing of workers."""
+        health = self.health(left)
+        return health is not None and health["redis"] != "ok"
+
+    def why_slow(self, left: float | None = None) -> str:
+        """Why the gateway may be slow to answer, as it says itself; empty where it says nothing."""
+        health = self.health(left)
         if health is None:
             return ""
         if health["redis"] != "ok":

@@ -125,7 +125,7 @@ class SlowBackend:
         self.closed = threading.Event()
         self.job_port = self.stream_port = self
 
-    def follow(self, job_id, offset, deliver):
+    def follow(self, job_id, offset, deliver, *, within=None):
         self.entered.set()
         assert self.go_on.wait(PATIENCE_SECONDS)
         return self

@@ -202,3 +202,18 @@ def test_a_job_whose_model_only_held_workers_serve_waits_for_these(workers, is_t
         why == "waits: all workers of model 'echo' are held back, as worker b96e7cb22d0f2c7a: "
         "5 attempts in a row failed"
     ) == is_told
+
+
+@pytest.mark.parametrize(
+    ("is_ended", "then"), [(False, "the job is kept, and goes on,"), (True, "its text comes")]
+)
+def test_while_redis_is_away_nothing_is_said_of_workers(is_ended, then, capsys):
+    fake = FakeBackend(autorun=is_ended)
+    client = Tether(backend=fake)
+    handle = client.submit("echo", "hi")
+    news = JobNews(client, handle, open_output()[1], lambda: True)
+    news.tell_silence()
+    news.tell_silence()
+    assert capsys.readouterr().err == (
+        f"job {handle.job_id}: waits: the gateway's Redis does not respond; {then} once it does\n"
+    )

@@ -313,7 +313,7 @@ def test_the_status_of_a_gateway_without_what_it_stands_on(line, database, redis
     health = {"status": "any", "database": database, "redis": redis}
     opened = CommandEnvironment(
         open_impatient_client=lambda *_: Tether(backend=line.fake.for_tenant("default")),
-        readiness=lambda _: health,
+        readiness=lambda url, within: health,
         find_running=lambda: None,
     )
     ran = CliRunner().invoke(main, ["status", "--url", "http://gw"], obj=opened)

@@ -74,9 +74,15 @@ class HttpCalls:
         self.connections = HttpConnections(endpoint.url, headers)
         self._stopped = self.connections.new_wait()
 
-    def patience(self) -> Patience:
-        """That of a call which begins now."""
-        return Patience(self.pace, self.pause)
+    def patience(self, ends_at: float = math.inf) -> Patience:
+        """That of a call which begins now.
+
+        Args:
+          ends_at: When it pauses no longer, in seconds of the monotonic clock.
+        """
+        return Patience(
+            self.pace, lambda seconds: self.pause(min(seconds, max(ends_at - time.monotonic(), 0.0)))
+        )
 
     def pause(self, seconds: float) -> None:
         """Wait between two tries.
@@ -132,6 +138,7 @@ class HttpCalls:
         attend: Callable[[HttpSocket | None], object],
         *,
         is_new: bool,
+        opens_by: float = math.inf,
     ) -> HttpExchange | Failure:
         """One try to open a stream. The exchange belongs to the caller, who closes it.
 
@@ -139,6 +146,7 @@ class HttpCalls:
           attend: Called with each socket before it is used, for who may want to abort it; with None where it
             may serve others from then on.
           is_new: Whether somebody waits for it to be opened, for no longer than for a call.
+          opens_by: When that is waited for no longer, in seconds of the monotonic clock.
 
         Raises:
           ClientClosed: The client was closed, before or meanwhile.
@@ -147,7 +155,7 @@ class HttpCalls:
         # What is compressed is kept back until there is enough of it.
         accepted = (("accept", _EVENTS), ("accept-encoding", "identity"))
         request = HttpRequest("GET", path, query, (*accepted, *headers))
-        ends_at = self._ends_at if is_new else math.inf
+        ends_at = min(self._ends_at if is_new else math.inf, opens_by)
         opened_by = min(ends_at, time.monotonic() + SLOWEST * self._read_timeout)
         try:
             exchange = self.connections.open(request, self.silence, opened_by, attend)

@@ -24,7 +24,9 @@ class HttpStreamPort:
         self._lock = threading.Lock()
         self._streams: set[HttpStream] = set()
 
-    def follow(self, job_id: JobId, offset: int, deliver: Deliver) -> StreamSubscription:
+    def follow(
+        self, job_id: JobId, offset: int, deliver: Deliver, *, within: float | None = None
+    ) -> StreamSubscription:
         """See :meth:`~tether.client.ports.StreamPort.follow`.
 
         Once it is open, the stream is followed whatever happens to the gateway, until its last event or a
@@ -35,7 +37,7 @@ class HttpStreamPort:
         stream = HttpStream(self._calls, self.reader, job_id, offset, deliver, self._forget)
         with self._lock:
             self._streams.add(stream)
-        stream.open()
+        stream.open(within)
         return stream
 
     def _forget(self, stream: HttpStream) -> None:

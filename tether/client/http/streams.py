@@ -17,7 +17,7 @@ from tether.client.http.responses import Failure, failure_from_body
 from tether.client.http.server_sent_events import EventParser, ServerSentEvent
 from tether.client.http.stream_reader import StreamReader
 from tether.client.lifetime import closed
-from tether.errors import ClientClosed, TetherError
+from tether.errors import ClientClosed, ResultTimeout, TetherError
 from tether.ids import JobId
 from tether.streams.events import (
     EVENT_KINDS,
@@ -88,16 +88,26 @@ class HttpStream:
         self._again: OwnedThread | None = None
         self._log = logging.getLogger("tether.client")
 
-    def open(self) -> None:
+    def open(self, within: float | None = None) -> None:
         """Connect, and have it read.
 
+        Args:
+          within: Longest wait for that, in seconds; None where only patience counts.
+
         Raises:
-          TetherError: The stream was refused, or could not be opened while patience lasted.
+          ResultTimeout: It could not be opened within that time.
+          TetherError: It was refused, or could not be opened while patience lasted.
         """
         may_be_read = False
         try:
-            patience = self._calls.patience()
-            while (failure := self._connect(is_new=True)) is not None:
+            opens_by = math.inf if within is None else time.monotonic() + within
+            patience = self._calls.patience(opens_by)
+            while (failure := self._connect(is_new=True, opens_by=opens_by)) is not None:
+                if time.monotonic() >= opens_by:
+                    raise ResultTimeout(
+                        f"the stream of job {self._job_id} could not be opened within {within:g} s; the job "
+                        f"continues, and can be waited for again: {failure.error}"
+                    )
                 if not patience.wait(failure):
                     raise failure.error
             may_be_read = True
@@ -232,7 +242,7 @@ class HttpStream:
             self._exchange.close()
             self._exchange = None
 
-    def _connect(self, *, is_new: bool) -> Failure | None:
+    def _connect(self, *, is_new: bool, opens_by: float = math.inf) -> Failure | None:
         query: list[tuple[str, str]] = []
         headers: list[tuple[str, str]] = []
         if self._place.is_reached:
@@ -240,7 +250,7 @@ class HttpStream:
         elif self._place.offset:
             query.append(("offset", str(self._place.offset)))
         path = f"/v1/jobs/{self._job_id}/stream"
-        found = self._calls.open_stream(path, query, headers, self._attend, is_new=is_new)
+        found = self._calls.open_stream(path, query, headers, self._attend, is_new=is_new, opens_by=opens_by)
         if isinstance(found, Failure):
             return found
         self._exchange, self._parser, self._broken = found, EventParser(), None

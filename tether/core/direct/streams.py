@@ -28,8 +28,11 @@ class DirectStreamPort:
         self._lifetime = lifetime
         self._tenant = tenant
 
-    def follow(self, job_id: JobId, offset: int, deliver: Deliver, *, run: int = 0) -> StreamFollower:
-        """See :meth:`~tether.client.ports.StreamPort.follow`; ``run`` is that which the offset counts in."""
+    def follow(
+        self, job_id: JobId, offset: int, deliver: Deliver, *, within: float | None = None, run: int = 0
+    ) -> StreamFollower:
+        """See :meth:`~tether.client.ports.StreamPort.follow`; ``run`` is that which the offset counts in.
+        Nothing is waited for but the database."""
         check_offset(offset)
         check_offset(run)
         with self._lifetime.call():

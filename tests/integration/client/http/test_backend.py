@@ -1,5 +1,6 @@
 """The client over HTTP, against gateways that answer as they please."""
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -26,6 +27,7 @@ from support.scripted_gateway import (
     stream,
 )
 from support.waiting import eventually
+from tether import AsyncTether, Tether
 from tether.client.endpoint import Endpoint
 from tether.client.http.backend import HttpBackend
 from tether.client.http.patience import Pace
@@ -40,6 +42,7 @@ from tether.errors import (
     KeyConflict,
     QuotaExceeded,
     RequestTooLarge,
+    ResultTimeout,
     StoreUnavailable,
     TetherError,
     Unauthenticated,
@@ -833,6 +836,38 @@ def run_program(url, code):
     )
     command = [sys.executable, "-X", "dev", "-c", begin + code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def outcome_of(call):
+    with pytest.raises(TetherError) as caught:
+        call()
+    return type(caught.value)
+
+
+def test_a_gateway_that_says_nothing_to_who_opens_a_stream_is_waited_for_no_longer_than_was_said():
+    # By itself it would be tried until patience is over.
+    with ScriptedGateway(*[hang] * 9) as gateway, Tether(gateway.url, KEY, patience=5) as client:
+        job = client.job(JOB)
+        assert outcome_of(lambda: job.result(timeout=0.05)) is ResultTimeout
+        assert outcome_of(lambda: list(job.stream(timeout=0.05))) is ResultTimeout
+        assert outcome_of(lambda: next(job.events(timeout=0.05))) is ResultTimeout
+
+    async def calls():
+        async with AsyncTether(gateway.url, KEY, patience=5) as client:
+            job = client.job(JOB)
+            with pytest.raises(ResultTimeout):
+                await job.result(timeout=0.05)
+            with pytest.raises(ResultTimeout):
+                await anext(job.events(timeout=0.05))
+
+    with ScriptedGateway(*[hang] * 9) as gateway:
+        asyncio.run(calls())
+
+
+def test_a_gateway_that_is_away_is_tried_for_no_longer_than_was_said():
+    with ScriptedGateway(*[refuse(503)] * 99) as gateway, Tether(gateway.url, KEY, patience=60) as client:
+        assert outcome_of(lambda: client.job(JOB).result(timeout=0.3)) is ResultTimeout
+        assert gateway.requests
 
 
 def test_a_program_may_end_without_closing_its_client():

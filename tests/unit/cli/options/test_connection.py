@@ -23,9 +23,17 @@ REDIS = "the gateway waits for its Redis, which does not respond"
 def test_a_gateway_says_itself_why_it_is_slow(health, why, monkeypatch):
     monkeypatch.setenv("TETHER_API_KEY", "tk_x")
     asked = []
-    environment = CommandEnvironment(readiness=lambda url: asked.append(url) or health)
+    environment = CommandEnvironment(readiness=lambda url, within: asked.append((url, within)) or health)
     assert Connection("http://127.0.0.1:1/v1", None, environment).why_slow() == why
-    assert asked == ["http://127.0.0.1:1"]
+    assert asked == [("http://127.0.0.1:1", 3.0)]
+
+
+def test_a_gateway_is_asked_how_it_is_for_as_long_as_there_is_time(monkeypatch):
+    monkeypatch.setenv("TETHER_API_KEY", "tk_x")
+    asked = []
+    environment = CommandEnvironment(readiness=lambda url, within: asked.append(within))
+    assert not Connection("http://127.0.0.1:1", None, environment).is_without_redis(0.5)
+    assert asked == [0.5]
 
 
 def test_where_no_gateway_can_be_found_nothing_is_said(monkeypatch, tmp_path):
