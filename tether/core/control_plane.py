@@ -6,6 +6,8 @@ import contextlib
 import os
 from typing import Self
 
+import redis
+
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Pools
@@ -149,7 +151,10 @@ class ControlPlane:
             self.fleet.start()
             stack.callback(self.fleet.stop)
             # What is submitted first shall not be parked only because nobody has looked yet.
-            self.fleet.wait_until_read(FIRST_LOOK_SECONDS)
+            if self.fleet.wait_until_read(FIRST_LOOK_SECONDS):
+                # Nor go to workers that draw nothing, or fail all.
+                with contextlib.suppress(redis.RedisError):
+                    self.fleet.judge()
             self._opened = stack.pop_all()
         return self
 

@@ -216,13 +216,14 @@ def choose(
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
     """
     excluded = {pool.name: exclusion_of(request, pool) for pool in pools}
+    # A suspect worker is mostly there, and one that is held back mostly fails.
+    able = {pool.name for pool in pools if pool.able(request.tenant) > 0 or pool.name in request.may_try}
+    if any(name in able and exclusion is None for name, exclusion in excluded.items()):
+        excluded |= {pool.name: excluded[pool.name] or HELD for pool in pools if pool.name not in able}
     if any(pool.sure and excluded[pool.name] is None for pool in pools):
         for pool in pools:
             if not pool.sure:
                 excluded[pool.name] = excluded[pool.name] or SUSPECT
-    able = {pool.name for pool in pools if pool.able(request.tenant) > 0 or pool.name in request.may_try}
-    if any(name in able and exclusion is None for name, exclusion in excluded.items()):
-        excluded |= {pool.name: excluded[pool.name] or HELD for pool in pools if pool.name not in able}
     if any(pool.name != request.avoid and excluded[pool.name] is None for pool in pools):
         excluded |= {
             pool.name: excluded[pool.name] or AVOIDED for pool in pools if pool.name == request.avoid

@@ -66,6 +66,7 @@ def test_a_pool_whose_workers_are_all_held_back_is_chosen_only_where_no_other_ca
     assert chosen([held, worse], others, deep) == chosen([held, worse], REQUEST, deep) == "a"
     assert chosen([held], mine) == chosen([held, pool("b", workers=0)], mine) == "a"
     assert chosen([held, pool("b", held=1)], mine) == "a"
+    assert chosen([held, pool("b", suspects=1)], mine) == "b"
     assert chosen([held, worse], replace(mine, may_try=frozenset("a")), deep) == "a"
 
 
