@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, get_type_hints
-from urllib.parse import quote
 
 from tether.client.documents import document_of_kind, json_bytes, value_of_kind
+from tether.client.path_segments import path_segment
 from tether.statuses import check_job_id
 
 QueryPairs = Sequence[tuple[str, str]]
@@ -75,7 +75,7 @@ class Operation:
         for name, value in in_path.items():
             if name in _CHECKS:
                 _CHECKS[name](value)
-        path = self.path.format(**{name: quote(str(value), safe="") for name, value in in_path.items()})
+        path = self.path.format(**{name: path_segment(str(value)) for name, value in in_path.items()})
         return path, self.query(**values) if self.query is not None else ()
 
     def content(self, *args: Any, **kwargs: Any) -> bytes | None:

@@ -28,15 +28,18 @@ def check_worker_name(name: object) -> str | None:
     """The same name, which a key may have; None leaves it as it is.
 
     Raises:
-      InvalidRequest: It is too long, or cannot be printed.
+      InvalidRequest: It is too long, or cannot be printed, or could not stand in an address.
     """
-    if name is None or (
-        isinstance(name, str) and len(name) <= MAX_WORKER_NAME_CHARACTERS and name.isprintable()
-    ):
+    if name is None:
         return name
-    raise InvalidRequest(
-        f"the name of a worker's key must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters"
-    )
+    if not (isinstance(name, str) and len(name) <= MAX_WORKER_NAME_CHARACTERS and name.isprintable()):
+        raise InvalidRequest(
+            f"the name of a worker's key must be at most {MAX_WORKER_NAME_CHARACTERS} printable characters"
+        )
+    # Routes have names in them.
+    if name in (".", "..") or "/" in name:
+        raise InvalidRequest("the name of a worker's key cannot be . or .., and cannot have a slash")
+    return name
 
 
 @dataclass(frozen=True)

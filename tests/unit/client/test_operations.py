@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from tether.client.http.ports import HttpPort, over_http_port
 from tether.client.operations import operation_of, over_http
 from tether.client.ports import JobPort, ModelPort
-from tether.errors import JobNotFound
+from tether.errors import InvalidRequest, JobNotFound
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.routes import RoomRoutes
@@ -103,6 +103,13 @@ def test_an_id_that_is_none_is_not_sent():
     assert operation.address(JOB_ID) == (f"/v1/jobs/{JOB_ID}", ())
     with pytest.raises(JobNotFound):
         operation.address("../../models")
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", "", ".", ".."])
+def test_a_name_that_would_lead_to_another_address_is_not_sent(name):
+    with pytest.raises(InvalidRequest, match="cannot be asked for over HTTP"):
+        operation_of(ShelfPort.shelf).address(name)
+    assert operation_of(ShelfPort.shelf).address("50% ü#?") == ("/v1/shelves/50%25%20%C3%BC%23%3F", ())
 
 
 def test_a_method_that_is_neither_declared_nor_written_is_no_port_over_http():

@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from tether.client.endpoint import Endpoint
 from tether.client.http.calls import Call, HttpCalls, reason_of
@@ -17,6 +16,7 @@ from tether.client.http.exchanges import HttpExchange
 from tether.client.http.patience import Pace, wait_after
 from tether.client.http.responses import Failure, failure_from_body, read
 from tether.client.http.server_sent_events import EventParser, ServerSentEvent
+from tether.client.path_segments import path_segment
 from tether.errors import GatewayUnavailable
 from tether.streams.events import INTERRUPTED
 
@@ -56,9 +56,10 @@ class OperatorClient:
           values: What the body has.
 
         Raises:
+          InvalidRequest: A part of the path can be none.
           TetherError: It was refused, or not answered.
         """
-        path = "/".join((PREFIX, *(quote(part, safe="") for part in parts)))
+        path = "/".join((PREFIX, *(path_segment(part) for part in parts)))
         body = None if values is None else json.dumps(values).encode()
         return self._calls.answer(Call(method, path, tuple((query or {}).items()), body))
 

@@ -111,7 +111,10 @@ class TrustKeyBody(Document):
 
     pub_key: str = Field(pattern="^[0-9a-f]{64}$", description="The worker's public key, in hexadecimal.")
     name: str | None = Field(
-        None, max_length=MAX_WORKER_NAME_CHARACTERS, pattern=PRINTABLE, description="Name for the worker."
+        None,
+        max_length=MAX_WORKER_NAME_CHARACTERS,
+        pattern=PRINTABLE,
+        description="Name for the worker; without a slash.",
     )
     again: bool = Field(False, description="Trust a revoked key again.")
 

@@ -120,6 +120,33 @@ def test_keys_are_trusted_revoked_and_trusted_again(remote, tmp_path_factory):
     remote.ok("trust", str(file), "--again")
 
 
+@pytest.mark.parametrize("name", ["50% of a box?", "größe 盒 #1", "a&b=c+d;e\\f", "%2F", "drain"])
+def test_a_worker_is_meant_by_whatever_name_it_may_have(remote, worker, name):
+    pub_key = remote.json("show", worker["worker_id"])["pub_key"]
+    remote.ok("trust", pub_key, "--name", name)
+
+    def is_known():
+        return [one["name"] for one in remote.json("list")["data"]] == [name]
+
+    eventually(is_known, PATIENCE_SECONDS, "its name is known")
+    assert remote.json("show", name)["worker_id"] == worker["worker_id"]
+    for verb in ("cordon", "drain", "uncordon"):
+        assert remote.json(verb, name, "--no-wait")["worker_id"] == worker["worker_id"]
+    remote.ok("trust", pub_key, "--name", "")
+    remote.ok("trust", public(KEY), "--again", "--name", f"{name}.")
+    assert remote.json("revoke", f"{name}.")["pub_key"] == public(KEY)
+
+
+@pytest.mark.parametrize("name", ["a/b", "/", ".", ".."])
+def test_a_name_that_no_address_can_have_is_refused_where_it_is_given(remote, name):
+    refused = remote.run("trust", public(KEY), "--again", "--name", name)
+    assert (refused.exit_code, "cannot have a slash" in refused.stderr) == (2, True)
+    # An older version took it.
+    for verb in ("show", "drain", "cordon", "uncordon", "revoke"):
+        refused = remote.run(verb, name)
+        assert (refused.exit_code, "use the worker's id" in refused.stderr) == (2, True), refused.stderr
+
+
 def test_a_private_key_stays_on_its_machine(remote):
     for verb in ("trust", "revoke"):
         result = remote.run(verb, "/somewhere/worker-1.key", url=True)
