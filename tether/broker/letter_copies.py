@@ -77,6 +77,17 @@ class LetterCopies:
                 break
         return ranked & stored, ranked ^ stored
 
+    def halves_of(self, names: Sequence[str]) -> list[int]:
+        """How many halves there are of each of these copies: 2 where it is whole, 0 where there is none."""
+        prefix = self._keys.prefix
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.zscore(f"{prefix}:{INFER}.XQ", name)
+            pipeline.hexists(f"{prefix}:{INFER}.XQ.msgs", name)
+        answers = pipeline.execute()
+        pairs = zip(answers[::2], answers[1::2], strict=True)
+        return [(score is not None) + bool(is_stored) for score, is_stored in pairs]
+
     def change(self, gone: Sequence[bytes], letters: Sequence[DeadLetter]) -> int:
         """Remove copies, and add those of letters. Returns how many there were of both."""
         added = [part for each in letters for part in (each.job_id, each.created_at, copy_of_letter(each))]

@@ -23,7 +23,8 @@ MAX_COPIES = 1_000
 
 COPIES_AT_ONCE = 100
 
-_PRESENT_LOOKED_AT = 10 * MAX_COPIES
+MAX_PRESENT = 10 * MAX_COPIES
+"""Copies that are looked at, of however many that tools may have made."""
 
 PAUSE_SECONDS = 0.05
 """Between two parts of what there is to copy."""
@@ -89,11 +90,11 @@ class CopyLetters:
     def _copy(self) -> bool:
         """Change some of the copies. Return whether they are complete now."""
         wanted = self._store.read(scan_letters, OPEN_LETTERS, None, self._max_copies).places
-        whole, halves = self._copies.present(_PRESENT_LOOKED_AT)
+        whole, halves = self._copies.present(MAX_PRESENT)
         ids = {place.job_id.encode() for place in wanted}
         missing = [place for place in wanted if place.job_id.encode() not in whole]
         letters = self._store.read(letters_at, missing[:COPIES_AT_ONCE])
-        surplus = sorted((whole | halves) - ids)[:_PRESENT_LOOKED_AT]
+        surplus = sorted((whole | halves) - ids)[:MAX_PRESENT]
         gone, rest = surplus[:COPIES_AT_ONCE], surplus[COPIES_AT_ONCE:]
         if gone or letters:
             self._copies.change(gone, letters)

@@ -11,22 +11,46 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, any_, bindparam, func, select
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 
 from tether.attempts import AttemptEnd
 from tether.ids import DrawId, JobId
 from tether.jobs import Fence, Outcome
 from tether.store.bulk import delete_rows, insert_rows, is_among, is_postgres
-from tether.store.letter_histories import MAX_LETTER_ATTEMPTS, letter_history
 from tether.store.rows import compact_json, error_to_text
 from tether.store.schema import attempts
+
+MAX_ATTEMPTS_KEPT = 1_000
+"""The newest attempts of a job that are kept and told; of the others their number. One that preempted
+machines run may have had many thousands."""
+
+TRIM_BY = 100
+"""A job has so many more before any is deleted: that is done once for many."""
+
+MAX_ROWS_OF_DISPATCH = 65
+"""Redis tells the newest 64 ends of a dispatch's attempts, and its outcome may name one more."""
 
 NO_OUTCOME = ""
 """The kind of an attempt that no outcome names: its job went on in Redis, or the outcome has not come yet."""
 
 _KEY = ("job_id", "dispatch", "attempt", "draw_id")
 _NEWEST_FIRST = tuple(attempts.c[name].desc() for name in _KEY[1:])
+_COUNTED = func.count().filter(attempts.c.attempt > 0) + func.coalesce(func.sum(attempts.c.dropped), 0)
+"""Attempts that rows stand for. A dispatch that was never drawn has a row, and was no attempt."""
+
 _Row = Mapping[str, Any]
 
 
@@ -68,20 +92,12 @@ class AttemptRows:
         if former is None:
             self._change(outcome.job_id, outcome.fence, _of_outcome(outcome))
         elif former["kind"] == NO_OUTCOME:
-            self._change(outcome.job_id, outcome.fence, {**former, **_outcome_columns(outcome)})
+            dropped = former["dropped"] + outcome.dropped_ends
+            row = {**former, **_outcome_columns(outcome), "dropped": dropped}
+            self._change(outcome.job_id, outcome.fence, row)
         else:
             return False
         return True
-
-    def history(self, job_id: JobId) -> list[dict[str, Any]]:
-        """A job's newest attempts in order, as a dead letter keeps them."""
-        newest = select(attempts).where(attempts.c.job_id == job_id).order_by(*_NEWEST_FIRST)
-        rows = self._connection.execute(newest.limit(MAX_LETTER_ATTEMPTS))
-        known = {_fence(row): dict(row._mapping) for row in rows} | self._known[job_id]
-        counted = select(func.count()).select_from(attempts).where(attempts.c.job_id == job_id)
-        new = sum(is_new for (changed_id, _), is_new in self._changed.items() if changed_id == job_id)
-        total = self._connection.execute(counted).scalar_one() + new
-        return letter_history([known[fence] for fence in sorted(known)], total)
 
     def write(self, connection: Connection) -> None:
         """Write what has changed."""
@@ -89,11 +105,42 @@ class AttemptRows:
         replaced = [{name: row[name] for name in _KEY} for row, is_new in rows if not is_new]
         delete_rows(connection, attempts, replaced)
         insert_rows(connection, attempts, [row for row, _ in rows])
+        highest: dict[JobId, int] = {}
+        for job_id, fence in self._changed:
+            highest[job_id] = max(highest.get(job_id, 0), fence.dispatch)
+        for job_id, dispatch in highest.items():
+            if dispatch * MAX_ROWS_OF_DISPATCH > MAX_ATTEMPTS_KEPT:
+                _trim(connection, job_id)
 
     def _change(self, job_id: JobId, fence: Fence, row: _Row) -> None:
         is_new = fence not in self._known[job_id]
         self._changed.setdefault((job_id, fence), is_new)
         self._known[job_id][fence] = row
+
+
+def newest_attempts(connection: Connection, job_id: JobId, limit: int) -> list[dict[str, Any]]:
+    """A job's newest rows in order. Earlier ones count as dropped with the first of them."""
+    newest = select(attempts).where(attempts.c.job_id == job_id).order_by(*_NEWEST_FIRST).limit(limit)
+    rows: list[dict[str, Any]] = [dict(row._mapping) for row in connection.execute(newest)]
+    rows.reverse()
+    if len(rows) == limit:
+        total = connection.execute(select(_COUNTED).where(attempts.c.job_id == job_id)).scalar_one()
+        rows[0]["dropped"] += total - sum((row["attempt"] > 0) + row["dropped"] for row in rows)
+    return rows
+
+
+def _trim(connection: Connection, job_id: JobId) -> None:
+    """Keep a job's newest attempts; what is deleted counts as dropped with the first of them."""
+    fence = tuple(attempts.c[name] for name in _KEY[1:])
+    newest = select(*fence).where(attempts.c.job_id == job_id).order_by(*_NEWEST_FIRST)
+    if connection.execute(newest.offset(MAX_ATTEMPTS_KEPT + TRIM_BY).limit(1)).first() is None:
+        return
+    first = connection.execute(newest.offset(MAX_ATTEMPTS_KEPT - 1).limit(1)).one()
+    is_older = and_(attempts.c.job_id == job_id, tuple_(*fence) < tuple_(*first))
+    gone = connection.execute(select(_COUNTED).where(is_older)).scalar_one()
+    connection.execute(delete(attempts).where(is_older))
+    is_first = and_(attempts.c.job_id == job_id, tuple_(*fence) == tuple_(*first))
+    connection.execute(update(attempts).where(is_first).values(dropped=attempts.c.dropped + int(gone)))
 
 
 @cache

@@ -17,27 +17,27 @@ MAX_MESSAGE_CHARACTERS = 500
 """Of an error's message there. The table of attempts has all of it, and the job the last one."""
 
 
-def letter_history(rows: Sequence[Mapping[str, Any]], total: int) -> list[dict[str, Any]]:
+def letter_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What a letter keeps.
 
     Args:
       rows: The newest rows of a job in the table of attempts, in order.
-      total: Number of rows that there are.
 
     Returns:
       The newest that find room. What is left out counts as dropped with the first of them.
     """
     kept: list[dict[str, Any]] = []
     room = MAX_HISTORY_CHARACTERS
-    for row in reversed(rows[-MAX_LETTER_ATTEMPTS:]):
+    for row in reversed(rows):
         one = _kept(row)
         room -= len(compact_json(one))
         if kept and room < 0:
             break
         kept.append(one)
     kept.reverse()
-    if kept and total > len(kept):
-        kept[0]["dropped"] += total - len(kept)
+    if kept:
+        left_out = rows[: len(rows) - len(kept)]
+        kept[0]["dropped"] += sum((row["attempt"] > 0) + row["dropped"] for row in left_out)
     return kept
 
 

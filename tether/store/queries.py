@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from tether.ids import JobId, TenantId
 from tether.jobs import JobState, Piece
+from tether.store.attempt_rows import MAX_ATTEMPTS_KEPT, newest_attempts
 from tether.store.rows import ROW_COLUMNS, JobRow, readable_job_row
-from tether.store.schema import attempts, jobs
+from tether.store.schema import jobs
 from tether.streams.pieces import pieces_from_json
-
-MAX_ATTEMPTS_TOLD = 1_000
-"""The newest attempts of a job that its history tells: one that preempted machines run may have had many
-thousands."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +65,10 @@ def job_with_key(connection: Connection, key: tuple[TenantId, str, str]) -> KeyH
     )
 
 
-def attempts_of(connection: Connection, job_id: JobId) -> list[Mapping[str, Any]]:
+def attempts_of(connection: Connection, job_id: JobId) -> Sequence[Mapping[str, Any]]:
     """A job's newest attempts in order, as columns of the table ``attempts``. Earlier ones count as dropped
     with the first of them."""
-    columns = attempts.c
-    newest_first = (columns.dispatch.desc(), columns.attempt.desc(), columns.draw_id.desc())
-    newest = select(attempts).where(columns.job_id == job_id).order_by(*newest_first)
-    rows: list[Any] = [dict(row._mapping) for row in connection.execute(newest.limit(MAX_ATTEMPTS_TOLD))]
-    rows.reverse()
-    if len(rows) == MAX_ATTEMPTS_TOLD:
-        # A dispatch that was never drawn has a row, and was no attempt.
-        drawn = select(func.count()).where(columns.job_id == job_id, columns.attempt > 0)
-        rows[0]["dropped"] += connection.execute(drawn).scalar_one() - sum(row["attempt"] > 0 for row in rows)
-    return rows
+    return newest_attempts(connection, job_id, MAX_ATTEMPTS_KEPT)
 
 
 def result_pieces(connection: Connection, job_id: JobId) -> StoredResult | None:

@@ -13,9 +13,10 @@ from tether.deaths import deaths_in_words
 from tether.errors import WorkerLost
 from tether.ids import JobId, worker_of
 from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
-from tether.store.attempt_rows import AttemptRows
+from tether.store.attempt_rows import AttemptRows, newest_attempts
 from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
+from tether.store.letter_histories import MAX_LETTER_ATTEMPTS, letter_history
 from tether.store.letter_hooks import owe_hooks
 from tether.store.rows import JobRow, compact_json, error_to_text, result_to_text
 from tether.store.schema import dead_letters, dispatches, holds, jobs
@@ -143,7 +144,7 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
     row = changes.rows[row.job_id] = _after(row, outcome, verdict, settlement.now_ms)
     changes.results[row.job_id] = _result(outcome) if row.state.is_final else None
     if verdict.letter is not None:
-        changes.letters.append(_letter_columns(row, verdict.letter, changes.attempts, settlement.now_ms))
+        changes.letters.append(_letter_columns(row, verdict.letter, settlement.now_ms))
     settled = _settled(SettledKind.SETTLED, row)
     return settled if verdict.letter is None else replace(settled, reason=verdict.letter.reason)
 
@@ -195,7 +196,7 @@ def _result(outcome: Outcome) -> str | None:
     return result_to_text(outcome.pieces, outcome.run, outcome.finish_reason)
 
 
-def _letter_columns(row: JobRow, letter: Letter, attempts: AttemptRows, now_ms: int) -> dict[str, Any]:
+def _letter_columns(row: JobRow, letter: Letter, now_ms: int) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
         "tenant_id": row.tenant_id,
@@ -204,7 +205,6 @@ def _letter_columns(row: JobRow, letter: Letter, attempts: AttemptRows, now_ms: 
         "reason": letter.reason,
         "retryable": letter.retryable,
         "retry_token": letter.retry_token,
-        "history": compact_json(attempts.history(row.job_id)),
         "evidence": compact_json(dict(letter.evidence)),
         "created_at": now_ms,
     }
@@ -217,7 +217,7 @@ def _write(connection: Connection, changes: _Changes) -> None:
         return
     # The rows are locked, so they are still what the changes were decided on.
     update_rows(connection, jobs, "job_id", [_change(row, changes.results[row.job_id]) for row in changed])
-    insert_rows(connection, dead_letters, changes.letters)
+    insert_rows(connection, dead_letters, [_with_history(connection, each) for each in changes.letters])
     for job_id in sorted(changes.raised):
         moved = update(holds).where(holds.c.job_id == job_id, holds.c.kind == CAPACITY)
         connection.execute(moved.values(dispatch=changes.raised[job_id]))
@@ -228,6 +228,11 @@ def _write(connection: Connection, changes: _Changes) -> None:
     free_holds(connection, final, (CAPACITY, QUOTA), moves)
     free_holds(connection, parked, (CAPACITY,), moves)
     move_counters(connection, moves)
+
+
+def _with_history(connection: Connection, letter: dict[str, Any]) -> dict[str, Any]:
+    history = letter_history(newest_attempts(connection, letter["job_id"], MAX_LETTER_ATTEMPTS))
+    return {**letter, "history": compact_json(history)}
 
 
 def _change(row: JobRow, result: str | None) -> dict[str, Any]:

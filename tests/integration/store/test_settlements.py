@@ -3,6 +3,8 @@
 import itertools
 from dataclasses import replace as changed
 
+from sqlalchemy import select, update
+
 from support.databases import (
     NOW,
     POOL,
@@ -19,7 +21,7 @@ from support.databases import (
 )
 from tether.attempts import AttemptEnd
 from tether.jobs import JobError, JobState, OutcomeKind, Piece
-from tether.store.attempt_rows import AttemptRows
+from tether.store.attempt_rows import MAX_ATTEMPTS_KEPT, TRIM_BY, AttemptRows
 from tether.store.bulk import insert_rows
 from tether.store.dead_letters import dead_letter
 from tether.store.letter_histories import MAX_LETTER_ATTEMPTS, MAX_MESSAGE_CHARACTERS
@@ -27,9 +29,9 @@ from tether.store.placements import (
     Placement,
     replace,
 )
-from tether.store.queries import MAX_ATTEMPTS_TOLD, attempts_of, job, result_pieces
+from tether.store.queries import attempts_of, job, result_pieces
 from tether.store.rows import error_to_text
-from tether.store.schema import attempts
+from tether.store.schema import attempts, jobs
 from tether.store.settlements import SettledKind
 
 
@@ -291,8 +293,53 @@ def test_a_job_with_thousands_of_attempts_costs_its_neighbours_nothing(store):
     assert letter.attempts[-1].dispatch == 2_099
     assert len(letter.attempts) + letter.dropped == 2_001
     told = store.read(attempts_of, "job-000001")
-    assert (len(told), told[-1]["dispatch"]) == (MAX_ATTEMPTS_TOLD, 2_099)
+    assert (len(told), told[-1]["dispatch"]) == (MAX_ATTEMPTS_KEPT, 2_099)
     assert len(told) + told[0]["dropped"] == 2_001
+
+
+def kept_attempts(store):
+    query = select(attempts.c.dispatch, attempts.c.dropped).order_by(attempts.c.dispatch)
+    return store.read(lambda connection: list(connection.execute(query)))
+
+
+def fail_at(store, *numbers, **fields):
+    """Attempts of job 1 end with their dispatches, and another is to come."""
+    for number in numbers:
+        store.write_alone(lambda connection, n=number: connection.execute(row_at(n)) and None).result()
+        settle_each(store, outcome(1, OutcomeKind.WITHDRAWN, dispatch=number, **fields))
+
+
+def row_at(dispatch):
+    changed = {"dispatch": dispatch, "state": "running"}
+    return update(jobs).where(jobs.c.job_id == "job-000001").values(changed)
+
+
+def test_a_job_keeps_its_newest_attempts_and_the_number_of_all(store):
+    accept(store, new_job(1))
+    rows = older_attempts(MAX_ATTEMPTS_KEPT + TRIM_BY, "x")
+    rows[3]["dropped"], rows[TRIM_BY + 1]["dropped"] = 7, 5
+    rows[-1] |= {"dropped": 9, "kind": "", "error": None, "outcome_at": None}
+    write(store, lambda connection, items: insert_rows(connection, attempts, rows) or items, None)
+    last = rows[-1]["dispatch"]
+    total = len(rows) + 7 + 5 + 9
+    fail_at(store, last + 1)
+    kept = kept_attempts(store)
+    assert (len(kept), kept[-1].dispatch) == (MAX_ATTEMPTS_KEPT, last + 1)
+    assert len(kept) + sum(row.dropped for row in kept) == total + 1
+    # It is done once for many.
+    fail_at(store, last + 2, last + 3)
+    assert len(kept_attempts(store)) == MAX_ATTEMPTS_KEPT + 2
+    told = store.read(attempts_of, "job-000001")
+    assert len(told) == MAX_ATTEMPTS_KEPT
+    assert len(told) + sum(row["dropped"] for row in told) == total + 3
+    # The outcome of an attempt that was known by its end alone, late.
+    late = outcome(1, OutcomeKind.WITHDRAWN, dispatch=last)
+    assert [each.kind for each in settle(store, late)] == [SettledKind.STALE]
+    assert sum(row.dropped for row in kept_attempts(store)) + MAX_ATTEMPTS_KEPT + 2 == total + 3
+    store.write_alone(lambda connection: connection.execute(row_at(last + 4)) and None).result()
+    settle_each(store, outcome(1, OutcomeKind.POISONED, dispatch=last + 4))
+    letter = store.read(dead_letter, "job-000001")
+    assert len(letter.attempts) + letter.dropped == total + 4
 
 
 def test_a_letter_is_small_however_long_the_words_of_its_attempts(store):

@@ -13,6 +13,7 @@ from tether.broker.keys import Keys
 from tether.ids import job_id_in
 from tether.orchestrator.fsck.invariants import INVARIANTS, Discrepancy, Invariant
 from tether.orchestrator.fsck.job_look import JobLook
+from tether.orchestrator.fsck.letter_looks import CopyLook, LetterLook
 from tether.orchestrator.fsck.place_looks import PlaceLook
 from tether.orchestrator.fsck.table_looks import CounterLook, HoldLook
 from tether.store.store import Store
@@ -64,7 +65,7 @@ def fsck(store: Store, client: redis.Redis, keys: Keys, *, wait: Callable[[], No
       StoreUnavailable, OUTAGE_ERRORS: One of the two is away.
     """
     looks: tuple[Look, ...] = (
-        *(HoldLook(store), CounterLook(store)),
+        *(HoldLook(store), CounterLook(store), LetterLook(store), CopyLook(store, client, keys)),
         *(PlaceLook(store, client, keys), JobLook(store, client, keys)),
     )
     suspects: list[tuple[Look, list[Discrepancy]]] = []

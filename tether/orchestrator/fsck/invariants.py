@@ -21,6 +21,10 @@ class Invariant(StrEnum):
     END_TIME_WRONG = "end-time-wrong"
     LETTER_MISSING = "letter-missing"
     LETTER_EXTRA = "letter-extra"
+    LETTER_WRONG = "letter-wrong"
+    RETRY_UNLINKED = "retry-unlinked"
+    COPY_MISSING = "copy-missing"
+    COPY_EXTRA = "copy-extra"
     ROW_UNREADABLE = "row-unreadable"
     JOB_LOST = "job-lost"
     JOB_AHEAD = "job-ahead"
@@ -63,6 +67,7 @@ _I = InvariantText
 _BY_RECONCILE = "`tether admin reconcile`; the orchestrator does it every few minutes"
 _BY_SWEEP = "the orchestrator's sweep, within a minute or two"
 _BY_HOLDS = "the orchestrator's sweep of holds, within minutes"
+_BY_COPYING = "a running orchestrator, within seconds"
 _BY_HAND = "nothing by itself: report it, with what changed the database"
 
 INVARIANTS: Mapping[Invariant, InvariantText] = MappingProxyType(
@@ -77,8 +82,20 @@ INVARIANTS: Mapping[Invariant, InvariantText] = MappingProxyType(
         Invariant.RESULT_MISSING: _I("a job succeeded, and has neither a result nor an error", _BY_HAND),
         Invariant.END_TIME_WRONG: _I("an ended job has no time of its end, or an open one has one", _BY_HAND),
         Invariant.LETTER_MISSING: _I("a dead job has no dead letter", _BY_HAND),
-        Invariant.LETTER_EXTRA: _I("a dead letter is of a job that is not dead", _BY_HAND),
-        Invariant.ROW_UNREADABLE: _I("a job's row cannot be read", _BY_HAND),
+        Invariant.LETTER_EXTRA: _I("a dead letter is of a job that is not dead, or gone", _BY_HAND),
+        Invariant.LETTER_WRONG: _I(
+            "a dead letter is neither open nor closed, or of another tenant than its job", _BY_HAND
+        ),
+        Invariant.RETRY_UNLINKED: _I(
+            "a dead letter and the job that its retry token made do not name each other", _BY_HAND
+        ),
+        Invariant.COPY_MISSING: _I(
+            "one of the newest open dead letters has no copy for Dramatiq's tools", _BY_COPYING
+        ),
+        Invariant.COPY_EXTRA: _I(
+            "there is a copy for Dramatiq's tools of a dead letter that is not open", _BY_COPYING
+        ),
+        Invariant.ROW_UNREADABLE: _I("a job's row, or its dead letter's, cannot be read", _BY_HAND),
         Invariant.JOB_LOST: _I("the database has a job in Redis, which does not know it", _BY_RECONCILE),
         Invariant.JOB_AHEAD: _I("Redis has a later dispatch of a job than the database", _BY_RECONCILE),
         Invariant.JOB_STALE: _I("Redis has a job that the database has ended, or owns again", _BY_RECONCILE),

@@ -9,15 +9,19 @@ from sqlalchemy import delete, insert, text, update
 
 from support.cluster import Cluster
 from support.core_steps import CoreSteps
-from support.databases import POOL
+from support.databases import POOL, give_quota
 from support.hand_worker import HandWorker, growth
 from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.broker.letter_copies import LetterCopies
 from tether.broker.pools.pools import Dispatch
 from tether.jobs import JobError, Priority
+from tether.loops import IDLE
 from tether.orchestrator.fsck import job_look, lane_places
 from tether.orchestrator.fsck.fsck import fsck
 from tether.orchestrator.fsck.invariants import INVARIANTS, Invariant
+from tether.orchestrator.letter_copying import CopyLetters
+from tether.store.dead_letters import dead_letter
 from tether.store.schema import counters, dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
 
@@ -68,6 +72,10 @@ def found(core):
 
 def change(core, number, **values):
     core.sql(update(jobs).where(jobs.c.job_id == job_id(number)).values(**values))
+
+
+def change_letter(core, **values):
+    core.sql(update(dead_letters).where(dead_letters.c.job_id == job_id(1)).values(**values))
 
 
 def key(core, rest):
@@ -202,6 +210,13 @@ FAULTS = {
         ),
         job_id(0),
     ),
+    Invariant.LETTER_WRONG: (lambda core: change_letter(core, closed="purged"), job_id(1)),
+    Invariant.RETRY_UNLINKED: (lambda core: change(core, 5, retry_of=job_id(1)), job_id(5)),
+    Invariant.COPY_MISSING: (lambda core: change_letter(core, created_at=1), job_id(1)),
+    Invariant.COPY_EXTRA: (
+        lambda core: core.redis.hset(key(core, "infer.XQ.msgs"), job_id(0), "{}"),
+        job_id(0),
+    ),
     Invariant.JOB_LOST: (
         lambda core: (core.redis.delete(core.keys.job(job_id(5))), core.redis.delete(lane(core))),
         job_id(5),
@@ -268,7 +283,10 @@ FAULTS = {
 }
 """For each check what plants its fault, and of whom it tells then."""
 
-ALSO = {Invariant.JOB_STALE: {Invariant.LEASE_MISSING, Invariant.DRAWN_MISSING}}
+ALSO = {
+    Invariant.JOB_STALE: {Invariant.LEASE_MISSING, Invariant.DRAWN_MISSING},
+    Invariant.LETTER_EXTRA: {Invariant.COPY_MISSING},
+}
 """Checks that the same fault concerns."""
 
 
@@ -300,6 +318,49 @@ def test_a_row_that_cannot_be_read_is_told_and_hides_nobody(core, database_url):
 
 def test_every_check_has_its_planted_fault():
     assert set(FAULTS) | {Invariant.ROW_UNREADABLE} == set(Invariant) == set(INVARIANTS)
+
+
+def test_a_retried_letter_and_its_job_must_name_each_other_and_its_token(core):
+    one_of_each(core)
+    token = core.store.read(dead_letter, job_id(1)).retry_token
+    change_letter(core, closed="retried", closed_at=5, retried_as=job_id(5))
+    assert found(core) == {(Invariant.RETRY_UNLINKED, job_id(1))}
+    change(core, 5, retry_of=job_id(1))
+    assert found(core) == {(Invariant.RETRY_UNLINKED, job_id(1))}
+    change(core, 5, retry_token=token)
+    assert look(core).is_sound
+    # A second job from one token.
+    change(core, 0, retry_of=job_id(1))
+    assert found(core) == {(Invariant.RETRY_UNLINKED, job_id(0))}
+    change(core, 0, retry_of=None)
+    # What it made was deleted since.
+    change_letter(core, retried_as=job_id(99))
+    change(core, 5, retry_of=None)
+    assert look(core).is_sound
+    change_letter(core, retried_as=None)
+    assert found(core) == {(Invariant.LETTER_WRONG, job_id(1))}
+
+
+def test_a_letter_of_another_tenant_than_its_job_is_told(core):
+    one_of_each(core)
+    give_quota(core.store, None, "small")
+    change_letter(core, tenant_id="small")
+    assert found(core) == {(Invariant.LETTER_WRONG, job_id(1))}
+
+
+def test_copies_are_looked_at_once_the_orchestrator_had_time_to_make_them(core):
+    one_of_each(core)
+    change_letter(core, created_at=1)
+    copies = LetterCopies(core.redis, core.keys)
+    assert CopyLetters(core.store, copies, lambda job_ids: [])() == IDLE
+    assert look(core).is_sound
+    core.redis.zadd(key(core, "infer.XQ"), {b"\xff stray": 1, b"a\0b": 1})
+    core.redis.zrem(key(core, "infer.XQ"), job_id(1))
+    assert found(core) == {(Invariant.COPY_MISSING, job_id(1))}
+    change_letter(core, closed="purged", closed_at=2)
+    assert found(core) == {(Invariant.COPY_EXTRA, job_id(1))}
+    change_letter(core, closed_at=2**45)
+    assert look(core).is_sound
 
 
 def test_what_changes_between_the_two_looks_was_under_way(core):
