@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import inspect
 import json
 import threading
 from uuid import uuid4
@@ -17,6 +18,7 @@ from support.cluster import Cluster
 from support.gateways import RunningGateway
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.gateway.keys.api_keys import Scope
+from tether.gateway.openai.foreign_fields import UNSUPPORTED
 from tether.jobs import Message, Sampling
 from tether_workers.engines.null.engine import NullEngine
 
@@ -366,3 +368,35 @@ def test_a_worker_that_is_killed_in_mid_stream_is_not_noticed():
                             child.kill()
             assert text_of(chunks) == answer(7, tokens)
             assert chunks[-1].usage.completion_tokens == tokens
+
+
+OWN_ARGUMENTS = set(inspect.signature(openai.resources.chat.Completions.create).parameters)
+
+
+def ask_raw(client, values):
+    """The header that names what was ignored; fields that the package does not know are sent as it says."""
+    own = {name: value for name, value in values.items() if name in OWN_ARGUMENTS}
+    others = {name: value for name, value in values.items() if name not in OWN_ARGUMENTS}
+    said = {"model": "counter", "messages": SAID, "seed": 7, "max_tokens": 1}
+    answered = client.chat.completions.with_raw_response.create(**said, **own, extra_body=others)
+    assert answered.parse().choices[0].message.content
+    return answered.headers.get("x-tether-ignored")
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_every_value_that_asks_for_nothing_is_taken(client, name):
+    for value in (*UNSUPPORTED[name], None):
+        assert ask_raw(client, {name: value}) is None
+
+
+def test_what_asks_for_something_is_refused_by_name_or_told_where_the_settings_ignore_it(service, client):
+    asked = {"reasoning_effort": "low", "min_p": 0.5, "presence_penalty": 1, "repetition_penalty": 1.5}
+    for name, value in asked.items():
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask_raw(client, {name: value})
+        assert refused.value.param == name
+    changed = service.settings.gateway.model_copy(update={"unknown_fields": "ignore"})
+    lenient = service.settings.model_copy(update={"gateway": changed})
+    with RunningGateway(lenient) as gateway, client_of(gateway) as patient:
+        told = ask_raw(patient, asked)
+    assert sorted(told.split(", ")) == sorted(asked)
