@@ -10,6 +10,7 @@ import redis
 from dramatiq import JSONEncoder, Message
 
 from tether.broker.keys import INFER, Keys
+from tether.broker.redis.connections import each_answer
 from tether.broker.scripts import BROKER_SCRIPTS
 from tether.dead_letters import DeadLetter
 from tether.ids import JobId, job_id_in
@@ -84,9 +85,9 @@ class LetterCopies:
         for name in names:
             pipeline.zscore(f"{prefix}:{INFER}.XQ", name)
             pipeline.hexists(f"{prefix}:{INFER}.XQ.msgs", name)
-        answers = pipeline.execute()
+        answers = each_answer(pipeline)
         pairs = zip(answers[::2], answers[1::2], strict=True)
-        return [(score is not None) + bool(is_stored) for score, is_stored in pairs]
+        return [isinstance(score, float) + (is_stored is True) for score, is_stored in pairs]
 
     def change(self, gone: Sequence[bytes], letters: Sequence[DeadLetter]) -> int:
         """Remove copies, and add those of letters. Returns how many there were of both."""

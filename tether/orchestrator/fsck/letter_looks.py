@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, select
 
 from tether.broker.keys import Keys
 from tether.broker.letter_copies import LetterCopies
+from tether.broker.redis.connections import is_wrong_type
 from tether.dead_letters import OPEN_LETTERS, LetterState
 from tether.ids import NO_JOB, JobId, job_id_in
 from tether.orchestrator.fsck.invariants import Discrepancy, Invariant
@@ -64,8 +65,7 @@ class CopyLook:
 
     def pages(self) -> Iterator[list[str]]:
         """The newest open letters, and all that has a copy."""
-        whole, halves = self._copies.present(MAX_PRESENT)
-        copied = {job_id for name in whole | halves if (job_id := job_id_in(name)) is not None}
+        copied = {job_id for name in self._present() if (job_id := job_id_in(name)) is not None}
         names: list[str] = sorted(copied.union(place.job_id for place in self._wanted()))
         for start in range(0, len(names), BATCH):
             yield names[start : start + BATCH]
@@ -90,6 +90,16 @@ class CopyLook:
                 if job_id not in may_have
             ),
         ]
+
+    def _present(self) -> set[bytes]:
+        try:
+            whole, halves = self._copies.present(MAX_PRESENT)
+        except redis.ResponseError as error:
+            # A key of another type than Dramatiq's: the copies are missing.
+            if not is_wrong_type(error):
+                raise
+            return set()
+        return whole | halves
 
     def _wanted(self) -> list[Any]:
         return list(self._store.read(scan_letters, OPEN_LETTERS, None, MAX_COPIES).places)

@@ -361,6 +361,9 @@ def test_copies_are_looked_at_once_the_orchestrator_had_time_to_make_them(core):
     assert found(core) == {(Invariant.COPY_EXTRA, job_id(1))}
     change_letter(core, closed_at=2**45)
     assert look(core).is_sound
+    core.redis.set(key(core, "infer.XQ"), "of another type")
+    change_letter(core, closed=None, closed_at=None)
+    assert found(core) == {(Invariant.COPY_MISSING, job_id(1))}
 
 
 def test_what_changes_between_the_two_looks_was_under_way(core):
