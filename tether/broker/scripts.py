@@ -28,17 +28,20 @@ class Scripts:
 
     def names(self) -> tuple[str, ...]:
         """Names of all scripts, in order."""
-        files = (file.relative_to(self._folder).with_suffix("") for file in self._folder.rglob("*.lua"))
-        return tuple(sorted(file.as_posix() for file in files if _PRELUDE not in file.parts))
+        files = (file for file in self._folder.rglob("*.lua") if not _is_part(file))
+        names = (file.relative_to(self._folder).with_suffix("") for file in files)
+        return tuple(sorted(name.as_posix() for name in names if _PRELUDE not in name.parts))
 
     def source(self, name: str) -> str:
         """Text of a script, after what it uses of the definitions that all scripts of its folder share, where
-        there are any: Redis makes each of them anew in every call."""
+        there are any: Redis makes each of them anew in every call. A long script goes on in the files of a
+        folder with its name, in the order of theirs."""
         text = self._sources.get(name)
         if text is None:
             file = self._folder / f"{name}.lua"
             shared = shared_definitions(file.parent)
-            own = file.read_text(encoding="utf-8")
+            parts = (file, *sorted(file.with_suffix("").glob("*.lua")))
+            own = "".join(part.read_text(encoding="utf-8") for part in parts)
             text = self._sources[name] = _needed(shared, own) + own
         return text
 
@@ -78,6 +81,10 @@ class Scripts:
         except redis.ResponseError as error:
             raise_if_refused(error)
             raise
+
+
+def _is_part(file: Path) -> bool:
+    return file.parent.with_suffix(".lua").exists()
 
 
 def shared_definitions(folder: Path) -> str:

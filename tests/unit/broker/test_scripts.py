@@ -36,6 +36,18 @@ def test_what_scripts_share_may_be_a_folder_of_files_in_order(tmp_path):
     assert scripts.source("c") == "local a = 1\n-- Twice.\nlocal function b() return 2 * a end\nreturn b()\n"
 
 
+def test_a_long_script_goes_on_in_a_folder_with_its_name(tmp_path):
+    (tmp_path / "prelude").mkdir()
+    (tmp_path / "prelude/1_a.lua").write_text("local a = 1\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b.lua").write_text("local b = 2\n")
+    (tmp_path / "b/2_last.lua").write_text("return c\n")
+    (tmp_path / "b/1_more.lua").write_text("local c = a + b\n")
+    scripts = Scripts(tmp_path)
+    assert scripts.names() == ("b",)
+    assert scripts.source("b") == "local a = 1\nlocal b = 2\nlocal c = a + b\nreturn c\n"
+
+
 def test_a_folder_needs_no_shared_part(tmp_path):
     (tmp_path / "a.lua").write_text("return 1\n")
     assert Scripts(tmp_path).source("a") == "return 1\n"
@@ -70,7 +82,7 @@ def test_what_is_read_of_a_job_has_the_name_of_its_field(file):
 
 
 def test_a_variable_with_another_name_than_its_field_is_seen():
-    sound = next(file for file in POOL_FILES if file.stem == "draw").read_text()
+    sound = next(file for file in POOL_FILES if file.stem == "2_entries").read_text()
     assert any(
         variables != fields
         for variables, fields in reads(sound.replace("run, offset, n,", "offset, run, n,"))

@@ -51,15 +51,19 @@ PLANTED = {
     "hints are obeyed without end": ("draw", "and skipped < MAX_SKIPPED then", "then"),
     "who must run alone stays in front": (
         "draw",
-        "  if must_be_alone and not priority then\n    pop(list, i, entry)\n",
-        "  if must_be_alone and not priority then\n    return 'skipped'\n  elseif false then\n",
+        "if must_be_alone and not priority then\n      pop(list, i, entry)\n",
+        "if must_be_alone and not priority then\n      return 'skipped'\n    elseif false then\n",
     ),
     "a worker for each job that must run alone": (
         "draw",
-        "return not is_trying(pool, now)",
-        "return true",
+        "local is_trial = not is_trying(pool, now) and has_alone(pool)",
+        "local is_trial = has_alone(pool)",
     ),
-    "alone beside others": ("draw", "if busy or #answer > 2 then", "if false then"),
+    "alone beside others": (
+        "draw",
+        "and (busy or #answer > 2) then\n        note",
+        "and false then\n        note",
+    ),
     "old lanes are looked at in the same order": (
         "expire",
         "integer(math.max(placed_at, now - age))",

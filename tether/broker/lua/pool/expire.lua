@@ -185,7 +185,7 @@ for _, pool in ipairs(apply('SMEMBERS', key('core:pools'))) do
     lanes[i], alone_lanes[i] = tenants_of(pool, priority), tenants_of(pool, alone_class(priority))
   end
   if redis.call('EXISTS', unpack(alone_lanes)) == 0 then
-    apply('SREM', key('core:alone'), pool)
+    apply(redis.call('EXISTS', apart_of(pool)) == 1 and 'SADD' or 'SREM', key('core:alone'), pool)
     if redis.call('EXISTS', unpack(lanes)) == 0 then
       redis.call('SREM', key('core:pools'), pool)
     end

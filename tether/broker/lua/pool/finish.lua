@@ -29,7 +29,7 @@ if not stands_at or not say(id, ending.run, ending.end_offset, n, 'finished', la
 end
 redis.call('HSET', job_of(id), 'state', 'succeeded', 'offset', stands_at, 'n', integer(n), 'said', '1')
 let_go(id, ending.worker)
-note_survival(id, ending.pool, now)
+note_good_end(id, ending.worker, ending.pool, ending.tenant, now)
 log_attempt(id, now, 'succeeded', 'end')
 note_succeeded(worker_of(ending.worker), ending.pool, now)
 add_outcome(id, 'succeeded', now, '', integer(input), reason, ending.dispatch, ending.attempt, ending.draw,

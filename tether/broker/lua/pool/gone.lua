@@ -38,22 +38,23 @@ end
 local dead = {}
 local drawn = apply('HGETALL', drawn_of(worker))
 for i = 1, #drawn, 2 do
-  local state, its_worker, drawn_at, pool, suspicion, group, alone, deaths, evidence =
-    read(job_of(drawn[i]), 'state', 'worker', 'drawn_at', 'pool', 'suspicion', 'group', 'alone', 'deaths', 'evidence')
+  local state, its_worker, drawn_at, pool, tenant, suspicion, group, alone, deaths, evidence =
+    read(job_of(drawn[i]), 'state', 'worker', 'drawn_at', 'pool', 'tenant', 'suspicion', 'group', 'alone', 'deaths', 'evidence')
   if state == RUNNING and its_worker == worker then
     dead[#dead + 1] = {id = drawn[i], number = whole(drawn[i + 1], MAX_INTEGER) or 0,
-      ran = math.max(0, now - (whole(drawn_at, MAX_INTEGER) or now)), pool = pool, held = read_suspicion(suspicion), group = group, alone = alone, deaths = deaths, evidence = evidence}
+      ran = math.max(0, now - (whole(drawn_at, MAX_INTEGER) or now)), pool = pool or '', tenant = tenant or '',
+      held = read_suspicion(suspicion), group = group, alone = alone, deaths = deaths, evidence = evidence}
   end
 end
 local given_up = apply('HGETALL', given_up_by(worker))
 for i = 1, #given_up, 2 do
-  local state, lost, pool, suspicion, group, deaths, evidence =
-    read(job_of(given_up[i]), 'state', 'lost', 'pool', 'suspicion', 'group', 'deaths', 'evidence')
+  local state, lost, pool, tenant, suspicion, group, deaths, evidence =
+    read(job_of(given_up[i]), 'state', 'lost', 'pool', 'tenant', 'suspicion', 'group', 'deaths', 'evidence')
   local draw, ran = string.match(given_up[i + 1], '^(%S+) (%d+)$')
   ran = whole(ran, MAX_INTEGER)
   if (state == WAITING or state == RUNNING) and ran and lost == draw then
-    dead[#dead + 1] = {id = given_up[i], number = 0, ran = ran, pool = pool, held = read_suspicion(suspicion), group = group,
-      deaths = deaths, evidence = evidence, is_taken = true, runs_again = state == RUNNING}
+    dead[#dead + 1] = {id = given_up[i], number = 0, ran = ran, pool = pool or '', tenant = tenant or '',
+      held = read_suspicion(suspicion), group = group, deaths = deaths, evidence = evidence, is_taken = true, runs_again = state == RUNNING}
   end
 end
 
@@ -143,10 +144,14 @@ if how ~= 'ended' and how ~= 'host' then
       hold_against(job, '')
     end
   end
+  local states = note_tenants(worker, dead, is_suspect, now)
   for _, job in ipairs(suspects) do
     if #dead == 1 and is_poison(job) then
       poisonous[job.id] = true
+    elseif is_found_apart(states, job, now) then
+      hold_against(job, '')
     else
+      job.is_tried = true
       hold_against(job, worker)
       apply('RPUSH', suspects_of(job.pool, worker), job.id)
       redis.call('PEXPIRE', suspects_of(job.pool, worker), QUARANTINE_LIFE)
@@ -174,7 +179,7 @@ end
 
 -- What waits behind others comes in its order, what waits in front of them the other way round.
 local function waits_behind(job)
-  return is_suspect[job.id] and job.alone ~= '1'
+  return job.is_tried and job.alone ~= '1'
 end
 for _, job in ipairs(dead) do
   if waits_behind(job) then

@@ -111,23 +111,6 @@ local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   return WAITING
 end
 
--- A job that need not run alone any more waits among the others again.
-local function leave_quarantine(id)
-  local pool, priority, tenant, ticket, placed_at =
-    read(job_of(id), 'pool', 'priority', 'tenant', 'ticket', 'placed_at')
-  placed_at = whole(placed_at, MAX_INTEGER)
-  if placed_at and ticket and is_word(pool) and is_priority(priority) and is_name(tenant) then
-    local tenants, now = tenants_of(pool, alone_class(priority)), now_ms()
-    if apply('LREM', tenants .. ':' .. tenant, 1, id .. ' ' .. ticket) == 1 then
-      if redis.call('EXISTS', tenants .. ':' .. tenant) == 0 then
-        apply('ZREM', tenants, tenant)
-      end
-      let_wait(id, ticket, pool, priority, tenant, placed_at, true)
-      wake_one(pool, now, '', tenant)
-    end
-  end
-end
-
 -- Whether a job wants or has to end: 'cancelled', 'expired', or 'ok'; nil where its hash cannot be read.
 local function end_asked_for(cancel, deadline, now)
   if cancel == '' then

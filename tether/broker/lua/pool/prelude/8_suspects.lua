@@ -38,11 +38,9 @@ end
 
 -- A job has ended well: that tells something of those that wait in its pool's quarantine.
 local function note_survival(id, pool, now)
-  if apply('SISMEMBER', key('core:alone'), pool) == 1 then
-    local drawn_at = whole(read(job_of(id), 'drawn_at'), MAX_INTEGER) or now
-    apply('HINCRBY', quarantine_of(pool), 'survived', integer(math.max(1, now - drawn_at)))
-    redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
-  end
+  local drawn_at = whole(read(job_of(id), 'drawn_at'), MAX_INTEGER) or now
+  apply('HINCRBY', quarantine_of(pool), 'survived', integer(math.max(1, now - drawn_at)))
+  redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
 end
 
 -- A job is handed over: nothing is held against it any more where it ran for longer than it could have.

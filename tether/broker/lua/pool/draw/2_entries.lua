@@ -1,0 +1,229 @@
+-- Taking jobs out of their lanes.
+
+local function note_quarantine(pool, ...)
+  apply('HSET', quarantine_of(pool), ...)
+  redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
+end
+
+-- What is tried by this draw, in which pool, and when it has shown that it was not the cause.
+local tried, trial_pool, proved_at = {}, nil, 0
+-- Whether jobs were drawn that need not run alone or apart.
+local has_drawn_others = false
+
+local draw_entry
+do
+  -- So long after it was placed a job waits for another worker than those that failed it (ms).
+  local OTHERS_PATIENCE = 60000
+  -- After a job alone others come first. So long does a worker at most run one (ms), or they come first once more.
+  local TURN_LIFE = 3600000
+
+  -- Takes an entry out of its list, at whose head or elsewhere it stands.
+  local function pop(list, i, entry)
+    if i == 0 then
+      redis.call('LPOP', list)
+    else
+      redis.call('LREM', list, 1, entry)
+    end
+  end
+
+  -- Takes the job of the entry that stands at `i` of a lane, unless it must wait or is none any more. Returns 'taken',
+  -- 'skipped', 'discarded', or 'closed' where so many were passed over that no more are looked at.
+  draw_entry = function(pool, class, tenant, list, i, entry)
+    local id, ticket = string.match(entry, '^(.+) (%d+)$')
+    if not id then
+      pop(list, i, entry)
+      set_aside(entry, 'draw')
+      return 'discarded'
+    end
+    local name = job_of(id)
+    -- All in one command, which is cheaper than two: the fields that are asked for stand behind those that are named here.
+    local values = redis.pcall('HMGET', name,
+      'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at',
+      'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'failed_on', 'group',
+      'suspicion', 'proof',
+      unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
+    local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at,
+      dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on, group, suspicion, proof = unpack(values)
+    if not is_state(state) then
+      -- Redis has lost it, or it ended long ago: the database knows.
+      pop(list, i, entry)
+      set_aside(id, 'draw')
+      return 'discarded'
+    end
+    if state ~= WAITING or job_ticket ~= ticket then
+      pop(list, i, entry)
+      return 'discarded'
+    end
+    deadline, deaths, placed_at = whole(deadline, MAX_INTEGER), whole(deaths, MAX_TOKENS), whole(placed_at, MAX_INTEGER)
+    dispatch, attempt, run, offset = whole(dispatch, MAX_TOKENS), whole(attempt, MAX_TOKENS - 1), whole(run, MAX_RUN),
+      whole(offset, MAX_TOKENS)
+    n, cost, weight = whole(n, MAX_INTEGER - 1), whole(cost, MAX_INTEGER), share(weight)
+    if not (deadline and deaths and placed_at and dispatch and attempt and run and offset and n and cost and weight) then
+      pop(list, i, entry)
+      give_up(id, now, 'draw')
+      return 'discarded'
+    end
+    if deadline > 0 and deadline <= now then
+      write_outcome(id, 'expired', now)
+      close(id, 'expired', now)
+      pop(list, i, entry)
+      return 'discarded'
+    end
+    local must_be_alone = is_name(group)
+    local priority = string.match(class, '^alone%.(.*)$')
+    if must_be_alone and not priority then
+      pop(list, i, entry)
+      let_wait_alone(id, ticket, pool, class, tenant, placed_at, false, now)
+      soon(ALONE_PATIENCE)
+      return 'discarded'
+    end
+    if avoid == worker and skipped < MAX_SKIPPED then
+      avoid_until = whole(avoid_until, MAX_INTEGER)
+      -- A clock that was set back makes no hint last longer.
+      if avoid_until and avoid_until > now and avoid_until <= now + AVOID_LIFE then
+        soon(avoid_until - now)
+        return 'skipped'
+      end
+    end
+    if is_listed(failed_on, worker_id) and placed_at <= now and placed_at + OTHERS_PATIENCE > now
+        and has_others(pool, failed_on) then
+      soon(placed_at + OTHERS_PATIENCE - now)
+      return skipped < MAX_SKIPPED and 'skipped' or 'closed'
+    end
+    local wait = priority and wait_for_survivors(suspicion, pool, now) or 0
+    if wait > 0 then
+      soon(wait)
+      return skipped < MAX_SKIPPED and 'skipped' or 'closed'
+    end
+    pop(list, i, entry)
+    local draw, alone, dispatched = worker .. ':' .. integer(number), priority and '1' or '0', integer(dispatch)
+    local attempted = integer(attempt + 1)
+    n = n + 1
+    local started = '{"attempt":' .. attempted .. ',"dispatch":' .. dispatched .. '}'
+    if not say(id, run, offset, n, 'started', started) then
+      give_up(id, now, 'draw')
+      return 'discarded'
+    end
+    lossy = (lossy == '1' or job_boot ~= boot) and '1' or '0'
+    redis.call('HSET', name, 'state', RUNNING, 'attempt', attempted, 'draw', draw, 'worker', worker, 'n', integer(n),
+      'fence', fence(dispatched, attempted, draw), 'boot', boot, 'lossy', lossy, 'alone', alone,
+      'drawn_at', integer(now), 'drawn_offset', integer(offset))
+    apply('ZADD', leases, now + lease, 'j ' .. id)
+    apply('HSET', drawn_of(worker), id, integer(number))
+    number = number + 1
+    note_probe(pool, tenant, id)
+    cost = cost / weight
+    local charged = tonumber(apply('ZINCRBY', tenants_of(pool, class), cost, tenant))
+    apply('HSET', served_of(pool, class), 't:' .. tenant, charged, 'floor', charged - cost)
+    if priority then
+      charge(pool, priority, tenant, cost)
+      trial_pool = pool
+      tried[#tried + 1] = id
+      proved_at = math.max(proved_at, now + (whole(proof, MAX_PROOF_MS) or MAX_PROOF_MS))
+      note_quarantine(pool, 'since', integer(now), 'worker', '', 'tried', table.concat(tried, '\n'), 'proved_at',
+        integer(proved_at))
+      redis.call('SET', turn, '1', 'PX', TURN_LIFE)
+    elseif turn_of ~= tenant then
+      has_drawn_others = true
+      if is_others_turn then
+        redis.call('DEL', turn)
+        is_others_turn = false
+      end
+    end
+    local fields = {unpack(values, #values - (FIRST_POOL - FIRST_FIELD) + 1)}
+    tell(id, dispatch, attempt + 1, draw, run, offset, alone, lossy, deaths, fields)
+    return 'taken', id, group
+  end
+end
+
+local draw_of_lane
+do
+  -- Takes what is tried together with a suspect: with it half of its group.
+  local function draw_beside(pool, group, id)
+    local others = waiting_suspects(pool, group, id)
+    local most = math.min(math.ceil((#others + 1) / 2) - 1, count - (#answer - 2))
+    for i = 1, most do
+      local class, tenant = alone_class(others[i].priority), others[i].tenant
+      local list = tenants_of(pool, class) .. ':' .. tenant
+      draw_entry(pool, class, tenant, list, nil, others[i].id .. ' ' .. others[i].ticket)
+      if redis.call('EXISTS', list) == 0 then
+        apply('ZREM', tenants_of(pool, class), tenant)
+      end
+    end
+  end
+
+  -- By list, how many entries at its head were passed over in this draw.
+  local passed = {}
+
+  -- Takes the next job of a lane. Returns 'taken'; 'empty' (the tenant is out of the pool then), 'passed' (none that this
+  -- worker may have) or 'cut' (there may be one behind what was thrown away).
+  draw_of_lane = function(pool, class, tenant)
+    local tenants = tenants_of(pool, class)
+    local list = tenants .. ':' .. tenant
+    local i, most = passed[list] or 0, math.min(discarded + MAX_DISCARDED_OF_LANE, MAX_DISCARDED)
+    if is_barred(pool, tenant) 
+        or is_priority(class) and turn_of ~= tenant and is_apart(apart[pool], tenant) then
+      return 'passed'
+    end
+    while discarded < most do
+      local entry = apply('LINDEX', list, i)
+      if not entry and i == 0 then
+        redis.call('ZREM', tenants, tenant)
+        discarded = discarded + 1
+        return 'empty'
+      elseif not entry then
+        return 'passed'
+      end
+      local became, id, group = draw_entry(pool, class, tenant, list, i, entry)
+      if became == 'taken' then
+        if is_name(group) then
+          draw_beside(pool, group, id)
+        end
+        if i == 0 and redis.call('EXISTS', list) == 0 then
+          redis.call('ZREM', tenants, tenant)
+        end
+        return 'taken'
+      elseif became == 'skipped' then
+        skipped, i = skipped + 1, i + 1
+        passed[list] = i
+      elseif became == 'closed' then
+        discarded = discarded + 1
+        return 'passed'
+      else
+        discarded = discarded + 1
+      end
+    end
+    return 'cut'
+  end
+end
+
+-- By sorted set, how many of its tenants were found to have nothing in this draw: they stand in front.
+local ranks = {}
+-- Lanes in which there may be more, and where the first look at all of them stopped.
+local cut, stopped_at = {}, nil
+
+-- Takes the next job of a pool and a class. Returns whether there was one.
+local function draw_of_pool(pool, class)
+  local tenants = tenants_of(pool, class)
+  if is_barred(pool) then
+    return false
+  end
+  while discarded < MAX_DISCARDED do
+    local rank = ranks[tenants] or 0
+    local tenant = apply('ZRANGE', tenants, rank, rank)[1]
+    if not tenant then
+      return false
+    end
+    local became = draw_of_lane(pool, class, tenant)
+    if became == 'taken' then
+      return true
+    elseif became ~= 'empty' then
+      ranks[tenants] = rank + 1
+      if became == 'cut' then
+        cut[#cut + 1] = {pool, class, tenant}
+      end
+    end
+  end
+  return false
+end
+

@@ -1,0 +1,200 @@
+-- Turns: of jobs that must run alone, and of tenants that are apart.
+
+local may_take_turn, take_turn
+do
+  -- Whether jobs of others than tenants that are apart wait in one of this worker's pools; known once it was asked for.
+  local others_wait
+  local function is_shared(state)
+    if others_wait == nil then
+      others_wait = false
+      for i = FIRST_POOL, #ARGV do
+        others_wait = others_wait or do_others_wait(ARGV[i], apart[ARGV[i]])
+      end
+    end
+    return others_wait or were_others_served(state, now)
+  end
+
+  -- Whether a turn may begin in a pool, or go on, as far as its tenants are concerned: where others use the pool one at a
+  -- time, and while others wait not before these had their time.
+  may_take_turn = function(pool)
+    local state = apart[pool]
+    if not state or not is_shared(state) then
+      return true
+    end
+    local its = state.turn
+    if its and its.worker == worker and its.ended == 0 and not busy and its.began <= now
+        and its.began + APART.TURN_MS > now then
+      return true
+    elseif its and not is_turn_over(its, worker_id, now) then
+      soon(1000)
+      return false
+    elseif its then
+      local rest = rest_after(its, now)
+      state.turn, state.rest = nil, now + rest
+      if worker_of(its.worker) == worker_id then
+        worker_rest = state.rest
+      end
+      apply('HDEL', apart_of(pool), 'turn')
+      note_apart(pool, 'rest', integer(state.rest))
+      redis.call('SET', key('rest:' .. worker_of(its.worker)), integer(state.rest), 'PX', rest)
+    end
+    local rest = math.max(state.rest, worker_rest)
+    if others_wait and rest > now and rest <= now + APART.MAX_REST_MS then
+      soon(rest - now)
+      return false
+    end
+    return true
+  end
+
+  take_turn = function(pool, until_ms)
+    local its = apart[pool].turn
+    local goes_on = its and its.worker == worker and its.ended == 0 and its.began <= now and its.began + APART.TURN_MS > now
+    apart[pool].turn = {began = goes_on and its.began or now, until_ms = until_ms, ended = 0, worker = worker}
+    write_turn(pool, apart[pool].turn)
+    note_quarantine(pool, 'worker', '')
+  end
+
+  -- Then one worker of the pool at a time keeps itself free for the next of them, for as long as it draws, and no
+  -- other while that job runs (ms).
+  local RESERVED_LIFE = 30000
+
+  -- Whether a job waits in the pool's lanes of those that must run alone, and may run now.
+  local function has_alone(pool)
+    for _, priority in ipairs(PRIORITIES) do
+      local tenants, at = tenants_of(pool, alone_class(priority)), {0, 0}
+      for _ = 1, MAX_DISCARDED_OF_LANE do
+        local tenant = apply('ZRANGE', tenants, at[1], at[1])[1]
+        if not tenant then
+          break
+        end
+        local list = tenants .. ':' .. tenant
+        local entry = apply('LINDEX', list, at[2])
+        local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
+        local state, job_ticket, suspicion = read(job_of(id or ''), 'state', 'ticket', 'suspicion')
+        if state == WAITING and job_ticket == ticket then
+          local wait = wait_for_survivors(suspicion, pool, now)
+          if wait == 0 then
+            return true
+          end
+          soon(wait)
+          at[2] = at[2] + 1
+        elseif not entry and at[2] > 0 then
+          at = {at[1] + 1, 0}
+        elseif not entry then
+          redis.call('ZREM', tenants, tenant)
+        else
+          apply('LREM', list, 1, entry)
+          if not is_state(state) then
+            set_aside(id or entry, 'draw')
+          end
+        end
+      end
+    end
+    return false
+  end
+
+  -- Whether this worker is the one that runs the pool's next job alone, or apart.
+  local function is_quarantine_of(pool)
+    local since, reserver, until_ms = unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until'))
+    since, until_ms = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER)
+    local is_reserved = reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE
+    if not may_take_turn(pool) then
+      return false
+    elseif is_reserved and reserver == worker then
+      return true
+    elseif is_reserved and (busy or #answer > 2) then
+      -- Only who runs nothing need not wait for that one, whose last job may take long.
+      return false
+    elseif apart[pool] then
+      return true
+    elseif not since or since > now then
+      note_quarantine(pool, 'since', integer(now))
+      soon(ALONE_PATIENCE)
+      return false
+    elseif since + ALONE_PATIENCE > now then
+      soon(since + ALONE_PATIENCE - now)
+      return false
+    end
+    return true
+  end
+
+  -- Whether jobs of a tenant that is apart wait in a pool.
+  local function has_apart(pool)
+    for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
+      for _, priority in ipairs(PRIORITIES) do
+        if redis.call('EXISTS', tenants_of(pool, priority) .. ':' .. record.tenant) == 1 then
+          return true
+        end
+      end
+    end
+    return false
+  end
+
+  -- Gives this worker jobs of a tenant that is apart: nothing else, until they have shown that they do no harm.
+  local function draw_apart(pool, record, running)
+    local most, before = is_shared(apart[pool]) and room_of(record, running) or count, #answer
+    turn_of = record.tenant
+    for _, class in ipairs(PRIORITIES) do
+      while wants_more() and #answer - before < most and draw_of_lane(pool, class, record.tenant) == 'taken' do
+      end
+    end
+    turn_of = nil
+    if #answer > before then
+      local until_ms = now + math.min(APART.MAX_PROOF_MS, proof_of(record.ran))
+      record.turned = now
+      write_watched(pool, record)
+      redis.call('SET', run_of(worker), integer(until_ms) .. ' ' .. pool .. ' ' .. record.tenant, 'PX', MAX_LEASE)
+      take_turn(pool, until_ms)
+      is_full = true
+      soon(math.min(1000, until_ms - now))
+    end
+  end
+
+  -- What this process runs of a tenant that is apart goes on, with more of it or, once it did no harm, with others.
+  local function go_on_apart()
+    local running = redis.call('HLEN', drawn_of(worker))
+    local state = apart[run.pool] or read_apart(run.pool, now)
+    local record = is_apart(state, run.tenant) and state.watched[run.tenant]
+    if running == 0 or run.is_proved then
+      redis.call('DEL', run_of(worker))
+      if record and running > 0 then
+        note_proofs(record, run.pool, running, now)
+      end
+      return
+    end
+    local its = record and apart[run.pool] and state.turn
+    if its and wants_more() and not is_barred(run.pool) and (its.worker == worker and its.began + APART.TURN_MS > now
+        or not is_shared(state) and not do_others_wait(run.pool, state, run.tenant)) then
+      draw_apart(run.pool, record, running)
+    end
+    is_full = true
+    soon(math.min(1000, run.left))
+  end
+
+  if run and count > 0 then
+    go_on_apart()
+  end
+  for _, pool in ipairs(alone_pools) do
+    -- Where tenants are apart their turns take care that others come first.
+    if (apart[pool] or not is_others_turn) and wants_more() and not is_barred(pool) and is_quarantine_of(pool) then
+      local is_trial = not is_trying(pool, now) and has_alone(pool)
+      if (is_trial or has_apart(pool)) and (busy or #answer > 2) then
+        note_quarantine(pool, 'worker', worker, 'until', integer(now + RESERVED_LIFE))
+        is_full = true
+        soon(1000)
+      elseif is_trial then
+        for _, priority in ipairs(PRIORITIES) do
+          if wants_more() then
+            draw_of_pool(pool, alone_class(priority))
+          end
+        end
+      else
+        for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
+          if wants_more() then
+            draw_apart(pool, record, 0)
+          end
+        end
+      end
+    end
+  end
+end
