@@ -214,7 +214,7 @@ def _close_letters(
             if _known_row(earlier[key], job).kind is not AdmissionKind.KNOWN:
                 continue
             job_id = JobId(earlier[key].job_id)
-        close_as_retried(connection, {job.retry_of: job_id}, job.now_ms)
+        close_as_retried(connection, job.retry_of, job_id, job.now_ms)
 
 
 def _known_row(row: AnyRow, job: NewJob) -> Admission:

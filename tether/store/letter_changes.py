@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,13 +37,11 @@ def locked_letters(connection: Connection, job_ids: Collection[JobId]) -> dict[J
     return {JobId(row.job_id): LetterState(row.closed or LetterState.OPEN) for row in rows}
 
 
-def close_as_retried(connection: Connection, retries: Mapping[JobId, JobId], now_ms: int) -> None:
-    """Note which job retries each of these dead ones. Their letters are locked and open."""
-    for job_id in sorted(retries):
-        closed = update(dead_letters).where(dead_letters.c.job_id == job_id, IS_OPEN_LETTER)
-        connection.execute(
-            closed.values(retried_as=retries[job_id], closed=LetterState.RETRIED.value, closed_at=now_ms)
-        )
+def close_as_retried(connection: Connection, job_id: JobId, retried_as: JobId, now_ms: int) -> None:
+    """Note which job retries a dead one. Its letter is locked; nothing happens if it is closed."""
+    closed = update(dead_letters).where(dead_letters.c.job_id == job_id, IS_OPEN_LETTER)
+    values = {"retried_as": retried_as, "closed": LetterState.RETRIED.value, "closed_at": now_ms}
+    connection.execute(closed.values(values))
 
 
 def close_letters(connection: Connection, closings: list[LetterClosing]) -> list[bool]:

@@ -191,12 +191,12 @@ def test_a_batch_is_closed_in_two_statements_each_letter_by_one_of_those_who_ask
     assert states == [*([PURGED] * 50), *([EXPIRED] * 5), *([PURGED] * 5)]
 
 
-def forget_to_close(connection, retries, now_ms):
+def forget_to_close(connection, job_id, retried_as, now_ms):
     pass
 
 
-def close_for_another_job(connection, retries, now_ms):
-    CLOSE(connection, dict.fromkeys(retries, "job-999999"), now_ms)
+def close_for_another_job(connection, job_id, retried_as, now_ms):
+    CLOSE(connection, job_id, "job-999999", now_ms)
 
 
 def find_all_open(connection, job_ids):
