@@ -8,6 +8,7 @@ from support.cluster import Cluster
 from support.poison_engine import POISON
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.deaths import death_of_attempt, deaths_of_evidence
+from tether.scheduling.blame import LONE_DEATHS, MAX_VAIN
 from tether.store import queries
 from tether.store.dead_letters import dead_letter
 
@@ -45,13 +46,16 @@ def test_a_job_that_ends_its_processes_is_found_by_halves_and_its_neighbours_suc
         assert states.pop(poison) == "dead"
         assert states == dict.fromkeys(innocent, "succeeded")
         deaths = int(accounts.one_in_redis(poison, "deaths"))
-        assert 3 <= deaths <= 3 + LOG2_SLOTS
         for job_id in innocent:
             assert int(accounts.one_in_redis(job_id, "deaths")) <= 1 + LOG2_SLOTS
         letter = letter_of(accounts, poison)
         assert letter.reason == "poison"
         told = deaths_of_evidence(letter.evidence)
         assert len(told) == letter.evidence["count"] == deaths
+        shared = [death for death in told if not death.alone]
+        assert 1 <= len(shared) <= 1 + LOG2_SLOTS
+        # On a slow machine others may not have run for long enough between two deaths alone.
+        assert LONE_DEATHS <= deaths - len(shared) <= LONE_DEATHS + MAX_VAIN
         assert [death.beside for death in told[-2:]] == [0, 0]
         assert all(death.alone for death in told[-2:])
         ran = [death_of_attempt(each.evidence) for each in letter.attempts]
