@@ -34,6 +34,7 @@ __all__ = [
     "InvalidName",
     "InvalidRequest",
     "JobCancelled",
+    "JobEnded",
     "JobExpired",
     "JobFailed",
     "JobNotFound",
@@ -366,6 +367,17 @@ class JobNotFound(TetherError, LookupError):
 
     code = "job_unknown"
     http_status = 404
+    exit_status = 2
+
+
+class JobEnded(TetherError):
+    """The job has ended: nothing of it can be changed any more.
+
+    What to do: Look at how it ended (``tether jobs show ID``), and submit a new job if one is needed.
+    """
+
+    code = "job_ended"
+    http_status = 409
     exit_status = 2
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tether.ids import BootId, JobId, PoolName
-from tether.jobs import JobError, JobState
+from tether.jobs import JobError, JobState, Priority
 
 RUNNING = "running"
 """What the cause of an attempt is that has not ended."""
@@ -66,6 +66,7 @@ class JobHistory:
       due_at: When it is tried again, where it waits for that, in milliseconds since the epoch; else None.
       attempts: The first one first, and the one that runs last.
       dropped: Number of further attempts, of which nothing is known any more, or which are too many to tell.
+      priority: The priority that it has now, or had in the end; None where an older gateway answers.
     """
 
     job_id: JobId
@@ -76,3 +77,4 @@ class JobHistory:
     due_at: int | None
     attempts: tuple[AttemptRecord, ...]
     dropped: int = 0
+    priority: Priority | None = None

@@ -1,4 +1,4 @@
-"""Changes of many jobs at once: which jobs they may choose, and what came of each."""
+"""Changes of jobs, many at once or one: which jobs they may choose, and what came of each."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 from tether.errors import InvalidRequest
 from tether.ids import JobId, TenantId
-from tether.jobs import JobError, JobFilter, JobState
+from tether.jobs import JobError, JobFilter, JobState, Priority
+from tether.requests.checking import joined
+from tether.requests.fields import TABLE
 from tether.requests.rules import shown
 
 MAX_CHANGES_PER_CALL = 200
 """Jobs that one call changes; the next one goes on behind them."""
 
 OPEN_STATES = tuple(state for state in JobState if not state.is_final)
-"""States of jobs that can be cancelled."""
+"""States of jobs that can be cancelled, or get another priority."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,27 @@ def cancellable(job_filter: JobFilter) -> JobFilter:
       InvalidRequest: It asks for jobs that have.
     """
     return _only(job_filter, OPEN_STATES, "only jobs that have not ended can be cancelled")
+
+
+def reprioritisable(job_filter: JobFilter) -> JobFilter:
+    """The same filter, of jobs that have not ended.
+
+    Raises:
+      InvalidRequest: It asks for jobs that have.
+    """
+    return _only(job_filter, OPEN_STATES, "only jobs that have not ended can get another priority")
+
+
+def read_priority(value: object) -> Priority:
+    """The priority that a value names.
+
+    Raises:
+      InvalidRequest: It names none.
+    """
+    problems = list(TABLE.fields["priority"].rule.problems("priority", value))
+    if problems:
+        raise InvalidRequest(joined(problems))
+    return Priority(str(value))
 
 
 def _only(job_filter: JobFilter, states: tuple[JobState, ...], why: str) -> JobFilter:

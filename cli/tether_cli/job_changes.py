@@ -1,4 +1,4 @@
-"""`tether jobs cancel`: by id, or all that match."""
+"""Changes of jobs, by id or all that match; and `tether jobs cancel`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tether_cli.terminal.waits import telling_of_waits
 
 if TYPE_CHECKING:
     from tether.client.api import Tether
+    from tether.client.handles import JobHandle
     from tether.client.many_jobs import JobOptions, ManyJobs
     from tether.job_changes import JobChange
 
@@ -122,7 +123,7 @@ def cancel(
     """
     check_choice(job_ids, where, all_tenants=all_tenants, dry_run=dry_run, yes=yes)
     if where is None:
-        _cancel_each(connection, job_ids, as_json=as_json)
+        change_each(connection, job_ids, lambda job: job.cancel(), _cancelling, as_json=as_json)
         return
     choice = JobChoice(where, all_tenants)
 
@@ -203,8 +204,21 @@ def _tell(change: JobChange, done: str, *, as_json: bool) -> None:
         click.echo(f"{change.job_id} {change.state}" if done == "cancelled" else f"{change.job_id} {done}")
 
 
-def _cancel_each(connection: Connection, job_ids: Sequence[str], *, as_json: bool) -> None:
-    from tether.errors import JobNotFound
+def change_each(
+    connection: Connection,
+    job_ids: Sequence[str],
+    change: Callable[[JobHandle], JobState],
+    said: Callable[[JobState], str],
+    *,
+    as_json: bool,
+) -> None:
+    """Change jobs by their ids, each by itself, and print what came of each.
+
+    Args:
+      change: Changes one, and returns its state then.
+      said: What is printed of that.
+    """
+    from tether.errors import JobEnded, JobNotFound
 
     answers: list[dict[str, Any]] = []
     failed = 0
@@ -212,8 +226,8 @@ def _cancel_each(connection: Connection, job_ids: Sequence[str], *, as_json: boo
     with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
         for job_id in job_ids:
             try:
-                state = client.job(job_id).cancel()
-            except JobNotFound as error:
+                state = change(client.job(job_id))
+            except (JobNotFound, JobEnded) as error:
                 ending = exit_for(error)
                 failed = failed or ending.status
                 answers.append({"job_id": job_id, **(ending.document or {})})
@@ -222,7 +236,7 @@ def _cancel_each(connection: Connection, job_ids: Sequence[str], *, as_json: boo
                 continue
             answers.append({"object": "job.state", "job_id": job_id, "state": state})
             if not as_json:
-                click.echo(f"{job_id} {_cancelling(state)}")
+                click.echo(f"{job_id} {said(state)}")
     if as_json:
         print_json(answers)
     click.get_current_context().exit(failed)

@@ -1,4 +1,4 @@
-"""`tether jobs`: list, show, follow and cancel jobs."""
+"""`tether jobs`: list, show, follow, cancel and reprioritise jobs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
 from tether_cli.job_changes import cancel
+from tether_cli.job_priorities import reprioritise
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_duration, read_labels, read_moment
 from tether_cli.terminal.output import open_output, telling_of_interruptions
@@ -29,7 +30,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one
 
 @click.group(cls=VerbGroup)
 def jobs() -> None:
-    """List, show, follow and cancel jobs."""
+    """List, show, follow, cancel and reprioritise jobs."""
 
 
 @jobs.command("list")
@@ -134,6 +135,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
 
 
 jobs.add_command(cancel)
+jobs.add_command(reprioritise)
 
 
 @jobs.command()

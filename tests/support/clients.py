@@ -211,6 +211,9 @@ class Client:
     def cancel_where(self, **which):
         return self.all_of(self.tether.many_jobs.cancel(**which))
 
+    def reprioritise_where(self, priority, **which):
+        return self.all_of(self.tether.many_jobs.reprioritise(priority, **which))
+
     @property
     def letters(self):
         return Letters(self, self.tether.dead_letters)
@@ -292,6 +295,9 @@ class Handle:
 
     def cancel(self):
         return self._client.run(self._handle.cancel())
+
+    def reprioritise(self, priority):
+        return self._client.run(self._handle.reprioritise(priority))
 
     def wait_until_running(self):
         self._client.service.begin(self.job_id)

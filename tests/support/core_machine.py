@@ -28,6 +28,7 @@ from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.retry_manager import RetryManager
 from tether.scheduling.retry_policy import RetryPolicy
@@ -36,6 +37,7 @@ from tether.store.admissions import AdmissionKind, NewJob, admit
 from tether.store.dead_letters import dead_letter
 from tether.store.end_requests import Request
 from tether.store.job_lists import scan_jobs
+from tether.store.priorities import PriorityChange
 from tether.store.schema import attempts, counters, dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
 from tether.store.waiting_jobs import KeptModel
@@ -171,6 +173,7 @@ class CoreMachine(RuleBasedStateMachine):
             claim=lambda count, idle_ms: real.claim(count, 0),
         )
         self.ending = Cancellation(store, pools, 600_000)
+        self.priorities = Reprioritisation(store, pools)
         self.reservations = ReservationManager(store, pools)
         self.relay_step = RelayOutbox(store, pools, self.ending, now_ms=self.later)
         self.settle_step = SettleOutcomes(
@@ -300,7 +303,8 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(fuse=fuses)
     def reconcile(self, fuse=None):
-        self.run(self.reconcile_step, fuse)
+        if self.run(self.reconcile_step, fuse):
+            self.check_priorities()
 
     @precondition(lambda self: self.open_jobs())
     @rule(data=st.data(), fuse=fuses)
@@ -309,6 +313,19 @@ class CoreMachine(RuleBasedStateMachine):
         self.cancelled.add(job_id)
         request = Request(None, job_id, JobState.CANCELLED, next(self.now))
         self.run(lambda: self.ending.end([request]), fuse)
+
+    @precondition(lambda self: self.open_jobs())
+    @rule(data=st.data(), priority=st.sampled_from(Priority), fuse=fuses)
+    def reprioritise(self, data, priority, fuse):
+        job_id = data.draw(st.sampled_from(self.open_jobs()))
+        change = PriorityChange(None, job_id, priority, next(self.now))
+
+        def give():
+            self.priorities.change([change])
+            self.priorities.follow([job_id])
+
+        if self.run(give, fuse):
+            assert self.rows_by_id()[job_id].priority is priority, "what was asked for is in the row"
 
     @precondition(lambda self: self.open_jobs())
     @rule(data=st.data())
@@ -524,7 +541,9 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule()
     def remember_redis(self):
-        self.snapshot = {key: self.redis.dump(key) for key in self.redis.scan_iter("{machine}:*")}
+        dumps = {key: self.redis.dump(key) for key in self.redis.scan_iter("{machine}:*")}
+        # What lives for a moment may have gone in between.
+        self.snapshot = {key: value for key, value in dumps.items() if value is not None}
 
     @precondition(lambda self: self.snapshot is not None)
     @rule()
@@ -546,6 +565,37 @@ class CoreMachine(RuleBasedStateMachine):
 
     def rows(self):
         return self.store.read(scan_jobs, None, limit=1000).rows
+
+    def rows_by_id(self):
+        return {row.job_id: row for row in self.rows()}
+
+    def check_priorities(self):
+        """Once Redis was looked at, it was told the priority of each row."""
+        for row in self.rows():
+            names = ("state", "dispatch", "asked")
+            state, dispatch, asked = self.redis.hmget(self.keys.job(row.job_id), *names)
+            is_there = state in (b"placed", b"running") and dispatch == str(row.dispatch).encode()
+            if row.state is JobState.PLACED and is_there:
+                assert asked == row.priority.encode(), "Redis knows the priority of the row"
+
+    @invariant()
+    def what_waits_stands_in_the_lane_that_redis_was_told_of(self):
+        if not hasattr(self, "finals"):
+            return
+        for job_id in self.accepted:
+            names = ("state", "asked", "priority", "next", "ticket")
+            found = [text and text.decode() for text in self.redis.hmget(self.keys.job(job_id), *names)]
+            state, asked, priority, following, ticket = found
+            if state == "running":
+                assert (following or priority) == asked, "it waits next with the priority that was told"
+            if state != "placed":
+                continue
+            assert priority == asked, "it waits with the priority that was told"
+            lanes = [
+                self.redis.lrange(self.keys.pool_jobs(POOL, lane, "default"), 0, -1)
+                for lane in (priority, f"alone.{priority}")
+            ]
+            assert any(f"{job_id} {ticket}".encode() in lane for lane in lanes), "it stands in its lane"
 
     def open_jobs(self):
         return [row.job_id for row in self.rows() if not row.state.is_final]

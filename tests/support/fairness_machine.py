@@ -13,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from support.hand_worker import growth
 from support.pool_stage import OTHER, POOL, Stage
+from tether.broker.keys import WAITING_CLASSES
+from tether.broker.pools.lane_moves import LaneMove, MoveResult
 from tether.jobs import JobState, Priority
 
 TENANTS = [f"tenant {letter}" for letter in "abcdefghijkl"]
@@ -84,6 +86,35 @@ class FairnessMachine(RuleBasedStateMachine):
     @rule(tenant=tenants)
     def all_of_a_tenant_are_cancelled(self, tenant):
         self.cancel(self.waiting(tenant=tenant))
+
+    @rule(
+        pool=st.sampled_from(POOLS),
+        tenant=tenants,
+        to=st.sampled_from(list(Priority)),
+        count=st.integers(1, 8),
+    )
+    def some_get_another_priority(self, pool, tenant, to, count):
+        moved = self.waiting(pool=pool, tenant=tenant)[:count]
+        before = [self.stage.field(job_id, "placed_at") for job_id in moved]
+        moves = [LaneMove(job_id, 1, to) for job_id in moved]
+        assert set(self.stage.pools.reprioritise_many(moves)) <= {MoveResult.MOVED, MoveResult.KNOWN}
+        assert [self.stage.field(job_id, "placed_at") for job_id in moved] == before, "it keeps its age"
+        for job_id in moved:
+            job = self.jobs[job_id]
+            job.priority = Priority(self.stage.field(job_id, "priority"))
+            has_aged = (job.priority, to) == (Priority.STANDARD, Priority.BATCH)
+            assert job.priority is to or has_aged, "it waits at its new priority"
+            assert self.lanes_of(job_id) in ([job.priority], [f"alone.{job.priority}"]), "and there alone"
+
+    def lanes_of(self, job_id):
+        """The classes in whose lanes a job has a valid entry."""
+        job, entry = self.jobs[job_id], f"{job_id} {self.stage.field(job_id, 'ticket')}".encode()
+        keys = self.stage.keys
+        return [
+            each
+            for each in WAITING_CLASSES
+            if self.stage.redis.lpos(keys.pool_jobs(job.pool, each, job.tenant), entry) is not None
+        ]
 
     @rule(pool=st.sampled_from(POOLS), priority=st.sampled_from(list(Priority)))
     def lanes_of_rubbish_hide_nobody(self, pool, priority):

@@ -53,6 +53,8 @@ TEXT_COMES_IN = {
     "tether/gateway/dead_letters/routes.py": "the path of a request",
     "cli/tether_cli/dlq/reading.py": "arguments of the command",
     "cli/tether_cli/job_changes.py": "arguments of the command",
+    "cli/tether_cli/job_priorities.py": "arguments of the command",
+    "tether/gateway/job_changes/routes.py": "the path of a request",
     "tether/gateway/jobs/routes.py": "the path of a request",
     "tether/gateway/operator/jobs.py": "the path of a request",
     "tether/gateway/operator/tenants.py": "the path of a request",

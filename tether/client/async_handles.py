@@ -102,6 +102,13 @@ class AsyncJobHandle(WithoutClient):
         """Request cancellation, and return its state."""
         return await self.calls.call(self.backend.job_port.cancel, self.job_id)
 
+    async def reprioritise(self, priority: str) -> JobState:
+        """See :meth:`JobHandle.reprioritise`."""
+        from tether.job_changes import read_priority
+
+        wanted = read_priority(priority)
+        return await self.calls.call(lambda: self.backend.change_port.reprioritise(self.job_id, wanted))
+
 
 def _close(following: Future[StreamSubscription]) -> None:
     if not following.cancelled() and following.exception() is None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
 from tether.client.change_port import JobChangePort
 from tether.client.many_jobs import JOBS_AT_ONCE, JobOptions
-from tether.job_changes import JobChange, cancellable
+from tether.job_changes import JobChange, JobChanges, cancellable, read_priority, reprioritisable
 from tether.job_filters import make_filter
-from tether.jobs import JobFilter
 
 
 class AsyncManyJobs:
@@ -22,12 +21,22 @@ class AsyncManyJobs:
 
     def cancel(self, *, dry_run: bool = False, **which: Unpack[JobOptions]) -> AsyncIterator[JobChange]:
         """See :meth:`ManyJobs.cancel`."""
-        return self._cancel(cancellable(make_filter(**which)), dry_run)
+        chosen = cancellable(make_filter(**which))
+        return self._in_batches(lambda cursor: self._port.cancel_where(chosen, dry_run, cursor, JOBS_AT_ONCE))
 
-    async def _cancel(self, job_filter: JobFilter, dry_run: bool) -> AsyncIterator[JobChange]:
+    def reprioritise(
+        self, priority: str, *, dry_run: bool = False, **which: Unpack[JobOptions]
+    ) -> AsyncIterator[JobChange]:
+        """See :meth:`ManyJobs.reprioritise`."""
+        wanted, chosen = read_priority(priority), reprioritisable(make_filter(**which))
+        return self._in_batches(
+            lambda cursor: self._port.reprioritise_where(chosen, wanted, dry_run, cursor, JOBS_AT_ONCE)
+        )
+
+    async def _in_batches(self, change_some: Callable[[str | None], JobChanges]) -> AsyncIterator[JobChange]:
         cursor = None
         while True:
-            batch = await self._calls.call(self._port.cancel_where, job_filter, dry_run, cursor, JOBS_AT_ONCE)
+            batch = await self._calls.call(change_some, cursor)
             for change in batch.changes:
                 yield change
             cursor = batch.next_cursor

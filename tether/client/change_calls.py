@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tether.job_changes import check_change_limit
-from tether.jobs import JobFilter
+from tether.jobs import JobFilter, Priority
 from tether.statuses import check_page
 
 
@@ -19,6 +19,20 @@ def change_body(job_filter: JobFilter, cursor: str | None, limit: int, **values:
     check_page(cursor, limit)
     where = where_document(job_filter)
     return {"where": where, "limit": limit, **values, **({} if cursor is None else {"cursor": cursor})}
+
+
+def reprioritise_body(priority: Priority, **values: Any) -> dict[str, Any]:
+    """The body that gives a batch another priority.
+
+    Raises:
+      InvalidRequest: Such a batch cannot be asked for.
+    """
+    return {**change_body(**values), **priority_body(priority)}
+
+
+def priority_body(priority: Priority) -> dict[str, Any]:
+    """The body that gives one job another priority."""
+    return {"priority": priority.value}
 
 
 def where_document(job_filter: JobFilter) -> dict[str, Any]:

@@ -195,3 +195,19 @@ class JobHandle(WithoutClient):
     def cancel(self) -> JobState:
         """Cancel the job, and return its state then: a running job ends once its worker has received it."""
         return self.backend.job_port.cancel(self.job_id)
+
+    def reprioritise(self, priority: str) -> JobState:
+        """Give the job another priority, and return its state then. A waiting job keeps its age; a running
+        one goes on, and its next attempt has the new priority.
+
+        Args:
+          priority: ``interactive``, ``standard`` or ``batch``.
+
+        Raises:
+          InvalidRequest: There is no such priority.
+          JobNotFound: There is no such job.
+          JobEnded: It has ended.
+        """
+        from tether.job_changes import read_priority
+
+        return self.backend.change_port.reprioritise(self.job_id, read_priority(priority))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict, Unpack
 
 from tether.client.change_port import JobChangePort
-from tether.job_changes import JobChange, cancellable
+from tether.job_changes import JobChange, JobChanges, cancellable, read_priority, reprioritisable
 from tether.job_filters import make_filter
-from tether.jobs import JobFilter
 
 JOBS_AT_ONCE = 100
 """Jobs that are changed by one request."""
@@ -52,13 +51,35 @@ class ManyJobs:
         Raises:
           InvalidRequest: An argument is invalid; the message says why.
         """
-        return self._cancel(cancellable(make_filter(**which)), dry_run)
+        chosen = cancellable(make_filter(**which))
+        return _in_batches(lambda cursor: self._port.cancel_where(chosen, dry_run, cursor, JOBS_AT_ONCE))
 
-    def _cancel(self, job_filter: JobFilter, dry_run: bool) -> Iterator[JobChange]:
-        cursor = None
-        while True:
-            batch = self._port.cancel_where(job_filter, dry_run, cursor, JOBS_AT_ONCE)
-            yield from batch.changes
-            cursor = batch.next_cursor
-            if cursor is None:
-                return
+    def reprioritise(
+        self, priority: str, *, dry_run: bool = False, **which: Unpack[JobOptions]
+    ) -> Iterator[JobChange]:
+        """Give all jobs that match and have not ended another priority, a batch at a time, and yield what
+        came of each. One that cannot be changed stops no other: its ``error`` says why. A waiting job keeps
+        its age; a running one goes on, and its next attempt has the new priority.
+
+        Args:
+          priority: ``interactive``, ``standard`` or ``batch``.
+          dry_run: Only yield the jobs that would be changed.
+          which: See :class:`JobOptions`. Without any, all jobs are meant.
+
+        Raises:
+          InvalidRequest: An argument is invalid; the message says why.
+        """
+        wanted, chosen = read_priority(priority), reprioritisable(make_filter(**which))
+        return _in_batches(
+            lambda cursor: self._port.reprioritise_where(chosen, wanted, dry_run, cursor, JOBS_AT_ONCE)
+        )
+
+
+def _in_batches(change: Callable[[str | None], JobChanges]) -> Iterator[JobChange]:
+    cursor = None
+    while True:
+        batch = change(cursor)
+        yield from batch.changes
+        cursor = batch.next_cursor
+        if cursor is None:
+            return

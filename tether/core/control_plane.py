@@ -30,6 +30,7 @@ from tether.jobs import DEFAULT_TENANT
 from tether.models.registry import Registry
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.scheduling.tenants import Tenants
@@ -53,7 +54,7 @@ class ControlPlane:
       trusted: Whose announcements count.
       swarm: The place in the swarm; None where there is none.
       fleet, registry: Who can serve what, and what there is.
-      scheduler, reservations, ending: What changes jobs.
+      scheduler, reservations, ending, priorities: What changes jobs.
       clock: By which all of them go: Redis's.
       redis_safety: Logs how Redis is set up, if that is unsafe.
     """
@@ -111,6 +112,7 @@ class ControlPlane:
         )
         self.reservations = ReservationManager(self.store, self.pools, result_ttl_ms=settings.jobs.result_ttl)
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
+        self.priorities = Reprioritisation(self.store, self.pools)
         self.registry = Registry.from_settings(settings)
         self.scheduler = SchedulerMiddleware(
             PoolChoice(self.fleet, self.registry, settings.scheduling, self.store),

@@ -54,6 +54,7 @@ def history_of(
     return JobHistory(
         job_id=row.job_id,
         state=status.state,
+        priority=status.priority,
         dispatch=row.dispatch,
         pool=row.pool,
         since=since,

@@ -17,6 +17,7 @@ from tether.orchestrator.outbox_order import choose_owed
 from tether.orchestrator.restored_rows import RestoredRows
 from tether.orchestrator.set_aside import FIRST_PAUSE_MS, MAX_PAUSE_MS, FailedEntries
 from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.reprioritisation import Reprioritisation
 from tether.store.end_requests import Request
 from tether.store.outbox import (
     RANKS,
@@ -30,7 +31,7 @@ from tether.store.outbox import (
     strays,
     without_jobs,
 )
-from tether.store.placements import record_placed
+from tether.store.placements import PlacedDispatch, RecordResult, record_placed
 from tether.store.rows import UnreadableRow
 from tether.store.store import Store
 from tether.telemetry import metrics
@@ -99,6 +100,7 @@ class RelayOutbox:
         self._pools = pools
         self._ending = ending
         self._restored = RestoredRows(store, pools, ending, has_hook=has_hook)
+        self._priorities = Reprioritisation(store, pools)
         self._now_ms = now_ms
         self._log = get_logger("tether.orchestrator")
         self._failed: FailedEntries[_Key] = FailedEntries("outbox", self._log)
@@ -236,7 +238,7 @@ class RelayOutbox:
         """Place dispatches. Return those whose lanes are full, and those that could not be placed."""
         if not rows:
             return set(), []
-        placed, closed, delayed, refused = [], [], [], set[JobId]()
+        placed, known, closed, delayed, refused = [], [], [], [], set[JobId]()
         most = max_waiting(self._pools.room.lane_bytes)
         answers = self._pools.place(
             [Dispatch.of(row.job, row.dispatch, row.pool) for row in rows], max_waiting=lambda _: most
@@ -248,38 +250,61 @@ class RelayOutbox:
                 closed.append(row)
             elif answer is PlaceResult.FULL:
                 refused.add(row.job_id)
+            elif answer is PlaceResult.KNOWN:
+                known.append(row)
             else:
                 placed.append(row)
-        metrics.DISPATCHES_RELAYED.inc(len(placed))
-        delayed += self._record(placed, now_ms)
+        metrics.DISPATCHES_RELAYED.inc(len(placed) + len(known))
+        delayed += self._record(placed + self._follow(known, delayed, now_ms), now_ms)
         lost: list[_Key] = []
         for row, has_ended in zip(closed, self._settle_restored(closed, now_ms), strict=True):
             if has_ended is True:
                 self._succeed(row)
                 continue
             delayed.append(self._fail(row, has_ended or CLOSED, now_ms))
-            known = self._failed.get(_key(row))
-            if known is not None and known.failures >= HAND_BACK_AFTER:
+            entry = self._failed.get(_key(row))
+            if entry is not None and entry.failures >= HAND_BACK_AFTER:
                 lost.append(_key(row))
         if lost:
             # Answers say nothing here: what comes of it is an outcome.
             self._pools.hand_back_many(lost)
         return refused, delayed
 
+    def _follow(
+        self, known: Sequence[DueDispatch], delayed: list[DelayedDispatch], now_ms: int
+    ) -> list[DueDispatch]:
+        """Give hand-overs that somebody else has placed the priorities of their rows, which may have changed
+        in between. Return those for which that did not fail."""
+        answers = self._priorities.follow([row.job_id for row in known])
+        followed = []
+        for row in known:
+            answer = answers.get(row.job_id)
+            if isinstance(answer, Exception):
+                delayed.append(self._fail(row, answer, now_ms))
+            else:
+                followed.append(row)
+        return followed
+
     def _settle_restored(self, rows: Sequence[DueDispatch], now_ms: int) -> list[bool | Exception]:
         return self._restored.settle([_key(row) for row in rows], now_ms)
 
     def _record(self, rows: Sequence[DueDispatch], now_ms: int) -> list[DelayedDispatch]:
-        delayed = []
-        recorded = self._store.write_each(record_placed, [_key(row) for row in rows])
-        for row, is_recorded in zip(rows, recorded, strict=True):
-            if isinstance(is_recorded, Exception):
-                delayed.append(self._fail(row, is_recorded, now_ms))
-            elif is_recorded:
+        delayed, outdated = [], []
+        placed = [PlacedDispatch(row.job_id, row.dispatch, row.job.priority) for row in rows]
+        recorded = self._store.write_each(record_placed, placed)
+        for row, result in zip(rows, recorded, strict=True):
+            if isinstance(result, Exception):
+                delayed.append(self._fail(row, result, now_ms))
+            elif result is RecordResult.RECORDED:
                 self._succeed(row)
+            elif result is RecordResult.OUTDATED:
+                outdated.append(row.job_id)
+                delayed.append(DelayedDispatch(row.job_id, row.dispatch, now_ms + FIRST_PAUSE_MS))
             else:
                 # Not the newest hand-over of its job, or the job has ended: then the row goes with that.
                 delayed.append(DelayedDispatch(row.job_id, row.dispatch, now_ms + MAX_PAUSE_MS))
+        # The next look at what is owed of these finds whether that failed.
+        self._priorities.follow(outdated)
         return delayed
 
     def _fail(

@@ -22,6 +22,7 @@ from tether.orchestrator.lost_entries import LostEntries
 from tether.orchestrator.restored_rows import RestoredRows
 from tether.orchestrator.set_aside import FailedEntries
 from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.reprioritisation import Reprioritisation
 from tether.store.epoch import epoch, raise_epoch
 from tether.store.outbox import DueDispatch
 from tether.store.placements import (
@@ -72,6 +73,7 @@ class Reconcile:
         self._store = store
         self._pools = pools
         self._restored = RestoredRows(store, pools, ending, has_hook=has_hook)
+        self._priorities = Reprioritisation(store, pools)
         self._on_new_redis = on_new_redis
         self._interval_ms = interval * 1000
         self._life_ms = life_ms
@@ -189,6 +191,7 @@ class Reconcile:
         and dispatches, which are later ones than the rows' if the database was restored from a backup."""
         ended: list[tuple[JobId, int]] = []
         lost: list[JobId] = []
+        outdated: list[JobId] = []
         for job, found in zip(page, self._pools.known([job.job_id for job in page]), strict=True):
             if isinstance(found, Exception):
                 # The script puts a whole one in the place of what cannot be read.
@@ -200,6 +203,9 @@ class Reconcile:
                 ended.append((job.job_id, found.dispatch))
             else:
                 self._unseen[job.job_id] = found.dispatch
+                if job.priority and found.asked and job.priority != found.asked:
+                    outdated.append(job.job_id)
+        self._follow(outdated)
         for start in range(0, len(lost), LOST_BATCH):
             rows, errors = self._store.read_each(placed_rows, lost[start : start + LOST_BATCH])
             for job_id, error in errors.items():
@@ -218,8 +224,15 @@ class Reconcile:
         )
         for row, answer in zip(rows, answers, strict=True):
             self._note(row.job_id, answer)
+        # They may have got others since their rows were read.
+        self._follow([row.job_id for row in rows])
         closed = [answer is PlaceResult.CLOSED for answer in answers]
         return [(row.job_id, row.dispatch) for row, is_closed in zip(rows, closed, strict=True) if is_closed]
+
+    def _follow(self, job_ids: Sequence[JobId]) -> None:
+        """Give jobs in Redis the priorities of their rows."""
+        for job_id, answer in self._priorities.follow(job_ids).items():
+            self._note(job_id, answer)
 
     def _hand_back(self, ended: Sequence[tuple[JobId, int]]) -> None:
         for start in range(0, len(ended), BATCH):

@@ -17,7 +17,7 @@ from tether.errors import CommitUnknown
 from tether.ids import TenantId
 from tether.jobs import JobState, Priority
 from tether.store.admissions import Admission, AdmissionKind, NewJob, admit
-from tether.store.placements import record_placed
+from tether.store.placements import PlacedDispatch, record_placed
 from tether.store.queries import KeyHolder, job_with_key
 from tether.store.store import Store, each_result
 from tether.telemetry.logs import get_logger
@@ -140,11 +140,11 @@ class ReservationManager:
             )
             return
         placed = [
-            (dispatch.job_id, dispatch.dispatch)
+            PlacedDispatch(dispatch.job_id, dispatch.dispatch, dispatch.priority)
             for dispatch, answer in zip(fitting, answers, strict=True)
             if answer in (PlaceResult.PLACED, PlaceResult.KNOWN)
         ]
-        # Nobody waits for this: a row that stays is placed again, which changes nothing.
+        # Nobody waits for this: a row that stays is placed again, which changes at most the job's priority.
         self._store.write_many(record_placed, placed)
         with contextlib.suppress(redis.RedisError):
             # All is placed that can be: the next finds out that Redis is unavailable.

@@ -30,7 +30,7 @@ ACTIONS = (
     *("dead_letters.purge", "dead_letters.retry", "dead_letters.retry_where"),
     *("dead_messages.purge", "dead_messages.retry"),
     *("fleet.cordon", "fleet.drain", "fleet.revoke", "fleet.trust", "fleet.uncordon"),
-    *("jobs.cancel", "jobs.cancel_where"),
+    *("jobs.cancel", "jobs.cancel_where", "jobs.reprioritise", "jobs.reprioritise_where"),
     *("keys.create", "keys.revoke", "tenants.create", "tenants.set"),
     *("admin.rebuild", "admin.reconcile"),
 )

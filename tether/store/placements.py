@@ -2,26 +2,66 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, Select, Update, cast, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Select,
+    Text,
+    Update,
+    case,
+    cast,
+    literal_column,
+    select,
+    update,
+)
 
 from tether.ids import JobId, PoolName
-from tether.jobs import JobError, JobState
+from tether.jobs import JobError, JobState, Priority
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
 from tether.store.hand_overs import hand_over
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
-from tether.store.rows import UnreadableRow, error_from_text
+from tether.store.rows import AnyRow, UnreadableRow, error_from_text
 from tether.store.schema import IS_IN_REDIS, dispatches, jobs
 from tether.store.waiting_jobs import KeptModel, waits_at
 
 
 class PlacedJob(NamedTuple):
-    """A job that Redis should have, and its newest hand-over: 0 where its row has no number of it."""
+    """A job that Redis should have.
+
+    Attributes:
+      dispatch: Its newest hand-over; 0 where its row has no number of it.
+      priority: As the row has it; empty where that is none, or nobody has looked.
+    """
 
     job_id: JobId
     dispatch: int
+    priority: str = ""
+
+
+class PlacedDispatch(NamedTuple):
+    """A hand-over that Redis has, and the priority with which it was placed."""
+
+    job_id: JobId
+    dispatch: int
+    priority: Priority
+
+
+class RecordResult(Enum):
+    """Whether a hand-over is carried out.
+
+    Values:
+      RECORDED: It is: the row is ``placed``, or waits again because the outcome came first.
+      OUTDATED: The job has got another priority since it was read. It is owed until Redis has that.
+      STALE: It is not the job's newest hand-over, or the job is final.
+    """
+
+    RECORDED = auto()
+    OUTDATED = auto()
+    STALE = auto()
 
 
 class Placement(NamedTuple):
@@ -36,6 +76,13 @@ class Placement(NamedTuple):
 _DISPATCH = cast(jobs.c.dispatch, Integer).label("dispatch")
 """As a number whatever it is: SQLite keeps a text in a column of numbers."""
 
+_PRIORITY = case(
+    {priority.value: literal_column(f"'{priority.value}'", Text) for priority in Priority},
+    value=jobs.c.priority,
+    else_=literal_column("''", Text),
+).label("priority")
+"""Empty where it is none: SQLite's driver gives up all rows where one has bytes that are no text."""
+
 
 def placed_jobs(connection: Connection, after_job_id: JobId, limit: int) -> list[PlacedJob]:
     """A page of what Redis should have, recorded as placed or running, by job id. No payload is read.
@@ -44,12 +91,12 @@ def placed_jobs(connection: Connection, after_job_id: JobId, limit: int) -> list
       after_job_id: The last id of the page before; ``NO_JOB`` for the first page.
     """
     query = (
-        select(jobs.c.job_id, _DISPATCH)
+        select(jobs.c.job_id, _DISPATCH, _PRIORITY)
         .where(IS_IN_REDIS, jobs.c.job_id > after_job_id)
         .order_by(jobs.c.job_id)
         .limit(limit)
     )
-    return [PlacedJob(JobId(row.job_id), row.dispatch) for row in connection.execute(query)]
+    return [PlacedJob(JobId(row.job_id), row.dispatch, row.priority) for row in connection.execute(query)]
 
 
 def placed_rows(connection: Connection, job_ids: list[JobId]) -> list[DueDispatch | UnreadableRow]:
@@ -94,33 +141,35 @@ def ended_before(connection: Connection, job_ids: list[JobId], before_ms: int) -
     return {JobId(row.job_id) for row in connection.execute(query, {"ids": job_ids})}
 
 
-def record_placed(connection: Connection, placed: list[tuple[JobId, int]]) -> list[bool]:
-    """Record that Redis has these hand-overs, as (job id, dispatch): their outbox rows go.
-
-    Returns:
-      For each whether it is the job's newest hand-over and the job is not final: the row is ``placed``, or
-      waits again because the outcome came first.
-    """
+def record_placed(connection: Connection, placed: list[PlacedDispatch]) -> list[RecordResult]:
+    """Record that Redis has these hand-overs: their outbox rows go, unless their jobs have got other
+    priorities since."""
     statement = _lock_states(is_postgres(connection))
-    found = connection.execute(statement, {"ids": [job_id for job_id, _ in placed]})
-    rows = {JobId(row.job_id): (row.dispatch, JobState(row.state)) for row in found}
-    current = [
-        (job_id, dispatch)
-        for job_id, dispatch in placed
-        if job_id in rows and rows[job_id][0] == dispatch and not rows[job_id][1].is_final
+    items = list(map(PlacedDispatch._make, placed))
+    found = connection.execute(statement, {"ids": [item.job_id for item in items]})
+    rows = {row.job_id: row for row in found}
+    results = [_recorded(rows.get(item.job_id), item) for item in items]
+    arrived = [
+        item.job_id
+        for item, result in zip(items, results, strict=True)
+        if result is RecordResult.RECORDED and rows[item.job_id].state == JobState.ACCEPTED
     ]
-    arrived = [job_id for job_id, _ in current if rows[job_id][1] is JobState.ACCEPTED]
     if arrived:
         delete_of_jobs(connection, dispatches, arrived)
         connection.execute(_mark_placed(is_postgres(connection)), {"ids": arrived})
-    known = set(current)
-    return [(job_id, dispatch) in known for job_id, dispatch in placed]
+    return results
+
+
+def _recorded(row: AnyRow | None, item: PlacedDispatch) -> RecordResult:
+    if row is None or row.dispatch != item.dispatch or JobState(row.state).is_final:
+        return RecordResult.STALE
+    return RecordResult.RECORDED if row.priority == item.priority else RecordResult.OUTDATED
 
 
 @cache
 def _lock_states(postgres: bool) -> Select[Any]:
     are_these = is_among(postgres, jobs.c.job_id)
-    query = select(jobs.c.job_id, jobs.c.dispatch, jobs.c.state).where(are_these)
+    query = select(jobs.c.job_id, jobs.c.dispatch, jobs.c.state, _PRIORITY).where(are_these)
     return query.order_by(jobs.c.job_id).with_for_update()
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from tether.errors import JobEnded
 from tether.ids import JobId, TenantId
-from tether.job_changes import JobChange, JobChanges, cancellable, check_change_limit
-from tether.jobs import JobFilter, JobState
+from tether.job_changes import (
+    JobChange,
+    JobChanges,
+    cancellable,
+    check_change_limit,
+    reprioritisable,
+)
+from tether.jobs import JobFilter, JobState, Priority
 from tether.statuses import check_page
 from tether.testing.jobs import FakeJob
 from tether.testing.queue import FakeQueue, fake_pool
@@ -24,6 +31,23 @@ class FakeChangePort:
             found, following = self._matching(cancellable(job_filter), cursor, limit)
             for job in () if dry_run else found:
                 self._queue.end(job, JobState.CANCELLED)
+            return JobChanges(tuple(map(_change, found)), following)
+
+    def reprioritise(self, job_id: JobId, priority: Priority) -> JobState:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            if job.state.is_final:
+                raise JobEnded(f"job {job_id} has ended as {job.state}")
+            job.later_priority = priority
+            return job.state
+
+    def reprioritise_where(
+        self, job_filter: JobFilter, priority: Priority, dry_run: bool, cursor: str | None, limit: int
+    ) -> JobChanges:
+        with self._queue.lock:
+            found, following = self._matching(reprioritisable(job_filter), cursor, limit)
+            for job in () if dry_run else found:
+                job.later_priority = priority
             return JobChanges(tuple(map(_change, found)), following)
 
     def _matching(

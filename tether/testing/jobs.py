@@ -10,7 +10,7 @@ from tether.dead_letters import LetterState
 from tether.errors import ClientClosed, TetherError
 from tether.histories import RUNNING, AttemptRecord
 from tether.ids import BootId, JobId, PoolName, TenantId
-from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Letter, Owner, Piece
+from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Letter, Owner, Piece, Priority
 from tether.streams.events import Deliver, StreamEvent
 from tether.streams.reader import StreamPosition, take
 
@@ -67,6 +67,7 @@ class FakeJob:
       letter: Its dead letter.
       closed, closed_at: What became of that, and when.
       retry_of, retried_as: The jobs that it is linked with.
+      later_priority: What it was given since; None where it has that of its request.
     """
 
     job_id: JobId
@@ -90,6 +91,7 @@ class FakeJob:
     closed: LetterState = LetterState.OPEN
     closed_at: int | None = None
     retry_of: JobId | None = None
+    later_priority: Priority | None = None
     retried_as: JobId | None = None
     events: list[StreamEvent] = field(default_factory=list)
     readers: list[FakeSubscription] = field(default_factory=list)
@@ -97,7 +99,12 @@ class FakeJob:
     @property
     def order(self) -> tuple[int, int]:
         """Whose turn is first: by priority, then by submission."""
-        return _QUEUE_ORDER.index(self.request.priority), self.number
+        return _QUEUE_ORDER.index(self.priority), self.number
+
+    @property
+    def priority(self) -> Priority:
+        """The priority that it has now."""
+        return self.later_priority or self.request.priority
 
     def move(self, state: JobState, by: Owner) -> None:
         """Change the state.

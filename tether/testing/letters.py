@@ -125,7 +125,8 @@ class FakeLetterPort:
             raise LetterNotRetryable(
                 f"job {job.job_id} died of an error that a retry meets again: retry it by force"
             )
-        again = replace(job.request, retry_token=job.letter.retry_token, not_before=0, delay_ms=0)
+        asked = replace(job.request, priority=job.priority)
+        again = replace(asked, retry_token=job.letter.retry_token, not_before=0, delay_ms=0)
         if again.deadline:
             limit = max(again.deadline - max(job.created_at, job.request.not_before), 1)
             again = replace(again, time_limit_ms=limit, deadline=self._queue.now_ms + limit)

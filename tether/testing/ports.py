@@ -61,6 +61,7 @@ class FakeJobPort:
             return JobHistory(
                 job_id=job.job_id,
                 state=job.state,
+                priority=job.priority,
                 dispatch=job.dispatch,
                 pool=fake_pool(job.request.model),
                 since=job.finished_at or ended_at or job.created_at,

@@ -66,14 +66,14 @@ class FakeQueue:
         self._policy = retry_policy
         self._autorun = autorun
 
-    def find(self, job_id: JobId, tenant: TenantId) -> FakeJob:
+    def find(self, job_id: JobId, tenant: TenantId | None) -> FakeJob:
         """A tenant's job.
 
         Raises:
           JobNotFound: There is none.
         """
         job = self.jobs.get(job_id)
-        if job is None or job.tenant != tenant:
+        if job is None or tenant not in (None, job.tenant):
             raise JobNotFound(f"there is no job {repr(job_id)[:100]}, or it belongs to another tenant")
         return job
 

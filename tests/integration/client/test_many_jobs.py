@@ -8,8 +8,8 @@ import pytest
 
 from support.clients import OTHER_TENANT, opened_clients
 from tether.client import async_many_jobs, many_jobs
-from tether.errors import InvalidRequest, JobCancelled
-from tether.jobs import JobState
+from tether.errors import InvalidRequest, JobCancelled, JobEnded, JobNotFound
+from tether.jobs import JobState, Priority
 
 
 @pytest.fixture(params=["http", "http on a loop", "postgres", "fake", "fake on a loop"])
@@ -82,3 +82,68 @@ def test_filters_that_are_not_possible_are_refused(client):
     for wrong in ({"state": "dead"}, {"state": "x"}, {"pool": 5}, {"model": "a\0"}, {"created_after": 5}):
         with pytest.raises(InvalidRequest):
             client.cancel_where(**wrong)
+
+
+def test_all_that_match_get_another_priority_in_batches_and_no_others(client, open_client):
+    run = uuid4().hex
+    mine = [submit(client, run) for _ in range(3)]
+    beside = submit(client, uuid4().hex)
+    theirs = open_client(OTHER_TENANT)
+    foreign = submit(theirs, run)
+    would_be = client.reprioritise_where("batch", labels={"run": run}, dry_run=True)
+    assert [change.job_id for change in would_be] == mine[::-1]
+    assert {client.job(job_id).status().priority for job_id in mine} == {Priority.STANDARD}
+    for _ in range(2):
+        changes = client.reprioritise_where("batch", labels={"run": run})
+        assert [change.job_id for change in changes] == mine[::-1]
+        assert {(change.error, change.tenant_id) for change in changes} == {(None, "default")}
+        assert {change.state for change in changes}.isdisjoint({JobState.CANCELLED})
+    for job_id in mine:
+        assert client.job(job_id).status().priority is Priority.BATCH
+        assert client.job(job_id).history().priority is Priority.BATCH
+    assert client.job(beside).status().priority is Priority.STANDARD
+    assert theirs.job(foreign).status().priority is Priority.STANDARD
+    for each in (client, theirs):
+        each.cancel_where(labels={"run": run})
+    assert client.reprioritise_where("batch", labels={"run": run}) == []
+
+
+def test_a_job_that_has_another_priority_is_the_same_job_for_its_keys(client):
+    options = {"correlation_id": uuid4().hex, "retry_token": "once"}
+    job_id = submit(client, "", **options)
+    assert client.job(job_id).reprioritise("batch") in (JobState.ACCEPTED, JobState.PARKED)
+    again = client.submit(labels={"run": ""}, delay=500, **options)
+    assert (again.job_id, again.is_new) == (job_id, False)
+    client.job(job_id).cancel()
+
+
+def test_a_running_job_goes_on_and_one_that_has_ended_is_told_as_such(client):
+    job = client.submit("slow")
+    job.wait_until_running()
+    assert client.job(job.job_id).reprioritise("batch") is JobState.RUNNING
+    assert job.status().priority is Priority.BATCH
+    job.cancel()
+    with pytest.raises(JobCancelled):
+        job.result()
+    with pytest.raises(JobEnded, match="cancelled"):
+        client.job(job.job_id).reprioritise("standard")
+    assert job.status().priority is Priority.BATCH
+
+
+def test_another_tenants_job_and_one_that_is_not_known_get_no_priority(client, open_client):
+    foreign = submit(open_client(OTHER_TENANT), "")
+    for job_id in (foreign, "01890000-0000-7000-8000-000000000000"):
+        with pytest.raises(JobNotFound):
+            client.job(job_id).reprioritise("batch")
+    assert open_client(OTHER_TENANT).job(foreign).status().priority is Priority.STANDARD
+    open_client(OTHER_TENANT).job(foreign).cancel()
+
+
+def test_priorities_that_are_not_possible_are_refused(client):
+    for wrong in ("urgent", "", None, 1):
+        with pytest.raises(InvalidRequest, match="priority"):
+            client.reprioritise_where(wrong)
+        with pytest.raises(InvalidRequest, match="priority"):
+            client.job("01890000-0000-7000-8000-000000000000").reprioritise(wrong)
+    with pytest.raises(InvalidRequest, match="not ended"):
+        client.reprioritise_where("batch", state="dead")

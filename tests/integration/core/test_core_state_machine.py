@@ -14,7 +14,7 @@ from tether.jobs import JobState
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
-from tether.store import settlements
+from tether.store import placements, settlements
 from tether.store.store import Store
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
@@ -94,6 +94,21 @@ def settle_what_is_final(monkeypatch):
     monkeypatch.setattr(settlements, "_settle_one", loose)
 
 
+def without_second_telling(monkeypatch):
+    monkeypatch.setattr(Reconcile, "_follow", lambda *_: None)
+
+
+def record_whatever_was_placed(monkeypatch):
+    """Where reconcile does not find it later."""
+    without_second_telling(monkeypatch)
+    sound = placements._recorded
+
+    def loose(row, item):
+        return sound(row, item if row is None else item._replace(priority=row.priority))
+
+    monkeypatch.setattr(placements, "_recorded", loose)
+
+
 PLANTED = {
     "fences are not compared: append": plant(
         "append_many", "if job_fence ~= fence(dispatch, attempt, draw) then", "if false then"
@@ -121,6 +136,14 @@ PLANTED = {
     "holds are kept": keep_holds,
     "nothing is reconciled": without_reconcile,
     "what is final is settled again": settle_what_is_final,
+    "a job that is moved waits nowhere": plant(
+        "reprioritise", "redis.call('LPUSH', list, entry)", "local _ = nil"
+    ),
+    "a running job's next attempt has the priority of before": plant(
+        "release", "if is_priority(job_next) then", "if false then"
+    ),
+    "nobody tells Redis of a priority again": without_second_telling,
+    "what was placed with the priority of before is recorded": record_whatever_was_placed,
 }
 """Bugs, each of which breaks one promise."""
 
@@ -131,10 +154,17 @@ FOUND_SOON = {
     "a lost attempt's job waits nowhere": 10,
     "outcomes are acknowledged before the commit": 0,
     "what is final is settled again": 0,
+    "a job that is moved waits nowhere": 2,
+    "a running job's next attempt has the priority of before": 2,
 }
 """Bugs that show soon among the examples with these numbers, and late among those that hypothesis takes."""
 
-FOUND_LATE = {"nothing is reconciled", "what is final is settled again"}
+FOUND_LATE = {
+    "nothing is reconciled",
+    "what is final is settled again",
+    "nobody tells Redis of a priority again",
+    "what was placed with the priority of before is recorded",
+}
 """Bugs that take longest to show: `--mutants` plants them, CI does not."""
 
 assert FOUND_SOON.keys() | FOUND_LATE <= PLANTED.keys()

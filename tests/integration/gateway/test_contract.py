@@ -52,7 +52,12 @@ MESSAGES = [
     *("GET /v1/operator/dead-messages/{queue}", "GET /v1/operator/dead-messages/{queue}/{retry_token}"),
     *("POST /v1/operator/dead-messages:retry", "POST /v1/operator/dead-messages:purge"),
 ]
-CHANGES = [f"POST {prefix}/jobs:cancel-where" for prefix in ("/v1", "/v1/operator")]
+CHANGES = [
+    f"POST {prefix}/jobs:{verb}-where"
+    for prefix in ("/v1", "/v1/operator")
+    for verb in ("cancel", "reprioritise")
+]
+OPERATIONS += ["PATCH /v1/jobs/{job_id}", "PATCH /v1/operator/jobs/{job_id}"]
 OPERATIONS += [*LETTERS, "GET /v1/operator/dead-messages", *MESSAGES, *CHANGES]
 
 ENDLESS = ("GET /v1/operator/fleet/changes",)

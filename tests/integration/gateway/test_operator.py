@@ -201,6 +201,48 @@ def test_an_operator_cancels_jobs_of_all_tenants_by_filter(ask, log, submit):
         assert (status, refused["error"]["code"]) == (422, "request_invalid"), wrong
 
 
+def test_an_operator_gives_jobs_of_all_tenants_other_priorities(ask, log, submit):
+    label = {"run": "other priorities"}
+    jobs = [submit(tenant, delay_ms=3_600_000, labels=label) for tenant in ("default", OTHER_TENANT)]
+    body = {"where": {"labels": label}, "priority": "batch"}
+    address = "/v1/operator/jobs:reprioritise-where"
+    status, seen = ask("POST", address, {**body, "dry_run": True})
+    assert (status, [each["job_id"] for each in seen["data"]]) == (200, jobs[::-1])
+    assert log(action="jobs.reprioritise_where") == []
+    _, first = ask("POST", address, {**body, "limit": 1})
+    _, second = ask("POST", address, {**body, "cursor": first["next_cursor"]})
+    assert [each["job_id"] for each in first["data"] + second["data"]] == jobs[::-1]
+    assert second["next_cursor"] is None
+    entries = log(action="jobs.reprioritise_where")
+    assert [entry["result"] for entry in entries] == ["ok", "begun"] * 2
+    assert entries[0]["details"] == {"labels": label, "priority": "batch"}
+    for job_id in jobs:
+        assert ask("GET", f"/v1/operator/jobs/{job_id}")[1]["priority"] == "batch"
+        assert ask("GET", f"/v1/operator/jobs/{job_id}/attempts")[1]["priority"] == "batch"
+    status, document = ask("PATCH", f"/v1/operator/jobs/{jobs[1]}", {"priority": "interactive"})
+    assert (status, document) == (200, {"object": "job.state", "job_id": jobs[1], "state": "accepted"})
+    assert ask("GET", f"/v1/operator/jobs/{jobs[1]}")[1]["priority"] == "interactive"
+    (entry, _) = log(target=jobs[1])
+    assert (entry["action"], entry["tenant_id"], entry["details"]) == (
+        *("jobs.reprioritise", OTHER_TENANT),
+        {"priority": "interactive"},
+    )
+    ask("DELETE", f"/v1/operator/jobs/{jobs[1]}")
+    status, refused = ask("PATCH", f"/v1/operator/jobs/{jobs[1]}", {"priority": "batch"})
+    assert (status, refused["error"]["code"]) == (409, "job_ended")
+    assert log(target=jobs[1])[0]["result"] == "job_ended"
+    unknown = "0" * 8 + jobs[0][8:]
+    assert ask("PATCH", f"/v1/operator/jobs/{unknown}", {"priority": "batch"})[0] == 404
+    assert [entry["result"] for entry in log(target=unknown)] == ["job_unknown"]
+    for wrong in ({}, {"priority": "urgent"}, {"priority": None}, {"priority": "batch", "model": "x"}):
+        assert ask("PATCH", f"/v1/operator/jobs/{jobs[0]}", wrong)[0] == 422, wrong
+    for wrong in ({"where": {}}, {"priority": "batch"}, {**body, "priority": 1}, {**body, "weight": 1}):
+        assert ask("POST", address, wrong)[0] == 422, wrong
+    where = {"where": {"state": ["dead"]}, "priority": "batch"}
+    assert ask("POST", address, where)[0] == 422
+    ask("DELETE", f"/v1/operator/jobs/{jobs[0]}")
+
+
 def test_an_operator_makes_and_changes_tenants_and_their_keys(ask, log, service):
     status, made = ask("POST", "/v1/operator/tenants", {"tenant_id": "new", "quota": 3.0})
     assert (status, made["name"], made["weight"], made["quota"]) == (201, "new", 1.0, 3)
@@ -552,6 +594,7 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "tenants": {"tenant_id": f"of-the-guide-{signing[:8]}"},
         "worker-keys": {"pub_key": signing},
         "jobs:cancel-where": {"where": {"model": "none"}},
+        "jobs:reprioritise-where": {"where": {"model": "none"}, "priority": "batch"},
         "dead-letters:retry": {"retry_token": "never issued"},
         "dead-letters:retry-where": {"where": {"model": "counter"}},
         "dead-letters:purge": {"where": {"model": "counter"}},
@@ -565,7 +608,8 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "{key_id}": lambda: add_api_key(service.settings, OTHER_TENANT, (Scope.READ,))[1],
     }
     sent_to = re.sub(r"\{[a-z_]+\}", lambda found: target[found.group()](), path)
-    body = {"weight": 2.0} if method == "PATCH" else bodies.get(path.rpartition("/")[2])
+    changes = {"weight": 2.0} if "tenants" in path else {"priority": "batch"}
+    body = changes if method == "PATCH" else bodies.get(path.rpartition("/")[2])
     before = [entry["entry_id"] for entry in log(action=action, limit=1)]
     ask(method, sent_to, body, scopes=(Scope(scope),), tenant=OTHER_TENANT)
     assert [entry["entry_id"] for entry in log(action=action, limit=1)] != before

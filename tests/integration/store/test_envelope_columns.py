@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from support.databases import NOW, POOL, due, new_job, waiting_at
-from tether.jobs import JobState
+from tether.jobs import JobState, Priority
 from tether.store import Store
 from tether.store.addresses import database_url as database_url_of
 from tether.store.admissions import admit
 from tether.store.migrations import downgrade, upgrade
-from tether.store.placements import record_placed
+from tether.store.placements import PlacedDispatch, record_placed
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BODY = {"v": 1, "version": "2", "prompt": "p", "sampling": {"max_tokens": 99}, "traceparent": TRACE}
@@ -51,7 +51,7 @@ def old_database(database_url):
         ):
             job = new_job(number, **{"payload": json.dumps(BODY), **changes})
             store.write(admit, job).result(30)
-        store.write(record_placed, ("job-000000", 1)).result(30)
+        store.write(record_placed, PlacedDispatch("job-000000", 1, Priority.STANDARD)).result(30)
     change(database_url, f"UPDATE jobs SET state = '{JobState.EXPIRED}' WHERE job_id = 'job-000002'")
     downgrade(database_url, "0003")
     return database_url

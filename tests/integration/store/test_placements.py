@@ -20,7 +20,9 @@ from tether.jobs import JobState, OutcomeKind, Priority
 from tether.store.admissions import SUBMITTER_GRACE_MS
 from tether.store.end_requests import Request, request
 from tether.store.placements import (
+    PlacedDispatch,
     Placement,
+    RecordResult,
     placed_jobs,
     placed_rows,
     raise_dispatches,
@@ -30,17 +32,21 @@ from tether.store.placements import (
 )
 from tether.store.waiting_jobs import Postponement, postpone
 
+RECORDED, OUTDATED, STALE = RecordResult
+
+
+def placed(number, dispatch=1, priority=Priority.STANDARD):
+    return PlacedDispatch(f"job-{number:06}", dispatch, priority)
+
 
 def test_a_recorded_hand_over_leaves_the_outbox(store):
     accept(store, new_job(1), new_job(2))
-    assert write(store, record_placed, ("job-000001", 1), ("job-000002", 2), ("nobody", 1)) == [
-        True,
-        False,
-        False,
-    ]
+    given = [placed(1), placed(2, dispatch=2), placed(3), placed(2, priority=Priority.BATCH)]
+    assert write(store, record_placed, *given) == [RECORDED, STALE, STALE, OUTDATED]
     assert state_of(store, 1) == ("placed", 1)
     assert [each[0] for each in outbox(store)] == ["job-000002"]
-    assert write(store, record_placed, ("job-000001", 1)) == [True]
+    assert write(store, record_placed, placed(1)) == [RECORDED]
+    assert write(store, record_placed, placed(1, priority=Priority.BATCH)) == [OUTDATED]
     assert store.read(states, ["job-000001", "nobody"]) == {"job-000001": (JobState.PLACED, 1)}
 
 
@@ -64,14 +70,14 @@ def test_due_answers_all_that_a_placement_needs(store):
 
 def test_placed_jobs_come_in_pages_by_job_id_without_their_payloads(store):
     accept(store, *(new_job(i) for i in range(5)))
-    assert write(store, record_placed, *((f"job-{i:06}", 1) for i in (4, 0, 2))) == [True] * 3
-    assert store.read(placed_jobs, "", 2) == [("job-000000", 1), ("job-000002", 1)]
-    assert store.read(placed_jobs, "job-000002", 2) == [("job-000004", 1)]
+    assert write(store, record_placed, *(placed(i) for i in (4, 0, 2))) == [RECORDED] * 3
+    assert store.read(placed_jobs, "", 2) == [placed(0), placed(2)]
+    assert store.read(placed_jobs, "job-000002", 2) == [placed(4)]
 
 
 def test_placed_rows_are_those_that_are_redis_s_still(store):
     accept(store, *(new_job(i) for i in range(3)))
-    assert write(store, record_placed, ("job-000000", 1), ("job-000002", 1)) == [True] * 2
+    assert write(store, record_placed, placed(0), placed(2)) == [RECORDED] * 2
     found = store.read(placed_rows, ["job-000002", "job-000001", "job-000000", "nobody"])
     assert [(each.job_id, each.job.payload) for each in found] == [
         ("job-000000", '{"v":1}'),
@@ -116,7 +122,7 @@ def test_what_no_pool_can_serve_is_parked_for_later(store):
 
 def test_a_rebuild_raises_the_dispatch_of_what_is_redis_s(store):
     accept(store, *(new_job(i) for i in range(4)), new_job(4, pool=None))
-    assert write(store, record_placed, ("job-000000", 1)) == [True]
+    assert write(store, record_placed, placed(0)) == [RECORDED]
     settle_each(store, outcome(2), outcome(3, OutcomeKind.FAILED))
     ids = [f"job-{i:06}" for i in range(5)] + ["nobody"]
     raised = store.write_alone(raise_dispatches, ids, NOW + 1).result()

@@ -3,19 +3,23 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from support.databases import NOW, OTHER_POOL, POOL, SETTLE, check, give_quota, new_job, outcome, write
-from tether.jobs import NEXT, JobState, OutcomeKind
+from tether.jobs import NEXT, JobState, OutcomeKind, Priority
 from tether.store.admissions import admit
 from tether.store.end_requests import Conclusion, Request, conclude, request
+from tether.store.outbox import RANKS
 from tether.store.placements import (
+    PlacedDispatch,
     Placement,
     raise_dispatches,
     record_placed,
     replace,
     states,
 )
-from tether.store.schema import metadata
+from tether.store.priorities import PriorityChange, change_priorities
+from tether.store.schema import dispatches, jobs, metadata
 from tether.store.settlements import Settlement
 from tether.store.waiting_jobs import Postponement, postpone
 
@@ -27,7 +31,8 @@ kinds = st.sampled_from(list(OutcomeKind))
 ends = st.sampled_from(["cancelled", "expired"])
 steps = st.one_of(
     st.tuples(st.just("admit"), numbers, pools),
-    st.tuples(st.just("placed"), numbers, dispatch_numbers),
+    st.tuples(st.just("placed"), numbers, dispatch_numbers, st.sampled_from(Priority)),
+    st.tuples(st.just("prioritise"), numbers, st.sampled_from(Priority)),
     st.tuples(st.just("settle"), numbers, dispatch_numbers, kinds, st.integers(0, 2)),
     st.tuples(st.just("replace"), numbers, dispatch_numbers, st.sampled_from([POOL, OTHER_POOL])),
     st.tuples(st.just("postpone"), numbers, dispatch_numbers),
@@ -46,8 +51,11 @@ def run(store, step):
         case "admit", number, pool:
             job = new_job(number, tenant_id="small", pool=pool)
             write(store, admit, job, job)
-        case "placed", number, dispatch:
-            write(store, record_placed, (name(number), dispatch))
+        case "placed", number, dispatch, priority:
+            write(store, record_placed, PlacedDispatch(name(number), dispatch, priority))
+        case "prioritise", number, priority:
+            change = PriorityChange("small", name(number), priority, NOW)
+            write(store, change_priorities, change, change._replace(tenant_id="default", priority="batch"))
         case "settle", number, dispatch, kind, attempt:
             ended = outcome(number, kind, dispatch=dispatch, attempt=attempt)
             write(store, SETTLE, Settlement(ended, NOW), Settlement(ended, NOW))
@@ -91,6 +99,14 @@ def try_all(store, done):
             assert state is former or state in REACHABLE[former], (step, former, state)
         before = after
     check(store)
+    store.read(check_ranks)
+
+
+def check_ranks(connection):
+    """What is owed stands in the lanes of its job's priority."""
+    owed = select(jobs.c.priority, dispatches.c.rank).join(dispatches, dispatches.c.job_id == jobs.c.job_id)
+    for row in connection.execute(owed):
+        assert row.rank == RANKS[Priority(row.priority)]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -75,3 +75,57 @@ def test_an_operator_reaches_jobs_of_all_tenants(command):
     assert found.startswith(job_id)
     assert command.run("jobs", "cancel", "--where", "all", "--all-tenants", "--yes").exit_code == 0
     assert states(command, "research") == {job_id: "cancelled"}
+
+
+def priorities(command, tenant="default"):
+    return {job.job_id: job.priority.value for job in command.fake.for_tenant(tenant).jobs()}
+
+
+def test_all_that_match_get_another_priority(command):
+    mine, other = [submit(command, labels={"run": "7"}) for _ in range(2)], submit(command)
+    words = ("jobs", "reprioritise", "--priority", "batch", "--where", "label=run=7")
+    dry = command.run(*words, "--dry-run")
+    assert dry.stdout.splitlines() == [f"{job_id} would be reprioritised: accepted" for job_id in mine[::-1]]
+    assert set(priorities(command).values()) == {"standard"}
+    assert "2 jobs match" in command.run(*words).stderr
+    result = command.run(*words, "--yes")
+    assert (result.exit_code, result.stderr) == (0, "2 reprioritised, 0 not\n")
+    assert result.stdout.splitlines() == [f"{job_id} reprioritised" for job_id in mine[::-1]]
+    assert priorities(command) == {**dict.fromkeys(mine, "batch"), other: "standard"}
+    theirs = submit(command, "research")
+    all_tenants = ("--where", "tenant=research", "--yes", "--json")
+    (line,) = command.run("jobs", "reprioritise", "--priority", "batch", *all_tenants).stdout.splitlines()
+    assert json.loads(line) == {"job_id": theirs, "tenant_id": "research", "state": "accepted", "error": None}
+    assert priorities(command, "research") == {theirs: "batch"}
+
+
+def test_jobs_get_another_priority_by_their_ids_each_by_itself(command):
+    waiting, ended = submit(command), submit(command)
+    command.run("jobs", "cancel", ended)
+    unknown = "01890000-0000-7000-8000-000000000000"
+    words = ("jobs", "reprioritise", unknown, ended, waiting, "--priority", "interactive")
+    result = command.run(*words)
+    assert (result.exit_code, result.stdout) == (2, f"{waiting} interactive: accepted\n")
+    assert "there is no job" in result.stderr
+    assert "has ended" in result.stderr
+    answers = json.loads(command.run(*words, "--json").stdout)
+    assert [each.get("error", {}).get("code") for each in answers] == ["job_unknown", "job_ended", None]
+    assert answers[2] == {"object": "job.state", "job_id": waiting, "state": "accepted"}
+    assert priorities(command)[waiting] == "interactive"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ID"],
+        ["--where", "all", "--yes"],
+        ["--priority", "batch"],
+        ["--priority", "urgent", "--where", "all", "--yes"],
+        ["--priority", "batch", "ID", "--where", "all"],
+        ["--priority", "batch", "--where", "state=dead", "--yes"],
+    ],
+)
+def test_what_is_not_said_well_gives_no_job_another_priority(command, words):
+    job_id = submit(command)
+    assert command.run("jobs", "reprioritise", *words).exit_code == 2
+    assert priorities(command) == {job_id: "standard"}

@@ -9,7 +9,7 @@ from tether.attempts import AttemptEnd
 from tether.broker.pools.attempt_log import AttemptLog
 from tether.broker.pools.live_attempts import LiveAttempts
 from tether.core.job_histories import history_of
-from tether.jobs import Fence, JobError, JobState
+from tether.jobs import Fence, JobError, JobState, Priority
 
 NOW = 1_800_000_000_000
 POOL = "gpu.cpu.local.demo-00000000"
@@ -55,7 +55,7 @@ def live(state="running", attempt=3, ends=(), **changes):
 
 
 def history(job, rows=(), in_redis=None, state=None):
-    return history_of(job, SimpleNamespace(state=state or job.state), rows, in_redis)
+    return history_of(job, SimpleNamespace(state=state or job.state, priority=Priority.BATCH), rows, in_redis)
 
 
 def told(found):

@@ -15,7 +15,8 @@ import redis
 
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, names_of
-from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom
+from tether.broker.pools.lane_moves import MOVED_LANE_SHARE, LaneMove, MoveResult
+from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom, max_waiting
 from tether.broker.pools.waiting_lanes import LanePlace
 from tether.broker.redis.connections import RefusedForNow, each_answer, without_retries
 from tether.broker.redis.raw_connections import RawConnections
@@ -157,11 +158,16 @@ class LeaseTick:
 
 @dataclass(frozen=True)
 class KnownJob:
-    """What Redis knows of a job: its state, dispatch and offset."""
+    """What Redis knows of a job: its state, dispatch and offset.
+
+    Attributes:
+      asked: The priority that the database had when it was last told; empty where an older version placed it.
+    """
 
     state: str
     dispatch: int
     offset: int
+    asked: str = ""
 
 
 class Pools:
@@ -229,6 +235,12 @@ class Pools:
         """Request the end of jobs, each ``cancelled`` or ``expired``."""
         calls = [(job_id, kind, TOMBSTONE_MS) for job_id, kind in jobs]
         return self._run_each("pool/cancel", calls, CancelResult)
+
+    def reprioritise_many(self, moves: Sequence[LaneMove]) -> list[MoveResult | Exception]:
+        """Give jobs the priorities that the database has of them."""
+        most = MOVED_LANE_SHARE * max_waiting(self.room.lane_bytes)
+        calls = [(move.job_id, move.dispatch, move.priority, most) for move in moves]
+        return self._run_each("pool/reprioritise", calls, MoveResult)
 
     def hand_back_many(self, jobs: Sequence[tuple[JobId, int]]) -> list[str | Exception]:
         """For each (job id, dispatch) that has ended, write its outcome once more: the first was never
@@ -389,18 +401,18 @@ def known_jobs(
     """
     pipeline = client.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset")
+        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset", "asked")
     return [_read_known(answer) for answer in each_answer(pipeline)]
 
 
 def _read_known(answer: Any) -> KnownJob | Exception | None:
     if isinstance(answer, Exception):
         return answer
-    state, dispatch, offset = answer
+    state, dispatch, offset, asked = answer
     if not state:
         return None
     try:
-        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0))
+        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), (asked or b"").decode())
     except ValueError as error:
         return error
     if known.dispatch < 0 or not 0 <= known.offset <= MAX_OFFSET:

@@ -1,22 +1,24 @@
-"""Changes of many jobs, straight in the database and Redis."""
+"""Changes of jobs that were submitted, straight in the database and Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import redis
 
+from tether.broker.pools.lane_moves import ENDED, MoveResult
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
 from tether.core.direct.jobs import JobOfTenant, JobReads
 from tether.core.live_states import LiveStates
-from tether.errors import TetherError
+from tether.errors import JobEnded, TetherError
 from tether.ids import JobId, TenantId
-from tether.job_changes import JobChange, JobChanges, cancellable, check_change_limit
-from tether.jobs import JobError, JobFilter, JobState
-from tether.statuses import check_page
+from tether.job_changes import JobChange, JobChanges, cancellable, check_change_limit, reprioritisable
+from tether.jobs import JobError, JobFilter, JobState, Priority
+from tether.statuses import check_job_id, check_page, no_such_job
 from tether.store.end_requests import Request, RequestedRow
+from tether.store.priorities import PrioritisedRow, PriorityChange
 from tether.telemetry.logs import get_logger
 
 EVERY_TENANT = TenantId("*")
@@ -55,6 +57,62 @@ class DirectChangePort:
             return JobChanges(tuple(map(_unchanged, found)), following)
         with self._lifetime.call():
             return JobChanges(tuple(self._cancel(found)), following)
+
+    def reprioritise(self, job_id: JobId, priority: Priority) -> JobState:
+        check_job_id(job_id)
+        with self._lifetime.call():
+            reads = JobReads(self._plane, self._live, self._tenant)
+            one = reads.one(job_id)
+            if one.status.state.is_final:
+                raise _has_ended(job_id, one.status.state)
+            (answer,) = self._prioritised([one], priority)
+            if answer is None:
+                # Its time is over, and it was deleted.
+                raise no_such_job(job_id)
+            if isinstance(answer, Exception):
+                raise answer
+            return reads.one(job_id).status.state
+
+    def reprioritise_where(
+        self, job_filter: JobFilter, priority: Priority, dry_run: bool, cursor: str | None, limit: int
+    ) -> JobChanges:
+        with self._plane.list_reads.turn(self._tenant or EVERY_TENANT):
+            return self.reprioritise_in_turn(job_filter, priority, dry_run, cursor, limit)
+
+    def reprioritise_in_turn(
+        self, job_filter: JobFilter, priority: Priority, dry_run: bool, cursor: str | None, limit: int
+    ) -> JobChanges:
+        """Like :meth:`reprioritise_where`, for a caller that holds a turn of the control plane's
+        ``list_reads``."""
+        found, following = self._matching(reprioritisable(job_filter), cursor, limit)
+        if dry_run:
+            return JobChanges(tuple(map(_unchanged, found)), following)
+        with self._lifetime.call():
+            answers = self._prioritised(found, priority)
+        changes = [_changed(one, answer) for one, answer in zip(found, answers, strict=True)]
+        return JobChanges(tuple(changes), following)
+
+    def _prioritised(
+        self, found: Sequence[JobOfTenant], priority: Priority
+    ) -> list[JobState | Exception | None]:
+        """The state of each job after its change; None where there is no such job any more."""
+        now_ms = self._plane.clock.now_ms()
+        changes = [PriorityChange(one.tenant_id, one.status.job_id, priority, now_ms) for one in found]
+        rows = self._plane.priorities.change(changes)
+        in_redis = self._followed([row.job_id for row in rows if isinstance(row, PrioritisedRow)])
+        return [
+            _after(row, one, in_redis.get(row.job_id)) if isinstance(row, PrioritisedRow) else row
+            for one, row in zip(found, rows, strict=True)
+        ]
+
+    def _followed(self, job_ids: Sequence[JobId]) -> Mapping[JobId, MoveResult | Exception]:
+        if not self._live.is_away():
+            try:
+                return self._plane.priorities.follow(job_ids)
+            except OUTAGE_ERRORS:
+                self._live.note_away()
+        # Their rows have the new priority, which Redis is told of once it is back.
+        return {}
 
     def _matching(
         self, job_filter: JobFilter, cursor: str | None, limit: int
@@ -98,6 +156,33 @@ def _cancelled(one: JobOfTenant, answer: JobState | Exception | None) -> JobChan
         state=one.status.state,
         error=_told(one.status.job_id, answer),
     )
+
+
+def _after(
+    row: PrioritisedRow, one: JobOfTenant, in_redis: MoveResult | Exception | None
+) -> JobState | Exception:
+    if row.state.is_final:
+        return _has_ended(row.job_id, row.state)
+    if isinstance(in_redis, MoveResult) and in_redis in ENDED:
+        return _has_ended(row.job_id, in_redis)
+    # What Redis holds of it may be unreadable: it follows its row once it is placed anew.
+    return JobState.RUNNING if in_redis is MoveResult.RUNNING else one.status.state
+
+
+def _changed(one: JobOfTenant, answer: JobState | Exception | None) -> JobChange:
+    if isinstance(answer, JobState):
+        return JobChange(job_id=one.status.job_id, tenant_id=one.tenant_id, state=answer)
+    error = no_such_job(one.status.job_id) if answer is None else answer
+    return JobChange(
+        job_id=one.status.job_id,
+        tenant_id=one.tenant_id,
+        state=one.status.state,
+        error=_told(one.status.job_id, error),
+    )
+
+
+def _has_ended(job_id: JobId, state: str) -> JobEnded:
+    return JobEnded(f"job {job_id} has ended ({state}): its priority can no longer be changed")
 
 
 def _unchanged(one: JobOfTenant) -> JobChange:

@@ -1,4 +1,4 @@
-"""The documents of changes of many jobs, as the OpenAPI document shows them."""
+"""The documents of changes of jobs, as the OpenAPI document shows them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tether.gateway.jobs.documents import JOB_ID, JobErrorBody
 from tether.gateway.schemas import Document, document_of
 from tether.job_changes import MAX_CHANGES_PER_CALL, JobChange
 from tether.job_filters import MAX_FILTER_CHARACTERS, MAX_FILTER_TIME_MS
-from tether.jobs import JobState
+from tether.jobs import JobState, Priority
 from tether.requests import fields
 from tether.requests.rules import PRINTABLE
 
@@ -50,6 +50,14 @@ class JobWhereBody(Document):
     created_before: int | None = Field(None, ge=0, le=MAX_FILTER_TIME_MS)
 
 
+class PriorityBody(Document):
+    """What a job that was submitted gets."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["priority"]})
+
+    priority: Priority = Field(description="Its new priority class.")
+
+
 class CancelJobsBody(Document):
     """A request to cancel a batch of jobs."""
 
@@ -59,3 +67,11 @@ class CancelJobsBody(Document):
     dry_run: bool = Field(False, description="Only tell which jobs it would be.")
     limit: int = Field(CHANGES_PER_CALL, ge=1, le=MAX_CHANGES_PER_CALL)
     cursor: str | None = Field(None, description="next_cursor of the batch before.")
+
+
+class ReprioritiseJobsBody(CancelJobsBody):
+    """A request to give a batch of jobs another priority."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["where", "priority"]})
+
+    priority: Priority = Field(description="Their new priority class.")

@@ -1,4 +1,4 @@
-"""Reads what requests for changes of many jobs say: pure."""
+"""Reads what requests for changes of jobs say: pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from tether.errors import InvalidRequest
 from tether.gateway.job_changes.documents import CHANGES_PER_CALL
-from tether.job_changes import check_change_limit
+from tether.job_changes import check_change_limit, read_priority
 from tether.job_filters import read_filter
-from tether.jobs import JobFilter
+from tether.jobs import JobFilter, Priority
 from tether.statuses import check_page
 
 _FILTERS = ("state", "model", "labels", "pool", "tenant", "created_after", "created_before")
@@ -24,6 +24,41 @@ class ChangeQuery:
     dry_run: bool
     cursor: str | None
     limit: int
+
+
+@dataclass(frozen=True)
+class PriorityQuery:
+    """Which jobs, and the priority that they are to get."""
+
+    change: ChangeQuery
+    priority: Priority
+
+
+def read_reprioritisation(values: Mapping[str, Any]) -> PriorityQuery:
+    """What a batch of other priorities is asked for with.
+
+    Raises:
+      InvalidRequest: Fields are missing, unknown or not possible.
+    """
+    change = read_change(values, also=("priority",))
+    return PriorityQuery(change, _priority(values))
+
+
+def read_new_priority(values: Mapping[str, Any]) -> Priority:
+    """The priority that one job is to get.
+
+    Raises:
+      InvalidRequest: Fields are missing, unknown or not possible.
+    """
+    if unknown := sorted(values.keys() - {"priority"}):
+        raise InvalidRequest(f"unknown field {unknown[0][:80]!r}; what can be changed of a job is priority")
+    return _priority(values)
+
+
+def _priority(values: Mapping[str, Any]) -> Priority:
+    if "priority" not in values:
+        raise InvalidRequest('the body must have "priority"')
+    return read_priority(values["priority"])
 
 
 def read_change(values: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> ChangeQuery:

@@ -30,6 +30,7 @@ class Invariant(StrEnum):
     JOB_AHEAD = "job-ahead"
     JOB_STALE = "job-stale"
     OUTCOME_LOST = "outcome-lost"
+    PRIORITY_DIFFERS = "priority-differs"
     JOB_UNKNOWN = "job-unknown"
     JOB_UNREADABLE = "job-unreadable"
     LANE_MISSING = "lane-missing"
@@ -100,6 +101,9 @@ INVARIANTS: Mapping[Invariant, InvariantText] = MappingProxyType(
         Invariant.JOB_AHEAD: _I("Redis has a later dispatch of a job than the database", _BY_RECONCILE),
         Invariant.JOB_STALE: _I("Redis has a job that the database has ended, or owns again", _BY_RECONCILE),
         Invariant.OUTCOME_LOST: _I("a job ended in Redis, and nothing tells the database", _BY_RECONCILE),
+        Invariant.PRIORITY_DIFFERS: _I(
+            "a job in Redis waits, or waits next, at another priority than its row has", _BY_RECONCILE
+        ),
         Invariant.JOB_UNKNOWN: _I(
             "Redis has a job that the database does not know", "the sweep, after a day"
         ),

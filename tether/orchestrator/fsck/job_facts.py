@@ -34,6 +34,7 @@ class RowFacts:
     state: JobState
     dispatch: int
     pool: PoolName | None
+    priority: str
     changed_at: int
     has_end_time: bool
     has_result: bool
@@ -54,6 +55,7 @@ class RedisFacts:
       stands_in_lane: Whether a lane has its entry; only looked at where it waits.
       is_among_suspects: Whether the suspects of its group have it; only where it is under suspicion.
       has_lease, is_drawn: Whether it has a lease, and its worker's list names it; only where it runs.
+      asked: The priority that Redis was told of last; empty where an older version placed it.
     """
 
     state: str
@@ -66,6 +68,7 @@ class RedisFacts:
     is_among_suspects: bool = True
     has_lease: bool = True
     is_drawn: bool = True
+    asked: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -121,6 +124,8 @@ def _of_both(row: RowFacts | None, found: RedisFacts) -> Iterator[tuple[Invarian
             yield Invariant.JOB_LOST, f"the database placed dispatch {row.dispatch}, and Redis has {has}"
         elif found.dispatch == row.dispatch and not goes_on:
             yield Invariant.OUTCOME_LOST, f"dispatch {row.dispatch} ended as {found.state}"
+        elif found.dispatch == row.dispatch and found.asked not in ("", row.priority):
+            yield Invariant.PRIORITY_DIFFERS, f"the database has {row.priority}, Redis {found.asked}"
     elif goes_on and (row.state in FINAL_STATES or row.state in (JobState.PARKED, JobState.WAITING_RETRY)):
         yield Invariant.JOB_STALE, f"it is {row.state}, and {found.state} in Redis"
     elif goes_on and found.dispatch < row.dispatch:

@@ -23,7 +23,7 @@ from tether.store.schema import dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
 
 BATCH = 250
-_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker", "group")
+_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker", "group", "asked")
 _STATES = (*JobState, "failed", "withdrawn", "poisoned")
 
 
@@ -108,8 +108,8 @@ class JobLook:
         pipeline: Any
         if isinstance(values, Exception):
             return RedisFacts(state="", dispatch=0, ticket="", unreadable="it is no hash", **given)
-        state, dispatch, ticket, pool, _, _, worker, group = map(_text, values)
-        given |= {"state": state, "ticket": ticket}
+        state, dispatch, ticket, pool, _, _, worker, group, asked = map(_text, values)
+        given |= {"state": state, "ticket": ticket, "asked": asked}
         if life_ms == NO_KEY:
             return RedisFacts(dispatch=0, **given)
         if state not in _STATES or not dispatch.isdecimal() or len(dispatch) > 10:
@@ -160,7 +160,8 @@ def _rows(connection: Connection, job_ids: list[JobId]) -> list[tuple[JobId, Row
     query = select(dead_letters.c.job_id).where(is_among(postgres, dead_letters.c.job_id))
     letters = set(connection.execute(query, given).scalars())
     query = select(
-        *(jobs.c.job_id, jobs.c.state, jobs.c.dispatch, jobs.c.pool, jobs.c.updated_at, jobs.c.finished_at),
+        *(jobs.c.job_id, jobs.c.state, jobs.c.dispatch, jobs.c.pool, jobs.c.priority),
+        *(jobs.c.updated_at, jobs.c.finished_at),
         jobs.c.result.is_not(None).label("has_result"),
         jobs.c.error.is_not(None).label("has_error"),
     ).where(is_among(postgres, jobs.c.job_id))
@@ -171,6 +172,7 @@ def _rows(connection: Connection, job_ids: list[JobId]) -> list[tuple[JobId, Row
                 state=JobState(row.state),
                 dispatch=row.dispatch,
                 pool=row.pool,
+                priority=row.priority,
                 changed_at=row.updated_at,
                 has_end_time=row.finished_at is not None,
                 has_result=bool(row.has_result),

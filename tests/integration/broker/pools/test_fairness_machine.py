@@ -70,6 +70,16 @@ PLANTED = {
         "integer(placed_at)",
     ),
     "a lane is aged once": ("expire", "  if placed_at then\n", "  if false then\n"),
+    "a tenant whose jobs are moved gets no turn": (
+        "reprioritise",
+        "note_waiting(pool, new_class, tenant, placed_at)\nreturn",
+        "return",
+    ),
+    "a job that is moved stands in both lanes": (
+        "reprioritise",
+        "leave(job_priority)\nleave(alone_class(job_priority))\nticket = integer(ticket + 1)",
+        "ticket = integer(ticket)",
+    ),
 }
 """Bugs, each of which hides somebody."""
 

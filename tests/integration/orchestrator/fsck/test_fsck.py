@@ -232,6 +232,7 @@ FAULTS = {
         job_id(2),
     ),
     Invariant.OUTCOME_LOST: (end_in_redis, job_id(5)),
+    Invariant.PRIORITY_DIFFERS: (lambda core: change(core, 5, priority="batch"), job_id(5)),
     Invariant.JOB_UNKNOWN: (place_unknown, "unknown"),
     Invariant.JOB_UNREADABLE: (
         lambda core: core.redis.hset(core.keys.job(job_id(5)), "state", "odd"),

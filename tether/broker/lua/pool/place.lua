@@ -118,7 +118,8 @@ else
     'boot', apply('GET', key('core:restarts')) or '0')
 end
 redis.call('HSET', name, 'v', VERSION, 'state', WAITING, 'dispatch', dispatch, 'attempt', '0', 'draw', '', 'worker', '',
-  'fence', '', 'pool', pool, 'tenant', tenant, 'priority', priority, 'lossy', lossy == '1' and '1' or '0',
+  'fence', '', 'pool', pool, 'tenant', tenant, 'priority', priority, 'asked', priority, 'next', '',
+  'lossy', lossy == '1' and '1' or '0',
   'cancel', '', 'closed', '0', 'said', '0', 'ticket', ticket, 'placed_at', integer(now), 'alone', '0', 'avoid', '',
   'avoid_until', '0', unpack(ARGV, FIRST_PAIR))
 let_wait(id, ticket, pool, priority, tenant, now, false)

@@ -1,10 +1,9 @@
 -- Where jobs wait, and what their tenants are charged.
 
--- Lets a job wait in a lane of its pool: at the tenant's end, or at its head where it was there before what waits.
--- A tenant that returns from idle gets no credit for the time away (Virtual Token Counter, OSDI 2024).
-local function let_wait(id, ticket, pool, class, tenant, placed_at, to_head)
+-- A lane has got a job that was placed then: it ages, and its tenant is among those of the pool. One that returns from
+-- idle gets no credit for the time away (Virtual Token Counter, OSDI 2024).
+local function note_waiting(pool, class, tenant, placed_at)
   local tenants = tenants_of(pool, class)
-  apply(to_head and 'LPUSH' or 'RPUSH', tenants .. ':' .. tenant, id .. ' ' .. ticket)
   if class == 'batch' or class == 'alone.batch' then
     apply('ZADD', key('core:aging'), 'LT', integer(placed_at), pool .. ' ' .. class .. ' ' .. tenant)
   end
@@ -19,14 +18,25 @@ local function let_wait(id, ticket, pool, class, tenant, placed_at, to_head)
   end
 end
 
+-- Lets a job wait in a lane of its pool: at the tenant's end, or at its head where it was there before what waits.
+local function let_wait(id, ticket, pool, class, tenant, placed_at, to_head)
+  apply(to_head and 'LPUSH' or 'RPUSH', tenants_of(pool, class) .. ':' .. tenant, id .. ' ' .. ticket)
+  note_waiting(pool, class, tenant, placed_at)
+end
+
 -- How long it is remembered whose turn it was in a quarantine that nobody uses (ms).
 local QUARANTINE_LIFE = 86400000
 
-local function let_wait_alone(id, ticket, pool, priority, tenant, placed_at, to_head, now)
+-- Jobs of a pool wait that must run alone.
+local function note_alone(pool, now)
   if apply('SADD', key('core:alone'), pool) == 1 then
     apply('HSET', quarantine_of(pool), 'since', integer(now))
     redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
   end
+end
+
+local function let_wait_alone(id, ticket, pool, priority, tenant, placed_at, to_head, now)
+  note_alone(pool, now)
   let_wait(id, ticket, pool, alone_class(priority), tenant, placed_at, to_head)
 end
 

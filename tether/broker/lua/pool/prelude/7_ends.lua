@@ -74,9 +74,9 @@ end
 -- Returns what became of it.
 local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   local name = job_of(id)
-  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, group, placed_at, alone, failed_on =
+  local cancel, deadline, pool, priority, tenant, ticket, run, offset, n, group, placed_at, alone, failed_on, job_next =
     read(name, 'cancel', 'deadline', 'pool', 'priority', 'tenant', 'ticket', 'run', 'offset', 'n', 'group',
-      'placed_at', 'alone', 'failed_on')
+      'placed_at', 'alone', 'failed_on', 'next')
   local ending = cancel
   deadline = whole(deadline, MAX_INTEGER)
   if ending == '' and deadline and deadline > 0 and deadline <= now then
@@ -98,8 +98,12 @@ local function return_to_pool(id, now, avoid, cause, to_tail, evidence)
   end
   log_attempt(id, now, cause, 'pool', evidence)
   ticket = integer(ticket + 1)
+  if is_priority(job_next) then
+    -- It was given another while it ran.
+    priority = job_next
+  end
   redis.call('HSET', name, 'state', WAITING, 'ticket', ticket, 'n', integer(n + 1), 'fence', '', 'alone', '0',
-    'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
+    'priority', priority, 'next', '', 'avoid', avoid, 'avoid_until', integer(now + AVOID_LIFE))
   placed_at = whole(placed_at, MAX_INTEGER) or now
   if is_name(group) then
     let_wait_alone(id, ticket, pool, priority, tenant, placed_at, alone == '1' and not to_tail, now)

@@ -1,0 +1,253 @@
+"""A job is moved to the lane of another priority: where it stands then, and what stays as it was."""
+
+import pytest
+
+from support.hand_worker import growth
+from support.pool_stage import POOL, Stage, draw, ids
+from tether.broker.pools import lane_moves
+from tether.broker.pools.lane_moves import LaneMove, MoveResult
+from tether.broker.pools.room import max_waiting
+from tether.jobs import JobState, Priority
+
+INTERACTIVE, STANDARD, BATCH = Priority
+
+
+@pytest.fixture
+def stage(shared_redis_server, namespace):
+    made = Stage(shared_redis_server, namespace)
+    yield made
+    made.close()
+
+
+def move(stage, job_id, priority, dispatch=1):
+    (answer,) = stage.pools.reprioritise_many([LaneMove(job_id, dispatch, priority)])
+    return answer
+
+
+def lane(stage, waiting_class, tenant="default"):
+    found = stage.redis.lrange(stage.keys.pool_jobs(POOL, waiting_class, tenant), 0, -1)
+    return [entry.decode().split()[0] for entry in found]
+
+
+def age(stage, job_id, milliseconds):
+    """Let a job have been placed so much earlier."""
+    placed_at = int(stage.field(job_id, "placed_at")) - milliseconds
+    stage.redis.hset(stage.keys.job(job_id), "placed_at", placed_at)
+    return placed_at
+
+
+def test_a_waiting_job_is_drawn_as_its_new_priority_says(stage):
+    stage.place_all(["a", "b", "c"], priority=BATCH)
+    stage.place("d")
+    assert move(stage, "c", INTERACTIVE) is MoveResult.MOVED
+    assert move(stage, "b", STANDARD) is MoveResult.MOVED
+    assert move(stage, "d", BATCH) is MoveResult.MOVED
+    worker = stage.worker("one.1")
+    assert ids(draw(worker, 4)) == ["c", "b", "a", "d"]
+    assert lane(stage, BATCH) == lane(stage, STANDARD) == lane(stage, INTERACTIVE) == []
+
+
+def test_it_stands_in_its_new_lane_where_its_age_puts_it(stage):
+    order = [f"job-{number}" for number in range(9)]
+    stage.place_all(order[::2])
+    stage.place_all(order[1::2], priority=BATCH)
+    for number, job_id in enumerate(order):
+        age(stage, job_id, 1_000 * (len(order) - number))
+    # As lists of jobs do: the newest first.
+    for job_id in order[1::2][::-1]:
+        assert move(stage, job_id, STANDARD) is MoveResult.MOVED
+    assert lane(stage, STANDARD) == order
+
+
+def test_jobs_of_one_millisecond_stay_in_the_order_of_their_ids(stage):
+    order = [f"job-{number}" for number in range(6)]
+    stage.place_all(order)
+    for job_id in order:
+        stage.redis.hset(stage.keys.job(job_id), "placed_at", 1)
+    for job_id in order[::-1]:
+        move(stage, job_id, INTERACTIVE)
+    assert lane(stage, INTERACTIVE) == order
+
+
+def test_what_has_been_cancelled_does_not_put_it_out_of_place(stage):
+    order = [f"job-{number:02}" for number in range(20)]
+    stage.place_all(order)
+    stage.place("late", priority=BATCH)
+    stage.place("early", priority=BATCH)
+    age(stage, "early", 100_000)
+    for job_id in order[2:18]:
+        stage.cancel(job_id)
+    assert {move(stage, job_id, STANDARD) for job_id in ("late", "early")} == {MoveResult.MOVED}
+    assert ids(draw(stage.worker("one.1"), 9)) == ["early", *order[:2], *order[18:], "late"]
+
+
+def test_it_keeps_its_age(stage):
+    stage.place("old")
+    stage.place("young", priority=BATCH)
+    placed_at = age(stage, "old", 500_000)
+    assert move(stage, "old", BATCH) is MoveResult.MOVED
+    assert int(stage.field("old", "placed_at")) == placed_at
+    assert lane(stage, BATCH) == ["old", "young"]
+    stage.tick(age_ms=400_000)
+    assert (lane(stage, STANDARD), lane(stage, BATCH)) == (["old"], ["young"])
+
+
+def test_a_batch_job_that_has_aged_stays_where_it_is_when_it_is_made_batch_again(stage):
+    stage.place("a", priority=BATCH)
+    stage.tick(age_ms=0)
+    assert lane(stage, STANDARD) == ["a"]
+    assert move(stage, "a", BATCH) is MoveResult.KNOWN
+    assert move(stage, "a", STANDARD) is MoveResult.MOVED
+    assert lane(stage, STANDARD) == ["a"]
+    assert move(stage, "a", BATCH) is MoveResult.MOVED
+    assert lane(stage, BATCH) == ["a"]
+
+
+def test_the_same_again_changes_nothing(stage):
+    stage.place("a")
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+    before = stage.redis.hgetall(stage.keys.job("a"))
+    assert move(stage, "a", INTERACTIVE) is MoveResult.KNOWN
+    assert stage.redis.hgetall(stage.keys.job("a")) == before
+    assert lane(stage, INTERACTIVE) == ["a"]
+
+
+def test_an_entry_that_stayed_in_the_old_lane_is_void(stage, monkeypatch):
+    stage.place("a")
+    old = stage.redis.lindex(stage.keys.pool_jobs(POOL, STANDARD, "default"), 0)
+    move(stage, "a", INTERACTIVE)
+    stage.redis.lpush(stage.keys.pool_jobs(POOL, STANDARD, "default"), old)
+    stage.redis.zadd(stage.keys.pool_tenants(POOL, STANDARD), {"default": 0})
+    assert ids(draw(stage.worker("one.1"), 2)) == ["a"]
+    assert lane(stage, STANDARD) == []
+
+
+def test_a_tenant_that_moves_its_jobs_gets_no_turn_for_it(stage):
+    """Turns in a class count from when the tenant came there."""
+    stage.place_all([f"theirs-{number}" for number in range(3)], tenant="theirs", priority=INTERACTIVE)
+    worker = stage.worker("one.1")
+    assert ids(draw(worker)) == ["theirs-0"]
+    stage.place_all(["mine-0", "mine-1"], tenant="mine", priority=BATCH)
+    for job_id in ("mine-0", "mine-1"):
+        move(stage, job_id, INTERACTIVE)
+    drawn = ids(draw(worker, 4))
+    assert [job_id.split("-")[0] for job_id in drawn] in (
+        ["mine", "theirs", "mine", "theirs"],
+        ["theirs", "mine", "theirs", "mine"],
+    )
+    assert stage.redis.exists(stage.keys.pool_tenants(POOL, BATCH)) == 0
+
+
+def test_a_running_job_goes_on_and_its_next_attempt_has_the_new_priority(stage):
+    stage.place("a")
+    worker = stage.worker("one.1")
+    (drawn,) = draw(worker)
+    served = f"{stage.keys.prefix}:served:{POOL}:"
+    assert move(stage, "a", INTERACTIVE) is MoveResult.RUNNING
+    assert move(stage, "a", INTERACTIVE) is MoveResult.KNOWN
+    assert worker.append_many([growth(drawn, 3)])[0].answer == "ok"
+    assert float(stage.redis.hget(served + "standard", "t:default")) == 4
+    assert not stage.redis.exists(served + "interactive")
+    stage.lose("a")
+    assert (lane(stage, STANDARD), lane(stage, INTERACTIVE)) == ([], ["a"])
+    assert move(stage, "a", INTERACTIVE) is MoveResult.KNOWN
+
+
+def test_a_running_job_that_is_given_its_old_priority_again_keeps_it(stage):
+    stage.place("a")
+    draw(stage.worker("one.1"))
+    move(stage, "a", INTERACTIVE)
+    assert move(stage, "a", STANDARD) is MoveResult.RUNNING
+    stage.lose("a")
+    assert lane(stage, STANDARD) == ["a"]
+
+
+def test_what_must_run_alone_does_so_at_its_new_priority(stage):
+    stage.place_all(["a", "b"])
+    for name in ("one.1", "two.1"):
+        worker = stage.worker(name)
+        draw(worker, 2)
+        stage.die(worker)
+    assert sorted(lane(stage, "alone.standard")) == ["a", "b"]
+    group = stage.field("a", "group")
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+    assert (lane(stage, "alone.standard"), lane(stage, "alone.interactive")) == (["b"], ["a"])
+    assert lane(stage, INTERACTIVE) == []
+    assert stage.field("a", "group") == group != ""
+    stage.be_patient()
+    drawn = draw(stage.worker("three.1"))
+    assert [(job.job_id, job.alone) for job in drawn] == [("a", True)]
+
+
+def test_another_dispatch_and_what_has_ended_stay_as_they_are(stage):
+    stage.place("a", dispatch=2)
+    before = stage.redis.hgetall(stage.keys.job("a"))
+    assert [move(stage, "a", BATCH, dispatch) for dispatch in (1, 3)] == [MoveResult.UNKNOWN] * 2
+    assert stage.redis.hgetall(stage.keys.job("a")) == before
+    assert move(stage, "nobody", BATCH) is MoveResult.UNKNOWN
+    assert not stage.redis.exists(stage.keys.job("nobody"))
+    stage.cancel("a")
+    assert move(stage, "a", BATCH, 2) is MoveResult.CANCELLED
+    stage.place("b")
+    worker = stage.worker("one.1")
+    worker.finish(growth(*draw(worker), 1))
+    assert move(stage, "b", BATCH) is MoveResult.SUCCEEDED
+    stage.place("c")
+    stage.pools.withdraw_many([("c", 1)], running=False)
+    assert move(stage, "c", BATCH) is MoveResult.WITHDRAWN
+
+
+@pytest.mark.parametrize("field", ["ticket", "placed_at", "pool", "tenant", "priority"])
+def test_what_cannot_be_read_is_told_and_costs_no_other(stage, field):
+    stage.place_all(["a", "b"])
+    stage.redis.hset(stage.keys.job("a"), mapping={field: "", "asked": "standard"})
+    stage.redis.set(stage.keys.job("c"), "no hash")
+    moves = [LaneMove(job_id, 1, INTERACTIVE) for job_id in "acb"]
+    assert stage.pools.reprioritise_many(moves) == ["unreadable", "unknown", "moved"]
+    assert lane(stage, INTERACTIVE) == ["b"]
+
+
+def test_a_key_of_another_type_is_thrown_away(stage):
+    stage.place("a")
+    stage.redis.set(stage.keys.pool_jobs(POOL, INTERACTIVE, "default"), "no list")
+    stage.redis.set(stage.keys.pool_tenants(POOL, INTERACTIVE), "no set")
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+    assert ids(draw(stage.worker("one.1"))) == ["a"]
+
+
+def test_a_full_lane_takes_no_more(stage, monkeypatch):
+    """Else a tenant would fill Redis by moving on what was placed."""
+    stage.pools.room.lane_bytes = 1
+    most = lane_moves.MOVED_LANE_SHARE * max_waiting(1)
+    stage.place_all([f"job-{number}" for number in range(most)], priority=INTERACTIVE)
+    stage.place("a")
+    assert move(stage, "a", INTERACTIVE) is MoveResult.FULL
+    assert lane(stage, STANDARD) == ["a"]
+    draw(stage.worker("one.1"))
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+
+
+def test_a_job_that_an_older_version_placed_is_moved_too(stage):
+    stage.place("a")
+    stage.redis.hdel(stage.keys.job("a"), "asked", "next")
+    assert move(stage, "a", STANDARD) is MoveResult.KNOWN
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+    assert stage.pools.known(["a"])[0].asked == INTERACTIVE
+    draw(stage.worker("one.1"))
+    assert stage.field("a", "state") == JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a", 1, "urgent", 0),
+        ("a", -1, "batch", 0),
+        ("a", 1, "batch"),
+        ("", 1, "batch", 0),
+        ("a", 1, "batch", "x"),
+    ],
+)
+def test_what_no_program_of_ours_asks_is_refused(stage, arguments):
+    stage.place("a")
+    answer = stage.pools._lines.run_many("pool/reprioritise", [arguments])[0]
+    assert str(answer).startswith("INVALID")
