@@ -90,7 +90,7 @@ def completions(arguments, incomplete):
 def test_verbs_options_and_values_are_completed():
     assert completions((), "s") == ["status", "submit"]
     assert completions((), "--d") == ["--debug"]
-    assert completions(("jobs",), "") == ["cancel", "list", "show", "watch"]
+    assert completions(("jobs",), "") == ["cancel", "list", "reprioritise", "show", "watch"]
     assert completions(("submit",), "--pri") == ["--priority"]
     assert completions(("submit", "--priority"), "") == ["interactive", "standard", "batch"]
     assert completions(("jobs", "list", "--state"), "") == [state.value for state in JobState]
