@@ -22,6 +22,9 @@ from tether.processes.ends import how_it_ended
 LOAD_SECONDS = 60.0
 """How long the import of a hook's module may take. Some packages take long on a busy machine."""
 
+GRACE_SECONDS = 1.0
+"""How long a process that is in no call may take to end what its hook has begun in the background."""
+
 MAX_ANSWER_BYTES = 65_536
 """Of one answer of the process."""
 
@@ -82,13 +85,21 @@ class HookProcess:
             raise HookFailed(error)
 
     def close(self) -> None:
-        """End the process, whatever it does. A call under way fails."""
+        """End the process, whatever it does. A call under way fails. Where there is none, what the hook does
+        in the background has :data:`GRACE_SECONDS`."""
         with self._lock:
             self._is_closed = True
+        if not self._calling.acquire(blocking=False):
+            with self._lock:
+                if self._process is not None:
+                    _kill(self._process)
+            self._calling.acquire()
+        try:
             if self._process is not None:
-                _kill(self._process)
-        with self._calling:
+                _exchange(self._process, b"null\n", time.monotonic() + GRACE_SECONDS)
             self._end()
+        finally:
+            self._calling.release()
 
     def _loaded(self) -> subprocess.Popen[bytes]:
         process = self._process
@@ -96,7 +107,7 @@ class HookProcess:
             return process
         self._end()
         process = self._start()
-        request = {"hook": self._name, "path": [*self._folders, *sys.path], "parent": os.getpid()}
+        request = {"hook": self._name, "path": [*self._folders, *sys.path]}
         error = self._ask(process, request, LOAD_SECONDS, "its import")
         if error is not None:
             self._end()

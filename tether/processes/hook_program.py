@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import sys
 from typing import BinaryIO
 
@@ -16,7 +18,6 @@ from tether.codec import value_from_json
 from tether.dead_letters import DeadLetter
 from tether.errors import ConfigError
 from tether.hooks import DeathHook, load_death_hook
-from tether.processes.die_with_parent import die_with_parent
 
 MAX_ERROR_CHARACTERS = 1_000
 
@@ -24,11 +25,14 @@ MAX_ERROR_CHARACTERS = 1_000
 def main() -> None:
     """Answer lines until there are no more."""
     # Copies that neither the hook nor what it starts has under the usual numbers.
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    requests = os.fdopen(os.dup(0), "rb")
+    # Open until the process has ended: its parent waits for that.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0, closefd=False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     start = json.loads(requests.readline())
-    die_with_parent(start["parent"])
+    _guard(requests.fileno(), answers.fileno())
+    own = os.getpid()
     # What the parent can import, this can.
     sys.path[:] = start["path"]
     try:
@@ -38,7 +42,31 @@ def main() -> None:
         return
     _answer(answers, None)
     for line in requests:
-        _answer(answers, _error_of(hook, value_from_json(DeadLetter, json.loads(line))))
+        request = json.loads(line)
+        if request is None:
+            # Asked to end: what runs in the background ends as at the end of any program.
+            return
+        told = _error_of(hook, value_from_json(DeadLetter, request))
+        if os.getpid() != own:
+            # A copy that the hook has forked and let return: it has no part in what is said here.
+            os._exit(0)
+        _answer(answers, told)
+
+
+def _guard(requests: int, answers: int) -> None:
+    """Start a process that kills this one's group once its parent is gone. The kernel (PR_SET_PDEATHSIG)
+    would kill this one alone, and already where the parent's thread ends that started it."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    if os.fork():
+        # No child of the hook's process: a hook may wait for all of those.
+        os._exit(0)
+    os.close(answers)
+    poll = select.poll()
+    poll.register(requests, 0)
+    poll.poll()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _error_of(hook: DeathHook, letter: DeadLetter) -> str | None:

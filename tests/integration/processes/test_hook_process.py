@@ -127,6 +127,14 @@ def test_one_that_hangs_is_ended_with_all_that_it_has_started(opened, said, code
     eventually(lambda: is_over(hook_pid) and is_over(child), PATIENCE_SECONDS, "both are gone")
 
 
+def test_a_copy_that_the_hook_forks_has_no_part_in_what_is_answered(opened):
+    hook = opened()
+    hook(that("os.fork() or time.sleep(0.1)"))
+    for number in range(4):
+        with pytest.raises(HookFailed, match=f"ValueError: {number}"):
+            hook(that(f"raise ValueError({number})"))
+
+
 def is_over(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -150,18 +158,27 @@ def test_closing_ends_a_call_under_way(opened, said):
         hook(LETTER)
 
 
+def test_closing_leaves_time_for_what_ends_with_the_program(opened, said):
+    hook = opened()
+    hook(that(f"import atexit; atexit.register(lambda: print(0, 'sent', file=open({str(said)!r}, 'a')))"))
+    hook.close()
+    assert "0 sent" in said.read_text()
+
+
 def test_it_ends_with_the_process_that_started_it_however_that_ends(name, said, tmp_path):
     program = (
         "import sys; from tether.dead_letters import DeadLetter\n"
         "from tether.processes.hook_process import HookProcess\n"
-        "letter = DeadLetter(job_id='1', tenant_id='default', reason='time.sleep(600)')\n"
+        'child = \'child = subprocess.Popen(["sleep", "600"]); \'\n'
+        "starts = child + f'print(child.pid, file=open({sys.argv[2]!r}, \"a\"))'\n"
+        "letter = DeadLetter(job_id='1', tenant_id='default', reason=starts + '; child.wait()')\n"
         "HookProcess(sys.argv[1], call_seconds=600)(letter)\n"
     )
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", program, name], env=environ) as parent:
-        eventually(lambda: said.exists() and pids(said), PATIENCE_SECONDS, "the call is under way")
+    with subprocess.Popen([sys.executable, "-c", program, name, str(said)], env=environ) as parent:
+        eventually(lambda: said.exists() and len(pids(said)) == 2, PATIENCE_SECONDS, "the call is under way")
         parent.kill()
-    eventually(lambda: is_over(pids(said)[0]), PATIENCE_SECONDS, "the hook's process is gone")
+    eventually(lambda: all(map(is_over, pids(said))), PATIENCE_SECONDS, "it is gone, and what it has started")
 
 
 @pytest.mark.parametrize(

@@ -251,3 +251,21 @@ def test_what_no_program_of_ours_asks_is_refused(stage, arguments):
     stage.place("a")
     answer = stage.pools._lines.run_many("pool/reprioritise", [arguments])[0]
     assert str(answer).startswith("INVALID")
+
+
+def test_what_has_aged_into_a_lane_says_nothing_of_a_place_in_it(stage):
+    stage.place_all([f"s-{n}" for n in range(5)])
+    for n in range(5):
+        age(stage, f"s-{n}", 10_000 - n)
+    stage.place_all([f"b-{n}" for n in range(8)], priority=BATCH)
+    for n in range(8):
+        age(stage, f"b-{n}", 900_000 - n)
+    stage.redis.zadd(f"{stage.keys.prefix}:core:aging", {f"{POOL} batch default": 1})
+    for _ in range(10):
+        stage.tick(age_ms=600_000)
+    # They came to the end of the lane, though they are the oldest.
+    assert lane(stage, STANDARD).index("b-0") > lane(stage, STANDARD).index("s-4")
+    stage.place("mine", priority=BATCH)
+    age(stage, "mine", 300_000)
+    assert move(stage, "mine", STANDARD) is MoveResult.MOVED
+    assert lane(stage, STANDARD).index("mine") < lane(stage, STANDARD).index("s-0")

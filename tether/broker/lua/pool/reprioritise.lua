@@ -54,12 +54,15 @@ local function leave(old_class)
   end
 end
 
--- Whether the job of an entry is older than this one; nil where it does not wait there.
+-- Whether the job of an entry is older than this one; nil where it does not wait there, or where it aged into this lane:
+-- that put it at the end, however old it is.
 local function is_older(entry)
   local other, its_ticket = string.match(entry, '^(.+) (%d+)$')
-  local other_state, other_ticket, other_placed_at = read(job_of(other or ''), 'state', 'ticket', 'placed_at')
+  local other_state, other_ticket, other_placed_at, other_asked =
+    read(job_of(other or ''), 'state', 'ticket', 'placed_at', 'asked')
   other_placed_at = whole(other_placed_at, MAX_INTEGER)
-  if other_state ~= WAITING or other_ticket ~= its_ticket or not other_placed_at then
+  if other_state ~= WAITING or other_ticket ~= its_ticket or not other_placed_at
+      or is_priority(other_asked) and other_asked ~= priority then
     return nil
   end
   -- Ids are ordered by time.
