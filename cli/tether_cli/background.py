@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import click
+
 from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import printable
 
@@ -111,7 +113,10 @@ class Background:
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            say_aside(printable(line))
+            if self._is_followed:
+                say_aside(printable(line))
+            else:
+                click.echo(printable(line))
 
 
 def run_once(background: Background, prompt: str) -> int:

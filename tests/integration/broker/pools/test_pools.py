@@ -107,6 +107,15 @@ def test_no_more_jobs_than_may_wait_in_its_lane_before_it(stage):
     assert place("a-5") == PlaceResult.PLACED
 
 
+def contents(stage):
+    """All that is stored. Redis dumps the same hash in another order while it gives that more room."""
+    keys = sorted(stage.redis.scan_iter(f"{stage.keys.prefix}:*"))
+    return {
+        key: stage.redis.hgetall(key) if stage.redis.type(key) == b"hash" else stage.redis.dump(key)
+        for key in keys
+    }
+
+
 def test_how_much_waits_in_lanes_is_told_by_jobs_and_bytes(stage):
     for i in range(100):
         stage.place(f"a-{i}", body=b"x" * (1_000 if i % 2 else 3_000))
@@ -114,13 +123,12 @@ def test_how_much_waits_in_lanes_is_told_by_jobs_and_bytes(stage):
     stage.redis.set(stage.keys.pool_jobs(POOL, Priority.STANDARD, "odd"), "no list")
     stage.redis.rpush(stage.keys.pool_jobs(POOL, Priority.STANDARD, "lost"), "gone 1", "odd", "b 1")
     lanes = [LaneKey(POOL, Priority.STANDARD, tenant) for tenant in ("default", "other", "odd", "lost", "no")]
-    before = {key: stage.redis.dump(key) for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*")}
+    before = contents(stage)
     many, *others = stage.pools.waiting(lanes)
     assert (many.jobs, 100_000 <= many.body_bytes <= 300_000) == (100, True)
     assert others == [LaneLoad(1, 10), LaneLoad(0, 0), LaneLoad(3, 15), LaneLoad(0, 0)]
     assert stage.pools.waiting([]) == []
-    after = {key: stage.redis.dump(key) for key in stage.redis.scan_iter(f"{stage.keys.prefix}:*")}
-    assert after == before
+    assert contents(stage) == before
 
 
 def test_priorities_come_before_pools(stage):
