@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from functools import partial
 
 import pytest
 from sqlalchemy import select, update
@@ -178,7 +179,10 @@ def test_what_is_placed_with_the_priority_of_before_ends_in_the_new_lane(core, m
     core.submit(1, places=False)
     core.later()
     changed = []
-    change = lambda: changed.append(reprioritise(core, 1, BATCH))  # noqa: E731
+
+    def change():
+        changed.append(reprioritise(core, 1, BATCH))
+
     monkeypatch.setattr(core.relay._pools, "place", between(core.pools, "place", change))
     core.relay()
     assert changed[0][1] is MoveResult.UNKNOWN
@@ -218,7 +222,7 @@ def test_what_its_submitter_places_late_ends_in_the_new_lane(core, monkeypatch):
 def test_what_reconcile_puts_back_with_the_priority_of_before_ends_in_the_new_lane(core, monkeypatch):
     core.submit(1)
     core.redis.delete(core.keys.job(job_id(1)), core.keys.pool_jobs(POOL, STANDARD, "default"))
-    change = lambda: reprioritise(core, 1, BATCH)  # noqa: E731
+    change = partial(reprioritise, core, 1, BATCH)
     monkeypatch.setattr(core.reconcile._pools, "place", between(core.pools, "place", change))
     core.reconcile()
     assert in_redis(core, 1) == ("batch", [BATCH])
@@ -228,7 +232,7 @@ def test_two_that_change_a_job_at_once_leave_it_where_its_row_says(core, monkeyp
     """One has written its row, and the other one writes and tells Redis before it does."""
     core.submit(1)
     other = Pools(core.redis, core.keys)
-    change = lambda: reprioritise(core, 1, BATCH, pools=other)  # noqa: E731
+    change = partial(reprioritise, core, 1, BATCH, pools=other)
     late = between(core.pools, "reprioritise_many", change)
     monkeypatch.setattr(core.pools, "reprioritise_many", late)
     reprioritise(core, 1, INTERACTIVE)

@@ -45,6 +45,19 @@ def _declare(routes: RoomRoutes, whose: str) -> None:
     def port_of(edge: GatewayServices, caller: Caller) -> DirectChangePort:
         return edge.core().backend.every_change_port if is_operator else edge.backend(caller).change_port
 
+    async def carried_out(
+        edge: GatewayServices, caller: Caller, query: ChangeQuery, act: Act, change: Callable[[], JobChanges]
+    ) -> Response:
+        def carry_out() -> Response:
+            if is_operator and not query.dry_run:
+                return _answer(log_of(edge).elsewhere(act, change))
+            return _answer(change())
+
+        # A key of its own is an operator's party among those that wait for lists.
+        party = TenantId(caller.key_id) if is_operator else caller.tenant_id
+        turns = edge.core().plane.list_reads
+        return await turns.in_turn(party, lambda: edge.call(carry_out))
+
     @routes.declare(
         "POST",
         "/jobs:cancel-where",
@@ -66,16 +79,8 @@ def _declare(routes: RoomRoutes, whose: str) -> None:
         def change() -> JobChanges:
             return port.cancel_in_turn(query.job_filter, query.dry_run, query.cursor, query.limit)
 
-        def carry_out() -> Response:
-            if is_operator and not query.dry_run:
-                act = _act(caller, request, "jobs.cancel_where", query)
-                return _answer(log_of(edge).elsewhere(act, change))
-            return _answer(change())
-
-        # A key of its own is an operator's party among those that wait for lists.
-        party = TenantId(caller.key_id) if is_operator else caller.tenant_id
-        turns = edge.core().plane.list_reads
-        return await turns.in_turn(party, lambda: edge.call(carry_out))
+        act = _act(caller, request, "jobs.cancel_where", query)
+        return await carried_out(edge, caller, query, act, change)
 
     @routes.declare(
         "POST",
@@ -100,15 +105,8 @@ def _declare(routes: RoomRoutes, whose: str) -> None:
                 query.job_filter, priority, query.dry_run, query.cursor, query.limit
             )
 
-        def carry_out() -> Response:
-            if is_operator and not query.dry_run:
-                act = _act(caller, request, "jobs.reprioritise_where", query, priority=priority.value)
-                return _answer(log_of(edge).elsewhere(act, change))
-            return _answer(change())
-
-        party = TenantId(caller.key_id) if is_operator else caller.tenant_id
-        turns = edge.core().plane.list_reads
-        return await turns.in_turn(party, lambda: edge.call(carry_out))
+        act = _act(caller, request, "jobs.reprioritise_where", query, priority=priority.value)
+        return await carried_out(edge, caller, query, act, change)
 
     @routes.declare(
         "PATCH",
