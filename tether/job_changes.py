@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from tether.errors import InvalidRequest
 from tether.ids import JobId, TenantId
-from tether.jobs import JobError, JobFilter, JobState, Priority
+from tether.job_filters import JobFilter
+from tether.jobs import JobError, JobState, Priority
 from tether.requests.checking import joined
 from tether.requests.fields import TABLE
 from tether.requests.rules import shown

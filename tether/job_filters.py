@@ -1,13 +1,15 @@
-"""Which jobs are asked for, checked and made of a client's arguments."""
+"""Which jobs are asked for: filters, checked and made of a client's arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from tether.errors import InvalidRequest
-from tether.jobs import JobFilter, JobState
+from tether.ids import PoolName, TenantId
+from tether.jobs import JobState
 from tether.requests.checking import joined
 from tether.requests.fields import TABLE
 from tether.requests.options import moment_ms
@@ -20,6 +22,30 @@ MAX_FILTER_CHARACTERS = 256
 
 _TEXT = Text(max_characters=MAX_FILTER_CHARACTERS, is_printable=True)
 _TIME = Whole(0, MAX_FILTER_TIME_MS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """A filter of jobs. Empty fields and None match all.
+
+    Attributes:
+      states: Any of these states.
+      labels: All of these labels.
+      pool: The pool that has them, or had them last.
+      tenant_id: Only this tenant's; for operators.
+      created_after, created_before: Milliseconds since the epoch; the first inclusive, the second exclusive.
+    """
+
+    states: tuple[JobState, ...] = ()
+    model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pool: PoolName | None = None
+    tenant_id: TenantId | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+
+EVERY_JOB = JobFilter()
 
 
 def read_filter(values: Mapping[str, Any]) -> JobFilter:

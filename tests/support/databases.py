@@ -9,7 +9,8 @@ import psycopg
 from sqlalchemy import select, text
 
 from tether.envelopes import Placeable
-from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Piece, Priority, Verdict
+from tether.jobs import JobError, JobState, Piece, Priority
+from tether.outcomes import Fence, Letter, Outcome, OutcomeKind, Verdict
 from tether.store.admissions import AdmissionKind, NewJob, admit
 from tether.store.job_labels import label_digest, unindexed_up_to
 from tether.store.outbox import BEFORE_ALL, RANKS, due_dispatches, owed_in_lane, owing_lanes

@@ -1,7 +1,8 @@
 """Drawn jobs for tests of the worker."""
 
 from tether.broker.pools.worker_port import DrawnJob
-from tether.jobs import Fence, JobRequest, Sampling, canonical_json
+from tether.jobs import JobRequest, Sampling, canonical_json
+from tether.outcomes import Fence
 from tether.requests.payload import payload_of
 from tether.streams.token_log import encode_pieces
 

@@ -123,7 +123,7 @@ def files_with_plain_parameters() -> dict[str, list[str]]:
 def test_fields_under_the_name_of_an_id_are_of_its_type():
     found = {f"{kind.__module__}.{kind.__qualname__}": plain_fields(kind) for kind in records()}
     assert not {kind: names for kind, names in found.items() if names}
-    looked_at = {"tether.jobs.Fence", "tether.store.placements.Placement", "tether_workers.job.Job"}
+    looked_at = {"tether.outcomes.Fence", "tether.store.placements.Placement", "tether_workers.job.Job"}
     assert looked_at <= found.keys()
 
 

@@ -10,7 +10,6 @@ from tether.jobs import (
     FINAL_STATES,
     NEXT,
     OWNER,
-    Fence,
     JobRequest,
     JobState,
     Message,
@@ -20,6 +19,7 @@ from tether.jobs import (
     canonical_json,
     new_job_id,
 )
+from tether.outcomes import Fence
 from tether.requests.payload import payload_of, read_payload
 
 BEGINNINGS = {JobState.ACCEPTED, JobState.PARKED}

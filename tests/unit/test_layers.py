@@ -26,6 +26,7 @@ WORDS = [
     "attempts",
     "deaths",
     "jobs",
+    "outcomes",
     "job_filters",
     "job_changes",
     "envelopes",

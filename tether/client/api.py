@@ -12,8 +12,8 @@ from tether.client.handles import JobHandle
 from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
-from tether.job_filters import make_filter
-from tether.jobs import DEFAULT_TENANT, JobFilter, JobRequest
+from tether.job_filters import JobFilter, make_filter
+from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import check_request, make_request
 from tether.statuses import JobStatus, ModelInfo, Submitted, job_named

@@ -17,8 +17,8 @@ from tether.client.async_many_jobs import AsyncManyJobs
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
 from tether.ids import TenantId
-from tether.job_filters import make_filter
-from tether.jobs import DEFAULT_TENANT, JobFilter, JobRequest
+from tether.job_filters import JobFilter, make_filter
+from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import make_request
 from tether.statuses import JobStatus, ModelInfo, Submitted, job_named

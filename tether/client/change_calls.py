@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tether.job_changes import check_change_limit
-from tether.jobs import JobFilter, Priority
+from tether.job_filters import JobFilter
+from tether.jobs import Priority
 from tether.statuses import check_page
 
 

@@ -9,7 +9,8 @@ from tether.client.change_documents import changes_from_json
 from tether.client.operations import over_http
 from tether.ids import JobId
 from tether.job_changes import JobChanges
-from tether.jobs import JobFilter, JobState, Priority
+from tether.job_filters import JobFilter
+from tether.jobs import JobState, Priority
 
 
 class JobChangePort(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tether.errors import InvalidRequest
-from tether.jobs import JobFilter
+from tether.job_filters import JobFilter
 from tether.statuses import check_page
 
 

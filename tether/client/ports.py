@@ -13,7 +13,8 @@ from tether.client.job_lists import page_query
 from tether.client.operations import over_http
 from tether.histories import JobHistory
 from tether.ids import JobId
-from tether.jobs import JobFilter, JobRequest, JobState
+from tether.job_filters import JobFilter
+from tether.jobs import JobRequest, JobState
 from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
 from tether.streams.events import Deliver, StreamSubscription
 

@@ -10,7 +10,8 @@ from tether.attempts import AttemptEnd
 from tether.broker.pools.live_attempts import LiveAttempts
 from tether.histories import RUNNING, AttemptRecord, JobHistory
 from tether.ids import DrawId, PoolName
-from tether.jobs import Fence, JobState
+from tether.jobs import JobState
+from tether.outcomes import Fence
 from tether.statuses import JobStatus
 from tether.store.attempt_records import record_of_row
 from tether.store.rows import JobRow

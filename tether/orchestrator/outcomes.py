@@ -10,11 +10,12 @@ from tether.broker.pools.outcomes import OutcomeEntry, Outcomes
 from tether.broker.pools.pools import Pools
 from tether.errors import OutputLost
 from tether.ids import JobId
-from tether.jobs import Fence, JobError, JobState, Outcome, OutcomeKind
+from tether.jobs import JobError, JobState
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.death_hook import DEATH_HOOK
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting import WAITING
+from tether.outcomes import Fence, Outcome, OutcomeKind
 from tether.scheduling.retry_manager import RetryManager
 from tether.store.settlements import Settle, Settled, SettledKind, Settlement
 from tether.store.store import Store

@@ -14,7 +14,8 @@ from tether.broker.pools.ended_jobs import EndedJob, ended_jobs
 from tether.broker.pools.pools import Pools
 from tether.deaths import evidence_of_deaths
 from tether.ids import JobId
-from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
+from tether.jobs import JobError, JobState
+from tether.outcomes import Letter, Outcome, OutcomeKind, Verdict
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.retry_policy import POISON, RESTORED
 from tether.store.end_requests import Request

@@ -13,8 +13,9 @@ from tether.broker.keys import Keys
 from tether.broker.redis.groups import GroupReader, RawEntry
 from tether.errors import InvalidRequest, TetherError
 from tether.ids import TenantId
-from tether.jobs import DEFAULT_TENANT, VERSION, JobRequest
+from tether.jobs import DEFAULT_TENANT, JobRequest
 from tether.orchestrator.context import PASSING_ERRORS, LoopContext
+from tether.outcomes import VERSION
 from tether.requests.checking import read_request
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.telemetry.logs import get_logger

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tether.ids import JobId, PoolName
-from tether.jobs import Fence
+from tether.outcomes import Fence
 from tether.scheduling.retry_policy import PlannedRetry
 
 MAX_POOLS = 4_096

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from tether.config.settings import Settings
-from tether.jobs import JobState, Outcome, OutcomeKind, Verdict
+from tether.jobs import JobState
+from tether.outcomes import Outcome, OutcomeKind, Verdict
 from tether.scheduling.retry_budget import BudgetGate, BudgetRules
 from tether.scheduling.retry_policy import POLICY_GATES, RetryGate, RetryPolicy, decide
 from tether.store.rows import JobRow

@@ -9,7 +9,8 @@ from typing import Protocol
 from tether.deaths import evidence_of_deaths
 from tether.errors import codes_above
 from tether.ids import JobId, PoolName
-from tether.jobs import Fence, JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
+from tether.jobs import JobError, JobState
+from tether.outcomes import Fence, Letter, Outcome, OutcomeKind, Verdict
 from tether.scheduling.lost_pools import pause_after
 
 POISON = "poison"

@@ -28,7 +28,7 @@ from sqlalchemy.dialects import postgresql
 
 from tether.attempts import AttemptEnd
 from tether.ids import DrawId, JobId
-from tether.jobs import Fence, Outcome
+from tether.outcomes import Fence, Outcome
 from tether.store.bulk import delete_rows, insert_rows, is_among, is_postgres
 from tether.store.rows import compact_json, error_to_text
 from tether.store.schema import attempts

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, select, union_all
 
 from tether.ids import JobId, TenantId
-from tether.jobs import EVERY_JOB, JobFilter, first_id_at
+from tether.job_filters import EVERY_JOB, JobFilter
+from tether.jobs import first_id_at
 from tether.store.bad_rows import read_each
 from tether.store.bulk import is_among, is_postgres
 from tether.store.job_labels import label_digest, unindexed_up_to

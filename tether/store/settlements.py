@@ -12,7 +12,8 @@ from sqlalchemy import Connection, update
 from tether.deaths import deaths_in_words
 from tether.errors import WorkerLost
 from tether.ids import JobId, worker_of
-from tether.jobs import JobError, JobState, Letter, Outcome, OutcomeKind, Verdict
+from tether.jobs import JobError, JobState
+from tether.outcomes import Letter, Outcome, OutcomeKind, Verdict
 from tether.store.attempt_rows import AttemptRows, newest_attempts
 from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters

@@ -11,7 +11,8 @@ from tether.job_changes import (
     check_change_limit,
     reprioritisable,
 )
-from tether.jobs import JobFilter, JobState, Priority
+from tether.job_filters import JobFilter
+from tether.jobs import JobState, Priority
 from tether.statuses import check_page
 from tether.testing.jobs import FakeJob
 from tether.testing.queue import FakeQueue, fake_pool

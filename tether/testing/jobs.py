@@ -10,7 +10,8 @@ from tether.dead_letters import LetterState
 from tether.errors import ClientClosed, TetherError
 from tether.histories import RUNNING, AttemptRecord
 from tether.ids import BootId, JobId, PoolName, TenantId
-from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Letter, Owner, Piece, Priority
+from tether.jobs import NEXT, OWNER, JobError, JobRequest, JobState, Owner, Piece, Priority
+from tether.outcomes import Letter
 from tether.streams.events import Deliver, StreamEvent
 from tether.streams.reader import StreamPosition, take
 

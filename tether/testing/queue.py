@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from tether.errors import InvalidRequest, JobNotFound, TetherError
 from tether.histories import RUNNING
 from tether.ids import BootId, DrawId, JobId, PoolName, TenantId
-from tether.jobs import OWNER, Fence, JobError, JobState, Outcome, OutcomeKind, Owner
+from tether.jobs import OWNER, JobError, JobState, Owner
+from tether.outcomes import Fence, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.streams.events import failure_details
 from tether.testing.jobs import FakeJob

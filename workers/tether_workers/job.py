@@ -11,7 +11,7 @@ from tether.broker.pools.worker_port import DrawnJob
 from tether.envelopes import options_from_text
 from tether.errors import InvalidRequest
 from tether.ids import JobId, TenantId
-from tether.jobs import Fence
+from tether.outcomes import Fence
 from tether.requests.payload import Payload, read_payload
 from tether.requests.rules import is_text
 

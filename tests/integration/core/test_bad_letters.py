@@ -19,13 +19,14 @@ from support.waiting import PATIENCE_SECONDS
 from tether.broker.letter_copies import LetterCopies
 from tether.core.control_plane import ControlPlane
 from tether.errors import LetterDamaged
-from tether.jobs import JobRequest, OutcomeKind
+from tether.jobs import JobRequest
 from tether.loops import IDLE
 from tether.orchestrator import letter_copying, letter_expiry
 from tether.orchestrator.death_hook import TellOfDeaths
 from tether.orchestrator.hook_calls import HookCalls
 from tether.orchestrator.letter_copying import CopyLetters
 from tether.orchestrator.letter_expiry import ExpireLetters
+from tether.outcomes import OutcomeKind
 from tether.requests.payload import payload_of
 from tether.store.dead_letters import dead_letter
 from tether.store.settlements import Settle, Settlement

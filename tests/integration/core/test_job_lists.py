@@ -18,7 +18,8 @@ from tether.errors import TooManyRequests, Unauthenticated
 from tether.gateway.jobs.routes import list_jobs
 from tether.gateway.keys.api_keys import Scope, make_key
 from tether.gateway.keys.key_ring import KeyRing
-from tether.jobs import EVERY_JOB, JobFilter, JobState
+from tether.job_filters import EVERY_JOB, JobFilter
+from tether.jobs import JobState
 from tether.store.engines import READERS
 
 MAX_WAITING_HERE = 8

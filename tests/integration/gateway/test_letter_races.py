@@ -13,7 +13,8 @@ from support.databases import accept, new_job, outcome, settle_each
 from support.waiting import PATIENCE_SECONDS
 from tether import Tether
 from tether.dead_letters import LetterState
-from tether.jobs import JobRequest, OutcomeKind
+from tether.jobs import JobRequest
+from tether.outcomes import OutcomeKind
 from tether.requests.payload import payload_of
 from tether.store import Store
 from tether.store.dead_letters import dead_letter

@@ -8,7 +8,8 @@ from support.core_steps import CoreSteps
 from support.databases import DEMO, POOL, state_of
 from support.hand_worker import growth
 from tether.dead_letters import LetterFilter
-from tether.jobs import EVERY_JOB, JobError, JobFilter
+from tether.job_filters import EVERY_JOB, JobFilter
+from tether.jobs import JobError
 from tether.loops import IDLE
 from tether.orchestrator import label_index, reconcile, waiting
 from tether.orchestrator.label_index import IndexLabels

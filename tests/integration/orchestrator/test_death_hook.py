@@ -10,11 +10,11 @@ from support.databases import NOW, accept, decide, new_job, outcome, write
 from support.waiting import PATIENCE_SECONDS
 from tether.errors import ConfigError, StoreUnavailable
 from tether.hooks import load_death_hook
-from tether.jobs import OutcomeKind
 from tether.orchestrator import death_hook
 from tether.orchestrator.death_hook import MAX_FAILURES_IN_ROW, MAX_PAUSE_SECONDS, TellOfDeaths
 from tether.orchestrator.hook_calls import HookCalls
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
+from tether.outcomes import OutcomeKind
 from tether.store.dead_letters import dead_letter
 from tether.store.letter_hooks import next_hook_at
 from tether.store.pruning import prune

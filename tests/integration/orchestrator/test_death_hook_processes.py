@@ -11,8 +11,8 @@ from support.databases import accept, decide, fresh_postgres, new_job, outcome, 
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.clocks import wall_clock_ms
 from tether.errors import JobFailed
-from tether.jobs import OutcomeKind
 from tether.orchestrator.death_hook import HOOK_BATCH
+from tether.outcomes import OutcomeKind
 from tether.store import Store
 from tether.store.letter_hooks import next_hook_at
 from tether.store.settlements import Settle, Settlement

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event
 
 from support.databases import DEMO, NOW, POOL, accept, new_job, outcome, settle_each, state_of, write
-from tether.jobs import OutcomeKind
 from tether.loops import IDLE
 from tether.orchestrator.waiting import BATCH, POSTPONED_MS, PlaceWaiting
+from tether.outcomes import OutcomeKind
 from tether.store.end_requests import Request, request
 from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
 

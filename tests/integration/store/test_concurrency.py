@@ -18,7 +18,7 @@ from support.databases import (
     outcome,
 )
 from support.waiting import eventually, join
-from tether.jobs import OutcomeKind
+from tether.outcomes import OutcomeKind
 from tether.store import Store
 from tether.store.admissions import admit
 from tether.store.holds import move_counters

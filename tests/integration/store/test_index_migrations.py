@@ -4,7 +4,9 @@ import pytest
 from sqlalchemy import inspect, update
 
 from support.databases import NOW, accept, new_job, outcome, settle_each
-from tether.jobs import JobFilter, JobState, OutcomeKind
+from tether.job_filters import JobFilter
+from tether.jobs import JobState
+from tether.outcomes import OutcomeKind
 from tether.store import Store
 from tether.store.audit import OK, Act, add_entry
 from tether.store.audit_pages import audit_page

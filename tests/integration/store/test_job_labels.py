@@ -13,7 +13,7 @@ from support.databases import (
     settle_each,
     write,
 )
-from tether.jobs import JobFilter
+from tether.job_filters import JobFilter
 from tether.loops import IDLE
 from tether.orchestrator.label_index import IndexLabels
 from tether.store import Store

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, event, select
 from support.databases import NOW, accept, new_job, outcome, settle_each, write
 from support.machines import catches_bug, run_machine
 from tether.dead_letters import LetterFilter, LetterState
-from tether.jobs import OutcomeKind
 from tether.orchestrator.letter_expiry import ExpireLetters
+from tether.outcomes import OutcomeKind
 from tether.store import Store, admissions
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.dead_letters import dead_letter, scan_letters

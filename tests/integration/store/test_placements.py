@@ -16,7 +16,8 @@ from support.databases import (
     waiting_at,
     write,
 )
-from tether.jobs import JobState, OutcomeKind, Priority
+from tether.jobs import JobState, Priority
+from tether.outcomes import OutcomeKind
 from tether.store.admissions import SUBMITTER_GRACE_MS
 from tether.store.end_requests import Request, request
 from tether.store.placements import (

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from support.databases import NOW, OTHER_POOL, POOL, SETTLE, check, give_quota, new_job, outcome, write
-from tether.jobs import NEXT, JobState, OutcomeKind, Priority
+from tether.jobs import NEXT, JobState, Priority
+from tether.outcomes import OutcomeKind
 from tether.store.admissions import admit
 from tether.store.end_requests import Conclusion, Request, conclude, request
 from tether.store.outbox import RANKS

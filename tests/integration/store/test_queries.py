@@ -21,7 +21,9 @@ from support.databases import (
 )
 from tether.dead_letters import LetterFilter
 from tether.errors import StoreError
-from tether.jobs import JobFilter, JobState, OutcomeKind
+from tether.job_filters import JobFilter
+from tether.jobs import JobState
+from tether.outcomes import OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.audit_pages import audit_page
 from tether.store.bulk import rows_with_keys

@@ -20,7 +20,8 @@ from support.databases import (
     write,
 )
 from tether.attempts import AttemptEnd
-from tether.jobs import JobError, JobState, OutcomeKind, Piece
+from tether.jobs import JobError, JobState, Piece
+from tether.outcomes import OutcomeKind
 from tether.store.attempt_rows import MAX_ATTEMPTS_KEPT, TRIM_BY, AttemptRows
 from tether.store.bulk import insert_rows
 from tether.store.dead_letters import dead_letter

@@ -9,7 +9,8 @@ from tether.attempts import AttemptEnd
 from tether.broker.pools.attempt_log import AttemptLog
 from tether.broker.pools.live_attempts import LiveAttempts
 from tether.core.job_histories import history_of
-from tether.jobs import Fence, JobError, JobState, Priority
+from tether.jobs import JobError, JobState, Priority
+from tether.outcomes import Fence
 
 NOW = 1_800_000_000_000
 POOL = "gpu.cpu.local.demo-00000000"

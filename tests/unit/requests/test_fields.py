@@ -20,9 +20,10 @@ from tether.gateway.bodies import read_job_request as read_body
 from tether.gateway.jobs.documents import job_request_body
 from tether.gateway.openai.bodies import read_chat
 from tether.gateway.openai.schemas import chat_request_body
-from tether.jobs import Fence, canonical_json
+from tether.jobs import canonical_json
 from tether.models.registry import ModelVersion, Registry
 from tether.orchestrator import task_submissions
+from tether.outcomes import Fence
 from tether.requests import fields
 from tether.requests.checking import read_request
 from tether.requests.fields import TABLE, JobRequest, Sampling, SubmitOptions

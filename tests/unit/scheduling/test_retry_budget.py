@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.jobs import Fence
+from tether.outcomes import Fence
 from tether.scheduling.retry_budget import BudgetAccount, BudgetGate, BudgetRules
 from tether.scheduling.retry_policy import PlannedRetry, RetryPolicy
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.deaths import Death, deaths_of_evidence
-from tether.jobs import FINAL_STATES, FREE_PROBES, NEXT, Fence, JobError, JobState, Outcome, OutcomeKind
+from tether.jobs import FINAL_STATES, NEXT, JobError, JobState
+from tether.outcomes import FREE_PROBES, Fence, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import (
     ATTEMPTS_EXHAUSTED,
     NOT_RETRYABLE,

@@ -12,7 +12,8 @@ from support.waiting import eventually, join
 from tether.broker.pools.worker_port import WriteResult, WriteStatus
 from tether.config.settings import ModelSettings
 from tether.errors import JobRefused, UnknownModel
-from tether.jobs import Fence, Message, Piece, Sampling
+from tether.jobs import Message, Piece, Sampling
+from tether.outcomes import Fence
 from tether.requests.payload import PAYLOAD_VERSION, READABLE_VERSIONS
 from tether.streams.token_log import encode_pieces
 from tether_workers.attempts.attempt import AttemptEnding

@@ -13,7 +13,8 @@ from tether.broker.pools.attempt_log import NO_LOG, AttemptLog, read_attempt_log
 from tether.broker.redis.connections import each_answer
 from tether.broker.scripts import rows
 from tether.ids import BootId, DrawId, JobId
-from tether.jobs import Fence, JobState, Piece
+from tether.jobs import JobState, Piece
+from tether.outcomes import Fence
 from tether.streams.token_log import Event, read_events, readable_pieces
 
 _IN_REDIS = (JobState.PLACED, JobState.RUNNING)

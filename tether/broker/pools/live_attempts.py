@@ -10,7 +10,7 @@ import redis
 from tether.broker.keys import Keys
 from tether.broker.pools.attempt_log import AttemptLog, read_attempt_log
 from tether.ids import BootId, DrawId, JobId, PoolName
-from tether.jobs import Fence
+from tether.outcomes import Fence
 
 _FIELDS = (
     *("state", "dispatch", "attempt", "draw", "worker", "pool", "offset"),

@@ -17,7 +17,8 @@ from tether.broker.redis.groups import GroupReader, RawEntry
 from tether.codec import value_from_json
 from tether.deaths import deaths_from_text
 from tether.ids import BootId, DrawId, JobId
-from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
+from tether.jobs import JobError
+from tether.outcomes import VERSION, Fence, Outcome, OutcomeKind
 from tether.streams.token_log import readable_pieces
 
 GROUP = "settle"

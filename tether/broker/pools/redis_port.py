@@ -29,7 +29,8 @@ from tether.broker.scripts import Argument, rows
 from tether.codec import value_to_json
 from tether.errors import EpochChanged, WorkerOutranked, WorkerRevoked
 from tether.ids import BootId, DrawId, JobId, PoolName
-from tether.jobs import Fence, JobError
+from tether.jobs import JobError
+from tether.outcomes import Fence
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from tether.broker.pools.carried_job import CarriedJob
 from tether.ids import BootId, JobId, PoolName
-from tether.jobs import Fence, JobError
+from tether.jobs import JobError
+from tether.outcomes import Fence
 
 
 class WriteStatus(StrEnum):

@@ -15,7 +15,8 @@ from tether.core.live_states import LiveStates
 from tether.errors import JobEnded, TetherError
 from tether.ids import JobId, TenantId
 from tether.job_changes import JobChange, JobChanges, cancellable, check_change_limit, reprioritisable
-from tether.jobs import JobError, JobFilter, JobState, Priority
+from tether.job_filters import JobFilter
+from tether.jobs import JobError, JobState, Priority
 from tether.statuses import check_job_id, check_page, no_such_job
 from tether.store.end_requests import Request, RequestedRow
 from tether.store.priorities import PrioritisedRow, PriorityChange

@@ -16,7 +16,8 @@ from tether.core.job_histories import history_of
 from tether.core.live_states import LiveStates
 from tether.histories import JobHistory
 from tether.ids import JobId, TenantId
-from tether.jobs import JobFilter, JobRequest, JobState
+from tether.job_filters import JobFilter
+from tether.jobs import JobRequest, JobState
 from tether.scheduling.infer_messages import submission_of
 from tether.statuses import (
     JobPage,

@@ -9,8 +9,8 @@ from typing import Any
 from tether.errors import InvalidRequest
 from tether.gateway.job_changes.documents import CHANGES_PER_CALL
 from tether.job_changes import check_change_limit, read_priority
-from tether.job_filters import read_filter
-from tether.jobs import JobFilter, Priority
+from tether.job_filters import JobFilter, read_filter
+from tether.jobs import Priority
 from tether.statuses import check_page
 
 _FILTERS = ("state", "model", "labels", "pool", "tenant", "created_after", "created_before")

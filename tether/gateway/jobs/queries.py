@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tether.errors import InvalidRequest
-from tether.job_filters import read_filter
-from tether.jobs import JobFilter
+from tether.job_filters import JobFilter, read_filter
 from tether.statuses import check_page
 
 JOBS_PER_PAGE = 50

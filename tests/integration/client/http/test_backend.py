@@ -48,7 +48,8 @@ from tether.errors import (
     Unauthenticated,
     UnexpectedAnswer,
 )
-from tether.jobs import EVERY_JOB, JobFilter, JobRequest, JobState, Piece, new_job_id
+from tether.job_filters import EVERY_JOB, JobFilter
+from tether.jobs import JobRequest, JobState, Piece, new_job_id
 from tether.statuses import Submitted
 from tether.streams.events import StreamEvent
 

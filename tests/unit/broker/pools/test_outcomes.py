@@ -7,7 +7,8 @@ import pytest
 from tether.broker.keys import Keys
 from tether.broker.pools.outcomes import UNREADABLE_ERROR, Outcomes
 from tether.broker.redis.groups import GroupReader
-from tether.jobs import VERSION, Fence, JobError, Outcome, OutcomeKind
+from tether.jobs import JobError
+from tether.outcomes import VERSION, Fence, Outcome, OutcomeKind
 
 
 class OneAnswer:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tether.errors import InvalidRequest
 from tether.gateway.jobs.queries import JOBS_PER_PAGE, ListQuery, read_list_query
-from tether.jobs import JobFilter, JobState, first_id_at, new_job_id
+from tether.job_filters import JobFilter
+from tether.jobs import JobState, first_id_at, new_job_id
 from tether.streams.events import event_id, position_of
 
 JOB = new_job_id(5, bytes(10))

@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 from support.drawn_jobs import drawn_job
 from support.fake_port import FakePort
 from tether.broker.pools.worker_port import WriteStatus
-from tether.jobs import Fence, Piece
+from tether.jobs import Piece
+from tether.outcomes import Fence
 from tether_workers.attempts.attempt import AttemptEnding, AttemptPhase
 from tether_workers.attempts.lease_renewal import LeaseRenewal
 from tether_workers.attempts.running import Attempts

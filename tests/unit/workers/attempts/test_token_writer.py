@@ -10,7 +10,8 @@ from support.drawn_jobs import drawn_job
 from support.fake_port import FakePort
 from support.waiting import eventually, join
 from tether.broker.pools.worker_port import WriteResult, WriteStatus
-from tether.jobs import Fence, Piece
+from tether.jobs import Piece
+from tether.outcomes import Fence
 from tether_workers.attempts.attempt import MAX_UNWRITTEN_TOKENS, Attempt, AttemptEnding
 from tether_workers.attempts.running import Attempts
 from tether_workers.attempts.token_writer import TokenWriter
