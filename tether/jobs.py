@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from tether.ids import TenantId
+from tether.ids import JobId, TenantId
 from tether.ids import first_id_at as first_id_at
 from tether.ids import new_job_id as new_job_id
 from tether.requests.fields import JobRequest as JobRequest
@@ -98,3 +98,18 @@ class Piece:
 
     token_id: int
     text: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was accepted, now or when its keys were first used.
+
+    Attributes:
+      is_new: Whether this call created it.
+    """
+
+    job_id: JobId
+    correlation_id: str
+    retry_token: str
+    state: JobState
+    is_new: bool

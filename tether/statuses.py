@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tether.errors import InvalidRequest, JobNotFound
+from tether.errors import InvalidRequest
 from tether.ids import JobId, PoolName
+from tether.job_names import is_job_id
 from tether.jobs import JobError, JobState, Priority
 
 MAX_JOBS_PER_PAGE = 200
-
-CHAT_PREFIX = "chatcmpl-"
-"""What the id of a chat completion has before the id of its job."""
-
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A job that was accepted, now or when its keys were first used.
-
-    Attributes:
-      is_new: Whether this call created it.
-    """
-
-    job_id: JobId
-    correlation_id: str
-    retry_token: str
-    state: JobState
-    is_new: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,25 +131,6 @@ def absence_text(model: ModelInfo) -> str:
     return "; ".join(counts)
 
 
-def job_named(name: str) -> JobId:
-    """The id of a job by one of its names: the id itself, or that of its chat completion."""
-    return JobId(name.removeprefix(CHAT_PREFIX) if isinstance(name, str) else name)
-
-
-def check_job_id(job_id: object) -> None:
-    """Reject what cannot be a job's id, some of which neither a database nor an address takes.
-
-    Raises:
-      JobNotFound: It cannot be one.
-    """
-    if not isinstance(job_id, str) or _JOB_ID.match(job_id) is None:
-        raise no_such_job(job_id)
-
-
-def no_such_job(job_id: object) -> JobNotFound:
-    return JobNotFound(f"there is no job {repr(job_id)[:100]}, or it belongs to another tenant")
-
-
 def check_page(cursor: object, limit: object) -> None:
     """Check cursor and limit of a page.
 
@@ -180,7 +141,7 @@ def check_page(cursor: object, limit: object) -> None:
         raise InvalidRequest(
             f"limit={repr(limit)[:100]} is invalid: limit must be an integer from 1 to {MAX_JOBS_PER_PAGE}"
         )
-    if cursor is not None and (not isinstance(cursor, str) or _JOB_ID.match(cursor) is None):
+    if cursor is not None and not is_job_id(cursor):
         raise InvalidRequest(
             f"cursor={repr(cursor)[:100]} was not returned by a previous page: use next_cursor of that page"
         )

@@ -47,7 +47,7 @@ class CommandExit:
 def exit_for(error: BaseException) -> CommandExit:
     """How an error ends the command."""
     # Loaded here, where something has failed: the command starts without them.
-    from tether.client.documents import error_to_json
+    from tether.client.error_documents import error_to_json
     from tether.errors import TetherError
 
     if isinstance(error, KeyboardInterrupt):

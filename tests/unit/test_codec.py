@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tether.client.documents import model_from_json, model_to_json, status_from_json, status_to_json
 from tether.codec import value_from_json, value_to_json
 from tether.gateway.jobs.documents import JobDocument, JobErrorBody, SubmittedDocument
-from tether.jobs import JobError, JobState, Priority
-from tether.statuses import JobStatus, ModelInfo, Submitted, status_of
+from tether.jobs import JobError, JobState, Priority, Submitted
+from tether.statuses import JobStatus, ModelInfo, status_of
 
 ERROR = JobError("engine_failed", "out of memory", True, 5)
 STATUS = JobStatus(

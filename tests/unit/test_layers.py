@@ -25,6 +25,7 @@ WORDS = [
     "requests",
     "attempts",
     "deaths",
+    "job_names",
     "jobs",
     "outcomes",
     "job_filters",

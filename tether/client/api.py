@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
-from tether.client.handles import JobHandle
-from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
-from tether.job_filters import JobFilter, make_filter
-from tether.jobs import DEFAULT_TENANT, JobRequest
+from tether.job_names import job_named
+from tether.jobs import DEFAULT_TENANT, JobRequest, Submitted
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import check_request, make_request
-from tether.statuses import JobStatus, ModelInfo, Submitted, job_named
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tether.client.dead_letters import DeadLetters
     from tether.client.dead_messages import DeadQueues
+    from tether.client.handles import JobHandle
     from tether.client.many_jobs import ManyJobs
+    from tether.client.ports import Backend
     from tether.config.settings import Settings
     from tether.core.direct.tether import DirectTether
+    from tether.job_filters import JobFilter
+    from tether.statuses import JobStatus, ModelInfo
 
 
 PAGE = 100
@@ -98,7 +100,7 @@ class Tether:
             submit again with the same ``correlation_id`` and ``retry_token``.
         """
         request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
-        return self._handle(accepted(self._backend.job_port.submit([request])[0]))
+        return self._handle(accepted(self._backend.submission_port.submit([request])[0]))
 
     def submit_many(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
         """Submit many jobs in few transactions.
@@ -110,6 +112,8 @@ class Tether:
 
     def job(self, job_id: str) -> JobHandle:
         """Return a handle of a job that was submitted anywhere. Nothing is looked up until it is used."""
+        from tether.client.handles import JobHandle
+
         return JobHandle(job_named(job_id), self._backend)
 
     def jobs(
@@ -133,6 +137,8 @@ class Tether:
         Raises:
           InvalidRequest: An argument is invalid; the message says why.
         """
+        from tether.job_filters import make_filter
+
         job_filter = make_filter(
             state, model, labels, created_after=created_after, created_before=created_before
         )
@@ -187,6 +193,9 @@ class Tether:
         return DeadQueues(self._backend.dead_message_port)
 
     def _handle(self, submitted: Submitted) -> JobHandle:
+        # Loaded when there is a job: it runs meanwhile.
+        from tether.client.handles import JobHandle
+
         return JobHandle(
             submitted.job_id, self._backend, submitted.correlation_id, submitted.retry_token, submitted.is_new
         )
@@ -215,7 +224,7 @@ def submit_checked(backend: Backend, requests: Sequence[JobRequest]) -> list[Sub
             checked.append(check_request(request))
         except InvalidRequest as error:
             checked.append(error)
-    answers = iter(backend.job_port.submit([one for one in checked if isinstance(one, JobRequest)]))
+    answers = iter(backend.submission_port.submit([one for one in checked if isinstance(one, JobRequest)]))
     return [next(answers) if isinstance(one, JobRequest) else one for one in checked]
 
 

@@ -18,10 +18,11 @@ from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
 from tether.ids import TenantId
 from tether.job_filters import JobFilter, make_filter
-from tether.jobs import DEFAULT_TENANT, JobRequest
+from tether.job_names import job_named
+from tether.jobs import DEFAULT_TENANT, JobRequest, Submitted
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import make_request
-from tether.statuses import JobStatus, ModelInfo, Submitted, job_named
+from tether.statuses import JobStatus, ModelInfo
 
 if TYPE_CHECKING:
     from tether.config.settings import Settings
@@ -56,7 +57,7 @@ class AsyncTether:
     async def submit(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> AsyncJobHandle:
         """See :meth:`~tether.client.api.Tether.submit`."""
         request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
-        answers = await self._calls.call(self._backend.job_port.submit, [request])
+        answers = await self._calls.call(self._backend.submission_port.submit, [request])
         return self._handle(accepted(answers[0]))
 
     async def submit_many(self, requests: Sequence[JobRequest]) -> list[AsyncJobHandle]:

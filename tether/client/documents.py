@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
-from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
 from tether.histories import JobHistory
-from tether.jobs import JobRequest, JobState
-from tether.requests import fields
-from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted
+from tether.statuses import JobPage, JobStatus, ModelInfo
 
 
 def json_bytes(value: object) -> bytes:
@@ -22,30 +19,6 @@ def json_bytes(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def request_to_json(request: JobRequest) -> dict[str, Any]:
-    """A request as the body of a submission. Times that were asked for as delays are sent as delays."""
-    return fields.TABLE.wire_form.of(request)
-
-
-def submitted_to_json(submitted: Submitted) -> dict[str, Any]:
-    return {"object": "job.submitted", **value_to_json(submitted)}
-
-
-def submitted_from_json(value: Mapping[str, Any]) -> Submitted:
-    # By hand: it is all that `tether submit` reads, which so does without loading msgspec.
-    submitted = Submitted(
-        job_id=value["job_id"],
-        correlation_id=value["correlation_id"],
-        retry_token=value["retry_token"],
-        state=JobState(value["state"]),
-        is_new=value["is_new"],
-    )
-    texts = (submitted.job_id, submitted.correlation_id, submitted.retry_token)
-    if not all(isinstance(text, str) for text in texts) or type(submitted.is_new) is not bool:
-        raise ValueError("a field of what was submitted is of another type")
-    return submitted
 
 
 def status_to_json(status: JobStatus) -> dict[str, Any]:
@@ -136,44 +109,3 @@ def _write(kind: Any, value: Any) -> Any:
 
 def _read(kind: Any, document: Any) -> Any:
     return _FORMS[kind].read(document) if kind in _FORMS else value_from_json(kind, document)
-
-
-def error_to_json(error: TetherError) -> dict[str, Any]:
-    """An error in the shape of OpenAI's, and whether and when a retry can help."""
-    retry_after_ms = None if error.retry_after is None else round(error.retry_after * 1000)
-    return {
-        "error": {
-            "code": error.code,
-            "message": str(error),
-            "type": error_type(error.http_status),
-            "param": error.param if isinstance(error, InvalidRequest | UnknownModel) else None,
-            "retryable": error.retryable,
-            "retry_after_ms": retry_after_ms,
-        }
-    }
-
-
-def error_type(http_status: int) -> str:
-    """What OpenAI's clients know errors of this status as."""
-    known = {
-        401: "authentication_error",
-        403: "permission_error",
-        404: "not_found_error",
-        409: "conflict_error",
-        429: "rate_limit_error",
-    }
-    return known.get(http_status, "server_error" if http_status >= 500 else "invalid_request_error")
-
-
-def error_from_json(value: Mapping[str, Any]) -> TetherError:
-    """The error that a body tells of.
-
-    Raises:
-      UnexpectedAnswer: It is no such body.
-    """
-    try:
-        told = value["error"]
-        code, message, wait = str(told["code"]), str(told["message"]), told.get("retry_after_ms")
-    except (KeyError, TypeError, AttributeError):
-        raise UnexpectedAnswer("the error response is not in Tether's format") from None
-    return error_of(code, message, None if not isinstance(wait, int | float) else wait / 1000)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tether.client.endpoint import Endpoint, find_endpoint, is_on_this_machine
-from tether.client.ports import Backend
 
 if TYPE_CHECKING:
     from tether.client.http.operator import OperatorClient
+    from tether.client.ports import Backend
 
 PATIENCE_SECONDS = 30.0
 """For so long calls are tried again while the gateway is away, where nobody says."""

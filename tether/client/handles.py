@@ -7,15 +7,18 @@ import queue
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
-from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.jobs import JobState, Piece
-from tether.statuses import JobStatus
 from tether.streams.events import StreamEvent
+
+if TYPE_CHECKING:
+    from tether.histories import JobHistory
+    from tether.statuses import JobStatus
 
 
 @dataclass(frozen=True, kw_only=True)

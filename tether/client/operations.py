@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from tether.client.documents import document_of_kind, json_bytes, value_of_kind
 from tether.client.path_segments import path_segment
-from tether.statuses import check_job_id
+from tether.job_names import check_job_id
 
 QueryPairs = Sequence[tuple[str, str]]
 

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from tether.client.documents import error_to_json, json_bytes
+from tether.client.documents import json_bytes
+from tether.client.error_documents import error_to_json
 from tether.errors import TetherError
 from tether.telemetry.logs import get_logger
 

@@ -9,8 +9,7 @@ from dramatiq import Message
 
 from tether.broker.keys import INFER
 from tether.ids import JobId, TenantId
-from tether.jobs import JobRequest
-from tether.statuses import Submitted
+from tether.jobs import JobRequest, Submitted
 
 TRACEPARENT = "traceparent"
 

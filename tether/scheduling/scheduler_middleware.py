@@ -21,7 +21,7 @@ from tether.errors import (
     UnknownModel,
 )
 from tether.ids import JobId, PoolName, TenantId
-from tether.jobs import JobRequest, canonical_json, new_job_id
+from tether.jobs import JobRequest, Submitted, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
 from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
@@ -30,7 +30,6 @@ from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
-from tether.statuses import Submitted
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
 from tether.store.waiting_jobs import KeptModel, WaitingJob
 

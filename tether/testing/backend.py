@@ -69,6 +69,10 @@ class FakeBackend:
 
     # The backend of a client.
 
+    @property
+    def submission_port(self) -> FakeJobPort:
+        return self.job_port
+
     def now_ms(self) -> int:
         return self._queue.now_ms
 

@@ -10,8 +10,8 @@ from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
 from tether.histories import RUNNING, JobHistory
 from tether.ids import JobId, TenantId
 from tether.job_filters import JobFilter
-from tether.jobs import JobRequest, JobState, new_job_id
-from tether.statuses import JobPage, JobStatus, ModelInfo, Submitted, check_page, status_of
+from tether.jobs import JobRequest, JobState, Submitted, new_job_id
+from tether.statuses import JobPage, JobStatus, ModelInfo, check_page, status_of
 from tether.streams.events import Deliver, check_offset
 from tether.streams.reader import StreamPosition
 from tether.testing.jobs import FakeJob, FakeSubscription

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.client.documents import request_to_json
+from tether.client.submission_documents import request_to_json
 from tether.errors import InvalidRequest, TetherError
 from tether.gateway.bodies import MAX_JOBS, read_batch, read_job_request
 from tether.gateway.jobs.documents import job_request_body

@@ -14,7 +14,7 @@ from support.command_line import CommandLine
 from support.wide_request import WIDE_TABLE, WideRequest, WideSampling
 from tether.broker.pools.worker_port import DrawnJob
 from tether.client.api import Tether
-from tether.client.documents import request_to_json
+from tether.client.submission_documents import request_to_json
 from tether.errors import InvalidRequest
 from tether.gateway.bodies import read_job_request as read_body
 from tether.gateway.jobs.documents import job_request_body

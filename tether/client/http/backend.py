@@ -7,28 +7,25 @@ import os
 import time
 import weakref
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tether.client.endpoint import Endpoint
 from tether.client.http.calls import HttpCalls
 from tether.client.http.jobs import HttpSubmissions
 from tether.client.http.patience import Pace
-from tether.client.http.ports import over_http_port
 from tether.client.http.stream_port import HttpStreamPort
 from tether.client.http.stream_reader import StreamReader
-from tether.client.ports import JobPort, ModelPort
 from tether.client.program_end import close_connections_at_end
 
 if TYPE_CHECKING:
     from tether.client.change_port import JobChangePort
     from tether.client.dead_message_port import DeadMessagePort
+    from tether.client.job_port import JobPort
     from tether.client.letter_port import LetterPort
+    from tether.client.model_port import ModelPort
 
 EVERY_TENANT = "/v1/operator"
 """Where routes begin that act on what is of all tenants."""
-
-_HttpJobPort = over_http_port(JobPort, by_hand=HttpSubmissions)
-_HttpModelPort = over_http_port(ModelPort)
 
 
 class HttpBackend:
@@ -57,14 +54,27 @@ class HttpBackend:
         self._calls = HttpCalls(
             endpoint, pace or Pace(), read_timeout=read_timeout, silence=silence, ends_at=ends_at
         )
-        self.job_port: JobPort = _HttpJobPort(self._calls)
+        self.submission_port = HttpSubmissions(self._calls)
         self.stream_port = HttpStreamPort(self._calls)
-        self.model_port: ModelPort = _HttpModelPort(self._calls)
         close_connections_at_end(self)
         # Whoever forgets to close a client shall not keep its threads. Programs' ends are seen to elsewhere.
         weakref.finalize(self, _stop, self._process, self._calls, self.stream_port.reader).atexit = False
 
     # Loaded when they are asked for: who submits a job does not pay for them.
+
+    @cached_property
+    def job_port(self) -> JobPort:
+        from tether.client.job_port import JobPort
+
+        port: JobPort = self._port(JobPort, by_hand=HttpSubmissions)
+        return port
+
+    @cached_property
+    def model_port(self) -> ModelPort:
+        from tether.client.model_port import ModelPort
+
+        port: ModelPort = self._port(ModelPort)
+        return port
 
     @cached_property
     def change_port(self) -> JobChangePort:
@@ -77,7 +87,7 @@ class HttpBackend:
     def _changes(self, under: str) -> JobChangePort:
         from tether.client.change_port import JobChangePort
 
-        port: JobChangePort = over_http_port(JobChangePort, under=under)(self._calls)
+        port: JobChangePort = self._port(JobChangePort, under=under)
         return port
 
     @cached_property
@@ -91,15 +101,20 @@ class HttpBackend:
     def _letters(self, under: str) -> LetterPort:
         from tether.client.letter_port import LetterPort
 
-        port: LetterPort = over_http_port(LetterPort, under=under)(self._calls)
+        port: LetterPort = self._port(LetterPort, under=under)
         return port
 
     @cached_property
     def dead_message_port(self) -> DeadMessagePort:
         from tether.client.dead_message_port import DeadMessagePort
 
-        port: DeadMessagePort = over_http_port(DeadMessagePort)(self._calls)
+        port: DeadMessagePort = self._port(DeadMessagePort)
         return port
+
+    def _port(self, port: type[Any], *, by_hand: type[Any] | None = None, under: str = "") -> Any:
+        from tether.client.http.ports import over_http_port
+
+        return over_http_port(port, by_hand, under=under)(self._calls)
 
     def now_ms(self) -> int:
         return int(time.time() * 1000)

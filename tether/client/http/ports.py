@@ -29,21 +29,23 @@ class HttpPort:
         return read(operation.value_in, document, self._calls.place)
 
 
-def over_http_port(port: type[Any], by_hand: type[HttpPort] = HttpPort, *, under: str = "") -> type[Any]:
+def over_http_port(port: type[Any], by_hand: type[Any] | None = None, *, under: str = "") -> type[HttpPort]:
     """A port's class over HTTP: each of its methods is that of ``by_hand``, or what its declaration says.
 
     Args:
+      by_hand: A class that is made of the calls too; None where all methods are declared.
       under: What the paths begin with in place of ``/v1``; empty where they are as declared.
 
     Raises:
       TypeError: A method is neither written nor declared.
     """
     declared = {
-        name: _calling(_moved(operation_of(function), under))
-        for name, function in vars(port).items()
-        if callable(function) and not name.startswith("_") and not hasattr(by_hand, name)
+        name: _calling(_moved(operation_of(getattr(port, name)), under))
+        for name in dir(port)
+        if not name.startswith("_") and callable(getattr(port, name)) and not hasattr(by_hand, name)
     }
-    return type(f"Http{port.__name__}", (by_hand,), declared)
+    bases = (HttpPort,) if by_hand is None else (by_hand, HttpPort)
+    return type(f"Http{port.__name__}", bases, declared)
 
 
 def _moved(operation: Operation, under: str) -> Operation:

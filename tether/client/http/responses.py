@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from tether.client.documents import error_from_json
+from tether.client.error_documents import error_from_json
 from tether.errors import GatewayUnavailable, TetherError, UnexpectedAnswer
 
 MAX_WAIT_MS = 86_400_000

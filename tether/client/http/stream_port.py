@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from tether.client.http.calls import HttpCalls
 from tether.client.http.stream_reader import StreamReader
-from tether.client.http.streams import HttpStream
 from tether.ids import JobId
-from tether.statuses import check_job_id
-from tether.streams.events import Deliver, StreamSubscription, check_offset
+from tether.job_names import check_job_id
+
+if TYPE_CHECKING:
+    from tether.client.http.calls import HttpCalls
+    from tether.client.http.streams import HttpStream
+    from tether.streams.events import Deliver, StreamSubscription
 
 
 class HttpStreamPort:
@@ -32,6 +35,10 @@ class HttpStreamPort:
         Once it is open, the stream is followed whatever happens to the gateway, until its last event or a
         refusal.
         """
+        # Loaded when there is a job to follow, which runs meanwhile.
+        from tether.client.http.streams import HttpStream
+        from tether.streams.events import check_offset
+
         check_offset(offset)
         check_job_id(job_id)
         stream = HttpStream(self._calls, self.reader, job_id, offset, deliver, self._forget)

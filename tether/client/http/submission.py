@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tether.client.documents import request_to_json, submitted_from_json
 from tether.client.http.calls import Call, HttpCalls
 from tether.client.http.responses import Failure, failure_from_body, read
+from tether.client.submission_documents import request_to_json, submitted_from_json
 from tether.errors import TetherError, UnexpectedAnswer
-from tether.jobs import JobRequest
-from tether.statuses import Submitted
+from tether.jobs import JobRequest, Submitted
 
 MAX_JOBS = 1_000
 """Jobs in one request."""

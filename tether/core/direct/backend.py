@@ -75,6 +75,10 @@ class DirectBackend:
         other._speak_for(tenant)
         return other
 
+    @property
+    def submission_port(self) -> DirectJobPort:
+        return self.job_port
+
     def now_ms(self) -> int:
         return self._plane.clock.now_ms()
 

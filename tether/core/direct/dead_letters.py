@@ -25,8 +25,8 @@ from tether.dead_letters import (
 )
 from tether.errors import InvalidRequest, LetterNotFound
 from tether.ids import JobId, TenantId
+from tether.job_names import check_job_id
 from tether.letter_filters import check_open
-from tether.statuses import check_job_id
 from tether.store.dead_letters import dead_letter, letters_at, open_letters, scan_letters, with_expiry
 from tether.store.letter_changes import LetterClosing, close_letters
 from tether.store.letter_retries import TokenOwner, retry_chain

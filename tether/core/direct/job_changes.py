@@ -16,8 +16,9 @@ from tether.errors import JobEnded, TetherError
 from tether.ids import JobId, TenantId
 from tether.job_changes import JobChange, JobChanges, cancellable, check_change_limit, reprioritisable
 from tether.job_filters import JobFilter
+from tether.job_names import check_job_id, no_such_job
 from tether.jobs import JobError, JobState, Priority
-from tether.statuses import check_job_id, check_page, no_such_job
+from tether.statuses import check_page
 from tether.store.end_requests import Request, RequestedRow
 from tether.store.priorities import PrioritisedRow, PriorityChange
 from tether.telemetry.logs import get_logger

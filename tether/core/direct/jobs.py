@@ -17,17 +17,10 @@ from tether.core.live_states import LiveStates
 from tether.histories import JobHistory
 from tether.ids import JobId, TenantId
 from tether.job_filters import JobFilter
-from tether.jobs import JobRequest, JobState
+from tether.job_names import check_job_id, no_such_job
+from tether.jobs import JobRequest, JobState, Submitted
 from tether.scheduling.infer_messages import submission_of
-from tether.statuses import (
-    JobPage,
-    JobStatus,
-    Submitted,
-    check_job_id,
-    check_page,
-    no_such_job,
-    status_of,
-)
+from tether.statuses import JobPage, JobStatus, check_page, status_of
 from tether.store import queries
 from tether.store.end_requests import Request
 from tether.store.job_lists import MAX_SCANNED, scan_jobs

@@ -30,8 +30,8 @@ from tether.gateway.schemas import inlined
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
 from tether.job_changes import JobChanges
+from tether.job_names import job_named
 from tether.jobs import JobState
-from tether.statuses import job_named
 from tether.store.audit import Act
 
 _BODY_LIMIT = BodyLimit(65_536)

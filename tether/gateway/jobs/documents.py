@@ -9,9 +9,9 @@ from pydantic import Field, create_model
 from tether.gateway.bodies import MAX_JOBS
 from tether.gateway.schemas import Document, ErrorBody, document_of
 from tether.histories import AttemptRecord, JobHistory
-from tether.jobs import JobError, JobState
+from tether.jobs import JobError, JobState, Submitted
 from tether.requests.schema import request_schema
-from tether.statuses import JobStatus, Submitted
+from tether.statuses import JobStatus
 
 JOB_ID = "019ab0c1-7d5e-7aaa-8bbb-0123456789ab"
 

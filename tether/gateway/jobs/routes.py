@@ -12,15 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.client.async_handles import AsyncJobHandle
-from tether.client.documents import (
-    history_to_json,
-    json_bytes,
-    page_to_json,
-    status_to_json,
-    submitted_to_json,
-)
+from tether.client.documents import history_to_json, json_bytes, page_to_json, status_to_json
 from tether.client.handles import Gathering
-from tether.client.ports import JobPort
+from tether.client.job_port import JobPort
+from tether.client.submission_documents import submitted_to_json
 from tether.core.direct.backend import DirectBackend
 from tether.core.direct.jobs import DirectJobPort
 from tether.core.direct.streams import StoreArchive
@@ -46,10 +41,11 @@ from tether.gateway.services import GatewayServices
 from tether.gateway.sse.response import EventStreamResponse
 from tether.ids import JobId
 from tether.job_filters import MAX_FILTER_TIME_MS
-from tether.jobs import JobRequest, JobState, Piece
+from tether.job_names import check_job_id, job_named
+from tether.jobs import JobRequest, JobState, Piece, Submitted
 from tether.requests import fields
 from tether.requests.rules import PRINTABLE
-from tether.statuses import MAX_JOBS_PER_PAGE, JobStatus, Submitted, check_job_id, job_named
+from tether.statuses import MAX_JOBS_PER_PAGE, JobStatus
 from tether.streams.events import StreamEvent, position_of
 from tether.telemetry.logs import get_logger
 

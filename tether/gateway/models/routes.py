@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from tether.client.documents import model_to_json
-from tether.client.ports import ModelPort
+from tether.client.model_port import ModelPort
 from tether.errors import UnknownModel
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller

@@ -18,9 +18,9 @@ from tether.errors import (
     error_of,
 )
 from tether.ids import JobId
+from tether.job_names import CHAT_PREFIX
 from tether.jobs import JobError, JobState
 from tether.models.registry import ModelVersion
-from tether.statuses import CHAT_PREFIX
 from tether.streams.events import StreamEvent
 
 _FINGERPRINT_DIGITS = 16

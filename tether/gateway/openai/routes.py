@@ -26,8 +26,9 @@ from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.schemas import ErrorDocument
 from tether.gateway.services import GatewayCore, GatewayServices
 from tether.ids import NO_JOB, TenantId
+from tether.jobs import Submitted
 from tether.models.registry import ModelVersion
-from tether.statuses import ModelInfo, Submitted, absence_text
+from tether.statuses import ModelInfo, absence_text
 from tether.store import queries
 
 REDIS_RETRY_SECONDS = 2.0

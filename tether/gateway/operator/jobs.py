@@ -29,7 +29,7 @@ from tether.gateway.responses import json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
 from tether.ids import JobId, TenantId
-from tether.statuses import job_named
+from tether.job_names import job_named
 
 ROUTES = RoomRoutes("operator", prefix=OPERATOR)
 """The routes under ``/v1/operator/jobs``."""

@@ -49,8 +49,7 @@ from tether.errors import (
     UnexpectedAnswer,
 )
 from tether.job_filters import EVERY_JOB, JobFilter
-from tether.jobs import JobRequest, JobState, Piece, new_job_id
-from tether.statuses import Submitted
+from tether.jobs import JobRequest, JobState, Piece, Submitted, new_job_id
 from tether.streams.events import StreamEvent
 
 KEY = "tk_hidden"

@@ -1,0 +1,16 @@
+"""The port of models."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tether.client.operations import over_http
+from tether.statuses import ModelInfo
+
+
+class ModelPort(Protocol):
+    """Models that can be asked for."""
+
+    @over_http("GET", "/v1/models")
+    def models(self) -> list[ModelInfo]:
+        """What can be asked for, in the order of configuration."""
