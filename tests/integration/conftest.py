@@ -3,7 +3,7 @@
 import pytest
 
 from support.clients import Http
-from support.databases import check, fresh_postgres
+from support.databases import check, fresh_postgres, fresh_sqlite
 from support.local_tether import LocalTether
 from support.swarm import BootstrapNode, Network
 from tether.local.redis_server import RedisServer
@@ -13,11 +13,21 @@ from tether.store.holds import sweep_holds
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request, tmp_path):
-    """The address of an empty database: each test runs with SQLite and with Postgres."""
+    """The address of a database with all tables and no rows: each test runs with SQLite and with Postgres."""
+    if request.param == "sqlite":
+        yield fresh_sqlite(tmp_path / "store" / "tether.db")
+    else:
+        with fresh_postgres(request.getfixturevalue("postgres_url")) as url:
+            yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database_url(request, tmp_path):
+    """As :func:`database_url`, but without tables: for tests of how they are made."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/store/tether.db"
     else:
-        with fresh_postgres(request.getfixturevalue("postgres_url")) as url:
+        with fresh_postgres(request.getfixturevalue("postgres_url"), with_tables=False) as url:
             yield url
 
 

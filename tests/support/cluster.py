@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 
 from support.api_keys import add_api_key
+from support.databases import fresh_sqlite
 from support.waiting import PATIENCE_SECONDS
 from support.workers import WorkerProcess
 from tether import Tether
@@ -42,7 +43,7 @@ class Cluster:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
         self.server = RedisServer(append_only=append_only).start()
         self._stack.callback(self.server.close)
-        database = database or f"sqlite:///{self.folder}/tether.db"
+        database = database or fresh_sqlite(self.folder / "tether.db")
         models = models or {"counter": (0, 8)}
         self.file = self.folder / "tether.toml"
         self.file.write_text(

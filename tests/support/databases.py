@@ -1,9 +1,12 @@
 """Fresh databases for tests of the metadata store, and jobs to put into them."""
 
 import contextlib
+import functools
 import json
+import tempfile
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 from sqlalchemy import select, text
@@ -13,6 +16,7 @@ from tether.jobs import JobError, JobState, Piece, Priority
 from tether.outcomes import Fence, Letter, Outcome, OutcomeKind, Verdict
 from tether.store.admissions import AdmissionKind, NewJob, admit
 from tether.store.job_labels import label_digest, unindexed_up_to
+from tether.store.migrations import upgrade
 from tether.store.outbox import BEFORE_ALL, RANKS, due_dispatches, owed_in_lane, owing_lanes
 from tether.store.schema import counters, dispatches, holds, job_labels, jobs
 from tether.store.settlements import Settle, SettledKind, Settlement
@@ -24,17 +28,45 @@ POOL = "gpu.cpu.local.demo-00000000"
 OTHER_POOL = "gpu.cpu.local.other-00000000"
 
 
+def fresh_sqlite(file):
+    """The address of a new SQLite database in this file, with all tables and no rows: a copy, since a test
+    that makes the tables anew spends more on that than on anything else."""
+    file = Path(file)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_bytes(_sqlite_tables())
+    return f"sqlite:///{file}"
+
+
+@functools.cache
+def _sqlite_tables():
+    with tempfile.TemporaryDirectory() as folder:
+        upgrade(f"sqlite:///{folder}/tether.db")
+        return (Path(folder) / "tether.db").read_bytes()
+
+
 @contextlib.contextmanager
-def fresh_postgres(server_url):
-    """The address of an empty database of the server's, which is removed at the end."""
+def fresh_postgres(server_url, *, with_tables=True):
+    """The address of a new database of the server's, with all tables and no rows, which is removed at the
+    end; `with_tables`: without them it is empty."""
     name = f"test_{uuid.uuid4().hex}"
+    template = f" TEMPLATE {_postgres_tables(server_url)}" if with_tables else ""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name}{template}")
     try:
         yield with_database(server_url, name)
     finally:
         with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@functools.cache
+def _postgres_tables(server_url):
+    name = "test_tables"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    upgrade(with_database(server_url, name))
+    return name
 
 
 def with_database(server_url, name):

@@ -9,7 +9,7 @@ from tether.store.migrations import HEAD, KNOWN, downgrade
 
 
 def test_tables_that_the_next_start_makes_or_upgrades_are_no_failure(postgres_url, tmp_path):
-    with fresh_postgres(postgres_url) as url:
+    with fresh_postgres(postgres_url, with_tables=False) as url:
         settings = load_settings(environ={"TETHER_DATABASE__URL": url})
 
         def checked():

@@ -21,9 +21,9 @@ def tables(url):
         return store.read(lambda connection: set(inspect(connection).get_table_names()))
 
 
-def test_migrating_up_makes_exactly_the_tables_that_the_program_uses(database_url):
-    upgrade(database_url)
-    with Store(database_url) as store:
+def test_migrating_up_makes_exactly_the_tables_that_the_program_uses(empty_database_url):
+    upgrade(empty_database_url)
+    with Store(empty_database_url) as store:
         differences = store.read(
             lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
         )
@@ -38,13 +38,13 @@ def test_migrating_up_makes_exactly_the_tables_that_the_program_uses(database_ur
     assert ("jobs", "ck_jobs_state") in checks
 
 
-def test_migrating_down_removes_everything_and_up_makes_it_again(database_url):
-    made = tables(database_url)
+def test_migrating_down_removes_everything_and_up_makes_it_again(empty_database_url):
+    made = tables(empty_database_url)
     assert {"jobs", "dispatches", "attempts", "holds", "dead_letters"} <= made
-    downgrade(database_url, "base")
+    downgrade(empty_database_url, "base")
     with pytest.raises(StoreError, match="must be of"):
-        Store(database_url).open(migrate=False)
-    assert tables(database_url) == made
+        Store(empty_database_url).open(migrate=False)
+    assert tables(empty_database_url) == made
 
 
 def test_the_newest_known_version_is_the_newest_there_is():
@@ -54,31 +54,31 @@ def test_the_newest_known_version_is_the_newest_there_is():
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(KNOWN)
 
 
-def test_tables_of_a_newer_version_are_left_alone(database_url):
-    with Store(database_url) as store:
+def test_tables_of_a_newer_version_are_left_alone(empty_database_url):
+    with Store(empty_database_url) as store:
         store.write_alone(
             lambda connection: (
                 connection.execute(text("UPDATE alembic_version SET version_num = '9999'")) and None
             )
         ).result(30)
-    for attempt in (Store(database_url).open, lambda: upgrade(database_url)):
+    for attempt in (Store(empty_database_url).open, lambda: upgrade(empty_database_url)):
         with pytest.raises(StoreError, match=rf"version 9999.*newest is {HEAD}"):
             attempt()
 
 
-def test_a_version_that_does_not_exist_is_named(database_url):
-    upgrade(database_url)
+def test_a_version_that_does_not_exist_is_named(empty_database_url):
+    upgrade(empty_database_url)
     with pytest.raises(StoreError, match="nowhere"):
-        downgrade(database_url, "nowhere")
+        downgrade(empty_database_url, "nowhere")
 
 
-def test_several_that_open_an_empty_database_at_once_make_the_tables_once(database_url):
+def test_several_that_open_an_empty_database_at_once_make_the_tables_once(empty_database_url):
     errors, barrier = [], threading.Barrier(4)
 
     def open_it():
         try:
             barrier.wait(60)
-            Store(database_url).open().close()
+            Store(empty_database_url).open().close()
         except BaseException as error:
             errors.append(error)
 
