@@ -60,6 +60,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.local import doctor as look
     from tether.local.fleet_check import check_fleet
     from tether.local.hook_check import check_death_hook
+    from tether.local.orchestrator_check import check_orchestrator
     from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
     from tether.local.set_up import gateway_here, runs_apart
@@ -103,6 +104,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
             "gateway",
             lambda: look.check_gateway(running, told_url, readiness, url_here),
         ),
+        ("orchestrator", lambda: check_orchestrator(running, told_url, readiness, url_here)),
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
         ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tether.jobs import JobState
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tether.streams.events import StreamEvent
 
 
+_FOR_THE_ORCHESTRATOR = (JobState.ACCEPTED, JobState.PARKED, JobState.WAITING_RETRY)
+"""States that only an orchestrator leads a job out of."""
+
+
 class JobNews:
     """Tells on standard error of a job's failed attempts, each once, and why nothing comes of it.
 
@@ -31,14 +35,14 @@ class JobNews:
         client: Tether,
         handle: JobHandle,
         notes: Notes,
-        is_without_redis: Callable[[], bool] = lambda: False,
+        health: Callable[[], Mapping[str, str] | None] = lambda: None,
     ) -> None:
         """
         Args:
-          is_without_redis: Returns whether the gateway's Redis does not respond.
+          health: Returns what the gateway says of itself; None where it says nothing.
         """
         self._client = client
-        self._is_without_redis = is_without_redis
+        self._health = health
         self._handle = handle
         self._notes = notes
         self._why = ""
@@ -66,8 +70,9 @@ class JobNews:
 
         with contextlib.suppress(TetherError):
             # Asked first: without Redis the others take long.
-            if self._is_without_redis():
-                self._tell_why(why_waiting(self._handle.status(), (), is_without_redis=True))
+            health = self._health()
+            if is_without_redis(health):
+                self._tell_why(why_waiting(self._handle.status(), (), health))
                 return
             status = self._handle.status()
             if status.error is not None and status.dispatch > self._told_dispatch:
@@ -76,7 +81,7 @@ class JobNews:
                 return
             if status.state.is_final or (status.state is JobState.RUNNING and self._has_output):
                 return
-            self._tell_why(why_waiting(status, self._client.models()))
+            self._tell_why(why_waiting(status, self._client.models(), health))
 
     def _tell_why(self, why: str) -> None:
         if why != self._why:
@@ -120,17 +125,34 @@ def failure_lines(history: JobHistory, after: int = 0) -> list[tuple[int, str]]:
     return lines
 
 
-def why_waiting(status: JobStatus, models: Sequence[ModelInfo], *, is_without_redis: bool = False) -> str:
+def is_without_redis(health: Mapping[str, str] | None) -> bool:
+    """Whether a gateway says that its Redis does not respond: then it knows nothing of workers."""
+    return health is not None and health["redis"] != "ok"
+
+
+def is_without_orchestrator(health: Mapping[str, str] | None) -> bool:
+    """Whether a gateway says that no orchestrator runs. An older one says nothing of that."""
+    return health is not None and health.get("orchestrator") == "absent"
+
+
+def why_waiting(
+    status: JobStatus, models: Sequence[ModelInfo], health: Mapping[str, str] | None = None
+) -> str:
     """Why nothing has come of a job yet, as far as the gateway knows.
 
     Args:
-      is_without_redis: Whether the gateway's Redis does not respond: nothing is known of workers then.
+      health: What the gateway says of itself; None where it says nothing.
     """
-    if is_without_redis:
+    if is_without_redis(health):
         then = "its text comes" if status.state.is_final else "the job is kept, and goes on,"
         return f"waits: the gateway's Redis does not respond; {then} once it does"
     if status.state is JobState.RUNNING:
         return "running; no token has come yet"
+    if status.state in _FOR_THE_ORCHESTRATOR and is_without_orchestrator(health):
+        return (
+            "waits: no orchestrator runs, so that no waiting job is placed and none is retried; the job is "
+            "kept, and goes on once one does: `tether orchestrator` starts one"
+        )
     if status.state is JobState.WAITING_RETRY and status.error is not None:
         return f"waits to be tried again. The last attempt failed: {status.error.message}"
     versions = [model for model in models if model.name == status.model]

@@ -113,7 +113,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         status = handle.status()
         waits = not as_json and not status.state.is_final and status.state is not JobState.RUNNING
         models = client.models() if waits else []
-        is_without_redis = waits and connection.is_without_redis()
+        health = connection.health() if waits else None
         try:
             history = handle.history()
         except JobNotFound:
@@ -125,7 +125,7 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         return
     lines = _lines(status) + ([] if history is None else history_lines(history))
     if waits:
-        why = why_waiting(status, models, is_without_redis=is_without_redis)
+        why = why_waiting(status, models, health)
         lines.insert(2, ("why", why.removeprefix("waits: ")))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
@@ -170,11 +170,7 @@ def watch(connection: Connection, job_id: str, offset: int, as_events: bool, tim
     output, notes = open_output(is_silent=as_events)
     with telling_of_interruptions(notes), connection.open(within=limit.left()) as client:
         handle = client.job(job_id)
-
-        def is_without_redis() -> bool:
-            return connection.is_without_redis(limit.left())
-
-        news = None if as_events else JobNews(client, handle, notes, is_without_redis)
+        news = None if as_events else JobNews(client, handle, notes, lambda: connection.health(limit.left()))
         events = events_of(
             handle, offset=offset, limit=limit, news=news, silence=told_after(notes.patience, limit)
         )

@@ -198,6 +198,14 @@ def _print_local(document: dict[str, Any]) -> None:
     for name, without in (
         ("database", "no queries or submissions are possible"),
         ("redis", "jobs are accepted, and wait until it is back"),
+        (
+            "orchestrator",
+            "jobs are accepted; those that wait are not placed, failed ones not retried, and ends not "
+            "recorded, until one runs: `tether orchestrator` starts one",
+        ),
     ):
+        # An older gateway says nothing of orchestrators.
+        if name not in health or health[name] == "unknown":
+            continue
         told = one_line(health[name])
         click.echo(f"{name:<8} {told}{'' if told == 'ok' else f': {without}'}")

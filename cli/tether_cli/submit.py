@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +97,13 @@ def submit(
         from tether_cli.job_news import JobNews
         from tether_cli.job_progress import events_of, going_on, show_events, show_text
 
-        def is_without_redis() -> bool:
-            return connection.is_without_redis(limit.left())
+        def health() -> Mapping[str, str] | None:
+            return connection.health(limit.left())
 
         events = events_of(
             handle,
             limit=limit,
-            news=None if as_json or as_events else JobNews(client, handle, notes, is_without_redis),
+            news=None if as_json or as_events else JobNews(client, handle, notes, health),
             silence=told_after(notes.patience, limit, options.get("delay", 0.0)),
         )
         with going_on(handle.job_id, notes, is_accepted=True):

@@ -13,7 +13,8 @@ MAX_BYTES = 65_536
 
 
 def readiness(url: str, within: float = 3.0) -> Mapping[str, str] | None:
-    """``status``, ``database`` and ``redis`` of the gateway at ``url``; None where none answers like one.
+    """``status``, ``database``, ``redis`` and ``orchestrator`` of the gateway at ``url``; None where none
+    answers like one. ``orchestrator`` is ``unknown`` where an older gateway does not tell.
 
     Args:
       within: Seconds for the answer.
@@ -32,6 +33,7 @@ def readiness(url: str, within: float = 3.0) -> Mapping[str, str] | None:
         return None
     try:
         document = json.loads(body)
-        return {name: str(document[name]) for name in ("status", "database", "redis")}
-    except (ValueError, KeyError, TypeError):
+        told = {name: str(document[name]) for name in ("status", "database", "redis")}
+        return {**told, "orchestrator": str(document.get("orchestrator", "unknown"))}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -23,6 +23,7 @@ from tether.core.direct.streams import StoreArchive
 from tether.errors import StoreUnavailable, TetherError, TooManyRequests
 from tether.gateway.body_budget import BodyBudget
 from tether.gateway.fleet_watch import FleetWatch
+from tether.gateway.health.seen import GatewayHealth, seen_health
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller, KeyRing
 from tether.gateway.receiving import BodyLimit, RequestBodies
@@ -30,6 +31,7 @@ from tether.gateway.sse.open_streams import OpenStreams
 from tether.gateway.write_probe import WriteProbe
 from tether.jobs import DEFAULT_TENANT
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline
+from tether.store.loop_leases import is_any_held
 from tether.telemetry.logs import get_logger
 from tether.threads import OwnedThread
 
@@ -224,22 +226,24 @@ class GatewayServices:
     async def _revoked(self, key_ids: Collection[str]) -> Collection[str]:
         return await self.call(self.core().ring.revoked, key_ids)
 
-    async def health(self) -> tuple[bool, bool]:
-        """Whether the database and Redis answer now."""
+    async def health(self) -> GatewayHealth:
+        """How what the gateway stands on answers now."""
         if self._open is None:
-            return False, False
+            return seen_health(database=False, in_redis=False, orchestrator=None)
         opened = self._open
-        database, in_redis = await asyncio.gather(
-            self._answers(opened.database_answers), self._answers(opened.redis_answers)
+        database, in_redis, orchestrator = await asyncio.gather(
+            self._answers(opened.database_answers, False),
+            self._answers(opened.redis_answers, False),
+            self._answers(opened.orchestrator_runs, None),
         )
-        return database, in_redis
+        return seen_health(database=database, in_redis=in_redis, orchestrator=orchestrator)
 
-    async def _answers(self, probe: Callable[[], bool]) -> bool:
+    async def _answers(self, probe: Callable[[], _Answer], late: _Answer) -> _Answer:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 return await self._probes.call(probe)
         except TimeoutError:
-            return False
+            return late
 
 
 class GatewayCore:
@@ -269,6 +273,13 @@ class GatewayCore:
             return store.has_room() and (not store.cannot_write or self._can_write())
         except TetherError:
             return False
+
+    def orchestrator_runs(self) -> bool | None:
+        """Whether an orchestrator holds leases; None where the database does not say."""
+        try:
+            return self.plane.store.read(is_any_held, self.plane.clock.now_ms())
+        except TetherError:
+            return None
 
     def redis_answers(self) -> bool:
         try:

@@ -74,11 +74,6 @@ class Connection:
         except TetherError:
             return None
 
-    def is_without_redis(self, left: float | None = None) -> bool:
-        """Whether the gateway says that its Redis does not respond: then it knows nothing of workers."""
-        health = self.health(left)
-        return health is not None and health["redis"] != "ok"
-
     def why_slow(self, left: float | None = None) -> str:
         """Why the gateway may be slow to answer, as it says itself; empty where it says nothing."""
         health = self.health(left)

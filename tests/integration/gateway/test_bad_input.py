@@ -492,11 +492,20 @@ def test_redis_unavailable_at_startup(cluster, caplog):
             "status": "degraded",
             "database": "ok",
             "redis": "unavailable",
+            "orchestrator": "absent",
         }
         accepted = [ask(gateway, "POST", "/v1/jobs", GOOD) for _ in range(3)]
         assert [status for status, _, _ in accepted] == [202] * 3
         cluster.server.restart()
+
+        def health():
+            return ask(gateway, "GET", "/readyz")[:2]
+
+        alone = {"status": "degraded", "database": "ok", "redis": "ok", "orchestrator": "absent"}
+        eventually(lambda: health() == (200, alone), PATIENCE_SECONDS, "no orchestrator is left to miss")
         cluster.start_orchestrator()
+        whole = alone | {"status": "ready", "orchestrator": "ok"}
+        eventually(lambda: health() == (200, whole), PATIENCE_SECONDS, "nothing is missed")
         cluster.start_worker()
         for _, document, _ in accepted:
             assert list(EventStream(gateway, document["job_id"]).events())[-1][1] == "finished"

@@ -399,7 +399,12 @@ def test_health_needs_no_key(ask):
         status, headers, _ = ask("GET", path, headers={"Authorization": ""})
         assert status == 200, path
         assert headers.get_content_type() in ("application/json", "text/plain")
-    assert ask("GET", "/readyz")[2] == {"status": "ready", "database": "ok", "redis": "ok"}
+    assert ask("GET", "/readyz")[2] == {
+        "status": "ready",
+        "database": "ok",
+        "redis": "ok",
+        "orchestrator": "ok",
+    }
 
 
 def test_open_streams_do_not_keep_a_gateway_from_stopping(service, submit):

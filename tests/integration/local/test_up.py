@@ -71,7 +71,7 @@ def test_its_parts_are_shown_with_what_the_gateway_knows(shared):
         "gateway": "ready",
         "worker-1": "ready",
     }
-    assert told["health"] == {"status": "ready", "database": "ok", "redis": "ok"}
+    assert told["health"] == {"status": "ready", "database": "ok", "redis": "ok", "orchestrator": "ok"}
     status, text, _ = shared.run("status")
     assert status == 0
     for words in ("part     redis  ready  process ", "redis    ok", "model    counter  1 worker"):

@@ -188,6 +188,24 @@ def test_a_job_waits_in_the_pool_of_its_own_version():
     assert why_waiting(status, models) == "waits: the workers of model 'echo' are busy, or are loading it"
 
 
+@pytest.mark.parametrize(
+    ("state", "orchestrator", "is_told"),
+    [
+        (JobState.ACCEPTED, "absent", True),
+        (JobState.PARKED, "absent", True),
+        (JobState.WAITING_RETRY, "absent", True),
+        (JobState.PLACED, "absent", False),
+        (JobState.ACCEPTED, "ok", False),
+        (JobState.ACCEPTED, None, False),
+    ],
+)
+def test_a_job_that_only_an_orchestrator_can_place_waits_for_one(state, orchestrator, is_told):
+    status = replace(Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status(), state=state)
+    health = {"redis": "ok"} | ({"orchestrator": orchestrator} if orchestrator else {})
+    why = why_waiting(status, [ModelInfo(name="echo", version="1", context=100)], health)
+    assert ("no orchestrator runs" in why and "`tether orchestrator` starts one" in why) is is_told
+
+
 @pytest.mark.parametrize(("workers", "is_told"), [(1, True), (2, False)])
 def test_a_job_whose_model_only_held_workers_serve_waits_for_these(workers, is_told):
     status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
@@ -211,7 +229,7 @@ def test_while_redis_is_away_nothing_is_said_of_workers(is_ended, then, capsys):
     fake = FakeBackend(autorun=is_ended)
     client = Tether(backend=fake)
     handle = client.submit("echo", "hi")
-    news = JobNews(client, handle, open_output()[1], lambda: True)
+    news = JobNews(client, handle, open_output()[1], lambda: {"redis": "unavailable"})
     news.tell_silence()
     news.tell_silence()
     assert capsys.readouterr().err == (

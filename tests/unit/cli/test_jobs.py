@@ -302,15 +302,33 @@ def test_a_job_that_cannot_be_followed_is_not_said_to_go_on():
 
 
 @pytest.mark.parametrize(
-    ("database", "redis", "exit_code", "first", "model"),
+    ("health", "exit_code", "first", "model", "orchestrator"),
     [
-        ("ok", "ok", 0, "serving", "1 worker"),
-        ("unavailable", "ok", 4, "accepts no jobs", "1 worker"),
-        ("ok", "unavailable", 0, "serving", "unknown: workers are not heard of while Redis is away"),
+        ({}, 0, "serving", "1 worker", None),
+        ({"orchestrator": "ok"}, 0, "serving", "1 worker", "orchestrator ok\n"),
+        ({"orchestrator": "unknown"}, 0, "serving", "1 worker", None),
+        (
+            {"orchestrator": "absent"},
+            0,
+            "serving",
+            "1 worker",
+            "orchestrator absent: jobs are accepted; those that wait are not placed, failed ones not "
+            "retried, and ends not recorded, until one runs: `tether orchestrator` starts one\n",
+        ),
+        ({"database": "unavailable"}, 4, "accepts no jobs", "1 worker", None),
+        (
+            {"redis": "unavailable"},
+            0,
+            "serving",
+            "unknown: workers are not heard of while Redis is away",
+            None,
+        ),
     ],
 )
-def test_the_status_of_a_gateway_without_what_it_stands_on(line, database, redis, exit_code, first, model):
-    health = {"status": "any", "database": database, "redis": redis}
+def test_the_status_of_a_gateway_without_what_it_stands_on(
+    line, health, exit_code, first, model, orchestrator
+):
+    health = {"status": "any", "database": "ok", "redis": "ok", **health}
     opened = CommandEnvironment(
         open_impatient_client=lambda *_: Tether(backend=line.fake.for_tenant("default")),
         readiness=lambda url, within: health,
@@ -320,3 +338,4 @@ def test_the_status_of_a_gateway_without_what_it_stands_on(line, database, redis
     assert ran.exit_code == exit_code
     assert f"gateway  http://gw  {first}\n" in ran.stdout
     assert f"model    one  {model}" in ran.stdout
+    assert orchestrator in ran.stdout if orchestrator else "orchestrator" not in ran.stdout

@@ -14,6 +14,7 @@ from tether.local import doctor
 from tether.local.gpus import Gpu, class_of, find_gpus
 from tether.local.log_files import FollowedFile, LogRotation, last_lines, rotate
 from tether.local.model_choice import read_model, read_model_options
+from tether.local.orchestrator_check import check_orchestrator
 from tether.local.part_states import Part, PartState, Stack, after_event, born_at, read_stack, stack_to_text
 from tether.local.set_up import runs_apart
 from tether.local.settings import local_overrides, stopped_overrides, worker_places
@@ -322,6 +323,17 @@ class TestDoctor:
         assert "hunter2" not in check(None).found
         assert check({"status": "degraded", "database": "ok", "redis": "unavailable"}).verdict == "FAIL"
         assert check({"status": "ready", "database": "ok", "redis": "ok"}).verdict == "ok"
+
+    @pytest.mark.parametrize(
+        ("told", "verdict"), [("absent", "FAIL"), ("ok", "ok"), ("unknown", "ok"), (None, "ok")]
+    )
+    def test_that_no_orchestrator_runs_fails_and_is_no_fault_of_the_gateway(self, told, verdict):
+        health = {"status": "degraded", "database": "ok", "redis": "ok", "orchestrator": told}
+        answer = health if told else None
+        check = check_orchestrator(None, "http://127.0.0.1:1", lambda _: answer)
+        assert check.verdict == verdict
+        assert ("tether orchestrator" in check.mend) is (verdict == "FAIL")
+        assert doctor.check_gateway(None, "http://127.0.0.1:1", lambda _: health).verdict == "ok"
 
     def test_a_gpu_that_torch_does_not_see_is_warned_of(self, tmp_path):
         (tmp_path / "dev").mkdir()

@@ -14,8 +14,13 @@ class HealthDocument(Document):
 
 
 class ReadyDocument(Document):
-    """Whether jobs can be accepted, and the state of the database and Redis."""
+    """Whether jobs can be accepted, and the state of what they need to go on.
+
+    ``orchestrator`` is ``absent`` while no process holds a lease of the orchestrator's loops, and ``unknown``
+    where the database does not say.
+    """
 
     status: Literal["ready", "degraded", "unavailable"]
     database: Literal["ok", "unavailable"]
     redis: Literal["ok", "unavailable"]
+    orchestrator: Literal["ok", "absent", "unknown"]

@@ -30,8 +30,8 @@ async def healthz() -> Response:
     "GET",
     "/readyz",
     "Readiness check",
-    about="200 while jobs can be accepted: `ready`, or `degraded` without Redis; 503 without the database, "
-    "or where that cannot be written, as on a full disk",
+    about="200 while jobs can be accepted: `ready`, or `degraded` without Redis or an orchestrator; 503 "
+    "without the database, or where that cannot be written, as on a full disk",
     replies={
         200: Reply("Jobs can be accepted.", ReadyDocument),
         503: Reply("Jobs cannot be accepted: the database cannot be read or written.", ReadyDocument),
@@ -39,15 +39,8 @@ async def healthz() -> Response:
     has_head=True,
 )
 async def readyz(edge: GatewayServices) -> Response:
-    database, in_redis = await edge.health()
-    # Without Redis jobs are accepted all the same, and wait.
-    status = "ready" if database and in_redis else "degraded" if database else "unavailable"
-    document = {
-        "status": status,
-        "database": "ok" if database else "unavailable",
-        "redis": "ok" if in_redis else "unavailable",
-    }
-    return json_answer(document, 200 if database else 503)
+    health = await edge.health()
+    return json_answer(vars(health) | {"status": health.status}, 200 if health.accepts_jobs else 503)
 
 
 @ROUTES.declare(

@@ -32,7 +32,7 @@ def test_a_gateway_is_asked_how_it_is_for_as_long_as_there_is_time(monkeypatch):
     monkeypatch.setenv("TETHER_API_KEY", "tk_x")
     asked = []
     environment = CommandEnvironment(readiness=lambda url, within: asked.append(within))
-    assert not Connection("http://127.0.0.1:1", None, environment).is_without_redis(0.5)
+    assert Connection("http://127.0.0.1:1", None, environment).health(0.5) is None
     assert asked == [0.5]
 
 
