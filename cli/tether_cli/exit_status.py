@@ -1,10 +1,12 @@
-"""How the command ends where something fails: an exit status, and one line or JSON object that says why."""
+"""How the command ends where something fails: an exit status, and one line or JSON object that says why.
+
+It is loaded where something has failed: the command starts without it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,8 @@ from typing import Any
 
 import click
 
-from tether_cli.terminal.asides import let_go_of
+from tether.client.error_documents import error_to_json
+from tether.errors import TetherError
 from tether_cli.terminal.printable import printable
 
 INTERNAL = 70
@@ -46,10 +49,6 @@ class CommandExit:
 
 def exit_for(error: BaseException) -> CommandExit:
     """How an error ends the command."""
-    # Loaded here, where something has failed: the command starts without them.
-    from tether.client.error_documents import error_to_json
-    from tether.errors import TetherError
-
     if isinstance(error, KeyboardInterrupt):
         return CommandExit(INTERRUPTED)
     # Some errors of ours are errors of the system too.
@@ -91,19 +90,3 @@ def tell_trace(error: BaseException) -> None:
     """Show the traceback on standard error."""
     with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error, file=sys.stderr)
-
-
-def open_missing_streams() -> None:
-    """Open standard streams that were closed by whoever started this process: nothing is read, nothing kept.
-
-    Else the next file or socket that is opened takes their numbers.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-
-
-def let_go_of_output() -> None:
-    """Let go of standard output and standard error, where they cannot be written any more."""
-    for stream in (sys.stdout, sys.stderr):
-        let_go_of(stream)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether.jobs import JobState
-from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_labels
 from tether_cli.options.where import read_where
@@ -228,6 +227,8 @@ def change_each(
             try:
                 state = change(client.job(job_id))
             except (JobNotFound, JobEnded) as error:
+                from tether_cli.exit_status import exit_for, tell
+
                 ending = exit_for(error)
                 failed = failed or ending.status
                 answers.append({"job_id": job_id, **(ending.document or {})})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from datetime import datetime
@@ -196,6 +195,8 @@ def unknown_model_hint(model: str, known: Sequence[str]) -> str | None:
     """
     if model in known:
         return None
+    import difflib
+
     near = difflib.get_close_matches(model[:200], known, n=1, cutoff=0.5)
     configured = ", ".join(sorted(known)[:10]) or "none"
     meant = f"did you mean {near[0]!r}?" if near else f"configured: {configured}"

@@ -13,7 +13,6 @@ import click
 
 from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
-from tether_cli.exit_status import exit_for, tell
 from tether_cli.options.connection import HEALTH_SECONDS, Connection, connection_options
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_json
@@ -67,6 +66,8 @@ def status(connection: Connection, as_json: bool) -> None:
         is_starting = running is not None and isinstance(error, GatewayUnknown)
         if not (error.retryable or is_starting):
             raise
+        from tether_cli.exit_status import exit_for, tell
+
         ending = exit_for(error)
         document |= {"is_serving": False, **(ending.document or {})}
         if as_json:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from tether_cli.exit_status import (
-    asks_for_json,
-    exit_for,
-    let_go_of_output,
-    open_missing_streams,
-    tell,
-    tell_misuse,
-    tell_trace,
-)
-from tether_cli.terminal.asides import say_aside
+from tether_cli.terminal.asides import let_go_of_output, open_missing_streams, say_aside
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -38,6 +28,8 @@ class VerbGroup(click.Group):
         name = args[0]
         if ctx.resilient_parsing or name.startswith("-") or name in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
+        import difflib
+
         near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         raise click.UsageError(f"No such verb {name!r}.{meant}", ctx)
@@ -99,16 +91,22 @@ class LazyVerbs(VerbGroup):
             ctx.exit(1)
         except (Exception, KeyboardInterrupt) as error:
             if ctx.params["debug"]:
+                from tether_cli.exit_status import tell_trace
+
                 tell_trace(error)
             self._end(ctx, error)
 
     def _end_misuse(self, ctx: click.Context, error: click.ClickException) -> NoReturn:
+        from tether_cli.exit_status import tell_misuse
+
         # Click's own way ends with another status where standard error cannot be written.
         tell_misuse(error)
         let_go_of_output()
         ctx.exit(error.exit_code)
 
     def _end(self, ctx: click.Context, error: BaseException) -> NoReturn:
+        from tether_cli.exit_status import asks_for_json, exit_for, tell
+
         ending = exit_for(error)
         tell(ending, as_json=asks_for_json(ctx.meta[_ARGUMENTS]))
         let_go_of_output()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +59,9 @@ def unknown_problems(names: Sequence[str], known: Sequence[str]) -> Iterator[Pro
       names: The unknown fields.
       known: All that could have been meant.
     """
+    # Loaded when used: most requests have no such field.
+    import difflib
+
     for place, name in enumerate(names[:MAX_NAMED]):
         guesses = known if place < MAX_GUESSED else ()
         near = difflib.get_close_matches(str(name)[:100], guesses, n=1, cutoff=0.6)

@@ -7,7 +7,7 @@ field's own line only :class:`SubmitOptions` names it, and :class:`~tether.reque
 worker gets beside sampling, both for type checkers.
 """
 
-from __future__ import annotations
+# Annotations are read when this is imported: as texts each would have to be compiled then.
 
 import json
 from collections.abc import Mapping, Sequence

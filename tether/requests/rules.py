@@ -1,7 +1,8 @@
 """What values a field of a job request may have: one rule for its check, its form in JSON and its schema.
 
 Rules are pure. They check a value's form in JSON, and the form that programs use beside it: a tuple for a
-list, a :class:`Message` for its object.
+list, a :class:`Message` for its object. No two rules are ever compared, so no class of them is
+made for that at import.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Plain:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Text(Plain):
     """A text.
 
@@ -104,7 +105,7 @@ class Text(Plain):
         return schema
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Whole(Plain):
     """An integer.
 
@@ -126,7 +127,7 @@ class Whole(Plain):
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Number(Plain):
     """A finite number.
 
@@ -160,7 +161,7 @@ class Number(Plain):
         return {"type": "number", least: self.minimum, "maximum": self.maximum}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """A value of an enumeration."""
 
@@ -181,7 +182,7 @@ class Choice:
         return {"type": "string", "enum": [value.value for value in self.kind]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Texts:
     """A list of texts that are not empty; one text stands for a list of it."""
 
@@ -208,7 +209,7 @@ class Texts:
         return {"anyOf": [text, {"type": "array", "items": text, "maxItems": self.max_count}]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Words(Texts):
     """A list of words of ASCII letters, digits and ``_``; one word stands for a list of it."""
 
@@ -224,7 +225,7 @@ class Words(Texts):
         return {"anyOf": [word, {"type": "array", "items": word, "maxItems": self.max_count}]}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamedTexts:
     """Texts by name. No name is empty or has ``=`` in it."""
 
@@ -262,7 +263,7 @@ class NamedTexts:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conversation:
     """A list of messages, which is not empty.
 

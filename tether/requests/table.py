@@ -51,7 +51,7 @@ class Written(Enum):
     IF_SET = "if set"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class About:
     """The annotation of a field.
 
@@ -72,7 +72,7 @@ class About:
     asked: Rule | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Field:
     """A row of the table.
 
@@ -168,9 +168,10 @@ class Table(Generic[RequestT]):
     """
 
     def __init__(self, request_type: type[RequestT]) -> None:
+        hints = get_type_hints(request_type, include_extras=True)
         self.request_type = request_type
-        self.sampling_type: type[Any] = get_type_hints(request_type)[NESTED]
-        self.fields: Mapping[str, Field] = {each.name: each for each in _fields_of(request_type)}
+        self.sampling_type: type[Any] = hints[NESTED]
+        self.fields: Mapping[str, Field] = {each.name: each for each in _fields_of(request_type, hints)}
         rows = self.fields.values()
         self._reading = {
             each.name: (each.is_nested, None if isinstance(each.rule, Plain) else each.rule.read)
@@ -190,11 +191,11 @@ class Table(Generic[RequestT]):
         return self.request_type(**own, **{NESTED: self.sampling_type(**nested)})
 
 
-def _fields_of(holder: type[Any]) -> Iterator[Field]:
-    hints = get_type_hints(holder, include_extras=True)
+def _fields_of(holder: type[Any], hints: Mapping[str, Any]) -> Iterator[Field]:
     for each in dataclasses.fields(holder):
         if each.name == NESTED:
-            yield from _fields_of(hints[NESTED])
+            nested = hints[NESTED]
+            yield from _fields_of(nested, get_type_hints(nested, include_extras=True))
             continue
         (about,) = (part for part in get_args(hints[each.name])[1:] if isinstance(part, About))
         yield Field(name=each.name, default=_default_of(each), about=about)

@@ -33,7 +33,7 @@ class _NotPossible(Exception):
     """A value that cannot be a template's variable."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TemplateVariables:
     """A JSON object, whose fields are variables of a chat template.
 

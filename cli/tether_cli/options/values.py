@@ -9,22 +9,28 @@ from typing import Any
 
 import click
 
-from tether.durations import parse_duration
-from tether_cli.options.moments import parse_moment
-
 
 def read_duration(ctx: click.Context, param: click.Parameter, given: str | None) -> float | None:
     """A span of time, in seconds."""
+    if given is None:
+        return None
+    # Loaded when used, as below: most commands are given no time.
+    from tether.durations import parse_duration
+
     try:
-        return None if given is None else parse_duration(given)
+        return parse_duration(given)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", ctx, param) from None
 
 
 def read_moment(ctx: click.Context, param: click.Parameter, given: str | None) -> datetime | None:
     """A point in time, with its time zone."""
+    if given is None:
+        return None
+    from tether_cli.options.moments import parse_moment
+
     try:
-        return None if given is None else parse_moment(given, datetime.now(UTC))
+        return parse_moment(given, datetime.now(UTC))
     except ValueError as error:
         raise click.BadParameter(f"{error}.", ctx, param) from None
 

@@ -1,4 +1,7 @@
-"""What a verb says beside its output, on standard error: where that cannot be written, the verb goes on."""
+"""What a verb says beside its output, on standard error: where that cannot be written, the verb goes on.
+
+And what becomes of standard streams that are closed, or cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +39,19 @@ def let_go_of(stream: TextIO) -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
+
+
+def open_missing_streams() -> None:
+    """Open standard streams that were closed by whoever started this process: nothing is read, nothing kept.
+
+    Else the next file or socket that is opened takes their numbers.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def let_go_of_output() -> None:
+    """Let go of standard output and standard error, where they cannot be written any more."""
+    for stream in (sys.stdout, sys.stderr):
+        let_go_of(stream)

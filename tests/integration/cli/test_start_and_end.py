@@ -31,6 +31,14 @@ HEAVY = {
     *("aiohttp", "asyncio", "concurrent", "dramatiq", "email", "http", "msgspec", "multiprocessing"),
     *("pydantic", "redis", "rich", "sqlalchemy", "ssl", "structlog", "subprocess", "tempfile"),
 }
+OF_OTHERS = {
+    *("difflib", "tether.attempts", "tether.client.documents", "tether.client.job_port", "tether.deaths"),
+    *("tether.client.model_port", "tether.client.operations", "tether.durations", "tether.histories"),
+    *("tether.job_filters", "tether.outcomes", "tether.statuses", "tether_cli.exit_status"),
+}
+"""Modules of Tether's own, and what they alone load, that neither submit a job nor follow it."""
+FOLLOWING = {"tether.client.http.server_sent_events", "tether.client.http.streams", "tether.streams.reader"}
+"""What follows a job, and is loaded while that runs."""
 TELLING = (
     "import atexit, sys\n"
     "atexit.register(lambda: print('loaded', *sys.modules, file=sys.stderr))\n"
@@ -72,6 +80,8 @@ def test_a_job_is_submitted_and_followed_without_loading_what_that_does_not_need
     loaded = done.stderr.decode().partition("loaded ")[2].split()
     assert loaded
     assert not HEAVY & {name.partition(".")[0] for name in loaded}
+    assert not OF_OTHERS & set(loaded)
+    assert (set(loaded) >= FOLLOWING) if STREAM in steps else not FOLLOWING & set(loaded)
 
 
 @pytest.mark.parametrize(
