@@ -16,6 +16,7 @@ __all__ = [
     "AddressInUse",
     "AlreadyRunning",
     "BrokerUnavailable",
+    "ChangeUnfinished",
     "ClientClosed",
     "CommandUnanswered",
     "CommitUnknown",
@@ -302,6 +303,21 @@ class StoreUnavailable(StoreError):
     http_status = 503
     exit_status = 4
     retryable = True
+
+
+class ChangeUnfinished(StoreUnavailable):
+    """The database became unavailable after a change was written, before all that follows it was done.
+
+    The change stands, and what follows it is done within minutes.
+
+    What to do: Nothing, or send the same request again, so that it is done at once.
+    """
+
+    code = "change_unfinished"
+    outward = (
+        "the database became unavailable after the change was written: it stands, and takes effect within "
+        "minutes, or at once when the same request is sent again"
+    )
 
 
 class CommitUnknown(StoreUnavailable):

@@ -9,6 +9,7 @@ from tether.broker.pools.pools import CancelResult, KnownJob, Pools
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
 from tether.store.end_requests import Conclusion, Request, RequestedRow, conclude, request
+from tether.store.failures import after_commit
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
 
@@ -40,14 +41,15 @@ class Cancellation:
         A running job ends when its worker receives the request, by its outcome.
 
         Raises:
-          StoreUnavailable: The request was not written.
+          StoreUnavailable: The request was not written; if it is a ``ChangeUnfinished``, it was.
           OUTAGE_ERRORS: It was, and is executed when Redis is back.
         """
         if not requests:
             return []
         rows = self.ask(requests)
         now_ms = requests[0].now_ms
-        ended = self.carry_out([row for row in rows if isinstance(row, RequestedRow)], now_ms)
+        with after_commit():
+            ended = self.carry_out([row for row in rows if isinstance(row, RequestedRow)], now_ms)
         return [ended.get(row.job_id, row.state) if isinstance(row, RequestedRow) else row for row in rows]
 
     def ask(self, requests: Sequence[Request]) -> list[RequestedRow | Exception | None]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tether.errors import CommitUnknown, StoreError, StoreUnavailable
+from tether.errors import ChangeUnfinished, CommitUnknown, StoreError, StoreUnavailable
 
 _SQLITE_UNAVAILABLE = (
     "SQLITE_BUSY",
@@ -94,6 +96,21 @@ def _is_full(error: SQLAlchemyError) -> bool:
     original = getattr(error, "orig", None)
     codes = (getattr(original, "sqlite_errorname", None), getattr(original, "sqlstate", None))
     return any(code in _DISK_FULL for code in codes)
+
+
+@contextlib.contextmanager
+def after_commit() -> Iterator[None]:
+    """What follows a change that was written.
+
+    Raises:
+      ChangeUnfinished: The database became unavailable.
+    """
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise ChangeUnfinished(
+            f"the change was written, and not all that follows it was done: {error}"
+        ) from error
 
 
 def commit_failure(error: SQLAlchemyError, place: str) -> StoreError:

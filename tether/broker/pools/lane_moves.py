@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tether.ids import JobId
-from tether.jobs import Priority
+from tether.jobs import JobState, Priority
 
 MOVED_LANE_SHARE = 2
 """A lane that jobs are moved to may hold so many times as many as one that they are placed in: else a tenant
@@ -48,6 +48,18 @@ class MoveResult(StrEnum):
     EXPIRED = "expired"
     POISONED = "poisoned"
     DEAD = "dead"
+
+
+def last_told(state: str, asked: str, priority: str, following: str) -> str:
+    """Which priority Redis was told of last, as far as what it does follows it: empty where an older version
+    placed the job.
+
+    A program of an older version hands a job back to the lane that it had come from, whatever was to follow.
+
+    Args:
+      state, asked, priority, following: What the job's hash has; ``following`` in the field ``next``.
+    """
+    return priority if state == JobState.PLACED and following else asked
 
 
 ENDED = frozenset(

@@ -15,7 +15,7 @@ import redis
 
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, names_of
-from tether.broker.pools.lane_moves import MOVED_LANE_SHARE, LaneMove, MoveResult
+from tether.broker.pools.lane_moves import MOVED_LANE_SHARE, LaneMove, MoveResult, last_told
 from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom, max_waiting
 from tether.broker.pools.waiting_lanes import LanePlace
 from tether.broker.redis.connections import RefusedForNow, each_answer, without_retries
@@ -161,7 +161,7 @@ class KnownJob:
     """What Redis knows of a job: its state, dispatch and offset.
 
     Attributes:
-      asked: The priority that the database had when it was last told; empty where an older version placed it.
+      asked: See :func:`~tether.broker.pools.lane_moves.last_told`.
     """
 
     state: str
@@ -401,18 +401,19 @@ def known_jobs(
     """
     pipeline = client.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset", "asked")
+        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset", "asked", "priority", "next")
     return [_read_known(answer) for answer in each_answer(pipeline)]
 
 
 def _read_known(answer: Any) -> KnownJob | Exception | None:
     if isinstance(answer, Exception):
         return answer
-    state, dispatch, offset, asked = answer
+    state, dispatch, offset, *priorities = answer
     if not state:
         return None
     try:
-        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), (asked or b"").decode())
+        asked = last_told(state.decode(), *((priority or b"").decode() for priority in priorities))
+        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), asked)
     except ValueError as error:
         return error
     if known.dispatch < 0 or not 0 <= known.offset <= MAX_OFFSET:

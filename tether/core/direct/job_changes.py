@@ -20,6 +20,7 @@ from tether.job_names import check_job_id, no_such_job
 from tether.jobs import JobError, JobState, Priority
 from tether.statuses import check_page
 from tether.store.end_requests import Request, RequestedRow
+from tether.store.failures import after_commit
 from tether.store.priorities import PrioritisedRow, PriorityChange
 from tether.telemetry.logs import get_logger
 
@@ -73,7 +74,8 @@ class DirectChangePort:
                 raise no_such_job(job_id)
             if isinstance(answer, Exception):
                 raise answer
-            return reads.one(job_id).status.state
+            with after_commit():
+                return reads.one(job_id).status.state
 
     def reprioritise_where(
         self, job_filter: JobFilter, priority: Priority, dry_run: bool, cursor: str | None, limit: int
@@ -110,7 +112,8 @@ class DirectChangePort:
     def _followed(self, job_ids: Sequence[JobId]) -> Mapping[JobId, MoveResult | Exception]:
         if not self._live.is_away():
             try:
-                return self._plane.priorities.follow(job_ids)
+                with after_commit():
+                    return self._plane.priorities.follow(job_ids)
             except OUTAGE_ERRORS:
                 self._live.note_away()
         # Their rows have the new priority, which Redis is told of once it is back.

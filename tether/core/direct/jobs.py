@@ -23,6 +23,7 @@ from tether.scheduling.infer_messages import submission_of
 from tether.statuses import JobPage, JobStatus, check_page, status_of
 from tether.store import queries
 from tether.store.end_requests import Request
+from tether.store.failures import after_commit
 from tether.store.job_lists import MAX_SCANNED, scan_jobs
 from tether.store.letter_retries import retried_jobs
 from tether.store.rows import JobRow
@@ -98,16 +99,23 @@ class DirectJobPort:
             except OUTAGE_ERRORS:
                 # The request is durable, and carried out once Redis is back.
                 self._live.note_away()
-                return job_of_tenant(self._plane.store, job_id, self._tenant).state
+                return self._state_in_database(job_id)
             if isinstance(answer, redis.RedisError):
                 # What Redis holds of this job cannot be read. The request stands, and is tried again.
-                return job_of_tenant(self._plane.store, job_id, self._tenant).state
+                return self._state_in_database(job_id)
             if isinstance(answer, Exception):
                 raise answer
             state = answer
         if state is None:
             raise no_such_job(job_id)
-        return state if state.is_final else self.status(job_id).state
+        if state.is_final:
+            return state
+        with after_commit():
+            return self.status(job_id).state
+
+    def _state_in_database(self, job_id: JobId) -> JobState:
+        with after_commit():
+            return job_of_tenant(self._plane.store, job_id, self._tenant).state
 
 
 class JobOfTenant(NamedTuple):

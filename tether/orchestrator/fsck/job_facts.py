@@ -55,7 +55,7 @@ class RedisFacts:
       stands_in_lane: Whether a lane has its entry; only looked at where it waits.
       is_among_suspects: Whether the suspects of its group have it; only where it is under suspicion.
       has_lease, is_drawn: Whether it has a lease, and its worker's list names it; only where it runs.
-      asked: The priority that Redis was told of last; empty where an older version placed it.
+      asked: See :func:`~tether.broker.pools.lane_moves.last_told`.
     """
 
     state: str

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from tether.broker.keys import ALONE, Keys
 from tether.broker.pools.key_owners import KeyKind, owned_key
+from tether.broker.pools.lane_moves import last_told
 from tether.broker.redis.connections import each_answer
 from tether.broker.scripts import rows as in_rows
 from tether.ids import NO_JOB, JobId, PoolName, TenantId, job_id_in
@@ -23,7 +24,7 @@ from tether.store.schema import dead_letters, dispatches, holds, jobs
 from tether.store.store import Store
 
 BATCH = 250
-_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker", "group", "asked")
+_FIELDS = ("state", "dispatch", "ticket", "pool", "priority", "tenant", "worker", "group", "asked", "next")
 _STATES = (*JobState, "failed", "withdrawn", "poisoned")
 
 
@@ -108,8 +109,8 @@ class JobLook:
         pipeline: Any
         if isinstance(values, Exception):
             return RedisFacts(state="", dispatch=0, ticket="", unreadable="it is no hash", **given)
-        state, dispatch, ticket, pool, _, _, worker, group, asked = map(_text, values)
-        given |= {"state": state, "ticket": ticket, "asked": asked}
+        state, dispatch, ticket, pool, priority, _, worker, group, asked, following = map(_text, values)
+        given |= {"state": state, "ticket": ticket, "asked": last_told(state, asked, priority, following)}
         if life_ms == NO_KEY:
             return RedisFacts(dispatch=0, **given)
         if state not in _STATES or not dispatch.isdecimal() or len(dispatch) > 10:

@@ -269,3 +269,103 @@ def test_what_has_aged_into_a_lane_says_nothing_of_a_place_in_it(stage):
     age(stage, "mine", 300_000)
     assert move(stage, "mine", STANDARD) is MoveResult.MOVED
     assert lane(stage, STANDARD).index("mine") < lane(stage, STANDARD).index("s-0")
+
+
+AGED = 100
+"""More than entries of which nothing is known are passed over for one of which something is."""
+
+
+def put_aged_before(stage, *later):
+    """A lane in which many jobs have aged, before jobs that were placed later still."""
+    old = [f"b-{number:03}" for number in range(AGED)]
+    stage.place_all(old, priority=BATCH)
+    for job_id in old:
+        age(stage, job_id, 900_000)
+    aging = f"{stage.keys.prefix}:core:aging"
+    while stage.redis.exists(stage.keys.pool_jobs(POOL, BATCH, "default")):
+        stage.redis.zadd(aging, {f"{POOL} batch default": 1})
+        stage.tick(age_ms=600_000)
+    for job_id in later:
+        stage.place(job_id)
+    return old
+
+
+def test_many_that_aged_into_a_lane_do_not_put_what_is_older_than_all_there_behind_them(stage):
+    stage.place("before")
+    age(stage, "before", 500_000)
+    old = put_aged_before(stage, "after")
+    age(stage, "after", -10_000)
+    stage.place_all(["mine", "yours"], priority=BATCH)
+    age(stage, "mine", 300_000)
+    age(stage, "yours", -5_000)
+    for job_id in ("mine", "yours"):
+        assert move(stage, job_id, STANDARD) is MoveResult.MOVED
+    assert lane(stage, STANDARD) == ["before", "mine", *old, "yours", "after"]
+
+
+def test_many_that_were_cancelled_do_not_put_a_job_out_of_place(stage):
+    order = [f"job-{number:03}" for number in range(3 * AGED)]
+    stage.place_all(order)
+    for number, job_id in enumerate(order):
+        age(stage, job_id, 1_000 * (len(order) - number))
+    for job_id in order[AGED:-AGED]:
+        stage.cancel(job_id)
+    stage.place("mine", priority=BATCH)
+    age(stage, "mine", 1_000 * len(order) - 500)
+    assert move(stage, "mine", STANDARD) is MoveResult.MOVED
+    assert ids(draw(stage.worker("one.1"), 2)) == [order[0], "mine"]
+
+
+def test_what_redis_has_lost_of_many_is_placed_by_their_ids(stage):
+    order = [f"job-{number:03}" for number in range(3 * AGED)]
+    stage.place_all(order)
+    stage.redis.delete(*(stage.keys.job(job_id) for job_id in order[AGED:-AGED]))
+    stage.place("job-0", priority=BATCH)
+    age(stage, "job-0", 100_000)
+    assert move(stage, "job-0", STANDARD) is MoveResult.MOVED
+    assert lane(stage, STANDARD)[0] == "job-0"
+
+
+def as_an_older_version_hands_back(stage, job_id):
+    """Its scripts know nothing of what is to follow: a worker that speaks them releases its job."""
+    following = stage.field(job_id, "next")
+    stage.redis.hset(stage.keys.job(job_id), "next", "")
+    stage.lose(job_id)
+    stage.redis.hset(stage.keys.job(job_id), "next", following)
+
+
+def test_a_job_that_an_older_version_hands_back_is_given_its_priority_again(stage):
+    stage.place("a")
+    draw(stage.worker("one.1"))
+    move(stage, "a", INTERACTIVE)
+    assert stage.pools.known(["a"])[0].asked == INTERACTIVE
+    as_an_older_version_hands_back(stage, "a")
+    assert (lane(stage, STANDARD), lane(stage, INTERACTIVE)) == (["a"], [])
+    # Whoever compares it with its row sees that it does not have it.
+    assert stage.pools.known(["a"])[0].asked == STANDARD
+    assert move(stage, "a", INTERACTIVE) is MoveResult.MOVED
+    assert (lane(stage, STANDARD), lane(stage, INTERACTIVE)) == ([], ["a"])
+    assert stage.pools.known(["a"])[0].asked == INTERACTIVE
+
+
+def test_a_job_that_an_older_version_hands_back_is_where_its_old_priority_wants_it(stage):
+    stage.place("a")
+    draw(stage.worker("one.1"))
+    move(stage, "a", INTERACTIVE)
+    as_an_older_version_hands_back(stage, "a")
+    assert move(stage, "a", STANDARD) is MoveResult.KNOWN
+    assert ids(draw(stage.worker("two.1"))) == ["a"]
+    stage.lose("a")
+    assert (lane(stage, STANDARD), lane(stage, INTERACTIVE)) == (["a"], [])
+
+
+def test_what_is_left_in_a_lane_of_a_job_that_redis_lost_is_no_place_in_it(stage):
+    stage.place("a", priority=INTERACTIVE)
+    stage.place("b")
+    stage.redis.delete(stage.keys.job("a"))
+    assert move(stage, "a", BATCH) is MoveResult.UNKNOWN
+    assert not stage.redis.exists(stage.keys.job("a"))
+    assert (lane(stage, INTERACTIVE), lane(stage, BATCH)) == (["a"], [])
+    stage.place("a", priority=BATCH, lossy=True)
+    assert ids(draw(stage.worker("one.1"), 9)) == ["b", "a"]
+    assert lane(stage, INTERACTIVE) == lane(stage, BATCH) == []

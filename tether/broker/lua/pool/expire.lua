@@ -157,7 +157,7 @@ local function promote(pool, class, tenant)
     end
     redis.call('LPOP', list)
     if is_current then
-      redis.call('HSET', name, 'priority', 'standard')
+      redis.call('HSET', name, 'priority', 'standard', 'aged_at', integer(now))
       let_wait(id, ticket, pool, PROMOTED[class], tenant, placed_at or now, false)
       has_moved = true
     elseif not is_state(state) then

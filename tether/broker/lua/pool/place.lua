@@ -109,6 +109,10 @@ else
   run, offset, n = begin_above(stream, is_readable)
   -- A second dispatch of what was never seen: tokens of the first are lost.
   lossy = (number > 1 or n > 0) and '1' or lossy
+  if lossy == '1' or job_dispatch ~= false then
+    -- Entries that are left of it, in whichever lane, are void.
+    ticket = integer(now)
+  end
   if n > 0 then
     n = n + 1
     say(id, run, offset, n, 'rerouted', '{}')
@@ -118,7 +122,7 @@ else
     'boot', apply('GET', key('core:restarts')) or '0')
 end
 redis.call('HSET', name, 'v', VERSION, 'state', WAITING, 'dispatch', dispatch, 'attempt', '0', 'draw', '', 'worker', '',
-  'fence', '', 'pool', pool, 'tenant', tenant, 'priority', priority, 'asked', priority, 'next', '',
+  'fence', '', 'pool', pool, 'tenant', tenant, 'priority', priority, 'asked', priority, 'next', '', 'aged_at', '',
   'lossy', lossy == '1' and '1' or '0',
   'cancel', '', 'closed', '0', 'said', '0', 'ticket', ticket, 'placed_at', integer(now), 'alone', '0', 'avoid', '',
   'avoid_until', '0', unpack(ARGV, FIRST_PAIR))

@@ -7,7 +7,7 @@
 pass_memory_limit()
 -- In a longer lane an old entry is left to those who draw, and to the sweep.
 local MAX_LOOKED_THROUGH = 16384
--- Entries of jobs that do not wait there any more say nothing of a place: so many are passed over for one that does.
+-- Entries of jobs of which nothing is known say little of a place: so many are passed over for one that does.
 local MAX_PASSED = 32
 
 local id, dispatch, priority, max_waiting = unpack(ARGV)
@@ -16,13 +16,21 @@ if #ARGV ~= 4 or not is_name(id) or not dispatch or not is_priority(priority) or
   return refuse('reprioritise: a job, a dispatch, a priority and a number of entries are needed')
 end
 local name = job_of(id)
-local state, job_dispatch, job_priority, asked, pool, tenant, ticket, placed_at, group =
-  read(name, 'state', 'dispatch', 'priority', 'asked', 'pool', 'tenant', 'ticket', 'placed_at', 'group')
+local state, job_dispatch, job_priority, asked, job_next, pool, tenant, ticket, placed_at, group =
+  read(name, 'state', 'dispatch', 'priority', 'asked', 'next', 'pool', 'tenant', 'ticket', 'placed_at', 'group')
+local is_handed_back = state == WAITING and is_priority(job_next)
+if is_handed_back then
+  -- A program of an older version handed it back, to the lane that it had come from.
+  asked = job_priority
+end
 if not is_state(state) or whole(job_dispatch, MAX_TOKENS) ~= dispatch then
   return 'unknown'
 elseif state ~= WAITING and state ~= RUNNING then
   return state
 elseif (is_priority(asked) and asked or job_priority) == priority then
+  if is_handed_back then
+    redis.call('HSET', name, 'asked', priority, 'next', '')
+  end
   -- A batch job that has aged stands among the standard ones, and stays there.
   return 'known'
 elseif state == RUNNING then
@@ -34,7 +42,7 @@ ticket, placed_at = whole(ticket, MAX_INTEGER - 1), whole(placed_at, MAX_INTEGER
 if not (ticket and placed_at and is_priority(job_priority) and is_word(pool) and is_name(tenant)) then
   return 'unreadable'
 elseif job_priority == priority then
-  redis.call('HSET', name, 'asked', priority)
+  redis.call('HSET', name, 'asked', priority, 'next', '')
   return 'moved'
 end
 local must_be_alone = is_name(group)
@@ -54,19 +62,22 @@ local function leave(old_class)
   end
 end
 
--- Whether the job of an entry is older than this one; nil where it does not wait there, or where it aged into this lane:
--- that put it at the end, however old it is.
+-- Whether the job of an entry came to this lane before this one was placed, also where it has ended there since; nil where
+-- that is not known.
 local function is_older(entry)
   local other, its_ticket = string.match(entry, '^(.+) (%d+)$')
-  local other_state, other_ticket, other_placed_at, other_asked =
-    read(job_of(other or ''), 'state', 'ticket', 'placed_at', 'asked')
-  other_placed_at = whole(other_placed_at, MAX_INTEGER)
-  if other_state ~= WAITING or other_ticket ~= its_ticket or not other_placed_at
-      or is_priority(other_asked) and other_asked ~= priority then
+  local other_ticket, came_at, other_asked, aged_at =
+    read(job_of(other or ''), 'ticket', 'placed_at', 'asked', 'aged_at')
+  if is_priority(other_asked) and other_asked ~= priority then
+    -- It aged into this lane: that put it at the end, however old it is.
+    came_at = aged_at
+  end
+  came_at = whole(came_at, MAX_INTEGER)
+  if other_ticket ~= its_ticket or not came_at then
     return nil
   end
   -- Ids are ordered by time.
-  return other_placed_at < placed_at or other_placed_at == placed_at and other < id
+  return came_at < placed_at or came_at == placed_at and other < id
 end
 
 -- How many entries of the lane come before it: lanes are in the order of age, but for what was handed over.
@@ -79,7 +90,12 @@ local function place_by_age()
       comes_before = is_older(redis.call('LINDEX', list, at))
       at = at + 1
     end
-    if comes_before == false or comes_before == nil and at == high then
+    if comes_before == nil and at < high then
+      -- Nothing is known of any of these but their ids.
+      comes_before = redis.call('LINDEX', list, middle) < id .. ' '
+      at = comes_before and middle + 1 or at
+    end
+    if not comes_before then
       high = middle
     else
       low = at
@@ -91,7 +107,7 @@ end
 leave(job_priority)
 leave(alone_class(job_priority))
 ticket = integer(ticket + 1)
-redis.call('HSET', name, 'priority', priority, 'asked', priority, 'next', '', 'ticket', ticket)
+redis.call('HSET', name, 'priority', priority, 'asked', priority, 'next', '', 'aged_at', '', 'ticket', ticket)
 local rank, entry = place_by_age(), id .. ' ' .. ticket
 if rank == 0 then
   redis.call('LPUSH', list, entry)
