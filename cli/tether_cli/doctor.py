@@ -59,7 +59,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.errors import ConfigError
     from tether.local import doctor as look
     from tether.local.fleet_check import check_fleet
-    from tether.local.hook_check import check_death_hook
+    from tether.local.hook_check import backlog_at, check_death_hook
     from tether.local.orchestrator_check import check_orchestrator
     from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
@@ -84,6 +84,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
 
     is_apart = runs_apart(settings, running, told_url, readiness)
     url_here = gateway_here(settings) if is_apart else None
+    database = look.used_database(settings, folder, is_apart=is_apart)
     needs_torch = not settings.models or any(model.engine == "transformers" for model in settings.models)
     looks: tuple[tuple[str, Callable[[], Check]], ...] = (
         ("packages of gateway", lambda: look.check_packages("gateway", look.GATEWAY_PACKAGES)),
@@ -107,7 +108,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("orchestrator", lambda: check_orchestrator(running, told_url, readiness, url_here)),
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
-        ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead)),
+        ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead, lambda: backlog_at(database))),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )
     for name, function in looks:

@@ -186,9 +186,19 @@ def check_port(
     return Check("port", CheckStatus.OK, f"{host}:{port} is free")
 
 
+def used_database(settings: Settings, folder: StateFolder, *, is_apart: bool) -> str:
+    """The URL of the database that is used here.
+
+    Args:
+      is_apart: Whether parts are run by verbs of their own.
+    """
+    own = settings.is_default("database.url") and not is_apart
+    return f"sqlite:///{folder.database}" if own else settings.database.url
+
+
 def check_database(settings: Settings, folder: StateFolder, *, is_apart: bool = False) -> Check:
     own = settings.is_default("database.url") and not is_apart
-    url = f"sqlite:///{folder.database}" if own else settings.database.url
+    url = used_database(settings, folder, is_apart=is_apart)
     from tether.store.migrations import HEAD, KNOWN
 
     if url.startswith("sqlite"):

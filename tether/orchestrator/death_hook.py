@@ -35,6 +35,13 @@ BATCH_SECONDS = 1.0
 MAX_FAILURES_IN_ROW = 3
 """After so many failures without a success in between it is the hook that fails, not a letter."""
 
+MAX_UNNOTED = 10_000
+"""While so many answers cannot be noted, no further calls are made: a query that leaves them out has
+limits."""
+
+UNNOTED_REST_SECONDS = 1.0
+"""Until it is tried again to note them."""
+
 MAX_PAUSE_SECONDS = 60.0
 """Between two calls of a hook that fails."""
 
@@ -112,6 +119,8 @@ class TellOfDeaths:
         now_ms, rest = self._now_ms(), self._rests_until - self._clock()
         if rest > 0:
             return rest
+        if len(self._answers) >= MAX_UNNOTED:
+            return UNNOTED_REST_SECONDS
         owed = self._store.read(owed_hooks, now_ms, HOOK_BATCH, list(self._answers))
         letters = self._store.read(_letters_of, [each.job_id for each in owed]) if owed else []
         known = {letter.job_id for letter in letters}

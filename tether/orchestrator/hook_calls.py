@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tether.dead_letters import DeadLetter
 from tether.ids import JobId
+from tether.telemetry.logs import get_logger
 from tether.threads import OwnedThread
 
 STOP_SECONDS = 1.0
@@ -64,6 +65,7 @@ class HookCalls:
         self._batch: Sequence[DeadLetter] = ()
         self._results: list[HookResult] = []
         self._is_stopping = False
+        self._log = get_logger("tether.orchestrator")
         self._thread = OwnedThread("on-dead", self._run, ask_to_stop=self._ask_to_stop)
 
     @property
@@ -109,7 +111,12 @@ class HookCalls:
             self._call_each(batch)
             with self._news:
                 self._batch = ()
-            self._on_end()
+            try:
+                self._on_end()
+            except Exception as error:
+                self._log.exception(
+                    "The end of calls of the hook on_dead could not be told.", error=str(error)
+                )
 
     def _call_each(self, batch: Sequence[DeadLetter]) -> None:
         until = self._clock() + self._batch_seconds

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from tether.ids import JobId
 from tether.store.bulk import insert_absent_rows
@@ -62,6 +62,31 @@ def next_hook_at(connection: Connection, but: Collection[JobId] = ()) -> int | N
     if but:
         query = query.where(letter_hooks.c.job_id.not_in(but))
     return connection.execute(query.order_by(letter_hooks.c.due_at).limit(1)).scalar_one_or_none()
+
+
+class HookBacklog(NamedTuple):
+    """Letters of which the hook has not heard, each number counted up to a limit.
+
+    Attributes:
+      failing: Those at which the hook has failed more than once, one after another.
+      late: The others that are due for longer than they should be.
+    """
+
+    failing: int
+    late: int
+
+
+def hook_backlog(connection: Connection, due_before: int, limit: int) -> HookBacklog:
+    """What the hook has not heard of.
+
+    Args:
+      due_before: What was due then, in milliseconds since the epoch, is late.
+    """
+    columns = letter_hooks.c
+    wanted = columns.failures > 1, (columns.failures <= 1) & (columns.due_at < due_before)
+    some = (select(columns.job_id).where(each).limit(limit).subquery() for each in wanted)
+    counts = (connection.execute(select(func.count()).select_from(each)).scalar_one() for each in some)
+    return HookBacklog(*counts)
 
 
 def note_hook_answers(connection: Connection, answers: list[HookAnswer]) -> list[None]:

@@ -2,12 +2,13 @@
 
 import threading
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
 from support.databases import NOW, accept, decide, new_job, outcome, write
-from support.waiting import PATIENCE_SECONDS
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.errors import ConfigError, StoreUnavailable
 from tether.hooks import load_death_hook
 from tether.orchestrator import death_hook
@@ -16,7 +17,7 @@ from tether.orchestrator.hook_calls import HookCalls
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.outcomes import OutcomeKind
 from tether.store.dead_letters import dead_letter
-from tether.store.letter_hooks import next_hook_at
+from tether.store.letter_hooks import next_hook_at, owed_hooks
 from tether.store.pruning import prune
 from tether.store.settlements import Settle, Settlement
 from tether.telemetry import metrics
@@ -266,6 +267,59 @@ def test_a_row_that_cannot_be_noted_holds_up_no_other(store, teller, monkeypatch
     stuck.clear()
     told.tell()
     assert store.read(next_hook_at) is None
+
+
+def test_while_too_many_rows_cannot_be_noted_no_further_calls_are_made(store, teller, monkeypatch):
+    monkeypatch.setattr(death_hook, "HOOK_BATCH", 2)
+    monkeypatch.setattr(death_hook, "MAX_UNNOTED", 4)
+    heard = []
+    jobs = die(store, *range(9))
+    told = teller(heard.append)
+    note = death_hook.note_hook_answers
+
+    def refuse(connection, answers):
+        raise ValueError("refused")
+
+    monkeypatch.setattr(death_hook, "note_hook_answers", refuse)
+    told.tell()
+    told.tell()
+    assert [letter.job_id for letter in heard] == jobs[:4]
+    monkeypatch.setattr(death_hook, "note_hook_answers", note)
+    told.later()
+    told.tell()
+    assert [letter.job_id for letter in heard] == jobs
+    assert store.read(next_hook_at) is None
+
+
+def test_as_many_as_cannot_be_noted_can_be_left_out_of_what_is_owed(store):
+    jobs = die(store, 1)
+    left_out = [f"none-{number:06}" for number in range(death_hook.MAX_UNNOTED + death_hook.HOOK_BATCH)]
+    assert [each.job_id for each in store.read(owed_hooks, NOW, 2, left_out)] == jobs
+    assert store.read(next_hook_at, left_out) == NOW
+
+
+def test_the_thread_goes_on_where_the_end_of_its_calls_cannot_be_told():
+    heard, told, is_away = [], threading.Event(), True
+
+    def on_end():
+        if is_away:
+            told.set()
+            raise RuntimeError("the loop is gone")
+        told.set()
+
+    calls = HookCalls(HookHere(heard.append), on_end=on_end, clock=lambda: 0.0, batch_seconds=1.0)
+    try:
+        with capture_logs() as logs:
+            for number in range(2):
+                calls.begin([SimpleNamespace(job_id=number)])
+                assert told.wait(PATIENCE_SECONDS)
+                eventually(lambda: not calls.is_busy, PATIENCE_SECONDS, "the batch is over")
+                told.clear()
+                is_away = False
+    finally:
+        calls.stop()
+    assert [letter.job_id for letter in heard] == [0, 1]
+    assert [each["error"] for each in logs] == ["the loop is gone"]
 
 
 def test_a_letter_that_was_deleted_is_owed_to_nobody(store, teller):
