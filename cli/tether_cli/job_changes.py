@@ -72,10 +72,11 @@ def _read_where(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
     return where
 
 
-def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--where``, ``--all-tenants``, ``--yes`` and ``--dry-run``; the function gets ``where``, None
-    without it."""
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every change of jobs takes: ``job_ids``; ``--where``, ``--all-tenants``, ``--dry-run`` and
+    ``--yes``; ``--json``; and the connection. The function gets ``where``, None without it."""
     options = (
+        click.argument("job_ids", metavar="[ID]...", nargs=-1),
         click.option(
             "--where",
             "where",
@@ -91,6 +92,12 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--dry-run", is_flag=True, help="With --where: only print which jobs it would be."),
         click.option("--yes", is_flag=True, help="With --where: do not ask."),
+        click.option(
+            *("--json", "as_json"),
+            is_flag=True,
+            help="Print one JSON document; with --where one JSON object a line.",
+        ),
+        connection_options,
     )
     for option in reversed(options):
         command = option(command)
@@ -98,12 +105,7 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("job_ids", metavar="[ID]...", nargs=-1)
-@where_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document; with --where one JSON object a line."
-)
-@connection_options
+@change_options
 def cancel(
     connection: Connection,
     job_ids: tuple[str, ...],

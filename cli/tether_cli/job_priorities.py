@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tether.jobs import JobState, Priority
-from tether_cli.job_changes import JobChoice, change_each, change_where, check_choice, where_options
-from tether_cli.options.connection import Connection, connection_options
+from tether_cli.job_changes import JobChoice, change_each, change_options, change_where, check_choice
+from tether_cli.options.connection import Connection
 
 if TYPE_CHECKING:
     from tether.client.many_jobs import ManyJobs
@@ -17,18 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("job_ids", metavar="[ID]...", nargs=-1)
 @click.option(
     "--priority",
     type=click.Choice([priority.value for priority in Priority]),
     required=True,
     help="Their new priority class.",
 )
-@where_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document; with --where one JSON object a line."
-)
-@connection_options
+@change_options
 def reprioritise(
     connection: Connection,
     job_ids: tuple[str, ...],

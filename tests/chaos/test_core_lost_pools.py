@@ -207,7 +207,7 @@ def test_what_waits_in_a_pool_that_lost_its_last_worker_is_done_by_another_pool(
     job.result(timeout=PATIENCE_SECONDS)
     status = job.status()
     assert status.pool in regions.others("counter")
-    assert status.dispatch == 2, job.history()
+    assert status.dispatch == 2, (status, job.history())
 
 
 def test_what_waits_for_a_worker_that_never_draws_is_done_by_another_pool(regions):
