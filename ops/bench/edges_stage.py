@@ -14,7 +14,8 @@ from core_processes import families
 from core_stage import READY_SECONDS, Stage, wait_for
 
 from tether import Tether
-from tether.broker.pools.pools import Dispatch, Pools
+from tether.broker.pools.dispatches import Dispatch
+from tether.broker.pools.pools import Pools
 from tether.config.loading import load_settings
 from tether.gateway.keys.api_keys import Scope, make_key
 from tether.jobs import JobRequest, Priority

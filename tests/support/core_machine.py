@@ -15,8 +15,9 @@ from sqlalchemy import select, update
 from support.pieces import read_pieces
 from support.pool_stage import note_recent_tick
 from tether.broker.keys import Keys
+from tether.broker.pools.dispatches import Dispatch
 from tether.broker.pools.outcomes import Outcomes
-from tether.broker.pools.pools import Dispatch, Pools
+from tether.broker.pools.pools import Pools
 from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.worker_port import Growth, Pulse, WriteStatus
 from tether.envelopes import Placeable

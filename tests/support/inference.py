@@ -14,7 +14,8 @@ from support.drawn_jobs import body_of
 from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import WorkerProcess
 from tether.broker.keys import Keys
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.config.settings import Settings
 from tether.jobs import Priority, Sampling
 from tether.local.redis_server import RedisServer

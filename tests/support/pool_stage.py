@@ -6,7 +6,8 @@ import redis
 
 from support.hand_worker import HandWorker
 from tether.broker.keys import Keys
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.jobs import JobState, Priority
 from tether.streams.token_log import read_events

@@ -1,7 +1,8 @@
 """A job in the hands of a worker by hand, as a task that submits others sees it."""
 
 from support.drawn_jobs import body_of
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.jobs import Priority
 
 POOL = "gpu.cpu.local.tasks-12345678"

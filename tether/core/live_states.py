@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import redis
 
 from tether.broker.keys import Keys
+from tether.broker.pools.known_jobs import KnownJob, known_jobs
 from tether.broker.pools.live_attempts import LiveAttempts, live_attempts
-from tether.broker.pools.pools import KnownJob, known_jobs
 from tether.broker.redis.connections import OUTAGE_ERRORS, without_retries
 from tether.ids import JobId
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tether.broker.pools.pools import LaneKey, LaneLoad, Pools
+from tether.broker.pools.pools import Pools
+from tether.broker.pools.waiting_lanes import LaneKey, LaneLoad
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import Priority
 from tether.orchestrator.outbox_order import LaneHead, OwedChoice, has_few, lane_use

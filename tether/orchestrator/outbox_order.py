@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tether.broker.pools.pools import LaneLoad
 from tether.broker.pools.room import FEW_JOBS, LANE_JOB_BYTES, bytes_in_redis
+from tether.broker.pools.waiting_lanes import LaneLoad
 from tether.store.outbox import OwedDispatch
 
 

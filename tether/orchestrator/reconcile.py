@@ -11,7 +11,8 @@ import redis
 from sqlalchemy import Connection
 
 from tether.broker.keys import WAITING_CLASSES
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.broker.redis.connections import is_wrong_type, raise_if_refused
 from tether.broker.redis.memory_limit import write_past_limit
 from tether.ids import NO_JOB, JobId, PoolName, TenantId, job_id_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, Self
 
-from tether.broker.pools.pools import Dispatch
+from tether.broker.pools.dispatches import Dispatch
 from tether.discovery.fleet.fleet import Fleet
 from tether.ids import JobId, PoolName
 from tether.loops import IDLE, seconds_until

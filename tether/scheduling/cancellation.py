@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tether.broker.pools.pools import CancelResult, KnownJob, Pools
+from tether.broker.pools.cancel_results import CancelResult
+from tether.broker.pools.known_jobs import KnownJob
+from tether.broker.pools.pools import Pools
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
 from tether.store.end_requests import Conclusion, Request, RequestedRow, conclude, request

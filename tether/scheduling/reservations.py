@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import redis
 
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.broker.pools.room import bytes_in_redis, max_waiting_at_submit
 from tether.clocks import boot_seconds
 from tether.config.sections import JobSettings

@@ -11,7 +11,7 @@ import os
 import bench_jobs
 
 from tether.broker.keys import Keys
-from tether.broker.pools.pools import Dispatch
+from tether.broker.pools.dispatches import Dispatch
 from tether.config.loading import load_settings
 from tether.jobs import JobRequest, Priority, Sampling, canonical_json
 from tether.requests.payload import payload_of

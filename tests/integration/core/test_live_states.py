@@ -4,7 +4,7 @@ import redis
 
 from support.stalling_proxy import StallingProxy
 from tether.broker.keys import Keys
-from tether.broker.pools.pools import KnownJob
+from tether.broker.pools.known_jobs import KnownJob
 from tether.core import live_states
 from tether.core.live_states import LiveStates
 

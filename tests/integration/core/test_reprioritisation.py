@@ -11,8 +11,9 @@ from support.core_machine import Crash, Fuse, Fused
 from support.core_steps import NOW, CoreSteps
 from support.databases import POOL, due
 from support.hand_worker import growth
+from tether.broker.pools.dispatches import Dispatch
 from tether.broker.pools.lane_moves import MoveResult
-from tether.broker.pools.pools import Dispatch, Pools
+from tether.broker.pools.pools import Pools
 from tether.jobs import JobError, JobState, Priority
 from tether.orchestrator.fsck.fsck import fsck
 from tether.orchestrator.waiting import PlaceWaiting

@@ -10,7 +10,7 @@ from support.core_steps import LIFE_MS, NOW, CoreSteps
 from support.databases import DEMO, POOL, outbox, state_of
 from support.hand_worker import growth
 from support.pool_stage import note_recent_tick
-from tether.broker.pools.pools import Dispatch, PlaceResult
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
 from tether.broker.scripts import BROKER_SCRIPTS
 from tether.core.live_states import LiveStates
 from tether.jobs import JobError, JobState, Piece, Priority

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from support.core_steps import CoreSteps
 from support.databases import DEMO, OTHER_POOL, POOL, all_held, new_job, outbox, state_of
 from support.hand_worker import growth
-from tether.broker.pools.pools import Dispatch
+from tether.broker.pools.dispatches import Dispatch
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import Draws, Evidence
 from tether.discovery.fleet.pool_views import PoolView

@@ -10,8 +10,8 @@ from support.databases import OTHER_POOL, POOL
 from support.hand_worker import LEASE_MS, HandWorker, growth
 from support.pool_stage import note_recent_tick
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
 from tether.broker.pools.key_owners import KeyKind, owned_key
-from tether.broker.pools.pools import Dispatch, PlaceResult
 from tether.errors import StoreUnavailable
 from tether.jobs import JobError, Priority
 from tether.orchestrator.redis_sweep import BATCH, SEALING_MS, SERVED_LIFE_MS, SweepRedis

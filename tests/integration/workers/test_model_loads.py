@@ -7,7 +7,8 @@ import pytest
 from support.drawn_jobs import body_of
 from support.inference import PATIENCE_SECONDS, PROMPT, InferenceBench
 from support.waiting import eventually
-from tether.broker.pools.pools import CancelResult, Dispatch, PlaceResult
+from tether.broker.pools.cancel_results import CancelResult
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
 from tether.errors import EngineFailed
 from tether.jobs import JobState, Priority
 from tether_workers.engines.null.engine import NullEngine

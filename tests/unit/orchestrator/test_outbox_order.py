@@ -6,8 +6,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.broker.pools.pools import LaneLoad
 from tether.broker.pools.room import FEW_JOBS, LANE_JOB_BYTES, bytes_in_redis
+from tether.broker.pools.waiting_lanes import LaneLoad
 from tether.orchestrator.outbox_order import LaneHead, OwedChoice, choose_owed
 from tether.store.outbox import OwedDispatch
 

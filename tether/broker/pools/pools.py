@@ -7,23 +7,22 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from operator import attrgetter
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, TypeVar
 
 import redis
 
 from tether.broker.keys import Keys
-from tether.broker.pools.carried_job import CarriedJob, names_of
-from tether.broker.pools.lane_moves import MOVED_LANE_SHARE, LaneMove, MoveResult, last_told
+from tether.broker.pools.cancel_results import CancelResult
+from tether.broker.pools.dispatches import Dispatch, PlaceResult, place_arguments, read_place_result
+from tether.broker.pools.known_jobs import KnownJob, known_jobs
+from tether.broker.pools.lane_moves import MOVED_LANE_SHARE, LaneMove, MoveResult
 from tether.broker.pools.room import LANE_BYTES, WATERMARK, RedisRoom, max_waiting
-from tether.broker.pools.waiting_lanes import LanePlace
+from tether.broker.pools.waiting_lanes import LaneKey, LaneLoad, LanePlace
 from tether.broker.redis.connections import RefusedForNow, each_answer, without_retries
 from tether.broker.redis.raw_connections import RawConnections
 from tether.broker.scripts import Argument, rows
-from tether.envelopes import Placeable
-from tether.ids import BootId, JobId, PoolName, TenantId, WorkerId, worker_of
-from tether.jobs import JobError, JobState, Priority
+from tether.ids import BootId, JobId, PoolName, WorkerId, worker_of
+from tether.jobs import JobError, JobState
 from tether.streams.events import failure_details
 from tether.streams.token_log import StreamedTokens, streamed_tokens
 from tether.telemetry.logs import get_logger
@@ -36,109 +35,7 @@ MAX_LEASES_PER_TICK = 1_000
 JOBS_PER_LOOK = 500
 """Running attempts of which Redis is asked at once whose they are."""
 
-MAX_OFFSET = 2**31 - 1
-"""Greatest offset that the scripts write, since the database's columns hold no greater one."""
-
-
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dispatch(CarriedJob):
-    """One hand-over of a job from the database to Redis.
-
-    Attributes:
-      dispatch: Number of the hand-over.
-      priority: Its priority class.
-      weight: The tenant's share relative to others, greater than 0.
-      cost: Estimated number of tokens of the prompt.
-      lossy: Whether Redis had it before and lost it.
-      max_tokens: Tokens that it may generate; 0 where that is not known.
-      failed_on: Ids of workers that failed it, with spaces between: others are given it first.
-    """
-
-    dispatch: int
-    priority: Priority
-    weight: float
-    cost: int
-    lossy: bool = False
-    max_tokens: int = 0
-    failed_on: str = ""
-
-    @classmethod
-    def of(cls, job: Placeable, dispatch: int, pool: PoolName, *, lossy: bool = False) -> Self:
-        """This hand-over of a job to a pool; ``lossy`` where Redis had it and lost it."""
-        return cls(
-            job_id=job.job_id,
-            dispatch=dispatch,
-            pool=pool,
-            tenant=job.tenant_id,
-            priority=job.priority,
-            weight=job.weight,
-            deadline=job.deadline,
-            cost=job.cost,
-            body=job.payload.encode(),
-            options=job.options.encode(),
-            lossy=lossy,
-            max_tokens=job.max_tokens,
-            failed_on=job.failed_on,
-        )
-
-
-def _any_number(dispatch: Dispatch) -> int:
-    return 0
-
-
-class CancelResult(StrEnum):
-    """Result of a cancellation request.
-
-    Values:
-      CLOSED: It never runs again, and there will be no outcome.
-      RUNNING: Its worker will receive the request; there will be an outcome.
-      FAILED, WITHDRAWN: Its dispatch had already ended so; the database owns it.
-      SUCCEEDED, CANCELLED, EXPIRED, POISONED, DEAD: It had already ended so; its outcome is unchanged.
-    """
-
-    CLOSED = "closed"
-    RUNNING = "running"
-    FAILED = "failed"
-    WITHDRAWN = "withdrawn"
-    SUCCEEDED = "succeeded"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    POISONED = "poisoned"
-    DEAD = "dead"
-
-
-class PlaceResult(StrEnum):
-    """Result of a placement.
-
-    Values:
-      PLACED: It waits in its pool.
-      KNOWN: Redis has this dispatch, or a newer one.
-      CLOSED: The job must not run any more.
-      FULL: As many jobs as may wait in its lane already: it stays in the outbox.
-    """
-
-    PLACED = "placed"
-    KNOWN = "known"
-    CLOSED = "closed"
-    FULL = "full"
-
-
-class LaneKey(NamedTuple):
-    """A lane: the jobs of one tenant and one class that wait in one pool, first come, first served."""
-
-    pool: PoolName
-    priority: Priority
-    tenant: TenantId
-
-
-class LaneLoad(NamedTuple):
-    """What waits in a lane in Redis: how many jobs, and an estimate of their bodies' bytes."""
-
-    jobs: int
-    body_bytes: int
 
 
 @dataclass(frozen=True)
@@ -156,18 +53,8 @@ class LeaseTick:
     lost: tuple[tuple[BootId, str], ...]
 
 
-@dataclass(frozen=True)
-class KnownJob:
-    """What Redis knows of a job: its state, dispatch and offset.
-
-    Attributes:
-      asked: See :func:`~tether.broker.pools.lane_moves.last_told`.
-    """
-
-    state: str
-    dispatch: int
-    offset: int
-    asked: str = ""
+def _any_number(dispatch: Dispatch) -> int:
+    return 0
 
 
 class Pools:
@@ -215,9 +102,9 @@ class Pools:
         Args:
           max_waiting: How many jobs may wait in a dispatch's lane before it; 0 is any number.
         """
-        calls = [_arguments(each, max_waiting(each)) for each in dispatches]
+        calls = [place_arguments(each, max_waiting(each)) for each in dispatches]
         try:
-            answers = self._run_each("pool/place", calls, _place_result)
+            answers = self._run_each("pool/place", calls, read_place_result)
         except RefusedForNow:
             self.room.note_refused()
             raise
@@ -391,42 +278,6 @@ class Pools:
         self.client.hdel(self.keys.set_aside, *(name.encode(errors="surrogateescape") for name in names))
 
 
-def known_jobs(
-    client: redis.Redis, keys: Keys, job_ids: Sequence[JobId]
-) -> list[KnownJob | Exception | None]:
-    """What Redis knows of jobs, asked by this client: an error in the place of a job that cannot be read.
-
-    Raises:
-      OUTAGE_ERRORS: It is away.
-    """
-    pipeline = client.pipeline(transaction=False)
-    for job_id in job_ids:
-        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset", "asked", "priority", "next")
-    return [_read_known(answer) for answer in each_answer(pipeline)]
-
-
-def _read_known(answer: Any) -> KnownJob | Exception | None:
-    if isinstance(answer, Exception):
-        return answer
-    state, dispatch, offset, *priorities = answer
-    if not state:
-        return None
-    try:
-        asked = last_told(state.decode(), *((priority or b"").decode() for priority in priorities))
-        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), asked)
-    except ValueError as error:
-        return error
-    if known.dispatch < 0 or not 0 <= known.offset <= MAX_OFFSET:
-        return ValueError(f"no job has dispatch {known.dispatch} and offset {known.offset}")
-    return known
-
-
-def _place_result(text: str) -> PlaceResult:
-    if text == "invalid":
-        raise ValueError("the script `place` refuses it: a number, a name or its priority is impossible")
-    return PlaceResult(text)
-
-
 def _read_answer(answer: bytes | Exception, read: Callable[[str], _Answer]) -> _Answer | Exception:
     if isinstance(answer, Exception):
         return answer
@@ -439,19 +290,3 @@ def _read_answer(answer: bytes | Exception, read: Callable[[str], _Answer]) -> _
 def _taken_attempts(answer: Iterable[bytes]) -> list[tuple[BootId, str]]:
     """For each attempt that was taken from a worker its boot id, and what became of its job."""
     return [(BootId(boot_id.decode()), became.decode()) for boot_id, became in rows(answer, 2)]
-
-
-_PLACED_BY = ("job_id", "dispatch", "pool", "tenant", "priority", "lossy")
-"""Fields that the script itself reads, from separate arguments; it stores the others under their names."""
-_KEPT = names_of(Dispatch, but=_PLACED_BY)
-_kept_of = attrgetter(*_KEPT)
-_PAIRS: list[Argument] = [argument for name in _KEPT for argument in (name.encode(), b"")]
-
-
-def _arguments(dispatch: Dispatch, max_waiting: int) -> tuple[Argument, ...]:
-    kept = _PAIRS.copy()
-    kept[1::2] = _kept_of(dispatch)
-    return (
-        *(dispatch.job_id, dispatch.dispatch, dispatch.pool, dispatch.tenant, dispatch.priority),
-        *(int(dispatch.lossy), max_waiting, *kept),
-    )

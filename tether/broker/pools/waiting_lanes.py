@@ -1,4 +1,4 @@
-"""What waits in a pool's lanes in Redis, by page."""
+"""What waits in a pool's lanes in Redis: how much, and which jobs, by page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ import redis
 from tether.broker.keys import Keys
 from tether.broker.redis.connections import each_answer
 from tether.ids import JobId, PoolName, TenantId, job_id_in
-from tether.jobs import JobState
+from tether.jobs import JobState, Priority
 
 _WAITING = JobState.PLACED.value.encode()
 _FIELDS = ("state", "dispatch", "ticket", "pool")
+
+
+class LaneKey(NamedTuple):
+    """A lane: the jobs of one tenant and one class that wait in one pool, first come, first served."""
+
+    pool: PoolName
+    priority: Priority
+    tenant: TenantId
+
+
+class LaneLoad(NamedTuple):
+    """What waits in a lane in Redis: how many jobs, and an estimate of their bodies' bytes."""
+
+    jobs: int
+    body_bytes: int
 
 
 class LanePlace(NamedTuple):

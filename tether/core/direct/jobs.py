@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import redis
 
-from tether.broker.pools.pools import KnownJob
+from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane

@@ -11,8 +11,9 @@ from support.hand_worker import growth
 from support.pieces import read_pieces
 from support.pool_stage import AGE_MS, LEASE_MS, POOL, Stage, draw, ids
 from tether.broker.pools.carried_job import CarriedJob, FieldReader
+from tether.broker.pools.dispatches import PlaceResult
+from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.pools.outcomes import Outcomes
-from tether.broker.pools.pools import KnownJob, PlaceResult
 from tether.broker.pools.worker_port import Pulse, WriteStatus
 from tether.broker.redis.raw_connections import RawConnections
 from tether.core.live_states import LiveStates

@@ -10,8 +10,9 @@ from support.paths import ROOT
 from support.pieces import read_pieces
 from support.pool_stage import AGE_MS, LEASE_MS, OTHER, POOL, Stage, draw, ids
 from support.waiting import join
-from tether.broker.pools.pools import Dispatch, LaneKey, LaneLoad, PlaceResult
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
 from tether.broker.pools.room import MIN_LIFE_MS
+from tether.broker.pools.waiting_lanes import LaneKey, LaneLoad
 from tether.broker.pools.worker_port import Growth, Pulse, WriteStatus
 from tether.broker.redis.connections import RefusedForNow
 from tether.broker.redis.raw_connections import RawConnections

@@ -12,7 +12,8 @@ from support.hand_worker import LEASE_MS, HandWorker, growth
 from support.presences import KEY, OTHER_KEY, public
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
-from tether.broker.pools.pools import Dispatch, PlaceResult, Pools
+from tether.broker.pools.dispatches import Dispatch, PlaceResult
+from tether.broker.pools.pools import Pools
 from tether.broker.pools.redis_port import RedisWorkerPort
 from tether.broker.pools.worker_port import Pulse, WriteStatus
 from tether.core.control_plane import ControlPlane

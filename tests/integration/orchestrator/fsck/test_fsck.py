@@ -14,7 +14,7 @@ from support.hand_worker import HandWorker, growth
 from support.paths import ROOT
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.letter_copies import LetterCopies
-from tether.broker.pools.pools import Dispatch
+from tether.broker.pools.dispatches import Dispatch
 from tether.jobs import JobError, Priority
 from tether.loops import IDLE
 from tether.orchestrator.fsck import job_look, lane_places
