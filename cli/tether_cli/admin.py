@@ -163,8 +163,13 @@ class BothStores:
 
 @contextlib.contextmanager
 def _stores() -> Iterator[BothStores]:
+    """
+    Raises:
+      BrokerUnavailable: Redis did not answer what it was asked meanwhile.
+    """
     from tether.broker.keys import Keys
-    from tether.broker.redis.connections import connect
+    from tether.broker.redis.connections import OUTAGE_ERRORS, address_of, connect
+    from tether.errors import BrokerUnavailable
     from tether.store import Store
     from tether.telemetry.logs import configure_logs
 
@@ -175,7 +180,12 @@ def _stores() -> Iterator[BothStores]:
         client = connect(settings.redis.url)
         closing.callback(client.close)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
-        yield BothStores(store, client, keys, settings.jobs.result_ttl, closing)
+        try:
+            yield BothStores(store, client, keys, settings.jobs.result_ttl, closing)
+        except OUTAGE_ERRORS as error:
+            raise BrokerUnavailable(
+                f"Redis at {address_of(client)} does not respond ({error}): start it, or correct redis.url"
+            ) from error
 
 
 def _pause(seconds: float) -> None:

@@ -25,15 +25,22 @@ class OpensClient(Protocol):
     def __call__(self, url: str | None, api_key: str | None, *, within: float | None = None) -> Tether: ...
 
 
+class OpensOperator(Protocol):
+    """The same for an operator's calls."""
+
+    def __call__(
+        self, url: str | None, api_key: str | None, *, within: float | None = None
+    ) -> OperatorClient: ...
+
+
 def open_client(url: str | None, api_key: str | None, *, within: float | None = None) -> Tether:
     """A client that waits for a gateway as clients do, for at most ``within`` seconds."""
     from tether.client.api import Tether
-    from tether.client.gateways import PATIENCE_SECONDS, open_gateway
+    from tether.client.gateways import open_gateway
 
     if within is None:
         return Tether(url, api_key)
-    patience = min(TRIED_SHARE * within, PATIENCE_SECONDS)
-    return Tether(backend=open_gateway(url, api_key, patience, within=within))
+    return Tether(backend=open_gateway(url, api_key, _patience(within), within=within))
 
 
 def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
@@ -43,11 +50,20 @@ def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
     return Tether(url, api_key, patience=1.0)
 
 
-def open_operator_client(url: str | None, api_key: str | None) -> OperatorClient:
-    """What an operator asks of a gateway."""
+def open_operator_client(
+    url: str | None, api_key: str | None, *, within: float | None = None
+) -> OperatorClient:
+    """What an operator asks of a gateway, in at most ``within`` seconds."""
     from tether.client.gateways import open_operator
 
-    return open_operator(url, api_key)
+    return open_operator(url, api_key, _patience(within), within=within)
+
+
+def _patience(within: float | None) -> float:
+    """For how long calls are tried again of a command that may take so many seconds."""
+    from tether.client.gateways import PATIENCE_SECONDS
+
+    return PATIENCE_SECONDS if within is None else min(TRIED_SHARE * within, PATIENCE_SECONDS)
 
 
 def ask_readiness(url: str, within: float) -> Mapping[str, str] | None:
@@ -78,6 +94,6 @@ class CommandEnvironment:
 
     open_client: OpensClient = open_client
     open_impatient_client: Callable[[str | None, str | None], Tether] = open_impatient_client
-    open_operator: Callable[[str | None, str | None], OperatorClient] = open_operator_client
+    open_operator: OpensOperator = open_operator_client
     readiness: Callable[[str, float], Mapping[str, str] | None] = ask_readiness
     find_running: Callable[[], Running | None] = find_running_here

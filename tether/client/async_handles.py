@@ -81,7 +81,8 @@ class AsyncJobHandle(WithoutClient):
         gathering = Gathering(self.job_id)
         try:
             async with asyncio.timeout(timeout):
-                async with contextlib.aclosing(self.events()) as events:
+                # What opens the stream on a thread is not left behind there.
+                async with contextlib.aclosing(self.events(timeout=timeout)) as events:
                     async for event in events:
                         gathering.add(event)
                         if event.is_last:

@@ -48,11 +48,18 @@ def open_gateway(
     return HttpBackend(endpoint, pace=Pace(patience=patience), read_timeout=read_timeout, within=within)
 
 
-def open_operator(url: str | None, api_key: str | None) -> OperatorClient:
+def open_operator(
+    url: str | None,
+    api_key: str | None,
+    patience: float = PATIENCE_SECONDS,
+    *,
+    within: float | None = None,
+) -> OperatorClient:
     """What an operator asks of a gateway. Nothing is sent before its first call; the caller closes it.
 
     Args:
       url, api_key: See :func:`~tether.client.endpoint.find_endpoint`.
+      patience, within: See :func:`open_gateway`.
 
     Raises:
       GatewayUnknown: No gateway is named, and none is found.
@@ -61,7 +68,7 @@ def open_operator(url: str | None, api_key: str | None) -> OperatorClient:
     from tether.client.http.operator import OperatorClient
     from tether.client.http.patience import Pace
 
-    return OperatorClient(_gateway_to_use(url, api_key), Pace(patience=PATIENCE_SECONDS))
+    return OperatorClient(_gateway_to_use(url, api_key), Pace(patience=patience), within=within)
 
 
 def find_gateway(url: str | None, api_key: str | None) -> Endpoint:

@@ -148,19 +148,26 @@ class _Remembered:
 
 
 @contextmanager
-def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> Iterator[FleetReading]:
+def open_fleet(
+    settings: Settings, clock: Callable[[], int] = monotonic_ms, *, within: float | None = None
+) -> Iterator[FleetReading]:
     """The fleet that Redis has, once all of it was read.
+
+    Args:
+      within: Longest wait for one answer of Redis, and for the whole fleet, in seconds, where that is less
+        than what they may take otherwise.
 
     Raises:
       BrokerUnavailable: Redis does not tell.
     """
     _keep_logs_quiet()
+    limit = REDIS_SECONDS if within is None else min(within, REDIS_SECONDS)
     with ExitStack() as stack:
         client = stack.enter_context(
             connect(
                 settings.redis.url,
-                socket_timeout=REDIS_SECONDS,
-                socket_connect_timeout=REDIS_SECONDS,
+                socket_timeout=limit,
+                socket_connect_timeout=limit,
                 retry=Retry(NoBackoff(), 0),
             )
         )
@@ -177,7 +184,7 @@ def open_fleet(settings: Settings, clock: Callable[[], int] = monotonic_ms) -> I
         reading.trusted.start()
         stack.callback(reading.view.stop)
         reading.view.start()
-        if not reading.view.wait_until_read(READ_SECONDS):
+        if not reading.view.wait_until_read(READ_SECONDS if within is None else min(within, READ_SECONDS)):
             raise unavailable(client, "it responded, but the fleet could not be read completely")
         try:
             # Only now all are there to be judged.

@@ -95,6 +95,8 @@ def _named_broker(path: str, module: object, name: str) -> Broker:
     if callable(broker) and not isinstance(broker, Broker):
         try:
             broker()
+        except ConfigError as error:
+            raise error from None
         except Exception as error:
             raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
         broker = get_broker()
@@ -136,6 +138,9 @@ def import_module(name: str) -> object:
     """
     try:
         return importlib.import_module(name)
+    except ConfigError as error:
+        # It says itself what is wrong in the settings, and where: no traceback is needed beside it.
+        raise error from None
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
             raise ConfigError(

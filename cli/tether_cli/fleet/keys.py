@@ -12,6 +12,7 @@ from tether.clocks import wall_clock_ms
 from tether.errors import InvalidRequest, TetherError
 from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_settings, open_store
+from tether_cli.fleet.asking import asking_operator, timeout_option
 from tether_cli.fleet.last_workers import confirm_last, yes_option
 from tether_cli.options.connection import Connection, gateway_options
 from tether_cli.terminal.asides import say_aside
@@ -52,7 +53,7 @@ def trust(gateway: Connection | None, key: str, name: str | None, again: bool, i
     else:
         from tether_cli.fleet.over_http import trust_over_http
 
-        with gateway.open_operator() as client:
+        with asking_operator(gateway, None, is_json=is_json) as client:
             trusted = client.understood(_known_key, trust_over_http(client, key, name, is_again=again))
             is_told = True
     if is_json:
@@ -141,8 +142,9 @@ def _revoke_here(worker: str, *, is_json: bool, is_sure: bool) -> tuple[Document
 @click.command()
 @click.option("--all", "is_all", is_flag=True, help="Include revoked keys.")
 @as_json
+@timeout_option
 @gateway_options
-def keys(gateway: Connection | None, is_all: bool, is_json: bool) -> None:
+def keys(gateway: Connection | None, is_all: bool, is_json: bool, within: float | None) -> None:
     """List the enrolled worker keys, oldest first."""
     if gateway is None:
         from tether.store.fleet_keys import all_fleet_keys
@@ -150,7 +152,7 @@ def keys(gateway: Connection | None, is_all: bool, is_json: bool) -> None:
         with open_store(admin_settings()) as store:
             found: list[Document] = [_key_to_json(key) for key in store.read(all_fleet_keys)]
     else:
-        with gateway.open_operator() as client:
+        with asking_operator(gateway, within, is_json=is_json) as client:
             listed = client.ask("GET", "worker-keys")
             found = client.understood(lambda value: [_known_key(key) for key in value["data"]], listed)
     shown = [key for key in found if is_all or key["revoked_at"] is None]

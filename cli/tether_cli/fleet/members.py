@@ -13,6 +13,7 @@ import click
 
 from tether.clocks import wall_clock_ms
 from tether_cli.admin_store import admin_settings
+from tether_cli.fleet.asking import asking_operator, timeout_option
 from tether_cli.options.connection import Connection, gateway_options
 from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.output import print_line
@@ -39,18 +40,19 @@ _OUTAGES = {
 
 @click.command("list")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+@timeout_option
 @gateway_options
-def list_members(gateway: Connection | None, is_json: bool) -> None:
+def list_members(gateway: Connection | None, is_json: bool, within: float | None) -> None:
     """List live workers.
 
     Models marked * are loaded, those marked + are being loaded. `last seen` is the time since the worker's
     last announcement. A narrow terminal shows fewer columns than a pipe gets.
     """
     if gateway is None:
-        document, clocks = _list_here()
+        document, clocks = _list_here(within)
         _print_list(document, clocks, "this machine's", is_json=is_json)
         return
-    with gateway.open_operator() as client:
+    with asking_operator(gateway, within, is_json=is_json) as client:
         document = client.ask("GET", "workers")
         client.understood(
             lambda found: _print_list(found, found["wrong_clocks"], "the gateway's", is_json=is_json),
@@ -58,13 +60,13 @@ def list_members(gateway: Connection | None, is_json: bool) -> None:
         )
 
 
-def _list_here() -> tuple[Document, Sequence[str]]:
+def _list_here(within: float | None) -> tuple[Document, Sequence[str]]:
     """The workers, and those with wrong clocks as they are named."""
     from tether.core.fleet_documents import fleet_to_json, list_fleet
     from tether.core.fleet_reading import open_fleet
     from tether.local.fleet_check import clock_text
 
-    with open_fleet(admin_settings()) as reading:
+    with open_fleet(admin_settings(), within=within) as reading:
         found = list_fleet(reading)
     clocks = [f"{worker} ({clock_text(ahead_ms)})" for worker, ahead_ms in sorted(found.wrong_clocks.items())]
     return fleet_to_json(found), clocks
@@ -107,8 +109,9 @@ def _print_list(found: Document, clocks: Sequence[str], whose: str, *, is_json: 
     help="Ask the worker for its complete cache, if that does not fit in an announcement.",
 )
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON document.")
+@timeout_option
 @gateway_options
-def show(gateway: Connection | None, worker: str, is_full: bool, is_json: bool) -> None:
+def show(gateway: Connection | None, worker: str, is_full: bool, is_json: bool, within: float | None) -> None:
     """Show everything that a worker announces about itself.
 
     WORKER is a worker id, a public key, or a name if only one worker has it. With --full, the
@@ -116,21 +119,22 @@ def show(gateway: Connection | None, worker: str, is_full: bool, is_json: bool) 
     only.
     """
     if gateway is None:
-        _print_worker(_worker_here(worker, is_full=is_full), is_full=is_full, is_json=is_json)
+        found = _worker_here(worker, within, is_full=is_full)
+        _print_worker(found, is_full=is_full, is_json=is_json)
         return
-    with gateway.open_operator() as client:
+    with asking_operator(gateway, within, is_json=is_json) as client:
         document = client.ask("GET", "workers", worker, query={"full": "true"} if is_full else None)
         client.understood(lambda found: _print_worker(found, is_full=is_full, is_json=is_json), document)
 
 
-def _worker_here(worker: str, *, is_full: bool) -> Document:
+def _worker_here(worker: str, within: float | None, *, is_full: bool) -> Document:
     from tether.core.fleet_commands import whole_cache
     from tether.core.fleet_documents import drawing_of, whole_worker_to_json
     from tether.core.fleet_reading import meant_member, open_fleet
     from tether.core.pool_backlogs import last_worker_of, owed_where_known
     from tether.discovery.fleet.shown_states import shown_state
 
-    with open_fleet(admin_settings()) as reading:
+    with open_fleet(admin_settings(), within=within) as reading:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())

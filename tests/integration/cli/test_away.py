@@ -147,6 +147,14 @@ def test_verbs_and_calls_end_in_time_while_redis_says_nothing(tmp_path):
             assert "Redis" in errors[0]
             assert errors[-1].startswith("tether: ")
             assert verbs.process("jobs", "show", waiting.job_id)[0] == WORKS
+            verbs.environ |= {
+                "TETHER_REDIS__URL": cluster.server.url,
+                "TETHER_DATABASE__URL": cluster.settings.database.url,
+            }
+            for words in (("fleet", "list", "--timeout", "1s"), ("admin", "fsck")):
+                status, output, errors = verbs.process(*words)
+                assert (status, output) == (NOT_NOW, ""), errors
+                assert errors[-1].startswith("tether: Redis at ")
             with pytest.raises(ResultTimeout):
                 waiting.result(timeout=0.1)
             with pytest.raises(ResultTimeout):

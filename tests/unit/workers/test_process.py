@@ -98,3 +98,16 @@ def test_a_worker_s_interpreter_is_not_taken_apart_under_threads_that_load():
     # Taking it apart unwinds daemon threads, which C++ code answers with an abort: that looks like a crash.
     ended = subprocess.run([sys.executable, "-c", ENDING], stdout=subprocess.PIPE, check=False)
     assert (ended.returncode, ended.stdout) == (3, b"atexit ")
+
+
+@pytest.mark.parametrize("name", ["", ":make"])
+def test_what_is_wrong_in_the_settings_is_told_as_it_is_without_a_traceback(name, monkeypatch, tmp_path):
+    wrong = "def make():\n    try:\n        1 / 0\n    except ZeroDivisionError as error:\n"
+    wrong += "        raise ConfigError('models[0].path does not exist') from error\n"
+    ends = "" if name else "make()\n"
+    (tmp_path / "wrongly_set_up.py").write_text(f"from tether.errors import ConfigError\n{wrong}{ends}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_broker(f"wrongly_set_up{name}")
+    sys.modules.pop("wrongly_set_up", None)
+    assert (str(caught.value), caught.value.__cause__) == ("models[0].path does not exist", None)

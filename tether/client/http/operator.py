@@ -29,13 +29,17 @@ CHANGES = f"{PREFIX}/fleet/changes"
 class OperatorClient:
     """Makes an operator's calls, each on the thread that wants it. Owns the connections, to :meth:`close`."""
 
-    def __init__(self, endpoint: Endpoint, pace: Pace, *, silence: float = 45.0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, pace: Pace, *, silence: float = 45.0, within: float | None = None
+    ) -> None:
         """
         Args:
           pace: How calls are tried again that did not succeed.
           silence: Longest wait for a sign of life of a watched fleet, in seconds: one comes every 15 s.
+          within: Seconds from now after which no call waits any longer; None where there is no such end.
         """
-        self._calls = HttpCalls(endpoint, pace, silence=silence)
+        ends_at = math.inf if within is None else time.monotonic() + within
+        self._calls = HttpCalls(endpoint, pace, silence=silence, ends_at=ends_at)
 
     @property
     def place(self) -> str:

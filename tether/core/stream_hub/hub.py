@@ -40,6 +40,9 @@ LOOK_SECONDS = 0.5
 REST_SECONDS = 0.2
 """Pause after an outage."""
 
+ARCHIVE_SECONDS = 0.5
+"""How long the database's answer is waited for before Redis is tried again."""
+
 MAX_ENTRIES = 512
 """Entries of one stream in one read."""
 
@@ -84,6 +87,7 @@ class StreamHub:
         self._streams = FollowedStreams(keys.stream)
         self._look_at = 0.0
         self._failure_is_known = False
+        self._is_cut_off = False
         self._lock = threading.Lock()
         self._followers: dict[StreamFollower, None] = {}
         self._arrived: deque[StreamFollower] = deque()
@@ -168,9 +172,13 @@ class StreamHub:
         self._take_changes()
         if not self._streams:
             return IDLE
+        if self._is_cut_off and self._late:
+            # Redis would be waited for again, and the database has all that these need.
+            self._ask_late()
+            return ARCHIVE_SECONDS
         try:
             self._read()
-            self._failure_is_known = False
+            self._failure_is_known = self._is_cut_off = False
         except redis.RedisError as error:
             if not isinstance(error, OUTAGE_ERRORS) and not self._failure_is_known:
                 self._log.exception("Redis rejects reads of streams. Retrying.")
@@ -178,16 +186,21 @@ class StreamHub:
             self._watch.close()
             self._streams.rewind()
             self._bell_is_read = False
+            self._is_cut_off = True
+            self._ask_late()
             self.loop.rest(REST_SECONDS)
-        if self._late:
-            # Redis was read first: it may still have the stream, with all its events.
-            self._archive.ask([follower.job_id for follower in self._late if not follower.closed])
-            self._late.clear()
+        # Redis was read first: it may still have the stream, with all its events.
+        self._ask_late()
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             self._archive.ask(self._streams.silent(now))
         return 0
+
+    def _ask_late(self) -> None:
+        if self._late:
+            self._archive.ask([follower.job_id for follower in self._late if not follower.closed])
+            self._late.clear()
 
     def _take_changes(self) -> None:
         while self._arrived:

@@ -12,8 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tether.broker.redis.connections import OUTAGE_ERRORS
+
+LIMIT_SECONDS = 2.0
+"""What a reply may take. Nothing blocks in Redis, and what has ended is in the database as well."""
+
+_LIMITS = ("socket_timeout", "socket_connect_timeout")
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 
@@ -32,7 +39,15 @@ class StreamWatch:
         """
         pool = client.connection_pool
         self._kind = pool.connection_class
-        self._settings = {**pool.connection_kwargs, "protocol": 3, "decode_responses": False}
+        given = pool.connection_kwargs
+        limits = {name: min(given.get(name) or LIMIT_SECONDS, LIMIT_SECONDS) for name in _LIMITS}
+        self._settings = {
+            **given,
+            **limits,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 3,
+            "decode_responses": False,
+        }
         self._connection: Any = None
         self._changed: set[bytes] = set()
         self._all_changed = False

@@ -26,9 +26,10 @@ from support.scripted_gateway import (
     refuse,
     stream,
 )
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether import AsyncTether, Tether
 from tether.client.endpoint import Endpoint
+from tether.client.gateways import open_operator
 from tether.client.http.backend import HttpBackend
 from tether.client.http.patience import Pace
 from tether.client.http.submission import MAX_BYTES, MAX_JOBS, Parcel, divide
@@ -862,6 +863,38 @@ def test_a_gateway_that_says_nothing_to_who_opens_a_stream_is_waited_for_no_long
 
     with ScriptedGateway(*[hang] * 9) as gateway:
         asyncio.run(calls())
+
+
+@pytest.mark.parametrize("wait", ["result", "stream", "events"])
+def test_what_opens_a_stream_ends_with_the_wait_of_a_program_on_an_event_loop(wait):
+    async def calls(url):
+        async with AsyncTether(url, KEY, patience=10_000) as client:
+            job = client.job(JOB)
+            follow, is_over = job.backend.stream_port.follow, threading.Event()
+
+            def followed(*args, **kwargs):
+                try:
+                    return follow(*args, **kwargs)
+                finally:
+                    is_over.set()
+
+            job.backend.stream_port.follow = followed
+            waiting = getattr(job, wait)(timeout=0.3)
+            with pytest.raises(ResultTimeout):
+                await (waiting if wait == "result" else anext(waiting))
+            # The client is still open: nobody but the wait has ended it.
+            assert await asyncio.to_thread(is_over.wait, PATIENCE_SECONDS)
+
+    with ScriptedGateway(*[refuse(503)] * 999) as gateway:
+        asyncio.run(calls(gateway.url))
+
+
+def test_an_operator_s_calls_are_tried_for_no_longer_than_was_said():
+    with (
+        ScriptedGateway(*[refuse(503)] * 999) as gateway,
+        open_operator(gateway.url, KEY, 10_000, within=0.3) as operator,
+    ):
+        assert outcome_of(lambda: operator.ask("GET", "workers")) is GatewayUnavailable
 
 
 def test_a_gateway_that_is_away_is_tried_for_no_longer_than_was_said():

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import threading
 import uuid
 
@@ -14,6 +15,7 @@ from tether.core.stream_hub.archive import Ended
 from tether.core.stream_hub.hub import StreamHub
 from tether.errors import ClientClosed, InvalidRequest
 from tether.jobs import Piece
+from tether.local.redis_server import RedisServer
 from tether.streams.events import StreamEvent
 from tether.streams.token_log import RUN_STEP, encode_pieces
 
@@ -98,6 +100,27 @@ def tokens(seen):
 
 def new_job():
     return uuid.uuid4().hex
+
+
+def test_what_has_ended_comes_from_the_database_while_redis_says_nothing(shelf):
+    """Each time, however long the client's own connections would wait for Redis."""
+    with (
+        RedisServer() as server,
+        redis.Redis.from_url(server.url, socket_timeout=10_000) as client,
+    ):
+        hub = StreamHub(client, Keys("tether"), shelf)
+        running = follow(hub, new_job())
+        try:
+            os.kill(server.pid, signal.SIGSTOP)
+            for _ in range(2):
+                job_id, inbox = new_job(), queue.SimpleQueue()
+                shelf.jobs[job_id] = Ended(0, pieces(0, 3), StreamEvent(kind="finished", run=0, offset=3))
+                hub.follow(job_id, 0, inbox.put, has_ended=True)
+                assert tokens(read_to_end(inbox)) == pieces(0, 3)
+            assert running.empty()
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+            hub.close()
 
 
 def test_events_are_delivered_as_they_are_written(client, hub):
