@@ -92,8 +92,11 @@ def _text(description: str) -> Any:
 
 
 class LetterWhereBody(Document):
-    """Which dead letters; all that are given must match."""
+    """Which dead letters; all that are given must match. Without any, `all` must be true."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    all: bool = Field(False, description="Every one is meant: true stands alone, without filters.")
     state: Literal["open"] = Field("open", description="Only open ones can be retried or purged.")
     reason: str | None = _text("Only letters with this reason.")
     model: str | None = _text("Only letters of jobs for this model.")

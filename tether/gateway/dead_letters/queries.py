@@ -9,6 +9,7 @@ from typing import Any
 
 from tether.dead_letters import LetterFilter, check_letter_limit, place_of
 from tether.errors import InvalidRequest
+from tether.gateway.chosen_where import chosen_where
 from tether.gateway.dead_letters.documents import LETTERS_PER_PAGE
 from tether.gateway.jobs.queries import single
 from tether.letter_filters import FILTER_NAMES, read_letter_filter
@@ -55,9 +56,7 @@ def read_letter_batch(values: Mapping[str, Any], *, may_force: bool) -> LetterQu
     known = ("where", "limit", "cursor", *(("force",) if may_force else ()))
     if unknown := sorted(values.keys() - set(known)):
         raise InvalidRequest(f"unknown field {unknown[0][:80]!r}; available: {', '.join(known)}")
-    where = values.get("where")
-    if not isinstance(where, dict):
-        raise InvalidRequest('the body must have "where", an object of filters; an empty one matches all')
+    where = chosen_where(values)
     limit = values.get("limit", LETTERS_PER_PAGE)
     # In JSON 3.0 is an integer.
     limit = int(limit) if isinstance(limit, float) and limit.is_integer() else limit

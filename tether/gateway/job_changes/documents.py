@@ -39,8 +39,11 @@ def _text(most: int, description: str) -> Any:
 
 
 class JobWhereBody(Document):
-    """Which jobs; all that are given must match."""
+    """Which jobs; all that are given must match. Without any, `all` must be true."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    all: bool = Field(False, description="Every one is meant: true stands alone, without filters.")
     state: list[JobState] = Field([], description="Only jobs in any of these states.")
     model: str | None = _text(fields.MAX_NAME_BYTES, "Only jobs for this model.")
     labels: dict[str, str] = Field({}, description="Only jobs with all of these labels.")

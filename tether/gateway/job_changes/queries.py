@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tether.errors import InvalidRequest
+from tether.gateway.chosen_where import ALL, chosen_where
 from tether.gateway.job_changes.documents import CHANGES_PER_CALL
 from tether.job_changes import check_change_limit, read_priority
 from tether.job_filters import JobFilter, read_filter
@@ -73,11 +74,9 @@ def read_change(values: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Cha
     known = ("where", *also, "dry_run", "limit", "cursor")
     if unknown := sorted(values.keys() - set(known)):
         raise InvalidRequest(f"unknown field {unknown[0][:80]!r}; available: {', '.join(known)}")
-    where = values.get("where")
-    if not isinstance(where, dict):
-        raise InvalidRequest('the body must have "where", an object of filters; an empty one matches all')
+    where = chosen_where(values)
     if unknown := sorted(where.keys() - set(_FILTERS)):
-        raise InvalidRequest(f"unknown filter {unknown[0][:80]!r}; available: {', '.join(_FILTERS)}")
+        raise InvalidRequest(f"unknown filter {unknown[0][:80]!r}; available: {', '.join((*_FILTERS, ALL))}")
     dry_run = values.get("dry_run", False)
     if not isinstance(dry_run, bool):
         raise InvalidRequest("dry_run must be true or false")
