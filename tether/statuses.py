@@ -100,6 +100,7 @@ class ModelInfo:
         ``cordoned``, ``draining``, ``unroutable`` or ``revoked``.
       held_workers: Why workers that serve it are held back from the caller's jobs, by their ids: they fail
         what others do, and get one at a time.
+      failing_workers: Why workers cannot load it, by their ids. They try again by themselves.
       pools: Names of the pools in which live workers serve it.
       gpu_class, region: The only ones in which it may be served; empty is any.
       is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
@@ -114,6 +115,7 @@ class ModelInfo:
     silent_workers: int = 0
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
     held_workers: Mapping[str, str] = field(default_factory=dict)
+    failing_workers: Mapping[str, str] = field(default_factory=dict)
     pools: tuple[PoolName, ...] = ()
     gpu_class: str = ""
     region: str = ""

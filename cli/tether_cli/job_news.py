@@ -173,6 +173,15 @@ def why_waiting(
     if workers and len(held) >= workers:
         worker, why = next(iter(held.items()))
         return f"waits: all workers of model {status.model!r} are held back, as worker {worker}: {why}"
+    if workers and not any(model.is_loaded for model in versions):
+        failing = {worker: why for model in versions for worker, why in model.failing_workers.items()}
+        if failing:
+            worker, why = next(iter(failing.items()))
+            others = f"; {len(failing) - 1} more cannot either" if len(failing) > 1 else ""
+            return (
+                f"waits: worker {worker} cannot load model {status.model!r}, and tries again by itself: "
+                f"{why}{others}"
+            )
     if workers:
         return f"waits: the workers of model {status.model!r} are busy, or are loading it"
     from tether.statuses import absence_text

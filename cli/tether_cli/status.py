@@ -153,6 +153,10 @@ def _print(document: dict[str, Any]) -> None:
         click.echo(f"model    {one_line(model['id'])}  {_served_text(model, is_redis_away=is_redis_away)}")
         for worker, why in model["held_workers"].items():
             click.echo(f"held     {one_line(model['id'])}  worker {one_line(worker)}: {one_line(why)}")
+        for worker, why in model["failing_workers"].items():
+            click.echo(
+                f"failing  {one_line(model['id'])}  worker {one_line(worker)} cannot load it: {one_line(why)}"
+            )
     if not document["models"]:
         click.echo("models   none")
     counts = ", ".join(f"{count} {state}" for state, count in document["open_jobs"].items()) or "none open"

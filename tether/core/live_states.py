@@ -11,7 +11,8 @@ from tether.broker.keys import Keys
 from tether.broker.pools.known_jobs import KnownJob, known_jobs
 from tether.broker.pools.live_attempts import LiveAttempts, live_attempts
 from tether.broker.redis.connections import OUTAGE_ERRORS, without_retries
-from tether.ids import JobId
+from tether.discovery.over_redis.load_failures import read_load_failures
+from tether.ids import JobId, WorkerId
 
 PATIENCE_SECONDS = 1.0
 """How long an answer is waited for: a status without it is as the database has it."""
@@ -63,6 +64,16 @@ class LiveStates:
         except OUTAGE_ERRORS:
             self.note_away()
             return None
+
+    def load_failures(self, workers: Sequence[WorkerId]) -> Mapping[WorkerId, Mapping[str, str]]:
+        """Why these workers cannot load models, by the models' names; nothing while Redis is unavailable."""
+        if not workers or self.is_away():
+            return {}
+        try:
+            return read_load_failures(self._client, self._keys, workers)
+        except OUTAGE_ERRORS:
+            self.note_away()
+            return {}
 
     def is_away(self) -> bool:
         """Whether Redis did not answer a moment ago."""

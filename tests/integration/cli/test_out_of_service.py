@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from support.cluster import Cluster
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.discovery.over_redis.load_failures import write_load_failures
 from tether.models.registry import Registry, pool_name
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
@@ -99,6 +100,14 @@ def test_a_worker_that_was_taken_out_of_service_is_told_with_the_way_back(tmp_pa
         there.hold(worker["worker_id"], "somebody else")
         eventually(lambda: not there.model_is_held(), PATIENCE_SECONDS, "what concerns others is not told")
         cluster.redis.delete(cluster.keys.worker_health(worker["worker_id"]))
+
+        reasons = {"counter@1": "no room for it", "other@1": "of another model"}
+        write_load_failures(cluster.redis, cluster.keys, worker["worker_id"], reasons)
+        assert there.model()["failing_workers"] == {worker["worker_id"]: "no room for it"}
+        told = there.run("status")
+        assert f"\nfailing  counter  worker {worker['worker_id']} cannot load it: no room for it\n" in told
+        write_load_failures(cluster.redis, cluster.keys, worker["worker_id"], {})
+        assert there.model()["failing_workers"] == {}
 
         there.run("fleet", "cordon", worker["worker_id"])
         there.is_told(0, cordoned=1)

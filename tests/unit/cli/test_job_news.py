@@ -206,6 +206,18 @@ def test_a_job_that_only_an_orchestrator_can_place_waits_for_one(state, orchestr
     assert ("no orchestrator runs" in why and "`tether orchestrator` starts one" in why) is is_told
 
 
+@pytest.mark.parametrize(("is_loaded", "is_told"), [(False, True), (True, False)])
+def test_a_job_whose_model_cannot_be_loaded_waits_for_that(is_loaded, is_told):
+    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
+    failing = {"b96e7cb22d0f2c7a": "no room for it", "c96e7cb22d0f2c7a": "no such folder"}
+    model = ModelInfo(name="echo", version="1", context=100, workers=2, pools=(status.pool,))
+    why = why_waiting(status, [replace(model, is_loaded=is_loaded, failing_workers=failing)])
+    assert (
+        why == "waits: worker b96e7cb22d0f2c7a cannot load model 'echo', and tries again by itself: "
+        "no room for it; 1 more cannot either"
+    ) == is_told
+
+
 @pytest.mark.parametrize(("workers", "is_told"), [(1, True), (2, False)])
 def test_a_job_whose_model_only_held_workers_serve_waits_for_these(workers, is_told):
     status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()

@@ -91,7 +91,7 @@ class DirectBackend:
         self._plane.close()
 
     def _speak_for(self, tenant: TenantId) -> None:
-        self.model_port = DirectModelPort(self._plane, self._lifetime, tenant)
+        self.model_port = DirectModelPort(self._plane, self._live, self._lifetime, tenant)
         self.job_port = DirectJobPort(self._plane, self._live, self._lifetime, tenant)
         self.change_port = DirectChangePort(self._plane, self._live, self._lifetime, tenant)
         self.stream_port = DirectStreamPort(self._plane.store, self._hub, self._lifetime, tenant)

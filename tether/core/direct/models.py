@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
+from tether.core.live_states import LiveStates
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.ids import PoolName, TenantId, WorkerId
 from tether.statuses import ModelInfo
@@ -12,8 +13,9 @@ from tether.statuses import ModelInfo
 class DirectModelPort:
     """See :class:`~tether.client.ports.ModelPort`."""
 
-    def __init__(self, plane: ControlPlane, lifetime: Lifetime, tenant: TenantId) -> None:
+    def __init__(self, plane: ControlPlane, live: LiveStates, lifetime: Lifetime, tenant: TenantId) -> None:
         self._plane = plane
+        self._live = live
         self._lifetime = lifetime
         self._tenant = tenant
 
@@ -22,6 +24,7 @@ class DirectModelPort:
             pools = self._plane.fleet.pools()
             unavailable = self._plane.fleet.unavailable()
             held = held_from(self._plane.fleet, self._tenant)
+            failing = self._live.load_failures(sorted(self._plane.fleet.fleet.members))
         return [
             ModelInfo(
                 name=model.name,
@@ -36,6 +39,11 @@ class DirectModelPort:
                     for pool in pools
                     if pool.digest == model.digest
                     for worker, why in held.get(pool.name, {}).items()
+                },
+                failing_workers={
+                    worker: reasons[name]
+                    for worker, reasons in failing.items()
+                    if (name := f"{model.name}@{model.version}") in reasons
                 },
                 pools=tuple(pool.name for pool in pools if pool.digest == model.digest and pool.workers),
                 gpu_class=model.gpu_class,

@@ -33,6 +33,10 @@ class ModelDocument(Document):
         "they fail what others do, and get one at a time.",
         examples=[{"b96e7cb22d0f2c7a": "5 attempts in a row failed (engine_failed) in 12 s"}],
     )
+    failing_workers: dict[str, str] = Field(
+        description="Why workers cannot load the model, by their ids. They try again by themselves.",
+        examples=[{"b96e7cb22d0f2c7a": "its files are damaged"}],
+    )
     pools: list[str] = Field(description="Names of the pools in which live workers serve the model.")
     gpu_class: str = Field(description="The only GPU class on which it may be served; empty is any.")
     region: str = Field(description="The only region in which it may be served; empty is any.")
