@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 
 from tether.gateway import schemas
 from tether.requests import fields
@@ -34,6 +35,10 @@ _ERRORS = {
     "with the same keys.",
     504: "The job did not finish by its deadline.",
 }
+_ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schemas.ErrorDocument.__name__}"}}}
+"""The form of all errors, by reference: told of the class, FastAPI makes a validator for each error of each
+route, 500 of them, which takes as long as all else that it makes of the routes."""
+
 _EVERYWHERE = (401, 403, 429, 431, 500, 503)
 _EVEN_IF_OPEN = (431,)
 
@@ -58,7 +63,7 @@ def operation(
     """
     responses: dict[int | str, dict[str, Any]] = {status: dict(reply) for status, reply in replies.items()}
     for status in sorted({*errors, *(_EVEN_IF_OPEN if is_open else _EVERYWHERE)}):
-        responses.setdefault(status, {"model": schemas.ErrorDocument, "description": _ERRORS[status]})
+        responses.setdefault(status, {"description": _ERRORS[status], "content": _ERROR})
     more: dict[str, Any] = {"security": [] if is_open else [{"api_key": []}]}
     if body is not None:
         more["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
@@ -103,8 +108,13 @@ def finish(app: FastAPI) -> None:
             document.setdefault("components", {})["securitySchemes"] = {
                 "api_key": {"type": "http", "scheme": "bearer", "bearerFormat": "tk_..."}
             }
+            documents = document["components"].setdefault("schemas", {})
             for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
+                documents.pop(name, None)
+            _, made = models_json_schema(
+                [(schemas.ErrorDocument, "serialization")], ref_template="#/components/schemas/{model}"
+            )
+            document["components"]["schemas"] = dict(sorted((documents | made["$defs"]).items()))
             for path in document["paths"].values():
                 for operation in path.values():
                     _tidy(operation)
