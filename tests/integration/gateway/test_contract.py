@@ -6,8 +6,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tether.gateway.keys.api_keys import Scope
 
-EXAMPLES = 25
-OF_FLEET = 6
+EXAMPLES, LONG_EXAMPLES = 12, 25
+"""Examples of an operation, and with `--long`. They are the same ones every time, the shorter row first."""
+
+FLEET_EXAMPLES = 6
 """Examples of a route that reads the whole fleet from Redis each time."""
 
 
@@ -92,8 +94,9 @@ def test_the_document_names_every_route(operations):
     [("positive", label) for label in OPERATIONS]
     + [("negative", label) for label in OPERATIONS if label not in TAKE_NOTHING],
 )
-def test_every_answer_stands_in_the_document(operations, gateway, label, mode):
+def test_every_answer_stands_in_the_document(operations, gateway, request, label, mode):
     operation = operations[label]
+    examples = LONG_EXAMPLES if request.config.getoption("--long") else EXAMPLES
     scope = Scope.OPERATOR if "/operator/" in label else Scope.ADMIN
     headers = {"Authorization": f"Bearer {gateway.key(scopes=(scope,))}"} if "/v1" in label else {}
     # Each of a batch is refused for itself; texts of other scripts are taken than the document's; and fields
@@ -104,7 +107,7 @@ def test_every_answer_stands_in_the_document(operations, gateway, label, mode):
 
     @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
     @settings(
-        max_examples=OF_FLEET if "/workers" in label else EXAMPLES,
+        max_examples=FLEET_EXAMPLES if "/workers" in label else examples,
         deadline=None,
         database=None,
         derandomize=True,
