@@ -7,6 +7,7 @@ is checked beside whom jobs of a tenant run that is apart, whose turn it is, and
 
 import itertools
 import re
+from dataclasses import replace
 
 import redis
 from hypothesis import strategies as st
@@ -24,13 +25,14 @@ from tether.scheduling.apart import (
     watched_after_proofs,
 )
 from tether.scheduling.blame import RanJob, Suspicion
+from tether.scheduling.keeping import FIRST_PATIENCE_MS, Keeping
 
 SLOTS = 4
 TENANTS = ["a", "b", "c"]
 KILLER = "a"
 TIMES_MS = [100, 300, 2_000, 6_000, 40_000]
 NOBODYS = ("ended", "host")
-OTHERS_MS, TURN_MS = 30_000, 5_000
+OTHERS_MS, TURN_MS, KEEPING_MS = 30_000, 5_000, 30_000
 CLOCK = "clock-of-the-machine"
 BEGINNING_MS = 1_800_000_000_000
 
@@ -50,8 +52,9 @@ class Process:
 
     Attributes:
       runs: Job id -> drawn job.
-      apart: The tenant that is apart and of whose jobs it runs nothing else, or None.
-      proved_at: Until when.
+      apart: The tenant that is or was apart and of whose jobs it runs nothing else, or None.
+      proved_at: When these will have shown that they do no harm.
+      is_counted: Whether that counted.
     """
 
     def __init__(self, port):
@@ -59,7 +62,7 @@ class Process:
         self.worker_id = port.boot_id.partition(".")[0]
         self.runs = {}
         self.drawn_at = {}
-        self.apart, self.proved_at = None, 0
+        self.apart, self.proved_at, self.is_counted = None, 0, False
 
 
 class Known:
@@ -78,6 +81,21 @@ class Known:
 
     def is_apart(self, tenant):
         return tenant in self.watched and self.watched[tenant].is_apart
+
+
+class Keeper:
+    """What Redis holds of who keeps itself free in a pool, and what others lost by that."""
+
+    def __init__(self, fields, now):
+        fields = {name.decode(): value.decode() for name, value in fields.items()}
+        until = int(fields.get("until", 0))
+        self.boot_id = fields.get("worker") if until > now else None
+        self.drew_at = until - KEEPING_MS
+        self.keeping = Keeping(
+            int(fields.get("lost", 0)) if self.boot_id else 0,
+            int(fields.get("patience", FIRST_PATIENCE_MS)),
+            int(fields.get("open", 0)),
+        )
 
 
 class ApartMachine(RuleBasedStateMachine):
@@ -103,6 +121,9 @@ class ApartMachine(RuleBasedStateMachine):
 
     def known(self):
         return Known(self.stage.redis.hgetall(f"{self.stage.keys.prefix}:apart:{POOL}"))
+
+    def keeper(self):
+        return Keeper(self.stage.redis.hgetall(f"{self.stage.keys.prefix}:quarantine:{POOL}"), self.now)
 
     def pass_time(self, milliseconds):
         self.now += milliseconds
@@ -132,13 +153,16 @@ class ApartMachine(RuleBasedStateMachine):
         free = SLOTS - len(process.runs)
         if not free or any(self.is_tried(process, job) for job in process.runs.values()):
             return []
-        before = self.known()
+        before, keeper = self.known(), self.keeper()
         others = self.tenants_in_lanes(before)
         is_shared = bool(others) or before.others + OTHERS_MS > self.now
         running = dict(process.runs)
         is_confined = process.apart is not None and bool(running) and process.proved_at > self.now
-        if process.apart is not None and running and not is_confined:
+        if not running:
+            process.apart = None
+        elif process.apart is not None and not is_confined and not process.is_counted:
             self.note_proofs(before, process.apart, len(running))
+            process.is_counted = True
         jobs = list(process.port.draw(free, [POOL], busy=bool(running)).jobs)
         after = self.known()
         drawn = {job.job_id: self.tenant_of[job.job_id] for job in jobs}
@@ -150,21 +174,24 @@ class ApartMachine(RuleBasedStateMachine):
             assert set(drawn.values()) <= {process.apart}, "nothing else runs beside it"
         elif apart and not tried:
             assert len(set(drawn.values())) == 1, "nothing else is drawn with it"
-            assert not running, "it begins in an empty process"
+            goes_on = not is_shared and apart == {process.apart}
+            assert not running or goes_on, "it begins in an empty process"
         assert not tried or (len(tried) == len(jobs) and not running), "who is tried is alone"
         if begins and is_shared and before.watched and any(each.is_apart for each in before.watched.values()):
             self.check_turn(process, before, after, bool(others))
         if apart and not tried and is_shared:
             record = before.watched[next(iter(apart))]
             assert len(drawn) <= record.room_beside(len(running)), "one after a death, and twice as many then"
+        self.check_keeping(process, keeper, bool(others), begins and not (running and apart))
         if not jobs and others and not is_confined:
-            self.check_kept_free(process)
+            assert self.keeper().boot_id == process.port.boot_id, "others go on"
         if apart and not tried:
             (process.apart,) = apart
             process.proved_at = self.now + before.watched[process.apart].proof_ms
+            process.is_counted = False
             assert after.turn is not None
             assert (after.turn.boot_id, after.turn.until_ms) == (process.port.boot_id, process.proved_at)
-        elif not is_confined:
+        elif not is_confined and drawn:
             process.apart = None
         if others & set(drawn.values()) and not tried:
             self.check_counters(after)
@@ -200,13 +227,20 @@ class ApartMachine(RuleBasedStateMachine):
         assert after.turn is not None
         assert after.turn.began_ms == self.now
 
-    def check_kept_free(self, process):
-        """Who draws nothing while others wait keeps itself free."""
-        worker, until = self.stage.redis.hmget(
-            f"{self.stage.keys.prefix}:quarantine:{POOL}", "worker", "until"
-        )
-        assert worker == process.port.boot_id.encode(), "others go on"
-        assert int(until) > self.now
+    def check_keeping(self, process, before, do_others_wait, begins):
+        """What others lose by a worker that keeps itself free is counted, and is bounded."""
+        after, boot_id = self.keeper(), process.port.boot_id
+        if begins and before.boot_id:
+            assert not after.boot_id
+            assert after.keeping == before.keeping.after_beginning(self.now), "others come first then"
+        elif (after.boot_id == boot_id and after.drew_at == self.now) or before.boot_id == boot_id:
+            known, waited = replace(before.keeping, lost_ms=0), 0
+            if before.boot_id == boot_id:
+                known, waited = before.keeping, (self.now - before.drew_at if do_others_wait else 0)
+            kept = after.boot_id == boot_id
+            if kept and after.drew_at < self.now:
+                return
+            assert (after.keeping, kept) == known.after_draw(waited, self.now), "others wait only so long"
 
     def check_counters(self, known):
         """Who is passed over for being apart is owed nothing for that."""
@@ -236,7 +270,7 @@ class ApartMachine(RuleBasedStateMachine):
         job = process.runs.pop(job_id)
         if how == "finish":
             process.port.finish(growth(job))
-            if process.apart == tenant and before.is_apart(tenant):
+            if process.apart == tenant and before.is_apart(tenant) and not process.is_counted:
                 before.watched[tenant] = watched_after_proofs(before.watched[tenant], 1)
         elif how == "fail":
             process.port.fail(growth(job), kind="failed", error=JobError("engine_failed", ""))
@@ -325,9 +359,12 @@ class ApartMachine(RuleBasedStateMachine):
             for job_id in self.waiting:
                 held = suspicion_of(self.field(job_id, "suspicion"))
                 is_of_the_open = held is not None and not held.lone and self.field(job_id, "alone") == "0"
-                if is_of_the_open and job_id not in dict(suspects):
-                    tried_before = any(death for death in self.trials_of(job_id))
-                    assert tried_before or not self.field(job_id, "group"), "suspects leave the quarantine"
+                if is_of_the_open and after.is_apart(self.tenant_of[job_id]):
+                    was_apart = before.is_apart(self.tenant_of[job_id])
+                    assert was_apart or not self.field(job_id, "group"), "its jobs are found apart"
+                elif is_of_the_open and job_id not in dict(suspects):
+                    is_of_a_trial = any(death for death in self.trials_of(job_id))
+                    assert is_of_a_trial or not self.field(job_id, "group"), "suspects leave the quarantine"
         for job_id, _ in suspects:
             if self.field(job_id, "state") != "placed":
                 continue

@@ -7,7 +7,7 @@ import itertools
 
 import redis
 
-from support.apart_machine import CLOCK
+from support.apart_machine import CLOCK, Known
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage
 
@@ -65,6 +65,10 @@ class KillerPool:
 
     def killers(self):
         return [job for job in self.jobs.values() if job.kills_ms is not None]
+
+    def known(self):
+        """What Redis holds of the pool's tenants."""
+        return Known(self.stage.redis.hgetall(f"{self.stage.keys.prefix}:apart:{POOL}"))
 
     def run_until_good_ended(self, *tenants, within_ms):
         """Return after how many ms all good jobs of these tenants have ended well."""

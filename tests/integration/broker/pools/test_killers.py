@@ -5,7 +5,7 @@ Times are those of a simulated clock, and the same on every machine.
 
 import pytest
 
-from support.apart_machine import Known, with_set_clock
+from support.apart_machine import with_set_clock
 from support.killer_pool import KillerPool
 from support.machines import MachineServer
 from support.pool_stage import POOL
@@ -74,6 +74,24 @@ def test_two_tenants_of_jobs_that_kill_do_not_shield_each_other(make_pool):
     assert any(job.state == "dead" for job in pool.killers())
 
 
+def test_a_worker_that_keeps_itself_free_beside_a_long_stream_leaves_others_most_of_its_time(make_pool):
+    pool = make_pool(workers=1)
+    pool.place("killer", 20, kills_ms=KILLS_MS)
+    pool.place("first", GOOD // 2)
+    pool.run_until_good_ended("first", within_ms=60_000)
+    assert pool.known().is_apart("killer")
+    pool.place("streaming", 1, runs_ms=200_000)
+    for number in range(GOOD):
+        pool.place(f"good-{number}", 2)
+        pool.run_for(1_000)
+    ended = [job for job in pool.jobs.values() if job.tenant.startswith("good") and job.state == "succeeded"]
+    assert len(ended) >= 2 * GOOD * 3 / 4
+    pool.run_until_good_ended("streaming", within_ms=400_000)
+    before = pool.deaths
+    pool.run_for(60_000)
+    assert pool.deaths > before, "who is apart has its turn"
+
+
 def test_one_job_that_kills_sets_no_tenant_apart(make_pool):
     pool = make_pool(workers=2)
     pool.place("killer", 1, kills_ms=KILLS_MS)
@@ -82,8 +100,7 @@ def test_one_job_that_kills_sets_no_tenant_apart(make_pool):
     pool.run_until_good_ended("good", "killer", within_ms=20_000)
     (killer,) = pool.killers()
     assert (killer.state, killer.deaths) == ("dead", 5)
-    known = Known(pool.stage.redis.hgetall(f"{pool.stage.keys.prefix}:apart:{POOL}"))
-    assert not any(each.is_apart for each in known.watched.values())
+    assert not any(each.is_apart for each in pool.known().watched.values())
 
 
 def test_a_worker_that_is_killed_from_outside_leaves_two_tenants_as_fast_as_one(make_pool):

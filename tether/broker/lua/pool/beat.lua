@@ -43,7 +43,7 @@ if renewing then
   note_renewal(renewing, now)
   -- A worker without a free slot does not draw, and keeps the lead by this.
   if string.match(apply('GET', lead_of(renewing)) or '', '^%d+') == string.match(renewing, '%.(%d+):') then
-    redis.call('PEXPIRE', lead_of(renewing), LEAD_LIFE)
+    redis.call('PEXPIRE', lead_of(renewing), WAKING.LEAD_LIFE)
   end
 end
 return answer

@@ -45,7 +45,7 @@ end
 
 -- Whether another worker waits for jobs of this pool.
 local function has_idle(pool)
-  for _, other in ipairs(apply('SRANDMEMBER', idle_of(pool), MAX_LOOKED_AT)) do
+  for _, other in ipairs(apply('SRANDMEMBER', idle_of(pool), WAKING.MAX_LOOKED_AT)) do
     if other ~= worker and redis.call('EXISTS', key('idle:' .. other)) == 1 then
       return true
     end
@@ -168,6 +168,6 @@ if shall_draw then
   -- It may wait for other pools' jobs.
   local bell = key('wake:' .. worker)
   apply('RPUSH', bell, 'draw')
-  redis.call('PEXPIRE', bell, BELL_LIFE)
+  redis.call('PEXPIRE', bell, WAKING.BELL_LIFE)
 end
 return answer

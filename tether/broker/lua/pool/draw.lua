@@ -83,7 +83,7 @@ do
       end
     end
     if count > 0 then
-      redis.call('SET', lead, integer(boot) .. ' ' .. process, 'PX', LEAD_LIFE)
+      redis.call('SET', lead, integer(boot) .. ' ' .. process, 'PX', WAKING.LEAD_LIFE)
     end
   end
 

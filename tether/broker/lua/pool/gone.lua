@@ -114,7 +114,7 @@ local function note_evidence(job)
 end
 
 local function hold_against(job, group)
-  redis.call('HSET', job_of(job.id), 'group', group, 'proof', integer(math.min(proof_of(job.ran), MAX_PROOF_MS)),
+  redis.call('HSET', job_of(job.id), 'group', group, 'proof', integer(math.min(proof_of(job.ran), BLAME.MAX_PROOF_MS)),
     'suspicion', suspicion_of(job.ran, job.held))
 end
 

@@ -5,6 +5,14 @@ local function note_quarantine(pool, ...)
   redis.call('PEXPIRE', quarantine_of(pool), QUARANTINE_LIFE)
 end
 
+-- A job runs alone, or apart, from now on: nobody keeps itself free for it any more.
+local function note_beginning(pool)
+  local kept = read_keeping(pool, now)
+  if kept.keeper then
+    stop_keeping(pool, kept, kept.lost, now)
+  end
+end
+
 -- What is tried by this draw, in which pool, and when it has shown that it was not the cause.
 local tried, trial_pool, proved_at = {}, nil, 0
 -- Whether jobs were drawn that need not run alone or apart.
@@ -119,9 +127,9 @@ do
       charge(pool, priority, tenant, cost)
       trial_pool = pool
       tried[#tried + 1] = id
-      proved_at = math.max(proved_at, now + (whole(proof, MAX_PROOF_MS) or MAX_PROOF_MS))
-      note_quarantine(pool, 'since', integer(now), 'worker', '', 'tried', table.concat(tried, '\n'), 'proved_at',
-        integer(proved_at))
+      proved_at = math.max(proved_at, now + (whole(proof, BLAME.MAX_PROOF_MS) or BLAME.MAX_PROOF_MS))
+      note_beginning(pool)
+      note_quarantine(pool, 'since', integer(now), 'tried', table.concat(tried, '\n'), 'proved_at', integer(proved_at))
       redis.call('SET', turn, '1', 'PX', TURN_LIFE)
     elseif turn_of ~= tenant then
       has_drawn_others = true

@@ -4,42 +4,61 @@ local may_take_turn, take_turn
 do
   -- Whether jobs of others than tenants that are apart wait in one of this worker's pools; known once it was asked for.
   local others_wait
-  local function is_shared(state)
+  local function are_others_waiting()
     if others_wait == nil then
       others_wait = false
       for i = FIRST_POOL, #ARGV do
         others_wait = others_wait or do_others_wait(ARGV[i], apart[ARGV[i]])
       end
     end
-    return others_wait or were_others_served(state, now)
+    return others_wait
+  end
+
+  local function is_shared(state)
+    return are_others_waiting() or were_others_served(state, now)
+  end
+
+  -- Whether a turn is over: its jobs have ended or did no harm; or they ended their process, and its worker is back, or
+  -- does not come.
+  local function is_turn_over(its)
+    if its.ended > 0 then
+      return worker_of(its.worker) == worker_id or its.ended > now or its.ended + APART.RESTART_MS <= now
+    end
+    return its.until_ms <= now or its.until_ms > now + BLAME.MAX_PROOF_MS or redis.call('EXISTS', drawn_of(its.worker)) == 0
+  end
+
+  -- Others come first after a turn, for as long as it took.
+  local function end_turn(pool, state)
+    local its = state.turn
+    local rest = math.min(APART.MAX_REST_MS, math.max(APART.MIN_REST_MS, now - its.began))
+    state.turn, state.rest = nil, now + rest
+    if worker_of(its.worker) == worker_id then
+      worker_rest = state.rest
+    end
+    apply('HDEL', apart_of(pool), 'turn')
+    note_apart(pool, 'rest', integer(state.rest))
+    redis.call('SET', key('rest:' .. worker_of(its.worker)), integer(state.rest), 'PX', rest)
   end
 
   -- Whether a turn may begin in a pool, or go on, as far as its tenants are concerned: where others use the pool one at a
   -- time, and while others wait not before these had their time.
   may_take_turn = function(pool)
     local state = apart[pool]
-    if not state or not is_shared(state) then
+    if not state then
       return true
     end
     local its = state.turn
     if its and its.worker == worker and its.ended == 0 and not busy and its.began <= now
         and its.began + APART.TURN_MS > now then
       return true
-    elseif its and not is_turn_over(its, worker_id, now) then
+    elseif its and is_turn_over(its) then
+      end_turn(pool, state)
+    elseif its and is_shared(state) then
       soon(1000)
       return false
-    elseif its then
-      local rest = rest_after(its, now)
-      state.turn, state.rest = nil, now + rest
-      if worker_of(its.worker) == worker_id then
-        worker_rest = state.rest
-      end
-      apply('HDEL', apart_of(pool), 'turn')
-      note_apart(pool, 'rest', integer(state.rest))
-      redis.call('SET', key('rest:' .. worker_of(its.worker)), integer(state.rest), 'PX', rest)
     end
     local rest = math.max(state.rest, worker_rest)
-    if others_wait and rest > now and rest <= now + APART.MAX_REST_MS then
+    if rest > now and rest <= now + APART.MAX_REST_MS and are_others_waiting() then
       soon(rest - now)
       return false
     end
@@ -51,12 +70,8 @@ do
     local goes_on = its and its.worker == worker and its.ended == 0 and its.began <= now and its.began + APART.TURN_MS > now
     apart[pool].turn = {began = goes_on and its.began or now, until_ms = until_ms, ended = 0, worker = worker}
     write_turn(pool, apart[pool].turn)
-    note_quarantine(pool, 'worker', '')
+    note_beginning(pool)
   end
-
-  -- Then one worker of the pool at a time keeps itself free for the next of them, for as long as it draws, and no
-  -- other while that job runs (ms).
-  local RESERVED_LIFE = 30000
 
   -- Whether a job waits in the pool's lanes of those that must run alone, and may run now.
   local function has_alone(pool)
@@ -95,24 +110,22 @@ do
 
   -- Whether this worker is the one that runs the pool's next job alone, or apart.
   local function is_quarantine_of(pool)
-    local since, reserver, until_ms = unpack(apply('HMGET', quarantine_of(pool), 'since', 'worker', 'until'))
-    since, until_ms = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER)
-    local is_reserved = reserver and reserver ~= '' and until_ms and until_ms > now and until_ms <= now + RESERVED_LIFE
+    local kept = read_keeping(pool, now)
     if not may_take_turn(pool) then
       return false
-    elseif is_reserved and reserver == worker then
+    elseif kept.keeper == worker then
       return true
-    elseif is_reserved and (busy or #answer > 2) then
+    elseif kept.keeper and (busy or #answer > 2) then
       -- Only who runs nothing need not wait for that one, whose last job may take long.
       return false
     elseif apart[pool] then
       return true
-    elseif not since or since > now then
+    elseif not kept.since or kept.since > now then
       note_quarantine(pool, 'since', integer(now))
       soon(ALONE_PATIENCE)
       return false
-    elseif since + ALONE_PATIENCE > now then
-      soon(since + ALONE_PATIENCE - now)
+    elseif kept.since + ALONE_PATIENCE > now then
+      soon(kept.since + ALONE_PATIENCE - now)
       return false
     end
     return true
@@ -121,7 +134,7 @@ do
   -- Whether jobs of a tenant that is apart wait in a pool.
   local function has_apart(pool)
     for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
-      for _, priority in ipairs(PRIORITIES) do
+      for _, priority in ipairs(record.since > 0 and PRIORITIES or {}) do
         if redis.call('EXISTS', tenants_of(pool, priority) .. ':' .. record.tenant) == 1 then
           return true
         end
@@ -132,7 +145,8 @@ do
 
   -- Gives this worker jobs of a tenant that is apart: nothing else, until they have shown that they do no harm.
   local function draw_apart(pool, record, running)
-    local most, before = is_shared(apart[pool]) and room_of(record, running) or count, #answer
+    -- One after a death, and the more the longer none followed.
+    local most, before = is_shared(apart[pool]) and math.max(0, record.proofs + 1 - running) or count, #answer
     turn_of = record.tenant
     for _, class in ipairs(PRIORITIES) do
       while wants_more() and #answer - before < most and draw_of_lane(pool, class, record.tenant) == 'taken' do
@@ -143,7 +157,7 @@ do
       local until_ms = now + math.min(APART.MAX_PROOF_MS, proof_of(record.ran))
       record.turned = now
       write_watched(pool, record)
-      redis.call('SET', run_of(worker), integer(until_ms) .. ' ' .. pool .. ' ' .. record.tenant, 'PX', MAX_LEASE)
+      write_run(worker, until_ms, pool, record.tenant)
       take_turn(pool, until_ms)
       is_full = true
       soon(math.min(1000, until_ms - now))
@@ -155,20 +169,28 @@ do
     local running = redis.call('HLEN', drawn_of(worker))
     local state = apart[run.pool] or read_apart(run.pool, now)
     local record = is_apart(state, run.tenant) and state.watched[run.tenant]
-    if running == 0 or run.is_proved then
+    local may_draw = record and apart[run.pool] and wants_more() and not is_barred(run.pool)
+    local is_alone = may_draw and not is_shared(state) and not do_others_wait(run.pool, state, run.tenant)
+    if running == 0 then
       redis.call('DEL', run_of(worker))
-      if record and running > 0 then
-        note_proofs(record, run.pool, running, now)
+    elseif run.is_proved then
+      if not run.is_counted then
+        write_run(worker, 0, run.pool, run.tenant)
+        if record then
+          note_proofs(record, run.pool, running, now)
+        end
       end
-      return
+      if is_alone and record.since > 0 then
+        draw_apart(run.pool, record, running)
+      end
+    else
+      local its = state and state.turn
+      if is_alone or may_draw and its and its.worker == worker and its.began + APART.TURN_MS > now then
+        draw_apart(run.pool, record, running)
+      end
+      is_full = true
+      soon(math.min(1000, run.left))
     end
-    local its = record and apart[run.pool] and state.turn
-    if its and wants_more() and not is_barred(run.pool) and (its.worker == worker and its.began + APART.TURN_MS > now
-        or not is_shared(state) and not do_others_wait(run.pool, state, run.tenant)) then
-      draw_apart(run.pool, record, running)
-    end
-    is_full = true
-    soon(math.min(1000, run.left))
   end
 
   if run and count > 0 then
@@ -179,9 +201,10 @@ do
     if (apart[pool] or not is_others_turn) and wants_more() and not is_barred(pool) and is_quarantine_of(pool) then
       local is_trial = not is_trying(pool, now) and has_alone(pool)
       if (is_trial or has_apart(pool)) and (busy or #answer > 2) then
-        note_quarantine(pool, 'worker', worker, 'until', integer(now + RESERVED_LIFE))
-        is_full = true
-        soon(1000)
+        if keep_free(pool, worker, are_others_waiting(), now) then
+          is_full = true
+          soon(1000)
+        end
       elseif is_trial then
         for _, priority in ipairs(PRIORITIES) do
           if wants_more() then
@@ -190,7 +213,7 @@ do
         end
       else
         for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
-          if wants_more() then
+          if record.since > 0 and wants_more() then
             draw_apart(pool, record, 0)
           end
         end

@@ -1,8 +1,6 @@
 -- The classes in order, and all pools in each; and what is kept of this draw.
 
 local goes_on = false
--- How long a worker may take to draw again after a draw that stopped half-way (ms).
-local CURSOR_LIFE = 60000
 do
   -- Takes jobs of a class: one of each pool in turn, from the pool at `at` on.
   local function draw_of_all(class, at)
@@ -56,6 +54,8 @@ do
   end
 end
 if stopped_at and wants_more() then
+  -- How long a worker may take to draw again after a draw that stopped half-way (ms).
+  local CURSOR_LIFE = 60000
   redis.call('SET', key('cursor:' .. worker), table.concat(stopped_at, ' '), 'PX', CURSOR_LIFE)
 end
 while #cut > 0 and wants_more() and discarded < MAX_DISCARDED do
@@ -79,6 +79,9 @@ if trial_pool and apart[trial_pool] then
   take_turn(trial_pool, proved_at)
 end
 if has_drawn_others then
+  if run then
+    redis.call('DEL', run_of(worker))
+  end
   -- Who is passed over for being apart is owed nothing for that.
   local function raise_counters(pool, tenants)
     for _, class in ipairs(PRIORITIES) do
@@ -99,12 +102,12 @@ end
 if #answer > 2 then
   redis.call('SET', process_of(worker), process, 'PX', MAX_LEASE)
 end
--- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
-local IDLE_LIFE = 60000
 local pools = table.concat(ARGV, ' ', FIRST_POOL)
 if #answer - 2 >= count or is_full then
   leave_idle(worker)
 else
+  -- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
+  local IDLE_LIFE = 60000
   if apply('GET', key('idle:' .. worker)) ~= pools then
     leave_idle(worker)
     for i = FIRST_POOL, #ARGV do

@@ -2,8 +2,6 @@
 -- write.
 -- Greatest whole number that a Lua number holds exactly.
 local MAX_INTEGER = 9007199254740991
--- Least share of a tenant.
-local MIN_SHARE = 1e-9
 -- Greatest number of tokens, of a prompt or of an answer: what a column of the database holds.
 local MAX_TOKENS = 2147483647
 -- Positions of greater runs are no whole numbers any more.
@@ -59,6 +57,7 @@ end
 
 -- Return the share that a text is, or nil.
 local function share(text)
+  local MIN_SHARE = 1e-9
   local number = tonumber(text)
   if number and number >= MIN_SHARE and number <= MAX_INTEGER then
     return number

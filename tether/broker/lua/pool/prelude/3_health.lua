@@ -2,23 +2,26 @@
 -- of each worker and pool a record is kept while its attempts fail one after another, and any success removes it. After
 -- so many different jobs the worker is held: it gets one job of the pool at a time, with growing pauses.
 
--- Different jobs in a row that a worker failed, until it is held where others succeed meanwhile; pauses between two jobs
--- of a worker that is held (ms). The settings of the orchestrator are in core:health.
-local MAX_FAILURES = 5
-local FIRST_PAUSE = 1000
-local MAX_PAUSE = 30000
--- Where nobody succeeds, it may be the jobs: then it takes so many times as many.
-local UNDECIDED = 4
--- Or several that failed so often each, with so many times as many attempts: few jobs would use up theirs before that.
-local UNDECIDED_TRIES = 3
-local UNDECIDED_ATTEMPTS = 2
--- Greatest of what may be set.
-local MOST_FAILURES = 100
-local MOST_PAUSE = 3600000
--- Tenants whose jobs a held worker failed are named: others' jobs it still gets, unless they are more than these.
-local MAX_FAILED_TENANTS = 8
--- So long a record, and the last success of a worker, say something (ms).
-local HEALTH_LIFE = 3600000
+-- In a table, since a script has no room for so many local names.
+local HEALTH = {
+  -- Different jobs in a row that a worker failed, until it is held where others succeed meanwhile; pauses between two jobs
+  -- of a worker that is held (ms). The settings of the orchestrator are in core:health.
+  MAX_FAILURES = 5,
+  FIRST_PAUSE = 1000,
+  MAX_PAUSE = 30000,
+  -- Where nobody succeeds, it may be the jobs: then it takes so many times as many.
+  UNDECIDED = 4,
+  -- Or several that failed so often each, with so many times as many attempts: few jobs would use up theirs before that.
+  UNDECIDED_TRIES = 3,
+  UNDECIDED_ATTEMPTS = 2,
+  -- Greatest of what may be set.
+  MOST_FAILURES = 100,
+  MOST_PAUSE = 3600000,
+  -- Tenants whose jobs a held worker failed are named: others' jobs it still gets, unless they are more than these.
+  MAX_FAILED_TENANTS = 8,
+  -- So long a record, and the last success of a worker, say something (ms).
+  LIFE = 3600000,
+}
 
 local function health_of(worker_id)
   return key('health:' .. worker_id)
@@ -45,7 +48,7 @@ local function read_health(text, now)
   local is_read, record = pcall(cjson.decode, text)
   if not is_read or type(record) ~= 'table' or type(record.jobs) ~= 'table' or type(record.tenants) ~= 'table'
       or type(record.since) ~= 'number' or type(record.at) ~= 'number' or type(record.pause) ~= 'number'
-      or type(record.until_ms) ~= 'number' or type(record.probe) ~= 'string' or record.at + HEALTH_LIFE <= now then
+      or type(record.until_ms) ~= 'number' or type(record.probe) ~= 'string' or record.at + HEALTH.LIFE <= now then
     return nil
   end
   return record
@@ -58,17 +61,17 @@ end
 
 local function write_health(worker_id, pool, record)
   apply('HSET', health_of(worker_id), pool, cjson.encode(record))
-  redis.call('PEXPIRE', health_of(worker_id), HEALTH_LIFE)
+  redis.call('PEXPIRE', health_of(worker_id), HEALTH.LIFE)
   if record.pause > 0 then
     apply('ZADD', held_workers(), record.at, worker_id)
-    apply('ZREMRANGEBYSCORE', held_workers(), '-inf', '(' .. integer(record.at - HEALTH_LIFE))
+    apply('ZREMRANGEBYSCORE', held_workers(), '-inf', '(' .. integer(record.at - HEALTH.LIFE))
   end
 end
 
 -- Whether a worker with this record may get no job of any tenant but one at a time, as it failed those of several while
 -- others succeeded.
 local function is_held_for_all(record)
-  return record.pause > 0 and (#record.tenants > MAX_FAILED_TENANTS or #record.tenants > 1 and record.others == true)
+  return record.pause > 0 and (#record.tenants > HEALTH.MAX_FAILED_TENANTS or #record.tenants > 1 and record.others == true)
 end
 
 local function is_held_for(record, tenant)
@@ -95,15 +98,16 @@ end
 local function note_failed(worker_id, pool, tenant, id, code, now)
   local failures, first_pause, max_pause =
     unpack(apply('HMGET', key('core:health'), 'failures', 'pause', 'max_pause'))
-  failures = whole(failures, MOST_FAILURES) or MAX_FAILURES
-  first_pause, max_pause = whole(first_pause, MOST_PAUSE) or FIRST_PAUSE, whole(max_pause, MOST_PAUSE) or MAX_PAUSE
+  failures = whole(failures, HEALTH.MOST_FAILURES) or HEALTH.MAX_FAILURES
+  first_pause = whole(first_pause, HEALTH.MOST_PAUSE) or HEALTH.FIRST_PAUSE
+  max_pause = whole(max_pause, HEALTH.MOST_PAUSE) or HEALTH.MAX_PAUSE
   local record = read_health(apply('HGET', health_of(worker_id), pool), now)
     or {since = now, pause = 0, until_ms = 0, probe = '', count = 0, others = false, jobs = {}, tenants = {}}
   record.at, record.code, record.count = now, code, (tonumber(record.count) or 0) + 1
-  if not is_among(record.jobs, id) and #record.jobs < failures * UNDECIDED then
+  if not is_among(record.jobs, id) and #record.jobs < failures * HEALTH.UNDECIDED then
     record.jobs[#record.jobs + 1] = id
   end
-  if not is_among(record.tenants, tenant) and #record.tenants <= MAX_FAILED_TENANTS then
+  if not is_among(record.tenants, tenant) and #record.tenants <= HEALTH.MAX_FAILED_TENANTS then
     record.tenants[#record.tenants + 1] = tenant
   end
   record.others = have_others_succeeded(pool, worker_id, record.since)
@@ -114,8 +118,9 @@ local function note_failed(worker_id, pool, tenant, id, code, now)
       record.pause = math.max(1, math.min(max_pause, record.pause * 2))
       record.probe, record.until_ms = '', now + record.pause
     end
-  elseif #record.jobs >= failures * (record.others and 1 or UNDECIDED)
-      or #record.jobs > 1 and record.count >= math.max(failures * UNDECIDED_ATTEMPTS, #record.jobs * UNDECIDED_TRIES) then
+  elseif #record.jobs >= failures * (record.others and 1 or HEALTH.UNDECIDED)
+      or #record.jobs > 1 and record.count
+        >= math.max(failures * HEALTH.UNDECIDED_ATTEMPTS, #record.jobs * HEALTH.UNDECIDED_TRIES) then
     record.pause = math.max(1, first_pause)
     record.until_ms = now + record.pause
   end
@@ -140,7 +145,7 @@ local function note_succeeded(worker_id, pool, now)
     apply('ZREM', held_workers(), worker_id)
   end
   apply('ZADD', succeeded_in(pool), now, worker_id)
-  redis.call('PEXPIRE', succeeded_in(pool), HEALTH_LIFE)
+  redis.call('PEXPIRE', succeeded_in(pool), HEALTH.LIFE)
 end
 
 -- Whether a worker would be given a job of this tenant now, or of any where none is named.
@@ -164,16 +169,15 @@ local function is_listed(list, worker_id)
     and string.find(' ' .. list .. ' ', ' ' .. worker_id .. ' ', 1, true) ~= nil
 end
 
--- Which workers draw from a pool, by when they last did; noted every few seconds, and kept for longer than anybody is
--- believed to run what it drew without renewing a lease (ms).
-local DRAWING_PAUSE = 5000
-local DRAWING_LIFE = 600000
-
+-- Which workers draw from a pool, by when they last did.
 local function drawing_from(pool)
   return key('pool:' .. pool .. ':drawing')
 end
 
 local function note_drawing(boot_id, worker_id, pools, now)
+  -- It is noted every few seconds, and kept for longer than anybody is believed to run what it drew without renewing a
+  -- lease (ms).
+  local DRAWING_PAUSE, DRAWING_LIFE = 5000, 600000
   local noted, text = key('drawing:' .. boot_id), table.concat(pools, ' ')
   if apply('GET', noted) == text then
     return
@@ -182,7 +186,7 @@ local function note_drawing(boot_id, worker_id, pools, now)
   for _, pool in ipairs(pools) do
     local drawing, succeeded = drawing_from(pool), succeeded_in(pool)
     apply('ZREMRANGEBYSCORE', drawing, '-inf', '(' .. integer(now - DRAWING_LIFE))
-    apply('ZREMRANGEBYSCORE', succeeded, '-inf', '(' .. integer(now - HEALTH_LIFE))
+    apply('ZREMRANGEBYSCORE', succeeded, '-inf', '(' .. integer(now - HEALTH.LIFE))
     apply('ZADD', drawing, now, worker_id)
     redis.call('PEXPIRE', drawing, DRAWING_LIFE)
   end

@@ -1,11 +1,15 @@
 -- What is known of workers: whom the fleet trusts, what each was seen to do, who is idle and is woken.
 
--- A woken worker that does not draw for so long is taken out of the idle sets, and the next is woken (ms).
-local WAKE_LIFE = 500
--- Life of a bell that nobody listens to (ms).
-local BELL_LIFE = 60000
--- So many idle workers are looked at for one that lives.
-local MAX_LOOKED_AT = 8
+local WAKING = {
+  -- A woken worker that does not draw for so long is taken out of the idle sets, and the next is woken (ms).
+  WAKE_LIFE = 500,
+  -- Life of a bell that nobody listens to (ms).
+  BELL_LIFE = 60000,
+  -- So many idle workers are looked at for one that lives.
+  MAX_LOOKED_AT = 8,
+  -- For so long a process has the lead among those with one key after it last drew or beat (ms).
+  LEAD_LIFE = 15000,
+}
 
 -- Whether the key of a worker, by its boot id or one of its draws, was revoked.
 local function is_revoked(worker)
@@ -66,8 +70,6 @@ local function note_asking(boot_id, pools, now)
   apply('HSET', noted, worker, text)
 end
 
--- For so long a process has the lead among those with one key after it last drew or beat (ms).
-local LEAD_LIFE = 15000
 
 local function lead_of(boot_id)
   return key('lead:' .. worker_of(boot_id))
@@ -95,8 +97,8 @@ local function ring(worker, pool, now)
   apply('SREM', idle_of(pool), worker)
   local bell = key('wake:' .. worker)
   apply('RPUSH', bell, 'draw')
-  redis.call('PEXPIRE', bell, BELL_LIFE)
-  apply('ZADD', leases, now + WAKE_LIFE, 'w ' .. worker)
+  redis.call('PEXPIRE', bell, WAKING.BELL_LIFE)
+  apply('ZADD', leases, now + WAKING.WAKE_LIFE, 'w ' .. worker)
   apply('HSET', key('core:woken'), worker, pool)
 end
 
@@ -104,7 +106,7 @@ end
 -- that are held come by themselves.
 local function wake_one(pool, now, avoid, tenant, failed_on)
   local idle, last = idle_of(pool), nil
-  for _ = 1, MAX_LOOKED_AT do
+  for _ = 1, WAKING.MAX_LOOKED_AT do
     -- One at a time: asked for several, Redis answers a small set in its own order.
     local worker = apply('SRANDMEMBER', idle)
     if not worker then

@@ -1,14 +1,12 @@
 -- What became of a job's attempts: a log in its hash, which its outcomes take to the database.
 
--- Ends of attempts that a job's hash keeps, the newest, and size of one of them.
-local MAX_LOGGED = 64
-local MAX_LOGGED_BYTES = 4096
-
 -- Notes how a job's attempt ended, once: what has been noted, or was never drawn, is passed over. The hash has the
 -- attempt's fence still, and the offset at which it ended.
 -- cause: a word. went: 'pool' (it waits there again), 'database' (which decides) or 'end' (it is over). evidence: a
 -- small table of what else is known, or nil.
 local function log_attempt(id, now, cause, went, evidence)
+  -- Ends of attempts that a job's hash keeps, the newest, and size of one of them.
+  local MAX_LOGGED, MAX_LOGGED_BYTES = 64, 4096
   local name = job_of(id)
   local dispatch, attempt, draw, pool, run, offset, drawn_at, drawn_offset, log, logged =
     read(name, 'dispatch', 'attempt', 'draw', 'pool', 'run', 'offset', 'drawn_at', 'drawn_offset', 'log', 'logged')

@@ -1,15 +1,17 @@
 -- Which jobs may have ended the process that ran them, and when they have shown that they did not. The decisions are those
 -- of tether/scheduling/blame.py.
 
--- A job has survived where it ran for so many times as long as until the last death, and for so much longer (ms).
-local PROOF_FACTOR = 2
-local PROOF_MS = 3000
--- No worker keeps itself free for longer than this beside what it tries (ms).
-local MAX_PROOF_MS = 600000
--- Between two deaths of a job alone others that end well must have run for so many times as long as it did.
-local SURVIVAL_FACTOR = 10
--- For so long a job that died alone waits for that (ms).
-local SURVIVAL_PATIENCE = 60000
+local BLAME = {
+  -- A job has survived where it ran for so many times as long as until the last death, and for so much longer (ms).
+  PROOF_FACTOR = 2,
+  PROOF_MS = 3000,
+  -- No worker keeps itself free for longer than this beside what it tries (ms).
+  MAX_PROOF_MS = 600000,
+  -- Between two deaths of a job alone others that end well must have run for so many times as long as it did.
+  SURVIVAL_FACTOR = 10,
+  -- For so long a job that died alone waits for that (ms).
+  SURVIVAL_PATIENCE = 60000,
+}
 
 -- What is held against a job: how long it had run at its last death (ms), when its first one was, how often it died
 -- alone after others had ended well and without that, and how long others had run and when the last such death was.
@@ -28,7 +30,7 @@ end
 
 -- For how long a job must run to show that it was not the cause (ms).
 local function proof_of(ran)
-  return PROOF_FACTOR * ran + PROOF_MS
+  return BLAME.PROOF_FACTOR * ran + BLAME.PROOF_MS
 end
 
 -- For how long jobs that ended well have run while others waited in the pool's quarantine (ms).
@@ -65,24 +67,24 @@ end
 
 -- Whether others have run for long enough, and ended well, since a job died alone.
 local function has_survivors(held, pool)
-  return survived_in(pool) - held.survived >= SURVIVAL_FACTOR * math.max(held.ran, 1)
+  return survived_in(pool) - held.survived >= BLAME.SURVIVAL_FACTOR * math.max(held.ran, 1)
 end
 
 -- For how much longer a job that died alone waits for others to end well first (ms); 0: it need not.
 local function wait_for_survivors(suspicion, pool, now)
   local held = read_suspicion(suspicion)
-  if not held or held.lone == 0 or held.at > now or held.at + SURVIVAL_PATIENCE <= now
+  if not held or held.lone == 0 or held.at > now or held.at + BLAME.SURVIVAL_PATIENCE <= now
       or has_survivors(held, pool) then
     return 0
   end
-  return held.at + SURVIVAL_PATIENCE - now
+  return held.at + BLAME.SURVIVAL_PATIENCE - now
 end
 
 -- Whether jobs of the pool's quarantine are tried now, beside which nothing else may run.
 local function is_trying(pool, now)
   local tried, proved_at = unpack(apply('HMGET', quarantine_of(pool), 'tried', 'proved_at'))
   proved_at = whole(proved_at, MAX_INTEGER)
-  if not tried or not proved_at or proved_at <= now or proved_at > now + MAX_PROOF_MS then
+  if not tried or not proved_at or proved_at <= now or proved_at > now + BLAME.MAX_PROOF_MS then
     return false
   end
   for id in string.gmatch(tried, '[^\n]+') do

@@ -119,11 +119,15 @@ local function were_others_served(state, now)
   return state.others + APART.OTHERS_LIFE > now and state.others <= now
 end
 
--- The tenant of whose jobs a process runs nothing else, until these have shown that they do no harm.
+-- The tenant of whose jobs a process runs nothing else; when these have shown that they do no harm, or 0 once that counted.
+local function write_run(worker, proved_at, pool, tenant)
+  redis.call('SET', run_of(worker), integer(proved_at) .. ' ' .. pool .. ' ' .. tenant, 'PX', MAX_LEASE)
+end
+
 local function read_run(text, now)
   local proved_at, pool, tenant = string.match(text or '', '^(%d+) (%S+) (.+)$')
   proved_at = tonumber(proved_at)
-  return proved_at and {pool = pool, tenant = tenant,
+  return proved_at and {pool = pool, tenant = tenant, is_counted = proved_at == 0,
     is_proved = proved_at <= now or proved_at > now + APART.MAX_PROOF_MS, left = proved_at - now}
 end
 
@@ -143,30 +147,11 @@ local function note_good_end(id, worker, pool, tenant, now)
   if apply('SISMEMBER', key('core:alone'), pool) == 1 then
     note_survival(id, pool, now)
     local run = read_run(apply('GET', run_of(worker)), now)
-    if run and run.pool == pool and run.tenant == tenant then
+    if run and not run.is_counted and run.pool == pool and run.tenant == tenant then
       local state = read_apart(pool, now)
       if is_apart(state, tenant) then
         note_proofs(state.watched[tenant], pool, 1, now)
       end
     end
   end
-end
-
--- Whether a turn is over: its jobs have ended or did no harm; or they ended their process, and its worker is back, or
--- does not come.
-local function is_turn_over(turn, worker_id, now)
-  if turn.ended > 0 then
-    return worker_of(turn.worker) == worker_id or turn.ended > now or turn.ended + APART.RESTART_MS <= now
-  end
-  return turn.until_ms <= now or turn.until_ms > now + MAX_PROOF_MS or redis.call('EXISTS', drawn_of(turn.worker)) == 0
-end
-
--- For how long others come first after a turn (ms).
-local function rest_after(turn, now)
-  return math.min(APART.MAX_REST_MS, math.max(APART.MIN_REST_MS, now - turn.began))
-end
-
--- How many more jobs of a tenant may begin beside so many of it: one after a death, and the more the longer none followed.
-local function room_of(record, running)
-  return math.max(0, record.proofs + 1 - running)
 end

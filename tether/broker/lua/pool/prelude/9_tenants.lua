@@ -76,19 +76,48 @@ local function count_against(state, by_tenant, tenants, now)
   return likeliest
 end
 
--- Who the cause is is known well enough: those that became suspects in the open wait among the others again. What is held
--- against them stays.
-local function empty_quarantine(state, now)
-  local left = 0
-  for group in string.gmatch(state.groups, '%S+') do
-    for _, other in ipairs(left < APART.MAX_LEAVING and waiting_suspects(state.pool, group) or {}) do
-      if left < APART.MAX_LEAVING then
-        local held = read(job_of(other.id), 'suspicion')
-        leave_quarantine(other.id, now)
-        redis.call('HSET', job_of(other.id), 'suspicion', held or '')
-        left = left + 1
+-- Suspects wait among the others again. What is held against them stays.
+local function let_out(ids, left, now)
+  for i = 1, math.min(#ids, left) do
+    local held = read(job_of(ids[i]), 'suspicion')
+    leave_quarantine(ids[i], now)
+    redis.call('HSET', job_of(ids[i]), 'suspicion', held or '')
+  end
+  return left - math.min(#ids, left)
+end
+
+-- Which of a tenant's jobs wait to run alone, and did not die alone yet.
+local function waiting_together(pool, tenant)
+  local found = {}
+  for _, priority in ipairs({'interactive', 'standard', 'batch'}) do
+    local list = tenants_of(pool, alone_class(priority)) .. ':' .. tenant
+    for _, entry in ipairs(apply('LRANGE', list, 0, APART.MAX_LEAVING - 1)) do
+      local id, ticket = string.match(entry, '^(.+) (%d+)$')
+      local state, its_ticket, its_pool, its_priority, its_tenant, suspicion =
+        read(job_of(id or ''), 'state', 'ticket', 'pool', 'priority', 'tenant', 'suspicion')
+      local held = read_suspicion(suspicion)
+      if state == WAITING and its_ticket == ticket and its_pool == pool and its_priority == priority
+          and its_tenant == tenant and held and held.lone == 0 then
+        found[#found + 1] = id
       end
     end
+  end
+  return found
+end
+
+-- Who the cause is is known well enough: those that became suspects in the open leave the quarantine, and so do all jobs
+-- of the tenants that are apart now, which are found apart from everybody's.
+local function empty_quarantine(state, set_apart, now)
+  local left = APART.MAX_LEAVING
+  for group in string.gmatch(state.groups, '%S+') do
+    local ids = {}
+    for i, other in ipairs(left > 0 and waiting_suspects(state.pool, group) or {}) do
+      ids[i] = other.id
+    end
+    left = let_out(ids, left, now)
+  end
+  for _, record in ipairs(set_apart) do
+    left = let_out(waiting_together(state.pool, record.tenant), left, now)
   end
 end
 
@@ -115,7 +144,7 @@ local function note_open_death(state, worker, dead, by_tenant, tenants, now)
   state.others = are_others and now or 0
   note_apart(state.pool, 'others', integer(state.others), 'groups', '')
   apply('SADD', key('core:alone'), state.pool)
-  empty_quarantine(state, now)
+  empty_quarantine(state, set_apart, now)
 end
 
 -- Notes a death of which somebody knows. dead: all jobs of the process, some of other pools; is_suspect: by their ids.
