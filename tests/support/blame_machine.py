@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage
+from support.script_clock import ScriptClock
 from tether.jobs import JobError
 from tether.scheduling.blame import DeathVerdict, RanJob, Suspicion, judge_death, tried_together
 
@@ -37,6 +38,7 @@ class BlameMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
+        self.clock = ScriptClock(self.server)
         self.stage = Stage(self.server, self.namespace)
         self.numbers = itertools.count(1)
         self.boots = itertools.count(1)
@@ -66,6 +68,7 @@ class BlameMachine(RuleBasedStateMachine):
         self.draw_of(self.processes[index], is_patient, has_waited)
 
     def draw_of(self, process, is_patient, has_waited):
+        self.clock.pass_time(1)
         if is_patient and self.stage.redis.exists(f"{self.stage.keys.prefix}:quarantine:{POOL}"):
             self.stage.be_patient()
         if has_waited:
@@ -112,8 +115,9 @@ class BlameMachine(RuleBasedStateMachine):
         return int(self.stage.redis.hget(f"{self.stage.keys.prefix}:quarantine:{POOL}", "survived") or 0)
 
     def run(self, process, milliseconds):
+        self.clock.pass_time(1)
         for job_id in process.runs:
-            self.stage.run_for(job_id, milliseconds)
+            self.stage.run_for(job_id, milliseconds, self.clock.now)
 
     def busy(self):
         return [process for process in self.processes if process.runs]
@@ -294,6 +298,7 @@ class BlameMachine(RuleBasedStateMachine):
             self.come_to_the_end()
         finally:
             self.stage.close()
+            self.clock.close()
 
     def come_to_the_end(self):
         """Whatever was held against whom, all that is not poison is drawn, and ends."""

@@ -5,13 +5,11 @@ What is measured so is the same on every machine, however busy.
 
 import itertools
 
-import redis
-
-from support.apart_machine import CLOCK, Known
+from support.apart_machine import Known
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage
+from support.script_clock import ScriptClock
 
-BEGINNING_MS = 1_800_000_000_000
 STEP_MS = 50
 IDLE_MS = 3_000
 """An idle worker draws so often."""
@@ -40,16 +38,12 @@ class KillerPool:
     SLOTS = 4
 
     def __init__(self, server, *, workers, restart_ms=1_000):
-        self.clock = redis.Redis.from_url(server.url)
+        self.clock = ScriptClock(server)
         self.now, self.deaths, self.jobs, self.kills = 0, 0, {}, []
-        self.set_clock()
         self.stage = Stage(server, "killers")
         self.boots = itertools.count(1)
         self.workers = [SimulatedWorker(f"w{number}") for number in range(workers)]
         self.restart_ms = restart_ms
-
-    def set_clock(self):
-        self.clock.set(CLOCK, BEGINNING_MS + self.now)
 
     def place(self, tenant, count, *, runs_ms=1_000, kills_ms=None):
         kind = "good" if kills_ms is None else "kills"
@@ -79,12 +73,12 @@ class KillerPool:
 
     def run_for(self, milliseconds):
         for _ in range(milliseconds // STEP_MS):
-            self.set_clock()
             if self.now % 500 == 0:
                 self.stage.tick()
             for worker in self.workers:
                 self.step(worker)
             self.now += STEP_MS
+            self.clock.pass_time(STEP_MS)
 
     def step(self, worker):
         if worker.port is None:

@@ -76,11 +76,12 @@ class Stage:
         """Its supervisor saw the process of this worker end; it is heard."""
         assert worker.gone(worker.boot_id, worker.process, how)
 
-    def run_for(self, job_id, milliseconds):
-        """The attempt that runs began so long ago."""
-        seconds, microseconds = self.redis.time()
-        now = seconds * 1000 + microseconds // 1000
-        self.redis.hset(self.keys.job(job_id), "drawn_at", now - milliseconds)
+    def run_for(self, job_id, milliseconds, now_ms=None):
+        """The attempt that runs began so long ago, by Redis's clock or the one of the scripts."""
+        if now_ms is None:
+            seconds, microseconds = self.redis.time()
+            now_ms = seconds * 1000 + microseconds // 1000
+        self.redis.hset(self.keys.job(job_id), "drawn_at", now_ms - milliseconds)
 
     def be_patient(self, pool=POOL):
         """The suspects of a pool have waited for long."""

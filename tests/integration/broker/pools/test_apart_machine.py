@@ -2,8 +2,9 @@
 
 import pytest
 
-from support.apart_machine import ApartMachine, with_set_clock
+from support.apart_machine import ApartMachine
 from support.machines import MachineServer, catches_bug, run_machine
+from support.script_clock import with_set_clock
 from tether.broker.scripts import BROKER_SCRIPTS
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]

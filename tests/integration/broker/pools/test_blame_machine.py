@@ -4,6 +4,7 @@ import pytest
 
 from support.blame_machine import BlameMachine
 from support.machines import MachineServer, catches_bug, run_machine
+from support.script_clock import with_set_clock
 from tether.broker.scripts import BROKER_SCRIPTS
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
@@ -14,8 +15,14 @@ def attributes(machine_redis_url):
     return {"server": MachineServer(machine_redis_url), "namespace": "blame"}
 
 
+def change_scripts(monkeypatch, change):
+    sound = BROKER_SCRIPTS.source
+    monkeypatch.setattr(BROKER_SCRIPTS, "source", lambda name: change(name, with_set_clock(sound(name))))
+
+
 @pytest.mark.parametrize("examples", [15, pytest.param(500, marks=pytest.mark.long)])
-def test_the_scripts_rule_as_the_decisions_do(attributes, examples):
+def test_the_scripts_rule_as_the_decisions_do(attributes, monkeypatch, examples):
+    change_scripts(monkeypatch, lambda name, text: text)
     run_machine(BlameMachine, attributes, max_examples=examples)
 
 
@@ -58,9 +65,8 @@ def test_a_planted_bug_is_caught(bug, attributes, monkeypatch):
     assert names, f"{original} stands nowhere"
     assert where == "8_suspects" or names == [f"pool/{where}"]
 
-    def source(name):
-        text = sound(name)
+    def change(name, text):
         return text.replace(original, planted) if name in names else text
 
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+    change_scripts(monkeypatch, change)
     assert catches_bug(BlameMachine, attributes, max_examples=40)

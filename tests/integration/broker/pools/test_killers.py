@@ -5,10 +5,10 @@ Times are those of a simulated clock, and the same on every machine.
 
 import pytest
 
-from support.apart_machine import with_set_clock
 from support.killer_pool import KillerPool
 from support.machines import MachineServer
 from support.pool_stage import POOL
+from support.script_clock import with_set_clock
 from tether.broker.scripts import BROKER_SCRIPTS
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("quiet_logs")]
