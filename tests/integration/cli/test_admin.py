@@ -99,3 +99,6 @@ def test_without_an_orchestrator_a_rebuild_is_done_by_the_command(cluster):
         report = document(cluster, "rebuild", "--yes")
         assert (report["by_orchestrator"], report["jobs"]) == (False, 0)
         assert int(cluster.redis.get(cluster.keys.epoch)) == store.read(epoch) == report["epoch"]
+        told = run(cluster, "rebuild", "--yes")
+        assert told.stdout == f"Began epoch {store.read(epoch)}. Jobs in Redis that are placed anew: 0.\n"
+        assert told.stderr == "No orchestrator runs: they are placed once one does.\n"

@@ -127,9 +127,10 @@ def test_one_that_hangs_is_ended_with_all_that_it_has_started(opened, said, code
     eventually(lambda: is_over(hook_pid) and is_over(child), PATIENCE_SECONDS, "both are gone")
 
 
-def test_a_copy_that_the_hook_forks_has_no_part_in_what_is_answered(opened):
+def test_a_copy_that_the_hook_forks_has_no_part_in_what_is_answered(opened, said):
     hook = opened()
-    hook(that("os.fork() or time.sleep(0.1)"))
+    hook(that(f"copy = os.fork(); copy and print(copy, file=open({str(said)!r}, 'a'))"))
+    eventually(lambda: is_over(pids(said)[-1]), PATIENCE_SECONDS, "the copy has returned")
     for number in range(4):
         with pytest.raises(HookFailed, match=f"ValueError: {number}"):
             hook(that(f"raise ValueError({number})"))
