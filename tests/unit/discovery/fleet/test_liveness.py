@@ -15,6 +15,7 @@ from tether.discovery.fleet.liveness import (
     Draws,
     Evidence,
     last_asked,
+    last_seen_in,
     may_only_load,
     silent_pools,
 )
@@ -214,3 +215,14 @@ def test_who_only_loads_counts_whether_it_is_announced_or_not_and_anybody_else_k
     assert may_only_load({POOL}, fleet, seen(asked=asked(0), reported=told)) == set()
     silent = judged(fleet, {OTHER: frozenset([POOL])})
     assert may_only_load({POOL}, silent, seen(asked=asked(0), reported=told)) == {POOL}
+
+
+def test_what_a_worker_does_after_a_change_of_its_class_counts_for_its_new_pool_alone():
+    """Who announces itself says what it serves; who is heard of by nobody may still do what it drew."""
+    evidence = seen(
+        asked={Draws(WORKER, POOL): NOW - 40_000, Draws("another", POOL): NOW - 50_000},
+        renewed={WORKER: NOW - 100},
+    )
+    assert last_seen_in([POOL], [WORKER], evidence) == {POOL: 40_000}
+    assert last_seen_in([POOL], [], evidence) == {POOL: 100}
+    assert last_seen_in(["gpu.big.local.demo-12345678"], [WORKER], evidence) == {}
