@@ -44,6 +44,10 @@ def held(cluster):
     return read_held_pools(cluster.redis, cluster.keys, workers)
 
 
+def running(cluster):
+    return [name for name in cluster.redis.zrange(cluster.keys.leases, 0, -1) if name.startswith(b"j ")]
+
+
 @contextmanager
 def opened_cluster(**options):
     with Cluster(models={"counter": (100, 8)}, config=SHORT_PAUSES, **options) as opened:
@@ -89,6 +93,23 @@ def test_with_a_broken_worker_alone_jobs_wait_for_a_good_one(cluster):
     for handle in handles:
         handle.result(timeout=PATIENCE_SECONDS)
     assert states(cluster) == {"succeeded": 40}
+
+
+def test_a_held_worker_that_is_mended_comes_back_by_itself(cluster, tmp_path):
+    mended = tmp_path / "mended"
+    start_broken_worker(cluster, BROKEN_UNTIL=str(mended))
+    handles = submit(cluster, 40)
+    eventually(
+        lambda: held(cluster) and not running(cluster),
+        PATIENCE_SECONDS,
+        "the broken worker is held, and what it had drawn before has failed",
+    )
+    failed = failed_attempts(cluster)
+    mended.touch()
+    for handle in handles:
+        handle.result(timeout=PATIENCE_SECONDS)
+    assert (failed > 0, states(cluster)) == (True, {"succeeded": 40})
+    eventually(lambda: not held(cluster), PATIENCE_SECONDS, "it is held no longer")
 
 
 def test_jobs_of_a_pool_whose_workers_are_all_held_are_done_by_another_pool():

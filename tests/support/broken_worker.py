@@ -1,4 +1,5 @@
-"""An inference worker whose engine raises whatever it is given, as after a device-side assert."""
+"""An inference worker whose engine raises whatever it is given, as after a device-side assert, until the file
+exists that the variable `BROKEN_UNTIL` names."""
 
 import os
 
@@ -10,7 +11,9 @@ from tether_workers.pool_worker import make_worker
 
 class BrokenEngine(NullEngine):
     def encode(self, prompt):
-        raise RuntimeError("device-side assert triggered")
+        if not os.path.exists(os.environ.get("BROKEN_UNTIL", "")):
+            raise RuntimeError("device-side assert triggered")
+        return super().encode(prompt)
 
 
 broker = make_worker(
