@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tether.ids import JobId
 from tether.jobs import JobState
 from tether_cli.options.connection import Connection, connection_options
 from tether_cli.options.values import read_labels
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tether.client.handles import JobHandle
     from tether.client.many_jobs import JobOptions, ManyJobs
     from tether.job_changes import JobChange
+    from tether_cli.operator_jobs import OperatorJob
 
 WHERE_NAMES = ("state", "model", "pool", "label", "tenant", "since", "until")
 """What ``--where`` takes, as NAME=VALUE; ``state`` and ``label=NAME=VALUE`` several times."""
@@ -88,7 +91,7 @@ def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--all-tenants",
             is_flag=True,
-            help="With --where: jobs of all tenants. Needs an API key with the scope operator.",
+            help="Jobs of any tenant. Needs an API key with the scope operator.",
         ),
         click.option("--dry-run", is_flag=True, help="With --where: only print which jobs it would be."),
         click.option("--yes", is_flag=True, help="With --where: do not ask."),
@@ -122,9 +125,13 @@ def cancel(
     of the first failure; with --where the jobs are counted first, and the exit status is 1 if some could not
     be cancelled.
     """
-    check_choice(job_ids, where, all_tenants=all_tenants, dry_run=dry_run, yes=yes)
+    check_choice(job_ids, where, dry_run=dry_run, yes=yes)
     if where is None:
-        change_each(connection, job_ids, lambda job: job.cancel(), _cancelling, as_json=as_json)
+        change_each(
+            *(connection, job_ids, lambda job: job.cancel(), _cancelling),
+            all_tenants=all_tenants,
+            as_json=as_json,
+        )
         return
     choice = JobChoice(where, all_tenants)
 
@@ -134,14 +141,12 @@ def cancel(
     change_where(connection, choice, jobs, ("Cancel", "cancelled"), dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def check_choice(
-    job_ids: Sequence[str], where: dict[str, Any] | None, *, all_tenants: bool, dry_run: bool, yes: bool
-) -> None:
+def check_choice(job_ids: Sequence[str], where: dict[str, Any] | None, *, dry_run: bool, yes: bool) -> None:
     """Check that jobs are named in one way."""
     if bool(job_ids) == (where is not None):
         raise click.UsageError("Give ids of jobs, or --where; `--where all` is every job.")
-    if where is None and (all_tenants or dry_run or yes):
-        raise click.UsageError("--all-tenants, --dry-run and --yes need --where.")
+    if where is None and (dry_run or yes):
+        raise click.UsageError("--dry-run and --yes need --where.")
 
 
 def change_where(
@@ -208,9 +213,10 @@ def _tell(change: JobChange, done: str, *, as_json: bool) -> None:
 def change_each(
     connection: Connection,
     job_ids: Sequence[str],
-    change: Callable[[JobHandle], JobState],
+    change: Callable[[JobHandle | OperatorJob], JobState],
     said: Callable[[JobState], str],
     *,
+    all_tenants: bool,
     as_json: bool,
 ) -> None:
     """Change jobs by their ids, each by itself, and print what came of each.
@@ -224,10 +230,12 @@ def change_each(
     answers: list[dict[str, Any]] = []
     failed = 0
     notes = open_output(is_silent=as_json)[1]
-    with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(telling_of_waits(notes, ask=connection.why_slow))
+        job_of = _jobs_by_id(connection, stack, all_tenants=all_tenants)
         for job_id in job_ids:
             try:
-                state = change(client.job(job_id))
+                state = change(job_of(job_id))
             except (JobNotFound, JobEnded) as error:
                 from tether_cli.exit_status import exit_for, tell
 
@@ -243,6 +251,18 @@ def change_each(
     if as_json:
         print_json(answers)
     click.get_current_context().exit(failed)
+
+
+def _jobs_by_id(
+    connection: Connection, stack: contextlib.ExitStack, *, all_tenants: bool
+) -> Callable[[str], JobHandle | OperatorJob]:
+    """What makes a job of its id: one of the key's tenant, or of any. The stack closes the client."""
+    if not all_tenants:
+        return stack.enter_context(connection.open()).job
+    from tether_cli.operator_jobs import OperatorJobs
+
+    any_jobs = OperatorJobs(stack.enter_context(connection.open_operator()))
+    return lambda name: any_jobs.job(JobId(name))
 
 
 def _cancelling(state: JobState) -> str:

@@ -41,13 +41,14 @@ def reprioritise(
     the first failure; with --where the jobs are counted first, and the exit status is 1 if some could not be
     changed.
     """
-    check_choice(job_ids, where, all_tenants=all_tenants, dry_run=dry_run, yes=yes)
+    check_choice(job_ids, where, dry_run=dry_run, yes=yes)
     if where is None:
         change_each(
             connection,
             job_ids,
             lambda job: job.reprioritise(priority),
             lambda state: _told(state, priority),
+            all_tenants=all_tenants,
             as_json=as_json,
         )
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tether.clocks import wall_clock_ms
+from tether.ids import JobId
 from tether.jobs import JobState
 from tether_cli.job_changes import cancel
 from tether_cli.job_priorities import reprioritise
@@ -23,7 +24,11 @@ from tether_cli.verb_groups import VerbGroup
 
 if TYPE_CHECKING:
     from tether.statuses import JobStatus
+    from tether_cli.operator_jobs import OwnedJob
 
+all_tenants_option = click.option(
+    "--all-tenants", is_flag=True, help="Of any tenant: needs an API key with the scope operator."
+)
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -60,6 +65,8 @@ def jobs() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Maximum number of jobs."
 )
+@click.option("--tenant", help="Only this tenant's: needs an API key with the scope operator.")
+@all_tenants_option
 @as_json_option
 @connection_options
 def list_jobs(
@@ -70,10 +77,20 @@ def list_jobs(
     since: datetime | None,
     until: datetime | None,
     limit: int,
+    tenant: str | None,
+    all_tenants: bool,
     as_json: bool,
 ) -> None:
-    """List your jobs, newest first."""
+    """List your jobs, newest first; with an operator's API key those of any tenant."""
     notes = open_output(is_silent=as_json)[1]
+    if all_tenants or tenant is not None:
+        from tether.job_filters import make_filter
+        from tether_cli.operator_jobs import OperatorJobs
+
+        chosen = make_filter(states, model, labels, tenant=tenant, created_after=since, created_before=until)
+        with telling_of_waits(notes, ask=connection.why_slow), connection.open_operator() as operator:
+            _print_owned(list(itertools.islice(OperatorJobs(operator).matching(chosen), limit)), as_json)
+        return
     with telling_of_waits(notes, ask=connection.why_slow), connection.open() as client:
         matching = client.jobs(
             state=states, model=model, labels=labels, created_after=since, created_before=until
@@ -95,10 +112,14 @@ def list_jobs(
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
+@all_tenants_option
 @as_json_option
 @connection_options
-def show(connection: Connection, job_id: str, as_json: bool) -> None:
+def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) -> None:
     """Show the status of a job, why it waits, and every attempt. `tether jobs watch` prints its text."""
+    if all_tenants:
+        _show_any(connection, job_id, as_json=as_json)
+        return
     from tether.client.documents import history_to_json, status_to_json
     from tether.errors import JobNotFound
     from tether_cli.job_history import history_lines, print_attempts
@@ -131,6 +152,43 @@ def show(connection: Connection, job_id: str, as_json: bool) -> None:
         click.echo(f"{name:<{width}}  {one_line(value)}")
     if history is not None:
         print_attempts(history.attempts, history.dropped)
+
+
+def _show_any(connection: Connection, job_id: str, *, as_json: bool) -> None:
+    """Show a job of any tenant. Which workers its tenant's jobs are kept from is not told."""
+    from tether.client.documents import history_to_json, status_to_json
+    from tether_cli.job_history import history_lines, print_attempts
+    from tether_cli.operator_jobs import OperatorJobs
+
+    with (
+        telling_of_waits(open_output(is_silent=as_json)[1], ask=connection.why_slow),
+        connection.open_operator() as client,
+    ):
+        any_jobs = OperatorJobs(client)
+        named = JobId(job_id)
+        (tenant_id, status), history = any_jobs.one(named), any_jobs.history(named)
+    if as_json:
+        print_json({**status_to_json(status), "tenant_id": tenant_id, "history": history_to_json(history)})
+        return
+    lines = [*_lines(status), *history_lines(history)]
+    lines.insert(1, ("tenant", tenant_id))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        click.echo(f"{name:<{width}}  {one_line(value)}")
+    print_attempts(history.attempts, history.dropped)
+
+
+def _print_owned(found: Sequence[OwnedJob], as_json: bool) -> None:
+    if as_json:
+        from tether.client.documents import status_to_json
+
+        print_json([{**status_to_json(status), "tenant_id": tenant_id} for tenant_id, status in found])
+        return
+    now_ms = wall_clock_ms()
+    rows = [
+        (job, one_line(one.tenant_id), *rest) for one in found for job, *rest in [_row(one.status, now_ms)]
+    ]
+    print_table(("JOB", "TENANT", "STATE", "MODEL", "PRIORITY", "TOKENS", "AGE", "LABELS"), rows)
 
 
 jobs.add_command(cancel)

@@ -74,6 +74,8 @@ def list_letters(
         notes.warning(f"no letter has the reason {choice.reason!r}: reasons are {', '.join(sorted(WHY))}")
     if summary is not None:
         notes.warning(summary_text(summary, now_ms))
+    if not found and not whose:
+        notes.warning("of the tenant of this API key: an operator's key sees all tenants' with --all-tenants")
 
 
 @click.command()

@@ -123,7 +123,7 @@ def show(gateway: Connection | None, worker: str, is_full: bool, is_json: bool, 
         _print_worker(found, is_full=is_full, is_json=is_json)
         return
     with asking_operator(gateway, within, is_json=is_json) as client:
-        document = client.ask("GET", "workers", worker, query={"full": "true"} if is_full else None)
+        document = client.ask("GET", "workers", worker, query={"full": "true"} if is_full else ())
         client.understood(lambda found: _print_worker(found, is_full=is_full, is_json=is_json), document)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tether.client.endpoint import Endpoint
@@ -50,7 +50,7 @@ class OperatorClient:
         self,
         method: str,
         *parts: str,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         values: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The document that a call is answered with. It is tried again while patience lasts.
@@ -65,7 +65,8 @@ class OperatorClient:
         """
         path = "/".join((PREFIX, *(path_segment(part) for part in parts)))
         body = None if values is None else json.dumps(values).encode()
-        return self._calls.answer(Call(method, path, tuple((query or {}).items()), body))
+        pairs = query.items() if isinstance(query, Mapping) else query
+        return self._calls.answer(Call(method, path, tuple(pairs), body))
 
     def understood(self, reader: Callable[[Any], _Value], document: object) -> _Value:
         """What the reader makes of an answer.

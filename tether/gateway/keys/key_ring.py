@@ -28,6 +28,10 @@ _HOW = (
     "(POST /v1/operator/keys, or `tether keys create`)"
 )
 
+_FOR_OPERATORS = (
+    ", or ask as an operator: under /v1/operator, or with --all-tenants of `tether jobs` and `tether dlq`"
+)
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -46,8 +50,10 @@ class Caller:
         is_tenants = scope in TENANT_SCOPES and Scope.ADMIN in self.scopes
         if scope not in self.scopes and not is_tenants:
             has = ", ".join(sorted(self.scopes))
+            is_operators = scope in TENANT_SCOPES and Scope.OPERATOR in self.scopes
             raise Forbidden(
                 f"the API key {self.key_id} lacks the scope {scope.value!r} (it has: {has}): use another key"
+                + (_FOR_OPERATORS if is_operators else "")
             )
 
     def revoked_error(self) -> Unauthenticated:
