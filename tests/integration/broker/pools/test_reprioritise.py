@@ -294,10 +294,10 @@ def test_many_that_aged_into_a_lane_do_not_put_what_is_older_than_all_there_behi
     stage.place("before")
     age(stage, "before", 500_000)
     old = put_aged_before(stage, "after")
-    age(stage, "after", -10_000)
+    age(stage, "after", -1_000_000)
     stage.place_all(["mine", "yours"], priority=BATCH)
     age(stage, "mine", 300_000)
-    age(stage, "yours", -5_000)
+    age(stage, "yours", -500_000)
     for job_id in ("mine", "yours"):
         assert move(stage, job_id, STANDARD) is MoveResult.MOVED
     assert lane(stage, STANDARD) == ["before", "mine", *old, "yours", "after"]
@@ -311,7 +311,7 @@ def test_many_that_were_cancelled_do_not_put_a_job_out_of_place(stage):
     for job_id in order[AGED:-AGED]:
         stage.cancel(job_id)
     stage.place("mine", priority=BATCH)
-    age(stage, "mine", 1_000 * len(order) - 500)
+    stage.redis.hset(stage.keys.job("mine"), "placed_at", int(stage.field(order[0], "placed_at")) + 1)
     assert move(stage, "mine", STANDARD) is MoveResult.MOVED
     assert ids(draw(stage.worker("one.1"), 2)) == [order[0], "mine"]
 
