@@ -5,6 +5,7 @@ import functools
 import json
 import tempfile
 import uuid
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,12 +230,15 @@ def check(store):
 
     def look(connection):
         one_snapshot(connection)
-        for row in connection.execute(select(jobs)):
-            mine = {
-                hold.kind: hold
-                for hold in connection.execute(select(holds).where(holds.c.job_id == row.job_id))
-            }
-            rows = connection.execute(select(dispatches).where(dispatches.c.job_id == row.job_id)).all()
+        held, owed = defaultdict(dict), defaultdict(list)
+        for hold in connection.execute(select(holds)):
+            held[hold.job_id][hold.kind] = hold
+        for job_id, dispatch in connection.execute(select(dispatches.c.job_id, dispatches.c.dispatch)):
+            owed[job_id].append(dispatch)
+        letters = Counter(connection.scalars(text("SELECT job_id FROM dead_letters")))
+        columns = (jobs.c.job_id, jobs.c.state, jobs.c.pool, jobs.c.dispatch, jobs.c.finished_at)
+        for row in connection.execute(select(*columns)):
+            mine = held[row.job_id]
             state = JobState(row.state)
             expected = set() if state.is_final else {"quota"}
             if state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING, JobState.WAITING_RETRY):
@@ -242,12 +246,9 @@ def check(store):
                 assert mine["capacity"].name == row.pool
                 assert mine["capacity"].dispatch == row.dispatch
             assert set(mine) == expected, (row.job_id, state)
-            assert [r.dispatch for r in rows] == ([row.dispatch] if state is JobState.ACCEPTED else [])
+            assert owed[row.job_id] == ([row.dispatch] if state is JobState.ACCEPTED else [])
             assert (row.finished_at is not None) == state.is_final
-            letters = connection.execute(
-                text("SELECT count(*) FROM dead_letters WHERE job_id = :job"), {"job": row.job_id}
-            ).scalar_one()
-            assert letters == (state is JobState.DEAD)
+            assert letters[row.job_id] == (state is JobState.DEAD)
 
         if unindexed_up_to(connection) is None:
             check_labels(connection)

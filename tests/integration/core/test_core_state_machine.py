@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.core_machine import CoreMachine
+from support.databases import fresh_sqlite
 from support.machines import catches_bug, run_machine
 from tether.broker.pools.pools import Pools
 from tether.broker.scripts import BROKER_SCRIPTS
@@ -24,7 +25,10 @@ pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
 def store():
     # In memory where that can be had: power cuts are not what is tested here.
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder, Store(f"sqlite:///{folder}/tether.db") as opened:
+    with (
+        tempfile.TemporaryDirectory(dir=place) as folder,
+        Store(fresh_sqlite(f"{folder}/tether.db")) as opened,
+    ):
         yield opened
 
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from support.core_steps import CoreSteps
-from support.databases import DEMO, POOL, state_of
+from support.databases import DEMO, POOL, fresh_sqlite, state_of
 from support.hand_worker import growth
 from tether.dead_letters import LetterFilter
 from tether.job_filters import EVERY_JOB, JobFilter
@@ -39,7 +39,7 @@ BAD_VALUES = [
 
 @pytest.fixture
 def core(tmp_path, shared_redis_server, namespace):
-    with Store(f"sqlite:///{tmp_path}/tether.db") as opened:
+    with Store(fresh_sqlite(tmp_path / "tether.db")) as opened:
         made = CoreSteps(opened, shared_redis_server, namespace)
         yield made
         made.close()

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from support.databases import accept, new_job
+from support.databases import accept, fresh_sqlite, new_job
 from tether.errors import StoreError, StoreUnavailable
 from tether.store import Store
 from tether.store.outbox import DueDispatch, due_dispatches
@@ -16,7 +16,7 @@ IDS = [f"job-{number:06}" for number in range(7)]
 
 @pytest.fixture
 def sqlite_store(tmp_path):
-    with Store(f"sqlite:///{tmp_path}/tether.db") as opened:
+    with Store(fresh_sqlite(tmp_path / "tether.db")) as opened:
         accept(opened, *(new_job(number) for number in range(7)))
         yield opened
 

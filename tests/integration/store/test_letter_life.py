@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import Engine, event, select
 
-from support.databases import NOW, accept, new_job, outcome, settle_each, write
+from support.databases import NOW, accept, fresh_sqlite, new_job, outcome, settle_each, write
 from support.machines import catches_bug, run_machine
 from tether.dead_letters import LetterFilter, LetterState
 from tether.orchestrator.letter_expiry import ExpireLetters
@@ -216,5 +216,5 @@ PLANTED = {
 def test_a_planted_bug_is_caught(tmp_path, monkeypatch, bug):
     name, planted = PLANTED[bug]
     monkeypatch.setattr(admissions, name, planted)
-    with Store(f"sqlite:///{tmp_path}/tether.db") as store:
+    with Store(fresh_sqlite(tmp_path / "tether.db")) as store:
         assert catches_bug(TokenMachine, {"store": store}, 20)

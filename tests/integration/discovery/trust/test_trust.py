@@ -7,7 +7,7 @@ import redis
 from nacl.signing import SigningKey
 
 from support.cluster import Cluster
-from support.databases import NOW
+from support.databases import NOW, fresh_sqlite
 from support.hand_worker import LEASE_MS, HandWorker, growth
 from support.presences import KEY, OTHER_KEY, public
 from support.waiting import PATIENCE_SECONDS, eventually
@@ -41,7 +41,7 @@ class Stage:
         self.keys = Keys(namespace)
         self.clear()
         self.pools = Pools(self.redis, self.keys)
-        self.store = Store(f"sqlite:///{folder}/tether.db").open()
+        self.store = Store(fresh_sqlite(folder / "tether.db")).open()
         self.enrolment = RedisEnrolment(self.redis, self.keys)
         self.mirror = MirrorTrust(self.store, self.enrolment, self.pools)
         self.worker = self.port(f"{worker_id(ONE)}.7")
