@@ -156,10 +156,10 @@ FOUND_SOON = {
     "fences are not compared: finish": 8,
     "offsets are not compared": 0,
     "a failure is handed back to nobody": 8,
-    "a lost attempt's job waits nowhere": 10,
+    "a lost attempt's job waits nowhere": 7,
     "outcomes are acknowledged before the commit": 8,
     "what is final is settled again": 0,
-    "a job that is moved waits nowhere": 2,
+    "a job that is moved waits nowhere": 3,
     "a running job's next attempt has the priority of before": 2,
 }
 """Bugs that show soon among the examples with these numbers, and late among those that hypothesis takes."""
