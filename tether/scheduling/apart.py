@@ -162,5 +162,9 @@ class Turn:
         return not is_running or not now_ms < self.until_ms <= now_ms + MAX_TRIAL_MS
 
     def rest_ms(self, now_ms: int) -> int:
-        """For how long others come first once it is over: as long as it took, with its worker's restart."""
-        return min(MAX_REST_MS, max(MIN_REST_MS, now_ms - self.began_ms))
+        """For how long others come first once it is over: as long as it took, with its worker's restart.
+
+        It may be long over where nobody asked.
+        """
+        over_at_ms = self.ended_ms + RESTART_MS if self.ended_ms > 0 else self.until_ms
+        return min(MAX_REST_MS, max(MIN_REST_MS, min(now_ms, over_at_ms) - self.began_ms))

@@ -3,6 +3,7 @@
 Such jobs begin in a process that runs nothing. A worker that runs something draws nothing more until that has
 ended: a stream may take minutes, and its other slots stand empty. So others wait only so long, and then they
 come first for several times as long; the next time it may take longer, so that the turn comes in the end.
+A worker that did so for one of its pools keeps itself free for no other until the time of others is over.
 The script ``draw`` decides this in one step with what it writes; tests compare it with this module.
 ``docs/decisions/blame.md`` says why it is so.
 """

@@ -8,6 +8,7 @@ from tether.scheduling.apart import (
     FIRST_NEEDED,
     MAX_NEEDED,
     MAX_WATCHED,
+    RESTART_MS,
     DeadJobs,
     Turn,
     WatchedTenant,
@@ -85,5 +86,10 @@ def test_a_turn_lasts_until_its_jobs_are_proved_or_its_worker_is_back(turn, aske
 
 
 def test_others_come_first_for_as_long_as_a_turn_took():
-    turn = Turn("w.1", 1_000, 2_000)
+    turn = Turn("w.1", 1_000, 600_000)
     assert [turn.rest_ms(now) for now in (1_300, 21_000, 10**9)] == [2_000, 20_000, 300_000]
+
+
+def test_a_turn_that_nobody_asked_about_took_no_longer_for_that():
+    assert Turn("w.1", 1_000, 7_000).rest_ms(10**9) == 6_000
+    assert Turn("w.1", 1_000, 7_000, ended_ms=3_000).rest_ms(10**9) == 2_000 + RESTART_MS

@@ -77,6 +77,10 @@ PLANTED = {
         "    state.turn, state.rest = nil, now + rest\n",
         "    state.turn, state.rest = nil, now\n",
     ),
+    "a turn goes on until somebody asks": (
+        "its.ended > 0 and its.ended + APART.RESTART_MS or its.until_ms)",
+        "now)",
+    ),
     "who is passed over is owed for it": (
         "'XX', 'GT', floor, record.tenant)",
         "'XX', 'LT', floor, record.tenant)",
@@ -93,8 +97,8 @@ PLANTED = {
     "others wait without end": ("elseif kept.lost >= kept.patience then", "elseif false then"),
     "what others lose is not counted": ("kept.lost = kept.lost + now - kept.drew_at", "kept.lost = 0"),
     "who waits for a turn is waited for at once again": (
-        "integer(now + KEEPING.OTHERS_SHARE * kept.lost)",
-        "integer(now)",
+        "local open_for = KEEPING.OTHERS_SHARE * kept.lost",
+        "local open_for = 0",
     ),
     "the turn never comes": (
         "stop_keeping(pool, kept, 2 * kept.patience, now)",

@@ -125,3 +125,16 @@ def test_where_it_is_lost_that_a_pool_has_tenants_that_are_apart_the_lease_loop_
     assert pool.stage.redis.delete(alone) == 1
     pool.stage.tick()
     assert pool.stage.redis.sismember(alone, POOL)
+
+
+def test_where_what_is_known_of_tenants_is_lost_a_death_is_heard_all_the_same(make_pool):
+    pool = make_pool(workers=2)
+    pool.place("killer", 20, kills_ms=KILLS_MS)
+    pool.place("good", GOOD)
+    prefix = pool.stage.keys.prefix
+    while not pool.stage.redis.keys(f"{prefix}:apart_run:*"):
+        pool.run_for(50)
+    assert pool.stage.redis.delete(f"{prefix}:apart:{POOL}") == 1
+    before = pool.deaths
+    pool.run_for(2_000)
+    assert pool.deaths > before

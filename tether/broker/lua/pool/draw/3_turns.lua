@@ -27,10 +27,11 @@ do
     return its.until_ms <= now or its.until_ms > now + BLAME.MAX_PROOF_MS or redis.call('EXISTS', drawn_of(its.worker)) == 0
   end
 
-  -- Others come first after a turn, for as long as it took.
+  -- Others come first after a turn, for as long as it took; it may be long over where nobody asked.
   local function end_turn(pool, state)
     local its = state.turn
-    local rest = math.min(APART.MAX_REST_MS, math.max(APART.MIN_REST_MS, now - its.began))
+    local over_at = math.min(now, its.ended > 0 and its.ended + APART.RESTART_MS or its.until_ms)
+    local rest = math.min(APART.MAX_REST_MS, math.max(APART.MIN_REST_MS, over_at - its.began))
     state.turn, state.rest = nil, now + rest
     if worker_of(its.worker) == worker_id then
       worker_rest = state.rest

@@ -99,7 +99,7 @@ end
 
 local function is_apart(state, tenant)
   local record = state and state.watched[tenant]
-  return record ~= nil and record.since > 0
+  return record and record.since > 0 or false
 end
 
 -- Whether jobs wait in a pool of other tenants than this one or, where none is named, than those that are apart.
