@@ -15,7 +15,7 @@ from tether.dead_messages import (
 
 
 class FakeDeadMessagePort:
-    """See :class:`~tether.client.ports.DeadMessagePort`."""
+    """See :class:`~tether.client.dead_message_port.DeadMessagePort`."""
 
     def queues(self) -> list[DeadQueue]:
         return []

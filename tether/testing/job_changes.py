@@ -19,7 +19,7 @@ from tether.testing.queue import FakeQueue, fake_pool
 
 
 class FakeChangePort:
-    """See :class:`~tether.client.ports.JobChangePort`."""
+    """See :class:`~tether.client.change_port.JobChangePort`."""
 
     def __init__(self, queue: FakeQueue, tenant: TenantId | None) -> None:
         self._queue = queue

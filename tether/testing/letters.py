@@ -38,7 +38,7 @@ from tether.testing.queue import FakeQueue
 
 
 class FakeLetterPort:
-    """See :class:`~tether.client.ports.LetterPort`."""
+    """See :class:`~tether.client.letter_port.LetterPort`."""
 
     def __init__(self, queue: FakeQueue, tenant: TenantId | None, quota: int | None) -> None:
         self._queue = queue

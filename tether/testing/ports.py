@@ -19,7 +19,7 @@ from tether.testing.queue import FakeQueue, fake_pool
 
 
 class FakeJobPort:
-    """See :class:`~tether.client.ports.JobPort`."""
+    """See :class:`~tether.client.job_port.JobPort`."""
 
     def __init__(
         self, queue: FakeQueue, tenant: TenantId, quota: int | None, retry_of: JobId | None = None
@@ -126,7 +126,7 @@ class FakeJobPort:
 
 
 class FakeModelPort:
-    """See :class:`~tether.client.ports.ModelPort`."""
+    """See :class:`~tether.client.model_port.ModelPort`."""
 
     def __init__(self, queue: FakeQueue) -> None:
         self._queue = queue

@@ -30,7 +30,7 @@ class FakeTether(Tether):
 
 
 class AsyncFakeTether(AsyncTether):
-    """An :class:`~tether.client.api.AsyncTether` for tests. See :class:`FakeTether`."""
+    """An :class:`~tether.client.async_api.AsyncTether` for tests. See :class:`FakeTether`."""
 
     def __init__(self, models: Mapping[str, FakeModel | Answer] | None = None, **options: Any) -> None:
         self.fake = FakeBackend(models, **options)

@@ -42,7 +42,7 @@ EVERY_TENANT = TenantId("*")
 
 
 class DirectLetterPort:
-    """See :class:`~tether.client.ports.LetterPort`.
+    """See :class:`~tether.client.letter_port.LetterPort`.
 
     Args:
       tenant: Whose letters; None for all tenants'.

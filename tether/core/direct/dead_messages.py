@@ -20,7 +20,7 @@ from tether.errors import BrokerUnavailable
 
 
 class DirectDeadMessagePort:
-    """See :class:`~tether.client.ports.DeadMessagePort`."""
+    """See :class:`~tether.client.dead_message_port.DeadMessagePort`."""
 
     def __init__(self, plane: ControlPlane, lifetime: Lifetime) -> None:
         retention_ms = plane.settings.broker.dead_message_ttl

@@ -31,7 +31,7 @@ _log = get_logger("tether.core")
 
 
 class DirectChangePort:
-    """See :class:`~tether.client.ports.JobChangePort`.
+    """See :class:`~tether.client.change_port.JobChangePort`.
 
     Args:
       tenant: Whose jobs; None for all tenants'.

@@ -39,7 +39,7 @@ MIN_ROWS = 20
 
 
 class DirectJobPort:
-    """See :class:`~tether.client.ports.JobPort`.
+    """See :class:`~tether.client.job_port.JobPort`.
 
     Attributes:
       reads: The tenant's jobs.

@@ -44,7 +44,7 @@ class LetterRetrier:
         """Retry the letter that has this token.
 
         Raises:
-          TetherError: It cannot be retried; see :meth:`~tether.client.ports.LetterPort.retry`.
+          TetherError: It cannot be retried; see :meth:`~tether.client.letter_port.LetterPort.retry`.
         """
         owner = self.owner_of(retry_token)
         keys, damaged = self._keys([] if owner is None else [owner.job_id])

@@ -11,7 +11,7 @@ from tether.statuses import ModelInfo
 
 
 class DirectModelPort:
-    """See :class:`~tether.client.ports.ModelPort`."""
+    """See :class:`~tether.client.model_port.ModelPort`."""
 
     def __init__(self, plane: ControlPlane, live: LiveStates, lifetime: Lifetime, tenant: TenantId) -> None:
         self._plane = plane

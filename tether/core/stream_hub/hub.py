@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -88,6 +89,7 @@ class StreamHub:
         self._look_at = 0.0
         self._failure_is_known = False
         self._is_cut_off = False
+        self._spared_until = math.inf
         self._lock = threading.Lock()
         self._followers: dict[StreamFollower, None] = {}
         self._arrived: deque[StreamFollower] = deque()
@@ -173,9 +175,14 @@ class StreamHub:
         if not self._streams:
             return IDLE
         if self._is_cut_off and self._late:
-            # Redis would be waited for again, and the database has all that these need.
-            self._ask_late()
-            return ARCHIVE_SECONDS
+            # Redis would be waited for again, and the database has all that these need. Others wait for
+            # Redis: it is tried in time, however many come.
+            now = self._clock()
+            self._spared_until = min(self._spared_until, now + ARCHIVE_SECONDS)
+            if now < self._spared_until:
+                self._ask_late()
+                return self._spared_until - now
+        self._spared_until = math.inf
         try:
             self._read()
             self._failure_is_known = self._is_cut_off = False

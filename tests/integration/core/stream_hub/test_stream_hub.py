@@ -123,6 +123,31 @@ def test_what_has_ended_comes_from_the_database_while_redis_says_nothing(shelf):
             hub.close()
 
 
+def test_redis_is_tried_again_however_many_ask_meanwhile_for_what_has_ended(client, hub, shelf):
+    running_id, is_over = new_job(), threading.Event()
+
+    def keep_coming():
+        # A few in each pause, and the database takes long for what these want.
+        while not is_over.wait(0.02):
+            hub.follow(new_job(), 0, lambda _: None, has_ended=True)
+
+    shelf.go_on.clear()
+    running = follow(hub, running_id)
+    write(client, running_id, "started", 0)
+    assert running.get(timeout=PATIENCE_SECONDS).kind == "started"
+    coming = threading.Thread(target=keep_coming)
+    coming.start()
+    try:
+        assert shelf.asked.acquire(timeout=PATIENCE_SECONDS)
+        client.client_kill_filter(_type="normal", skipme=True)
+        write(client, running_id, "delta", 2, begin=0)
+        assert tokens([running.get(timeout=PATIENCE_SECONDS)]) == pieces(0, 2)
+    finally:
+        is_over.set()
+        shelf.go_on.set()
+        join(coming)
+
+
 def test_events_are_delivered_as_they_are_written(client, hub):
     job_id = new_job()
     inbox = follow(hub, job_id)
