@@ -182,8 +182,19 @@ def why_waiting(
                 f"waits: worker {worker} cannot load model {status.model!r}, and tries again by itself: "
                 f"{why}{others}"
             )
+    if workers and status.state is JobState.ACCEPTED:
+        return (
+            "waits in the database: it may not start yet, since it was submitted with a delay, or Redis has "
+            "no room for more jobs of its priority or tenant"
+        )
     if workers:
-        return f"waits: the workers of model {status.model!r} are busy, or are loading it"
+        why = f"waits: the workers of model {status.model!r} are busy, or are loading it"
+        if is_without_orchestrator(health):
+            why += (
+                "; or Redis was empty when it started, and workers draw from it once an orchestrator has "
+                "run: none does, `tether orchestrator` starts one"
+            )
+        return why
     from tether.statuses import absence_text
 
     told = "; ".join(text for text in (_place_text(versions[0]), absence_text(versions[0])) if text)

@@ -34,7 +34,9 @@ def read_where(
     where: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if text == ALL and len(given) == 1:
+        if text == ALL:
+            if len(given) > 1:
+                raise click.BadParameter(f"`{ALL}` stands alone: leave it out beside others.", ctx, param)
             return {}
         if name not in names or not equals or not value:
             raise click.BadParameter(

@@ -124,7 +124,19 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
         ({}, 0, 0, "waits: no worker serves model 'echo' now"),
         ({}, 0, 1, "waits: no worker serves model 'echo' now; 1 announced, but draws no jobs"),
         ({"state": JobState.RUNNING}, 1, 0, "running; no token has come yet"),
-        ({"pool": "here"}, 1, 0, "waits: the workers of model 'echo' are busy, or are loading it"),
+        (
+            {"pool": "here", "state": JobState.PLACED},
+            1,
+            0,
+            "waits: the workers of model 'echo' are busy, or are loading it",
+        ),
+        (
+            {"pool": "here"},
+            1,
+            0,
+            "waits in the database: it may not start yet, since it was submitted with a delay, or Redis has "
+            "no room for more jobs of its priority or tenant",
+        ),
         (
             {"pool": "gone", "state": JobState.PLACED},
             1,
@@ -180,7 +192,8 @@ def test_a_job_whose_model_may_run_in_one_place_alone_waits_for_a_worker_there(p
 
 def test_a_job_waits_in_the_pool_of_its_own_version():
     fake = FakeBackend(autorun=False)
-    status = replace(Tether(backend=fake).submit("echo", "hi").status(), pool="of-two")
+    status = Tether(backend=fake).submit("echo", "hi").status()
+    status = replace(status, pool="of-two", state=JobState.PLACED)
     models = [
         ModelInfo(name="echo", version=version, context=100, workers=1, pools=(pool,))
         for version, pool in (("1", "of-one"), ("2", "of-two"))
@@ -204,6 +217,15 @@ def test_a_job_that_only_an_orchestrator_can_place_waits_for_one(state, orchestr
     health = {"redis": "ok"} | ({"orchestrator": orchestrator} if orchestrator else {})
     why = why_waiting(status, [ModelInfo(name="echo", version="1", context=100)], health)
     assert ("no orchestrator runs" in why and "`tether orchestrator` starts one" in why) is is_told
+
+
+@pytest.mark.parametrize(("orchestrator", "is_told"), [("absent", True), ("ok", False)])
+def test_a_placed_job_may_wait_for_the_first_orchestrator_of_an_empty_redis(orchestrator, is_told):
+    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
+    status = replace(status, pool="here", state=JobState.PLACED)
+    models = [ModelInfo(name="echo", version="1", context=100, workers=1, pools=("here",))]
+    why = why_waiting(status, models, {"redis": "ok", "orchestrator": orchestrator})
+    assert ("Redis was empty" in why and "`tether orchestrator` starts one" in why) is is_told
 
 
 @pytest.mark.parametrize(("is_loaded", "is_told"), [(False, True), (True, False)])

@@ -48,6 +48,13 @@ def test_it_counts_first_and_asks(command):
     assert states(command) == {job_id: "accepted"}
 
 
+@pytest.mark.parametrize("words", [["all", "model=echo"], ["model=echo", "all"], ["all", "all"]])
+def test_every_one_is_not_meant_beside_a_filter(command, words):
+    given = [part for word in words for part in ("--where", word)]
+    refused = command.run("jobs", "cancel", *given, "--yes")
+    assert (refused.exit_code, "`all` stands alone" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
