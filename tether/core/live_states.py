@@ -17,6 +17,9 @@ from tether.ids import JobId, WorkerId
 PATIENCE_SECONDS = 1.0
 """How long an answer is waited for: a status without it is as the database has it."""
 
+FAILURES_SECONDS = 1.0
+"""For so long why models cannot be loaded is told as it was read. Workers say it every few seconds."""
+
 REST_SECONDS = 2.0
 """For so long Redis is not asked again after it did not answer."""
 
@@ -38,6 +41,7 @@ class LiveStates:
         self._keys = keys
         self._clock = clock
         self._away_until = 0.0
+        self._failures: tuple[float, Mapping[WorkerId, Mapping[str, str]]] = 0.0, {}
 
     def known(self, job_ids: Sequence[JobId]) -> Mapping[JobId, KnownJob | None]:
         """What Redis knows of each job, without those whose hash is unreadable; nothing while Redis is
@@ -66,14 +70,20 @@ class LiveStates:
             return None
 
     def load_failures(self, workers: Sequence[WorkerId]) -> Mapping[WorkerId, Mapping[str, str]]:
-        """Why these workers cannot load models, by the models' names; nothing while Redis is unavailable."""
+        """Why these workers cannot load models, by the models' names, as of less than a second ago; nothing
+        while Redis is unavailable."""
+        told_until, found = self._failures
+        if self._clock() < told_until:
+            return found
         if not workers or self.is_away():
             return {}
         try:
-            return read_load_failures(self._client, self._keys, workers)
+            found = read_load_failures(self._client, self._keys, workers)
         except OUTAGE_ERRORS:
             self.note_away()
             return {}
+        self._failures = self._clock() + FAILURES_SECONDS, found
+        return found
 
     def is_away(self) -> bool:
         """Whether Redis did not answer a moment ago."""

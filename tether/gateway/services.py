@@ -23,6 +23,7 @@ from tether.core.direct.streams import StoreArchive
 from tether.errors import StoreUnavailable, TetherError, TooManyRequests
 from tether.gateway.body_budget import BodyBudget
 from tether.gateway.fleet_watch import FleetWatch
+from tether.gateway.health.looks import SharedLooks
 from tether.gateway.health.seen import GatewayHealth, seen_health
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller, KeyRing
@@ -80,8 +81,7 @@ class GatewayServices:
         limits = settings.gateway
         self.settings = settings
         self.calls = AsyncCalls()
-        # Whether all is well is known also while every other thread waits for something.
-        self._probes = AsyncCalls()
+        self._looks = SharedLooks(PROBE_SECONDS)
         self.job_limit = BodyLimit(limits.body_limit, "gateway.body_limit")
         self.batch_limit = BodyLimit(limits.batch_body_limit, "gateway.batch_body_limit")
         self.bodies = RequestBodies(self.calls, BodyBudget(limits.bodies_in_flight))
@@ -118,6 +118,7 @@ class GatewayServices:
         self._is_stopping.set()
         if self._watching is not None:
             self._watching.cancel()
+        self._looks.cancel()
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -128,7 +129,7 @@ class GatewayServices:
             opened.fleet_watch.close()
             opened.backend.close()
         self.calls.close()
-        self._probes.close()
+        self._looks.close()
 
     def _open_core(self) -> None:
         while not self._is_stopping.is_set():
@@ -232,18 +233,11 @@ class GatewayServices:
             return seen_health(database=False, in_redis=False, orchestrator=None)
         opened = self._open
         database, in_redis, orchestrator = await asyncio.gather(
-            self._answers(opened.database_answers, False),
-            self._answers(opened.redis_answers, False),
-            self._answers(opened.orchestrator_runs, None),
+            self._looks.answer(opened.database_answers, False),
+            self._looks.answer(opened.redis_answers, False),
+            self._looks.answer(opened.orchestrator_runs, None),
         )
         return seen_health(database=database, in_redis=in_redis, orchestrator=orchestrator)
-
-    async def _answers(self, probe: Callable[[], _Answer], late: _Answer) -> _Answer:
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                return await self._probes.call(probe)
-        except TimeoutError:
-            return late
 
 
 class GatewayCore:

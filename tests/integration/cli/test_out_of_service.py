@@ -47,6 +47,9 @@ class Installation:
             f"{workers} workers take jobs, and {unavailable} do not",
         )
 
+    def fails_to_load(self, why):
+        eventually(lambda: self.model()["failing_workers"] == why, PATIENCE_SECONDS, f"{why} is told")
+
     def hold(self, worker_id, tenant):
         """As if this worker had failed the jobs of a tenant, again and again."""
         client, keys = self.cluster.redis, self.cluster.keys
@@ -103,11 +106,11 @@ def test_a_worker_that_was_taken_out_of_service_is_told_with_the_way_back(tmp_pa
 
         reasons = {"counter@1": "no room for it", "other@1": "of another model"}
         write_load_failures(cluster.redis, cluster.keys, worker["worker_id"], reasons)
-        assert there.model()["failing_workers"] == {worker["worker_id"]: "no room for it"}
+        there.fails_to_load({worker["worker_id"]: "no room for it"})
         told = there.run("status")
         assert f"\nfailing  counter  worker {worker['worker_id']} cannot load it: no room for it\n" in told
         write_load_failures(cluster.redis, cluster.keys, worker["worker_id"], {})
-        assert there.model()["failing_workers"] == {}
+        there.fails_to_load({})
 
         there.run("fleet", "cordon", worker["worker_id"])
         there.is_told(0, cordoned=1)

@@ -7,6 +7,7 @@ from tether.broker.keys import Keys
 from tether.broker.pools.known_jobs import KnownJob
 from tether.core import live_states
 from tether.core.live_states import LiveStates
+from tether.discovery.over_redis.load_failures import write_load_failures
 
 KEYS = Keys("tether")
 
@@ -17,6 +18,19 @@ def test_what_redis_knows_is_told_for_each_job(redis_server):
         states = LiveStates(client, KEYS)
         assert states.known(["a", "b"]) == {"a": KnownJob("running", 2, 7), "b": None}
         assert states.known([]) == {}
+        states.close()
+
+
+def test_why_models_cannot_be_loaded_is_read_once_for_all_who_ask_within_a_second(redis_server):
+    now = 1.0
+    with redis.Redis.from_url(redis_server.url) as client:
+        states = LiveStates(client, KEYS, clock=lambda: now)
+        write_load_failures(client, KEYS, "b96e", {"one@1": "no room"})
+        assert states.load_failures(["b96e"]) == {"b96e": {"one@1": "no room"}}
+        write_load_failures(client, KEYS, "b96e", {"one@1": "no such folder"})
+        assert states.load_failures(["b96e"]) == {"b96e": {"one@1": "no room"}}
+        now += live_states.FAILURES_SECONDS
+        assert states.load_failures(["b96e"]) == {"b96e": {"one@1": "no such folder"}}
         states.close()
 
 
