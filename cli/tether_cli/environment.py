@@ -29,7 +29,12 @@ class OpensOperator(Protocol):
     """The same for an operator's calls."""
 
     def __call__(
-        self, url: str | None, api_key: str | None, *, within: float | None = None
+        self,
+        url: str | None,
+        api_key: str | None,
+        *,
+        within: float | None = None,
+        patience: float | None = None,
     ) -> OperatorClient: ...
 
 
@@ -51,12 +56,17 @@ def open_impatient_client(url: str | None, api_key: str | None) -> Tether:
 
 
 def open_operator_client(
-    url: str | None, api_key: str | None, *, within: float | None = None
+    url: str | None, api_key: str | None, *, within: float | None = None, patience: float | None = None
 ) -> OperatorClient:
-    """What an operator asks of a gateway, in at most ``within`` seconds."""
-    from tether.client.gateways import open_operator
+    """What an operator asks of a gateway, in at most ``within`` seconds.
 
-    return open_operator(url, api_key, _patience(within), within=within)
+    Args:
+      patience: Seconds for which each call is tried again; None for what suits ``within``.
+    """
+    from tether.client.gateways import PATIENCE_SECONDS, open_operator
+
+    tried = _patience(within) if patience is None else min(patience, PATIENCE_SECONDS)
+    return open_operator(url, api_key, tried, within=within)
 
 
 def _patience(within: float | None) -> float:

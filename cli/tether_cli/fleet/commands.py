@@ -112,7 +112,9 @@ def _tell(
     else:
         from tether_cli.fleet.over_http import tell_over_http
 
-        with gateway.open_operator() as client:
+        # The worker's time begins once it is told, and a person may be asked before that: the time that was
+        # given bounds how long each call is tried, not all of them together.
+        with gateway.open_operator(patience=timeout) as client:
             document, name = tell_over_http(
                 client,
                 verb,

@@ -51,16 +51,17 @@ class Connection:
             return self.surroundings.open_impatient_client(self.url, api_key)
         return self.surroundings.open_client(self.url, api_key, within=within)
 
-    def open_operator(self, within: float | None = None) -> OperatorClient:
+    def open_operator(self, within: float | None = None, *, patience: float | None = None) -> OperatorClient:
         """What an operator asks of the gateway. The caller closes it.
 
         Args:
           within: Seconds from now after which it waits no longer; None where nobody said.
+          patience: Seconds for which each call is tried again; None for what suits ``within``.
 
         Raises:
           ConfigError: The API key cannot be read, or no gateway is named and none is found.
         """
-        return self.surroundings.open_operator(self.url, self._api_key(), within=within)
+        return self.surroundings.open_operator(self.url, self._api_key(), within=within, patience=patience)
 
     def health(self, left: float | None = None) -> Mapping[str, str] | None:
         """What the gateway says of itself; None where it says nothing.

@@ -12,6 +12,7 @@ from support.waiting import PATIENCE_SECONDS, eventually
 from tether.client.endpoint import Endpoint
 from tether.client.http.operator import OperatorClient
 from tether.client.http.patience import Pace
+from tether.errors import GatewayUnavailable
 from tether.gateway.keys.api_keys import Scope
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
@@ -102,6 +103,22 @@ def test_a_worker_that_does_not_obey_is_told_once_the_time_is_over(remote, worke
     result = remote.run("cordon", worker["worker_id"], "--timeout", "1ms")
     assert (result.exit_code, "did not confirm the command within 0.001 s" in result.stderr) == (4, True)
     remote.ok("uncordon", worker["worker_id"])
+
+
+@pytest.mark.parametrize(("words", "patience"), [(["--timeout", "2s"], 2), ([], None), (["--no-wait"], None)])
+def test_calls_are_tried_again_for_no_longer_than_the_time_that_was_given(words, patience):
+    opened = []
+
+    def open_operator(url, api_key, *, within=None, patience=None):
+        opened.append((within, patience))
+        raise GatewayUnavailable("it is away")
+
+    result = CliRunner(env={"TETHER_API_KEY": "tk_x"}).invoke(
+        main,
+        ["fleet", "drain", "x", "--url", "http://127.0.0.1:1", *words],
+        obj=CommandEnvironment(open_operator=open_operator),
+    )
+    assert (result.exit_code, opened) == (4, [(None, patience)])
 
 
 def test_keys_are_trusted_revoked_and_trusted_again(remote, tmp_path_factory):
