@@ -18,6 +18,9 @@ FIRST_PATIENCE_MS, MAX_PATIENCE_MS = 5_000, 300_000
 OTHERS_SHARE = 3
 """For so many times as long as they waited others come first then."""
 
+PATIENCE_MEMORY_MS = 3_600_000
+"""So long after that it is known how long they waited."""
+
 
 @dataclass(frozen=True)
 class Keeping:
@@ -25,7 +28,7 @@ class Keeping:
 
     Attributes:
       lost_ms: For how long it has drawn nothing while others waited.
-      patience_ms: For how long it may.
+      patience_ms: For how long it may, where the last time is not long ago.
       open_until_ms: Until then none keeps itself free.
     """
 
@@ -39,12 +42,14 @@ class Keeping:
         lost = self.lost_ms + waited_ms
         if self.open_until_ms > now_ms:
             return self, False
-        if lost >= self.patience_ms:
-            return _stopped(lost, 2 * self.patience_ms, now_ms), False
+        is_known = self.open_until_ms + PATIENCE_MEMORY_MS > now_ms
+        patience = self.patience_ms if is_known else FIRST_PATIENCE_MS
+        if lost >= patience:
+            return _stopped(lost, 2 * patience, now_ms), False
         return replace(self, lost_ms=lost), True
 
     def after_beginning(self, now_ms: int) -> Keeping:
-        """A turn begins: the next may take as long."""
+        """A turn begins for which one kept itself free: the next may take as long."""
         return _stopped(self.lost_ms, self.lost_ms, now_ms)
 
 

@@ -1,10 +1,18 @@
 """For how long a worker keeps itself free while others wait."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tether.scheduling.keeping import FIRST_PATIENCE_MS, MAX_PATIENCE_MS, OTHERS_SHARE, Keeping
+from tether.scheduling.keeping import (
+    FIRST_PATIENCE_MS,
+    MAX_PATIENCE_MS,
+    OTHERS_SHARE,
+    PATIENCE_MEMORY_MS,
+    Keeping,
+)
 
 NOW = 1_000_000
 
@@ -29,6 +37,12 @@ def test_where_a_turn_begins_the_next_may_take_as_long(lost_ms):
     assert keeping.open_until_ms == NOW + OTHERS_SHARE * lost_ms
 
 
+def test_how_long_others_waited_is_forgotten():
+    keeping = Keeping(FIRST_PATIENCE_MS, MAX_PATIENCE_MS, NOW)
+    assert keeping.after_draw(0, NOW + PATIENCE_MEMORY_MS - 1)[1]
+    assert not keeping.after_draw(0, NOW + PATIENCE_MEMORY_MS)[1]
+
+
 def test_who_waits_for_a_long_stream_has_its_turn_in_the_end():
     keeping, now, lost = Keeping(), NOW, 0
     while keeping.patience_ms < 200_000:
@@ -41,13 +55,14 @@ def test_who_waits_for_a_long_stream_has_its_turn_in_the_end():
 
 @given(st.lists(st.tuples(st.integers(0, 2_000), st.booleans()), max_size=400))
 def test_others_lose_a_quarter_of_the_time_at_most_and_one_wait(draws):
-    keeping, now, lost = Keeping(), NOW, 0
+    keeping, kept, now, lost = Keeping(), False, NOW, 0
     for waited, begins in draws:
         now += waited
-        if begins:
-            keeping = keeping.after_beginning(now)
+        if begins and kept:
+            lost += waited
+            keeping, kept = replace(keeping, lost_ms=keeping.lost_ms + waited).after_beginning(now), False
             continue
         was_open = keeping.open_until_ms > now
-        keeping, _ = keeping.after_draw(waited, now)
+        keeping, kept = keeping.after_draw(waited, now)
         lost += 0 if was_open else waited
         assert lost <= (now - NOW) / (1 + OTHERS_SHARE) + keeping.patience_ms + 2_000

@@ -92,6 +92,27 @@ def test_a_worker_that_keeps_itself_free_beside_a_long_stream_leaves_others_most
     assert pool.deaths > before, "who is apart has its turn"
 
 
+def test_no_worker_keeps_itself_free_for_jobs_that_were_cancelled(make_pool):
+    pool = make_pool(workers=1)
+    pool.place("killer", 20, kills_ms=KILLS_MS)
+    pool.place("first", GOOD // 2)
+    pool.run_until_good_ended("first", within_ms=60_000)
+    assert pool.known().is_apart("killer")
+    for killer in pool.killers():
+        pool.stage.cancel(killer.job_id)
+    pool.run_for(5_000)
+    pool.place("streaming", 1, runs_ms=200_000)
+    pool.run_for(1_000)
+    pool.place("killer", 1)
+    (cancelled,) = pool.good("killer")
+    pool.stage.cancel(cancelled.job_id)
+    for number in range(GOOD // 2):
+        pool.place(f"good-{number}", 2)
+        pool.run_for(1_000)
+    late = [job.job_id for job in pool.jobs.values() if job.tenant.startswith("good") and not job.ended_ms]
+    assert len(late) <= 2
+
+
 def test_one_job_that_kills_sets_no_tenant_apart(make_pool):
     pool = make_pool(workers=2)
     pool.place("killer", 1, kills_ms=KILLS_MS)

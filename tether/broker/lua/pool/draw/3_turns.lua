@@ -74,39 +74,71 @@ do
     note_beginning(pool)
   end
 
-  -- Whether a job waits in the pool's lanes of those that must run alone, and may run now.
-  local function has_alone(pool)
-    for _, priority in ipairs(PRIORITIES) do
-      local tenants, at = tenants_of(pool, alone_class(priority)), {0, 0}
-      for _ = 1, MAX_DISCARDED_OF_LANE do
-        local tenant = apply('ZRANGE', tenants, at[1], at[1])[1]
-        if not tenant then
-          break
-        end
-        local list = tenants .. ':' .. tenant
-        local entry = apply('LINDEX', list, at[2])
-        local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
-        local state, job_ticket, suspicion = read(job_of(id or ''), 'state', 'ticket', 'suspicion')
-        if state == WAITING and job_ticket == ticket then
-          local wait = wait_for_survivors(suspicion, pool, now)
-          if wait == 0 then
-            return true
+  local has_alone, has_apart
+  do
+    -- Whether the job of an entry waits there, and what is held against it. Any other entry is thrown away.
+    local function does_wait(list, entry)
+      local id, ticket = string.match(entry, '^(.+) (%d+)$')
+      local state, job_ticket, suspicion = read(job_of(id or ''), 'state', 'ticket', 'suspicion')
+      if state == WAITING and job_ticket == ticket then
+        return true, suspicion
+      end
+      apply('LREM', list, 1, entry)
+      if not is_state(state) then
+        set_aside(id or entry, 'draw')
+      end
+      return false
+    end
+
+    -- Whether a job waits in the pool's lanes of those that must run alone, and may run now.
+    has_alone = function(pool)
+      for _, priority in ipairs(PRIORITIES) do
+        local tenants, at = tenants_of(pool, alone_class(priority)), {0, 0}
+        for _ = 1, MAX_DISCARDED_OF_LANE do
+          local tenant = apply('ZRANGE', tenants, at[1], at[1])[1]
+          if not tenant then
+            break
           end
-          soon(wait)
-          at[2] = at[2] + 1
-        elseif not entry and at[2] > 0 then
-          at = {at[1] + 1, 0}
-        elseif not entry then
-          redis.call('ZREM', tenants, tenant)
-        else
-          apply('LREM', list, 1, entry)
-          if not is_state(state) then
-            set_aside(id or entry, 'draw')
+          local list = tenants .. ':' .. tenant
+          local entry = apply('LINDEX', list, at[2])
+          local is_there, suspicion = false, nil
+          if entry then
+            is_there, suspicion = does_wait(list, entry)
+          end
+          if is_there then
+            local wait = wait_for_survivors(suspicion, pool, now)
+            if wait == 0 then
+              return true
+            end
+            soon(wait)
+            at[2] = at[2] + 1
+          elseif not entry and at[2] > 0 then
+            at = {at[1] + 1, 0}
+          elseif not entry then
+            redis.call('ZREM', tenants, tenant)
           end
         end
       end
+      return false
     end
-    return false
+
+    -- Whether jobs of a tenant that is apart wait in a pool, as far as so many entries show that its lanes begin with.
+    has_apart = function(pool)
+      for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
+        for _, priority in ipairs(record.since > 0 and PRIORITIES or {}) do
+          local list = tenants_of(pool, priority) .. ':' .. record.tenant
+          for _ = 1, MAX_DISCARDED_OF_LANE do
+            local entry = apply('LINDEX', list, 0)
+            if not entry then
+              break
+            elseif does_wait(list, entry) then
+              return true
+            end
+          end
+        end
+      end
+      return false
+    end
   end
 
   -- Whether this worker is the one that runs the pool's next job alone, or apart.
@@ -130,18 +162,6 @@ do
       return false
     end
     return true
-  end
-
-  -- Whether jobs of a tenant that is apart wait in a pool.
-  local function has_apart(pool)
-    for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
-      for _, priority in ipairs(record.since > 0 and PRIORITIES or {}) do
-        if redis.call('EXISTS', tenants_of(pool, priority) .. ':' .. record.tenant) == 1 then
-          return true
-        end
-      end
-    end
-    return false
   end
 
   -- Gives this worker jobs of a tenant that is apart: nothing else, until they have shown that they do no harm.
@@ -201,8 +221,8 @@ do
     -- Where tenants are apart their turns take care that others come first.
     if (apart[pool] or not is_others_turn) and wants_more() and not is_barred(pool) and is_quarantine_of(pool) then
       local is_trial = not is_trying(pool, now) and has_alone(pool)
-      if (is_trial or has_apart(pool)) and (busy or #answer > 2) then
-        if keep_free(pool, worker, are_others_waiting(), now) then
+      if busy or #answer > 2 then
+        if (is_trial or has_apart(pool)) and keep_free(pool, worker, are_others_waiting(), now) then
           is_full = true
           soon(1000)
         end

@@ -8,6 +8,8 @@ local KEEPING = {
   FIRST_PATIENCE = 5000,
   MAX_PATIENCE = 300000,
   OTHERS_SHARE = 3,
+  -- So long after that it is known how long they waited (ms).
+  MEMORY = 3600000,
 }
 
 -- What is known of a pool's quarantine: since when jobs wait there; which worker keeps itself free, when it last drew, and
@@ -17,10 +19,11 @@ local function read_keeping(pool, now)
     'until', 'lost', 'patience', 'open'))
   since, until_ms, open_until = whole(since, MAX_INTEGER), whole(until_ms, MAX_INTEGER), whole(open_until, MAX_INTEGER)
   local is_kept = is_word(keeper) and until_ms and until_ms > now and until_ms <= now + KEEPING.LIFE
+  local is_known = open_until and open_until + KEEPING.MEMORY > now
   local is_open = open_until and open_until > now and open_until <= now + KEEPING.OTHERS_SHARE * 2 * KEEPING.MAX_PATIENCE
   return {since = since, keeper = is_kept and keeper or nil, drew_at = is_kept and until_ms - KEEPING.LIFE or now,
     lost = is_kept and whole(lost, 2 * KEEPING.MAX_PATIENCE) or 0,
-    patience = whole(patience, KEEPING.MAX_PATIENCE) or KEEPING.FIRST_PATIENCE, open_until = is_open and open_until or 0}
+    patience = is_known and whole(patience, KEEPING.MAX_PATIENCE) or KEEPING.FIRST_PATIENCE, open_until = is_open and open_until or 0}
 end
 
 local stop_keeping, keep_free
