@@ -26,6 +26,16 @@ def test_tenants_are_kept_apart_as_the_decisions_say(attributes, monkeypatch, ex
     run_machine(ApartMachine, attributes, max_examples=examples)
 
 
+def test_suspects_of_the_death_that_sets_one_apart_leave_with_the_next(attributes, monkeypatch):
+    change_scripts(monkeypatch, lambda text: text)
+    machine = type("Machine", (ApartMachine,), attributes)()
+    machine.begin()
+    machine.place(tenant="c", count=2)
+    for _ in range(2):
+        machine.a_tenants_jobs_kill(others_end=False, rounds=2)
+    machine.teardown()
+
+
 PLANTED = {
     "nobody is set apart": ("DEATHS = 2,", "DEATHS = 1000,"),
     "everybody is set apart": (

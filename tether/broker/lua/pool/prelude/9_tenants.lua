@@ -142,7 +142,8 @@ local function note_open_death(state, worker, dead, by_tenant, tenants, now)
     are_others = are_others or not is_apart(state, job.tenant)
   end
   state.others = are_others and now or 0
-  note_apart(state.pool, 'others', integer(state.others), 'groups', '')
+  -- Suspects of this death wait for trials, and leave the quarantine with the next tenant that is set apart.
+  note_apart(state.pool, 'others', integer(state.others), 'groups', worker)
   apply('SADD', key('core:alone'), state.pool)
   empty_quarantine(state, set_apart, now)
 end
