@@ -45,6 +45,11 @@ class JobChoice:
     where: dict[str, Any]
     all_tenants: bool
 
+    @property
+    def is_all(self) -> bool:
+        """Whether every job that the key reaches is meant."""
+        return not self.where
+
     def jobs_of(self, client: Tether) -> ManyJobs:
         """The client's side of it: that of operators where other tenants are asked for."""
         return client.every_job if self.all_tenants or "tenant" in self.where else client.many_jobs
@@ -136,7 +141,7 @@ def cancel(
     choice = JobChoice(where, all_tenants)
 
     def jobs(many: ManyJobs, is_dry: bool) -> Iterator[JobChange]:
-        return many.cancel(dry_run=is_dry, **choice.options())
+        return many.cancel(all=choice.is_all, dry_run=is_dry, **choice.options())
 
     change_where(connection, choice, jobs, ("Cancel", "cancelled"), dry_run=dry_run, yes=yes, as_json=as_json)
 

@@ -55,7 +55,7 @@ def reprioritise(
     choice = JobChoice(where, all_tenants)
 
     def jobs(many: ManyJobs, is_dry: bool) -> Iterator[JobChange]:
-        return many.reprioritise(priority, dry_run=is_dry, **choice.options())
+        return many.reprioritise(priority, all=choice.is_all, dry_run=is_dry, **choice.options())
 
     words = ("Reprioritise", "reprioritised")
     change_where(connection, choice, jobs, words, dry_run=dry_run, yes=yes, as_json=as_json)

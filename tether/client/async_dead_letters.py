@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
+from tether.client.chosen import check_chosen
 from tether.client.dead_letters import LETTERS_AT_ONCE, LetterOptions, number_purged, with_batch
 from tether.client.letter_port import LetterPort
 from tether.dead_letters import (
@@ -50,9 +51,10 @@ class AsyncDeadLetters:
         return await self._calls.call(self._port.retry, retry_token, force)
 
     def retry_where(
-        self, *, force: bool = False, **which: Unpack[LetterOptions]
+        self, *, all: bool = False, force: bool = False, **which: Unpack[LetterOptions]
     ) -> AsyncIterator[LetterRetry]:
         """See :meth:`DeadLetters.retry_where`."""
+        check_chosen(which, all)
         return self._retry_where(make_letter_filter(**which), force)
 
     async def _retry_where(self, letter_filter: LetterFilter, force: bool) -> AsyncIterator[LetterRetry]:
@@ -67,8 +69,9 @@ class AsyncDeadLetters:
             if cursor is None:
                 return
 
-    async def purge(self, **which: Unpack[LetterOptions]) -> int:
+    async def purge(self, *, all: bool = False, **which: Unpack[LetterOptions]) -> int:
         """See :meth:`DeadLetters.purge`."""
+        check_chosen(which, all)
         letter_filter, cursor, total = make_letter_filter(**which), None, LetterPurge(0, None)
         while True:
             batch = await self._calls.call(self._port.purge, letter_filter, cursor, LETTERS_AT_ONCE)

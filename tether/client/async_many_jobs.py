@@ -7,6 +7,7 @@ from typing import Unpack
 
 from tether.client.async_calls import AsyncCalls
 from tether.client.change_port import JobChangePort
+from tether.client.chosen import check_chosen
 from tether.client.many_jobs import JOBS_AT_ONCE, JobOptions
 from tether.job_changes import JobChange, JobChanges, cancellable, read_priority, reprioritisable
 from tether.job_filters import make_filter
@@ -19,16 +20,21 @@ class AsyncManyJobs:
         self._port = port
         self._calls = calls
 
-    def cancel(self, *, dry_run: bool = False, **which: Unpack[JobOptions]) -> AsyncIterator[JobChange]:
+    def cancel(
+        self, *, all: bool = False, dry_run: bool = False, **which: Unpack[JobOptions]
+    ) -> AsyncIterator[JobChange]:
         """See :meth:`ManyJobs.cancel`."""
+        check_chosen(which, all)
         chosen = cancellable(make_filter(**which))
         return self._in_batches(lambda cursor: self._port.cancel_where(chosen, dry_run, cursor, JOBS_AT_ONCE))
 
     def reprioritise(
-        self, priority: str, *, dry_run: bool = False, **which: Unpack[JobOptions]
+        self, priority: str, *, all: bool = False, dry_run: bool = False, **which: Unpack[JobOptions]
     ) -> AsyncIterator[JobChange]:
         """See :meth:`ManyJobs.reprioritise`."""
-        wanted, chosen = read_priority(priority), reprioritisable(make_filter(**which))
+        wanted = read_priority(priority)
+        check_chosen(which, all)
+        chosen = reprioritisable(make_filter(**which))
         return self._in_batches(
             lambda cursor: self._port.reprioritise_where(chosen, wanted, dry_run, cursor, JOBS_AT_ONCE)
         )

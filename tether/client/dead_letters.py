@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TypedDict, Unpack
 
+from tether.client.chosen import check_chosen
 from tether.client.letter_port import LetterPort
 from tether.dead_letters import (
     DeadLetter,
@@ -116,13 +117,21 @@ class DeadLetters:
         """
         return self._port.retry(retry_token, force)
 
-    def retry_where(self, *, force: bool = False, **which: Unpack[LetterOptions]) -> Iterator[LetterRetry]:
+    def retry_where(
+        self, *, all: bool = False, force: bool = False, **which: Unpack[LetterOptions]
+    ) -> Iterator[LetterRetry]:
         """Retry all open letters that match, a batch at a time, and yield what came of each. One that cannot
         be retried stops no other: its ``error`` says why.
 
+        Args:
+          all: Every open letter is meant; instead of filters.
+          force: Also where the letter says that a retry would fail.
+          which: See :class:`LetterOptions`.
+
         Raises:
-          InvalidRequest: An argument is invalid; the message says why.
+          InvalidRequest: An argument is invalid, or nothing says which letters; the message says why.
         """
+        check_chosen(which, all)
         return self._retry_where(make_letter_filter(**which), force)
 
     def _retry_where(self, letter_filter: LetterFilter, force: bool) -> Iterator[LetterRetry]:
@@ -134,14 +143,19 @@ class DeadLetters:
             if cursor is None:
                 return
 
-    def purge(self, **which: Unpack[LetterOptions]) -> int:
+    def purge(self, *, all: bool = False, **which: Unpack[LetterOptions]) -> int:
         """Purge all open letters that match, a batch at a time, and return how many. Their tokens make no
         jobs any more.
 
+        Args:
+          all: Every open letter is meant; instead of filters.
+          which: See :class:`LetterOptions`.
+
         Raises:
-          InvalidRequest: An argument is invalid; the message says why.
+          InvalidRequest: An argument is invalid, or nothing says which letters; the message says why.
           LetterDamaged: Some could not be purged; the message names them. All others that match were.
         """
+        check_chosen(which, all)
         letter_filter, cursor, total = make_letter_filter(**which), None, LetterPurge(0, None)
         while True:
             batch = self._port.purge(letter_filter, cursor, LETTERS_AT_ONCE)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TypedDict, Unpack
 
 from tether.client.change_port import JobChangePort
+from tether.client.chosen import check_chosen
 from tether.job_changes import JobChange, JobChanges, cancellable, read_priority, reprioritisable
 from tether.job_filters import make_filter
 
@@ -39,23 +40,27 @@ class ManyJobs:
     def __init__(self, port: JobChangePort) -> None:
         self._port = port
 
-    def cancel(self, *, dry_run: bool = False, **which: Unpack[JobOptions]) -> Iterator[JobChange]:
+    def cancel(
+        self, *, all: bool = False, dry_run: bool = False, **which: Unpack[JobOptions]
+    ) -> Iterator[JobChange]:
         """Cancel all jobs that match and have not ended, a batch at a time, and yield what came of each. One
         that cannot be cancelled stops no other: its ``error`` says why. A running job ends once its worker
         has received the cancellation.
 
         Args:
           dry_run: Only yield the jobs that would be cancelled.
-          which: See :class:`JobOptions`. Without any, all jobs are meant.
+          all: Every job is meant; instead of filters.
+          which: See :class:`JobOptions`.
 
         Raises:
-          InvalidRequest: An argument is invalid; the message says why.
+          InvalidRequest: An argument is invalid, or nothing says which jobs; the message says why.
         """
+        check_chosen(which, all)
         chosen = cancellable(make_filter(**which))
         return _in_batches(lambda cursor: self._port.cancel_where(chosen, dry_run, cursor, JOBS_AT_ONCE))
 
     def reprioritise(
-        self, priority: str, *, dry_run: bool = False, **which: Unpack[JobOptions]
+        self, priority: str, *, all: bool = False, dry_run: bool = False, **which: Unpack[JobOptions]
     ) -> Iterator[JobChange]:
         """Give all jobs that match and have not ended another priority, a batch at a time, and yield what
         came of each. One that cannot be changed stops no other: its ``error`` says why. A waiting job keeps
@@ -64,12 +69,15 @@ class ManyJobs:
         Args:
           priority: ``interactive``, ``standard`` or ``batch``.
           dry_run: Only yield the jobs that would be changed.
-          which: See :class:`JobOptions`. Without any, all jobs are meant.
+          all: Every job is meant; instead of filters.
+          which: See :class:`JobOptions`.
 
         Raises:
-          InvalidRequest: An argument is invalid; the message says why.
+          InvalidRequest: An argument is invalid, or nothing says which jobs; the message says why.
         """
-        wanted, chosen = read_priority(priority), reprioritisable(make_filter(**which))
+        wanted = read_priority(priority)
+        check_chosen(which, all)
+        chosen = reprioritisable(make_filter(**which))
         return _in_batches(
             lambda cursor: self._port.reprioritise_where(chosen, wanted, dry_run, cursor, JOBS_AT_ONCE)
         )

@@ -127,12 +127,12 @@ def test_a_letter_that_says_a_retry_would_fail_needs_force(client):
 
 
 def test_letters_are_retried_by_filter_and_one_that_cannot_be_stops_no_other(client):
-    client.letters.purge()
+    client.letters.purge(all=True)
     retryable, refused = [die(client) for _ in range(2)], die(client, "refusing")
     summary = client.letters.summary()
     assert (summary.open, summary.is_exact, summary.next_expiry_at) == (3, True, None)
     assert summary.oldest_at == retryable[0].created_at
-    outcomes = {outcome.job_id: outcome for outcome in client.letters.retry_where()}
+    outcomes = {outcome.job_id: outcome for outcome in client.letters.retry_where(all=True)}
     assert outcomes[refused.job_id].error.code == "letter_not_retryable"
     assert outcomes[refused.job_id].retried_as is None
     for letter in retryable:

@@ -148,7 +148,7 @@ def test_all_are_listed_and_exported_and_counted_and_the_bad_ones_say_what_is_wr
 
 def test_good_ones_are_retried_and_each_bad_one_has_its_error(stand):
     stand.damage()
-    outcomes = {each.job_id: each for each in stand.client.dead_letters.retry_where()}
+    outcomes = {each.job_id: each for each in stand.client.dead_letters.retry_where(all=True)}
     assert sorted(outcomes) == stand.jobs
     refused = {job_id: each.error.code for job_id, each in outcomes.items() if each.error}
     assert refused == dict.fromkeys(NOT_RETRIED, "letter_damaged")
@@ -173,7 +173,7 @@ def test_all_are_purged_but_those_that_the_database_refuses_to_close_which_are_n
         capture_logs() as logs,
         pytest.raises(LetterDamaged, match="8 dead letters were purged, 2 could not"),
     ):
-        stand.client.dead_letters.purge()
+        stand.client.dead_letters.purge(all=True)
     assert sorted(each["job"] for each in logs if each["log_level"] == "error") == refused
     assert sorted(each.job_id for each in stand.client.dead_letters.list()) == refused
 

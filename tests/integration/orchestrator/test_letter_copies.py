@@ -69,7 +69,7 @@ def plane(service):
 @pytest.fixture
 def stand(service, plane):
     made = Stand(plane, service.client(on_loop=False))
-    made.client.letters.purge()
+    made.client.letters.purge(all=True)
     made.step()
     assert made.tool.copies() == set()
     return made
