@@ -28,6 +28,12 @@ def loaded_at_start(models: Sequence[ModelSettings]) -> tuple[str, ...]:
     return tuple(f"{model.name}@{model.version}" for model in models if model.pinned or len(models) == 1)
 
 
+def first_submit(models: Sequence[ModelSettings]) -> str:
+    """A command that submits a job, to be pasted into a shell: it names a model where there are several."""
+    choice = f"--model {models[0].name} " if len(models) > 1 else ""
+    return f'tether submit {choice}"Once upon a time"'
+
+
 @dataclass(frozen=True)
 class ModelLoads:
     """How far the models are that are loaded at the start.

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from tether.config.loading import load_settings
+from tether.config.models import ModelSettings
 from tether.config.settings import Settings
 from tether.discovery.process_ends import ProcessEnds, tell_of_end
 from tether.errors import AddressInUse, StoreError
@@ -25,7 +26,7 @@ from tether.local.backups import back_up, revision_of
 from tether.local.gpus import find_gpus
 from tether.local.log_files import LogRotation, last_lines
 from tether.local.model_choice import read_model_options
-from tether.local.model_loads import TellLoads, asking, loaded_at_start
+from tether.local.model_loads import TellLoads, asking, first_submit, loaded_at_start
 from tether.local.part_states import (
     Part,
     Stack,
@@ -361,7 +362,7 @@ class _Up:
         def tell_accepting(loading: Sequence[str]) -> None:
             self._say(f"Tether accepts jobs: {self._url}")
             self._say(f"  loading {', '.join(loading)}: jobs wait until that is done")
-            self._tell_hints()
+            self._tell_hints(settings.models)
             announce_ready()
 
         def tell_ready() -> None:
@@ -370,7 +371,7 @@ class _Up:
                 self._say("  no worker: jobs wait for one")
             elif others:
                 self._say(f"  not loaded before their first jobs: {', '.join(others)}")
-            self._tell_hints()
+            self._tell_hints(settings.models)
             announce_ready()
 
         step = TellLoads(
@@ -382,7 +383,7 @@ class _Up:
         )
         return Loop("local-models", step, log=get_logger("tether.local"))
 
-    def _tell_hints(self) -> None:
+    def _tell_hints(self, models: Sequence[ModelSettings]) -> None:
         """How to use it; once."""
         if self._has_told_hints:
             return
@@ -390,7 +391,7 @@ class _Up:
         key_file = quote(str(self._folder.api_key))
         for line in (
             f'  export OPENAI_BASE_URL={self._url}/v1 OPENAI_API_KEY="$(cat {key_file})"',
-            '  submit a job:  tether submit "Once upon a time"',
+            f"  submit a job:  {first_submit(models)}",
             "  stop it:       Ctrl-C here, or tether down",
         ):
             self._say(line)

@@ -1,7 +1,13 @@
 import pytest
 
 from tether.config.models import ModelSettings
-from tether.local.model_loads import LATER_LOOK_SECONDS, LOOK_SECONDS, TellLoads, loaded_at_start
+from tether.local.model_loads import (
+    LATER_LOOK_SECONDS,
+    LOOK_SECONDS,
+    TellLoads,
+    first_submit,
+    loaded_at_start,
+)
 from tether.loops import IDLE
 
 AGAIN = "A job that needs it lets it be tried again."
@@ -19,6 +25,17 @@ WORKERS = {"data": [{"worker_id": "ab" * 8, "name": "worker-1"}]}
 )
 def test_a_worker_loads_by_itself_what_is_pinned_and_an_only_model(models, loaded):
     assert loaded_at_start([ModelSettings(source="demo", **model) for model in models]) == loaded
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        (["one"], 'tether submit "Once upon a time"'),
+        (["two", "one"], 'tether submit --model two "Once upon a time"'),
+    ],
+)
+def test_the_first_command_names_a_model_where_there_are_several(names, command):
+    assert first_submit([ModelSettings(source="demo", name=name) for name in names]) == command
 
 
 class Telling:
