@@ -101,6 +101,9 @@ class StallingProxy:
             self._selector.register(one, selectors.EVENT_READ, lambda one=one: self._forward(one))
 
     def _forward(self, one):
+        if one not in self._pairs:
+            # It was cut by an order that came together with what it sent.
+            return
         try:
             data = one.recv(CHUNK)
         except ConnectionError:
