@@ -188,12 +188,12 @@ def test_a_timeout_says_how_to_come_back():
 
 def test_a_short_wait_in_a_pipe_says_why_nothing_came():
     result = CommandLine(FakeBackend(autorun=False)).run("submit", "hi", "--timeout", "500ms")
-    assert ": waits: " in result.stderr
+    assert ": waits in the database: " in result.stderr
     delayed = CommandLine(FakeBackend(autorun=False)).run(
         "submit", "hi", "--timeout", "10ms", "--delay", "1h"
     )
     assert delayed.exit_code == 4
-    assert "waits: " not in delayed.stderr
+    assert ": waits" not in delayed.stderr
 
 
 def test_the_timeout_is_that_of_the_whole_command():
