@@ -90,14 +90,17 @@ class ApartMachine(RuleBasedStateMachine):
     server = None
     namespace = ""
 
-    @initialize()
-    def begin(self):
+    @initialize(rounds=st.sampled_from([0, 4]))
+    def begin(self, rounds=0):
         self.clock = ScriptClock(self.server)
         self.stage = Stage(self.server, self.namespace)
         self.numbers = itertools.count(1)
         self.boots = itertools.count(1)
         self.processes = [self.new_process("one"), self.new_process("two")]
         self.waiting, self.tenant_of, self.poisoned = set(), {}, set()
+        if rounds:
+            # Most of what is checked shows only once a tenant is apart.
+            self.a_tenants_jobs_kill(rounds, others_end=True)
 
     def new_process(self, worker):
         return Process(self.stage.worker(f"{worker}.{next(self.boots)}"))
@@ -151,6 +154,7 @@ class ApartMachine(RuleBasedStateMachine):
             process.is_counted = True
         jobs = list(process.port.draw(free, [POOL], busy=bool(running)).jobs)
         after = self.known()
+        assert but_for_turns(after) == but_for_turns(before), "who ran for long speaks for its tenant"
         drawn = {job.job_id: self.tenant_of[job.job_id] for job in jobs}
         assert set(drawn) <= self.waiting, "what is drawn waits"
         apart = {tenant for tenant in drawn.values() if before.is_apart(tenant)}
@@ -168,6 +172,8 @@ class ApartMachine(RuleBasedStateMachine):
         if apart and not tried and is_shared:
             record = before.watched[next(iter(apart))]
             assert len(drawn) <= record.room_beside(len(running)), "one after a death, and twice as many then"
+        if before.turn is not None and after.turn is None:
+            assert after.rest == self.now + before.turn.rest_ms(self.now), "others come first for as long"
         self.check_keeping(process, keeper, bool(others), begins and not (running and apart))
         if not jobs and not is_confined and self.may_have_others(process, after):
             assert self.keeper().boot_id == process.port.boot_id, "others go on"
@@ -212,6 +218,7 @@ class ApartMachine(RuleBasedStateMachine):
             and turn.began_ms + TURN_MS > self.now
         )
         if goes_on:
+            assert after.turn.began_ms == turn.began_ms, "it is the same turn still"
             return
         if turn is not None:
             runs = [each for each in self.processes if each.port.boot_id == turn.boot_id and each.runs]
@@ -285,11 +292,12 @@ class ApartMachine(RuleBasedStateMachine):
         self.clock.pass_time(milliseconds)
         self.be_gone(process, how)
 
-    @rule(rounds=st.integers(1, 8), others_end=st.booleans())
-    def a_tenants_jobs_kill(self, rounds, others_end):
+    @rule(rounds=st.integers(1, 8), others_end=st.booleans(), is_shared=st.sampled_from([True, True, False]))
+    def a_tenants_jobs_kill(self, rounds, others_end, is_shared=True):
         """Each process dies that runs one of its jobs; what runs in others ends well."""
         self.place(KILLER, 2)
-        self.place("b", 2)
+        if is_shared:
+            self.place("b", 2)
         for _ in range(rounds):
             for process in list(self.processes):
                 self.draw_of(process)
@@ -301,6 +309,33 @@ class ApartMachine(RuleBasedStateMachine):
                     for job_id in list(process.runs):
                         self.end(process, job_id, "finish")
             self.clock.pass_time(2_500)
+
+    @rule(index=st.integers(0, 1), milliseconds=st.sampled_from(TIMES_MS), one_ends=st.booleans())
+    def a_tenants_jobs_go_on(self, index, milliseconds, one_ends):
+        """An empty process draws jobs of a tenant that may be apart, and draws again."""
+        process = self.processes[index]
+        for job_id in list(process.runs):
+            self.end(process, job_id, "finish")
+        self.place(KILLER, 4)
+        self.draw_of(process)
+        self.clock.pass_time(milliseconds)
+        if one_ends and process.runs:
+            self.end(process, next(iter(process.runs)), "finish")
+        self.draw_of(process)
+
+    @rule(
+        index=st.integers(0, 1), milliseconds=st.sampled_from([300, 2_000, 6_000]), rounds=st.integers(1, 8)
+    )
+    def others_come_beside_a_stream(self, index, milliseconds, rounds):
+        """A process runs one job on and on, while others end and come, and one may wait for its turn."""
+        process = self.processes[index]
+        self.place(KILLER, 1)
+        for _ in range(rounds):
+            self.place("b", 1)
+            self.draw_of(process)
+            self.clock.pass_time(milliseconds)
+            for job_id in list(process.runs)[1:]:
+                self.end(process, job_id, "finish")
 
     def be_gone(self, process, how):
         before = self.known()
@@ -394,6 +429,11 @@ class ApartMachine(RuleBasedStateMachine):
             if not self.waiting and not self.busy():
                 break
         assert not self.waiting, "nobody is left waiting"
+
+
+def but_for_turns(known):
+    """What is known of tenants, but for when they last had a turn."""
+    return {tenant: replace(record, turned_ms=0) for tenant, record in known.watched.items()}
 
 
 def suspicion_of(text):

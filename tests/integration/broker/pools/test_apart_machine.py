@@ -121,26 +121,10 @@ PLANTED = {
 """Bugs: what stands in the scripts, and what is to stand there."""
 
 
-FOUND_SOON = {"a death apart is no death": 1}
-"""Bugs that show soon among the examples with these numbers, and late among those that hypothesis takes."""
-
-FOUND_LATE = {
-    "a turn goes on until somebody asks",
-    "jobs that ran for long say nothing",
-    "a new turn is given each time",
-}
-"""Bugs that take longest to show: `--long` plants them with more examples."""
-
-assert FOUND_SOON.keys() | FOUND_LATE <= PLANTED.keys()
-
-
 @pytest.mark.mutants
-@pytest.mark.parametrize(
-    "bug", [pytest.param(bug, marks=[pytest.mark.long] * (bug in FOUND_LATE)) for bug in PLANTED]
-)
+@pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_caught(bug, attributes, monkeypatch):
     original, planted = PLANTED[bug]
     assert any(original in BROKER_SCRIPTS.source(name) for name in BROKER_SCRIPTS.names())
     change_scripts(monkeypatch, lambda text: text.replace(original, planted))
-    examples = 400 if bug in FOUND_LATE else 40
-    assert catches_bug(ApartMachine, attributes, max_examples=examples, number=FOUND_SOON.get(bug))
+    assert catches_bug(ApartMachine, attributes, max_examples=40)

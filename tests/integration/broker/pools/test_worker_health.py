@@ -90,12 +90,25 @@ def test_jobs_that_a_worker_failed_keep_it_from_no_other_tenant_s_and_are_looked
     assert len(draw(good, 300)) == 300
 
 
-def test_a_retry_wakes_a_worker_that_has_not_failed_it(stage):
-    workers = [stage.worker(name) for name in ("a.1", "b.1", "c.1")]
-    for worker in workers:
-        draw(worker)
-    stage.place("j", failed_on="a c")
-    assert stage.redis.llen(stage.keys.wake("b.1")) == 1
+def test_a_retry_wakes_the_one_worker_that_has_not_failed_it(stage):
+    others = [f"w{number}" for number in range(7)]
+    workers = [stage.worker(f"{name}.1") for name in ("b", *others)]
+    for number in range(5):
+        for worker in workers:
+            draw(worker, 4)
+        stage.place(f"j-{number}", failed_on=" ".join(others))
+        assert stage.redis.llen(stage.keys.wake("b.1")) == number + 1
+
+
+def test_who_is_woken_first_is_a_matter_of_chance(stage):
+    workers = [stage.worker(f"w{number}.1") for number in range(4)]
+    for number in range(100):
+        for worker in workers:
+            draw(worker, 4)
+        stage.place(f"j-{number}")
+    rung = [stage.redis.llen(stage.keys.wake(worker.boot_id)) for worker in workers]
+    assert sum(rung) == 100
+    assert min(rung) > 0
 
 
 def test_a_worker_that_fails_so_many_jobs_while_another_succeeds_gets_one_at_a_time(stage):

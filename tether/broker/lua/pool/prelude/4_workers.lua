@@ -70,7 +70,7 @@ local function note_asking(boot_id, pools, now)
   apply('HSET', noted, worker, text)
 end
 
-
+-- Which of the processes with one key draws.
 local function lead_of(boot_id)
   return key('lead:' .. worker_of(boot_id))
 end
@@ -106,12 +106,15 @@ end
 -- that are held come by themselves.
 local function wake_one(pool, now, avoid, tenant, failed_on)
   local idle, last = idle_of(pool), nil
-  for _ = 1, WAKING.MAX_LOOKED_AT do
-    -- One at a time: asked for several, Redis answers a small set in its own order.
-    local worker = apply('SRANDMEMBER', idle)
-    if not worker then
-      break
-    elseif redis.call('EXISTS', key('idle:' .. worker)) == 0 then
+  -- Each of them once; asked for several, Redis answers a small set in its own order, so that one says where to begin.
+  local first, found = apply('SRANDMEMBER', idle), apply('SRANDMEMBER', idle, WAKING.MAX_LOOKED_AT)
+  local at = 0
+  for i, worker in ipairs(found) do
+    at = worker == first and i - 1 or at
+  end
+  for i = 0, #found - 1 do
+    local worker = found[(at + i) % #found + 1]
+    if redis.call('EXISTS', key('idle:' .. worker)) == 0 then
       redis.call('SREM', idle, worker)
     elseif would_get(worker_of(worker), pool, tenant, now) then
       if worker ~= avoid and not is_listed(failed_on, worker_of(worker)) then
