@@ -241,6 +241,12 @@ def check_database(settings: Settings, folder: StateFolder, *, is_apart: bool = 
     return Check("database", CheckStatus.OK, f"{store.place}, version {revision}")
 
 
+def gateway_url(running: Running | None, told_url: str | None, url_here: str | None) -> str | None:
+    """Where the gateway is, if anything says so: ``TETHER_URL``, what runs from this folder, or the settings
+    of parts that are run apart."""
+    return told_url or (running.stack.url if running is not None and running.stack else url_here)
+
+
 def check_gateway(
     running: Running | None,
     told_url: str | None,
@@ -253,7 +259,7 @@ def check_gateway(
       readiness: Asks a gateway how it is.
       url_here: Where one would be on this machine, if the parts are run apart.
     """
-    url = told_url or (running.stack.url if running is not None and running.stack else url_here)
+    url = gateway_url(running, told_url, url_here)
     if url is None:
         return Check("gateway", CheckStatus.OK, "not running: tether up starts it")
     if told_url is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tether.local.doctor import Check, CheckStatus
+from tether.local.doctor import Check, CheckStatus, gateway_url
 from tether.local.running import Running
 
 NAME = "orchestrator"
@@ -22,7 +22,7 @@ def check_orchestrator(
       readiness: Asks a gateway how it is.
       url_here: Where one would be on this machine, if the parts are run apart.
     """
-    url = told_url or (running.stack.url if running is not None and running.stack else url_here)
+    url = gateway_url(running, told_url, url_here)
     health = None if url is None else readiness(url)
     told = "unknown" if health is None else health.get("orchestrator", "unknown")
     if told == "absent":
