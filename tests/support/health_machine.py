@@ -16,7 +16,7 @@ from support.pool_stage import POOL, Stage
 from tether.jobs import JobError
 
 FAILURES = 2
-UNDECIDED = 4
+UNDECIDED = 2
 WORKERS = ("one", "two", "three")
 TENANTS = ("red", "green", "blue")
 BROKE = JobError("engine_failed", "x", retryable=True)

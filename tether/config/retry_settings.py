@@ -51,7 +51,7 @@ class RetrySettings(Section):
     """Maximum time (ms) that a retry is delayed by its pool's budget."""
     worker_failures: Annotated[int, Field(ge=1, le=100), Expected("an integer from 1 to 100")] = 5
     """Different jobs in a row that a worker must fail in a pool, while others succeed there, to be held: it
-    gets one job at a time, with growing pauses, until one succeeds. Where nobody succeeds four times as
+    gets one job at a time, with growing pauses, until one succeeds. Where nobody succeeds twice as
     many, or several that failed three times each. 1 to 100."""
     worker_pause: Pause = 1_000
     """First pause (ms) of a worker that is held, up to an hour; it doubles with each job that fails."""

@@ -145,9 +145,9 @@ def test_pauses_grow_until_a_job_succeeds(stage):
     assert len(draw(broken, 3)) == 3
 
 
-def test_where_nobody_succeeds_it_takes_four_times_as_many_jobs(stage):
+def test_where_nobody_succeeds_it_takes_twice_as_many_jobs(stage):
     alone = stage.worker("b.1")
-    assert len(fail_jobs(stage, alone, names("j", 4 * FAILURES + 1))) == 4 * FAILURES
+    assert len(fail_jobs(stage, alone, names("j", 2 * FAILURES + 1))) == 2 * FAILURES
     assert len(draw(stage.worker("g.1"), 10)) == 1
 
 
@@ -179,7 +179,7 @@ def test_where_nobody_succeeds_few_jobs_that_fail_again_and_again_hold_their_wor
 
 def test_an_outcome_says_that_a_held_worker_failed_its_probe(stage):
     alone = stage.worker("b.1")
-    fail_jobs(stage, alone, names("j", 4 * FAILURES))
+    fail_jobs(stage, alone, names("j", 2 * FAILURES))
     end_pause(stage, "b")
     assert fail_jobs(stage, alone, ["probe"]) == ["probe"]
     end_pause(stage, "b")
@@ -188,7 +188,7 @@ def test_an_outcome_says_that_a_held_worker_failed_its_probe(stage):
     outcomes = stage.redis.xrange(stage.keys.outcomes)
     said = {fields[b"job"].decode(): fields[b"probe"] for _, fields in outcomes}
     assert {job for job, probe in said.items() if probe == b"1"} == {"probe"}
-    assert len(said) == 4 * FAILURES + 2
+    assert len(said) == 2 * FAILURES + 2
 
 
 def test_what_the_request_is_to_blame_for_counts_for_no_worker(stage):
@@ -277,7 +277,7 @@ def test_settings_of_the_orchestrator_count(stage):
         stage.keys.worker_health_settings, mapping={"failures": 2, "pause": 300, "max_pause": 500}
     )
     alone = stage.worker("b.1")
-    assert len(fail_jobs(stage, alone, names("j", 20))) == 8
+    assert len(fail_jobs(stage, alone, names("j", 20))) == 4
     assert record(stage, "b")["pause"] == 300
     end_pause(stage, "b")
     fail_jobs(stage, alone, ["probe"])

@@ -10,7 +10,7 @@ local HEALTH = {
   FIRST_PAUSE = 1000,
   MAX_PAUSE = 30000,
   -- Where nobody succeeds, it may be the jobs: then it takes so many times as many.
-  UNDECIDED = 4,
+  UNDECIDED = 2,
   -- Or several that failed so often each, with so many times as many attempts: few jobs would use up theirs before that.
   UNDECIDED_TRIES = 3,
   UNDECIDED_ATTEMPTS = 2,
