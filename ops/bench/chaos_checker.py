@@ -1,0 +1,314 @@
+"""Holds a chaos run to its promises: judges clients' logs, and what is left when all is quiet. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from chaos_log import (
+    Accepted,
+    Cancelling,
+    ChaosEntry,
+    Disconnected,
+    Effect,
+    FaultEnded,
+    Received,
+    Refused,
+    Resulted,
+    Submitting,
+    Unanswered,
+)
+from chaos_snapshot import ChaosJob, ChaosSnapshot, Pieces, Undisturbed
+
+FINAL = frozenset({"succeeded", "dead", "cancelled", "expired"})
+
+
+class Promise(StrEnum):
+    """What a run must not break.
+
+    Values:
+      LOST: Every accepted job has one final state.
+      DOUBLED: A key has one job, a job ends once, an effect happens once.
+      WRONGLY_DEAD: Only what must fail is dead; a dead job has one letter.
+      UNASKED: What was refused does not run; what is cancelled or expired was to be; no job is from nowhere.
+      STREAM: A stream has each token once, in order, and ends once, as its job did.
+      TEXT: What was made equals the undisturbed run.
+      ANSWER: What a client was told is what stands in the database.
+      LEFT: Nothing is held, waits, or stands in Redis without an owner.
+      EFFECTLESS: Each type of fault had an effect.
+    """
+
+    LOST = "lost"
+    DOUBLED = "doubled"
+    WRONGLY_DEAD = "wrongly dead"
+    UNASKED = "unasked"
+    STREAM = "stream"
+    TEXT = "text"
+    ANSWER = "answer"
+    LEFT = "left"
+    EFFECTLESS = "effectless"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A promise that was broken.
+
+    Attributes:
+      what: The job, key or reader, and what is wrong.
+    """
+
+    promise: Promise
+    what: str
+
+
+@dataclass
+class _Key:
+    """What clients' logs say of one idempotency key."""
+
+    requests: list[dict[str, object]] = field(default_factory=list)
+    job_ids: set[str] = field(default_factory=set)
+    new: int = 0
+    refused: int = 0
+    unanswered: int = 0
+
+
+def check_run(
+    logs: Mapping[str, Sequence[ChaosEntry]],
+    snapshot: ChaosSnapshot,
+    undisturbed: Mapping[str, Undisturbed],
+    fault_types: Collection[str] = (),
+) -> list[Violation]:
+    """Every promise that a run broke.
+
+    Args:
+      logs: The entries of each client, and of the fault script, in the order in which they were written.
+      snapshot: What stands when all is quiet.
+      undisturbed: What the job of each idempotency key makes.
+      fault_types: Those that were to strike.
+    """
+    entries = [entry for log in logs.values() for entry in log]
+    return [
+        *_check_keys(entries, snapshot, undisturbed),
+        *_check_ends(entries, snapshot, undisturbed),
+        *_check_streams(logs, snapshot, undisturbed),
+        *_check_answers(entries, snapshot),
+        *_check_left(snapshot),
+        *_check_faults(entries, fault_types),
+    ]
+
+
+def effects_by_type(entries: Iterable[ChaosEntry]) -> dict[str, Counter[str]]:
+    """How often what happened by each type of fault."""
+    found: dict[str, Counter[str]] = {}
+    for entry in entries:
+        if isinstance(entry, FaultEnded):
+            found.setdefault(entry.type, Counter()).update(entry.effects)
+    return found
+
+
+def _check_keys(
+    entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
+) -> Iterator[Violation]:
+    keys = _keys_of(entries)
+    rows: dict[tuple[str, str], list[ChaosJob]] = defaultdict(list)
+    for job in snapshot.jobs.values():
+        rows[job.tenant, job.key].append(job)
+    for (tenant, key), told in keys.items():
+        name = f"key {key} of {tenant}"
+        found = {job.job_id for job in rows[tenant, key]}
+        for job_id in sorted(told.job_ids - found):
+            yield Violation(Promise.LOST, f"{name}: job {job_id} was accepted and is in no row")
+        if len(found) > 1 or len(told.job_ids) > 1:
+            jobs = sorted(found | told.job_ids)
+            yield Violation(Promise.DOUBLED, f"{name} has {len(jobs)} jobs: {', '.join(jobs)}")
+        if told.new > 1:
+            yield Violation(Promise.DOUBLED, f"{name}: {told.new} answers said that its job is new")
+        if found and not told.job_ids and not told.unanswered and told.refused:
+            yield Violation(Promise.UNASKED, f"{name} was refused each time, and has job {min(found)}")
+        if key not in undisturbed:
+            yield Violation(Promise.UNASKED, f"{name}: nobody knows what its job makes undisturbed")
+    for tenant, key in rows.keys() - keys.keys():
+        yield Violation(Promise.UNASKED, f"key {key} of {tenant} was submitted by nobody")
+
+
+def _keys_of(entries: Iterable[ChaosEntry]) -> dict[tuple[str, str], _Key]:
+    keys: dict[tuple[str, str], _Key] = defaultdict(_Key)
+    for entry in entries:
+        match entry:
+            case Submitting():
+                keys[entry.tenant, entry.key].requests.append(entry.request)
+            case Accepted():
+                keys[entry.tenant, entry.key].job_ids.add(entry.job_id)
+                keys[entry.tenant, entry.key].new += entry.is_new
+            case Refused():
+                keys[entry.tenant, entry.key].refused += 1
+            case Unanswered():
+                keys[entry.tenant, entry.key].unanswered += 1
+            case _:
+                pass
+    return keys
+
+
+def _check_ends(
+    entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
+) -> Iterator[Violation]:
+    entries = list(entries)
+    asked = {entry.job_id for entry in entries if isinstance(entry, Cancelling)}
+    for job in snapshot.jobs.values():
+        name = f"job {job.job_id}"
+        expected = undisturbed.get(job.key)
+        if job.state not in FINAL:
+            yield Violation(Promise.LOST, f"{name} is {job.state} when all is quiet")
+        if job.state == "cancelled" and job.job_id not in asked:
+            yield Violation(Promise.UNASKED, f"{name} is cancelled, and nobody asked for that")
+        if job.state == "expired" and not job.has_deadline:
+            yield Violation(Promise.UNASKED, f"{name} is expired, and had no deadline")
+        if job.wins > 1:
+            yield Violation(Promise.DOUBLED, f"{name} succeeded {job.wins} times")
+        if job.state == "dead" and not (expected and expected.may_die):
+            yield Violation(Promise.WRONGLY_DEAD, f"{name} is dead")
+        letters = snapshot.letters.get(job.job_id, 0)
+        if letters != (job.state == "dead"):
+            promise = Promise.DOUBLED if letters > 1 else Promise.WRONGLY_DEAD
+            yield Violation(promise, f"{name} is {job.state} with {letters} dead letters")
+        if expected is not None:
+            yield from _check_result(name, job, expected)
+    yield from (
+        Violation(Promise.WRONGLY_DEAD, f"job {job_id} has a dead letter and no row")
+        for job_id in snapshot.letters.keys() - snapshot.jobs.keys()
+    )
+    effects = Counter((entry.job_id, entry.what) for entry in entries if isinstance(entry, Effect))
+    for (job_id, what), count in effects.items():
+        if count > 1:
+            yield Violation(Promise.DOUBLED, f"job {job_id}: {what} happened {count} times")
+
+
+def _check_result(name: str, job: ChaosJob, expected: Undisturbed) -> Iterator[Violation]:
+    made = job.pieces or ()
+    if job.state == "succeeded":
+        if made != expected.pieces:
+            yield Violation(Promise.TEXT, f"{name}: {_difference(made, expected.pieces)}")
+        if job.finish_reason != expected.finish_reason:
+            yield Violation(
+                Promise.TEXT, f"{name} ended by {job.finish_reason}, not {expected.finish_reason}"
+            )
+        if job.output_tokens != len(made):
+            yield Violation(Promise.DOUBLED, f"{name} was charged {job.output_tokens} tokens of {len(made)}")
+    elif made != expected.pieces[: len(made)]:
+        yield Violation(Promise.TEXT, f"{name} ({job.state}): {_difference(made, expected.pieces)}")
+
+
+def _difference(made: Pieces, expected: Pieces) -> str:
+    for place, (one, other) in enumerate(zip(made, expected, strict=False)):
+        if one != other:
+            return f"token {place} is {one}, undisturbed it is {other}"
+    return f"{len(made)} tokens, undisturbed there are {len(expected)}"
+
+
+@dataclass
+class _Reader:
+    """One reader's stream so far."""
+
+    job_id: str
+    run: int = 0
+    pieces: list[tuple[int, str]] = field(default_factory=list)
+    last: Received | None = None
+    is_cut: bool = False
+
+
+def _check_streams(
+    logs: Mapping[str, Sequence[ChaosEntry]], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
+) -> Iterator[Violation]:
+    for log in logs.values():
+        readers: dict[str, _Reader] = {}
+        for entry in log:
+            if isinstance(entry, Disconnected) and entry.reader in readers:
+                readers[entry.reader].is_cut = True
+            elif isinstance(entry, Received):
+                reader = readers.setdefault(entry.reader, _Reader(entry.job_id))
+                reader.is_cut = False
+                yield from _take(reader, entry)
+        for name, reader in readers.items():
+            yield from _check_reader(name, reader, snapshot.jobs.get(reader.job_id), undisturbed)
+
+
+def _take(reader: _Reader, event: Received) -> Iterator[Violation]:
+    name = f"reader {event.reader} of job {event.job_id}"
+    if reader.last is not None:
+        yield Violation(Promise.STREAM, f"{name} got {event.kind} after the end")
+    if event.run < reader.run or (event.run > reader.run and event.kind != "restarted"):
+        yield Violation(Promise.STREAM, f"{name} got {event.kind} of run {event.run} in run {reader.run}")
+    if event.kind == "restarted":
+        reader.run = event.run
+        if event.offset > len(reader.pieces):
+            yield Violation(Promise.STREAM, f"{name} misses tokens before a restart at {event.offset}")
+        del reader.pieces[event.offset :]
+    elif event.kind == "delta":
+        begin = event.offset - len(event.pieces)
+        if begin != len(reader.pieces):
+            missing = begin - len(reader.pieces)
+            what = f"misses {missing}" if missing > 0 else f"got twice {-missing}"
+            yield Violation(Promise.STREAM, f"{name} {what} tokens before {event.offset}")
+        reader.pieces[begin:] = event.pieces
+    elif event.kind in ("finished", "failed"):
+        reader.last = event
+
+
+def _check_reader(
+    name: str, reader: _Reader, job: ChaosJob | None, undisturbed: Mapping[str, Undisturbed]
+) -> Iterator[Violation]:
+    name = f"reader {name} of job {reader.job_id}"
+    if job is None:
+        yield Violation(Promise.LOST, f"{name}: there is no such job")
+        return
+    expected = undisturbed.get(job.key)
+    made = tuple(reader.pieces)
+    if expected is not None and made != expected.pieces[: len(made)]:
+        yield Violation(Promise.TEXT, f"{name}: {_difference(made, expected.pieces)}")
+    if reader.last is None:
+        if not reader.is_cut:
+            yield Violation(Promise.STREAM, f"{name} was told no end")
+    elif reader.last.kind == "finished":
+        if job.state != "succeeded" or reader.last.reason != job.finish_reason:
+            yield Violation(
+                Promise.ANSWER, f"{name}: finished by {reader.last.reason}, the job is {job.state}"
+            )
+        if job.pieces is not None and made != job.pieces:
+            yield Violation(Promise.STREAM, f"{name}: {_difference(made, job.pieces)} (of the result)")
+    elif reader.last.reason != job.state:
+        yield Violation(Promise.ANSWER, f"{name}: ended as {reader.last.reason}, the job is {job.state}")
+
+
+def _check_answers(entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot) -> Iterator[Violation]:
+    for entry in entries:
+        if not isinstance(entry, Resulted):
+            continue
+        name, job = f"job {entry.job_id}", snapshot.jobs.get(entry.job_id)
+        if job is None:
+            yield Violation(Promise.LOST, f"{name} has a result and no row")
+        elif entry.state != job.state:
+            yield Violation(Promise.ANSWER, f"{name} was said to be {entry.state}, and is {job.state}")
+        elif job.state == "succeeded":
+            text = "".join(text for _, text in job.pieces or ())
+            if entry.text != text or entry.finish_reason != job.finish_reason:
+                yield Violation(Promise.ANSWER, f"{name}: the result that a client got is another one")
+
+
+def _check_left(snapshot: ChaosSnapshot) -> Iterator[Violation]:
+    for job_id in snapshot.outbox:
+        yield Violation(Promise.LEFT, f"job {job_id} waits in the outbox")
+    for job_id in snapshot.holds:
+        yield Violation(Promise.LEFT, f"something is held for job {job_id}")
+    for name, amount in snapshot.counters.items():
+        yield Violation(Promise.LEFT, f"{amount} of {name} is held")
+    for key, why in snapshot.redis.items():
+        yield Violation(Promise.LEFT, f"{key} in Redis: {why}")
+
+
+def _check_faults(entries: Iterable[ChaosEntry], fault_types: Collection[str]) -> Iterator[Violation]:
+    effects = effects_by_type(entries)
+    for fault_type in sorted(fault_types):
+        if not any(effects.get(fault_type, Counter()).values()):
+            yield Violation(Promise.EFFECTLESS, f"{fault_type}: it did nothing to anybody")
