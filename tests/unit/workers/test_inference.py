@@ -242,6 +242,21 @@ def test_an_attempt_that_is_complete_when_it_shall_be_released_is_finished(bench
     assert bench.run(attempt).kind is ResultKind.SUCCEEDED
 
 
+def test_an_attempt_that_fails_behind_its_last_tokens_leaves_them_to_the_next_one(bench):
+    class Clinging(ScriptedEngine):
+        def start(self, *arguments):
+            try:
+                yield from super().start(*arguments)
+            finally:
+                bench.flush.flush([attempt])
+                raise ValueError("it does not let go")
+
+    bench.engine = Clinging(delta(0, "a"), delta(1, "cut", reason="stop"))
+    attempt = bench.draw()
+    assert bench.run(attempt).kind is ResultKind.FAILED
+    assert bench.stream().texts() == ["a"]
+
+
 def test_an_engine_that_breaks_fails_the_attempt_without_its_words(bench):
     bench.engine = ScriptedEngine(delta(0, "a"), RuntimeError(f"password={SECRET}"))
     result = bench.run(bench.draw())

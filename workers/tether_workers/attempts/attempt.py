@@ -67,6 +67,7 @@ class Attempt:
         self._offset = drawn.offset
         self._restart: int | None = None
         self._unwritten: list[Piece] = []
+        self._last: tuple[Piece, ...] = ()
         self._in_flight: Growth | None = None
         self._is_closing = False
         self._generated_tokens = 0
@@ -131,7 +132,8 @@ class Attempt:
         """Add tokens. Blocks while too many are not written, until the attempt shall end.
 
         Args:
-          is_last: They are not written by themselves, since the end of the attempt takes them along.
+          is_last: Its answer ends with them. They are written with that end or not at all: behind them
+            another attempt would go on, past a stop text of which the log holds the beginning alone.
         """
         with self._changed:
             self._changed.wait_for(
@@ -141,13 +143,16 @@ class Attempt:
                 return
             if self._phase is not AttemptPhase.DECODE:
                 self._enter(AttemptPhase.DECODE)
-            self._unwritten += pieces
+            if is_last:
+                self._last, self._is_closing = tuple(pieces), True
+            else:
+                self._unwritten += pieces
             self._generated_tokens += len(pieces)
         if not is_last:
             self._on_unwritten(self)
 
-    def close(self) -> Growth | None:
-        """Wait until no write is under way. Return all that is not written; None once dropped."""
+    def close(self) -> bool:
+        """Wait until no write is under way, and begin none any more. Return False once dropped."""
         with self._changed:
             self._is_closing = True
             self._changed.wait_for(
@@ -155,9 +160,16 @@ class Attempt:
                     self._ending is AttemptEnding.DROP or (self._in_flight is None and self._restart is None)
                 )
             )
-            if self._ending is AttemptEnding.DROP:
-                return None
-            return self._growth(self._unwritten)
+            return self._ending is not AttemptEnding.DROP
+
+    def rest(self, *, is_whole: bool) -> Growth:
+        """What is not written yet, for the call that ends the attempt.
+
+        Args:
+          is_whole: The call ends the answer, and takes the last tokens along.
+        """
+        with self._changed:
+            return self._growth([*self._unwritten, *(self._last if is_whole else ())])
 
     def _growth(self, pieces: Sequence[Piece]) -> Growth:
         return Growth(
@@ -217,6 +229,7 @@ class Attempt:
 
     def _give_up_tokens(self, stands_at: int) -> None:
         self._unwritten.clear()
+        self._last = ()
         self._restart = None
         self._offset = stands_at
         self._lost_tokens = True

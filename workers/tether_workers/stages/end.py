@@ -38,8 +38,8 @@ class EndAttempt:
           input_tokens: Tokens of the prompt.
         """
         attempt.enter(AttemptPhase.ENDING)
-        rest, ending = attempt.close(), attempt.ending
-        if rest is None or ending is AttemptEnding.DROP:
+        is_ours, ending = attempt.close(), attempt.ending
+        if not is_ours or ending is AttemptEnding.DROP:
             return dropped(attempt)
         outcome = outcome_of(
             finish_reason,
@@ -48,6 +48,7 @@ class EndAttempt:
             lost_tokens=attempt.lost_tokens,
             is_refused=attempt.is_refused,
         )
+        rest = attempt.rest(is_whole=outcome.kind is ResultKind.SUCCEEDED)
         written = self._write(attempt, outcome, rest, input_tokens)
         if (
             written is not None

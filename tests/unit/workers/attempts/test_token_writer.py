@@ -12,6 +12,7 @@ from support.waiting import eventually, join
 from tether.broker.pools.worker_port import WriteResult, WriteStatus
 from tether.jobs import Piece
 from tether.outcomes import Fence
+from tether.streams.token_log import decode_pieces
 from tether_workers.attempts.attempt import MAX_UNWRITTEN_TOKENS, Attempt, AttemptEnding
 from tether_workers.attempts.running import Attempts
 from tether_workers.attempts.token_writer import TokenWriter
@@ -128,7 +129,7 @@ def test_a_fenced_attempt_is_dropped_and_writes_no_more(port, flush, begin):
     attempt.push(pieces(2, 2))
     flush.flush([attempt])
     assert attempt.dropped.is_set()
-    assert attempt.close() is None
+    assert not attempt.close()
     assert port.calls == ["append_many"]
 
 
@@ -158,7 +159,9 @@ def test_where_redis_lost_tokens_the_attempt_is_handed_over_at_what_is_left(port
     flush.flush([attempt])
     assert attempt.ending is AttemptEnding.RELEASE
     assert attempt.lost_tokens
-    rest = attempt.close()
+    attempt.push(pieces(6, 1), is_last=True)
+    assert attempt.close()
+    rest = attempt.rest(is_whole=True)
     assert (rest.offset, rest.count) == (1, 0)
 
 
@@ -172,10 +175,44 @@ def test_closing_waits_for_the_write_under_way_and_takes_the_rest(begin):
     slot.start()
     slot.join(0.05)
     assert slot.is_alive()
-    assert attempt.written(WriteResult(WriteStatus.OK, first.offset + first.count))
+    assert not attempt.written(WriteResult(WriteStatus.OK, first.offset + first.count))
     join(slot)
-    assert (closed[0].offset, closed[0].count) == (2, 1)
+    assert closed == [True]
+    rest = attempt.rest(is_whole=True)
+    assert (rest.offset, rest.count) == (2, 1)
     assert attempt.take() is None
+
+
+def test_the_last_tokens_are_written_with_the_end_of_the_answer_or_not_at_all(begin):
+    attempt = begin()
+    attempt.push(pieces(0, 2))
+    attempt.push(pieces(2, 1), is_last=True)
+    assert attempt.take() is None
+    assert attempt.close()
+    assert decode_pieces(attempt.rest(is_whole=True).data) == tuple(pieces(0, 3))
+    # Where the answer does not end with this attempt, the next one makes them again.
+    assert decode_pieces(attempt.rest(is_whole=False).data) == tuple(pieces(0, 2))
+
+
+def test_a_write_of_which_nothing_is_known_is_repeated_though_the_last_tokens_are_there(port, flush, begin):
+    attempt = begin()
+    attempt.push(pieces(0, 2))
+    port.lost_replies.append("append_many")
+    assert flush.flush([attempt]) is not None
+    attempt.push(pieces(2, 1), is_last=True)
+    assert flush.flush([attempt]) is None
+    assert port.streams["job-1"].texts() == texts(0, 2)
+    assert attempt.close()
+    rest = attempt.rest(is_whole=True)
+    assert (rest.offset, rest.count) == (2, 1)
+
+
+def test_the_last_tokens_wait_for_no_room(begin):
+    attempt = begin()
+    attempt.push(pieces(0, MAX_UNWRITTEN_TOKENS))
+    attempt.push(pieces(MAX_UNWRITTEN_TOKENS, 2), is_last=True)
+    assert attempt.close()
+    assert attempt.rest(is_whole=True).count == MAX_UNWRITTEN_TOKENS + 2
 
 
 def test_a_restart_is_written_before_the_tokens_of_its_run_and_once(port, flush, begin):
@@ -260,7 +297,8 @@ def test_whatever_is_lost_the_stream_is_whole(steps):
             flush.flush([attempt])
         assert port.streams["job-1"].texts() == texts(0, port.streams["job-1"].offset)
     flush.flush([attempt])
-    rest = attempt.close()
+    assert attempt.close()
+    rest = attempt.rest(is_whole=True)
     assert rest.offset + rest.count == made
     port.finish(rest, input_tokens=0, reason="stop")
     assert port.streams["job-1"].texts() == texts(0, made)
