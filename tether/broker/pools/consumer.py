@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, Self
 
 import redis
+import structlog
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
@@ -21,6 +22,7 @@ from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.envelopes import options_from_text
 from tether.errors import EpochChanged, WorkerOutranked, WorkerRevoked
 from tether.ids import DrawId, PoolName
+from tether.loops import Outage, next_pause
 
 MAX_PAUSE_SECONDS = 5.0
 """A worker that nobody wakes draws all the same, so often."""
@@ -89,6 +91,13 @@ class PoolConsumer(Consumer):
         self._refused_by: type[WorkerRevoked | WorkerOutranked] | None = None
         self._drawn_from: tuple[PoolName, ...] | None = None
         self._closed = threading.Event()
+        self._pause = 0.0
+        self._outage = Outage(
+            OUTAGE_ERRORS,
+            structlog.stdlib.get_logger("tether.worker"),
+            begins="Redis is unavailable: no jobs can be drawn. Retrying.",
+            ends="Redis is available again.",
+        )
 
     @property
     def outstanding_message_count(self) -> int:
@@ -109,7 +118,23 @@ class PoolConsumer(Consumer):
                 waiting = self._slots.hand_out()
             return None if waiting is None else MessageProxy(_message_of(waiting))
         except OUTAGE_ERRORS as error:
-            raise ConnectionClosed(error) from None
+            self._sit_out(error)
+            return None
+
+    def _sit_out(self, outage: Exception) -> None:
+        """Wait a moment. Dramatiq would wait for three seconds where the connection was only cut."""
+        self._outage.begin(outage)
+        self._pause = next_pause(self._pause)
+        # Redis may have forgotten what it knew of this worker.
+        self._drawn_from = self._draw_again_at = None
+        if self._slots.is_at_rest:
+            self._closed.wait(self._pause)
+        else:
+            self._slots.wait_for_rest(self._pause)
+
+    def _note_contact(self) -> None:
+        self._outage.end()
+        self._pause = 0.0
 
     def _draw(self) -> None:
         # Without pools too: so a worker that has loaded nothing hears that its key was revoked, or copied.
@@ -123,6 +148,7 @@ class PoolConsumer(Consumer):
         try:
             busy = self._slots.outstanding > 0
             draw = self._ask(self._slots.free, pools, busy, wait)
+            self._note_contact()
         except EpochChanged:
             self._begin_anew()
             return
@@ -176,6 +202,7 @@ class PoolConsumer(Consumer):
             for drawn in late:
                 self._listener.began(drawn)
             self._release(late)
+            self._note_contact()
         self._has_left = True
 
     def _rest(self) -> None:

@@ -5,6 +5,7 @@ import threading
 import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
+from structlog.testing import capture_logs
 
 from support.drawn_jobs import drawn_job
 from support.waiting import join
@@ -120,10 +121,31 @@ def test_a_draw_whose_answer_was_lost_is_asked_for_again_at_once(port, make):
     assert port.calls == ["draw", "draw"]
 
 
-def test_an_outage_closes_the_connection_for_dramatiq(port, make):
+def test_an_outage_is_said_once_and_sat_out_and_the_next_draw_waits_for_no_bell(port, make):
+    consumer = make(Slots(2))
+    for _ in range(2):
+        assert next(consumer) is None
+    with capture_logs() as logs:
+        port.is_away.set()
+        for _ in range(3):
+            assert next(consumer) is None
+        port.is_away.clear()
+        port.draws.append(drawn_job(1))
+        assert next(consumer).kwargs["job_id"] == "job-1"
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    # Whoever came back is registered anew before it blocks.
+    assert port.waits[-1] == 0
+
+
+def test_a_worker_that_stops_in_an_outage_is_not_held_up_by_it(port, make):
+    slots = Slots(1)
+    consumer = make(slots)
     port.is_away.set()
+    assert next(consumer) is None
+    slots.stop_drawing()
+    assert next(consumer) is None
     with pytest.raises(ConnectionClosed):
-        next(make(Slots(1)))
+        consumer.close()
 
 
 def test_a_changed_epoch_drops_all_attempts_and_goes_on(port, make, attempts):
