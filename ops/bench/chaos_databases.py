@@ -1,13 +1,26 @@
-"""The Postgres server of an installation under test, which can be crashed and started again."""
+"""Databases of installations under test: a Postgres server that can be crashed, the log of SQLite's file."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import warnings
 from pathlib import Path
 
 import psycopg
+
+
+def truncate_log(file: Path) -> bool:
+    """Bring the log of a database of SQLite into its file, and cut it off; whether that could be."""
+    connection = sqlite3.connect(file, timeout=2.0)
+    try:
+        (is_busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not is_busy
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
 
 
 class ChaosPostgres:

@@ -7,7 +7,6 @@ that it was done.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -17,16 +16,17 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import psutil
+from chaos_databases import truncate_log
 from chaos_parts import Part, send, wait_until
 from chaos_script import FaultType, ScriptedFault
-from chaos_site import Site, drain, fill
+from chaos_site import DATABASE_FILE, Site, drain, fill
 from chaos_watch import ClientWatch, JobWatch, LogMarks, RunningAttempt
 
 EffectCounts: TypeAlias = dict[str, int]
 CountEffects: TypeAlias = Callable[[], EffectCounts]
 
-SETTLED_SECONDS = 8.0
-"""After this what a fault does has shown."""
+LOST_SECONDS = 8.0
+"""After this every lost attempt is known to be lost."""
 READY_SECONDS = 4.0
 """How long a fault waits for a moment at which it bites."""
 GATEWAY_OFFSET_MS = 8_000
@@ -52,10 +52,12 @@ class Injectors:
           tell_victims: Told, just before a worker is killed, whose attempts ran there.
         """
         self._site = site
-        self._watch = JobWatch(site)
+        self._watch = JobWatch(site, stop)
         self._clients = clients
         self._stop = stop
         self._tell_victims = tell_victims
+        self._redis_process = threading.Lock()
+        """For who kills or stops Redis, or fills its disk: it could not be started meanwhile."""
         self._ways: Mapping[FaultType, Callable[[ScriptedFault], CountEffects]] = {
             FaultType.WORKER_KILLED: self._kill_worker,
             FaultType.WORKER_HOST_KILLED: self._kill_worker_host,
@@ -103,17 +105,14 @@ class Injectors:
     # Workers.
 
     def _running(self) -> list[RunningAttempt]:
-        try:
-            return self._watch.running()
-        except Exception:  # Redis may be away by another fault.
-            return []
+        return self._watch.running()
 
     def _running_on(self, part: Part) -> list[RunningAttempt]:
         boot_id = part.log.look().boot_id
         return [one for one in self._running() if one.worker == boot_id]
 
     def _lost(self, victims: Sequence[RunningAttempt]) -> EffectCounts:
-        return {"attempts lost": self._watch.count_lost(victims, SETTLED_SECONDS, self._stop)}
+        return {"attempts lost": self._watch.count_lost(victims, LOST_SECONDS)}
 
     def _kill_worker(self, fault: ScriptedFault) -> CountEffects:
         part = self._site.parts[fault.target]
@@ -174,13 +173,8 @@ class Injectors:
         return partial(self._taken_over, before)
 
     def _taken_over(self, before: Mapping[str, str]) -> EffectCounts:
-        def taken_over() -> int:
-            after = self._watch.holders()
-            return sum(after.get(name, holder) != holder for name, holder in before.items())
-
-        with contextlib.suppress(TimeoutError):
-            wait_until(lambda: taken_over() or self._stop.is_set(), SETTLED_SECONDS, "loops are taken over")
-        return {"loops taken over": taken_over()}
+        after = self._watch.holders()
+        return {"loops taken over": sum(after.get(name, holder) != holder for name, holder in before.items())}
 
     # The swarm.
 
@@ -205,10 +199,11 @@ class Injectors:
     # Redis.
 
     def _kill_redis(self, fault: ScriptedFault) -> CountEffects:
-        marks = self._all_marks()
-        self._site.server.kill()
-        self._stop.wait(fault.seconds)
-        self._site.server.start()
+        with self._redis_process:
+            marks = self._all_marks()
+            self._site.server.kill()
+            self._stop.wait(fault.seconds)
+            self._site.server.start()
         return partial(self._after_restart, marks)
 
     def _after_restart(self, marks: LogMarks) -> EffectCounts:
@@ -220,7 +215,8 @@ class Injectors:
 
     def _stop_redis(self, fault: ScriptedFault) -> CountEffects:
         marks, mark, victims = self._all_marks(), self._clients.mark(), self._running()
-        self._stop_for(fault, [self._site.server.pid])
+        with self._redis_process:
+            self._stop_for(fault, [self._site.server.pid])
         return lambda: {
             "outages logged": marks.outages(),
             **self._clients.disturbed(mark),
@@ -243,7 +239,8 @@ class Injectors:
             os.rename(copy, folder)
             self._site.server.start()
 
-        return self._lose(roll_back)
+        with self._redis_process:
+            return self._lose(roll_back)
 
     def _lose(self, loss: Callable[[], object]) -> CountEffects:
         """Let Redis lose jobs."""
@@ -268,10 +265,11 @@ class Injectors:
 
     def _fill_redis_disk(self, fault: ScriptedFault) -> CountEffects:
         before = self._errors_of_redis("MISCONF")
-        fill(self._site.redis_disk)
-        self._stop.wait(fault.seconds)
-        refused = self._errors_of_redis("MISCONF") - before
-        drain(self._site.redis_disk)
+        with self._redis_process:
+            fill(self._site.redis_disk)
+            self._stop.wait(fault.seconds)
+            refused = self._errors_of_redis("MISCONF") - before
+            drain(self._site.redis_disk)
         return lambda: {"commands refused": refused}
 
     def _errors_of_redis(self, name: str) -> int:
@@ -295,6 +293,9 @@ class Injectors:
 
     def _fill_database_disk(self, fault: ScriptedFault) -> CountEffects:
         marks, mark = self._all_marks(), self._clients.mark()
+        if self._site.postgres is None:
+            # Else its log goes on for long in the room that it has.
+            truncate_log(self._site.database_disk / DATABASE_FILE)
         fill(self._site.database_disk)
         self._stop.wait(fault.seconds)
         drain(self._site.database_disk)

@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import redis
+from bench_queue import say
 from chaos_accounts import read_snapshot, unfinished
 from chaos_checker import check_run, effects_by_type
 from chaos_failover import Loss, failover_gaps
-from chaos_injectors import CountEffects, Injectors
+from chaos_injectors import CountEffects, EffectCounts, Injectors
 from chaos_log import Accepted, ChaosEntry, ChaosLog, FaultBegan, FaultEnded, Submitting, read_logs
 from chaos_parts import wait_until
 from chaos_results import RunResult
@@ -25,6 +27,8 @@ from chaos_script import DEATHS, FaultType, ScriptedFault, ScriptPlan, make_scri
 from chaos_site import TENANTS, Site, SiteKind
 from chaos_undisturbed import undisturbed_runs
 from chaos_watch import ClientWatch, RunningAttempt
+
+from tether.errors import TetherError
 
 APPS = Path(__file__).parent / "chaos_apps"
 sys.path.append(str(APPS))
@@ -34,6 +38,8 @@ from chaos_requests import ClientMix  # noqa: E402
 
 COUNT_AFTER_SECONDS = 2.5
 """So long after its end the effects of a fault begin to be counted."""
+COUNT_BEFORE_SECONDS = 10.0
+"""Where none are seen, they are counted again up to here: a busy machine is slow."""
 DRIVER = "driver"
 ENCORES = 2
 """How often kinds of faults that had no effect strike again."""
@@ -197,8 +203,14 @@ class _Driver:
         return counted
 
     def _count(self, fault: ScriptedFault, count: CountEffects) -> None:
-        self._stop.wait(COUNT_AFTER_SECONDS)
-        effects = count()
+        deadline = time.monotonic() + COUNT_BEFORE_SECONDS
+        effects: EffectCounts = {}
+        while not any(effects.values()) and time.monotonic() < deadline:
+            self._stop.wait(COUNT_AFTER_SECONDS)
+            try:
+                effects = count()
+            except (redis.RedisError, TetherError) as error:
+                say(f"  {fault.type} {fault.target}: its effects cannot be counted: {error}")
         if any(effects.values()):
             self._effective.add(fault.type)
         self._log.write(

@@ -20,6 +20,8 @@ from chaos_databases import ChaosPostgres
 from chaos_parts import Part
 from chaos_ways import Ways
 from last_words import print_last_words
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from tether.broker.keys import Keys
 from tether.config.loading import load_settings
@@ -40,6 +42,9 @@ TENANTS = ("amber", "birch", "cedar")
 DISK_MIB = 384
 MEMORY_BYTES = 256 * 2**20
 BALLAST = "ballast"
+DATABASE_FILE = "tether.db"
+RETRY_SECONDS, RETRIES = 0.1, 200
+"""Of the driver's own look at a Redis that is away for a while."""
 
 _CONFIG = """
 [logs]
@@ -121,7 +126,11 @@ class Site:
                 folder=self.redis_disk / "data", on_line=self.redis_lines.append
             ).start()
             stack.callback(self.server.close)
-            self.redis = redis.Redis.from_url(self.server.url)
+            self.redis = redis.Redis.from_url(
+                self.server.url,
+                retry=Retry(ConstantBackoff(RETRY_SECONDS), RETRIES),
+                retry_on_error=[redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError],
+            )
             stack.callback(self.redis.close)
             self.limit_memory()
             self.postgres: ChaosPostgres | None = None
@@ -149,7 +158,7 @@ class Site:
             print_last_words(sorted(self.folder.glob("*.log")))
 
     def _write_settings(self, stack: contextlib.ExitStack) -> None:
-        database = f"sqlite:///{self.database_disk}/tether.db"
+        database = f"sqlite:///{self.database_disk / DATABASE_FILE}"
         self.own_database_url = database
         if self.postgres is not None:
             database = self.postgres.url(self.ways.add("database", self.postgres.socket))

@@ -14,9 +14,11 @@ from chaos_parts import PartLog
 from chaos_site import Site
 from sqlalchemy import Connection, select
 
+from tether.errors import StoreUnavailable
 from tether.store.schema import loop_leases
 
 ON_PURPOSE = "on purpose"
+DATABASE_TRIES = 15
 OUTAGE_WORDS = (
     "unavailable",
     "cannot be read",
@@ -44,8 +46,9 @@ class RunningAttempt:
 class JobWatch:
     """Looks at Redis and the database, by ways that no fault strikes."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, stop: threading.Event) -> None:
         self._site = site
+        self._stop = stop
 
     def running(self) -> list[RunningAttempt]:
         """All attempts that run now."""
@@ -57,12 +60,12 @@ class JobWatch:
                 pipeline.hmget(keys.job(job_id), "state", "worker", "dispatch", "attempt")
             answers: list[Any] = pipeline.execute()
         return [
-            RunningAttempt(job_id, worker.decode(), (int(dispatch), int(attempt)))
+            RunningAttempt(job_id, worker.decode(), (int(dispatch or 0), int(attempt or 0)))
             for job_id, (state, worker, dispatch, attempt) in zip(job_ids, answers, strict=True)
-            if state == b"running"
+            if state == b"running" and worker is not None
         ]
 
-    def count_lost(self, victims: Sequence[RunningAttempt], seconds: float, stop: threading.Event) -> int:
+    def count_lost(self, victims: Sequence[RunningAttempt], seconds: float) -> int:
         """How many of these attempts were taken from their workers before they ended.
 
         It looks until that is clear of all, at most so many seconds.
@@ -76,14 +79,14 @@ class JobWatch:
                 answers: list[Any] = pipeline.execute()
             still = []
             for victim, (state, worker, dispatch, attempt) in zip(undecided, answers, strict=True):
-                if state is None or (int(dispatch), int(attempt)) > victim.fence:
+                if state is None or (int(dispatch or 0), int(attempt or 0)) > victim.fence:
                     lost += state is not None
                 elif state == b"running" and worker.decode() == victim.worker:
                     still.append(victim)
                 elif state in (b"placed", b"withdrawn"):
                     lost += 1
             undecided = still
-            if not undecided or stop.wait(0.25):
+            if not undecided or self._stop.wait(0.25):
                 break
         return lost
 
@@ -106,6 +109,11 @@ class JobWatch:
 
     def holders(self) -> dict[str, str]:
         """Who has the leases of the orchestrators' loops."""
+        for _ in range(DATABASE_TRIES - 1):
+            try:
+                return self._site.store.read(_holders)
+            except StoreUnavailable:
+                self._stop.wait(1.0)
         return self._site.store.read(_holders)
 
     def has_expired(self, worker: str) -> bool:
