@@ -13,9 +13,10 @@ from tether.config.loading import load_settings
 from tether.errors import ServerMissing
 from tether.gateway.server.listening import listen
 from tether.processes.child import SOCKET_VARIABLE
+from tether.processes.children import Child
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds
-from tether.processes.supervisor import Child, Supervisor
+from tether.processes.supervisor import Supervisor
 from tether.telemetry.logs import configure_logs, get_logger
 
 
@@ -30,8 +31,7 @@ def gateway(host: str | None, port: int | None) -> None:
     Settings are read from tether.toml and TETHER_* variables. Clients need an API key: `tether keys create`
     makes one. A process that exits for any reason is restarted, and no connection is refused meanwhile.
     SIGTERM or Ctrl-C shuts down gracefully: open streams end with an event that tells clients to reconnect.
-    SIGHUP replaces the process: new requests wait until the requests in progress have finished and the new
-    process is ready.
+    SIGHUP replaces the process: the new one is started first, and no request is refused.
     """
     if not all(find_spec(name) for name in ("fastapi", "uvicorn")):
         raise ServerMissing(
@@ -54,6 +54,7 @@ def gateway(host: str | None, port: int | None) -> None:
                 "gateway-1",
                 (sys.executable, "-m", "tether.gateway.process"),
                 descriptors=(listening.fileno(),),
+                overlaps=True,
             )
         ],
         policy=RestartPolicy(),

@@ -11,9 +11,10 @@ import click
 
 from tether.config.loading import load_settings
 from tether.discovery.process_ends import ProcessEnds, tell_of_end
+from tether.processes.children import Child
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, WIND_UP_SECONDS, worker_stop_seconds
-from tether.processes.supervisor import Child, Supervisor
+from tether.processes.supervisor import Supervisor
 from tether.telemetry.logs import configure_logs
 from tether_workers.forks import ForkOptions
 from tether_workers.process import WorkerOptions
@@ -72,8 +73,8 @@ def worker(
 
     A process that exits for any reason is restarted; the others keep running. SIGTERM or Ctrl-C shuts down
     gracefully: running actors finish, all other messages return to their queue, and inference jobs that do
-    not finish within worker.drain_timeout continue on another worker. SIGHUP restarts the processes one by
-    one, to load new code.
+    not finish within worker.drain_timeout continue on another worker; a second signal hands over at once.
+    SIGHUP restarts the processes one by one, to load new code.
     """
     settings = load_settings(environ=os.environ, file=None)
     configure_logs(form=settings.logs.form, level=settings.logs.level, process="supervisor")

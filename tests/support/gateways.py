@@ -40,8 +40,8 @@ class RunningGateway:
             self._keys[place] = add_api_key(self.settings, tenant, scopes)[0]
         return self._keys[place]
 
-    def stop(self):
-        self._server.stop()
+    def stop(self, *, is_replaced=False):
+        self._server.stop(is_replaced=is_replaced)
         self._thread.join()
 
     def restart(self):

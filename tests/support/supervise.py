@@ -1,17 +1,23 @@
 """Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...],
-"stops_before": [...]}, ...], policy."""
+"stops_before": [...], "overlaps": ...}, ...], policy."""
 
 import json
 import os
 import sys
 
+from tether.processes.children import Child
 from tether.processes.restarts import RestartPolicy
-from tether.processes.supervisor import Child, Supervisor
+from tether.processes.supervisor import Supervisor
 from tether.telemetry.logs import configure_logs
 
 configure_logs(form="json", process="supervisor")
 children = [
-    Child(child["name"], tuple(child["command"]), stops_before=tuple(child["stops_before"]))
+    Child(
+        child["name"],
+        tuple(child["command"]),
+        stops_before=tuple(child["stops_before"]),
+        overlaps=child["overlaps"],
+    )
     for child in json.loads(sys.argv[1])
 ]
 policy = RestartPolicy(**json.loads(sys.argv[2]))

@@ -17,9 +17,9 @@ from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
 from tether.gateway.server.listening import listen
 from tether.gateway.server.server import GatewayServer
-from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
+from tether.processes.child import LIFELINE_VARIABLE, SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.processes.child_program import run_program
-from tether.processes.stopping import StopDeadline, StopWatch, gateway_stop_seconds
+from tether.processes.stopping import HURRY_SECONDS, StopDeadline, StopWatch, gateway_stop_seconds
 from tether.telemetry.logs import get_logger
 
 SWITCH_SECONDS = 0.0005
@@ -63,16 +63,33 @@ def run_gateway(
         settings, listening, on_ready=be_ready, beside=beside, in_swarm=in_swarm, deadline=stop_deadline
     )
 
+    stop_seconds = gateway_stop_seconds(settings.gateway.drain_timeout / 1000)
+
     def stop() -> None:
-        stop_deadline.begin(gateway_stop_seconds(settings.gateway.drain_timeout / 1000))
+        stop_deadline.begin(stop_seconds)
         server.stop()
 
+    def retire() -> None:
+        stop_deadline.begin(stop_seconds)
+        server.stop(is_replaced=True)
+
+    def hurry() -> None:
+        stop_deadline.begin(HURRY_SECONDS)
+        stop_deadline.shorten(HURRY_SECONDS)
+        server.hurry()
+
+    is_supervised = LIFELINE_VARIABLE in os.environ
+
     def on_signal(number: int, _: FrameType | None) -> None:
-        stop()
+        # Service managers may signal the whole group beside the supervisor, which says when to hurry.
+        if stop_deadline.has_begun and not is_supervised:
+            hurry()
+        else:
+            stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=stop)
+    follow_parent(on_death=stop, on_retire=retire, on_hurry=hurry)
     host, port = listening.getsockname()[:2]
     log.info("Serving.", host=host, port=port)
     with StopWatch(stop_deadline, sever=sever_connections):

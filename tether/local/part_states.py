@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted
+from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildReplaced, ChildStarted
 
 VERSION = 1
 MAX_BYTES = 1_000_000
@@ -101,6 +101,15 @@ def _changed(part: Part, event: ChildEvent, born: Callable[[int], int]) -> Part:
         )
     if isinstance(event, ChildReady):
         return replace(part, state=PartState.READY)
+    if isinstance(event, ChildReplaced):
+        return replace(
+            part,
+            state=PartState.READY,
+            pid=event.pid,
+            born=born(event.pid),
+            restarts=part.restarts + 1,
+            why="replaced",
+        )
     if isinstance(event, ChildEnded):
         state = PartState.ENDED if event.restart_in is None else PartState.RESTARTING
         return replace(part, state=state, pid=None, born=0, why=event.how)

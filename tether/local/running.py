@@ -16,6 +16,9 @@ from tether.local.state_folder import FolderLock, StateFolder, holder_of
 STOP_SECONDS = 90.0
 """How long a stop in order may take: each part has a limit of its own below that."""
 
+NOW_SECONDS = 15.0
+"""How long a stop may take for which nothing is waited: workers hand over, gateway and Redis close."""
+
 KILL_SECONDS = 5.0
 """What parts get to end by themselves once what kept them is killed."""
 
@@ -62,11 +65,16 @@ def stop_running(running: Running, within: float = STOP_SECONDS) -> bool:
         return wait_for_end(descriptor, within)
 
 
-def kill_running(running: Running, clock: Callable[[], float] = time.monotonic) -> None:
-    """Kill it; its parts end by themselves, and those that do not in time are killed too. Returns at the end
-    of all of them."""
+def stop_running_now(running: Running, clock: Callable[[], float] = time.monotonic) -> None:
+    """Stop it without waiting for what runs, which is kept. What does not stop so is killed; its parts end by
+    themselves then, and those that do not in time are killed too. Returns at the end of all of them."""
     with watched(running.pid, 0) as descriptor:
         if descriptor is not None and holder_of(running.folder) == running.pid:
+            # Two of a kind at once would be one.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                _send(descriptor, number)
+            if wait_for_end(descriptor, NOW_SECONDS):
+                return
             _send(descriptor, signal.SIGKILL)
             wait_for_end(descriptor, KILL_SECONDS)
     # Read again: parts may have been started since.

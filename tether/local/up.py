@@ -42,10 +42,11 @@ from tether.local.settings import WorkerPlace, local_overrides, worker_places
 from tether.local.state_folder import FolderLock, StateFolder, check_room, socket_path, write_owner_only
 from tether.loops import Loop
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
-from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted
+from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildReplaced, ChildStarted
+from tether.processes.children import Child
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds, worker_stop_seconds
-from tether.processes.supervisor import Child, Supervisor
+from tether.processes.supervisor import Supervisor
 from tether.telemetry.logs import configure_logs, get_logger
 
 Say = Callable[[str], None]
@@ -275,7 +276,7 @@ class _Up:
     ) -> Iterator[Child]:
         folder = self._folder
         if dht_command:
-            yield Child(DHT, dht_command, output=folder.log_of(DHT))
+            yield Child(DHT, dht_command, output=folder.log_of(DHT), is_reloaded=False)
         if socket_file is not None:
             program = (
                 sys.executable,
@@ -284,7 +285,7 @@ class _Up:
                 str(folder.redis),
                 str(socket_file),
             )
-            yield Child(REDIS, program, output=folder.log_of(REDIS))
+            yield Child(REDIS, program, output=folder.log_of(REDIS), is_reloaded=False)
         listening.set_inheritable(True)
         yield Child(
             GATEWAY,
@@ -295,6 +296,7 @@ class _Up:
             stops_before=(DHT,) if dht_command else (),
             stop_limit=gateway_stop_seconds(settings.gateway.drain_timeout / 1000) + GRACE_SECONDS,
             output=folder.log_of(GATEWAY),
+            overlaps=True,
         )
 
     def _workers(self, settings: Settings, places: Sequence[WorkerPlace]) -> Iterator[Child]:
@@ -322,6 +324,8 @@ class _Up:
             if self._ends is not None:
                 tell_of_end(self._ends, event)
             self._tell_ended(event)
+        elif isinstance(event, ChildReplaced):
+            self._say(f"{event.name} is replaced (process {event.pid})")
         elif isinstance(event, ChildStarted) and not self._is_told_ready:
             self._say(f"  {event.name}: starting (process {event.pid})")
         elif isinstance(event, ChildReady):

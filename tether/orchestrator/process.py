@@ -13,7 +13,7 @@ from tether.core.control_plane import ControlPlane
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.processes.child import announce_ready, follow_parent
 from tether.processes.child_program import run_program
-from tether.processes.stopping import ORCHESTRATOR_STOP_SECONDS, StopDeadline, StopWatch
+from tether.processes.stopping import ORCHESTRATOR_STOP_SECONDS, WIND_UP_SECONDS, StopDeadline, StopWatch
 from tether.telemetry.logs import get_logger
 
 
@@ -31,12 +31,16 @@ def run_orchestrator(settings: Settings) -> int:
         deadline.begin(ORCHESTRATOR_STOP_SECONDS)
         asked_to_stop.set()
 
+    def hurry() -> None:
+        stop()
+        deadline.shorten(WIND_UP_SECONDS)
+
     def on_signal(number: int, _: FrameType | None) -> None:
         stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=stop)
+    follow_parent(on_death=stop, on_hurry=hurry)
     with (
         StopWatch(deadline, sever=sever_connections),
         ControlPlane(settings, in_swarm=True) as plane,

@@ -49,4 +49,18 @@ class ChildEnded:
     end: str = ""
 
 
-ChildEvent = ChildStarted | ChildReady | ChildStopping | ChildEnded
+@dataclass(frozen=True)
+class ChildReplaced:
+    """Another process of a child is ready and does its work; the former one ends in its own time.
+
+    Attributes:
+      pid: The new one's.
+      former_pid: That of the former one, of which no further event tells.
+    """
+
+    name: str
+    pid: int
+    former_pid: int
+
+
+ChildEvent = ChildStarted | ChildReady | ChildStopping | ChildEnded | ChildReplaced

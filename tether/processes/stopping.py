@@ -23,6 +23,9 @@ CLOSING_SECONDS = 1.0
 HAND_OVER_SECONDS = 5.0
 """What a worker gets, once its jobs' time is over, to hand them over or to acknowledge what has ended."""
 
+HURRY_SECONDS = 1.5 + WIND_UP_SECONDS
+"""What a process may take from the second signal on: to hand over what is not finished, and to wind up."""
+
 GRACE_SECONDS = 1.0
 """What a supervisor waits beyond a child's own deadline before it kills the child."""
 
@@ -57,10 +60,16 @@ class StopDeadline:
         self._clock = clock
         self._changed = threading.Condition()
         self._at: float | None = None
+        self._is_hurried = False
 
     @property
     def has_begun(self) -> bool:
         return self._at is not None
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether what runs is to be given up now."""
+        return self._is_hurried
 
     def begin(self, seconds: float) -> None:
         """The stop begins now, and may take so many seconds. Once it has begun, this changes nothing.
@@ -81,6 +90,11 @@ class StopDeadline:
             if self._at is not None:
                 self._at = min(self._at, self._clock() + seconds)
                 self._changed.notify_all()
+
+    def hurry(self, seconds: float) -> None:
+        """Nobody waits any longer: what runs is given up now. All else may take so many seconds at most."""
+        self._is_hurried = True
+        self.shorten(seconds)
 
     def remaining(self, *, but: float = 0.0) -> float:
         """Seconds that remain for a step after which others need ``but`` seconds: 0 where there are none, and

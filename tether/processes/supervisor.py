@@ -8,87 +8,43 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import selectors
 import signal
-import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import structlog
 
 from tether.errors import ConfigError
-from tether.processes.child import (
-    LIFELINE_VARIABLE,
-    MAX_READY_BYTES,
-    NAME_VARIABLE,
-    READY_VARIABLE,
-    companions_in,
+from tether.processes.child import MAX_READY_BYTES, UNLOADED_LINE, companions_in
+from tether.processes.child_events import (
+    ChildEnded,
+    ChildEvent,
+    ChildReady,
+    ChildReplaced,
+    ChildStarted,
+    ChildStopping,
 )
-from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildStarted, ChildStopping
-from tether.processes.ends import how_it_ended, memory_events_of, oom_kills
+from tether.processes.children import Child, ChildProcess, start_child
+from tether.processes.ends import how_it_ended, oom_kills
+from tether.processes.reload import Reload
 from tether.processes.restarts import RestartPolicy, startable, stoppable
+from tether.processes.stopping import GRACE_SECONDS, HURRY_SECONDS
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that stop everything in order; the second one stops it at once."""
+"""Signals that stop everything in order. At the second one children hand over what they have not finished,
+and end; the third one kills them."""
 
 RELOAD_SIGNAL = signal.SIGHUP
-"""Signal that restarts the children one after the other, each once the one before it is ready."""
-
+"""Signal that restarts the children one after the other, each once the one before it is ready and has loaded
+what it is to load."""
 
 CHILDREN_KILLED = 1
 """Exit status after a stop for which children had to be killed, or ended with an error."""
-
-
-@dataclass(frozen=True)
-class Child:
-    """What to run.
-
-    Attributes:
-      name: Its name in logs; unique within one supervisor.
-      command: Program and arguments.
-      descriptors: File descriptors that it inherits under their numbers, such as a listening socket, which
-        keeps listening while the child is restarted.
-      environ: Variables of this child only, in addition to those of all children.
-      after: Names of children that must have been ready before this one is first started. It is
-        stopped before they are.
-      stops_before: Names of children that it uses where they are there: it does not wait for them at the
-        start, and is stopped before they are.
-      stop_limit: Seconds that it gets for a graceful shutdown; by default the supervisor's.
-      output: The file to which its standard output and standard error are appended; by default the
-        supervisor's own.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    descriptors: tuple[int, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=dict)
-    after: tuple[str, ...] = ()
-    stops_before: tuple[str, ...] = ()
-    stop_limit: float | None = None
-    output: Path | None = None
-
-
-@dataclass(eq=False)
-class _Running:
-    """A child's process. ``deadline`` is when it is killed, unless it is ready, or has ended, by then."""
-
-    child: Child
-    process: subprocess.Popen[bytes]
-    process_fd: int
-    ready_fd: int
-    lifeline_fd: int
-    started: float
-    deadline: float | None
-    memory_events: Path
-    oom_kills: int
-    is_ready: bool = False
-    ready_at: float | None = None
-    is_asked_to_stop: bool = False
 
 
 @dataclass
@@ -155,10 +111,13 @@ class Supervisor:
         self._final_statuses = frozenset(final_statuses)
         self._clock = clock
         self._log = structlog.stdlib.get_logger(__name__)
-        self._running: dict[str, _Running] = {}
+        # What does the work; what shall take its place; what has left it to another.
+        self._running: dict[str, ChildProcess] = {}
+        self._successors: dict[str, ChildProcess] = {}
+        self._retired: list[ChildProcess] = []
         self._histories = {child.name: _History() for child in children}
-        self._to_reload: deque[str] = deque()
-        self._is_stopping = False
+        self._reload = Reload()
+        self._stop_signals = 0
         self._status = 0
         self._selector = selectors.DefaultSelector()
         self._waking = threading.Lock()
@@ -181,7 +140,7 @@ class Supervisor:
         )
         try:
             self._start_what_can_be()
-            while self._running or not self._is_stopping:
+            while not self._is_stopping or any(True for _ in self._processes()):
                 for key, _ in self._selector.select(self._seconds_to_next_duty()):
                     key.data()
                 self._do_what_is_due()
@@ -212,61 +171,18 @@ class Supervisor:
                 self._start(child)
 
     def _start(self, child: Child) -> None:
-        ready_fd, child_ready = os.pipe()
-        child_lifeline, lifeline_fd = os.pipe()
-        environ = {
-            **self._environ,
-            **child.environ,
-            READY_VARIABLE: str(child_ready),
-            LIFELINE_VARIABLE: str(child_lifeline),
-            NAME_VARIABLE: child.name,
-        }
-        try:
-            with _opened(child.output) as output:
-                process = subprocess.Popen(
-                    child.command,
-                    env=environ,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(child_ready, child_lifeline, *child.descriptors),
-                    start_new_session=True,
-                )
-        except OSError:
-            os.close(ready_fd)
-            os.close(lifeline_fd)
-            raise
-        finally:
-            os.close(child_ready)
-            os.close(child_lifeline)
-        try:
-            process_fd = os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.wait()
-            os.close(ready_fd)
-            os.close(lifeline_fd)
-            raise
-        now = self._clock()
-        memory_events = memory_events_of(process.pid)
-        running = _Running(
-            child,
-            process,
-            process_fd,
-            ready_fd,
-            lifeline_fd,
-            started=now,
-            deadline=now + self._policy.boot_limit,
-            memory_events=memory_events,
-            oom_kills=oom_kills(memory_events),
-        )
+        running = self._spawn(child)
         self._running[child.name] = running
         self._histories[child.name].restart_at = None
         self._histories[child.name].was_started = True
+        self._on_event(ChildStarted(child.name, running.pid))
+
+    def _spawn(self, child: Child) -> ChildProcess:
+        running = start_child(child, self._environ, now=self._clock(), boot_limit=self._policy.boot_limit)
         self._selector.register(running.process_fd, selectors.EVENT_READ, lambda: self._on_exit(running))
         self._selector.register(running.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(running))
-        self._log.info("Started a child.", child=child.name, child_pid=process.pid)
-        self._on_event(ChildStarted(child.name, process.pid))
+        self._log.info("Started a child.", child=child.name, child_pid=running.pid)
+        return running
 
     def _start_again(self, child: Child) -> None:
         try:
@@ -285,25 +201,58 @@ class Supervisor:
             )
             self._on_event(ChildEnded(child.name, None, f"cannot be started: {error}", delay))
 
-    def _on_ready_pipe(self, running: _Running) -> None:
-        if self._running.get(running.child.name) is not running:
+    def _on_ready_pipe(self, running: ChildProcess) -> None:
+        if running not in self._processes():
+            # Its end was seen in the same moment.
             return
-        companions = companions_in(os.read(running.ready_fd, MAX_READY_BYTES))
-        self._selector.unregister(running.ready_fd)
-        if companions is None:
-            # Closed without a word: the process is about to end, which is an event of its own.
+        said = os.read(running.ready_fd, MAX_READY_BYTES)
+        if not said:
+            # All is loaded; or the process is about to end, which is an event of its own.
+            self._selector.unregister(running.ready_fd)
+            running.has_loaded = running.ready_at is not None
+        elif running.ready_at is None:
+            companions = companions_in(said)
+            if companions is not None:
+                self._on_ready(running, companions)
+        if said.endswith(UNLOADED_LINE):
+            self._log.error(
+                "A child cannot load its models yet. Where all are being restarted, the others go on as they "
+                "are until it can; another SIGHUP does not wait for it.",
+                child=running.child.name,
+                child_pid=running.pid,
+            )
+        self._reload_next()
+
+    def _on_ready(self, running: ChildProcess, companions: Sequence[str]) -> None:
+        name = running.child.name
+        running.ready_at = self._clock()
+        if running.is_asked_to_stop:
             return
-        if not running.is_asked_to_stop:
-            running.is_ready = True
-            running.ready_at = self._clock()
-            running.deadline = None
-        self._histories[running.child.name].was_ready = True
-        self._log.info("A child is ready.", child=running.child.name, child_pid=running.process.pid)
-        self._on_event(ChildReady(running.child.name, running.process.pid))
+        running.is_ready = True
+        running.deadline = None
+        self._histories[name].was_ready = True
+        self._log.info("A child is ready.", child=name, child_pid=running.pid)
+        if self._successors.get(name) is running:
+            self._take_over(running)
+        else:
+            self._on_event(ChildReady(name, running.pid))
         if not self._is_stopping:
             self._take_in(companions)
             self._start_what_can_be()
-        self._reload_next()
+
+    def _take_over(self, successor: ChildProcess) -> None:
+        name = successor.child.name
+        del self._successors[name]
+        former = self._running.get(name)
+        self._running[name] = successor
+        self._histories[name].restart_at = None
+        if former is None:
+            self._on_event(ChildStarted(name, successor.pid))
+            self._on_event(ChildReady(name, successor.pid))
+            return
+        self._retired.append(former)
+        former.retire(until=self._clock() + self._stop_limit_of(former.child))
+        self._on_event(ChildReplaced(name, successor.pid, former.pid))
 
     def _take_in(self, companions: Sequence[str]) -> None:
         for name in companions:
@@ -316,14 +265,15 @@ class Supervisor:
                 self._stands_on[child.name] = (*child.after, *child.stops_before)
                 self._histories[child.name] = _History()
 
-    def _on_exit(self, running: _Running) -> None:
+    def _on_exit(self, running: ChildProcess) -> None:
         status = running.process.wait()
+        name = running.child.name
+        was_working = self._running.get(name) is running
         self._forget(running)
-        history = self._histories[running.child.name]
         ended = functools.partial(
             ChildEnded,
-            running.child.name,
-            running.process.pid,
+            name,
+            running.pid,
             _describe(status),
             end=how_it_ended(
                 status,
@@ -334,15 +284,28 @@ class Supervisor:
         if self._is_stopping:
             if status > 0:
                 self._status = self._status or CHILDREN_KILLED
-            self._on_event(ended(None))
+            if was_working:
+                self._on_event(ended(None))
             self._stop_next()
-            return
+        elif was_working:
+            self._on_end_of_work(running, status, ended)
+        elif not running.is_asked_to_stop:
+            self._log.error(
+                "The new process of a child exited before it was ready. The former one stays.",
+                child=name,
+                child_pid=running.pid,
+                how=_describe(status),
+            )
+        self._reload_next()
+
+    def _on_end_of_work(self, running: ChildProcess, status: int, ended: Callable[..., ChildEnded]) -> None:
+        name, history = running.child.name, self._histories[running.child.name]
         if running.is_asked_to_stop:
             self._on_event(ended(0.0))
             self._start_again(running.child)
             return
         if status in self._final_statuses and not history.was_ready:
-            self._log.error("A child cannot run as configured. Stopping.", child=running.child.name)
+            self._log.error("A child cannot run as configured. Stopping.", child=name)
             self._status = status
             self._on_event(ended(None, is_final=True))
             self._stop()
@@ -354,65 +317,103 @@ class Supervisor:
         history.restart_at = now + delay
         self._log.warning(
             "A child exited. Restarting it.",
-            child=running.child.name,
-            child_pid=running.process.pid,
+            child=name,
+            child_pid=running.pid,
             how=_describe(status),
             restart_in_seconds=delay,
         )
         self._on_event(ended(delay))
 
-    def _forget(self, running: _Running) -> None:
-        del self._running[running.child.name]
+    def _forget(self, running: ChildProcess) -> None:
+        for by_name in (self._running, self._successors):
+            if by_name.get(running.child.name) is running:
+                del by_name[running.child.name]
+        if running in self._retired:
+            self._retired.remove(running)
         for descriptor in (running.process_fd, running.ready_fd):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(descriptor)
-        for descriptor in (running.process_fd, running.ready_fd, running.lifeline_fd):
-            os.close(descriptor)
+        running.close()
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._stop_signals > 0
+
+    def _processes(self) -> Iterator[ChildProcess]:
+        return itertools.chain(self._running.values(), self._successors.values(), self._retired)
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number == RELOAD_SIGNAL:
                 self._log.info("Restarting the children one by one.")
-                self._to_reload = deque(child.name for child in self._children)
+                names = [child.name for child in self._children if child.is_reloaded]
+                self._reload.begin(names, self._running)
                 self._reload_next()
-            elif number in STOP_SIGNALS and not self._is_stopping:
-                self._log.info("Stopping the children.", signal=signal.Signals(number).name)
-                self._stop()
             elif number in STOP_SIGNALS:
-                self._log.warning("Received a second stop signal.")
-                for running in self._running.values():
-                    running.is_asked_to_stop = True
-                    running.deadline = self._clock()
+                self._stop_signals += 1
+                self._on_stop_signal(number)
+
+    def _on_stop_signal(self, number: int) -> None:
+        if self._stop_signals == 1:
+            self._log.info("Stopping the children.", signal=signal.Signals(number).name)
+            self._stop()
+        elif self._stop_signals == 2:
+            self._log.warning("Received a second stop signal. Children hand over at once what they run.")
+            for running in self._processes():
+                if running.is_asked_to_stop:
+                    running.hurry(until=self._clock() + HURRY_SECONDS + GRACE_SECONDS)
+        else:
+            self._log.warning("Received a third stop signal. Killing the children.")
+            for running in self._processes():
+                running.is_asked_to_stop = True
+                running.deadline = self._clock()
 
     def _reload_next(self) -> None:
-        if self._is_stopping or any(not running.is_ready for running in self._running.values()):
+        if self._is_stopping:
             return
-        while self._to_reload:
-            running = self._running.get(self._to_reload.popleft())
-            if running is not None:
+        while (name := self._reload.next(self._running, self._successors)) is not None:
+            running = self._running.get(name)
+            if running is None:
+                # It is about to be started again: with what is new, which may be what it wants.
+                if self._histories[name].was_started:
+                    self._start_again(next(child for child in self._children if child.name == name))
+            elif running.child.overlaps and running.is_ready:
+                self._start_successor(running.child)
+            else:
                 self._ask_to_stop(running)
-                return
+
+    def _start_successor(self, child: Child) -> None:
+        try:
+            self._successors[child.name] = self._spawn(child)
+        except OSError as error:
+            self._log.error(
+                "The new process of a child could not be started. The former one stays.",
+                child=child.name,
+                why=str(error),
+            )
 
     def _stop(self) -> None:
-        self._is_stopping = True
+        self._stop_signals = max(self._stop_signals, 1)
         self._stop_next()
 
     def _stop_next(self) -> None:
         """Ask those to stop after which nothing comes that still runs."""
-        for name in stoppable(self._stands_on, self._running):
-            if not self._running[name].is_asked_to_stop:
-                self._ask_to_stop(self._running[name])
+        names = stoppable(self._stands_on, dict.fromkeys(one.child.name for one in self._processes()))
+        for running in list(self._processes()):
+            if running.child.name in names and not running.is_asked_to_stop:
+                self._ask_to_stop(running)
 
-    def _ask_to_stop(self, running: _Running) -> None:
-        running.is_ready = False
-        running.is_asked_to_stop = True
-        limit = running.child.stop_limit
-        running.deadline = self._clock() + (self._stop_limit if limit is None else limit)
-        running.process.send_signal(signal.SIGTERM)
-        self._on_event(ChildStopping(running.child.name, running.process.pid))
+    def _ask_to_stop(self, running: ChildProcess) -> None:
+        running.ask_to_stop(until=self._clock() + self._stop_limit_of(running.child))
+        if self._stop_signals > 1:
+            running.hurry(until=self._clock() + HURRY_SECONDS + GRACE_SECONDS)
+        self._on_event(ChildStopping(running.child.name, running.pid))
+
+    def _stop_limit_of(self, child: Child) -> float:
+        return self._stop_limit if child.stop_limit is None else child.stop_limit
 
     def _seconds_to_next_duty(self) -> float | None:
-        duties = [running.deadline for running in self._running.values()]
+        duties = [running.deadline for running in self._processes()]
         if not self._is_stopping:
             duties += [history.restart_at for history in self._histories.values()]
         due = [moment for moment in duties if moment is not None]
@@ -420,7 +421,7 @@ class Supervisor:
 
     def _do_what_is_due(self) -> None:
         now = self._clock()
-        for running in self._running.values():
+        for running in self._processes():
             if running.deadline is not None and now >= running.deadline:
                 late = "stop" if running.is_asked_to_stop else "become ready"
                 self._log.error(f"A child did not {late} in time. Killing it.", child=running.child.name)
@@ -436,22 +437,10 @@ class Supervisor:
                 self._start_again(child)
 
     def _clean_up(self) -> None:
-        for running in list(self._running.values()):
+        for running in list(self._processes()):
             running.process.kill()
             running.process.wait()
             self._forget(running)
-
-
-@contextlib.contextmanager
-def _opened(path: Path | None) -> Iterator[int | None]:
-    if path is None:
-        yield None
-        return
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        yield opened
-    finally:
-        os.close(opened)
 
 
 def _describe(status: int) -> str:

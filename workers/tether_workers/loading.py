@@ -12,6 +12,7 @@ import structlog
 from tether.clocks import wall_clock_ms
 from tether.config.settings import ModelSettings
 from tether.errors import InvalidRequest, NotServed
+from tether.processes.child import LoadState
 from tether.threads import STOP_SECONDS, OwnedThread
 from tether_workers.engine import Cancelled, ExecutionEngine
 from tether_workers.engines.null.engine import NullEngine
@@ -105,9 +106,19 @@ class EngineLoader:
 
     def preload(self) -> None:
         """Begin to load the pinned models, and the only one where there is one: it will be asked for."""
-        for model in self._models.values():
-            if model.pinned or len(self._models) == 1:
-                self.begin_load(EngineKey(model.name, model.version))
+        for model in self._of_start():
+            self.begin_load(EngineKey(model.name, model.version))
+
+    def _of_start(self) -> list[ModelSettings]:
+        return [model for model in self._models.values() if model.pinned or len(self._models) == 1]
+
+    def loads_of_start(self) -> LoadState:
+        """How far the models are that :meth:`preload` began to load."""
+        missing = [one for one in self._of_start() if not self.is_warm(one.name, one.version)]
+        if not missing:
+            return LoadState.LOADED
+        has_failed = any(self.failure_of(one.name, one.version) is not None for one in missing)
+        return LoadState.FAILED if has_failed else LoadState.LOADING
 
     def begin_load(self, key: EngineKey) -> None:
         """Begin to load something, unless it is loaded or being loaded, or failed so lately that it is not to

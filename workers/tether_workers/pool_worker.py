@@ -74,6 +74,8 @@ class PoolWorker(Middleware):
         except TetherError as error:
             raise CannotServe(str(error)) from error
         self._runtime = runtime
+        if isinstance(worker, StoppableWorker):
+            worker.loads_of_start = runtime.loads_of_start
         runtime.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:

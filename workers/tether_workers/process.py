@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -19,16 +20,25 @@ from dramatiq import Broker, get_broker
 
 from tether.broker.redis.severing import sever_connections
 from tether.errors import ConfigError, TetherError
-from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, announce_ready, follow_parent
+from tether.processes.child import (
+    LIFELINE_VARIABLE,
+    NAME_VARIABLE,
+    LoadState,
+    announce_loading,
+    follow_parent,
+)
 from tether.processes.ends import MEMORY_ERROR_STATUS
 from tether.processes.leaving import leave
-from tether.processes.stopping import StopDeadline, StopWatch, worker_stop_seconds
+from tether.processes.stopping import HURRY_SECONDS, StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
 from tether_workers.forks import fork_paths
 from tether_workers.stopping import StoppableWorker
 
 STOPPED_AT_ONCE = 1
-"""Exit status of a worker process that was asked twice to stop."""
+"""Exit status of a worker process that was asked three times to stop."""
+
+LOAD_LOOK_SECONDS = 0.2
+"""Between two looks whether the models are loaded that are to be at the start."""
 
 
 @dataclass(frozen=True)
@@ -165,21 +175,29 @@ def run_worker(options: WorkerOptions) -> int:
     deadline = StopDeadline()
 
     is_supervised = LIFELINE_VARIABLE in os.environ
+    signals = itertools.count(1)
 
     def on_signal(number: int, _: FrameType | None) -> None:
         # Service managers signal the whole group, and the supervisor signals once more: that is not
-        # somebody's impatience. What must be killed, the supervisor kills.
-        if asked_to_stop.is_set() and not is_supervised:
+        # somebody's impatience, which the supervisor tells of.
+        nth = 1 if is_supervised else next(signals)
+        if nth > 2:
             os._exit(STOPPED_AT_ONCE)
         stop()
+        if nth == 2:
+            deadline.hurry(HURRY_SECONDS)
 
     def stop() -> None:
         deadline.begin(worker_stop_seconds(options.shutdown_timeout / 1000))
         asked_to_stop.set()
 
+    def hurry() -> None:
+        stop()
+        deadline.hurry(HURRY_SECONDS)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    follow_parent(on_death=stop)
+    follow_parent(on_death=stop, on_hurry=hurry)
     with StopWatch(deadline, sever=sever_connections):
         _work(options, asked_to_stop, deadline)
     return 0
@@ -203,9 +221,15 @@ def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: Stop
         broker, queues=set(options.queues) or None, worker_threads=options.threads, deadline=deadline
     )
     worker.start()
-    announce_ready(fork_paths(broker))
+    loading = announce_loading(fork_paths(broker))
     log.info("Working.", queues=sorted(worker.consumers), threads=options.threads)
 
+    while (state := worker.loads_of_start()) is not LoadState.LOADED:
+        loading.tell(state)
+        if asked_to_stop.wait(LOAD_LOOK_SECONDS):
+            break
+    else:
+        loading.tell(state)
     asked_to_stop.wait()
     log.info("Finishing running actors.", at_most_seconds=options.shutdown_timeout / 1000)
     worker.stop(timeout=options.shutdown_timeout)

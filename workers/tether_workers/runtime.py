@@ -35,6 +35,7 @@ from tether.discovery.trust.identity import Identity
 from tether.discovery.trust.process_life import ProcessLife, life_file, read_life, this_machine, write_life
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.ids import BootId
+from tether.processes.child import LoadState
 from tether.processes.stopping import CLOSING_SECONDS, WIND_UP_SECONDS, StopDeadline, worker_stop_seconds
 from tether_workers.attempts.attempt import AttemptPhase
 from tether_workers.attempts.hand_over import HandOver
@@ -244,6 +245,10 @@ class WorkerRuntime:
     def has_jobs(self) -> bool:
         """Whether jobs were drawn that have not ended, nor were handed over."""
         return bool(self.attempts.all())
+
+    def loads_of_start(self) -> LoadState:
+        """How far the models are that are loaded at the start."""
+        return self._loader.loads_of_start()
 
     def stop(self) -> None:
         """End everything, in order and by the deadline. Jobs that still run are given up."""

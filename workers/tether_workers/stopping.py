@@ -13,6 +13,7 @@ from dramatiq.worker import WorkerThread
 
 from tether.broker import TetherBroker
 from tether.broker.queues.holdings import Holding, HoldingPhase, holding_of
+from tether.processes.child import LoadState
 from tether.processes.stopping import (
     CLOSING_SECONDS,
     HAND_OVER_SECONDS,
@@ -30,9 +31,11 @@ class StoppableThread(WorkerThread):
 
     Attributes:
       taken: The delivery that it has.
+      message: What it works on.
     """
 
     taken: Holding | None = None
+    message: MessageProxy | None = None
 
     @property
     def runs_plain_actor(self) -> bool:
@@ -41,11 +44,11 @@ class StoppableThread(WorkerThread):
         return taken is not None and taken.phase is not HoldingPhase.ENDED
 
     def process_message(self, message: MessageProxy) -> None:
-        self.taken = holding_of(message)
+        self.taken, self.message = holding_of(message), message
         try:
             super().process_message(message)
         finally:
-            self.taken = None
+            self.taken = self.message = None
 
 
 class StoppableWorker(Worker):
@@ -55,6 +58,7 @@ class StoppableWorker(Worker):
       deadline: That of its stop.
       work_seconds: For how long jobs may go on that are no plain actors.
       has_jobs: Whether there are jobs that have not ended, nor were handed over.
+      loads_of_start: Whether all is loaded that is to be at the start.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class StoppableWorker(Worker):
         self.deadline = deadline
         self.work_seconds = 0.0
         self.has_jobs: Callable[[], bool] = lambda: False
+        self.loads_of_start: Callable[[], LoadState] = lambda: LoadState.LOADED
 
     def stop(self, timeout: int = 600_000) -> None:
         """Stop as Dramatiq's worker does.
@@ -99,6 +104,8 @@ class StoppableWorker(Worker):
         is_shortened = False
         for thread in self.workers:
             while thread.is_alive() and (left := self.deadline.remaining(but=WIND_UP_SECONDS)) > 0:
+                if self.deadline.is_hurried and self._give_up_actors():
+                    break
                 elapsed = whole - self.deadline.remaining()
                 # A thread that waits for a message may still get one until then.
                 if not is_shortened and elapsed > may_begin_seconds and not self._runs_plain_actors():
@@ -106,6 +113,17 @@ class StoppableWorker(Worker):
                     # A thread may still try to acknowledge what has ended, for as long as Redis is away.
                     self.deadline.shorten(worker_stop_seconds(self.work_seconds) - elapsed)
                 thread.join(min(left, LOOK_SECONDS))
+
+    def _give_up_actors(self) -> bool:
+        """Give back what plain actors run, which others begin anew. Return whether nothing else runs."""
+        for thread in self.workers:
+            message = thread.message if isinstance(thread, StoppableThread) else None
+            taken = holding_of(message)
+            if message is not None and taken is not None and taken.phase is HoldingPhase.RUNNING:
+                self._give_back(message.queue_name, [message])
+                # Its end here counts no longer.
+                taken.lose()
+        return not self.has_jobs()
 
     def _runs_plain_actors(self) -> bool:
         return not isinstance(self.broker, TetherBroker) or any(
@@ -126,7 +144,10 @@ class StoppableWorker(Worker):
         for item in iter_queue(self.work_queue):
             by_queue[item.message.queue_name].append(item.message)
         for queue_name, messages in by_queue.items():
-            try:
-                self.consumers[queue_name].requeue_messages(messages)
-            except BrokerConnectionError:
-                self.logger.warning("Messages of queue %r could not be given back.", queue_name)
+            self._give_back(queue_name, messages)
+
+    def _give_back(self, queue_name: str, messages: Iterable[MessageProxy]) -> None:
+        try:
+            self.consumers[queue_name].requeue_messages(messages)
+        except BrokerConnectionError:
+            self.logger.warning("Messages of queue %r could not be given back.", queue_name)

@@ -14,7 +14,7 @@ from support.api_keys import add_api_key
 from support.clients import OTHER_TENANT, TOKENS
 from support.event_streams import EventStream, texts
 from support.gateways import RunningGateway
-from support.waiting import PATIENCE_SECONDS, eventually
+from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.gateway.keys.api_keys import Scope
 from tether.store import Store
 from tether.store.api_keys import revoke_key
@@ -154,6 +154,76 @@ def test_a_restart_of_the_gateway_in_mid_stream_loses_nothing(gateway, ask, subm
     seen += EventStream(gateway, job_id, last_id=seen[-1][0]).events()
     assert len(texts(seen)) == 60
     assert ask("GET", f"/v1/jobs/{job_id}")[2]["result"]["text"] == "".join(texts(seen))
+
+
+def test_while_it_stops_it_answers_on_open_connections_and_says_that_they_end(service):
+    with RunningGateway(service.settings) as gateway:
+        headers = {"Authorization": f"Bearer {gateway.key()}"}
+        used, unused = (
+            http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS) for _ in "12"
+        )
+        used.request("GET", "/v1/models", headers=headers)
+        assert "connection" not in {name.lower() for name, _ in read_out(used)}
+        unused.connect()
+        body = {"model": "slow", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 60}
+        waiting = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+        waiting.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        eventually(
+            lambda: metric("tether_open_streams", gateway) == 1.0, PATIENCE_SECONDS, "it is waited for"
+        )
+        stopping = threading.Thread(target=lambda: gateway.stop(is_replaced=True))
+        stopping.start()
+        eventually(lambda: refuses(gateway.port), PATIENCE_SECONDS, "it accepts no more connections")
+        for connection in (used, unused, waiting):
+            if connection is not waiting:
+                connection.request("GET", "/v1/models", headers=headers)
+            assert ("connection", "close") in [(name.lower(), value) for name, value in read_out(connection)]
+        join(stopping)
+
+
+def read_out(connection):
+    """The headers of an answer that is read to its end."""
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    answer.read()
+    return answer.getheaders()
+
+
+def refuses(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def metric(name, gateway):
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_a_reader_that_comes_back_to_a_gateway_that_stops_is_told_to_come_back_again(service):
+    with RunningGateway(service.settings) as gateway:
+        job_id = submit_to(gateway)
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+        connection.connect()
+        stopping = threading.Thread(target=gateway.stop)
+        stopping.start()
+        eventually(lambda: refuses(gateway.port), PATIENCE_SECONDS, "it accepts no more connections")
+        connection.request(
+            "GET", f"/v1/jobs/{job_id}/stream", headers={"Authorization": f"Bearer {gateway.key()}"}
+        )
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert "gateway_stopping" in answer.read().decode()
+        join(stopping)
+
+
+def submit_to(gateway):
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=PATIENCE_SECONDS)
+    body = {"model": "slow", "prompt": "one two", "max_tokens": 60}
+    connection.request("POST", "/v1/jobs", json.dumps(body), {"Authorization": f"Bearer {gateway.key()}"})
+    return json.loads(connection.getresponse().read())["job_id"]
 
 
 def test_a_reader_that_leaves_leaves_nothing_behind(gateway, ask, submit):

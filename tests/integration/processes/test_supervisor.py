@@ -13,7 +13,8 @@ from support.workers import TESTS, Program, WorkerProcess
 from tether.processes.supervisor import CHILDREN_KILLED
 
 SAY_READY = (
-    "from tether.processes.child import announce_ready, follow_parent; import os, sys, signal, threading"
+    "from tether.processes.child import LoadState, announce_loading, announce_ready, follow_parent; "
+    "import os, sys, signal, threading"
 )
 STEADY = f"{SAY_READY}; follow_parent(lambda: os._exit(7)); announce_ready(); signal.pause()"
 STUBBORN = f"{SAY_READY}; signal.signal(15, signal.SIG_IGN); announce_ready(); threading.Event().wait()"
@@ -23,20 +24,42 @@ AT_SIGTERM = (
 )
 TELLS_ITS_STOP = f"{AT_SIGTERM.format('asked to stop')}; signal.pause()"
 TELLS_ITS_END = f"{SAY_READY}; {AT_SIGTERM.format('at its end')}; announce_ready(); signal.pause()"
+LONG_AT_WORK = (
+    f"{SAY_READY}; signal.signal(15, lambda *_: None); name = os.environ['TETHER_CHILD_NAME']; "
+    "gives_up = lambda: (print('gave up', name, flush=True), os._exit(0)); "
+    "follow_parent(lambda: None, on_hurry=gives_up); announce_ready(); threading.Event().wait()"
+)
 WRONGLY_SET_UP = "raise SystemExit(3)"
 DIES_WHEN_READY = f"{SAY_READY}; announce_ready(); raise SystemExit(9)"
+
+
+RETIRES = (
+    f"{SAY_READY}; retires = lambda: (print('retired', flush=True), os._exit(0)); "
+    "signal.signal(15, lambda *_: os._exit(0)); follow_parent(lambda: os._exit(7), on_retire=retires); "
+    "announce_ready(); threading.Event().wait()"
+)
+
+
+def first_time(folder, later, code):
+    """What runs ``code`` when it is started first, and ``later`` from then on."""
+    flag = str(folder / "started")
+    return (
+        f"import os, signal, sys; again = os.path.exists({flag!r}); open({flag!r}, 'w').close(); "
+        f"exec({later!r} if again else {code!r})"
+    )
 
 
 @pytest.fixture
 def supervise():
     started = []
 
-    def start(*codes, stop_limit=20, stops_before=(), **policy):
+    def start(*codes, stop_limit=20, stops_before=(), overlaps=False, **policy):
         children = [
             {
                 "name": f"child-{number}",
-                "command": [code] if "/" in code else [sys.executable, "-c", code],
+                "command": [code] if code.startswith("/") else [sys.executable, "-c", code],
                 "stops_before": stops_before if number == len(codes) - 1 else (),
+                "overlaps": overlaps,
             }
             for number, code in enumerate(codes)
         ]
@@ -136,12 +159,35 @@ def test_a_child_that_does_not_stop_in_time_is_killed(supervise):
     assert "did not stop in time" in "\n".join(process.lines)
 
 
-def test_asked_twice_it_kills_at_once(supervise):
+def test_asked_thrice_it_kills_at_once(supervise):
     process = supervise(STUBBORN, stop_limit=600)
     process.wait_for_line("is ready", within=PATIENCE_SECONDS)
     process.signal(signal.SIGINT)
     process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
+    process.signal(signal.SIGINT)
+    process.wait_for_line("second stop signal", within=PATIENCE_SECONDS)
     assert process.stop() == CHILDREN_KILLED
+
+
+def test_asked_twice_children_end_in_order_without_waiting_for_what_they_run(supervise):
+    process = supervise(LONG_AT_WORK, LONG_AT_WORK, stop_limit=600, stops_before=["child-0"])
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    process.signal(signal.SIGINT)
+    process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
+    assert process.stop() == 0
+    assert [line for line in process.lines if line.startswith("gave up")] == [
+        "gave up child-1",
+        "gave up child-0",
+    ]
+
+
+def test_asked_twice_a_child_that_hangs_is_killed_soon_and_those_behind_it_hand_over(supervise):
+    process = supervise(LONG_AT_WORK, STUBBORN, stop_limit=600, stops_before=["child-0"])
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    process.signal(signal.SIGINT)
+    process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
+    assert process.stop() == CHILDREN_KILLED
+    assert "gave up child-0" in process.lines
 
 
 def test_children_end_by_themselves_when_the_supervisor_is_killed(supervise):
@@ -164,6 +210,82 @@ def test_on_sighup_children_are_replaced_one_after_the_other(supervise):
     events = [json.loads(line)["event"] for line in list(process.lines)]
     after_reload = events[events.index("Restarting the children one by one.") + 1 :]
     assert after_reload[:4] == ["Started a child.", "A child is ready."] * 2
+
+
+def test_of_children_that_overlap_the_new_one_is_ready_before_the_former_retires(supervise):
+    process = supervise(RETIRES, overlaps=True)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
+    (former,) = children_of(process)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("retired", within=PATIENCE_SECONDS)
+    after_reload = process.lines[
+        next(n for n, line in enumerate(process.lines) if "one by one" in line) + 1 :
+    ]
+    assert ["Started" in after_reload[0], "is ready" in after_reload[1], after_reload[2]] == [
+        True,
+        True,
+        "retired",
+    ]
+    eventually(lambda: former not in children_of(process), PATIENCE_SECONDS, "the former one has ended")
+    assert len(children_of(process)) == 1
+    assert process.stop() == 0
+
+
+def test_a_child_whose_new_process_cannot_run_keeps_its_former_one_and_the_next_is_reloaded(
+    supervise, tmp_path
+):
+    process = supervise(first_time(tmp_path, "sys.exit(9)", RETIRES), RETIRES, overlaps=True)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    before = children_of(process)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("The former one stays", within=PATIENCE_SECONDS)
+    process.wait_for_line("retired", within=PATIENCE_SECONDS)
+    eventually(lambda: len(children_of(process)) == 2, PATIENCE_SECONDS, "one has left")
+    assert len(before & children_of(process)) == 1
+    assert process.stop() == 0
+
+
+def test_stopped_amid_a_reload_all_of_a_child_s_processes_end(supervise, tmp_path):
+    process = supervise(first_time(tmp_path, "signal.pause()", STEADY), overlaps=True)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("Started a child", within=PATIENCE_SECONDS, count=2)
+    children = children_of(process)
+    assert len(children) == 2
+    process.stop()
+    assert not any(psutil.pid_exists(child) for child in children)
+
+
+def test_a_reload_takes_no_child_down_while_the_last_has_not_loaded_what_it_had(supervise, tmp_path):
+    cannot_load = f"{SAY_READY}; announce_loading().tell(LoadState.FAILED); signal.pause()"
+    process = supervise(first_time(tmp_path, cannot_load, STEADY), STEADY)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    before = children_of(process)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("cannot load its models yet", within=PATIENCE_SECONDS)
+    assert len(before & children_of(process)) == 1, "the other goes on"
+    # It had not loaded all before this one.
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=5)
+    assert before.isdisjoint(children_of(process))
+
+
+def test_a_reload_goes_past_a_child_that_was_never_ready(supervise):
+    process = supervise(NEVER_READY, STEADY)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
+    before = children_of(process)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    assert before.isdisjoint(children_of(process))
+
+
+def test_a_reload_goes_past_a_child_that_does_not_stop(supervise):
+    process = supervise(STUBBORN, STEADY, stop_limit=0.2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    before = children_of(process)
+    process.signal(signal.SIGHUP)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=4)
+    assert before.isdisjoint(children_of(process))
 
 
 def test_a_child_that_cannot_be_started_again_leaves_the_others_alone(supervise, tmp_path):

@@ -88,7 +88,7 @@ async def _answer(edge: GatewayServices, caller: Caller, asked: ChatRequest) -> 
     frames = ChatChunkEncoder(wants_usage=asked.wants_usage) if asked.is_streamed else GatheredChat()
     backend = edge.backend(caller)
     # Whatever would refuse the answer refuses the job, before it is there.
-    stream = edge.streams.open(NO_JOB, caller, frames)
+    stream = edge.streams.open(NO_JOB, caller, frames, can_resume=False)
     job = ChatJob(edge, backend, may_come_back=bool(asked.job.retry_token))
     try:
         submitted = await edge.call(_submit, edge.core(), backend, caller.tenant_id, asked)

@@ -106,6 +106,20 @@ class GatewayProtocol(H11Protocol):
                 later.cancel()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Begin to leave, as the server does: whoever is being answered hears that the connection ends with
+        that. One that nobody uses stays open, or a request that is on its way would be cut off, until
+        :meth:`close_if_idle`."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.default_headers = self.server_state.default_headers
+            self.cycle.keep_alive = False
+
+    def close_if_idle(self) -> None:
+        """Close the connection, unless something is being asked or answered."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not is_answering and not self.conn.trailing_data[0]:
+            self.timeout_keep_alive_handler()
+
     def data_received(self, data: bytes) -> None:
         if self._going_on is None:
             self.conn.begin_portion()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from tether.config.settings import Settings
 from tether.core.control_plane import ControlPlane
@@ -25,6 +26,16 @@ ACCEPTED_AT_ONCE = 64
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle between two requests: longer than clients keep theirs."""
+
+IDLE_SECONDS = 1.0
+"""For so long a gateway that stops still takes requests on connections that are open already: who asks
+oftener is told to make a new one, with an answer, instead of having it cut off."""
+
+LAST_SECONDS = 1.0
+"""So long before the time of requests is over, what still waits for an answer is told so."""
+
+HURRIED_SECONDS = 0.5
+"""What requests get to end once nobody waits for them any longer."""
 
 
 class GatewayServer:
@@ -54,7 +65,9 @@ class GatewayServer:
         self._deadline = deadline or StopDeadline()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_to_stop = threading.Event()
-        self._stopping: asyncio.Event | None = None
+        self._is_hurried = threading.Event()
+        self._is_replaced = False
+        self._news: asyncio.Event | None = None
         self._failure: TetherError | None = None
 
     def run(self) -> None:
@@ -67,23 +80,38 @@ class GatewayServer:
         if self._failure is not None:
             raise self._failure
 
-    def stop(self) -> None:
-        """End streams with a word about coming back, let requests end, then stop. From any thread."""
+    def stop(self, *, is_replaced: bool = False) -> None:
+        """End streams with a word about coming back, let requests end, then stop. From any thread.
+
+        Args:
+          is_replaced: Whether another process serves the same socket: clients have all the time that requests
+            have to leave.
+        """
+        self._is_replaced = is_replaced
         self._asked_to_stop.set()
-        loop, stopping = self._loop, self._stopping
-        if loop is not None and stopping is not None:
+        self._wake()
+
+    def hurry(self) -> None:
+        """Stop, and wait for no request any longer. From any thread."""
+        self._asked_to_stop.set()
+        self._is_hurried.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        loop, news = self._loop, self._news
+        if loop is not None and news is not None:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(stopping.set)
+                loop.call_soon_threadsafe(news.set)
 
     def _fail(self, error: TetherError) -> None:
         self._failure = error
         self.stop()
 
     async def _run(self) -> None:
-        self._stopping = asyncio.Event()
+        self._news = news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         if self._asked_to_stop.is_set():
-            self._stopping.set()
+            news.set()
         edge = GatewayServices(
             self._settings,
             on_failure=self._fail,
@@ -111,17 +139,43 @@ class GatewayServer:
             )
         )
         serving = asyncio.create_task(server.serve(sockets=[self._socket]), name="tether-gateway-server")
-        waiting = asyncio.create_task(self._stopping.wait())
+        waiting = asyncio.create_task(news.wait())
         started = asyncio.create_task(server.has_started.wait())
         await asyncio.wait({serving, waiting, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             self._on_ready()
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        edge.streams.drain()
-        server.should_exit = True
         for task in (waiting, started):
             task.cancel()
-        await serving
+        leaving = asyncio.create_task(self._leave(server, edge), name="tether-gateway-leaving")
+        try:
+            await serving
+        finally:
+            leaving.cancel()
+
+    async def _leave(self, server: _Server, edge: GatewayServices) -> None:
+        assert self._news is not None
+        last = max(self._settings.gateway.drain_timeout / 1000 - LAST_SECONDS, 0.0)
+        edge.streams.drain()
+        server.should_exit = True
+        await self._rest(last if self._is_replaced else min(IDLE_SECONDS, last))
+        server.close_idle()
+        await self._rest(0.0 if self._is_replaced else max(last - IDLE_SECONDS, 0.0))
+        edge.streams.end()
+        server.close_idle()
+        if self._is_hurried.is_set():
+            await asyncio.sleep(HURRIED_SECONDS)
+            server.is_out_of_time.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for so long, or until nobody waits any longer."""
+        assert self._news is not None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while not self._is_hurried.is_set() and (left := until - loop.time()) > 0:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
 
 
 class _Server(uvicorn.Server):
@@ -130,6 +184,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.has_started = asyncio.Event()
+        self.is_out_of_time = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -141,3 +196,26 @@ class _Server(uvicorn.Server):
         for one in sockets or ():
             one.listen(BACKLOG)
         self.has_started.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # All who are answered from now on shall make a new connection for what they ask next.
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE_HEADER]
+        await super().shutdown(sockets)
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is being asked or answered."""
+        for connection in list(self.server_state.connections):
+            assert isinstance(connection, GatewayProtocol)
+            connection.close_if_idle()
+
+    async def _wait_tasks_to_complete(self) -> None:
+        completing = asyncio.create_task(super()._wait_tasks_to_complete())
+        waiting = asyncio.create_task(self.is_out_of_time.wait())
+        try:
+            await asyncio.wait({completing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not completing.done():
+                # As where its own time is over.
+                raise TimeoutError
+        finally:
+            completing.cancel()
+            waiting.cancel()

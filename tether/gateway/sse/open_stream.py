@@ -51,6 +51,7 @@ class OpenStream:
         self.sent_at = clock()
         self.sending_since: float | None = None
         self.is_stuck = False
+        self.can_resume = True
         self._buffer_bytes = buffer_bytes
         self._waker = waker
         self._clock = clock

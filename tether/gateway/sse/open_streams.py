@@ -43,7 +43,7 @@ class OpenStreams:
         self._loop = asyncio.get_running_loop()
         self._streams: dict[OpenStream, None] = {}
         self._of_tenant: Counter[TenantId] = Counter()
-        self._is_draining = False
+        self._is_draining = self._is_ending = False
         self._lock = threading.Lock()
         self._woken: list[OpenStream] = []
         self._is_scheduled = False
@@ -52,17 +52,20 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, job_id: JobId, caller: Caller, frames: EventEncoder | None = None) -> OpenStream:
+    def open(
+        self, job_id: JobId, caller: Caller, frames: EventEncoder | None = None, *, can_resume: bool = True
+    ) -> OpenStream:
         """A new stream, for as long as :meth:`close` is not called with it.
 
         Args:
           frames: How its events are written; as those of a job where None.
+          can_resume: Whether its reader can come back for the rest of it.
 
         Raises:
           TooManyRequests: The tenant has as many as it may have.
-          GatewayStopping: The gateway is stopping.
+          GatewayStopping: The gateway is stopping, and does not wait any longer.
         """
-        if self._is_draining:
+        if self._is_ending:
             raise stopping()
         if self._of_tenant[caller.tenant_id] >= self._max_per_tenant:
             error = TooManyRequests(
@@ -81,8 +84,12 @@ class OpenStreams:
             clock=self._clock,
         )
         self._streams[stream] = None
+        stream.can_resume = can_resume
         self._of_tenant[caller.tenant_id] += 1
         metrics.OPEN_STREAMS.inc()
+        if self._is_draining and can_resume:
+            # It is no error: whoever comes back now makes a new connection, to a gateway that stays.
+            stream.interrupt(stopping())
         return stream
 
     def close(self, stream: OpenStream) -> None:
@@ -97,8 +104,16 @@ class OpenStreams:
         metrics.OPEN_STREAMS.dec()
 
     def drain(self) -> None:
-        """End all streams with a word about coming back, and open no more."""
+        """End streams with a word about coming back, also those that are still opened. Those whose readers
+        cannot come back go on."""
         self._is_draining = True
+        for stream in list(self._streams):
+            if stream.can_resume:
+                stream.interrupt(stopping())
+
+    def end(self) -> None:
+        """End all streams, and open no more."""
+        self._is_draining = self._is_ending = True
         for stream in list(self._streams):
             stream.interrupt(stopping())
 

@@ -171,6 +171,19 @@ class Attempt:
         with self._changed:
             return self._growth([*self._unwritten, *(self._last if is_whole else ())])
 
+    def take_from_slot(self) -> Growth | None:
+        """Take the attempt from a slot that does not end it: all that is not written, for whoever ends it
+        now. The slot writes nothing more. None where a write is under way, or somebody else ends it."""
+        with self._changed:
+            if self._is_closing or self._in_flight is not None or self._restart is not None:
+                return None
+            if self._ending is not AttemptEnding.RELEASE:
+                return None
+            rest = self._growth(self._unwritten)
+            self._is_closing = True
+            self._end(AttemptEnding.DROP)
+            return rest
+
     def _growth(self, pieces: Sequence[Piece]) -> Growth:
         return Growth(
             job_id=self.drawn.job_id,

@@ -16,7 +16,7 @@ from support.api_keys import add_api_key
 from support.clients import TOKENS
 from support.cluster import Cluster
 from support.gateways import RunningGateway
-from support.waiting import PATIENCE_SECONDS, eventually
+from support.waiting import PATIENCE_SECONDS, eventually, join
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.openai.foreign_fields import UNSUPPORTED
 from tether.jobs import Message, Sampling
@@ -316,8 +316,21 @@ def test_a_tenant_has_no_more_answers_open_than_streams(service):
         assert jobs_with(gateway, mark) == []
 
 
-def test_a_gateway_that_stops_says_so_in_mid_stream(service):
+def test_a_gateway_that_stops_lets_a_completion_end_for_as_long_as_requests_may(service):
     with RunningGateway(service.settings) as gateway, client_of(gateway) as client:
+        stream = ask(client, model="slow", max_tokens=60, stream=True)
+        begun = next(iter(stream))
+        stopping = threading.Thread(target=gateway.stop)
+        stopping.start()
+        assert begun.choices[0].delta.role == "assistant"
+        assert list(stream)[-1].choices[0].finish_reason == "length"
+        join(stopping)
+
+
+def test_a_gateway_that_stops_says_so_in_mid_stream(service):
+    gateway_settings = service.settings.gateway.model_copy(update={"drain_timeout": 1_000})
+    settings = service.settings.model_copy(update={"gateway": gateway_settings})
+    with RunningGateway(settings) as gateway, client_of(gateway) as client:
         stream = ask(client, model="slow", max_tokens=1_000, stream=True)
         first = next(iter(stream))
         gateway.stop()

@@ -262,13 +262,31 @@ async def test_a_tenant_has_so_many_streams_and_another_its_own(streams, time):
 
 
 @on_loop
-async def test_draining_ends_all_streams_and_opens_no_more(streams, time):
+async def test_draining_ends_the_streams_of_those_who_can_come_back_also_those_that_come_meanwhile(
+    streams, time
+):
     readers = [Reader(streams, streams.open("job", caller)) for caller in (CALLER, OTHER)]
     readers[0].stream.deliver(delta(1))
     streams.drain()
     await asyncio.gather(*(reader.task for reader in readers))
     assert [kind for _, kind, _ in readers[0].events()] == ["delta", "interrupted"]
     assert readers[1].events()[0][2]["retry_after_ms"] == RECONNECT_MS
+    late = Reader(streams, streams.open("job", CALLER))
+    await late.task
+    assert [kind for _, kind, _ in late.events()] == ["interrupted"]
+
+
+@on_loop
+async def test_who_cannot_come_back_is_served_until_the_end_at_which_no_more_are_opened(streams, time):
+    reader = Reader(streams, streams.open("job", CALLER, can_resume=False))
+    streams.drain()
+    late = Reader(streams, streams.open("job", CALLER, can_resume=False))
+    for one in (reader, late):
+        one.stream.deliver(delta(1))
+    streams.end()
+    await asyncio.gather(reader.task, late.task)
+    for one in (reader, late):
+        assert [kind for _, kind, _ in one.events()] == ["delta", "interrupted"]
     with pytest.raises(GatewayStopping, match="shutting down"):
         streams.open("job", CALLER)
 

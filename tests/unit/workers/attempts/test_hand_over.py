@@ -7,6 +7,8 @@ import redis
 
 from support.drawn_jobs import drawn_job
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.jobs import Piece
+from tether.processes.stopping import StopDeadline
 from tether_workers.attempts.attempt import AttemptEnding
 from tether_workers.attempts.hand_over import HandOver
 
@@ -87,6 +89,49 @@ def test_what_is_void_is_forgotten(port, attempts, draw):
     hand_over.start()
     hand_over.join()
     assert attempts.all() == ()
+
+
+def test_what_an_engine_does_not_end_is_handed_over_without_it_and_its_slot_writes_nothing_more(
+    port, attempts, draw
+):
+    running = draw(1)
+    assert running.begin()
+    running.push([Piece(7, "seven")])
+    hand_over = HandOver(port, attempts, drain_time=0.01, hand_over_time=PATIENCE_SECONDS)
+    hand_over.start()
+    hand_over.join(PATIENCE_SECONDS)
+    assert (states(port), attempts.all()) == (["placed"], ())
+    assert port.streams["job-1"].texts() == ["seven"]
+    running.push([Piece(8, "eight")])
+    assert (running.take(), running.close()) == (None, None)
+
+
+def test_what_was_taken_from_a_slot_is_handed_over_though_the_slot_ends_during_an_outage(
+    port, attempts, draw
+):
+    running = draw(1)
+    assert running.begin()
+    port.is_away.set()
+    hand_over = HandOver(port, attempts, drain_time=0.01, hand_over_time=PATIENCE_SECONDS)
+    hand_over.start()
+    eventually(lambda: running.ending is AttemptEnding.DROP, PATIENCE_SECONDS, "it is taken")
+    attempts.forget(running.drawn.fence.draw_id)
+    port.is_away.clear()
+    hand_over.join(PATIENCE_SECONDS)
+    assert states(port) == ["placed"]
+
+
+def test_hurried_it_hands_over_what_runs_at_once(port, attempts, draw):
+    running = draw(1)
+    assert running.begin()
+    deadline = StopDeadline()
+    hand_over = HandOver(port, attempts, drain_time=10 * PATIENCE_SECONDS, deadline=deadline)
+    deadline.begin(10 * PATIENCE_SECONDS)
+    hand_over.start()
+    deadline.hurry(PATIENCE_SECONDS)
+    eventually(lambda: running.ending is not None, PATIENCE_SECONDS, "it is told to release")
+    hand_over.join(PATIENCE_SECONDS)
+    assert states(port) == ["placed"]
 
 
 def test_when_time_is_up_what_runs_is_told_to_release_and_then_dropped(port, attempts, draw):
