@@ -163,6 +163,10 @@ class Keys:
     def wake(self, boot_id: BootId) -> str:
         return f"{self.prefix}:wake:{boot_id}"
 
+    def asked_ends(self, worker_id: WorkerId) -> str:
+        """A channel: an attempt of the worker's was asked to end."""
+        return f"{self.prefix}:ends:{worker_id}"
+
     def hub(self, hub_id: str) -> str:
         """A stream that wakes a process which follows streams of jobs."""
         return f"{self.prefix}:hub:{hub_id}"

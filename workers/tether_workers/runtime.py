@@ -168,6 +168,7 @@ class WorkerRuntime:
             keys,
             self._commands.receive,
             worker=self.identity.worker_id,
+            hints={keys.asked_ends(self.identity.worker_id): self._beat.beat_now},
             interval=settings.presence.interval / 1000,
         )
 

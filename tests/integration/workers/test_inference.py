@@ -13,6 +13,7 @@ from tether.discovery.announcements.wire import verify_envelope
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.errors import ConfigError
 from tether.jobs import JobState
+from tether_workers.attempts import lease_renewal
 from tether_workers.base import BaseWorker, ResultKind
 
 OURS = (
@@ -119,6 +120,51 @@ def test_a_cancelled_job_ends_in_the_middle_of_its_stream(slow_bench):
     texts = slow_bench.texts(job_id)
     assert texts == whole_answer(len(texts))
     assert [outcome["kind"] for outcome in slow_bench.outcomes()] == ["cancelled"]
+
+
+@pytest.fixture
+def never_beats(monkeypatch):
+    """What is asked of an attempt that makes no token reaches it by a word alone."""
+    monkeypatch.setattr(lease_renewal, "MAX_INTERVAL_SECONDS", 100 * PATIENCE_SECONDS)
+
+
+def test_a_cancel_reaches_an_engine_that_makes_no_token_and_whose_lease_is_long(make_bench, never_beats):
+    bench = make_bench(tokens_per_second=0.001, lease_ms=1_000 * 300 * int(PATIENCE_SECONDS))
+    bench.start_worker()
+    jobs = [bench.place(number, max_tokens=10) for number in range(3)]
+    for job_id in jobs:
+        bench.wait_for_state(job_id, "running")
+    bench.pools.cancel_many([(jobs[0], JobState.CANCELLED), (jobs[1], JobState.EXPIRED)])
+    bench.wait_for_state(jobs[0], "cancelled")
+    bench.wait_for_state(jobs[1], "expired")
+    assert bench.state(jobs[2]) == "running"
+    # The slots are free.
+    others = [bench.place(number) for number in (7, 8, 9)]
+    for job_id in others:
+        bench.wait_for_state(job_id, "running")
+    bench.pools.cancel_many([(job_id, JobState.CANCELLED) for job_id in (jobs[2], *others)])
+    for job_id in (jobs[2], *others):
+        bench.wait_for_state(job_id, "cancelled")
+
+
+def test_a_cancel_of_which_no_word_comes_is_found_with_the_next_beat(slow_bench):
+    slow_bench.models[0]["options"]["tokens_per_second"] = 0.001
+    slow_bench.start_worker()
+    job_id = slow_bench.place()
+    slow_bench.wait_for_state(job_id, "running")
+    # As a program of an older version asks for it.
+    slow_bench.client.hset(slow_bench.keys.job(job_id), "cancel", "cancelled")
+    slow_bench.wait_for_state(job_id, "cancelled")
+
+
+def test_a_cancel_while_redis_drops_connections_is_heard_afterwards(make_bench, never_beats):
+    bench = make_bench(tokens_per_second=0.001, lease_ms=1_000 * 300 * int(PATIENCE_SECONDS))
+    bench.start_worker()
+    job_id = bench.place()
+    bench.wait_for_state(job_id, "running")
+    bench.client.hset(bench.keys.job(job_id), "cancel", "cancelled")
+    bench.client.client_kill_filter(_type="pubsub")
+    bench.wait_for_state(job_id, "cancelled")
 
 
 def test_a_job_past_its_deadline_ends(slow_bench):

@@ -1,10 +1,14 @@
-"""Commands over Redis: an inbox for each worker, and a channel that says that something was put into one."""
+"""Commands over Redis: an inbox for each worker, and a channel that says that something was put into one.
+
+A worker hears there as well what else it would find out by itself, only later.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -25,6 +29,8 @@ MAX_LISTEN_SECONDS = 0.25
 """How long the thread may take to notice that it shall stop."""
 
 _ANSWER_SECONDS = 5.0
+
+NO_HINTS: Mapping[str, Callable[[], object]] = MappingProxyType({})
 
 _SCRIPTS = Scripts(Path(__file__).with_name("lua"))
 
@@ -55,6 +61,7 @@ class CommandFollower:
         on_command: Callable[[bytes], object],
         *,
         worker: WorkerId | None = None,
+        hints: Mapping[str, Callable[[], object]] = NO_HINTS,
         interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +69,8 @@ class CommandFollower:
         Args:
           on_command: Called in the thread with each envelope. What it raises is logged.
           worker: Whose inbox is read too: at the start, after outages, and in each interval.
+          hints: Further channels, and what is called in the thread where something is said in one; at the
+            start and after outages too, as it may have been said before. It must be quick, and raise nothing.
           interval: Seconds.
           clock: Seconds.
         """
@@ -70,6 +79,7 @@ class CommandFollower:
         self._keys = keys
         self._on_command = on_command
         self._worker = worker
+        self._hints = {channel.encode(): act for channel, act in hints.items()}
         self._interval = interval
         self._clock = clock
         self._log = get_logger("tether.commands")
@@ -109,19 +119,27 @@ class CommandFollower:
         if self._channel is None:
             self._channel = self._subscribe()
             self._read_at = self._clock()
+            for act in self._hints.values():
+                act()
         if self._clock() >= self._read_at:
             self._read_inbox()
             self._read_at = self._clock() + self._interval
         message = self._channel.get_message(timeout=MAX_LISTEN_SECONDS)
-        if message is not None and message["type"] == "message":
+        if message is None or message["type"] != "message":
+            return
+        hint = self._hints.get(message["channel"])
+        if hint is not None:
+            hint()
+        else:
             self._hand_on(message["data"])
 
     def _subscribe(self) -> Any:
         channel: Any = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         try:
-            channel.subscribe(self._keys.fleet_commands)
-            # The answer means that commands from here on arrive; only then may the inbox be read.
-            channel.get_message(ignore_subscribe_messages=False, timeout=_ANSWER_SECONDS)
+            channel.subscribe(self._keys.fleet_commands, *self._hints)
+            # The answers mean that what is said from here on arrives; only then may the inbox be read.
+            for _ in range(1 + len(self._hints)):
+                channel.get_message(ignore_subscribe_messages=False, timeout=_ANSWER_SECONDS)
         except BaseException:
             channel.close()
             raise

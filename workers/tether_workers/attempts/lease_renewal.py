@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -48,7 +49,8 @@ class LeaseRenewal:
         self._port = port
         self._attempts = attempts
         self._throughput = throughput
-        interval = min(MAX_INTERVAL_SECONDS, lease / MIN_BEATS_PER_LEASE)
+        self._interval = interval = min(MAX_INTERVAL_SECONDS, lease / MIN_BEATS_PER_LEASE)
+        self._sampled_at = -math.inf
         self._loading_limit = loading_limit
         self._clock = clock
         self._unrenewed: set[Attempt] = set()
@@ -75,8 +77,16 @@ class LeaseRenewal:
         """End the thread, waiting for that at most ``timeout`` seconds."""
         self.loop.stop(timeout)
 
+    def beat_now(self) -> None:
+        """Beat before the next one is due, in the thread: an attempt may have been asked to end."""
+        self.loop.wake()
+
     def _step(self) -> float:
-        self._throughput.sample(self._clock(), self._attempts.generated_tokens)
+        now = self._clock()
+        # A rate over the moment between two beats would say little.
+        if now - self._sampled_at >= self._interval / 2:
+            self._sampled_at = now
+            self._throughput.sample(now, self._attempts.generated_tokens)
         self.beat()
         return IDLE
 

@@ -1,6 +1,7 @@
 """Commands of an operator: through a real Redis to real workers, and by the command line."""
 
 import json
+import queue
 import signal
 import threading
 import time
@@ -105,6 +106,28 @@ def test_an_inbox_is_read_in_each_interval(client, keys, follow):
     is_followed(client, keys)
     client.rpush(keys.inbox(made.target), envelope)
     eventually(lambda: envelope in heard, PATIENCE_SECONDS, "the inbox is read again")
+
+
+def test_a_hint_calls_what_it_is_for_and_is_no_command(client, keys):
+    commands, hints = [], queue.SimpleQueue()
+    made, envelope = fresh()
+    follower = CommandFollower(
+        client, keys, commands.append, worker=made.target, hints={"ends": lambda: hints.put("ends")}
+    )
+    follower.start()
+    try:
+        # Something may have been said before.
+        assert hints.get(timeout=PATIENCE_SECONDS) == "ends"
+        client.publish("ends", "job")
+        assert hints.get(timeout=PATIENCE_SECONDS) == "ends"
+        send_command(client, keys, made, envelope)
+        eventually(lambda: commands, PATIENCE_SECONDS, "the command arrives")
+        assert set(commands) == {envelope}
+        assert hints.empty()
+        client.client_kill_filter(_type="pubsub")
+        assert hints.get(timeout=PATIENCE_SECONDS) == "ends"
+    finally:
+        follower.stop()
 
 
 def test_what_was_sent_while_redis_was_cut_off_is_heard_afterwards(client, keys, follow):

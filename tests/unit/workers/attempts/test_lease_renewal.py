@@ -18,12 +18,18 @@ LIMIT = 10.0
 
 
 class Bench:
-    def __init__(self):
+    def __init__(self, lease=0.03):
         self.now = 0.0
         self.port = FakePort()
         self.attempts = Attempts(clock=lambda: self.now, on_unwritten=lambda attempt: None)
+        self.throughput = Throughput()
         self.beats = LeaseRenewal(
-            self.port, self.attempts, Throughput(), lease=0.03, loading_limit=LIMIT, clock=lambda: self.now
+            self.port,
+            self.attempts,
+            self.throughput,
+            lease=lease,
+            loading_limit=LIMIT,
+            clock=lambda: self.now,
         )
 
     def draw(self, number=1):
@@ -92,6 +98,32 @@ def test_the_answers_end_attempts(bench):
     assert expired.ending is AttemptEnding.EXPIRED
     assert fenced.ending is unknown.ending is AttemptEnding.DROP
     assert well.ending is None
+
+
+def test_it_beats_at_once_where_an_end_may_have_been_asked_for():
+    bench = Bench(lease=1_000.0)
+    attempt = bench.draw()
+    loop = bench.beats.loop
+    signals = loop.observe()
+    bench.beats.start()
+    try:
+        signals.idle.wait()
+        bench.port.streams["job-1"].cancel = WriteStatus.CANCELLED
+        bench.beats.beat_now()
+        assert attempt.cancelled.wait(60)
+        assert attempt.ending is AttemptEnding.CANCELLED
+    finally:
+        bench.beats.stop()
+
+
+def test_a_rate_is_not_measured_between_two_beats_in_a_moment():
+    bench = Bench(lease=3.0)
+    attempt = bench.draw()
+    for now, made in ((0.0, 0), (1.0, 1), (1.001, 1), (2.0, 0)):
+        bench.now = now
+        attempt.push([Piece(1, "a")] * made)
+        bench.beats._step()
+    assert bench.throughput.tokens_per_second == 1.0
 
 
 def test_dropped_attempts_are_not_asked_about(bench):

@@ -22,6 +22,8 @@ end
 if state == RUNNING then
   if not is_requested_end(cancel) then
     redis.call('HSET', name, 'cancel', kind)
+    -- A hint: who does not hear it finds the request with the next write or beat.
+    redis.pcall('PUBLISH', key('ends:' .. worker_of(worker or '')), id)
   end
   return 'running'
 end

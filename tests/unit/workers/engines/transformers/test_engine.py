@@ -23,6 +23,7 @@ from tether.config.models import DEMO_MODEL, ModelSettings
 from tether.errors import EngineFailed, InvalidRequest, ModelUnusable
 from tether.jobs import Message, Sampling
 from tether_workers import demo_model
+from tether_workers.engines.transformers import engine as transformers_engine
 from tether_workers.engines.transformers.batch_model import BatchModel
 from tether_workers.engines.transformers.engine import TransformersEngine
 from tether_workers.engines.transformers.loading import load_engine
@@ -154,6 +155,23 @@ def test_a_cancelled_answer_ends_within_a_token_and_the_others_go_on(engine):
     assert all(delta.finish_reason is None for delta in rest)
     assert len(seen) + len(rest) < 400
     assert run(engine, "Return the")[2] is not None
+
+
+def test_a_cancelled_one_ends_between_two_parts_of_its_prompt(engine, monkeypatch):
+    model, cancelled, parts = engine._model, threading.Event(), []
+    logits = model.logits
+
+    def count(row, begins, tokens):
+        parts.append(len(tokens[0]))
+        if len(parts) == 2:
+            cancelled.set()
+        return logits(row, begins, tokens)
+
+    monkeypatch.setattr(transformers_engine, "MAX_PREFILL_TOKENS", 16)
+    monkeypatch.setattr(model, "logits", count)
+    assert run(engine, "import os\n" * 100, cancelled=cancelled) == ([], "", None)
+    assert parts == [16, 16]
+    assert engine._in_cache() == ()
 
 
 def test_an_answer_that_nobody_reads_any_more_leaves_the_batch(engine):
