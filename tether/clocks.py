@@ -79,6 +79,11 @@ class SharedClock:
         # (since when, how far ahead of the monotonic clock then, how far once all is caught up)
         self._course = (float(now), float(host_ms() - now), float(host_ms() - now))
 
+    @property
+    def was_read(self) -> bool:
+        """Whether the reference has told it the time."""
+        return self._was_read
+
     def now_ms(self) -> int:
         """Milliseconds since the epoch. It goes back only where it has to be set back by more than
         :data:`MAX_SLEWED_MS`, or when the reference is read for the first time."""

@@ -100,7 +100,9 @@ class Stage:
 
 
 def beat(stage):
-    owner = LeaseRenewal(stage.port, stage.attempts, Throughput(), lease=3.0, loading_limit=10.0)
+    owner = LeaseRenewal(
+        stage.port, stage.attempts, Throughput(), lease=3.0, loading_limit=10.0, shared_clock=SharedClock()
+    )
     owner.start()
     return owner.stop
 

@@ -100,8 +100,9 @@ class WorkerRuntime:
         self.identity = Identity.claim(settings.presence.identity_dir)
         keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self._client = connect(settings.redis.url)
-        # For what it logs: others do not accept announcements whose times are off by much.
-        self._clock = RedisClockFollower(self._client, SharedClock(), self._log)
+        # For deadlines; and for what it logs, as others do not accept announcements whose times are far off.
+        shared_clock = SharedClock()
+        self._clock = RedisClockFollower(self._client, shared_clock, self._log)
         raised = RaisedBootCounter(self.identity, self._use_boot_id, self._log)
         rank = WorkerRank(raised.above)
         self.port = RedisWorkerPort(self._client, keys, self.identity.boot_id, settings.jobs.lease, rank=rank)
@@ -115,13 +116,18 @@ class WorkerRuntime:
         self.slots = Slots(slots)
         self._throughput = Throughput()
         self._flush = TokenWriter(self.port)
-        self.attempts = Attempts(clock=time.monotonic, on_unwritten=self._flush.note)
+        self.attempts = Attempts(
+            clock=time.monotonic,
+            on_unwritten=self._flush.note,
+            on_began=lambda attempt: self._beat.note_begun(attempt),
+        )
         self._beat = LeaseRenewal(
             self.port,
             self.attempts,
             self._throughput,
             lease=settings.jobs.lease / 1000,
             loading_limit=settings.jobs.loading_limit / 1000,
+            shared_clock=shared_clock,
         )
         self._health = HealthReporter(
             self.identity,

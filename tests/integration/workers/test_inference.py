@@ -1,5 +1,6 @@
 """Inference workers on a real Redis: jobs end, streams are whole, whatever happens in between."""
 
+import functools
 import signal
 import sys
 import threading
@@ -8,11 +9,13 @@ import pytest
 
 from support.inference import InferenceBench, whole_answer
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether.clocks import SharedClock, wall_clock_ms
 from tether.discovery.announcements.presence import ModelState
 from tether.discovery.announcements.wire import verify_envelope
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.errors import ConfigError
 from tether.jobs import JobState
+from tether_workers import runtime
 from tether_workers.attempts import lease_renewal
 from tether_workers.base import BaseWorker, ResultKind
 
@@ -165,6 +168,26 @@ def test_a_cancel_while_redis_drops_connections_is_heard_afterwards(make_bench, 
     bench.client.hset(bench.keys.job(job_id), "cancel", "cancelled")
     bench.client.client_kill_filter(_type="pubsub")
     bench.wait_for_state(job_id, "cancelled")
+
+
+@pytest.mark.parametrize("host_is_off_by_ms", [0, 600_000, -600_000])
+def test_a_deadline_ends_an_engine_that_makes_no_token_whatever_its_hosts_clock(
+    make_bench, never_beats, monkeypatch, host_is_off_by_ms
+):
+    def off():
+        return wall_clock_ms() + host_is_off_by_ms
+
+    monkeypatch.setattr(runtime, "SharedClock", functools.partial(SharedClock, host_ms=off))
+    bench = make_bench(tokens_per_second=0.001, lease_ms=1_000 * 300 * int(PATIENCE_SECONDS))
+    bench.start_worker()
+    seconds, _ = bench.client.time()
+    early = bench.place(1, deadline=(seconds + 2) * 1000)
+    late = bench.place(2, deadline=(seconds + 3_600) * 1000)
+    bench.wait_for_state(early, "expired")
+    assert bench.client.time()[0] >= seconds + 2
+    assert bench.state(late) == "running"
+    bench.pools.cancel_many([(late, JobState.CANCELLED)])
+    bench.wait_for_state(late, "cancelled")
 
 
 def test_a_job_past_its_deadline_ends(slow_bench):

@@ -13,14 +13,22 @@ from tether_workers.attempts.attempt import Attempt, AttemptEnding
 class Attempts:
     """Keeps them from the draw to the end. Safe to use from many threads."""
 
-    def __init__(self, *, clock: Callable[[], float], on_unwritten: Callable[[Attempt], None]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        on_unwritten: Callable[[Attempt], None],
+        on_began: Callable[[Attempt], None] = lambda attempt: None,
+    ) -> None:
         """
         Args:
           clock: Seconds.
           on_unwritten: Called where an attempt has something to write.
+          on_began: Called once an attempt is kept.
         """
         self._clock = clock
         self._on_unwritten = on_unwritten
+        self._on_began = on_began
         self._changed = threading.Condition()
         self._running: dict[DrawId, Attempt] = {}
         self._generated_by_ended = 0
@@ -38,6 +46,7 @@ class Attempts:
         attempt = Attempt(drawn, clock=self._clock, on_unwritten=self._on_unwritten)
         with self._changed:
             self._running[drawn.fence.draw_id] = attempt
+        self._on_began(attempt)
 
     def gave_back(self, drawn: DrawnJob) -> None:
         """Forget a job that is no longer this worker's."""

@@ -103,7 +103,7 @@ def test_what_an_engine_does_not_end_is_handed_over_without_it_and_its_slot_writ
     assert (states(port), attempts.all()) == (["placed"], ())
     assert port.streams["job-1"].texts() == ["seven"]
     running.push([Piece(8, "eight")])
-    assert (running.take(), running.close()) == (None, None)
+    assert (running.take(), running.close()) == (None, False)
 
 
 def test_what_was_taken_from_a_slot_is_handed_over_though_the_slot_ends_during_an_outage(
