@@ -15,6 +15,7 @@ from tether_cli.terminal.printable import printable
 if TYPE_CHECKING:
     from tether.config.settings import Settings
     from tether.local.state_folder import StateFolder
+    from tether.local.worker_program import WorkerProgram
 
 DEFAULT_PROMPT = "This function opens a file and"
 """What `--once` asks where no prompt is given."""
@@ -96,7 +97,7 @@ def up(
     from tether.local.up import UpOptions, run_up
 
     options = UpOptions(place, port=port, models=models, workers=count, on_cpu=on_cpu)
-    sys.exit(run_up(options, environ=os.environ, worker_command=worker_command, say=say))
+    sys.exit(run_up(options, environ=os.environ, worker_program=worker_program, say=say))
 
 
 def say(line: str) -> None:
@@ -105,12 +106,14 @@ def say(line: str) -> None:
         click.echo(printable(line))
 
 
-def worker_command(settings: Settings) -> tuple[str, ...]:
-    """The command line of a worker process with the configured models."""
+def worker_program(settings: Settings) -> WorkerProgram:
+    """A worker process with the configured models."""
+    from tether.local.worker_program import WorkerProgram
     from tether_cli.worker import INFERENCE_WORKER
+    from tether_workers.preloading import modules_for_models
     from tether_workers.process import WorkerOptions
 
-    return WorkerOptions(
+    options = WorkerOptions(
         broker=INFERENCE_WORKER,
         modules=(),
         threads=settings.worker.threads,
@@ -119,7 +122,8 @@ def worker_command(settings: Settings) -> tuple[str, ...]:
         paths=(),
         log_form=settings.logs.form,
         log_level=settings.logs.level,
-    ).command()
+    )
+    return WorkerProgram(options.command(), options.forked(), modules_for_models(settings))
 
 
 def _read_workers(text: str | None) -> tuple[int | None, bool]:

@@ -17,6 +17,7 @@ from tether.processes.stopping import GRACE_SECONDS, WIND_UP_SECONDS, worker_sto
 from tether.processes.supervisor import Supervisor
 from tether.telemetry.logs import configure_logs
 from tether_workers.forks import ForkOptions
+from tether_workers.preloading import modules_for_models, modules_for_program
 from tether_workers.process import WorkerOptions
 
 INFERENCE_WORKER = "tether_workers.app:broker"
@@ -89,6 +90,7 @@ def worker(
         log_level=settings.logs.level,
     )
     work_seconds = longest_work_seconds(options, settings.worker.drain_timeout / 1000)
+    serves_models = broker == INFERENCE_WORKER and not modules
     names = tuple(f"worker-{number}" for number in range(1, (processes or settings.worker.processes) + 1))
 
     def fork(path: str) -> Child:
@@ -97,12 +99,13 @@ def worker(
 
     with ProcessEnds(settings) as ends:
         supervisor = Supervisor(
-            [Child(name, options.command()) for name in names],
+            [Child(name, options.command(), forked=options.forked()) for name in names],
             policy=RestartPolicy(),
             stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
             environ=os.environ,
             companion=fork,
             on_event=functools.partial(tell_of_end, ends),
+            preloads=modules_for_models(settings) if serves_models else modules_for_program(),
         )
         status = supervisor.run()
     sys.exit(status)

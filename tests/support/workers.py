@@ -21,6 +21,15 @@ PATIENCE_WITH_STOCK_SECONDS = 10.0
 """The stock broker is expected not to do it at all, or after 60 s."""
 
 
+def children_but_fork_server(pid):
+    """The processes that a supervisor started to do something, and not the one that it forks them from."""
+    return [
+        child
+        for child in psutil.Process(pid).children()
+        if not any("fork_server_program" in word for word in child.cmdline())
+    ]
+
+
 class WorkerProcess:
     """One Dramatiq worker process. Owns it, and the thread ``worker-output`` that reads what it logs."""
 

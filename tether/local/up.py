@@ -40,6 +40,7 @@ from tether.local.private_swarm import prepare_swarm
 from tether.local.redis_process import REDIS_STOP_SECONDS
 from tether.local.settings import WorkerPlace, local_overrides, worker_places
 from tether.local.state_folder import FolderLock, StateFolder, check_room, socket_path, write_owner_only
+from tether.local.worker_program import WorkerProgram
 from tether.loops import Loop
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildReplaced, ChildStarted
@@ -88,14 +89,14 @@ def run_up(
     options: UpOptions,
     *,
     environ: Mapping[str, str],
-    worker_command: Callable[[Settings], tuple[str, ...]],
+    worker_program: Callable[[Settings], WorkerProgram],
     say: Say,
 ) -> int:
     """Run everything until a signal stops it, and return the exit status. Call it from the main thread.
 
     Args:
       environ: This process's environment.
-      worker_command: What runs a worker process with these settings.
+      worker_program: What runs a worker process with these settings.
       say: Tells what happens. It must not raise.
 
     Raises:
@@ -109,7 +110,7 @@ def run_up(
     try:
         with contextlib.ExitStack() as stack:
             try:
-                return _Up(options, environ, worker_command, say, stack).run()
+                return _Up(options, environ, worker_program, say, stack).run()
             finally:
                 # What is undone at the end is undone whatever else comes.
                 _ignore_signals()
@@ -133,14 +134,14 @@ class _Up:
         self,
         options: UpOptions,
         environ: Mapping[str, str],
-        worker_command: Callable[[Settings], tuple[str, ...]],
+        worker_program: Callable[[Settings], WorkerProgram],
         say: Say,
         stack: contextlib.ExitStack,
     ) -> None:
         self._options = options
         self._folder = options.folder
         self._environ = environ
-        self._worker_command = worker_command
+        self._worker_program = worker_program
         self._say = say
         self._stack = stack
         self._shown: Stack | None = None
@@ -179,9 +180,10 @@ class _Up:
         places = worker_places(
             settings, find_gpus(self._environ), self._options.workers, on_cpu=self._options.on_cpu
         )
+        program = self._worker_program(settings)
         children = [
             *self._servers(settings, socket_file if owns_redis else None, swarm.command, listening),
-            *self._workers(settings, places),
+            *self._workers(settings, places, program),
         ]
         parts = tuple(Part(child.name, is_needed=child.name != DHT) for child in children)
         self._shown = Stack(os.getpid(), self._url, parts, str(runtime or ""))
@@ -205,6 +207,7 @@ class _Up:
             environ={**self._environ, **overrides, SOCKET_VARIABLE: str(listening.fileno())},
             final_statuses=FINAL_STATUSES,
             on_event=self._on_event,
+            preloads=program.preloads if places else (),
         )
         follow_parent(supervisor.stop)
         status = supervisor.run()
@@ -299,18 +302,20 @@ class _Up:
             overlaps=True,
         )
 
-    def _workers(self, settings: Settings, places: Sequence[WorkerPlace]) -> Iterator[Child]:
-        command = self._worker_command(settings)
+    def _workers(
+        self, settings: Settings, places: Sequence[WorkerPlace], program: WorkerProgram
+    ) -> Iterator[Child]:
         work_seconds = min(settings.worker.shutdown_timeout, settings.worker.drain_timeout) / 1000
         for number, place in enumerate(places, 1):
             name = f"worker-{number}"
             yield Child(
                 name,
-                command,
+                program.command,
                 environ=place.environ,
                 after=(GATEWAY,),
                 stop_limit=worker_stop_seconds(work_seconds) + GRACE_SECONDS,
                 output=self._folder.log_of(name),
+                forked=program.forked,
             )
 
     def _on_event(self, event: ChildEvent) -> None:

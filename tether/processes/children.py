@@ -9,9 +9,12 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tether.processes.child import LIFELINE_VARIABLE, NAME_VARIABLE, READY_VARIABLE, LifelineWord
 from tether.processes.ends import memory_events_of, oom_kills
+from tether.processes.fork_server import ForkedProcess, ForkServer
+from tether.processes.fork_server_program import ForkedProgram, ForkRequest
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Child:
       overlaps: Whether two of its processes may run at the same time: a reload starts the new one first, and
         the former one is told to retire when that is ready.
       is_reloaded: Whether a reload restarts it.
+      forked: What a fork server runs in place of ``command``, where there is one.
     """
 
     name: str
@@ -46,6 +50,19 @@ class Child:
     output: Path | None = None
     overlaps: bool = False
     is_reloaded: bool = True
+    forked: ForkedProgram | None = None
+
+
+class Process(Protocol):
+    """The part of ``Popen`` that a supervisor needs."""
+
+    @property
+    def pid(self) -> int: ...
+    def wait(self) -> int:
+        """Wait for its end, and return its exit status, less than 0 for a signal."""
+
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -61,7 +78,7 @@ class ChildProcess:
     """
 
     child: Child
-    process: subprocess.Popen[bytes]
+    process: Process
     process_fd: int
     ready_fd: int
     lifeline_fd: int
@@ -77,6 +94,11 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether a fork server began it."""
+        return isinstance(self.process, ForkedProcess)
 
     def say(self, word: LifelineWord) -> None:
         """Tell it something. One that does not listen never hears it."""
@@ -110,13 +132,21 @@ class ChildProcess:
         self.deadline = until
 
 
-def start_child(child: Child, environ: Mapping[str, str], *, now: float, boot_limit: float) -> ChildProcess:
+def start_child(
+    child: Child,
+    environ: Mapping[str, str],
+    *,
+    now: float,
+    boot_limit: float,
+    fork_server: ForkServer | None = None,
+) -> ChildProcess:
     """Start a child's process, which the caller owns.
 
     Args:
       environ: Variables of all children.
       now: Seconds, by the supervisor's clock.
       boot_limit: Seconds after which it is to be ready.
+      fork_server: What begins children that can be forked, while it is ready.
 
     Raises:
       OSError: It cannot be started.
@@ -124,24 +154,8 @@ def start_child(child: Child, environ: Mapping[str, str], *, now: float, boot_li
     ready_fd, child_ready = os.pipe()
     child_lifeline, lifeline_fd = os.pipe()
     os.set_blocking(lifeline_fd, False)
-    variables = {
-        **environ,
-        **child.environ,
-        READY_VARIABLE: str(child_ready),
-        LIFELINE_VARIABLE: str(child_lifeline),
-        NAME_VARIABLE: child.name,
-    }
     try:
-        with _opened(child.output) as output:
-            process = subprocess.Popen(
-                child.command,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(child_ready, child_lifeline, *child.descriptors),
-                start_new_session=True,
-            )
+        process = _begin(child, environ, child_ready, child_lifeline, fork_server)
     except OSError:
         os.close(ready_fd)
         os.close(lifeline_fd)
@@ -169,6 +183,33 @@ def start_child(child: Child, environ: Mapping[str, str], *, now: float, boot_li
         memory_events=memory_events,
         oom_kills=oom_kills(memory_events),
     )
+
+
+def _begin(
+    child: Child, environ: Mapping[str, str], ready: int, lifeline: int, fork_server: ForkServer | None
+) -> Process:
+    environ = {**environ, **child.environ, NAME_VARIABLE: child.name}
+    with _opened(child.output) as output:
+        if fork_server is not None and child.forked is not None:
+            request = ForkRequest(
+                child.forked,
+                name=child.name,
+                environ=environ,
+                descriptors=(READY_VARIABLE, LIFELINE_VARIABLE),
+                has_output=output is not None,
+            )
+            outputs = () if output is None else (output,)
+            if (forked := fork_server.fork(request, (ready, lifeline, *outputs))) is not None:
+                return forked
+        return subprocess.Popen(
+            child.command,
+            env={**environ, READY_VARIABLE: str(ready), LIFELINE_VARIABLE: str(lifeline)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(ready, lifeline, *child.descriptors),
+            start_new_session=True,
+        )
 
 
 @contextlib.contextmanager

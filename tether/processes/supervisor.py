@@ -31,6 +31,7 @@ from tether.processes.child_events import (
 )
 from tether.processes.children import Child, ChildProcess, start_child
 from tether.processes.ends import how_it_ended, oom_kills
+from tether.processes.fork_server import ForkServer
 from tether.processes.reload import Reload
 from tether.processes.restarts import RestartPolicy, startable, stoppable
 from tether.processes.stopping import GRACE_SECONDS, HURRY_SECONDS
@@ -74,6 +75,7 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         on_event: Callable[[ChildEvent], None] = lambda event: None,
         companion: Callable[[str], Child | None] = lambda name: None,
+        preloads: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -88,6 +90,8 @@ class Supervisor:
           on_event: Called with every event, in the thread of :meth:`run`. It must not raise.
           companion: What to run where a child asks for something beside it, or None. What several ask for
             runs once.
+          preloads: Modules that a fork server imports, from which children that can be forked begin; none is
+            run where this is empty.
 
         Raises:
           ConfigError: Two children have the same name, or one comes after a child that is not before it.
@@ -120,6 +124,18 @@ class Supervisor:
         self._stop_signals = 0
         self._status = 0
         self._selector = selectors.DefaultSelector()
+        self._fork_server = (
+            ForkServer(
+                preloads,
+                environ=environ,
+                policy=policy,
+                selector=self._selector,
+                clock=clock,
+                on_change=self._on_fork_server,
+            )
+            if preloads
+            else None
+        )
         self._waking = threading.Lock()
         self._arrived, self._arriving = os.pipe()
         for descriptor in (self._arrived, self._arriving):
@@ -139,6 +155,8 @@ class Supervisor:
             self._arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(self._arrived, 64))
         )
         try:
+            if self._fork_server is not None:
+                self._fork_server.start()
             self._start_what_can_be()
             while not self._is_stopping or any(True for _ in self._processes()):
                 for key, _ in self._selector.select(self._seconds_to_next_duty()):
@@ -167,8 +185,16 @@ class Supervisor:
         ready = {name for name, history in self._histories.items() if history.was_ready}
         names = startable(self._afters, started, ready)
         for child in self._children:
-            if child.name in names:
+            if child.name in names and not (child.forked and self._is_fork_server_starting()):
                 self._start(child)
+
+    def _is_fork_server_starting(self) -> bool:
+        return self._fork_server is not None and self._fork_server.is_starting
+
+    def _on_fork_server(self) -> None:
+        if not self._is_stopping:
+            self._start_what_can_be()
+            self._reload_next()
 
     def _start(self, child: Child) -> None:
         running = self._spawn(child)
@@ -178,10 +204,18 @@ class Supervisor:
         self._on_event(ChildStarted(child.name, running.pid))
 
     def _spawn(self, child: Child) -> ChildProcess:
-        running = start_child(child, self._environ, now=self._clock(), boot_limit=self._policy.boot_limit)
+        running = start_child(
+            child,
+            self._environ,
+            now=self._clock(),
+            boot_limit=self._policy.boot_limit,
+            fork_server=self._fork_server,
+        )
         self._selector.register(running.process_fd, selectors.EVENT_READ, lambda: self._on_exit(running))
         self._selector.register(running.ready_fd, selectors.EVENT_READ, lambda: self._on_ready_pipe(running))
-        self._log.info("Started a child.", child=child.name, child_pid=running.pid)
+        self._log.info(
+            "Started a child.", child=child.name, child_pid=running.pid, is_forked=running.is_forked
+        )
         return running
 
     def _start_again(self, child: Child) -> None:
@@ -348,6 +382,8 @@ class Supervisor:
                 self._log.info("Restarting the children one by one.")
                 names = [child.name for child in self._children if child.is_reloaded]
                 self._reload.begin(names, self._running)
+                if self._fork_server is not None and not self._is_stopping:
+                    self._fork_server.renew()
                 self._reload_next()
             elif number in STOP_SIGNALS:
                 self._stop_signals += 1
@@ -369,7 +405,7 @@ class Supervisor:
                 running.deadline = self._clock()
 
     def _reload_next(self) -> None:
-        if self._is_stopping:
+        if self._is_stopping or self._is_fork_server_starting():
             return
         while (name := self._reload.next(self._running, self._successors)) is not None:
             running = self._running.get(name)
@@ -394,6 +430,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stop_signals = max(self._stop_signals, 1)
+        if self._fork_server is not None:
+            self._fork_server.stop()
         self._stop_next()
 
     def _stop_next(self) -> None:
@@ -414,6 +452,8 @@ class Supervisor:
 
     def _seconds_to_next_duty(self) -> float | None:
         duties = [running.deadline for running in self._processes()]
+        if self._fork_server is not None:
+            duties.append(self._fork_server.due)
         if not self._is_stopping:
             duties += [history.restart_at for history in self._histories.values()]
         due = [moment for moment in duties if moment is not None]
@@ -431,12 +471,16 @@ class Supervisor:
                     self._status = self._status or CHILDREN_KILLED
         if self._is_stopping:
             return
+        if self._fork_server is not None:
+            self._fork_server.do_what_is_due()
         for child in self._children:
             restart_at = self._histories[child.name].restart_at
             if restart_at is not None and now >= restart_at:
                 self._start_again(child)
 
     def _clean_up(self) -> None:
+        if self._fork_server is not None:
+            self._fork_server.stop()
         for running in list(self._processes()):
             running.process.kill()
             running.process.wait()

@@ -28,11 +28,15 @@ from tether.processes.child import (
     follow_parent,
 )
 from tether.processes.ends import MEMORY_ERROR_STATUS
+from tether.processes.fork_server_program import ForkedProgram
 from tether.processes.leaving import leave
 from tether.processes.stopping import HURRY_SECONDS, StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
 from tether_workers.forks import fork_paths
 from tether_workers.stopping import StoppableWorker
+
+MODULE = "tether_workers.process"
+"""The name of this module, which is another one where it runs as a program."""
 
 STOPPED_AT_ONCE = 1
 """Exit status of a worker process that was asked three times to stop."""
@@ -67,7 +71,14 @@ class WorkerOptions:
 
     def command(self) -> tuple[str, ...]:
         """The command line that runs a worker process with these options."""
-        return (sys.executable, "-m", __name__, json.dumps(asdict(self)))
+        return (sys.executable, "-m", MODULE, *self._arguments())
+
+    def forked(self) -> ForkedProgram:
+        """The same for a fork server."""
+        return ForkedProgram(MODULE, run_as_process.__name__, self._arguments())
+
+    def _arguments(self) -> tuple[str, ...]:
+        return (json.dumps(asdict(self)),)
 
 
 def load_broker(path: str, modules: Sequence[str] = ()) -> Broker:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from support.waiting import PATIENCE_SECONDS, eventually
-from support.workers import TESTS, Program, WorkerProcess
+from support.workers import TESTS, Program, WorkerProcess, children_but_fork_server
 from tether.processes.supervisor import CHILDREN_KILLED
 
 SAY_READY = (
@@ -75,7 +75,7 @@ def supervise():
 
 
 def children_of(process):
-    return {child.pid for child in psutil.Process(process.pid).children()}
+    return {child.pid for child in children_but_fork_server(process.pid)}
 
 
 def test_children_are_started_and_stopped_in_order(supervise):

@@ -1,0 +1,189 @@
+"""A supervisor with a fork server: what begins from it is as if it had begun by itself, and it may die."""
+
+import json
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+
+from support.waiting import PATIENCE_SECONDS, eventually
+from support.workers import TESTS, WorkerProcess, children_but_fork_server
+
+PROGRAM = "support.forked_program"
+
+
+@pytest.fixture
+def supervise(tmp_path):
+    started = []
+
+    def start(*arguments, modules=(PROGRAM,), count=1):
+        children = [
+            {
+                "name": f"child-{number}",
+                "command": [sys.executable, "-m", PROGRAM, *arguments],
+                "stops_before": [],
+                "overlaps": False,
+                "forked": [PROGRAM, "run", arguments],
+                "environ": {"OWN": f"child-{number}"},
+            }
+            for number in range(count)
+        ]
+        policy = {"first_delay": 0.01, "max_delay": 0.2}
+        command = [sys.executable, "-m", "support.supervise", json.dumps(children), json.dumps(policy), "20"]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(tmp_path)])}
+        process = WorkerProcess([*command, *modules], environ)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.close()
+
+
+def told_by(process, count):
+    """What so many processes told of themselves, in the order of their names."""
+    process.wait_for_line("told {", PATIENCE_SECONDS, count)
+    lines = [line.removeprefix("told ") for line in list(process.lines) if line.startswith("told {")]
+    return sorted(map(json.loads, lines), key=lambda one: one["name"])
+
+
+def starts_of(process):
+    """Of each start whether the process was forked."""
+    return [json.loads(line)["is_forked"] for line in list(process.lines) if '"Started a child.' in line]
+
+
+def fork_server_of(process):
+    children = psutil.Process(process.pid).children()
+    [server] = set(children) - set(children_but_fork_server(process.pid))
+    return server
+
+
+def wait_for_ready(process, count):
+    process.wait_for_line('"A child is ready', PATIENCE_SECONDS, count)
+
+
+def test_a_forked_process_is_what_it_would_be_by_itself(supervise):
+    forked, apart = supervise("a", "b", count=2), supervise("a", "b", count=2, modules=())
+    by_fork, by_itself = told_by(forked, 2), told_by(apart, 2)
+    for process, told in ((forked, by_fork), (apart, by_itself)):
+        assert [one.pop("parent") for one in told] == [process.pid] * 2
+        assert len({one.pop("random") for one in told}) == 2
+        wait_for_ready(process, 2)
+        commands = [child.cmdline() for child in children_but_fork_server(process.pid)]
+        assert [command[1:3] for command in commands] == [["-m", PROGRAM]] * 2
+    assert [one.pop("comm") for one in by_fork] == ["child-0", "child-1"]
+    assert all(one.pop("comm") != one["name"] for one in by_itself)
+    assert by_fork == by_itself
+    assert (starts_of(forked), starts_of(apart)) == ([True, True], [False, False])
+
+
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGTERM, "killed by SIGTERM")]
+)
+def test_a_forked_process_that_is_killed_is_forked_again_and_the_supervisor_knows_the_signal(
+    supervise, number, how
+):
+    process = supervise()
+    wait_for_ready(process, 1)
+    children_but_fork_server(process.pid)[0].send_signal(number)
+    wait_for_ready(process, 2)
+    process.wait_for_line(how, PATIENCE_SECONDS)
+    assert starts_of(process) == [True, True]
+
+
+def test_the_status_with_which_a_forked_process_ends_is_known(supervise):
+    process = supervise("leave", "41")
+    process.wait_for_line("exit status 41", PATIENCE_SECONDS)
+    finally_ended = supervise("leave", "3")
+    finally_ended.wait_for_end(PATIENCE_SECONDS)
+    assert finally_ended.stop() == 3
+
+
+def test_where_the_fork_server_dies_its_children_go_on_and_it_is_started_again(supervise):
+    process = supervise()
+    wait_for_ready(process, 1)
+    [child] = children_but_fork_server(process.pid)
+    former = fork_server_of(process)
+    former.kill()
+    process.wait_for_line("The fork server fails", PATIENCE_SECONDS)
+    another = eventually(lambda: server_other_than(process, former), PATIENCE_SECONDS, "another server")
+    assert child.is_running()
+    # It forks once it has imported everything; until then a child begins by itself.
+    eventually(lambda: another.num_threads() == 1 and is_waiting(another), PATIENCE_SECONDS, "it waits")
+    child.kill()
+    wait_for_ready(process, 2)
+    process.signal(signal.SIGKILL)
+    assert not psutil.wait_procs([another], timeout=PATIENCE_SECONDS)[1], "it outlives its supervisor"
+
+
+def server_other_than(process, former):
+    children = psutil.Process(process.pid).children()
+    others = set(children) - set(children_but_fork_server(process.pid)) - {former}
+    return next(iter(others), None)
+
+
+def is_waiting(server):
+    return server.status() == psutil.STATUS_SLEEPING
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "starts_a_thread"])
+def test_where_there_can_be_no_fork_server_children_begin_by_themselves(supervise, tmp_path, module):
+    (tmp_path / "starts_a_thread.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    process = supervise(modules=(PROGRAM, module))
+    wait_for_ready(process, 1)
+    children_but_fork_server(process.pid)[0].kill()
+    wait_for_ready(process, 2)
+    assert starts_of(process) == [False, False]
+
+
+def test_a_fork_server_that_hangs_is_ended_and_the_child_begins_by_itself(supervise):
+    process = supervise()
+    wait_for_ready(process, 1)
+    server = fork_server_of(process)
+    server.suspend()
+    children_but_fork_server(process.pid)[0].kill()
+    wait_for_ready(process, 2)
+    assert starts_of(process) == [True, False]
+    assert not psutil.wait_procs([server], timeout=PATIENCE_SECONDS)[1]
+
+
+def test_a_reload_imports_new_code(supervise, tmp_path):
+    (tmp_path / "changing.py").write_text("VERSION = 'old'\n")
+    process = supervise("changing", modules=(PROGRAM, "changing"))
+    wait_for_ready(process, 1)
+    (tmp_path / "changing.py").write_text("VERSION = 'changed'\n")
+    children_but_fork_server(process.pid)[0].kill()
+    wait_for_ready(process, 2)
+    process.signal(signal.SIGHUP)
+    wait_for_ready(process, 3)
+    assert [one["version"] for one in told_by(process, 3)] == ["old", "old", "changed"]
+    assert starts_of(process) == [True, True, True]
+
+
+def test_a_signal_to_all_is_none_to_the_fork_server_and_nothing_is_left_after_the_stop(supervise):
+    process = supervise()
+    wait_for_ready(process, 1)
+    server = fork_server_of(process)
+    server.terminate()
+    children_but_fork_server(process.pid)[0].kill()
+    wait_for_ready(process, 2)
+    assert starts_of(process) == [True, True]
+    process.signal(signal.SIGTERM)
+    process.wait_for_end(PATIENCE_SECONDS)
+    assert not psutil.wait_procs([server], timeout=PATIENCE_SECONDS)[1]
+
+
+def test_the_fork_server_holds_no_descriptor_of_its_children(supervise):
+    process = supervise(count=2)
+    wait_for_ready(process, 2)
+    server = fork_server_of(process)
+    links = [os.readlink(file) for file in map(str, descriptors_of(server.pid))]
+    assert [link.partition(":")[0] for link in links] == ["socket"]
+
+
+def descriptors_of(pid):
+    return [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd") if int(name) > 2]
