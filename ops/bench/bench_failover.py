@@ -129,7 +129,8 @@ def measure(case: Case, kills: int, source: random.Random) -> list[float]:
         undisturbed = read_undisturbed(stage)
         for number in range(kills):
             if number % 20 == 0:
-                say(f"{case.subject}: kill {number + 1} of {kills}")
+                so_far = f", longest so far {max(found):.2f} s" if found else ""
+                say(f"{case.subject}: kill {number + 1} of {kills}{so_far}")
             # One that dies sooner after its start counts as failing, and is started again later.
             time.sleep(RestartPolicy().served_after)
             readers = stage.submit()
@@ -217,6 +218,8 @@ def main() -> None:
     parser.add_argument("--date", default="", help="the date to write into FILE")
     arguments = parser.parse_args()
 
+    # Threads of a model this small wait for each other, and the longer the busier the machine is.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     cases = [CASES[name] for name in arguments.case or CASES]
     load_before = os.getloadavg()[0]
     found = kept_figures(arguments.json, [case.subject for case in cases])
