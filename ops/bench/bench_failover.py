@@ -75,6 +75,7 @@ class Case:
       restart: Starts again what was killed, after the clients have their streams.
       goals: At most so many seconds, by the name of the figure.
       quick: Kills in a quick run.
+      is_supervised: Whether a supervisor lives on that starts it again.
     """
 
     subject: str
@@ -83,6 +84,7 @@ class Case:
     restart: Callable[[FailoverStage, str], None]
     goals: dict[str, float]
     quick: int
+    is_supervised: bool = True
 
 
 def nothing(stage: FailoverStage, name: str) -> None:
@@ -105,6 +107,7 @@ CASES = {
         FailoverStage.start_host,
         {"median": 3.5, "95th percentile": 4.0, "longest": 5.0},
         2,
+        is_supervised=False,
     ),
     "single": Case(
         "single worker, demo model",
@@ -129,10 +132,10 @@ def measure(case: Case, kills: int, source: random.Random) -> list[float]:
         undisturbed = read_undisturbed(stage)
         for number in range(kills):
             if number % 20 == 0:
-                so_far = f", longest so far {max(found):.2f} s" if found else ""
-                say(f"{case.subject}: kill {number + 1} of {kills}{so_far}")
-            # One that dies sooner after its start counts as failing, and is started again later.
-            time.sleep(RestartPolicy().served_after)
+                say(f"{case.subject}: kill {number + 1} of {kills}; seconds until its streams went on:")
+            if case.is_supervised:
+                # One that dies sooner after its start counts as failing, and is started again later.
+                time.sleep(RestartPolicy().served_after)
             readers = stage.submit()
             readers[0].wait_for_tokens(source.randint(1, int(LATEST_KILL * len(undisturbed[0]))))
             victim = stage.worker_of(readers[0])
@@ -140,6 +143,7 @@ def measure(case: Case, kills: int, source: random.Random) -> list[float]:
             for reader in readers:
                 reader.join()
             found.append(interruption(readers, undisturbed, killed_ns))
+            print(f"{found[-1]:.3f}", flush=True)
             case.restart(stage, victim)
             stage.wait_until_it_draws(victim)
     return found
@@ -226,7 +230,6 @@ def main() -> None:
     for case in cases:
         kills = case.quick if arguments.quick else arguments.kills
         gaps = measure(case, kills, random.Random(arguments.seed))
-        print(" ".join(f"{gap:.2f}" for gap in gaps))
         found += figures(case, gaps)
     order = [case.subject for case in CASES.values()]
     found.sort(key=lambda figure: order.index(figure.subject))
