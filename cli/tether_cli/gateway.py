@@ -60,6 +60,8 @@ def gateway(host: str | None, port: int | None) -> None:
         policy=RestartPolicy(),
         stop_limit=gateway_stop_seconds(settings.gateway.drain_timeout / 1000) + GRACE_SECONDS,
         environ={**os.environ, SOCKET_VARIABLE: str(listening.fileno())},
+        # Else connections would be taken that nobody serves.
+        on_stop=listening.close,
     )
     with listening:
         sys.exit(supervisor.run())

@@ -74,6 +74,7 @@ class Supervisor:
         final_statuses: Iterable[int] = (ConfigError.exit_status,),
         clock: Callable[[], float] = time.monotonic,
         on_event: Callable[[ChildEvent], None] = lambda event: None,
+        on_stop: Callable[[], None] = lambda: None,
         companion: Callable[[str], Child | None] = lambda name: None,
         preloads: Sequence[str] = (),
     ) -> None:
@@ -88,6 +89,7 @@ class Supervisor:
             stop, and the supervisor exits with that status.
           clock: Monotonic seconds.
           on_event: Called with every event, in the thread of :meth:`run`. It must not raise.
+          on_stop: Called when it begins to stop: no child is started any more.
           companion: What to run where a child asks for something beside it, or None. What several ask for
             runs once.
           preloads: Modules that a fork server imports, from which children that can be forked begin; none is
@@ -108,6 +110,7 @@ class Supervisor:
         self._afters = {child.name: child.after for child in children}
         self._stands_on = {child.name: (*child.after, *child.stops_before) for child in children}
         self._on_event = on_event
+        self._on_stop = on_stop
         self._companion = companion
         self._policy = policy
         self._stop_limit = stop_limit
@@ -432,6 +435,7 @@ class Supervisor:
         self._stop_signals = max(self._stop_signals, 1)
         if self._fork_server is not None:
             self._fork_server.stop()
+        self._on_stop()
         self._stop_next()
 
     def _stop_next(self) -> None:
