@@ -44,8 +44,8 @@ MUTANTS = (
     ChaosMutant(
         "the last tokens are not written with the end",
         "workers/tether_workers/attempts/attempt.py",
-        "            return self._growth(self._unwritten)\n",
-        "            return self._growth(())\n",
+        "return self._growth([*self._unwritten, *(self._last if is_whole else ())])",
+        "return self._growth(self._unwritten)",
         frozenset({Promise.TEXT, Promise.STREAM, Promise.WRONGLY_DEAD}),
     ),
     ChaosMutant(
