@@ -7,6 +7,8 @@ stage that has a result there is not run again, one that was cut off is.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 from bench_queue import say
 from chaos_checker import Promise
 from chaos_mutants import MUTANTS, ChaosMutant, plant
@@ -22,12 +25,12 @@ from chaos_namespace import run_inside
 from chaos_plans import POSTGRES, SQLITE, mutant_plan, quick_plan, stage_plans
 from chaos_results import RunResult, broken, figures_over, read_result, write_result
 from chaos_run import RunPlan, run_chaos
-from report import describe_machine, table, versions, write_json
+from report import Figure, describe_machine, table, versions, write_json
 
 from tether.local.redis_server import find_redis_server
 
 LIBRARIES = ("tether", "redis", "sqlalchemy", "psycopg", "torch", "transformers")
-ALL = "all"
+ALL, PEERS = "all", "peers"
 MAX_SHOWN = 20
 """Broken promises that are shown of a run."""
 
@@ -61,6 +64,25 @@ def run_stages(names: Sequence[str], state: Path, seed: int, keep: Path | None) 
     return [read_result(file) for name in plans if (file := state / f"{name}.json").exists()]
 
 
+def run_peers(state: Path, seed: int) -> None:
+    """Put other task queues through the same kills, unless that was done."""
+    file = state / f"{PEERS}.json"
+    if not file.exists():
+        aside = file.with_suffix(".new")
+        program = str(Path(__file__).parent / "run")
+        command = [program, "chaos_peers", "--json", str(aside), "--seed", str(seed)]
+        subprocess.run(command, check=True)
+        os.rename(aside, file)
+
+
+def peers_figures(state: Path) -> list[Figure]:
+    """What came of the other queues, where they were measured."""
+    file = state / f"{PEERS}.json"
+    if not file.exists():
+        return []
+    return [msgspec.convert(figure, Figure) for figure in json.loads(file.read_text("utf-8"))["figures"]]
+
+
 def run_mutant(mutant: ChaosMutant, seed: int, keep: Path | None) -> bool:
     """Whether a planted bug is found by one of the promises that it breaks."""
     with tempfile.TemporaryDirectory(prefix="tether-mutant-") as folder:
@@ -85,7 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="300 jobs on both databases: three minutes")
     parser.add_argument("--database", choices=(SQLITE, POSTGRES), help="with --quick: on this one alone")
-    parser.add_argument("--stage", default=ALL, choices=(ALL, *stage_plans()), help="which stage to run")
+    parser.add_argument(
+        "--stage", default=ALL, choices=(ALL, *stage_plans(), PEERS), help="which stage to run"
+    )
     parser.add_argument(
         "--state", type=Path, default=Path("chaos-state"), help="where the stages' results are kept"
     )
@@ -108,9 +132,11 @@ def main() -> None:
         databases = (arguments.database,) if arguments.database else (SQLITE, POSTGRES)
         results = [run_plan(quick_plan(name), arguments.seed, arguments.keep) for name in databases]
     else:
-        names = list(stage_plans()) if arguments.stage == ALL else [arguments.stage]
+        names = [*stage_plans(), PEERS] if arguments.stage == ALL else [arguments.stage]
         results = run_stages(names, arguments.state, arguments.seed, arguments.keep)
-    figures = figures_over(results)
+        if PEERS in names:
+            run_peers(arguments.state, arguments.seed)
+    figures = figures_over(results) + ([] if arguments.quick else peers_figures(arguments.state))
     machine = describe_machine(".".join(map(str, find_redis_server().version)))
     print(f"{machine.cpu}, {machine.cores} cores, {machine.memory} GiB; Redis {machine.redis}\n")
     print(table(figures))
