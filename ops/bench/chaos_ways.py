@@ -139,8 +139,8 @@ class Ways:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_forward(way, reader, far_writer))
                 group.create_task(_forward(way, far_reader, writer))
-        except (OSError, ExceptionGroup):
-            # Who connected sees that the connection ends.
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            # Who connected sees that the connection ends; cancelled is who is there at the end.
             pass
         finally:
             way.writers.difference_update(ends)

@@ -1,5 +1,5 @@
 -- Writes the final state that the database has committed, and lets Redis forget the job after a while.
--- ARGV: job, state, life (ms), data of the last event where none was written yet
+-- ARGV: job, state, life (ms), data of the last event where it has not succeeded and none was written yet
 -- Returns: 'sealed', or 'unknown' where Redis did not have it (late placements are refused from then on).
 pass_memory_limit()
 local id, state, life, data = unpack(ARGV)
@@ -27,7 +27,10 @@ if is_of_redis and (job_state == RUNNING or (whole(logged, MAX_INTEGER) or 0) > 
   write_outcome(id, 'withdrawn', now_ms())
 end
 redis.call('HSET', name, 'state', state, 'closed', '1')
-say_the_end(id, state == 'succeeded' and 'finished' or 'failed', data)
+-- Where Redis lost the end of one that succeeded, it may have lost tokens, too: readers find both in the database.
+if state ~= 'succeeded' then
+  say_the_end(id, 'failed', data)
+end
 redis.call('PEXPIRE', name, life)
 redis.call('PEXPIRE', stream_of(id), life)
 return 'sealed'
