@@ -9,7 +9,7 @@ if #ARGV ~= 4 or not is_name(id) or not is_final(state) or not life or life == 0
   return refuse('seal: a job, a final state, a life in ms and the data of an event are needed')
 end
 local name = job_of(id)
-local job_state, worker, logged = read(name, 'state', 'worker', 'logged')
+local job_state, worker, logged, said = read(name, 'state', 'worker', 'logged', 'said')
 if not job_state then
   leave_tombstone(id, state, life, false)
   return 'unknown'
@@ -27,9 +27,11 @@ if is_of_redis and (job_state == RUNNING or (whole(logged, MAX_INTEGER) or 0) > 
   write_outcome(id, 'withdrawn', now_ms())
 end
 redis.call('HSET', name, 'state', state, 'closed', '1')
--- Where Redis lost the end of one that succeeded, it may have lost tokens, too: readers find both in the database.
 if state ~= 'succeeded' then
   say_the_end(id, 'failed', data)
+elseif said ~= '1' then
+  -- Redis lost its end, and maybe tokens before that: readers find both in the database.
+  redis.call('DEL', stream_of(id))
 end
 redis.call('PEXPIRE', name, life)
 redis.call('PEXPIRE', stream_of(id), life)
