@@ -59,7 +59,9 @@ class BlameStage(Stage):
         """Kill what works for that worker, and leave its supervisor."""
         for child in psutil.Process(self._processes[name].pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+                # What it forks them from is not at work.
+                if not any("fork_server_program" in word for word in child.cmdline()):
+                    child.kill()
 
     def serving(self, job_ids: Sequence[JobId]) -> set[str]:
         """The processes that run one of these jobs, by their boot ids, as Redis has it."""

@@ -1,12 +1,12 @@
 """Who is to blame where worker processes die: a job that ends them is found, and the others live on."""
 
-import psutil
 import pytest
 
 from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.poison_engine import POISON
 from support.waiting import PATIENCE_SECONDS, eventually
+from support.workers import children_but_fork_server
 from tether.deaths import death_of_attempt, deaths_of_evidence
 from tether.scheduling.blame import LONE_DEATHS, MAX_VAIN
 from tether.store import queries
@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_again_and_again_from_outside_costs_no_job_its_l
                 "the next process has done some of the work",
             )
             killed |= running()
-            for process in psutil.Process(worker.pid).children():
+            for process in children_but_fork_server(worker.pid):
                 process.kill()
         accounts.wait_until_all_ended(count, within=5 * PATIENCE_SECONDS)
         accounts.assert_succeeded_once(

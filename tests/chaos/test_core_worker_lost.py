@@ -11,6 +11,7 @@ from support.accounts import Accounts, expected_texts
 from support.cluster import Cluster
 from support.stream_reader import StreamReader
 from support.waiting import PATIENCE_SECONDS, eventually
+from support.workers import children_but_fork_server
 
 PROMPT = "one two three"
 RATE, TOKENS = 10, 100
@@ -78,7 +79,7 @@ def show():
 
 
 def test_a_job_goes_on_where_it_stands_when_its_process_is_killed_and_its_supervisor_says_so(show):
-    for process in psutil.Process(show.its_worker.pid).children():
+    for process in children_but_fork_server(show.its_worker.pid):
         process.kill()
     show.reader.wait_for_event("rerouted")
     show.wait_for_another_worker()

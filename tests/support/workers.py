@@ -23,11 +23,13 @@ PATIENCE_WITH_STOCK_SECONDS = 10.0
 
 def children_but_fork_server(pid):
     """The processes that a supervisor started to do something, and not the one that it forks them from."""
-    return [
-        child
-        for child in psutil.Process(pid).children()
-        if not any("fork_server_program" in word for word in child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(pid).children():
+        # It may have ended meanwhile.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not any("fork_server_program" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 class WorkerProcess:

@@ -196,7 +196,7 @@ class ForkServer:
             self._on_change()
         elif message == UNFIT:
             self._failures = MAX_FAILURES
-            self._fail("what it imports starts threads")
+            self._fail("what it imports starts threads, or begins to use a GPU")
         else:
             self._fail("it has ended")
 

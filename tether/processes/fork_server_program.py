@@ -29,11 +29,15 @@ MAX_MESSAGE_BYTES = 1_048_576
 MAX_DESCRIPTORS = 8
 
 UNFIT = b"unfit"
-"""What it says instead where what it imported has started threads, whose locks a fork would keep."""
+"""What it says instead where what it imported has started threads, whose locks a fork would keep, or has
+begun to use CUDA, which no fork can."""
 
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _PR_SET_NAME = 15
+
+_NO_CUDA = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Lets torch look for GPUs without beginning to use one, where a package asks while it is imported."""
 
 _ARG_START = 45
 """Of the fields of ``/proc/self/stat`` behind the process's name."""
@@ -109,9 +113,10 @@ def main(arguments: Sequence[str]) -> int:
         # Service managers signal everybody: it ends with its supervisor, which has to stop the others first.
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(descriptor))
+    os.environ |= _NO_CUDA
     for name in modules:
         importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(os.listdir("/proc/self/task")) > 1 or _has_begun_cuda():
         connection.send(UNFIT)
         return 1
     # What is there now stays: a collection in a forked process must not touch, and so copy, all of it.
@@ -123,6 +128,19 @@ def main(arguments: Sequence[str]) -> int:
         function = getattr(sys.modules[program.module], program.function)
         function()
     return 0
+
+
+def _has_begun_cuda() -> bool:
+    """Whether a forked process could not use CUDA, as torch can tell only there."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    is_in_bad_fork = getattr(cuda, "_is_in_bad_fork", None)
+    if is_in_bad_fork is None:
+        return False
+    pid = os.fork()
+    if pid == 0:
+        os._exit(1 if is_in_bad_fork() else 0)
+    _, status = os.waitpid(pid, 0)
+    return status != 0
 
 
 def _serve(connection: socket.socket) -> ForkedProgram | None:

@@ -128,11 +128,12 @@ def is_waiting(server):
     return server.status() == psutil.STATUS_SLEEPING
 
 
-@pytest.mark.parametrize("module", ["no_such_module", "starts_a_thread"])
+@pytest.mark.parametrize("module", ["no_such_module", "starts_a_thread", "torch"])
 def test_where_there_can_be_no_fork_server_children_begin_by_themselves(supervise, tmp_path, module):
     (tmp_path / "starts_a_thread.py").write_text(
         "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     )
+    (tmp_path / "torch.py").write_text("class cuda:\n    _is_in_bad_fork = staticmethod(lambda: True)\n")
     process = supervise(modules=(PROGRAM, module))
     wait_for_ready(process, 1)
     children_but_fork_server(process.pid)[0].kill()
