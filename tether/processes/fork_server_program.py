@@ -39,6 +39,10 @@ _PR_SET_NAME = 15
 _NO_CUDA = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Lets torch look for GPUs without beginning to use one, where a package asks while it is imported."""
 
+_NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy starts a thread for each core while it is imported, unless it is told otherwise. torch computes with
+threads of its own, which begin later."""
+
 _ARG_START = 45
 """Of the fields of ``/proc/self/stat`` behind the process's name."""
 
@@ -114,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(descriptor))
     os.environ |= _NO_CUDA
+    for name, value in _NO_THREADS.items():
+        os.environ.setdefault(name, value)
     for name in modules:
         importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1 or _has_begun_cuda():

@@ -152,6 +152,13 @@ def test_a_fork_server_that_hangs_is_ended_and_the_child_begins_by_itself(superv
     assert not psutil.wait_procs([server], timeout=PATIENCE_SECONDS)[1]
 
 
+def test_what_starts_threads_only_where_it_may_is_imported_without_them(supervise):
+    process = supervise(modules=(PROGRAM, "numpy"))
+    wait_for_ready(process, 1)
+    assert starts_of(process) == [True]
+    assert fork_server_of(process).num_threads() == 1
+
+
 def test_a_reload_imports_new_code(supervise, tmp_path):
     (tmp_path / "changing.py").write_text("VERSION = 'old'\n")
     process = supervise("changing", modules=(PROGRAM, "changing"))
