@@ -1,6 +1,7 @@
-"""Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...],
-"stops_before": [...], "overlaps": ..., "forked": [module, function, arguments] or none, "environ": {...} or
-none}, ...], policy, limit of a stop, and the modules of its fork server, if it shall have one."""
+"""Runs a Supervisor over the children given as JSON: [{"name": ..., "command": [...], "stops_before":
+[...], "overlaps": ..., "forked": [module, function, arguments] or none, "environ": {...} or none}, ...],
+policy, limit of a stop, and the modules of its fork server, if it shall have one: ``later`` among them has no
+process wait."""
 
 import json
 import os
@@ -35,6 +36,11 @@ children = [
 ]
 policy = RestartPolicy(**json.loads(sys.argv[2]))
 supervisor = Supervisor(
-    children, policy=policy, stop_limit=float(sys.argv[3]), environ=os.environ, preloads=sys.argv[4:]
+    children,
+    policy=policy,
+    stop_limit=float(sys.argv[3]),
+    environ=os.environ,
+    preloads=[module for module in sys.argv[4:] if module != "later"],
+    forks_first="later" not in sys.argv,
 )
 sys.exit(supervisor.run())

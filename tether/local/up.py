@@ -208,6 +208,8 @@ class _Up:
             final_statuses=FINAL_STATUSES,
             on_event=self._on_event,
             preloads=program.preloads if places else (),
+            # Whoever waits for all to be ready need not wait for that too.
+            forks_first=False,
             # Else connections would be taken that nobody serves.
             on_stop=listening.close,
         )

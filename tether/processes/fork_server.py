@@ -108,6 +108,11 @@ class ForkServer:
         return self._state is _State.STARTING
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it was never started, or was stopped."""
+        return self._state is _State.STOPPED
+
+    @property
     def due(self) -> float | None:
         """When :meth:`do_what_is_due` has something to do, in monotonic seconds."""
         return self._due
@@ -193,6 +198,7 @@ class ForkServer:
             message = b""
         if message == READY and self._state is _State.STARTING:
             self._state, self._due = _State.READY, None
+            self._log.info("The fork server is ready.", fork_server_pid=self._process and self._process.pid)
             self._on_change()
         elif message == UNFIT:
             self._failures = MAX_FAILURES

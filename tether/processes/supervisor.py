@@ -77,6 +77,7 @@ class Supervisor:
         on_stop: Callable[[], None] = lambda: None,
         companion: Callable[[str], Child | None] = lambda name: None,
         preloads: Sequence[str] = (),
+        forks_first: bool = True,
     ) -> None:
         """
         Args:
@@ -94,6 +95,8 @@ class Supervisor:
             runs once.
           preloads: Modules that a fork server imports, from which children that can be forked begin; none is
             run where this is empty.
+          forks_first: Whether the first processes begin from it as well, and wait for it. Else they start by
+            themselves, and it imports once they have loaded what they are to load.
 
         Raises:
           ConfigError: Two children have the same name, or one comes after a child that is not before it.
@@ -139,6 +142,7 @@ class Supervisor:
             if preloads
             else None
         )
+        self._forks_first = forks_first
         self._waking = threading.Lock()
         self._arrived, self._arriving = os.pipe()
         for descriptor in (self._arrived, self._arriving):
@@ -158,7 +162,7 @@ class Supervisor:
             self._arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(self._arrived, 64))
         )
         try:
-            if self._fork_server is not None:
+            if self._fork_server is not None and self._forks_first:
                 self._fork_server.start()
             self._start_what_can_be()
             while not self._is_stopping or any(True for _ in self._processes()):
@@ -190,6 +194,15 @@ class Supervisor:
         for child in self._children:
             if child.name in names and not (child.forked and self._is_fork_server_starting()):
                 self._start(child)
+
+    def _start_fork_server_later(self) -> None:
+        """Start it where it was to wait until what is at work has loaded everything."""
+        server = self._fork_server
+        forked = [one for one in self._running.values() if one.child.forked is not None]
+        if server is None or not server.is_stopped or self._is_stopping:
+            return
+        if forked and all(one.has_loaded for one in forked):
+            server.start()
 
     def _is_fork_server_starting(self) -> bool:
         return self._fork_server is not None and self._fork_server.is_starting
@@ -247,6 +260,7 @@ class Supervisor:
             # All is loaded; or the process is about to end, which is an event of its own.
             self._selector.unregister(running.ready_fd)
             running.has_loaded = running.ready_at is not None
+            self._start_fork_server_later()
         elif running.ready_at is None:
             companions = companions_in(said)
             if companions is not None:
@@ -386,6 +400,7 @@ class Supervisor:
                 names = [child.name for child in self._children if child.is_reloaded]
                 self._reload.begin(names, self._running)
                 if self._fork_server is not None and not self._is_stopping:
+                    # One that was to start later is wanted now: the processes are to begin from it.
                     self._fork_server.renew()
                 self._reload_next()
             elif number in STOP_SIGNALS:

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from support.waiting import PATIENCE_SECONDS, eventually
+from support.waiting import PATIENCE_SECONDS
 from support.workers import TESTS, WorkerProcess, children_but_fork_server
 
 PROGRAM = "support.forked_program"
@@ -108,24 +108,15 @@ def test_where_the_fork_server_dies_its_children_go_on_and_it_is_started_again(s
     former = fork_server_of(process)
     former.kill()
     process.wait_for_line("The fork server fails", PATIENCE_SECONDS)
-    another = eventually(lambda: server_other_than(process, former), PATIENCE_SECONDS, "another server")
+    process.wait_for_line("The fork server is ready", PATIENCE_SECONDS, 2)
+    another = fork_server_of(process)
+    assert another != former
     assert child.is_running()
-    # It forks once it has imported everything; until then a child begins by itself.
-    eventually(lambda: another.num_threads() == 1 and is_waiting(another), PATIENCE_SECONDS, "it waits")
     child.kill()
     wait_for_ready(process, 2)
+    assert starts_of(process) == [True, True]
     process.signal(signal.SIGKILL)
     assert not psutil.wait_procs([another], timeout=PATIENCE_SECONDS)[1], "it outlives its supervisor"
-
-
-def server_other_than(process, former):
-    children = psutil.Process(process.pid).children()
-    others = set(children) - set(children_but_fork_server(process.pid)) - {former}
-    return next(iter(others), None)
-
-
-def is_waiting(server):
-    return server.status() == psutil.STATUS_SLEEPING
 
 
 @pytest.mark.parametrize("module", ["no_such_module", "starts_a_thread", "torch"])
@@ -139,6 +130,15 @@ def test_where_there_can_be_no_fork_server_children_begin_by_themselves(supervis
     children_but_fork_server(process.pid)[0].kill()
     wait_for_ready(process, 2)
     assert starts_of(process) == [False, False]
+
+
+def test_where_the_first_processes_shall_not_wait_the_fork_server_is_there_for_the_next_ones(supervise):
+    process = supervise(modules=(PROGRAM, "later"))
+    wait_for_ready(process, 1)
+    process.wait_for_line("The fork server is ready", PATIENCE_SECONDS)
+    children_but_fork_server(process.pid)[0].kill()
+    wait_for_ready(process, 2)
+    assert starts_of(process) == [False, True]
 
 
 def test_a_fork_server_that_hangs_is_ended_and_the_child_begins_by_itself(supervise):
