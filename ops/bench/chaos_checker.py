@@ -13,6 +13,7 @@ from chaos_log import (
     ChaosEntry,
     Disconnected,
     Effect,
+    FaultBegan,
     FaultEnded,
     Received,
     Refused,
@@ -20,6 +21,7 @@ from chaos_log import (
     Submitting,
     Unanswered,
 )
+from chaos_script import FaultType
 from chaos_snapshot import ChaosJob, ChaosSnapshot, Pieces, Undisturbed
 
 FINAL = frozenset({"succeeded", "dead", "cancelled", "expired"})
@@ -155,6 +157,7 @@ def _check_ends(
     entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
 ) -> Iterator[Violation]:
     entries = list(entries)
+    set_back = _set_back(entries)
     asked = {entry.job_id for entry in entries if isinstance(entry, Cancelling)}
     for job in snapshot.jobs.values():
         name = f"job {job.job_id}"
@@ -165,7 +168,7 @@ def _check_ends(
             yield Violation(Promise.UNASKED, f"{name} is cancelled, and nobody asked for that")
         if job.state == "expired" and not job.has_deadline:
             yield Violation(Promise.UNASKED, f"{name} is expired, and had no deadline")
-        if job.wins > 1:
+        if job.wins > 1 and job.job_id not in set_back:
             yield Violation(Promise.DOUBLED, f"{name} succeeded {job.wins} times")
         if job.state == "dead" and not (expected and expected.may_die):
             yield Violation(Promise.WRONGLY_DEAD, f"{name} is dead")
@@ -183,6 +186,25 @@ def _check_ends(
     for (job_id, what), count in effects.items():
         if count > 1:
             yield Violation(Promise.DOUBLED, f"job {job_id}: {what} happened {count} times")
+
+
+def _set_back(entries: Iterable[ChaosEntry]) -> set[str]:
+    """Jobs that ended while Redis had what it was set back from: to it they had not, and may have run again.
+    That changes nothing: what they made and were charged is judged as of all others."""
+    began: dict[int, float] = {}
+    spans: list[tuple[float, float]] = []
+    for entry in entries:
+        if isinstance(entry, FaultBegan | FaultEnded) and entry.type == FaultType.REDIS_ROLLED_BACK:
+            if isinstance(entry, FaultBegan):
+                began[entry.number] = entry.at
+            elif entry.number in began:
+                spans.append((began[entry.number], entry.at))
+    ends = [
+        entry
+        for entry in entries
+        if isinstance(entry, Resulted) or (isinstance(entry, Received) and entry.kind == "finished")
+    ]
+    return {end.job_id for end in ends for begin, over in spans if begin <= end.at <= over}
 
 
 def _check_result(name: str, job: ChaosJob, expected: Undisturbed) -> Iterator[Violation]:

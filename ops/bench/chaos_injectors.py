@@ -12,14 +12,14 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-import psutil
 from chaos_databases import truncate_log
 from chaos_parts import Part, send, wait_until
 from chaos_script import FaultType, ScriptedFault
-from chaos_site import DATABASE_FILE, Site, drain, fill
+from chaos_site import DATABASE_FILE, ORCHESTRATORS, Site, drain, fill
 from chaos_watch import ClientWatch, JobWatch, LogMarks, RunningAttempt
 
 EffectCounts: TypeAlias = dict[str, int]
@@ -27,7 +27,7 @@ CountEffects: TypeAlias = Callable[[], EffectCounts]
 
 LOST_SECONDS = 8.0
 """After this every lost attempt is known to be lost."""
-READY_SECONDS = 4.0
+READY_SECONDS = 3.0
 """How long a fault waits for a moment at which it bites."""
 GATEWAY_OFFSET_MS = 8_000
 WORKER_OFFSET_MS = 20 * 60_000
@@ -82,18 +82,27 @@ class Injectors:
             FaultType.CLOCK_BACK: partial(self._set_clock, direction=-1),
         }
 
-    def wait_for_moment(self, fault: ScriptedFault) -> None:
-        """Wait until the fault can bite: jobs run, where it matters on its target. Not for long."""
-        is_worker = fault.type in OF_WORKERS
+    def wait_for_moment(self, fault: ScriptedFault) -> ScriptedFault:
+        """Wait until the fault can bite, not for long: jobs run, where it matters on its target.
 
-        def can_bite() -> bool:
-            part = self._site.parts[fault.target] if is_worker else None
-            return self._stop.is_set() or (self._is_busy(part) if part else bool(self._running()))
+        Returns:
+          The fault; of another worker, where jobs run there and not on its target.
+        """
+        if fault.type not in OF_WORKERS:
+            self._wait_for(lambda: bool(self._running()))
+            return fault
+        part = self._site.parts[fault.target]
+        if self._wait_for(lambda: self._is_busy(part)):
+            return fault
+        busy = [other.name for other in self._site.parts_of("worker") if self._is_busy(other)]
+        return replace(fault, target=busy[0]) if busy else fault
 
+    def _wait_for(self, condition: Callable[[], bool]) -> bool:
         try:
-            wait_until(can_bite, READY_SECONDS, "jobs run there")
+            wait_until(lambda: self._stop.is_set() or condition(), READY_SECONDS, "jobs run there")
         except TimeoutError:
-            return
+            return False
+        return True
 
     def _is_busy(self, part: Part) -> bool:
         return part.working() is not None and bool(self._running_on(part))
@@ -155,20 +164,23 @@ class Injectors:
         self._stop_for(fault, [pid] if pid else [])
         return partial(self._clients.disturbed, mark)
 
-    def _busiest(self) -> list[int]:
-        """The process of the orchestrator that has used most of the processor lately: it runs the loops."""
-        pids = [pid for part in self._site.parts_of("orchestrator") if (pid := part.working())]
-        before = {pid: _processor_seconds(pid) for pid in pids}
-        self._stop.wait(0.6)
-        return sorted(pids, key=lambda pid: before[pid] - _processor_seconds(pid))[:1]
+    def _leading(self) -> list[int]:
+        """The process of the orchestrator that runs the loops: it reads outcomes."""
+        clients: Any = self._site.redis.client_list()
+        ports = [int(one["addr"].rpartition(":")[2]) for one in clients if one["cmd"] == "xreadgroup"]
+        ways = [self._site.ways.name_of(port) for port in ports]
+        names = [way.removesuffix("-redis") for way in ways if way.startswith("orchestrator")]
+        part = self._site.parts[names[0] if names else ORCHESTRATORS[0]]
+        pid = part.working()
+        return [] if pid is None else [pid]
 
     def _kill_orchestrator(self, fault: ScriptedFault) -> CountEffects:
-        before, pids = self._watch.holders(), self._busiest()
+        before, pids = self._watch.holders(), self._leading()
         send(signal.SIGKILL, pids)
         return partial(self._taken_over, before)
 
     def _stop_orchestrator(self, fault: ScriptedFault) -> CountEffects:
-        before, pids = self._watch.holders(), self._busiest()
+        before, pids = self._watch.holders(), self._leading()
         self._stop_for(fault, pids)
         return partial(self._taken_over, before)
 
@@ -342,11 +354,3 @@ def _write_whole(file: str, text: str) -> None:
 
 def _tells_of_clock(line: dict[str, Any]) -> bool:
     return any(word in str(line.get("event")) for word in CLOCK_WORDS)
-
-
-def _processor_seconds(pid: int) -> float:
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)

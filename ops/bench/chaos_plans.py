@@ -8,7 +8,7 @@ from dataclasses import replace
 from chaos_requests import ClientMix
 from chaos_run import RunPlan
 from chaos_script import DEATHS, FaultType, ScriptPlan
-from chaos_site import SiteKind
+from chaos_site import ORCHESTRATORS, SiteKind
 
 SQLITE, POSTGRES = "sqlite", "postgres"
 
@@ -51,15 +51,15 @@ def targets_of(site: SiteKind) -> Mapping[FaultType, Sequence[str]]:
     workers = tuple(f"worker-{number}" for number in range(1, site.workers + 1))
     gateways = tuple(f"gateway-{number}" for number in range(1, site.gateways + 1))
     doors = tuple(f"client-{name}" for name in gateways)
-    ways = (*doors, "worker-redis", "gateway-redis", "orchestrator-redis")
+    ways = (*doors, "worker-redis", "gateway-redis", *(f"{name}-redis" for name in ORCHESTRATORS))
     targets: dict[FaultType, Sequence[str]] = {
         FaultType.WORKER_KILLED: workers,
         FaultType.WORKER_HOST_KILLED: workers,
         FaultType.WORKER_STOPPED: workers,
         FaultType.GATEWAY_KILLED: gateways,
         FaultType.GATEWAY_STOPPED: gateways,
-        FaultType.ORCHESTRATOR_KILLED: ("busiest",),
-        FaultType.ORCHESTRATOR_STOPPED: ("busiest",),
+        FaultType.ORCHESTRATOR_KILLED: ("leading",),
+        FaultType.ORCHESTRATOR_STOPPED: ("leading",),
         FaultType.REDIS_KILLED: ("redis",),
         FaultType.REDIS_STOPPED: ("redis",),
         FaultType.REDIS_FLUSHED: ("redis",),

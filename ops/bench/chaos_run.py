@@ -52,7 +52,7 @@ class RunPlan:
 
     Attributes:
       model: ``null`` or ``demo``.
-      jobs: By all clients together, within ``client_seconds``.
+      jobs: By all clients together, within ``client_seconds``; more where faults take longer.
       patience: Seconds after the last fault within which all jobs must have ended, and all be quiet.
     """
 
@@ -117,6 +117,7 @@ class _Driver:
         self._stop = threading.Event()
         self._effective: set[FaultType] = set()
         self._files = [site.folder / f"{tenant}.jsonl" for tenant in TENANTS]
+        self._enough = site.folder / "enough"
         self._clients: list[subprocess.Popen[bytes]] = []
         self._log = ChaosLog(site.folder / "faults.jsonl")
         self._injectors = Injectors(site, ClientWatch(self._files), self._stop, self._note_victims)
@@ -126,6 +127,7 @@ class _Driver:
             try:
                 self._start_clients()
                 self._strike_all()
+                self._enough.touch()
                 self._wait_for_quiet()
             finally:
                 self._stop.set()
@@ -146,6 +148,7 @@ class _Driver:
                 seed=f"{self._plan.name}-{self._seed}",
                 jobs=self._plan.jobs // len(TENANTS),
                 seconds=self._plan.client_seconds,
+                stop=str(self._enough),
                 mix=self._plan.mix,
                 log=str(file),
             )
@@ -195,7 +198,7 @@ class _Driver:
             self._stop.wait(max(began + fault.at - time.monotonic(), 0.0))
             if self._stop.is_set():
                 break
-            self._injectors.wait_for_moment(fault)
+            fault = self._injectors.wait_for_moment(fault)
             said = {"client": DRIVER, "type": str(fault.type), "target": fault.target}
             self._log.write(FaultBegan(at=time.monotonic(), number=fault.number, **said))
             count = self._injectors.strike(fault)

@@ -81,7 +81,7 @@ class ScriptedFault:
     Attributes:
       number: In the order of their times.
       at: When it is due, in seconds from the beginning.
-      target: Whom it strikes: a part's or a way's name, or what is left to the moment, ``busiest``.
+      target: Whom it strikes: a part's or a way's name, or what is left to the moment, ``leading``.
       seconds: How long it lasts.
       track: Faults of one track come one after the other; those of two may overlap.
     """

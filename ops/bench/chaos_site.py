@@ -43,6 +43,7 @@ DISK_MIB = 384
 MEMORY_BYTES = 256 * 2**20
 BALLAST = "ballast"
 DATABASE_FILE = "tether.db"
+ORCHESTRATORS = ("orchestrator-1", "orchestrator-2")
 RETRY_SECONDS, RETRIES = 0.1, 200
 """Of the driver's own look at a Redis that is away for a while."""
 
@@ -198,14 +199,11 @@ class Site:
             self.keys[name] = key
 
     def _start_parts(self) -> None:
-        hosts = {
-            name: self.ways.add(f"{name}-redis", self.server.port)
-            for name in ("worker", "gateway", "orchestrator")
-        }
+        hosts = {name: self.ways.add(f"{name}-redis", self.server.port) for name in ("worker", "gateway")}
         if self.kind.is_swarm:
             self._start("dht", ["dht", "--port", str(self.dht_port)])
-        for number in range(1, 3):
-            self._start(f"orchestrator-{number}", ["orchestrator"], hosts["orchestrator"])
+        for name in ORCHESTRATORS:
+            self._start(name, ["orchestrator"], self.ways.add(f"{name}-redis", self.server.port))
         for number in range(1, self.kind.gateways + 1):
             port = _free_port()
             self._start(f"gateway-{number}", ["gateway", "--port", str(port)], hosts["gateway"])

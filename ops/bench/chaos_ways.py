@@ -61,6 +61,10 @@ class Ways:
         """Forward again; return how often something was held back meanwhile."""
         return self._do(self._go_on(name))
 
+    def name_of(self, port: int) -> str:
+        """The way by which a connection with this port of ours comes to a server; empty where none does."""
+        return self._do(self._name_of(port))
+
     def close(self) -> None:
         self._do(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -108,6 +112,14 @@ class Ways:
         way = self._ways[name]
         way.goes_on.set()
         return way.held
+
+    async def _name_of(self, port: int) -> str:
+        for name, way in self._ways.items():
+            for writer in way.writers:
+                own = writer.get_extra_info("sockname")
+                if isinstance(own, tuple) and own[1] == port:
+                    return name
+        return ""
 
     async def _close(self) -> None:
         for name, way in self._ways.items():

@@ -46,7 +46,8 @@ class ClientOrders(msgspec.Struct, frozen=True):
     Attributes:
       client: Its name, unique in a run.
       ports: Of the gateways.
-      jobs: How many it submits, evenly within ``seconds``.
+      jobs: How many it submits at least, evenly within ``seconds``.
+      stop: It goes on at that pace until there is this file.
       log: The file that it writes.
     """
 
@@ -57,6 +58,7 @@ class ClientOrders(msgspec.Struct, frozen=True):
     seed: str
     jobs: int
     seconds: float
+    stop: str
     mix: ClientMix
     log: str
 
@@ -77,17 +79,18 @@ class ChaosClient:
         self._sdks = [
             AsyncTether(f"http://127.0.0.1:{port}", orders.api_key, patience=0.0) for port in orders.ports
         ]
-        began = asyncio.get_running_loop().time()
+        loop, pace, stop = asyncio.get_running_loop(), orders.seconds / orders.jobs, Path(orders.stop)
+        began, number = loop.time(), 0
         async with asyncio.TaskGroup() as group:
-            for number in range(orders.jobs):
-                due = began + (number + self._chance.random()) * orders.seconds / orders.jobs
-                job = make_job(orders.seed, orders.client, number, orders.mix)
-                group.create_task(self._run_job(job, due))
+            while number < orders.jobs or not stop.exists():
+                due = began + (number + self._chance.random()) * pace
+                await asyncio.sleep(max(due - loop.time(), 0.0))
+                group.create_task(self._run_job(make_job(orders.seed, orders.client, number, orders.mix)))
+                number += 1
         for sdk in self._sdks:
             await sdk.close()
 
-    async def _run_job(self, job: ClientJob, due: float) -> None:
-        await asyncio.sleep(max(due - asyncio.get_running_loop().time(), 0.0))
+    async def _run_job(self, job: ClientJob) -> None:
         job_id = await self._submit(job)
         if job_id is None:
             return

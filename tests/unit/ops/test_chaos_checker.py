@@ -296,3 +296,12 @@ def test_a_line_that_is_no_entry_is_not_taken_for_one(run, tmp_path):
     file.write_bytes(b'{"entry":"Nothing"}\n')
     with pytest.raises(ValueError, match="Nothing"):
         list(run.log.read_log(file))
+
+
+@pytest.mark.parametrize(("lasts_until", "promises"), [(1_000.0, set()), (3.0, {"doubled"})])
+def test_a_job_may_run_again_that_ended_in_what_redis_was_set_back_from(run, lasts_until, promises):
+    about = {"client": "faults", "number": 2, "type": "Redis rolled back", "target": "redis"}
+    run.faults.append(run.log.FaultBegan(at=2.0, **about))
+    run.faults.append(run.log.FaultEnded(at=lasts_until, effects={"jobs set back": 1}, **about))
+    run.change_job("j1", wins=2)
+    assert {violation.promise for violation in run.check()} == promises
