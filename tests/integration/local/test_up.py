@@ -224,6 +224,23 @@ def test_after_a_kill_its_children_end_and_the_next_one_has_the_jobs(local):
     assert again.stop() == 0
 
 
+def test_a_reload_replaces_what_runs_our_code_and_leaves_redis_alone(local):
+    process = local.up()
+    before = {name: part["pid"] for name, part in local.parts().items()}
+    with local.client() as client:
+        reader = StreamReader(client.submit("slow", "one", max_tokens=200))
+        reader.wait_for_tokens(3)
+        process.signal(signal.SIGHUP)
+        process.wait_for_line("gateway is replaced", within=PATIENCE_SECONDS)
+        process.wait_for_line("worker-1 is ready again", within=PATIENCE_SECONDS)
+        reader.join()
+        assert len(reader.texts) == 200
+    after = local.parts()
+    assert {name for name, pid in before.items() if after[name]["pid"] == pid} == {"redis"}
+    assert all(part["state"] == "ready" for part in after.values())
+    assert process.stop() == 0
+
+
 def test_down_now_ends_everything(local):
     process = local.up()
     children = local.all_processes(process)

@@ -57,6 +57,17 @@ def test_a_worker_that_runs_a_job_ends_in_time(bench):
     bench.wait_for_state("job-1", "placed", ticking=True)
 
 
+def test_a_worker_that_is_asked_twice_ends_sooner_than_its_jobs_could(bench):
+    bench.values["worker"] = {"drain_timeout": 600_000, "threads": 4}
+    process = bench.start_process()
+    bench.wait_for_tokens(bench.place(max_tokens=10_000), 1)
+    with hanging(bench.server.pid):
+        process.signal(signal.SIGTERM)
+        process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
+        assert seconds_to_stop(process) < WITH_NOTHING_SECONDS
+    bench.wait_for_state("job-1", "placed", ticking=True)
+
+
 def test_a_worker_that_runs_nothing_ends_in_time(bench):
     process = bench.start_process()
     with hanging(bench.server.pid):
