@@ -52,5 +52,9 @@ def run():
     signal.pause()
 
 
+def pause():
+    signal.pause()
+
+
 if __name__ == "__main__":
     run()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import structlog
 
-from tether.processes.fork_server_program import READY, UNFIT, ForkRequest
+from tether.processes.fork_server_program import GO, READY, UNFIT, ForkRequest
 from tether.processes.restarts import RestartPolicy
 
 FORK_SECONDS = 3.0
@@ -173,15 +173,7 @@ class ForkServer:
         if self._connection is None or self._state is not _State.READY:
             return None
         try:
-            with _adoption():
-                socket.send_fds(self._connection, [request.to_json()], list(descriptors))
-                answer = self._connection.recv(4096)
-            told = json.loads(answer) if answer else {"error": "it has ended"}
-            if "pid" not in told:
-                raise OSError(told["error"])
-            process = ForkedProcess(int(told["pid"]))
-            # It is a child of this process: or its status would never be known.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            process = self._forked(self._connection, request, descriptors)
         except (OSError, ValueError, KeyError) as error:
             # Nobody waits for the server: ``on_change`` would start what is being started.
             self._end()
@@ -189,6 +181,28 @@ class ForkServer:
             return None
         self._failures = 0
         return process
+
+    def _forked(
+        self, connection: socket.socket, request: ForkRequest, descriptors: Sequence[int]
+    ) -> ForkedProcess:
+        # What was forked goes on once it is told so, and not where no answer says that it was: or it would
+        # run beside the process that is started in its place.
+        told_to_go, telling = os.pipe()
+        try:
+            with _adoption():
+                socket.send_fds(connection, [request.to_json()], [*descriptors, told_to_go])
+                answer = connection.recv(4096)
+            told = json.loads(answer) if answer else {"error": "it has ended"}
+            if "pid" not in told:
+                raise OSError(told["error"])
+            process = ForkedProcess(int(told["pid"]))
+            # It is a child of this process: or its status would never be known.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.write(telling, GO)
+            return process
+        finally:
+            os.close(told_to_go)
+            os.close(telling)
 
     def _on_message(self) -> None:
         assert self._connection is not None

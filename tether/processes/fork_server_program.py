@@ -32,6 +32,10 @@ UNFIT = b"unfit"
 """What it says instead where what it imported has started threads, whose locks a fork would keep, or has
 begun to use CUDA, which no fork can."""
 
+GO = b"-"
+"""What a forked process waits for at the last of the descriptors of its request. It ends where that ends:
+then nobody knows of it, and another was started in its place."""
+
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _PR_SET_NAME = 15
@@ -70,7 +74,8 @@ class ForkRequest:
       name: What the kernel calls the process.
       environ: All of its environment, but for ``descriptors``.
       descriptors: Names of variables that tell the numbers of the descriptors sent along, in their order.
-      has_output: Whether one more was sent: where its standard output and standard error go.
+      has_output: Whether one more was sent: where its standard output and standard error go. Behind it comes
+        the one at which it is told to go on.
     """
 
     program: ForkedProgram
@@ -156,7 +161,11 @@ def _serve(connection: socket.socket) -> ForkedProgram | None:
         if not text:
             return None
         if _is_forked(connection):
-            connection.detach()
+            # Or the supervisor would not see the end of the server.
+            connection.close()
+            *descriptors, told_to_go = descriptors
+            if os.read(told_to_go, 1) != GO:
+                os._exit(0)
             request = ForkRequest.from_json(text)
             _become(request, descriptors)
             return request.program
@@ -167,24 +176,27 @@ def _serve(connection: socket.socket) -> ForkedProgram | None:
 def _is_forked(connection: socket.socket) -> bool:
     """Whether this is the new process. The old one has told its number, or why there is none."""
     reading, writing = os.pipe()
-    adopted, adopting = os.pipe()
     try:
         between = os.fork()
         if between == 0:
-            return _is_forked_again(writing, adopted, adopting)
+            return _is_forked_again(writing)
         told = os.read(reading, MAX_MESSAGE_BYTES)
         # From its end on the new process is a child of the supervisor.
         os.waitpid(between, 0)
     except OSError as error:
         told = json.dumps({"error": str(error)}).encode()
     finally:
-        for descriptor in (reading, writing, adopted, adopting):
+        for descriptor in (reading, writing):
             os.close(descriptor)
     connection.send(told)
     return False
 
 
-def _is_forked_again(writing: int, adopted: int, adopting: int) -> bool:
+def _is_forked_again(writing: int) -> bool:
+    # Before anybody knows it: a signal that comes at once is not lost.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told: dict[str, object]
     try:
         pid = os.fork()
@@ -192,14 +204,11 @@ def _is_forked_again(writing: int, adopted: int, adopting: int) -> bool:
     except OSError as error:
         pid, told = -1, {"error": str(error)}
     if pid == 0:
-        os.close(adopting)
-        # Until its parent is the one that it keeps.
-        os.read(adopted, 1)
-        # Closed once more by the caller.
-        os.dup2(adopted, adopting)
         return True
-    os.write(writing, json.dumps(told).encode())
-    os._exit(0)
+    try:
+        os.write(writing, json.dumps(told).encode())
+    finally:
+        os._exit(0)
 
 
 def _become(request: ForkRequest, descriptors: Sequence[int]) -> None:
@@ -219,9 +228,6 @@ def _become(request: ForkRequest, descriptors: Sequence[int]) -> None:
         os.environ[variable] = str(descriptor)
     ctypes.CDLL(None).prctl(_PR_SET_NAME, request.name.encode()[:15], 0, 0, 0)
     _show_command((sys.executable, "-m", request.program.module, *request.program.arguments))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # The standard library's source is seeded anew by itself.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

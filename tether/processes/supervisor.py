@@ -158,6 +158,8 @@ class Supervisor:
         # In this order: a signal in between is heard.
         waker = signal.set_wakeup_fd(self._arriving)
         before = {number: signal.signal(number, lambda *_: None) for number in signals}
+        # Who started this process may have set that ends of children are ignored: none would be known.
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._selector.register(
             self._arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(self._arrived, 64))
         )

@@ -1,15 +1,22 @@
 """A supervisor with a fork server: what begins from it is as if it had begun by itself, and it may die."""
 
+import contextlib
 import json
 import os
+import select
+import selectors
 import signal
 import sys
+import time
 
 import psutil
 import pytest
 
-from support.waiting import PATIENCE_SECONDS
+from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import TESTS, WorkerProcess, children_but_fork_server
+from tether.processes.fork_server import ForkServer
+from tether.processes.fork_server_program import ForkedProgram, ForkRequest
+from tether.processes.restarts import RestartPolicy
 
 PROGRAM = "support.forked_program"
 
@@ -157,6 +164,76 @@ def test_what_starts_threads_only_where_it_may_is_imported_without_them(supervis
     wait_for_ready(process, 1)
     assert starts_of(process) == [True]
     assert fork_server_of(process).num_threads() == 1
+
+
+def test_what_a_dying_fork_server_began_does_not_run_beside_the_one_that_begins_by_itself(
+    supervise, tmp_path
+):
+    (tmp_path / "dies_at_fork.py").write_text("import os\nos.waitpid = lambda *_: os._exit(1)\n")
+    process = supervise(modules=(PROGRAM, "dies_at_fork"))
+    wait_for_ready(process, 1)
+    assert starts_of(process) == [False]
+    eventually(lambda: len(programs_beside(process)) == 1, PATIENCE_SECONDS, "nothing else goes on")
+    assert len(told_by(process, 1)) == 1
+
+
+def programs_beside(process):
+    """All processes that a supervisor's children run in, whoever their parents are by now."""
+    output = os.readlink(f"/proc/{process.pid}/fd/1")
+    return [
+        pid
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+        if pid != process.pid and output_of(pid) == output and not is_fork_server(pid)
+    ]
+
+
+def output_of(pid):
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/fd/1")
+    return None
+
+
+def is_fork_server(pid):
+    with contextlib.suppress(psutil.Error):
+        return any("fork_server_program" in word for word in psutil.Process(pid).cmdline())
+    return True
+
+
+def test_a_signal_that_comes_at_once_ends_a_forked_process():
+    with selectors.DefaultSelector() as selector:
+        server = ForkServer(
+            [PROGRAM],
+            environ={**os.environ, "PYTHONPATH": str(TESTS)},
+            policy=RestartPolicy(),
+            selector=selector,
+            clock=time.monotonic,
+            on_change=lambda: None,
+        )
+        server.start()
+        try:
+            [(key, _)] = selector.select(PATIENCE_SECONDS)
+            key.data()
+            program = ForkedProgram(PROGRAM, "pause", ())
+            request = ForkRequest(program, "child", dict(os.environ), (), has_output=False)
+            for _ in range(20):
+                process = server.fork(request, ())
+                process.send_signal(signal.SIGTERM)
+                assert is_over(process), "it heard nothing"
+                assert process.wait() == -signal.SIGTERM
+        finally:
+            server.stop()
+
+
+def is_over(process):
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        if select.select([descriptor], [], [], 5.0)[0]:
+            return True
+        process.kill()
+        process.wait()
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def test_a_reload_imports_new_code(supervise, tmp_path):

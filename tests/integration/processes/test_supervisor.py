@@ -152,6 +152,16 @@ def test_a_child_that_can_never_run_stops_everything_with_its_status(supervise):
     assert process.stop() == 3
 
 
+def test_where_ends_of_processes_are_ignored_by_who_started_it_they_are_known_all_the_same(supervise):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        process = supervise(WRONGLY_SET_UP)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    process.wait_for_end(PATIENCE_SECONDS)
+    assert process.stop() == 3
+
+
 def test_a_child_that_does_not_stop_in_time_is_killed(supervise):
     process = supervise(STUBBORN, stop_limit=0.2)
     process.wait_for_line("is ready", within=PATIENCE_SECONDS)
