@@ -67,7 +67,7 @@ class Attempt:
         self._offset = drawn.offset
         self._restart: int | None = None
         self._unwritten: list[Piece] = []
-        self._last: tuple[Piece, ...] = ()
+        self._last: tuple[Piece, ...] | None = None
         self._in_flight: Growth | None = None
         self._is_closing = False
         self._generated_tokens = 0
@@ -144,7 +144,7 @@ class Attempt:
             if self._phase is not AttemptPhase.DECODE:
                 self._enter(AttemptPhase.DECODE)
             if is_last:
-                self._last, self._is_closing = tuple(pieces), True
+                self._last = tuple(pieces)
             else:
                 self._unwritten += pieces
             self._generated_tokens += len(pieces)
@@ -169,7 +169,8 @@ class Attempt:
           is_whole: The call ends the answer, and takes the last tokens along.
         """
         with self._changed:
-            return self._growth([*self._unwritten, *(self._last if is_whole else ())])
+            last = self._last if is_whole and self._last is not None else ()
+            return self._growth([*self._unwritten, *last])
 
     def take_from_slot(self) -> Growth | None:
         """Take the attempt from a slot that does not end it: all that is not written, for whoever ends it
@@ -211,7 +212,7 @@ class Attempt:
                         data=b'{"offset":0}',
                         restarted=True,
                     )
-                elif self._unwritten and not self._is_closing:
+                elif self._unwritten and self._last is None and not self._is_closing:
                     self._in_flight = self._growth(self._unwritten)
             return self._in_flight
 
@@ -242,7 +243,7 @@ class Attempt:
 
     def _give_up_tokens(self, stands_at: int) -> None:
         self._unwritten.clear()
-        self._last = ()
+        self._last = None
         self._restart = None
         self._offset = stands_at
         self._lost_tokens = True

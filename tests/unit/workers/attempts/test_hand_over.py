@@ -106,6 +106,18 @@ def test_what_an_engine_does_not_end_is_handed_over_without_it_and_its_slot_writ
     assert (running.take(), running.close()) == (None, False)
 
 
+def test_of_an_engine_that_hangs_behind_its_last_tokens_these_are_not_handed_over(port, attempts, draw):
+    running = draw(1)
+    assert running.begin()
+    running.push([Piece(7, "seven")])
+    running.push([Piece(8, "cut")], is_last=True)
+    hand_over = HandOver(port, attempts, drain_time=0.01, hand_over_time=PATIENCE_SECONDS)
+    hand_over.start()
+    hand_over.join(PATIENCE_SECONDS)
+    assert states(port) == ["placed"]
+    assert port.streams["job-1"].texts() == ["seven"]
+
+
 def test_what_was_taken_from_a_slot_is_handed_over_though_the_slot_ends_during_an_outage(
     port, attempts, draw
 ):
