@@ -43,8 +43,8 @@ _GREEDY = {"model": "demo", "prompt": "The function opens a file and", "temperat
 CASES = (
     Case("100 tokens a second", {"model": "counter", "prompt": "x", "max_tokens": MAX_TOKENS}, (0.02, 0.2)),
     Case("a token in 10 s", {"model": "slow", "prompt": "x", "max_tokens": MAX_TOKENS}, (0.02, 0.2)),
-    Case("demo model, decode", _GREEDY, (0.02, 0.2)),
-    Case("demo model, prefill", {**_GREEDY, "prompt": LONG_PROMPT, "max_tokens": 8}, (0.02, 0.2)),
+    Case("demo model, short prompt", _GREEDY, (0.02, 0.2)),
+    Case("demo model, long prompt", {**_GREEDY, "prompt": LONG_PROMPT, "max_tokens": 8}, (0.02, 0.2)),
 )
 FULL, QUICK = 200, 12
 
