@@ -7,11 +7,11 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench_queue import say
+from bench_queue import percentile, say
 from cancel_stage import CancelStage
 from report import Figure, describe_machine, table, versions, write_json
 
@@ -107,12 +107,6 @@ def cancel_one(stage: CancelStage, case: Case, source: random.Random) -> Cancell
     settled = stage.wait_for_no_holds(job_id)
     freed = stage.wait_for_note("freed", job_id)
     return Cancelled(*((at - began) / 1e6 for at in (answered, stopped, freed, settled)))
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The nearest-rank percentile."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
-from core_stage import READY_SECONDS, Stage, wait_for
+from core_stage import Stage
 from sqlalchemy import Connection, func, select
 
 from tether import Tether
@@ -47,7 +47,7 @@ class BlameStage(Stage):
         program = [f"{broker}:broker"] if broker else []
         arguments = ["worker", *program, "-P", str(_APPS), "-p", "1", "-t", str(threads)]
         self._launch(name, ["-m", "tether_cli", *arguments])
-        wait_for(lambda: "A child is ready" in self._log_of(name), READY_SECONDS, f"{name} is ready")
+        self.wait_until_child_is_ready(name)
 
     def submit(self, prompts: Sequence[str]) -> list[JobId]:
         """Submit a job for each prompt, in their order."""
@@ -91,15 +91,8 @@ class BlameStage(Stage):
 
     def pauses_of(self, name: str) -> list[float]:
         """Seconds for which that worker's supervisor waited before each restart."""
-        found = re.findall(r"restart_in_seconds\W+([\d.]+)", _plain(self._log_of(name)))
+        found = re.findall(r"restart_in_seconds\W+([\d.]+)", self.log_of(name))
         return [float(seconds) for seconds in found]
-
-    def _log_of(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 def _states(connection: Connection) -> dict[str, JobState]:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
-import secrets
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from core_stage import READY_SECONDS, Stage, wait_for
+from core_stage import wait_for
+from edges_stage import EdgesStage
 from sqlalchemy import Connection, func, select
 
-from tether.config.loading import load_settings
-from tether.gateway.keys.api_keys import Scope, make_key
-from tether.store.api_keys import add_key
 from tether.store.schema import holds
-from tether.store.store import Store
 
 _APPS = Path(__file__).parent / "cancel_apps"
 SLOTS = 4
@@ -38,45 +33,24 @@ context = 512
 """
 
 
-class CancelStage(Stage):
+class CancelStage(EdgesStage):
     """The stage of the core benchmark with two doors, and models that are at work when they are cancelled."""
 
     def start(self) -> None:
         """Start everything, and wait until it is ready."""
-        file = self.folder / "tether.toml"
+        file = self.settings_file()
         text = file.read_text("utf-8").replace(
             "tokens_per_second = 0\noutput_tokens = 1", "tokens_per_second = 100"
         )
         file.write_text(text + _MODELS, encoding="utf-8")
         self.start_orchestrator()
-        self._key = self._make_key()
-        self._doors = [self._start_gateway(f"gateway{number}") for number in range(2)]
+        self._key = self.make_key()
+        self._doors = [_connection(self.launch_gateway(f"gateway{number}")) for number in range(2)]
         arguments = ["worker", "cancel_worker:broker", "-P", str(_APPS), "-p", "1", "-t", str(SLOTS)]
         self._launch("worker", ["-m", "tether_cli", *arguments])
-        self._wait_for_line("worker", "A child is ready")
+        self.wait_until_child_is_ready("worker")
         self._notes_read = 0
         self._noted: dict[tuple[str, str], int] = {}
-
-    def _make_key(self) -> str:
-        key, kept = make_key("default", [Scope.SUBMIT, Scope.READ], now_ms=1, randomness=secrets.token_bytes)
-        with Store(load_settings(environ={}, file=self.folder / "tether.toml").database.url) as store:
-            store.write_alone(add_key, kept).result()
-        return key
-
-    def _start_gateway(self, name: str) -> http.client.HTTPConnection:
-        self._launch(name, ["-m", "tether_cli", "gateway", "--port", "0"])
-        self._wait_for_line(name, "A child is ready")
-        found = re.search(r"http://[\d.:]+", self._log(name))
-        assert found is not None
-        address = urlsplit(found.group())
-        assert address.hostname is not None
-        return http.client.HTTPConnection(address.hostname, address.port)
-
-    def _log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
-
-    def _wait_for_line(self, name: str, line: str) -> None:
-        wait_for(lambda: line in self._log(name), READY_SECONDS, f"{name} is ready")
 
     def close_doors(self) -> None:
         for door in self._doors:
@@ -116,20 +90,23 @@ class CancelStage(Stage):
 
     def wait_for_note(self, what: str, whom: object) -> int:
         """When the worker noted this, in nanoseconds, once it has."""
-        self._wait(lambda: self.noted(what, whom) is not None, f"{what} {whom} is noted")
+        wait_for(
+            lambda: self.noted(what, whom) is not None, NOTE_SECONDS, f"{what} {whom} is noted", LOOK_SECONDS
+        )
         return self._noted[what, str(whom)]
 
     def wait_for_no_holds(self, job_id: str) -> int:
         """When a job was seen to have no holds any more, in nanoseconds."""
-        self._wait(lambda: not self._store.read(_holds_of, job_id), "its holds are gone")
+        wait_for(
+            lambda: not self._store.read(_holds_of, job_id), NOTE_SECONDS, "its holds are gone", LOOK_SECONDS
+        )
         return time.monotonic_ns()
 
-    def _wait(self, condition: Any, what: str) -> None:
-        deadline = time.monotonic() + NOTE_SECONDS
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {NOTE_SECONDS:.0f} s: {what}")
-            time.sleep(LOOK_SECONDS)
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    address = urlsplit(url)
+    assert address.hostname is not None
+    return http.client.HTTPConnection(address.hostname, address.port)
 
 
 def _holds_of(connection: Connection, job_id: str) -> int:

@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from chaos_databases import truncate_log
-from chaos_parts import Part, send, wait_until
+from chaos_parts import Part, send
 from chaos_script import FaultType, ScriptedFault
 from chaos_site import DATABASE_FILE, ORCHESTRATORS, Site, drain, fill
 from chaos_watch import ClientWatch, JobWatch, LogMarks, RunningAttempt
+from core_stage import wait_for
 
 EffectCounts: TypeAlias = dict[str, int]
 CountEffects: TypeAlias = Callable[[], EffectCounts]
@@ -99,7 +100,7 @@ class Injectors:
 
     def _wait_for(self, condition: Callable[[], bool]) -> bool:
         try:
-            wait_until(lambda: self._stop.is_set() or condition(), READY_SECONDS, "jobs run there")
+            wait_for(lambda: self._stop.is_set() or condition(), READY_SECONDS, "jobs run there")
         except TimeoutError:
             return False
         return True

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 from core_processes import families
+from core_stage import wait_for
 
 READY_SECONDS = 90.0
 LOOK_SECONDS = 0.05
@@ -28,14 +29,12 @@ class PartLog:
     """The JSON lines that a part's processes have logged.
 
     Attributes:
-      ready: How often a child of it became ready.
       child_pid: The child that became ready last.
       boot_id: Under which the last of its worker processes draws.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.ready = 0
         self.child_pid: int | None = None
         self.boot_id = ""
         self._read_to = 0
@@ -68,7 +67,6 @@ class PartLog:
 
     def _note(self, line: Mapping[str, Any]) -> None:
         if line.get("event") == "A child is ready." and str(line.get("child", "")).endswith("-1"):
-            self.ready += 1
             self.child_pid = int(line["child_pid"])
         elif line.get("event") == "Serving." and "worker" in line:
             self.boot_id = str(line["worker"])
@@ -81,13 +79,11 @@ class Part:
     Attributes:
       name: Unique in an installation.
       log: What it and its processes log.
-      restarts: How often it was started again.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> None:
         self.name = name
         self.log = PartLog(folder / f"{name}.log")
-        self.restarts = 0
         self._command = [sys.executable, "-m", "tether_cli", *arguments]
         self._environ = dict(environ)
         self._folder = folder
@@ -118,19 +114,23 @@ class Part:
             with self._lock:
                 if not self._closing.is_set():
                     self._process = self._start()
-                    self.restarts += 1
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until_ready(self, count: int = 1) -> None:
-        """Wait until its child has become ready so often.
+    def wait_until_ready(self) -> None:
+        """Wait until a child of it has become ready.
 
         Raises:
-          TimeoutError: It has not.
+          TimeoutError: None has.
         """
-        wait_until(lambda: self.log.look().ready >= count, READY_SECONDS, f"{self.name} is ready")
+        wait_for(
+            lambda: self.log.look().child_pid is not None,
+            READY_SECONDS,
+            f"{self.name} is ready",
+            LOOK_SECONDS,
+        )
 
     def family(self) -> list[int]:
         """The command's process, and all that descend from it."""
@@ -160,21 +160,6 @@ class Part:
             self.kill_all()
         self._thread.join()
 
-    def stop(self, seconds: float) -> bool:
-        """End it for good, in order; whether it did in time."""
-        self._closing.set()
-        with self._lock:
-            send(signal.SIGTERM, [self.pid])
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill_all()
-            self._process.wait()
-            return False
-        finally:
-            self._thread.join()
-        return True
-
 
 def _lines_of(text: bytes) -> list[dict[str, Any]]:
     found = []
@@ -192,22 +177,6 @@ def send(number: signal.Signals, pids: Sequence[int]) -> int:
             os.kill(pid, number)
             sent += 1
     return sent
-
-
-def wait_until(
-    condition: Callable[[], object], seconds: float, what: str, look_seconds: float = LOOK_SECONDS
-) -> None:
-    """Wait until something is true.
-
-    Raises:
-      TimeoutError: It is not within so many seconds; ``what`` says what.
-    """
-    never = threading.Event()
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        never.wait(look_seconds)
 
 
 def _runs(pid: int) -> bool:

@@ -21,12 +21,12 @@ from chaos_checker import check_run, effects_by_type
 from chaos_failover import Loss, failover_gaps
 from chaos_injectors import CountEffects, EffectCounts, Injectors
 from chaos_log import Accepted, ChaosEntry, ChaosLog, FaultBegan, FaultEnded, Submitting, read_logs
-from chaos_parts import wait_until
 from chaos_results import RunResult
 from chaos_script import DEATHS, FaultType, ScriptedFault, ScriptPlan, make_script
 from chaos_site import TENANTS, Site, SiteKind
 from chaos_undisturbed import undisturbed_runs
 from chaos_watch import ClientWatch, RunningAttempt
+from core_stage import wait_for
 
 from tether.errors import TetherError
 
@@ -238,11 +238,9 @@ class _Driver:
             return max(deadline - time.monotonic(), 0.0)
 
         try:
-            wait_until(
-                lambda: all(one.poll() is not None for one in self._clients), left(), "the clients end"
-            )
-            wait_until(lambda: unfinished(self._site.store) == 0, left(), "all jobs are final", LOOK_SECONDS)
-            wait_until(self._is_quiet, left(), "nothing is left in Redis", LOOK_SECONDS)
+            wait_for(lambda: all(one.poll() is not None for one in self._clients), left(), "the clients end")
+            wait_for(lambda: unfinished(self._site.store) == 0, left(), "all jobs are final", LOOK_SECONDS)
+            wait_for(self._is_quiet, left(), "nothing is left in Redis", LOOK_SECONDS)
         except TimeoutError:
             # The judgement says what is not as it should be.
             return

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,15 @@ class Stage:
         """Start a process of this bench that talks in lines of JSON."""
         return self._launch(name, [str(_APPS[0] / app), *arguments], talks=True)
 
+    def log_of(self, name: str) -> str:
+        """What a process has logged, without colours."""
+        text = (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
+        return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+    def wait_until_child_is_ready(self, name: str) -> None:
+        """Wait until the supervisor of this name says that a child of its is ready."""
+        wait_for(lambda: "A child is ready" in self.log_of(name), READY_SECONDS, f"{name} is ready")
+
     def hear(self, process: subprocess.Popen[bytes]) -> dict[str, int]:
         """The next thing that a process says.
 
@@ -275,9 +285,16 @@ def _ended_by_state(connection: Connection) -> dict[str, int]:
     return dict(connection.execute(query).tuples().all())
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_for(
+    condition: Callable[[], object], seconds: float, what: str, look_seconds: float = LOOK_SECONDS
+) -> None:
+    """Wait until something is true.
+
+    Raises:
+      TimeoutError: It is not within so many seconds; ``what`` says what.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds:.0f} s: {what}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(look_seconds)

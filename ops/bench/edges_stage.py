@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core_processes import families
-from core_stage import READY_SECONDS, Stage, wait_for
+from core_stage import Stage
 
 from tether import Tether
 from tether.broker.pools.dispatches import Dispatch
@@ -31,13 +31,18 @@ class EdgesStage(Stage):
     """The stage of the core benchmark, with a door."""
 
     def start_gateway(self) -> str:
-        """Start `tether gateway`. Answers its address, once it listens."""
+        """Start `tether gateway`, with room for all readers. Return its address, once it listens."""
         with self.settings_file().open("a", encoding="utf-8") as file:
             file.write(f"[gateway]\nstreams_per_tenant = {MAX_STREAMS}\n")
-        self.gateway = self._launch("gateway", ["-m", "tether_cli", "gateway", "--port", "0"])
-        log = self.folder / "gateway.log"
-        wait_for(lambda: "A child is ready" in log.read_text("utf-8"), READY_SECONDS, "the gateway is ready")
-        found = re.search(r"http://[\d.:]+", log.read_text("utf-8"))
+        address = self.launch_gateway("gateway")
+        self.gateway = self._processes["gateway"]
+        return address
+
+    def launch_gateway(self, name: str) -> str:
+        """Start `tether gateway` under a name of its own. Return its address, once it listens."""
+        self._launch(name, ["-m", "tether_cli", "gateway", "--port", "0"])
+        self.wait_until_child_is_ready(name)
+        found = re.search(r"http://[\d.:]+", self.log_of(name))
         assert found is not None
         return found.group()
 

@@ -187,10 +187,7 @@ class FailoverStage(EdgesStage):
         )
 
     def _boots(self, name: str) -> list[str]:
-        text = re.sub(
-            r"\x1b\[[\d;]*m", "", (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
-        )
-        return re.findall(r"Serving\..*worker=(\S+)", text)
+        return re.findall(r"Serving\..*worker=(\S+)", self.log_of(name))
 
     def submit(self) -> list[Reader]:
         """Submit the scene's jobs, and read their streams."""

@@ -115,9 +115,3 @@ def test_all_are_reloaded_and_then_replaced_under_load_and_nobody_notices(postgr
         one.load.stop()
         assert one.load.errors == []
         one.assert_all_ran_once()
-        print(
-            "MEASURE",
-            dict(one.load.seen),
-            dict(one.direct.seen),
-            sorted(round(p, 3) for p in one.load.pauses),
-        )

@@ -4,7 +4,6 @@ import asyncio
 import http.client
 import json
 import threading
-import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -26,7 +25,6 @@ class Load:
       job_ids: Of all jobs that they had accepted and follow.
       errors: What they saw that no restart may show.
       seen: How many answers, and which events, they had.
-      pauses: Seconds from each event ``rerouted`` to the next token.
     """
 
     def __init__(self, tokens):
@@ -35,7 +33,6 @@ class Load:
         self.job_ids = []
         self.errors = []
         self.seen = Counter()
-        self.pauses = []
         self._stopping = threading.Event()
         self._threads = []
 
@@ -77,15 +74,10 @@ class Load:
         def run():
             handle = client.submit("counter", PROMPT)
             self.job_ids.append(handle.job_id)
-            found, rerouted_at = [], None
+            found = []
             for event in handle.events(timeout=PATIENCE_SECONDS):
                 self.note(event.kind)
-                if event.kind == "rerouted":
-                    rerouted_at = time.monotonic()
-                elif event.kind == "delta":
-                    if rerouted_at is not None:
-                        self.pauses.append(time.monotonic() - rerouted_at)
-                        rerouted_at = None
+                if event.kind == "delta":
                     found += [piece.text for piece in event.pieces]
             self.check(found, "sdk")
 

@@ -54,13 +54,11 @@ class ChildReplaced:
     """Another process of a child is ready and does its work; the former one ends in its own time.
 
     Attributes:
-      pid: The new one's.
-      former_pid: That of the former one, of which no further event tells.
+      pid: The new one's. Of the former one no further event tells.
     """
 
     name: str
     pid: int
-    former_pid: int
 
 
 ChildEvent = ChildStarted | ChildReady | ChildStopping | ChildEnded | ChildReplaced

@@ -305,7 +305,7 @@ class Supervisor:
             return
         self._retired.append(former)
         former.retire(until=self._clock() + self._stop_limit_of(former.child))
-        self._on_event(ChildReplaced(name, successor.pid, former.pid))
+        self._on_event(ChildReplaced(name, successor.pid))
 
     def _take_in(self, companions: Sequence[str]) -> None:
         for name in companions:
