@@ -145,17 +145,6 @@ class Resulted(LogEntry, frozen=True, kw_only=True):
     finish_reason: str
 
 
-class Effect(LogEntry, frozen=True, kw_only=True):
-    """Something outside happened because of a job.
-
-    Attributes:
-      what: What; each may happen once for a job.
-    """
-
-    job_id: str
-    what: str
-
-
 class FaultBegan(LogEntry, frozen=True, kw_only=True):
     """A fault begins.
 
@@ -194,7 +183,6 @@ ChaosEntry: TypeAlias = (
     | Cancelling
     | CancelAnswered
     | Resulted
-    | Effect
     | FaultBegan
     | FaultEnded
 )

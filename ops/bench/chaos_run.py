@@ -18,8 +18,9 @@ import redis
 from bench_queue import say
 from chaos_accounts import read_snapshot, unfinished
 from chaos_checker import check_run, effects_by_type
+from chaos_context import CountEffects, EffectCounts
 from chaos_failover import Loss, failover_gaps
-from chaos_injectors import CountEffects, EffectCounts, Injectors
+from chaos_injectors import Injectors
 from chaos_log import Accepted, ChaosEntry, ChaosLog, FaultBegan, FaultEnded, Submitting, read_logs
 from chaos_results import RunResult
 from chaos_script import DEATHS, FaultType, ScriptedFault, ScriptPlan, make_script

@@ -42,6 +42,8 @@ TENANTS = ("amber", "birch", "cedar")
 DISK_MIB = 384
 MEMORY_BYTES = 256 * 2**20
 BALLAST = "ballast"
+WATCHER = "chaos-watcher"
+"""What the driver's own connections to Redis are called."""
 DATABASE_FILE = "tether.db"
 ORCHESTRATORS = ("orchestrator-1", "orchestrator-2")
 RETRY_SECONDS, RETRIES = 0.1, 200
@@ -129,6 +131,7 @@ class Site:
             stack.callback(self.server.close)
             self.redis = redis.Redis.from_url(
                 self.server.url,
+                client_name=WATCHER,
                 retry=Retry(ConstantBackoff(RETRY_SECONDS), RETRIES),
                 retry_on_error=[redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError],
             )

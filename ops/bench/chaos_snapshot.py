@@ -59,12 +59,7 @@ class ChaosSnapshot:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a job makes where nothing disturbs it.
-
-    Attributes:
-      may_die: Whether the job is one that must fail for good.
-    """
+    """What a job makes where nothing disturbs it."""
 
     pieces: Pieces
     finish_reason: str
-    may_die: bool = False

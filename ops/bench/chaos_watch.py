@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from chaos_log import ChaosEntry, Disconnected
 from chaos_parts import PartLog
-from chaos_site import Site
+from chaos_site import WATCHER, Site
 from sqlalchemy import Connection, select
 
 from tether.errors import StoreUnavailable
@@ -121,6 +121,11 @@ class JobWatch:
         expiry: Any = self._site.redis.zscore(f"{self._site.redis_keys.prefix}:fleet:expiry", worker)
         seconds, microseconds = self._site.redis.time()  # type: ignore[misc]
         return expiry is not None and expiry < seconds * 1000 + microseconds / 1000
+
+    def connections(self) -> int:
+        """How many connections to Redis there are that are not the driver's."""
+        connected: Any = self._site.redis.client_list()
+        return sum(one["name"] != WATCHER for one in connected)
 
     def epoch(self) -> int:
         return int(self._site.redis.get(self._site.redis_keys.epoch) or 0)  # type: ignore[arg-type]

@@ -18,13 +18,13 @@ def run(monkeypatch):
 
 
 class Run:
-    """A small run that keeps every promise: a job that succeeded, one that was cancelled, one that died, one
-    that was refused; a reader that reconnected."""
+    """A small run that keeps every promise: a job that succeeded, one that was cancelled, one that was
+    refused; a reader that reconnected."""
 
     def __init__(self, log, snapshot, checker):
         self.log, self.snapshot_module, self.checker = log, snapshot, checker
         self.clients = []
-        for number, (key, job_id) in enumerate([("k1", "j1"), ("k2", "j2"), ("k3", "j3")]):
+        for number, (key, job_id) in enumerate([("k1", "j1"), ("k2", "j2")]):
             self.say("Submitting", tenant="t", key=key, request={"model": "m", "prompt": key})
             if number == 0:
                 self.say("Unanswered", tenant="t", key=key, why="reset")
@@ -45,7 +45,6 @@ class Run:
         self.receive("delta", 1, PIECES[:1], reader="r2", job_id="j2")
         self.receive("failed", 1, reason="cancelled", reader="r2", job_id="j2")
         self.say("Resulted", job_id="j1", state="succeeded", text="abc", finish_reason="stop")
-        self.say("Effect", job_id="j3", what="on_dead")
         self.faults = [
             log.FaultEnded(
                 at=1.0, client="faults", number=1, type="worker killed", target="w", effects={"lost": 1}
@@ -56,15 +55,9 @@ class Run:
             jobs={
                 "j1": self.row("j1", "k1"),
                 "j2": self.row("j2", "k2", state="cancelled", pieces=None, finish_reason="", wins=0),
-                "j3": self.row("j3", "k3", state="dead", pieces=None, finish_reason="", wins=0),
             },
-            letters={"j3": 1},
         )
-        undisturbed = snapshot.Undisturbed(PIECES, "stop")
-        self.undisturbed = {
-            **dict.fromkeys(("k1", "k2", "k4"), undisturbed),
-            "k3": snapshot.Undisturbed((), "", may_die=True),
-        }
+        self.undisturbed = dict.fromkeys(("k1", "k2", "k4"), snapshot.Undisturbed(PIECES, "stop"))
 
     def row(self, job_id, key, **changes):
         row = self.snapshot_module.ChaosJob(
@@ -162,15 +155,9 @@ FAULTY = {
     ),
     "two attempts succeeded": ("doubled", lambda run: run.change_job("j1", wins=2)),
     "charged twice": ("doubled", lambda run: run.change_job("j1", output_tokens=6)),
-    "an effect happened twice": ("doubled", lambda run: run.say("Effect", job_id="j3", what="on_dead")),
-    "two letters": ("doubled", lambda run: run.change(letters={"j3": 2})),
-    "a job is dead that must not be": (
-        "wrongly dead",
-        lambda run: (run.change_job("j1", state="dead"), run.change(letters={"j1": 1, "j3": 1})),
-    ),
-    "a dead job has no letter": ("wrongly dead", lambda run: run.change(letters={})),
-    "a letter of a job that lives": ("wrongly dead", lambda run: run.change(letters={"j3": 1, "j1": 1})),
-    "a letter of no job": ("wrongly dead", lambda run: run.change(letters={"j3": 1, "j9": 1})),
+    "a job is dead": ("wrongly dead", lambda run: run.change_job("j2", state="dead")),
+    "a letter of a job that lives": ("wrongly dead", lambda run: run.change(letters={"j1": 1})),
+    "a letter of no job": ("wrongly dead", lambda run: run.change(letters={"j9": 1})),
     "a refused job ran": (
         "unasked",
         lambda run: run.change(jobs={**run.snapshot.jobs, "j4": run.row("j4", "k4")}),
