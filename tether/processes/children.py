@@ -37,7 +37,8 @@ class Child:
       overlaps: Whether two of its processes may run at the same time: a reload starts the new one first, and
         the former one is told to retire when that is ready.
       is_reloaded: Whether a reload restarts it.
-      forked: What a fork server runs in place of ``command``, where there is one.
+      forked: What a fork server runs in place of ``command``, where there is one. It inherits no
+        ``descriptors``.
     """
 
     name: str
