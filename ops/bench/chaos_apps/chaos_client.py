@@ -8,6 +8,7 @@ ORDERS is a file with a :class:`ClientOrders` as JSON. The process ends when all
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import resource
 import sys
@@ -35,6 +36,10 @@ from tether.errors import TetherError
 from tether.jobs import FINAL_STATES
 
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 0.6
+MAX_DOUBLINGS = 4
+"""Of that pause, from one try of a job to the next: a machine that is too busy gets no storm."""
+MAX_OPEN_JOBS = 24
+"""Of one process: as many as its users would wait for."""
 POLL_SECONDS = 0.4
 FINAL = frozenset(str(state) for state in FINAL_STATES)
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
@@ -71,6 +76,7 @@ class ChaosClient:
         self._log = log
         self._doors = [Door(port, orders.api_key) for port in orders.ports]
         self._sdks: list[AsyncTether] = []
+        self._open = asyncio.Semaphore(MAX_OPEN_JOBS)
         self._chance = random.Random(f"{orders.seed} {orders.client}")
 
     async def run(self) -> None:
@@ -85,7 +91,9 @@ class ChaosClient:
             while number < orders.jobs or not stop.exists():
                 due = began + (number + self._chance.random()) * pace
                 await asyncio.sleep(max(due - loop.time(), 0.0))
-                group.create_task(self._run_job(make_job(orders.seed, orders.client, number, orders.mix)))
+                await self._open.acquire()
+                job = make_job(orders.seed, orders.client, number, orders.mix)
+                group.create_task(self._run_job(job)).add_done_callback(lambda _: self._open.release())
                 number += 1
         for sdk in self._sdks:
             await sdk.close()
@@ -121,7 +129,7 @@ class ChaosClient:
         """Try until the job is accepted, or refused for good: its id, or None."""
         said = {"client": self._orders.client, "tenant": self._orders.tenant, "key": job.key}
         place = self._chance.randrange(len(self._doors))
-        while True:
+        for tried in itertools.count():
             self._log.write(Submitting(at=time.monotonic(), request=job.request, **said))
             place = (place + 1) % len(self._doors)
             try:
@@ -151,7 +159,8 @@ class ChaosClient:
             else:
                 self._log.write(Accepted(at=time.monotonic(), job_id=job_id, is_new=is_new, **said))
                 return job_id
-            await self._pause()
+            await self._pause(tried)
+        return None
 
     async def _submit_by_sdk(self, job: ClientJob, place: int) -> tuple[str, bool]:
         request = dict(job.request)
@@ -170,7 +179,7 @@ class ChaosClient:
         if job.cancel is CancelMoment.DURING and job.readers:
             await seen.wait()
         client = self._orders.client
-        while True:
+        for tried in itertools.count():
             self._log.write(Cancelling(at=time.monotonic(), client=client, job_id=job_id))
             try:
                 status, document = await self._door().ask("DELETE", f"/v1/jobs/{job_id}")
@@ -182,15 +191,18 @@ class ChaosClient:
                     return
             except BROKEN:
                 pass
-            await self._pause()
+            await self._pause(tried)
 
     async def _ask_result(self, job_id: str) -> None:
+        tried = 0
         while True:
             try:
                 status, document = await self._door().ask("GET", f"/v1/jobs/{job_id}")
             except BROKEN:
-                await self._pause()
+                await self._pause(tried)
+                tried += 1
                 continue
+            tried = 0
             if status == 200 and document["state"] in FINAL:
                 result = document.get("result") or {}
                 self._log.write(
@@ -209,8 +221,9 @@ class ChaosClient:
     def _door(self) -> Door:
         return self._chance.choice(self._doors)
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._chance.uniform(MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS))
+    async def _pause(self, tried: int) -> None:
+        pause = self._chance.uniform(MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        await asyncio.sleep(pause * 2 ** min(tried, MAX_DOUBLINGS))
 
 
 def _words(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from tether.streams.events import INTERRUPTED, StreamEvent, event_id
 
 LAST = ("finished", "failed")
 PAUSE_SECONDS = 0.2
+MAX_DOUBLINGS = 4
 DROPPED_SECONDS = (0.0, 1.5)
 
 
@@ -53,6 +54,7 @@ class JobReader:
         self._seen = seen
         self._last_id = ""
         self._is_over = False
+        self._failures = 0
         self._chance = random.Random(name)
         self._place = self._chance.randrange(len(doors))
 
@@ -76,7 +78,8 @@ class JobReader:
                     await self._read_plainly()
             except (*BROKEN, TetherError) as error:
                 self._disconnect(f"{type(error).__name__} {error}".strip())
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE_SECONDS * 2 ** min(self._failures, MAX_DOUBLINGS))
+                self._failures += 1
         self._seen.set()
 
     async def _read_plainly(self) -> None:
@@ -135,6 +138,7 @@ class JobReader:
                 reason=reason,
             )
         )
+        self._failures = 0
         if kind == "delta":
             self._seen.set()
         self._is_over = kind in LAST
