@@ -9,11 +9,13 @@ from pathlib import Path
 from tether.config.settings import Settings
 from tether.local.state_folder import StateFolder
 from tether.local.up import UpOptions, run_up
+from tether.local.worker_program import WorkerProgram
+from tether_workers.preloading import modules_for_program
 from tether_workers.process import WorkerOptions
 
 
-def worker_command(settings: Settings) -> tuple[str, ...]:
-    return WorkerOptions(
+def worker_program(settings: Settings) -> WorkerProgram:
+    options = WorkerOptions(
         broker="soak_worker:broker",
         modules=(),
         threads=settings.worker.threads,
@@ -22,9 +24,10 @@ def worker_command(settings: Settings) -> tuple[str, ...]:
         paths=(),
         log_form=settings.logs.form,
         log_level=settings.logs.level,
-    ).command()
+    )
+    return WorkerProgram(options.command(), options.forked(), modules_for_program())
 
 
 if __name__ == "__main__":
     options = UpOptions(StateFolder(Path(sys.argv[1])), port=0, workers=int(sys.argv[2]), on_cpu=True)
-    sys.exit(run_up(options, environ=os.environ, worker_command=worker_command, say=print))
+    sys.exit(run_up(options, environ=os.environ, worker_program=worker_program, say=print))
