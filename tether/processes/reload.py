@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tether.processes.children import ChildProcess
+
+MAX_RETIRED = 2
+"""Former processes of a child that may still be leaving when the next one is started beside it: each has its
+memory, and its connections to the database."""
 
 
 class Reload:
@@ -29,18 +33,27 @@ class Reload:
         if self._name not in working:
             self._was_ready = False
 
-    def next(self, working: Mapping[str, ChildProcess], successors: Mapping[str, ChildProcess]) -> str | None:
+    def next(
+        self,
+        working: Mapping[str, ChildProcess],
+        successors: Mapping[str, ChildProcess],
+        retired: Sequence[ChildProcess],
+    ) -> str | None:
         """Return the child to restart now; None where one is to be waited for, or all were restarted.
 
         The one before it is waited for until its new process is ready and has loaded what it is to load, as
         far as its former one was and had: a program that cannot run takes no second child down, and a child
-        that could not run before holds up no other.
+        that could not run before holds up no other. Of the former processes of one child, only
+        :data:`MAX_RETIRED` may be leaving at that.
 
         Args:
           working: The processes that do the work, by name.
           successors: Those that shall take their places.
+          retired: Those that have left their places to others, and not ended yet.
         """
         if not self._queue or self._is_waiting(working, successors):
+            return None
+        if sum(one.child.name == self._queue[0] for one in retired) >= MAX_RETIRED:
             return None
         self._name = self._queue.popleft()
         self._former = former = working.get(self._name)

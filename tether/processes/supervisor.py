@@ -40,6 +40,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that stop everything in order. At the second one children hand over what they have not finished,
 and end; the third one kills them."""
 
+TOGETHER_SECONDS = 0.5
+"""A stop signal that comes so soon after the second one is none of its own: who sends two at once beside a
+stop that is under way does not ask for children to be killed."""
+
 RELOAD_SIGNAL = signal.SIGHUP
 """Signal that restarts the children one after the other, each once the one before it is ready and has loaded
 what it is to load."""
@@ -128,6 +132,7 @@ class Supervisor:
         self._histories = {child.name: _History() for child in children}
         self._reload = Reload()
         self._stop_signals = 0
+        self._stop_signal_at = 0.0
         self._status = 0
         self._selector = selectors.DefaultSelector()
         self._fork_server = (
@@ -406,6 +411,10 @@ class Supervisor:
                     self._fork_server.renew()
                 self._reload_next()
             elif number in STOP_SIGNALS:
+                now = self._clock()
+                if self._stop_signals == 2 and now - self._stop_signal_at < TOGETHER_SECONDS:
+                    continue
+                self._stop_signal_at = now
                 self._stop_signals += 1
                 self._on_stop_signal(number)
 
@@ -427,7 +436,7 @@ class Supervisor:
     def _reload_next(self) -> None:
         if self._is_stopping or self._is_fork_server_starting():
             return
-        while (name := self._reload.next(self._running, self._successors)) is not None:
+        while (name := self._reload.next(self._running, self._successors, self._retired)) is not None:
             running = self._running.get(name)
             if running is None:
                 # It is about to be started again: with what is new, which may be what it wants.

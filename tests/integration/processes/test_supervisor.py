@@ -10,6 +10,7 @@ import pytest
 
 from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import TESTS, Program, WorkerProcess, children_but_fork_server
+from tether.processes.reload import MAX_RETIRED
 from tether.processes.supervisor import CHILDREN_KILLED
 
 SAY_READY = (
@@ -191,6 +192,19 @@ def test_asked_twice_children_end_in_order_without_waiting_for_what_they_run(sup
     ]
 
 
+def test_who_asks_twice_at_once_beside_a_stop_under_way_kills_nothing(supervise):
+    process = supervise(LONG_AT_WORK, stop_limit=600)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS)
+    process.signal(signal.SIGTERM)
+    process.wait_for_line("Stopping the children", within=PATIENCE_SECONDS)
+    # As `tether down --now` does.
+    process.signal(signal.SIGTERM)
+    process.signal(signal.SIGINT)
+    process.wait_for_end(PATIENCE_SECONDS)
+    assert "gave up child-0" in process.lines
+    assert process.stop() == 0
+
+
 def test_asked_twice_a_child_that_hangs_is_killed_soon_and_those_behind_it_hand_over(supervise):
     process = supervise(LONG_AT_WORK, STUBBORN, stop_limit=600, stops_before=["child-0"])
     process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
@@ -239,6 +253,24 @@ def test_of_children_that_overlap_the_new_one_is_ready_before_the_former_retires
     eventually(lambda: former not in children_of(process), PATIENCE_SECONDS, "the former one has ended")
     assert len(children_of(process)) == 1
     assert process.stop() == 0
+
+
+def test_reloads_in_quick_succession_do_not_pile_up_what_leaves(supervise):
+    leaves_late = RETIRES.replace("print('retired', flush=True), os._exit(0)", "print('told', flush=True)")
+    process = supervise(leaves_late, overlaps=True)
+    for ready in range(1, 2 + MAX_RETIRED):
+        process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=ready)
+        if ready == 1:
+            [first] = children_of(process)
+        process.signal(signal.SIGHUP)
+    process.wait_for_line("one by one", within=PATIENCE_SECONDS, count=1 + MAX_RETIRED)
+    process.wait_for_line("told", within=PATIENCE_SECONDS, count=MAX_RETIRED)
+    former = children_of(process)
+    assert len(former) == 1 + MAX_RETIRED
+    os.kill(first, signal.SIGKILL)
+    # Where one has left, there is room for the next.
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2 + MAX_RETIRED)
+    assert len(children_of(process) - former) == 1
 
 
 def test_a_child_whose_new_process_cannot_run_keeps_its_former_one_and_the_next_is_reloaded(
