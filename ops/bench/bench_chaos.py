@@ -19,10 +19,10 @@ from pathlib import Path
 
 import msgspec
 from bench_queue import say
-from chaos_checker import Promise
 from chaos_mutants import MUTANTS, ChaosMutant, plant
 from chaos_namespace import run_inside
 from chaos_plans import POSTGRES, SQLITE, mutant_plan, quick_plan, stage_plans
+from chaos_promises import Promise
 from chaos_results import RunResult, broken, figures_over, read_result, write_result
 from chaos_run import RunPlan, run_chaos
 from report import Figure, describe_machine, table, versions, write_json

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from chaos_log import (
     Accepted,
     Cancelling,
     ChaosEntry,
-    Disconnected,
     FaultBegan,
     FaultEnded,
     Received,
@@ -20,55 +18,18 @@ from chaos_log import (
     Submitting,
     Unanswered,
 )
+from chaos_promises import Promise, Violation
 from chaos_script import FaultType
-from chaos_snapshot import ChaosJob, ChaosSnapshot, Pieces, Undisturbed
+from chaos_snapshot import ChaosJob, ChaosSnapshot, Undisturbed, pieces_difference
+from chaos_stream_check import check_streams
 
 FINAL = frozenset({"succeeded", "dead", "cancelled", "expired"})
-
-
-class Promise(StrEnum):
-    """What a run must not break.
-
-    Values:
-      LOST: Every accepted job has one final state.
-      DOUBLED: A key has one job, a job ends once and is charged once.
-      WRONGLY_DEAD: No job is dead, nor has a dead letter.
-      UNASKED: What was refused does not run; what is cancelled or expired was to be; no job is from nowhere.
-      STREAM: A stream has each token once, in order, and ends once, as its job did.
-      TEXT: What was made equals the undisturbed run.
-      ANSWER: What a client was told is what stands in the database.
-      LEFT: Nothing is held, waits, or stands in Redis without an owner.
-      EFFECTLESS: Each type of fault had an effect.
-    """
-
-    LOST = "lost"
-    DOUBLED = "doubled"
-    WRONGLY_DEAD = "wrongly dead"
-    UNASKED = "unasked"
-    STREAM = "stream"
-    TEXT = "text"
-    ANSWER = "answer"
-    LEFT = "left"
-    EFFECTLESS = "effectless"
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A promise that was broken.
-
-    Attributes:
-      what: The job, key or reader, and what is wrong.
-    """
-
-    promise: Promise
-    what: str
 
 
 @dataclass
 class _Key:
     """What clients' logs say of one idempotency key."""
 
-    requests: list[dict[str, object]] = field(default_factory=list)
     job_ids: set[str] = field(default_factory=set)
     new: int = 0
     refused: int = 0
@@ -93,7 +54,7 @@ def check_run(
     return [
         *_check_keys(entries, snapshot, undisturbed),
         *_check_ends(entries, snapshot, undisturbed),
-        *_check_streams(logs, snapshot, undisturbed),
+        *check_streams(logs, snapshot, undisturbed),
         *_check_answers(entries, snapshot),
         *_check_left(snapshot),
         *_check_faults(entries, fault_types),
@@ -139,7 +100,7 @@ def _keys_of(entries: Iterable[ChaosEntry]) -> dict[tuple[str, str], _Key]:
     for entry in entries:
         match entry:
             case Submitting():
-                keys[entry.tenant, entry.key].requests.append(entry.request)
+                keys.setdefault((entry.tenant, entry.key), _Key())
             case Accepted():
                 keys[entry.tenant, entry.key].job_ids.add(entry.job_id)
                 keys[entry.tenant, entry.key].new += entry.is_new
@@ -205,7 +166,7 @@ def _check_result(name: str, job: ChaosJob, expected: Undisturbed) -> Iterator[V
     made = job.pieces or ()
     if job.state == "succeeded":
         if made != expected.pieces:
-            yield Violation(Promise.TEXT, f"{name}: {_difference(made, expected.pieces)}")
+            yield Violation(Promise.TEXT, f"{name}: {pieces_difference(made, expected.pieces)}")
         if job.finish_reason != expected.finish_reason:
             yield Violation(
                 Promise.TEXT, f"{name} ended by {job.finish_reason}, not {expected.finish_reason}"
@@ -213,88 +174,7 @@ def _check_result(name: str, job: ChaosJob, expected: Undisturbed) -> Iterator[V
         if job.output_tokens != len(made):
             yield Violation(Promise.DOUBLED, f"{name} was charged {job.output_tokens} tokens of {len(made)}")
     elif made != expected.pieces[: len(made)]:
-        yield Violation(Promise.TEXT, f"{name} ({job.state}): {_difference(made, expected.pieces)}")
-
-
-def _difference(made: Pieces, expected: Pieces) -> str:
-    for place, (one, other) in enumerate(zip(made, expected, strict=False)):
-        if one != other:
-            return f"token {place} is {one}, undisturbed it is {other}"
-    return f"{len(made)} tokens, undisturbed there are {len(expected)}"
-
-
-@dataclass
-class _Reader:
-    """One reader's stream so far."""
-
-    job_id: str
-    run: int = 0
-    pieces: list[tuple[int, str]] = field(default_factory=list)
-    last: Received | None = None
-    is_cut: bool = False
-
-
-def _check_streams(
-    logs: Mapping[str, Sequence[ChaosEntry]], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
-) -> Iterator[Violation]:
-    for log in logs.values():
-        readers: dict[str, _Reader] = {}
-        for entry in log:
-            if isinstance(entry, Disconnected) and entry.reader in readers:
-                readers[entry.reader].is_cut = True
-            elif isinstance(entry, Received):
-                reader = readers.setdefault(entry.reader, _Reader(entry.job_id))
-                reader.is_cut = False
-                yield from _take(reader, entry)
-        for name, reader in readers.items():
-            yield from _check_reader(name, reader, snapshot.jobs.get(reader.job_id), undisturbed)
-
-
-def _take(reader: _Reader, event: Received) -> Iterator[Violation]:
-    name = f"reader {event.reader} of job {event.job_id}"
-    if reader.last is not None:
-        yield Violation(Promise.STREAM, f"{name} got {event.kind} after the end")
-    if event.run < reader.run or (event.run > reader.run and event.kind != "restarted"):
-        yield Violation(Promise.STREAM, f"{name} got {event.kind} of run {event.run} in run {reader.run}")
-    if event.kind == "restarted":
-        reader.run = event.run
-        if event.offset > len(reader.pieces):
-            yield Violation(Promise.STREAM, f"{name} misses tokens before a restart at {event.offset}")
-        del reader.pieces[event.offset :]
-    elif event.kind == "delta":
-        begin = event.offset - len(event.pieces)
-        if begin != len(reader.pieces):
-            missing = begin - len(reader.pieces)
-            what = f"misses {missing}" if missing > 0 else f"got twice {-missing}"
-            yield Violation(Promise.STREAM, f"{name} {what} tokens before {event.offset}")
-        reader.pieces[begin:] = event.pieces
-    elif event.kind in ("finished", "failed"):
-        reader.last = event
-
-
-def _check_reader(
-    name: str, reader: _Reader, job: ChaosJob | None, undisturbed: Mapping[str, Undisturbed]
-) -> Iterator[Violation]:
-    name = f"reader {name} of job {reader.job_id}"
-    if job is None:
-        yield Violation(Promise.LOST, f"{name}: there is no such job")
-        return
-    expected = undisturbed.get(job.key)
-    made = tuple(reader.pieces)
-    if expected is not None and made != expected.pieces[: len(made)]:
-        yield Violation(Promise.TEXT, f"{name}: {_difference(made, expected.pieces)}")
-    if reader.last is None:
-        if not reader.is_cut:
-            yield Violation(Promise.STREAM, f"{name} was told no end")
-    elif reader.last.kind == "finished":
-        if job.state != "succeeded" or reader.last.reason != job.finish_reason:
-            yield Violation(
-                Promise.ANSWER, f"{name}: finished by {reader.last.reason}, the job is {job.state}"
-            )
-        if job.pieces is not None and made != job.pieces:
-            yield Violation(Promise.STREAM, f"{name}: {_difference(made, job.pieces)} (of the result)")
-    elif reader.last.reason != job.state:
-        yield Violation(Promise.ANSWER, f"{name}: ended as {reader.last.reason}, the job is {job.state}")
+        yield Violation(Promise.TEXT, f"{name} ({job.state}): {pieces_difference(made, expected.pieces)}")
 
 
 def _check_answers(entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos_checker import Promise
+from chaos_promises import Promise
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("tether", "workers/tether_workers", "cli/tether_cli")
@@ -44,7 +44,7 @@ MUTANTS = (
     ChaosMutant(
         "the last tokens are not written with the end",
         "workers/tether_workers/attempts/attempt.py",
-        "return self._growth([*self._unwritten, *(self._last if is_whole else ())])",
+        "return self._growth([*self._unwritten, *last])",
         "return self._growth(self._unwritten)",
         frozenset({Promise.TEXT, Promise.STREAM, Promise.WRONGLY_DEAD}),
     ),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from chaos_checker import Promise
 from chaos_failover import Gap, distribution
+from chaos_promises import Promise
 from report import Figure
 
 COUNTED = (Promise.LOST, Promise.DOUBLED, Promise.WRONGLY_DEAD)

@@ -63,3 +63,11 @@ class Undisturbed:
 
     pieces: Pieces
     finish_reason: str
+
+
+def pieces_difference(made: Pieces, expected: Pieces) -> str:
+    """Where tokens that were made first differ from those that were to be, in words."""
+    for place, (one, other) in enumerate(zip(made, expected, strict=False)):
+        if one != other:
+            return f"token {place} is {one}, undisturbed it is {other}"
+    return f"{len(made)} tokens, undisturbed there are {len(expected)}"
