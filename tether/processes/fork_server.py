@@ -144,10 +144,14 @@ class ForkServer:
         self._selector.register(ours, selectors.EVENT_READ, self._on_message)
 
     def renew(self) -> None:
-        """Start another in its place, which imports everything anew."""
+        """Start another in its place, which imports everything anew. Where one is starting, both together
+        may take as long as one: others wait for it."""
+        due = self._due if self._state is _State.STARTING else None
         self._end()
         self._failures = 0
         self.start()
+        if due is not None and self._state is _State.STARTING:
+            self._due = due
 
     def stop(self) -> None:
         """End the server. What it forked goes on."""

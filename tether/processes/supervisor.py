@@ -200,7 +200,7 @@ class Supervisor:
         names = startable(self._afters, started, ready)
         for child in self._children:
             if child.name in names and not (child.forked and self._is_fork_server_starting()):
-                self._start(child)
+                self._start_again(child)
 
     def _start_fork_server_later(self) -> None:
         """Start it where it was to wait until what is at work has loaded everything."""

@@ -14,7 +14,7 @@ import pytest
 
 from support.waiting import PATIENCE_SECONDS, eventually
 from support.workers import TESTS, WorkerProcess, children_but_fork_server
-from tether.processes.fork_server import ForkServer
+from tether.processes.fork_server import IMPORT_SECONDS, ForkServer
 from tether.processes.fork_server_program import ForkedProgram, ForkRequest
 from tether.processes.restarts import RestartPolicy
 
@@ -234,6 +234,31 @@ def is_over(process):
         return False
     finally:
         os.close(descriptor)
+
+
+def test_who_waits_for_it_does_not_wait_for_ever_where_it_is_renewed_again_and_again():
+    now, changes = [0.0], []
+    with selectors.DefaultSelector() as selector:
+        server = ForkServer(
+            [PROGRAM],
+            environ={**os.environ, "PYTHONPATH": str(TESTS)},
+            policy=RestartPolicy(),
+            selector=selector,
+            clock=lambda: now[0],
+            on_change=lambda: changes.append(now[0]),
+        )
+        server.start()
+        try:
+            for now[0] in (0.4 * IMPORT_SECONDS, 0.8 * IMPORT_SECONDS, 1.2 * IMPORT_SECONDS):
+                server.do_what_is_due()
+                if server.is_starting:
+                    server.renew()
+            assert changes == [1.2 * IMPORT_SECONDS]
+            # What begins then has all of its time again.
+            server.renew()
+            assert server.due == 2.2 * IMPORT_SECONDS
+        finally:
+            server.stop()
 
 
 def test_a_reload_imports_new_code(supervise, tmp_path):

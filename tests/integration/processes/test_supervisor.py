@@ -330,6 +330,13 @@ def test_a_reload_goes_past_a_child_that_does_not_stop(supervise):
     assert before.isdisjoint(children_of(process))
 
 
+def test_a_child_that_cannot_be_started_the_first_time_leaves_the_others_alone(supervise):
+    process = supervise(STEADY, "/no/such/program", STEADY)
+    process.wait_for_line("could not be started", within=PATIENCE_SECONDS, count=2)
+    process.wait_for_line("is ready", within=PATIENCE_SECONDS, count=2)
+    assert process.stop() == 0
+
+
 def test_a_child_that_cannot_be_started_again_leaves_the_others_alone(supervise, tmp_path):
     """As where memory or processes have run out: here its program is gone."""
     program = tmp_path / "vanishing"
