@@ -71,7 +71,7 @@ class Attempt:
         self._in_flight: Growth | None = None
         self._is_closing = False
         self._generated_tokens = 0
-        self._generated_at_last_beat = 0
+        self._generated_at_last_beat = self._generated_at_answered_beat = 0
         self._lost_tokens = False
         self._is_refused = False
         self._gives_way = False
@@ -252,8 +252,9 @@ class Attempt:
     # Everybody's side.
 
     def hear(self, answer: WriteStatus) -> None:
-        """Note what Redis said of the attempt."""
+        """Note what Redis said of the attempt when it was told of its last beat."""
         with self._changed:
+            self._generated_at_answered_beat = self._generated_at_last_beat
             self._hear(answer)
 
     def _hear(self, answer: WriteStatus) -> None:
@@ -285,13 +286,14 @@ class Attempt:
         self._changed.notify_all()
 
     def beat(self, patience: float) -> bool:
-        """Whether its lease shall be renewed: its engine stepped since the last beat, or may be silent yet.
+        """Whether its lease shall be renewed: its engine stepped since the last beat that was answered, or
+        may be silent yet.
 
         Args:
           patience: Seconds for which a phase without steps may last.
         """
         with self._changed:
-            stepped = self._generated_tokens != self._generated_at_last_beat
+            stepped = self._generated_tokens != self._generated_at_answered_beat
             self._generated_at_last_beat = self._generated_tokens
             if stepped:
                 return True

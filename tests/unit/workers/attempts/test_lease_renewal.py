@@ -86,6 +86,16 @@ def test_an_engine_that_stands_still_loses_its_lease(bench):
     assert bench.renewed() == [True]
 
 
+def test_a_token_of_which_a_beat_that_failed_told_is_told_by_the_next_one(bench):
+    bench.draw().push([Piece(1, "a")])
+    bench.port.is_away.set()
+    with pytest.raises(redis.ConnectionError):
+        bench.beats.beat()
+    bench.port.is_away.clear()
+    assert bench.renewed() == [True]
+    assert bench.renewed() == [False]
+
+
 def test_leases_are_renewed_beside_one_whose_beat_fails(bench):
     bench.draw(1), bench.draw(2), bench.draw(3)
     sound, heard = bench.port.beat, []
