@@ -10,7 +10,15 @@ from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.pools.pools import Pools
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
-from tether.store.end_requests import Conclusion, Request, RequestedRow, conclude, request
+from tether.store.end_requests import (
+    Conclusion,
+    LateCancellation,
+    Request,
+    RequestedRow,
+    conclude,
+    forget_late,
+    request,
+)
 from tether.store.failures import after_commit
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
@@ -86,6 +94,12 @@ class Cancellation:
             for row, end, answer in asked
             if _is_free(row, answer) or row.job_id in overtaken
         ]
+        late = [
+            LateCancellation(row.job_id, row.dispatch)
+            for row, end, answer in asked
+            if end is JobState.CANCELLED and answer is CancelResult.SUCCEEDED and row.job_id not in overtaken
+        ]
+        ended |= self._forget(late)
         free = self._with_tokens(free)
         concluded = self.store.write_each(conclude, free)
         final: list[tuple[JobId, JobState, JobError | None]] = []
@@ -100,6 +114,15 @@ class Cancellation:
             if isinstance(seal, Exception):
                 _log.error("The end of a job cannot be written to Redis.", job=job_id, error=str(seal))
         return ended
+
+    def _forget(self, late: Sequence[LateCancellation]) -> dict[JobId, JobState | Exception]:
+        """Clients were told that these succeeded, whatever becomes of Redis. Return the errors."""
+        answers = self.store.write_each(forget_late, late) if late else []
+        return {
+            each.job_id: answer
+            for each, answer in zip(late, answers, strict=True)
+            if isinstance(answer, Exception)
+        }
 
     def _with_tokens(self, conclusions: Sequence[Conclusion]) -> list[Conclusion]:
         """The same, each with what attempts have streamed: Redis forgets that soon after the end."""

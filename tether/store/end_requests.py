@@ -49,6 +49,17 @@ class Conclusion(NamedTuple):
     made: StreamedTokens = StreamedTokens()
 
 
+class LateCancellation(NamedTuple):
+    """A cancellation that came when the job had succeeded in Redis.
+
+    Attributes:
+      dispatch: The hand-over that Redis was asked about.
+    """
+
+    job_id: JobId
+    dispatch: int
+
+
 @dataclass(frozen=True)
 class RequestedRow:
     """A job and the end that was asked for: the first request counts.
@@ -136,6 +147,31 @@ def conclude(connection: Connection, conclusions: list[Conclusion]) -> list[bool
     if ends:
         _end(connection, ends)
     return answers
+
+
+def forget_late(connection: Connection, items: list[LateCancellation]) -> list[bool]:
+    """Take requests off rows whose jobs had succeeded by then: should Redis lose that end, it is made again.
+
+    Returns:
+      For each whether there was such a request, at this dispatch.
+    """
+    rows = lock_jobs(connection, [item[0] for item in items])
+    late: dict[JobId, bool] = {}
+    for item in map(LateCancellation._make, items):
+        row = rows.get(item.job_id)
+        late[item.job_id] = (
+            row is not None
+            and not row.state.is_final
+            and row.dispatch == item.dispatch
+            and row.requested is JobState.CANCELLED
+        )
+    changes = [
+        {"job_id": job_id, "requested": None, "requested_at": None}
+        for job_id, is_late in sorted(late.items())
+        if is_late
+    ]
+    update_rows(connection, jobs, "job_id", changes)
+    return [late[item[0]] for item in items]
 
 
 def overdue(connection: Connection, now_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:

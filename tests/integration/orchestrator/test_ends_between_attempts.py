@@ -4,7 +4,9 @@ import pytest
 
 from support.core_steps import NOW, CoreSteps
 from support.hand_worker import growth
+from tether.broker.pools.worker_port import WriteStatus
 from tether.jobs import JobError, Piece
+from tether.orchestrator.deadlines import GRACE_MS
 from tether.store import queries
 from tether.store.end_requests import Request
 
@@ -81,3 +83,42 @@ def test_a_key_that_is_no_stream_keeps_no_job_from_its_end(core):
     core.redis.set(core.keys.stream(JOB), "x")
     cancel(core)
     assert core.store.read(queries.result_pieces, JOB) is None
+
+
+def lose_everything(core):
+    """Redis loses all that it has, and an orchestrator finds that out."""
+    core.redis.delete(*core.redis.scan_iter(core.keys.prefix + ":*"))
+    core.reconcile()
+    core.later()
+    core.relay()
+    core.worker.hello()
+
+
+def test_a_cancellation_that_came_too_late_is_forgotten_and_the_job_succeeds_though_redis_loses_its_end(core):
+    core.submit(0)
+    core.finish(1)
+    core.ending.end([Request(None, JOB, "cancelled", core.now)])
+    lose_everything(core)
+    assert core.states(0) == ["placed"]
+    core.finish(1)
+    core.settle()
+    assert core.states(0) == ["succeeded"]
+
+
+def test_a_cancellation_that_came_in_time_counts_though_redis_loses_its_end(core):
+    core.submit(0)
+    [job] = core.draw()
+    core.ending.end([Request(None, JOB, "cancelled", core.now)])
+    core.worker.append(growth(job, 1), expect=WriteStatus.CANCELLED)
+    lose_everything(core)
+    assert core.states(0) == ["cancelled"]
+
+
+def test_whoever_died_before_a_late_cancellation_was_forgotten_leaves_that_to_the_sweep(core):
+    core.submit(0)
+    core.finish(1)
+    core.ending.ask([Request(None, JOB, "cancelled", core.now)])
+    core.later(GRACE_MS + 1)
+    core.deadlines()
+    lose_everything(core)
+    assert core.states(0) == ["placed"]
