@@ -141,7 +141,7 @@ class ForkServer:
         ours.settimeout(FORK_SECONDS)
         self._connection = ours
         self._state, self._due = _State.STARTING, self._clock() + IMPORT_SECONDS
-        self._selector.register(ours, selectors.EVENT_READ, self._on_message)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_message(ours))
 
     def renew(self) -> None:
         """Start another in its place, which imports everything anew. Where one is starting, both together
@@ -208,10 +208,12 @@ class ForkServer:
             os.close(told_to_go)
             os.close(telling)
 
-    def _on_message(self) -> None:
-        assert self._connection is not None
+    def _on_message(self, connection: socket.socket) -> None:
+        if connection is not self._connection:
+            # It was ended for what else came in the same moment.
+            return
         try:
-            message = self._connection.recv(len(READY))
+            message = connection.recv(len(READY))
         except OSError:
             message = b""
         if message == READY and self._state is _State.STARTING:

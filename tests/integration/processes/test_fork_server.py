@@ -261,6 +261,30 @@ def test_who_waits_for_it_does_not_wait_for_ever_where_it_is_renewed_again_and_a
             server.stop()
 
 
+def test_what_a_fork_server_said_counts_no_longer_once_another_takes_its_place():
+    """Signals, ends of children and its word may come in one moment."""
+    changes = []
+    with selectors.DefaultSelector() as selector:
+        server = ForkServer(
+            [PROGRAM],
+            environ={**os.environ, "PYTHONPATH": str(TESTS)},
+            policy=RestartPolicy(),
+            selector=selector,
+            clock=time.monotonic,
+            on_change=lambda: changes.append(True),
+        )
+        server.start()
+        try:
+            [(key, _)] = selector.select(PATIENCE_SECONDS)
+            server.renew()
+            key.data()
+            assert server.is_starting
+        finally:
+            server.stop()
+        key.data()
+    assert not changes
+
+
 def test_a_reload_imports_new_code(supervise, tmp_path):
     (tmp_path / "changing.py").write_text("VERSION = 'old'\n")
     process = supervise("changing", modules=(PROGRAM, "changing"))
