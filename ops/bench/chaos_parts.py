@@ -31,12 +31,14 @@ class PartLog:
     Attributes:
       child_pid: The child that became ready last.
       boot_id: Under which the last of its worker processes draws.
+      holder: The name of the last of its orchestrator processes in the leases of loops.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.child_pid: int | None = None
         self.boot_id = ""
+        self.holder = ""
         self._read_to = 0
         self._lock = threading.Lock()
 
@@ -70,6 +72,8 @@ class PartLog:
             self.child_pid = int(line["child_pid"])
         elif line.get("event") == "Serving." and "worker" in line:
             self.boot_id = str(line["worker"])
+        elif line.get("event") == "Orchestrating.":
+            self.holder = str(line["holder"])
 
 
 class Part:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 from chaos_context import CountEffects, EffectCounts, FaultContext, FaultInjectors
 from chaos_parts import send
 from chaos_script import FaultType, ScriptedFault
-from chaos_site import ORCHESTRATORS
 from chaos_watch import LogMarks, RunningAttempt
+from core_stage import wait_for
 
 GATEWAY_OFFSET_MS = 8_000
 WORKER_OFFSET_MS = 20 * 60_000
 """Beyond what an announcement may be off."""
+LEADING_SECONDS = 8.0
+"""How long it may take until a living orchestrator runs the loops again."""
 CLOCK_WORDS = ("clock differs", "clock is wrong", "clock agrees", "clock was set")
 
 
@@ -87,14 +91,21 @@ class ProcessFaults:
         return partial(self._with.clients.disturbed, mark)
 
     def _leading(self) -> list[int]:
-        """The process of the orchestrator that runs the loops: it reads outcomes."""
-        clients: Any = self._with.site.redis.client_list()
-        ports = [int(one["addr"].rpartition(":")[2]) for one in clients if one["cmd"] == "xreadgroup"]
-        ways = [self._with.site.ways.name_of(port) for port in ports]
-        names = [way.removesuffix("-redis") for way in ways if way.startswith("orchestrator")]
-        part = self._with.site.parts[names[0] if names else ORCHESTRATORS[0]]
-        pid = part.working()
-        return [] if pid is None else [pid]
+        """The process of the orchestrator that runs most loops; none where no living one runs any."""
+        found: list[int] = []
+
+        def is_known() -> bool:
+            held = Counter(self._with.watch.holders().values())
+            part = max(self._with.site.parts_of("orchestrator"), key=lambda one: held[one.log.look().holder])
+            pid = part.working()
+            if pid is not None and held[part.log.holder]:
+                found.append(pid)
+            return bool(found) or self._with.stop.is_set()
+
+        with contextlib.suppress(TimeoutError):
+            # The leases of one that was killed are another's after three seconds.
+            wait_for(is_known, LEADING_SECONDS, "an orchestrator runs the loops")
+        return found
 
     def _kill_orchestrator(self, fault: ScriptedFault) -> CountEffects:
         before, pids = self._with.watch.holders(), self._leading()

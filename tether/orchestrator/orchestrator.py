@@ -28,6 +28,7 @@ class Orchestrator:
     It owns one thread for each loop, named after it, and its Redis connections.
 
     Attributes:
+      holder: The name of this process in the leases of loops.
       loops: By name.
     """
 
@@ -52,8 +53,9 @@ class Orchestrator:
         self._closing.callback(client.close)
         now_ms = plane.clock.now_ms
         context = LoopContext(plane, client, secrets.token_hex(8), now_ms, self._wake, self._closing)
+        self.holder = context.holder
         leased = [entry.name for entry in registry if entry.is_leased]
-        self._keeper = KeepLeases(plane.store, leased, context.holder, now_ms=now_ms)
+        self._keeper = KeepLeases(plane.store, leased, self.holder, now_ms=now_ms)
         self.loops = {LEASE_KEEPER: self._loop(LEASE_KEEPER, self._keeper, RENEWAL_SECONDS)}
         for entry in registry:
             interval = entry.interval(plane.settings)

@@ -44,10 +44,10 @@ def run_orchestrator(settings: Settings) -> int:
     with (
         StopWatch(deadline, sever=sever_connections),
         ControlPlane(settings, in_swarm=True) as plane,
-        Orchestrator(plane, deadline=deadline),
+        Orchestrator(plane, deadline=deadline) as orchestrator,
     ):
         announce_ready()
-        log.info("Orchestrating.", database=plane.store.place)
+        log.info("Orchestrating.", database=plane.store.place, holder=orchestrator.holder)
         asked_to_stop.wait()
         log.info("Stopping.")
     return 0
