@@ -8,10 +8,14 @@ from support.accounts import Accounts
 from support.balancer import Balancer
 from support.cluster import Cluster
 from support.databases import fresh_postgres
-from support.rolling_clients import Load
+from support.rolling_clients import PROMPT, Load
 from support.waiting import PATIENCE_SECONDS, eventually
+from tether import Tether
 
 RATE, TOKENS = 20, 30
+# One job is there throughout.
+WATCHED_RATE, WATCHED_TOKENS = 5, 10_000
+MODELS = {"counter": (RATE, TOKENS), "watched": (WATCHED_RATE, WATCHED_TOKENS)}
 CONFIG = """
 [worker]
 drain_timeout = 300
@@ -27,7 +31,7 @@ class Installation:
     def __init__(self, stack, postgres_url):
         database = stack.enter_context(fresh_postgres(postgres_url))
         self.cluster = stack.enter_context(
-            Cluster(database=database, models={"counter": (RATE, TOKENS)}, config=CONFIG, presence=PRESENCE)
+            Cluster(database=database, models=MODELS, config=CONFIG, presence=PRESENCE)
         )
         self.accounts = stack.enter_context(Accounts(self.cluster))
         self.orchestrator = self.cluster.start_orchestrator()
@@ -44,6 +48,13 @@ class Installation:
         load.start("sse", load.sse(SimpleNamespace(port=self.balancer.port, key=lambda: key)), 2)
         load.start("chat", load.chat(url, key, is_streamed=False))
         load.start("streamed chat", load.chat(url, key, is_streamed=True))
+
+    def watch_one_job(self):
+        url, key, load = self.balancer.url, self.gateway.key, self.load
+        self.watched = Tether(url, key).submit("watched", PROMPT)
+        gateway = SimpleNamespace(port=self.balancer.port, key=lambda: key)
+        load.start("watched", load.watch(gateway, self.watched.job_id, WATCHED_TOKENS))
+        eventually(lambda: load.seen["watched delta"], PATIENCE_SECONDS, "the watched job runs")
 
     def ask_the_gateway_itself(self):
         for pause in (0.02, 0.1, 0.5):
@@ -62,18 +73,20 @@ class Installation:
         eventually(lambda: self.load.seen[kind] > before, PATIENCE_SECONDS, f"an event {kind}")
 
     def assert_all_ran_once(self):
-        """Every job succeeded, by one attempt and those that handed it over, and nobody is blamed."""
+        """Every job succeeded, by one attempt and those that handed it over, but the one that was cancelled;
+        and nobody is blamed."""
         job_ids = [*self.load.job_ids, *self.direct.job_ids]
         self.accounts.wait_until_all_ended(len(self.accounts.states()))
-        states = self.accounts.states()
+        states, attempts = self.accounts.states(), self.accounts.attempts()
+        assert states.pop(self.watched.job_id) == "cancelled"
+        assert {kind for kind, *_ in attempts.pop(self.watched.job_id)} <= {"cancelled", "released"}
         assert set(job_ids) <= set(states)
         assert set(states.values()) == {"succeeded"}
-        attempts = self.accounts.attempts()
         assert all([kind for kind, *_ in tries].count("succeeded") == 1 for tries in attempts.values())
         kinds = {kind for tries in attempts.values() for kind, *_ in tries}
         assert kinds <= {"succeeded", "released"}, "an attempt was counted"
         for field in ("deaths", "evidence"):
-            assert set(self.accounts.in_redis(job_ids, field)) <= {None, "0"}
+            assert set(self.accounts.in_redis([*job_ids, self.watched.job_id], field)) <= {None, "0"}
         self.accounts.assert_nothing_left()
 
 
@@ -89,12 +102,13 @@ def test_all_are_reloaded_and_then_replaced_under_load_and_nobody_notices(postgr
         one = Installation(stack, postgres_url)
         one.ask_through_the_balancer()
         one.ask_the_gateway_itself()
+        one.watch_one_job()
         one.wait_for_more("sse")
 
         # The same supervisors and the same socket: clients need no balancer.
-        with one.expecting("rerouted"):
+        with one.expecting("watched rerouted"):
             reload(one.worker, children=2)
-        with one.expecting("sse interrupted"):
+        with one.expecting("watched interrupted"):
             reload(one.gateway, children=1)
         reload(one.orchestrator, children=1)
         one.wait_for_more("sse")
@@ -104,14 +118,15 @@ def test_all_are_reloaded_and_then_replaced_under_load_and_nobody_notices(postgr
 
         # Whole supervisors: the new one first, then the end of the former one.
         one.cluster.start_worker(processes=2)
-        with one.expecting("rerouted"):
+        with one.expecting("watched rerouted"):
             assert one.worker.stop() == 0
         one.balancer.ports.append(one.cluster.start_gateway().port)
-        with one.expecting("sse interrupted"):
+        with one.expecting("watched interrupted"):
             assert one.gateway.stop() == 0
         one.cluster.start_orchestrator()
         assert one.orchestrator.stop() == 0
         one.wait_for_more("sse")
+        one.watched.cancel()
         one.load.stop()
         assert one.load.errors == []
         one.assert_all_ran_once()

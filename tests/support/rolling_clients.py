@@ -152,6 +152,28 @@ class Load:
 
         return run
 
+    def watch(self, gateway, job_id, tokens):
+        """Server-sent events of one job that goes on until it is cancelled: whatever is restarted, this
+        client is there."""
+        expected = expected_texts(PROMPT, tokens)
+
+        def run():
+            events, last_id, kind = [], None, ""
+            while kind != "failed":
+                stream = EventStream(gateway, job_id, last_id=last_id)
+                kind = ""
+                for event_id, kind, data in stream.events():
+                    self.note(f"watched {kind}")
+                    events.append((event_id, kind, data))
+                    last_id = event_id or last_id
+                stream.close()
+                assert kind in ("failed", "interrupted"), f"a stream ended with {kind!r}"
+            found = texts(events)
+            assert found == expected[: len(found)], "the watched stream has a gap or a repeat"
+            assert events[-1][2]["state"] == "cancelled", events[-1]
+
+        return run
+
     def chat(self, url, key, *, is_streamed):
         """The `openai` package, without retries."""
         client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=PATIENCE_SECONDS)
