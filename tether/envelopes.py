@@ -45,6 +45,8 @@ class Placeable:
       weight: The tenant's share against others', greater than 0.
       not_before: 0 is at once.
       deadline: 0 is never.
+      expires_at: When it expires unless it has begun; 0 is never, and that of a job that may have begun.
+      expires_in_ms: How long after that it might start ``expires_at`` was; 0 where it had none.
       cost: Tokens of the prompt, estimated before an engine has counted them.
       max_tokens: Tokens that it may generate; 0 where it was accepted by a version that did not keep it.
       options: What middleware put into the message, the trace context among it: JSON, see
@@ -64,6 +66,8 @@ class Placeable:
     weight: float
     not_before: int = 0
     deadline: int = 0
+    expires_at: int = 0
+    expires_in_ms: int = 0
     cost: int
     max_tokens: int
     options: str = "{}"

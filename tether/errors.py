@@ -487,9 +487,9 @@ class JobCancelled(JobFailed):
 
 
 class JobExpired(JobFailed):
-    """A job did not finish by its deadline.
+    """A job did not finish by its deadline, or no worker began it in time.
 
-    What to do: Submit it again with another idempotency key and a longer time limit.
+    What to do: Submit it again with another idempotency key and a longer ``time_limit`` or ``expires_in``.
     """
 
     code = "job_expired"

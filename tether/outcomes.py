@@ -91,6 +91,11 @@ class Outcome:
     dropped_ends: int = 0
     was_probe: bool = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the dispatch was drawn at least once."""
+        return self.fence.attempt > 0 or bool(self.ends) or self.dropped_ends > 0
+
     def counts(self, failed_before: int) -> bool:
         """Whether it is one of the failed attempts of which a job has so many.
 

@@ -136,6 +136,8 @@ OTHERS = {
     "deadline": 1,
     "delay_ms": 1,
     "time_limit_ms": 1,
+    "expires_in_ms": 1,
+    "expires_at": 1,
     "chat_template_kwargs": {"enable_thinking": False},
     "max_attempts": 2,
     "retry_base_ms": 1,
@@ -155,6 +157,9 @@ def test_a_delay_and_a_limit_are_the_same_whenever_they_are_asked_for():
     assert replace(one, not_before=205, deadline=209).digest() == one.digest()
     assert replace(one, delay_ms=6).digest() != one.digest()
     assert replace(one, time_limit_ms=8).digest() != one.digest()
+    expiring = replace(one, expires_in_ms=7, expires_at=107)
+    assert replace(expiring, expires_at=207).digest() == expiring.digest()
+    assert replace(expiring, expires_in_ms=8).digest() != expiring.digest()
 
 
 @pytest.mark.parametrize("name", KEYS)

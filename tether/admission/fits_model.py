@@ -34,6 +34,8 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
     """
     if request.deadline and request.deadline <= max(now_ms, request.not_before):
         raise _refusal("deadline", "the deadline is before the job could start: use a later one")
+    if request.expires_at and request.expires_at <= max(now_ms, request.not_before):
+        raise _refusal("expires_at", "the job would expire before it could start: use a later expires_at")
     if request.sampling.max_tokens > version.context:
         raise _refusal(
             "max_tokens",

@@ -75,7 +75,8 @@ def failure_of(job_id: JobId, event: StreamEvent) -> JobFailed:
         return JobCancelled(f"job {job_id} was cancelled")
     if state == JobState.EXPIRED:
         return JobExpired(
-            f"job {job_id} did not finish by its deadline: set a later one, or a higher priority"
+            f"job {job_id} did not finish by its deadline, or was not begun in time: set a later one, or a "
+            "higher priority"
         )
     if state == JobState.SUCCEEDED:
         return OutputLost(

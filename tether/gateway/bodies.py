@@ -12,7 +12,7 @@ from tether.requests import fields
 from tether.requests.checking import Problem, read_request, refusal_of
 from tether.requests.fields import MAX_TIME_MS
 from tether.requests.rules import Whole
-from tether.requests.table import DELAYS
+from tether.requests.table import DELAYS, LIMITS
 
 MAX_JOBS = 1_000
 """Jobs in one batch."""
@@ -53,7 +53,7 @@ def read_job_request(
         problems.append((error.param or "", str(error)))
     if problems:
         raise refusal_of(problems, "; ".join(text for _, text in problems))
-    return replace(request, delay_ms=times.get("delay_ms", 0), time_limit_ms=times.get("time_limit_ms", 0))
+    return replace(request, **times)
 
 
 def read_batch(
@@ -110,9 +110,9 @@ def _take_headers(body: dict[str, Any], headers: Mapping[str, str]) -> Iterator[
         body.setdefault("traceparent", headers["traceparent"][:200])
 
 
-def _take_times(body: dict[str, Any], now_ms: int, problems: list[Problem]) -> dict[str, int]:
+def _take_times(body: dict[str, Any], now_ms: int, problems: list[Problem]) -> dict[str, Any]:
     """Replace delays by the resulting times, and return the delays."""
-    times: dict[str, int] = {}
+    times: dict[str, Any] = {}
     for name, end in DELAYS.items():
         if name not in body:
             continue
@@ -121,7 +121,7 @@ def _take_times(body: dict[str, Any], now_ms: int, problems: list[Problem]) -> d
             problems += [(name, text) for text in wrong]
         elif body.get(end):
             problems.append((name, f"{name} and {end} are mutually exclusive: give only one"))
-        elif value or name == "time_limit_ms":
+        elif value or name in LIMITS:
             times[name] = value
             body[end] = min(now_ms + value, MAX_TIME_MS)
     return times

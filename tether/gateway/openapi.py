@@ -33,7 +33,7 @@ _ERRORS = {
     500: "Internal error of the gateway.",
     503: "Nothing was accepted, or it is not known whether it was: send the same request again, "
     "with the same keys.",
-    504: "The job did not finish by its deadline.",
+    504: "The job did not finish by its deadline, or was not begun in time.",
 }
 _ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schemas.ErrorDocument.__name__}"}}}
 """The form of all errors, by reference: told of the class, FastAPI makes a validator for each error of each

@@ -119,8 +119,8 @@ class Sampling:
 class JobRequest:
     """A request to continue a prompt, or to reply to messages; never both.
 
-    Times are in milliseconds since the epoch. A delay or a time limit only records what ``not_before`` or
-    ``deadline`` was computed from; it is 0 if that was given as a time.
+    Times are in milliseconds since the epoch. A delay, a time limit or ``expires_in_ms`` only records what
+    ``not_before``, ``deadline`` or ``expires_at`` was computed from; it is 0 if that was given as a time.
     """
 
     model: Annotated[
@@ -170,6 +170,13 @@ class JobRequest:
     deadline: Annotated[
         int, About("The same as an absolute time, in ms since the epoch.", _TIME, written=Written.AT_REST)
     ] = 0
+    expires_in_ms: Annotated[
+        int,
+        About(
+            "Time after which the job expires if no worker has begun it; one that has begun goes on.", _DELAY
+        ),
+    ] = 0
+    expires_at: Annotated[int, About("The same as an absolute time, in ms since the epoch.", _TIME)] = 0
     labels: Annotated[
         Mapping[str, str],
         About(
@@ -245,8 +252,8 @@ class JobRequest:
 class SubmitOptions(TypedDict, total=False):
     """What ``submit`` takes beside the model and the prompt; the default of each is that of a request.
 
-    ``delay`` and ``time_limit`` count from now, in seconds; ``eta`` is ``delay`` as a point in time, with its
-    time zone. ``retry_base``, in seconds, is the maximum backoff before the second attempt.
+    ``delay``, ``time_limit`` and ``expires_in`` count from now, in seconds; ``eta`` is ``delay`` as a point
+    in time, with its time zone. ``retry_base``, in seconds, is the maximum backoff before the second attempt.
     """
 
     messages: Sequence[Message | Mapping[str, str]] | None
@@ -255,6 +262,7 @@ class SubmitOptions(TypedDict, total=False):
     delay: float | timedelta | None
     eta: datetime | None
     time_limit: float | timedelta | None
+    expires_in: float | timedelta | None
     labels: Mapping[str, str] | None
     max_tokens: int
     temperature: float

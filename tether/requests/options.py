@@ -13,7 +13,7 @@ from tether.requests.checking import read_request
 from tether.requests.fields import JobRequest, Sampling, SubmitOptions
 from tether.requests.table import DELAYS
 
-_TIMES = ("delay", "eta", "time_limit", "retry_base")
+_TIMES = ("delay", "eta", "time_limit", "expires_in", "retry_base")
 
 
 def make_request(
@@ -37,16 +37,19 @@ def read_options(arguments: Mapping[str, Any], *, now_ms: int) -> JobRequest:
       InvalidRequest: As :func:`make_request`.
     """
     values = dict(arguments)
-    delay, eta, time_limit, retry_base = (values.pop(name, None) for name in _TIMES)
+    delay, eta, time_limit, expires_in, retry_base = (values.pop(name, None) for name in _TIMES)
     if delay is not None and eta is not None:
         raise InvalidRequest("delay and eta are mutually exclusive: give only one")
     starts_at = moment_ms("eta", eta)
     delay_ms = 0 if delay is None else _milliseconds("delay", delay)
     limit_ms = 0 if time_limit is None else _milliseconds("time_limit", time_limit)
+    expires_ms = 0 if expires_in is None else _milliseconds("expires_in", expires_in)
     if starts_at is not None or delay_ms:
         values["not_before"] = now_ms + delay_ms if starts_at is None else starts_at
     if time_limit is not None:
         values["deadline"] = now_ms + limit_ms
+    if expires_in is not None:
+        values["expires_at"] = now_ms + expires_ms
     if retry_base is not None:
         values["retry_base_ms"] = _milliseconds("retry_base", retry_base)
     if values.get("messages", ()) is None:
@@ -55,7 +58,7 @@ def read_options(arguments: Mapping[str, Any], *, now_ms: int) -> JobRequest:
         # An empty prompt beside messages is none.
         del values["prompt"]
     request = read_request(values, also=_TIMES)
-    return replace(request, delay_ms=delay_ms, time_limit_ms=limit_ms)
+    return replace(request, delay_ms=delay_ms, time_limit_ms=limit_ms, expires_in_ms=expires_ms)
 
 
 def check_request(request: object) -> JobRequest:
@@ -77,10 +80,13 @@ def check_request(request: object) -> JobRequest:
     for name, value in delays.items():
         if type(value) is not int or value < 0:
             raise InvalidRequest(f"{name}={value!r} is not an integer number of milliseconds")
-    if (request.delay_ms and not request.not_before) or (request.time_limit_ms and not request.deadline):
-        raise InvalidRequest(
-            "delay_ms and time_limit_ms only record how not_before and deadline were computed"
-        )
+    without_time = [
+        f"{name} only records how {time} was computed"
+        for name, time in DELAYS.items()
+        if getattr(request, name) and not getattr(request, time)
+    ]
+    if without_time:
+        raise InvalidRequest("; ".join(without_time))
     return replace(read_request(values), **delays)
 
 

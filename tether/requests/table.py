@@ -16,8 +16,15 @@ RequestT = TypeVar("RequestT")
 NESTED = "sampling"
 """Where programs, payloads and digests hold the fields of ``Place.SAMPLING``; submissions are flat."""
 
-DELAYS: Mapping[str, str] = {"delay_ms": "not_before", "time_limit_ms": "deadline"}
+DELAYS: Mapping[str, str] = {
+    "delay_ms": "not_before",
+    "time_limit_ms": "deadline",
+    "expires_in_ms": "expires_at",
+}
 """Fields that are delays → the time that each counts into."""
+
+LIMITS = ("time_limit_ms", "expires_in_ms")
+"""Those of them that count also where they are 0: no time at all."""
 
 _DELAY_OF = {time: delay for delay, time in DELAYS.items()}
 

@@ -1,15 +1,19 @@
-"""Ending jobs early: cancelled, or expired at their deadline."""
+"""Ending jobs early: cancelled, or expired at their deadline or unbegun."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from tether.broker.pools.cancel_results import CancelResult
 from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.pools.pools import Pools
 from tether.ids import JobId
 from tether.jobs import JobError, JobState
+from tether.store.beginnings import note_begun
+from tether.store.bulk import lock_jobs
 from tether.store.end_requests import (
     Conclusion,
     LateCancellation,
@@ -24,6 +28,8 @@ from tether.store.store import Store
 from tether.telemetry.logs import get_logger
 
 _OWNED_BY_DATABASE = (JobState.ACCEPTED, JobState.PARKED, JobState.WAITING_RETRY)
+_IN_REDIS = (JobState.PLACED, JobState.RUNNING)
+_NEVER_TO_BEGIN = (CancelResult.CLOSED, CancelResult.WITHDRAWN, CancelResult.EXPIRED)
 _NO_OUTCOME_YET = (CancelResult.CLOSED, CancelResult.RUNNING)
 
 _log = get_logger("tether.scheduling")
@@ -124,6 +130,35 @@ class Cancellation:
             if isinstance(answer, Exception)
         }
 
+    def expire_unbegun(self, rows: Sequence[RequestedRow], now_ms: int) -> dict[JobId, JobState | Exception]:
+        """End jobs as expired, but those that have begun, or may have: of these it is noted.
+
+        Returns:
+          Each job's state then, or its error; a job of which Redis cannot say yet whether it has begun, or
+          whose outcome is under way, is left out.
+
+        Raises:
+          StoreUnavailable, OUTAGE_ERRORS: One of the two is away. It is safe to repeat.
+        """
+        if not rows:
+            return {}
+        answers = self.pools.expire_unbegun_many([(row.job_id, row.state in _IN_REDIS) for row in rows])
+        results = {row.job_id: answer for row, answer in zip(rows, answers, strict=True)}
+        ended: dict[JobId, JobState | Exception] = {
+            job_id: answer for job_id, answer in results.items() if isinstance(answer, Exception)
+        }
+        begun = [row for row in rows if results[row.job_id] is CancelResult.BEGUN]
+        noted = self.store.write_each(_note_begun, [row.job_id for row in begun])
+        for row, error in zip(begun, noted, strict=True):
+            ended[row.job_id] = error if isinstance(error, Exception) else row.state
+        # From here on nobody can begin them: they may be ended as by a request, again and again.
+        unbegun = [row.job_id for row in rows if results[row.job_id] in _NEVER_TO_BEGIN]
+        states = self.end([Request(None, job_id, JobState.EXPIRED, now_ms) for job_id in unbegun])
+        for job_id, state in zip(unbegun, states, strict=True):
+            if state is not None:
+                ended[job_id] = state
+        return ended
+
     def _with_tokens(self, conclusions: Sequence[Conclusion]) -> list[Conclusion]:
         """The same, each with what attempts have streamed: Redis forgets that soon after the end."""
         streamed = self.pools.streamed([conclusion.job_id for conclusion in conclusions])
@@ -150,6 +185,12 @@ class Cancellation:
             for row, in_redis in zip(ended, known, strict=True)
             if isinstance(in_redis, KnownJob) and in_redis.dispatch < row.dispatch
         }
+
+
+def _note_begun(connection: Connection, job_ids: list[JobId]) -> list[None]:
+    lock_jobs(connection, job_ids)
+    note_begun(connection, job_ids)
+    return [None] * len(job_ids)
 
 
 def _is_free(row: RequestedRow, answer: CancelResult) -> bool:

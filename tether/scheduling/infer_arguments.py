@@ -56,20 +56,22 @@ def request_of_message(message: Message[Any], delay: int | None, *, now_ms: int)
     if delay is not None:
         arguments["delay"] = delay / 1000
     max_age, time_limit = (_milliseconds(message.options, name) for name in ("max_age", "time_limit"))
-    both = {"time_limit", "deadline"} & arguments.keys()
-    if both and (max_age or time_limit):
-        raise InvalidRequest(
-            f"infer has a time limit both as an argument ({', '.join(sorted(both))}) and as an option of the "
-            "message (max_age, time_limit): give only one"
-        )
+    for option, given, twice in (
+        ("time_limit", time_limit, {"time_limit", "deadline"} & arguments.keys()),
+        ("max_age", max_age, {"expires_in", "expires_at"} & arguments.keys()),
+    ):
+        if given and twice:
+            raise InvalidRequest(
+                f"infer has {', '.join(sorted(twice))} as an argument, and the message the option {option} "
+                "for the same: give only one"
+            )
     request = read_options(arguments, now_ms=now_ms)
-    if not (max_age or time_limit):
-        return request
-    limits = [(message.message_timestamp + max_age, max_age)] if max_age else []
+    if max_age:
+        request = replace(request, expires_at=message.message_timestamp + max_age, expires_in_ms=max_age)
     if time_limit:
-        limits.append((max(now_ms, request.not_before) + time_limit, time_limit))
-    deadline, limit = min(limits)
-    return replace(request, deadline=deadline, time_limit_ms=limit)
+        deadline = max(now_ms, request.not_before) + time_limit
+        request = replace(request, deadline=deadline, time_limit_ms=time_limit)
+    return request
 
 
 def keys_of_message(message: Message[Any]) -> tuple[str, str]:

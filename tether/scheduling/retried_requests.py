@@ -13,7 +13,7 @@ from tether.requests.fields import MAX_TIME_MS, TABLE
 from tether.requests.payload import read_payload
 from tether.scheduling.infer_messages import TRACEPARENT
 
-_TIMES = ("not_before", "deadline", "delay_ms", "time_limit_ms")
+_TIMES = ("not_before", "deadline", "delay_ms", "time_limit_ms", "expires_at", "expires_in_ms")
 _ENVELOPE = frozenset(field.name for field in fields(Placeable)) - {"model", "retry_on", *_TIMES}
 
 
@@ -29,7 +29,7 @@ def request_of_dead_job(
     """The request for the same work, under the token of its dead letter.
 
     It asks for the version of the model that the dead job ran on, and may start at once. A deadline becomes a
-    time limit as long as the dead job had from when it might start.
+    time limit as long as the dead job had from when it might start; so does ``expires_at``.
 
     Args:
       accepted_at: When the dead job was accepted, in milliseconds since the epoch.
@@ -65,6 +65,12 @@ def request_of_dead_job(
         traceparent=str(options_from_text(job.options).get(TRACEPARENT) or ""),
         **of_envelope,
     )
+    if job.expires_in_ms:
+        request = replace(
+            request,
+            expires_in_ms=job.expires_in_ms,
+            expires_at=min(now_ms + job.expires_in_ms, MAX_TIME_MS),
+        )
     if not job.deadline:
         return request
     limit = max(job.deadline - max(accepted_at, job.not_before), 1)

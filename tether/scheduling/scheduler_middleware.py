@@ -36,12 +36,10 @@ from tether.store.waiting_jobs import KeptModel, WaitingJob
 CHARACTERS_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before an engine has counted them."""
 
+_SETTLED = frozenset(("model", "retry_on", "expires_in_ms"))
 _ENVELOPE = frozenset(field.name for field in fields(Placeable))
-_AS_ASKED_FOR = tuple(
-    (name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - {"model", "retry_on"}
-)
-"""Fields of a request that stand in the envelope under the same name, as they are; a model is settled with
-its version."""
+_AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - _SETTLED)
+"""Fields of a request that stand in the envelope under the same name, as they are."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +249,7 @@ class SchedulerMiddleware(Middleware):
             cost=request.characters // CHARACTERS_PER_TOKEN + 1,
             options=options,
             retry_on=" ".join(request.retry_on),
+            expires_in_ms=_time_to_begin(request, facts.now_ms),
             payload=_payload(request, version, envelope.tenant_id),
             **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
         )
@@ -267,6 +266,14 @@ class SchedulerMiddleware(Middleware):
             now_ms=facts.now_ms,
         )
         return _Prepared(envelope, request, new_job)
+
+
+def _time_to_begin(request: JobRequest, now_ms: int) -> int:
+    """For how long a job waits for a worker at most, from when it may start; 0 is for ever."""
+    if not request.expires_at:
+        return 0
+    asked_at = request.expires_at - request.expires_in_ms if request.expires_in_ms else now_ms
+    return max(request.expires_at - max(asked_at, request.not_before), 1)
 
 
 def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> str:

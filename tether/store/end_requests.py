@@ -76,7 +76,7 @@ class RequestedRow:
     requested: JobState | None
 
 
-_COLUMNS = (
+REQUESTED_COLUMNS = (
     jobs.c.job_id,
     jobs.c.tenant_id,
     jobs.c.state,
@@ -84,6 +84,7 @@ _COLUMNS = (
     jobs.c.pool,
     jobs.c.requested,
 )
+"""What a :class:`RequestedRow` is made from."""
 
 
 def request(connection: Connection, wanted: list[Request]) -> list[RequestedRow | None]:
@@ -177,7 +178,7 @@ def forget_late(connection: Connection, items: list[LateCancellation]) -> list[b
 def overdue(connection: Connection, now_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:
     """Jobs that are not final at or past their deadline, and whose end nobody has asked for yet, the longest
     past first, but the first ``offset`` of them."""
-    query = select(*_COLUMNS).where(IS_OPEN, HAS_DEADLINE, jobs.c.deadline <= now_ms)
+    query = select(*REQUESTED_COLUMNS).where(IS_OPEN, HAS_DEADLINE, jobs.c.deadline <= now_ms)
     query = query.where(jobs.c.requested.is_(None))
     return _rows(connection, query.order_by(jobs.c.deadline, jobs.c.job_id).limit(limit).offset(offset))
 
@@ -185,7 +186,7 @@ def overdue(connection: Connection, now_ms: int, limit: int, offset: int = 0) ->
 def requested(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:
     """Jobs that are not final though their end was asked for before ``older_than_ms``, the oldest first, but
     the first ``offset`` of them."""
-    query = select(*_COLUMNS).where(IS_OPEN, HAS_REQUEST, jobs.c.requested_at < older_than_ms)
+    query = select(*REQUESTED_COLUMNS).where(IS_OPEN, HAS_REQUEST, jobs.c.requested_at < older_than_ms)
     return _rows(connection, query.order_by(jobs.c.requested_at, jobs.c.job_id).limit(limit).offset(offset))
 
 
@@ -212,10 +213,16 @@ def _may_see(row: JobRow, tenant_id: TenantId | None) -> bool:
     return tenant_id is None or tenant_id == row.tenant_id
 
 
-def _rows(connection: Connection, query: Select[Any]) -> list[RequestedRow]:
-    def requested_row(row: AnyRow) -> RequestedRow:
-        values = dict(row._mapping)
-        values |= {"state": JobState(row.state), "requested": optional_state(row.requested)}
-        return RequestedRow(**values)
+def requested_row(row: AnyRow) -> RequestedRow:
+    """The value of a row of :data:`REQUESTED_COLUMNS`.
 
+    Raises:
+      ValueError: It has a state that this version does not know.
+    """
+    values = dict(row._mapping)
+    values |= {"state": JobState(row.state), "requested": optional_state(row.requested)}
+    return RequestedRow(**values)
+
+
+def _rows(connection: Connection, query: Select[Any]) -> list[RequestedRow]:
     return [requested_row(row) for row in connection.execute(query)]

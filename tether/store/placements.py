@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from tether.ids import JobId, PoolName
 from tether.jobs import JobError, JobState, Priority
+from tether.store.beginnings import note_begun
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
 from tether.store.hand_overs import hand_over
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
@@ -215,4 +216,6 @@ def raise_dispatches(connection: Connection, job_ids: list[JobId], now_ms: int) 
         if row.pool is not None and row.state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING)
     }
     hand_over(connection, rows, again)
+    # Redis has lost whether they had begun.
+    note_begun(connection, [job_id for job_id in again if rows[job_id].expires_at])
     return [rows[job_id].dispatch + 1 if job_id in again else None for job_id in job_ids]

@@ -28,6 +28,7 @@ class JobRow(JobRecord):
       model_version: Settled when the job was accepted.
       not_before: 0 is at once.
       deadline: 0 is never.
+      expires_at, expires_in_ms: See :class:`~tether.envelopes.Placeable`.
       cost: Estimated input tokens.
       max_tokens: Tokens that it may generate; 0 where an older version accepted it.
       requested: The end that somebody asked for, whether or not it has come.
@@ -51,6 +52,8 @@ class JobRow(JobRecord):
     retry_base_ms: int = 0
     retry_on: str = ""
     failed_on: str = ""
+    expires_at: int = 0
+    expires_in_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ jobs = Table(
     Column("retry_base_ms", Integer, nullable=False, server_default="0"),
     Column("retry_on", Text, nullable=False, server_default=""),
     Column("failed_on", Text, nullable=False, server_default=""),
+    Column("expires_at", BigInteger, nullable=False, server_default="0"),
+    Column("expires_in_ms", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
     CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
     CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),
@@ -122,6 +124,7 @@ IS_PLACEABLE: ColumnElement[bool] = and_(
 IS_RETRYING: ColumnElement[bool] = jobs.c.state == _literals((JobState.WAITING_RETRY,))[0]
 IS_IN_REDIS: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PLACED, JobState.RUNNING)))
 HAS_DEADLINE: ColumnElement[bool] = jobs.c.deadline > literal_column("0", BigInteger)
+MAY_EXPIRE_UNBEGUN: ColumnElement[bool] = jobs.c.expires_at > literal_column("0", BigInteger)
 HAS_REQUEST: ColumnElement[bool] = jobs.c.requested.is_not(None)
 IS_FINAL_BUT_DEAD: ColumnElement[bool] = jobs.c.state.in_(_literals(FINAL_STATES - {JobState.DEAD}))
 
@@ -142,6 +145,7 @@ _index(
 _index("ix_jobs_retrying", jobs.c.due_at, where=IS_RETRYING)
 _index("ix_jobs_in_redis", jobs.c.job_id, where=IS_IN_REDIS)
 _index("ix_jobs_deadline", jobs.c.deadline, where=and_(IS_OPEN, HAS_DEADLINE))
+_index("ix_jobs_expires_at", jobs.c.expires_at, where=and_(IS_OPEN, MAY_EXPIRE_UNBEGUN))
 _index("ix_jobs_requested", jobs.c.requested_at, where=and_(IS_OPEN, HAS_REQUEST))
 _index("ix_jobs_finished_at", jobs.c.finished_at, where=IS_FINAL_BUT_DEAD)
 Index("ix_jobs_tenant_id_job_id", jobs.c.tenant_id, jobs.c.job_id)

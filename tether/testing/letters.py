@@ -130,6 +130,9 @@ class FakeLetterPort:
         if again.deadline:
             limit = max(again.deadline - max(job.created_at, job.request.not_before), 1)
             again = replace(again, time_limit_ms=limit, deadline=self._queue.now_ms + limit)
+        if again.expires_at:
+            limit = max(again.expires_at - max(job.created_at, job.request.not_before), 1)
+            again = replace(again, expires_in_ms=limit, expires_at=self._queue.now_ms + limit)
         port = FakeJobPort(self._queue, job.tenant, self._quota, retry_of=job.job_id)
         (answer,) = port.submit([again])
         if isinstance(answer, Exception):

@@ -162,10 +162,15 @@ class FakeQueue:
         return job.state is JobState.RUNNING or job.due_at <= self.now_ms or self._is_late(job)
 
     def _is_late(self, job: FakeJob) -> bool:
-        return bool(job.request.deadline) and job.request.deadline <= self.now_ms
+        return any(limit <= self.now_ms for limit in self._limits_of(job))
 
     def _wakes_at(self, job: FakeJob) -> int:
-        return min(job.due_at, job.request.deadline or job.due_at)
+        return min([job.due_at, *self._limits_of(job)])
+
+    def _limits_of(self, job: FakeJob) -> list[int]:
+        """When the job expires; what has begun does not for want of that."""
+        limits = (job.request.deadline, 0 if job.records else job.request.expires_at)
+        return [limit for limit in limits if limit]
 
     def _step(self, job: FakeJob) -> None:
         if self._is_late(job):

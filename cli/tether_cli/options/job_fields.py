@@ -22,6 +22,7 @@ _NOT_OFFERED = (*DELAYS.values(), "traceparent")
 _FLAGS: Mapping[str, tuple[str, ...]] = {
     "delay_ms": ("--delay",),
     "time_limit_ms": ("--time-limit",),
+    "expires_in_ms": ("--expires-in",),
     "retry_base_ms": ("--retry-base",),
     "labels": ("--label", "-l", "labels"),
     "retry_token": ("--retry-token", "--idempotency-key", "retry_token"),

@@ -26,6 +26,7 @@ from tether.jobs import JobState
 from tether.outcomes import OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.audit_pages import audit_page
+from tether.store.beginnings import unbegun
 from tether.store.bulk import rows_with_keys
 from tether.store.dead_letters import dead_letter, open_letters, scan_letters
 from tether.store.end_requests import overdue, requested
@@ -308,6 +309,7 @@ def plan_of(store, function, *args):
         ("ix_jobs_in_redis", placed_jobs, ("", 10)),
         ("ix_jobs_deadline", overdue, (NOW, 10)),
         ("ix_jobs_requested", requested, (NOW, 10)),
+        ("ix_jobs_expires_at", unbegun, (NOW, 10)),
         ("ix_jobs_tenant_id_job_id", scan_jobs, ("default",)),
         ("ix_jobs_tenant_id_model_job_id", scan_jobs, ("default", JobFilter(model="demo"))),
         ("ix_jobs_tenant_id_state_job_id", scan_jobs, ("default", JobFilter(states=BOTH))),

@@ -37,14 +37,15 @@ def test_a_prompt_that_is_empty_is_refused_before_anything_is_opened():
 
 def test_every_option_reaches_the_job():
     fake = FakeBackend({"m": FakeModel(adapters=("poet",)), "n": FakeModel()}, autorun=False)
-    options = "--model m --priority batch --delay 30s --time-limit 1h --label a=b=c -l d= --max-tokens 9"
+    options = "--model m --priority batch --delay 30s --time-limit 1h --expires-in 10m --label a=b=c -l d="
+    options += " --max-tokens 9"
     options += " --max-attempts 3 --retry-base 500ms --retry-on engine_failed --retry-on model_damaged"
     options += " --temperature 0.5 --top-p 0.9 --top-k 4 --seed 7 --stop x --stop y --adapter poet"
     options += " --correlation-id c --idempotency-key t --no-wait"
     job_id = CommandLine(fake).run("submit", "hi", *options.split()).stdout.strip()
     request = fake.request(job_id)
     assert (request.model, request.prompt, request.priority) == ("m", "hi", Priority.BATCH)
-    assert (request.delay_ms, request.time_limit_ms) == (30_000, 3_600_000)
+    assert (request.delay_ms, request.time_limit_ms, request.expires_in_ms) == (30_000, 3_600_000, 600_000)
     assert (request.max_attempts, request.retry_base_ms) == (3, 500)
     assert request.retry_on == ("engine_failed", "model_damaged")
     assert request.labels == {"a": "b=c", "d": ""}

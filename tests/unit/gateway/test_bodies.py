@@ -59,9 +59,10 @@ def test_messages_that_a_client_sends_are_those_that_it_made():
 
 
 def test_a_delay_counts_from_the_gateway_s_clock_and_is_the_same_request_later():
-    body = {**LEAST, "delay_ms": 5_000, "time_limit_ms": 9_000}
+    body = {**LEAST, "delay_ms": 5_000, "time_limit_ms": 9_000, "expires_in_ms": 7_000}
     first, later = read_job_request(body, NOW), read_job_request(body, NOW + 700)
-    assert (first.not_before, first.deadline) == (NOW + 5_000, NOW + 9_000)
+    assert (first.not_before, first.deadline, first.expires_at) == (NOW + 5_000, NOW + 9_000, NOW + 7_000)
+    assert (later.expires_in_ms, later.expires_at) == (7_000, NOW + 7_700)
     assert later.not_before == NOW + 5_700
     assert first.digest() == later.digest()
 
@@ -76,6 +77,8 @@ def test_a_delay_counts_from_the_gateway_s_clock_and_is_the_same_request_later()
         ({"delay_ms": MAX_DELAY_MS + 1}, "ten years"),
         ({"delay_ms": 5, "not_before": NOW}, "delay_ms and not_before are mutually exclusive"),
         ({"time_limit_ms": 5, "deadline": NOW}, "time_limit_ms and deadline are mutually exclusive"),
+        ({"expires_in_ms": 5, "expires_at": NOW}, "expires_in_ms and expires_at are mutually exclusive"),
+        ({"expires_in_ms": -1}, "expires_in_ms=-1"),
         ({"delay": 5}, "did you mean delay_ms"),
         ({"temprature": 1, "priority": "high"}, "2 problems"),
     ],

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,7 @@ def test_every_field_is_read():
         "labels": {"a": "b"},
         "not_before": 1,
         "deadline": 2,
+        "expires_at": 8,
         "max_tokens": 3,
         "temperature": 0.5,
         "top_p": 0.9,
@@ -91,6 +93,7 @@ def test_every_field_is_read():
         labels={"a": "b"},
         not_before=1,
         deadline=2,
+        expires_at=8,
         sampling=Sampling(max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=5, stop=("x", "y")),
     )
 
@@ -320,18 +323,26 @@ def test_what_is_no_request_is_refused(value):
         {"time_limit_ms": True, "deadline": 1},
         {"delay_ms": 5},
         {"time_limit_ms": 5},
+        {"expires_in_ms": 5},
+        {"expires_in_ms": "5", "expires_at": 5},
     ],
 )
 def test_delays_that_go_with_no_time_are_refused(times):
-    with pytest.raises(InvalidRequest, match=r"delay_ms|time_limit_ms"):
+    with pytest.raises(InvalidRequest, match=f"^{next(iter(times))}"):
         check_request(JobRequest(model="demo", prompt="x", **times))
 
 
 def test_a_request_with_a_delay_passes_as_it_is():
-    request = make_request("demo", "x", now_ms=NOW, delay=1.5, time_limit=3)
-    assert (request.not_before, request.deadline) == (NOW + 1_500, NOW + 3_000)
+    times = {"delay": 1.5, "time_limit": 3, "expires_in": timedelta(seconds=2)}
+    request = make_request("demo", "x", now_ms=NOW, **times)
+    assert (request.not_before, request.deadline, request.expires_at) == (
+        NOW + 1_500,
+        NOW + 3_000,
+        NOW + 2_000,
+    )
     assert check_request(request) == request
-    assert make_request("demo", "x", now_ms=NOW + 7, delay=1.5, time_limit=3).digest() == request.digest()
+    assert make_request("demo", "x", now_ms=NOW + 7, **times).digest() == request.digest()
+    assert make_request("demo", "x", now_ms=NOW, **times | {"expires_in": 2.5}).digest() != request.digest()
 
 
 VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, adapters=("pirate",))
@@ -344,6 +355,8 @@ VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, a
         ({"adapter": "piratt"}, "no adapter 'piratt'; available: pirate"),
         ({"deadline": NOW}, "the deadline is before the job could start"),
         ({"deadline": NOW + 5, "not_before": NOW + 5}, "the deadline is before the job could start"),
+        ({"expires_at": NOW}, "the job would expire before it could start"),
+        ({"expires_at": NOW + 5, "not_before": NOW + 5}, "the job would expire before it could start"),
     ],
 )
 def test_what_the_model_or_the_time_does_not_allow_is_refused(changes, words):
@@ -377,5 +390,6 @@ def test_what_the_model_and_the_time_allow_passes():
         adapter="pirate",
         not_before=NOW + 5,
         deadline=NOW + 6,
+        expires_at=NOW + 6,
     )
     check_for_model(request, VERSION, NOW)

@@ -184,7 +184,9 @@ NOT_OPTIONS = {"model", "prompt", "traceparent", *SPELT_AS_TIMES}
 
 def test_type_checkers_know_every_option_of_submit():
     hints = get_type_hints(SubmitOptions)
-    assert set(hints) == (set(TABLE.fields) - NOT_OPTIONS) | {"delay", "eta", "time_limit", "retry_base"}
+    assert set(hints) == (set(TABLE.fields) - NOT_OPTIONS) | {
+        *("delay", "eta", "time_limit", "expires_in", "retry_base")
+    }
     types = {**get_type_hints(JobRequest), **get_type_hints(Sampling)}
     numbers = {name: kind for name, kind in types.items() if kind in (int, float)}
     assert {name: kind for name, kind in hints.items() if name in numbers} == {

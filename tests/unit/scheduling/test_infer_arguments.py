@@ -23,18 +23,25 @@ def request(options=None, delay=None, **kwargs):
     [
         ({}, None, 0, 0),
         ({"max_age": None, "time_limit": float("inf"), "store_results": True}, None, 0, 0),
-        # A message's age counts from when it was made, and a time limit from when it may start.
-        ({"max_age": 5_000}, None, NOW + 4_000, 5_000),
-        ({"max_age": 5_000}, 2_000, NOW + 4_000, 5_000),
         ({"time_limit": 5_000}, None, NOW + 5_000, 5_000),
+        # A time limit counts from when it may start.
         ({"time_limit": 5_000}, 2_000, NOW + 7_000, 5_000),
-        ({"time_limit": 5_000, "max_age": 5_500}, None, NOW + 4_500, 5_500),
         ({"time_limit": 0.5}, None, NOW + 1, 1),
     ],
 )
-def test_limits_are_a_deadline(options, delay, deadline, limit):
+def test_a_time_limit_is_a_deadline(options, delay, deadline, limit):
     asked = request(options, delay)
     assert (asked.deadline, asked.time_limit_ms) == (deadline, limit)
+    assert (asked.expires_at, asked.expires_in_ms) == (0, 0)
+
+
+@pytest.mark.parametrize("delay", [None, 2_000])
+def test_a_message_s_age_is_that_of_a_job_that_has_not_begun_and_counts_from_when_it_was_made(delay):
+    asked = request({"max_age": 5_000}, delay)
+    assert (asked.expires_at, asked.expires_in_ms) == (NOW + 4_000, 5_000)
+    assert (asked.deadline, asked.time_limit_ms) == (0, 0)
+    both = request({"max_age": 5_000, "time_limit": 9_000}, delay)
+    assert (both.expires_at, both.deadline) == (NOW + 4_000, NOW + (delay or 0) + 9_000)
 
 
 @pytest.mark.parametrize("name", ["max_age", "time_limit"])
@@ -44,10 +51,24 @@ def test_what_is_no_time_is_refused(name, value):
         request({name: value})
 
 
-@pytest.mark.parametrize("options", [{"max_age": 5}, {"time_limit": 5}])
-def test_a_limit_is_given_once(options):
-    with pytest.raises(InvalidRequest, match="both as an argument"):
-        request(options, time_limit=5)
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"time_limit": 5}, {"time_limit": 5}),
+        ({"time_limit": 5}, {"deadline": NOW + 9}),
+        ({"max_age": 5}, {"expires_in": 5}),
+        ({"max_age": 5}, {"expires_at": NOW + 9}),
+    ],
+)
+def test_a_limit_is_given_once(options, argument):
+    (name,), (option,) = argument, options
+    with pytest.raises(InvalidRequest, match=f"infer has {name} as an argument.*{option}"):
+        request(options, **argument)
+
+
+def test_an_age_goes_with_a_time_limit():
+    asked = request({"max_age": 5_000}, time_limit=9)
+    assert (asked.expires_at, asked.deadline) == (NOW + 4_000, NOW + 9_000)
 
 
 @pytest.mark.parametrize(

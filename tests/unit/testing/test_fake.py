@@ -180,6 +180,47 @@ def test_a_job_that_waits_expires():
     assert kinds(job) == ["failed"]
 
 
+def test_a_job_that_waits_for_too_long_expires_unbegun():
+    tether = FakeTether(autorun=False)
+    job = tether.submit("echo", "x", expires_in=5)
+    tether.fake.advance(4.999)
+    assert job.status().state is JobState.ACCEPTED
+    tether.fake.advance(0.001)
+    assert job.status().state is JobState.EXPIRED
+    with pytest.raises(JobExpired):
+        job.result(1)
+
+
+def test_a_job_that_has_begun_does_not_expire_unbegun():
+    wait = RetryPolicy(max_attempts=3, base_ms=60_000, cap_ms=60_000)
+    tether = FakeTether({"flaky": FakeModel(fail_times=1)}, autorun=False, retry_policy=wait)
+    job = tether.submit("flaky", "x", expires_in=5)
+    tether.fake.step()
+    tether.fake.advance(10)
+    assert job.status().state is JobState.RUNNING
+    tether.fake.step()
+    assert job.status().state is JobState.WAITING_RETRY
+    tether.fake.run_all()
+    assert job.status().state is JobState.SUCCEEDED
+
+
+def test_a_retried_letter_has_as_long_to_begin_in():
+    def refuse(prompt):
+        raise InvalidRequest("no")
+
+    tether = FakeTether({"refuse": refuse}, autorun=False)
+    job = tether.submit("refuse", "x", expires_in=5)
+    tether.fake.run_all()
+    tether.fake.advance(60)
+    (letter,) = tether.dead_letters.list()
+    again = tether.dead_letters.retry(letter.retry_token, force=True)
+    tether.fake.advance(4)
+    assert tether.job(again.retried_as).status().state is JobState.ACCEPTED
+    tether.fake.advance(1)
+    assert tether.job(again.retried_as).status().state is JobState.EXPIRED
+    assert job.status().state is JobState.DEAD
+
+
 def test_a_model_that_takes_too_long_expires():
     tether = FakeTether({"slow": lambda prompt: tether.fake.advance(10) or "late"})
     job = tether.submit("slow", "x", time_limit=5)

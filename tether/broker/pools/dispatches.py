@@ -25,6 +25,8 @@ class Dispatch(CarriedJob):
       cost: Estimated number of tokens of the prompt.
       lossy: Whether Redis had it before and lost it.
       max_tokens: Tokens that it may generate; 0 where that is not known.
+      expires_at: When it expires unless it has begun, in milliseconds since the epoch by Redis's clock; 0 is
+        never, or that it has begun.
       failed_on: Ids of workers that failed it, with spaces between: others are given it first.
     """
 
@@ -35,6 +37,7 @@ class Dispatch(CarriedJob):
     lossy: bool = False
     max_tokens: int = 0
     failed_on: str = ""
+    expires_at: int = 0
 
     @classmethod
     def of(cls, job: Placeable, dispatch: int, pool: PoolName, *, lossy: bool = False) -> Self:
@@ -53,6 +56,7 @@ class Dispatch(CarriedJob):
             lossy=lossy,
             max_tokens=job.max_tokens,
             failed_on=job.failed_on,
+            expires_at=job.expires_at,
         )
 
 

@@ -120,7 +120,16 @@ class Pools:
 
     def cancel_many(self, jobs: Sequence[tuple[JobId, JobState]]) -> list[CancelResult | Exception]:
         """Request the end of jobs, each ``cancelled`` or ``expired``."""
-        calls = [(job_id, kind, TOMBSTONE_MS) for job_id, kind in jobs]
+        calls = [(job_id, kind, TOMBSTONE_MS, "any") for job_id, kind in jobs]
+        return self._run_each("pool/cancel", calls, CancelResult)
+
+    def expire_unbegun_many(self, jobs: Sequence[tuple[JobId, bool]]) -> list[CancelResult | Exception]:
+        """End jobs as expired that no worker has begun: each with whether Redis should have it, and nothing
+        can be said of it where Redis has not."""
+        calls = [
+            (job_id, JobState.EXPIRED, TOMBSTONE_MS, "waiting" if is_placed else "unbegun")
+            for job_id, is_placed in jobs
+        ]
         return self._run_each("pool/cancel", calls, CancelResult)
 
     def reprioritise_many(self, moves: Sequence[LaneMove]) -> list[MoveResult | Exception]:

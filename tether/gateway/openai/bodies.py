@@ -25,6 +25,7 @@ _SEED_BITS = 63
 
 _PASSED_ON = (
     *("model", "messages", "chat_template_kwargs", "adapter", "priority", "time_limit_ms"),
+    "expires_in_ms",
     *("max_attempts", "retry_base_ms", "retry_on", "correlation_id", "retry_token"),
 )
 _TURNED = (
@@ -141,6 +142,7 @@ def names_in(given: Mapping[str, Any]) -> dict[str, str]:
     return {
         "labels": "metadata",
         "deadline": "time_limit_ms",
+        "expires_at": "expires_in_ms",
         **({"max_tokens": "max_completion_tokens"} if is_new else {}),
     }
 

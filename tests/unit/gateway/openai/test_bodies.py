@@ -53,6 +53,7 @@ def test_every_field_that_counts_is_read():
         adapter="pirate",
         priority="batch",
         time_limit_ms=1_000,
+        expires_in_ms=500,
         correlation_id="c",
         retry_token="t",
         stream=True,
@@ -70,6 +71,7 @@ def test_every_field_that_counts_is_read():
     )
     assert (job.adapter, job.priority, job.labels) == ("pirate", Priority.BATCH, {"team": "search"})
     assert (job.correlation_id, job.retry_token, job.time_limit_ms) == ("c", "t", 1_000)
+    assert job.expires_in_ms == 500
     assert (asked.is_streamed, asked.wants_usage) == (True, True)
 
 
@@ -123,6 +125,7 @@ def test_content_in_parts_and_the_role_of_developers_are_taken():
         ({"seed": 0.5}, "seed", "seed=0.5"),
         ({"metadata": {"a": 1}}, "metadata", "^metadata contains"),
         ({"time_limit_ms": -1}, "time_limit_ms", "time_limit_ms=-1"),
+        ({"expires_in_ms": -1}, "expires_in_ms", "expires_in_ms=-1"),
         ({"model": 5}, "model", "model is of type int"),
         ({"enable_thinking": 1}, "enable_thinking", "neither true nor false"),
         ({"chat_template_kwargs": [1]}, "chat_template_kwargs", "of type list"),

@@ -14,7 +14,7 @@ if not number or number == 0 or integer(number) ~= dispatch or not is_id(id) or 
     or #ARGV > MAX_ARGUMENTS then
   return 'invalid'
 end
-local weight, cost, deadline, max_tokens, failed_on = nil, nil, nil, MAX_TOKENS, nil
+local weight, cost, deadline, max_tokens, failed_on, expires_at = nil, nil, nil, MAX_TOKENS, nil, 0
 for i = FIRST_PAIR, #ARGV, 2 do
   local field, value = ARGV[i], ARGV[i + 1]
   if field == 'weight' then
@@ -23,6 +23,8 @@ for i = FIRST_PAIR, #ARGV, 2 do
     cost = whole(value, MAX_INTEGER)
   elseif field == 'deadline' then
     deadline = whole(value, MAX_INTEGER)
+  elseif field == 'expires_at' then
+    expires_at = whole(value, MAX_INTEGER)
   elseif field == 'max_tokens' then
     max_tokens = whole(value, MAX_TOKENS)
   elseif field == 'failed_on' and #value <= MAX_NAME_BYTES then
@@ -31,7 +33,7 @@ for i = FIRST_PAIR, #ARGV, 2 do
     return 'invalid'
   end
 end
-if not (weight and cost and deadline and max_tokens) then
+if not (weight and cost and deadline and max_tokens and expires_at) then
   return 'invalid'
 end
 
@@ -64,8 +66,8 @@ local function begin_above(stream, is_refused)
 end
 
 local name, stream = job_of(id), stream_of(id)
-local job_dispatch, closed, state, worker, job_ticket, run, offset, n =
-  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n')
+local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at =
+  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at')
 if closed == '1' then
   return 'closed'
 end
@@ -83,7 +85,7 @@ if max_waiting > 0 and apply('LLEN', tenants_of(pool, priority) .. ':' .. tenant
   return 'full'
 end
 local now = now_ms()
-local ticket = '1'
+local ticket, has_begun = '1', job_expires_at == '0'
 if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   if state == RUNNING then
     let_go(id, worker)
@@ -109,6 +111,7 @@ else
   run, offset, n = begin_above(stream, is_readable)
   -- A second dispatch of what was never seen: tokens of the first are lost.
   lossy = (number > 1 or n > 0) and '1' or lossy
+  has_begun = lossy == '1' or job_dispatch ~= false
   if lossy == '1' or job_dispatch ~= false then
     -- Entries that are left of it, in whichever lane, are void.
     ticket = integer(now)
@@ -126,6 +129,10 @@ redis.call('HSET', name, 'v', VERSION, 'state', WAITING, 'dispatch', dispatch, '
   'lossy', lossy == '1' and '1' or '0',
   'cancel', '', 'closed', '0', 'said', '0', 'ticket', ticket, 'placed_at', integer(now), 'alone', '0', 'avoid', '',
   'avoid_until', '0', unpack(ARGV, FIRST_PAIR))
+if has_begun and expires_at > 0 then
+  -- Or may have, for all that is left of it: it does not expire unbegun.
+  redis.call('HSET', name, 'expires_at', '0')
+end
 let_wait(id, ticket, pool, priority, tenant, now, false)
 wake_one(pool, now, '', tenant, failed_on)
 return 'placed'

@@ -48,10 +48,11 @@ do
     local values = redis.pcall('HMGET', name,
       'state', 'ticket', 'deadline', 'deaths', 'avoid', 'avoid_until', 'placed_at',
       'dispatch', 'attempt', 'run', 'offset', 'n', 'cost', 'weight', 'boot', 'lossy', 'failed_on', 'group',
-      'suspicion', 'proof',
+      'suspicion', 'proof', 'expires_at',
       unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1))
     local state, job_ticket, deadline, deaths, avoid, avoid_until, placed_at,
-      dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on, group, suspicion, proof = unpack(values)
+      dispatch, attempt, run, offset, n, cost, weight, job_boot, lossy, failed_on, group, suspicion, proof,
+      expires_at = unpack(values)
     if not is_state(state) then
       -- Redis has lost it, or it ended long ago: the database knows.
       pop(list, i, entry)
@@ -66,12 +67,16 @@ do
     dispatch, attempt, run, offset = whole(dispatch, MAX_TOKENS), whole(attempt, MAX_TOKENS - 1), whole(run, MAX_RUN),
       whole(offset, MAX_TOKENS)
     n, cost, weight = whole(n, MAX_INTEGER - 1), whole(cost, MAX_INTEGER), share(weight)
-    if not (deadline and deaths and placed_at and dispatch and attempt and run and offset and n and cost and weight) then
+    -- Older programs have placed jobs without it.
+    local may_expire = expires_at and expires_at ~= '0'
+    if not (deadline and deaths and placed_at and dispatch and attempt and run and offset and n and cost and weight)
+        or may_expire and not whole(expires_at, MAX_INTEGER) then
       pop(list, i, entry)
       give_up(id, now, 'draw')
       return 'discarded'
     end
-    if deadline > 0 and deadline <= now then
+    if deadline > 0 and deadline <= now
+        or may_expire and tonumber(expires_at) <= now and not may_have_begun(expires_at, job_boot) then
       write_outcome(id, 'expired', now)
       close(id, 'expired', now)
       pop(list, i, entry)
@@ -116,6 +121,9 @@ do
     redis.call('HSET', name, 'state', RUNNING, 'attempt', attempted, 'draw', draw, 'worker', worker, 'n', integer(n),
       'fence', fence(dispatched, attempted, draw), 'boot', boot, 'lossy', lossy, 'alone', alone,
       'drawn_at', integer(now), 'drawn_offset', integer(offset))
+    if may_expire then
+      redis.call('HSET', name, 'expires_at', '0')
+    end
     apply('ZADD', leases, now + lease, 'j ' .. id)
     apply('HSET', drawn_of(worker), id, integer(number))
     number = number + 1

@@ -37,6 +37,29 @@ local function write_outcome(id, kind, now, error, is_probe)
   redis.call('HDEL', name, 'body')
 end
 
+local may_have_begun
+do
+  local counted, is_known = nil, false
+
+  -- Restarts of Redis; nil where the lease loop has not counted one yet that just was.
+  local function restarts()
+    if not is_known then
+      is_known = true
+      local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+      if apply('HGET', key('core:lease_tick'), 'run_id') == run_id then
+        counted = apply('GET', key('core:restarts')) or '0'
+      end
+    end
+    return counted
+  end
+
+  -- Whether a job that may expire unbegun has begun, or may have: Redis could have lost that since it was placed. Both are
+  -- fields of its hash.
+  may_have_begun = function(expires_at, boot)
+    return (whole(expires_at or '0', MAX_INTEGER) or 0) == 0 or boot ~= restarts()
+  end
+end
+
 -- Ends a job that nobody runs any more for a reason that is final: cancelled or expired.
 local function close(id, kind, now)
   redis.call('HSET', job_of(id), 'state', kind, 'closed', '1')
