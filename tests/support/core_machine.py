@@ -118,6 +118,7 @@ class Worker:
 class CoreMachine(RuleBasedStateMachine):
     url = ""
     store: Store
+    expires_at = 0
 
     @initialize()
     def begin(self):
@@ -141,6 +142,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.finals = {}
         self.cancelled = set()
         self.overdue = set()
+        self.begun = set()
         self.may_die = set()
         self.snapshot = None
         self.was_set_back = False
@@ -232,6 +234,7 @@ class CoreMachine(RuleBasedStateMachine):
                 weight=1.0,
                 cost=1,
                 max_tokens=16,
+                expires_at=self.expires_at,
                 payload='{"v":1}',
             ),
             correlation_id=f"key-{key}",
@@ -271,7 +274,7 @@ class CoreMachine(RuleBasedStateMachine):
     def a_late_placement_comes(self, data):
         late = data.draw(st.sampled_from(self.late))
         self.late.remove(late)
-        self.real_pools.place([late])
+        self.place_late(late)
 
     @precondition(lambda self: self.placements)
     @rule(data=st.data())
@@ -280,9 +283,15 @@ class CoreMachine(RuleBasedStateMachine):
         dispatch = data.draw(st.sampled_from(self.placements))
         name = self.keys.job(dispatch.job_id)
         before = self.redis.hgetall(name)
-        self.real_pools.place([dispatch])
+        self.place_late(dispatch)
         if before and (before[b"closed"] == b"1" or int(before[b"dispatch"]) >= dispatch.dispatch):
             assert self.redis.hgetall(name) == before, "a dispatch is placed once"
+
+    def place_late(self, dispatch):
+        if not self.redis.exists(self.keys.job(dispatch.job_id)):
+            # Whoever places it does not know what Redis had of it before.
+            self.begun.discard(dispatch.job_id)
+        self.real_pools.place([dispatch])
 
     @rule(fuse=fuses)
     def relay(self, fuse):
@@ -355,6 +364,7 @@ class CoreMachine(RuleBasedStateMachine):
         except EpochChanged:
             self.forget(worker)
             return
+        self.begun |= {job.job_id for job in drawn}
         if is_lost:
             # The answer did not arrive: the port asks for it again by itself.
             worker.port._number, worker.port._is_answer_owed = number, True
@@ -495,6 +505,7 @@ class CoreMachine(RuleBasedStateMachine):
                 drawn = other.port.draw(5, [POOL], busy=False).jobs
             except EpochChanged:
                 return
+            self.begun |= {job.job_id for job in drawn}
             other.attempts += [Attempt(job) for job in drawn]
         if attempt.unanswered or attempt.offset >= LENGTH:
             return
@@ -551,6 +562,7 @@ class CoreMachine(RuleBasedStateMachine):
     def redis_is_set_back(self):
         """A restart from a file that lacks the last seconds, or a replica that lagged behind."""
         self.was_set_back = True
+        self.forget_unrecorded()
         self.redis.flushall()
         for key, value in self.snapshot.items():
             self.redis.restore(key, 0, value)
@@ -560,7 +572,13 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule()
     def redis_is_emptied(self):
+        self.forget_unrecorded()
         self.redis.flushall()
+
+    def forget_unrecorded(self):
+        """Of what had begun before the database recorded that it was placed nobody knows any more."""
+        rows = self.rows_by_id()
+        self.begun = {job_id for job_id in self.begun if rows[job_id].state is not JobState.ACCEPTED}
 
     # What must be true.
 
@@ -654,7 +672,7 @@ class CoreMachine(RuleBasedStateMachine):
     def come_to_the_end(self):
         """Every job ends once all is well again: nobody crashes, one worker does what there is."""
         for late in self.late:
-            self.real_pools.place([late])
+            self.place_late(late)
         for _ in range(ROUNDS):
             self.reconcile_step()
             self.relay_step()
@@ -689,6 +707,7 @@ class CoreMachine(RuleBasedStateMachine):
             except EpochChanged:
                 self.forget(worker)
                 continue
+            self.begun |= {job.job_id for job in drawn}
             for job in drawn:
                 attempt = Attempt(job)
                 worker.attempts.append(attempt)
@@ -696,12 +715,15 @@ class CoreMachine(RuleBasedStateMachine):
             if not drawn:
                 return
 
+    def may_expire(self, job_id):
+        return job_id in self.overdue
+
     def check_end(self, row):
         assert row.state in FINAL_STATES, f"a job never ends: {row.state}"
         reasons = {
             JobState.SUCCEEDED: True,
             JobState.CANCELLED: row.job_id in self.cancelled,
-            JobState.EXPIRED: row.job_id in self.overdue,
+            JobState.EXPIRED: self.may_expire(row.job_id),
             JobState.DEAD: row.job_id in self.may_die,
         }
         assert reasons[row.state], f"nobody gave a reason for {row.state}"

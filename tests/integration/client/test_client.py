@@ -64,6 +64,9 @@ BAD_INPUT = {
     "a time limit that is no number": {"time_limit": float("nan")},
     "no time": {"time_limit": 0},
     "a time limit before the delay": {"delay": 10, "time_limit": 5},
+    "no time to begin in": {"expires_in": 0},
+    "a time to begin in before the delay": {"delay": 10, "expires_in": 5},
+    "a time to begin in that is no number": {"expires_in": "soon"},
 }
 
 
@@ -367,12 +370,14 @@ class TestClient:
         assert client.submit(**{**keys, "retry_token": "2"}, prompt="other").is_new
 
     def test_a_delayed_job_that_is_submitted_again_is_the_same_job(self, client):
-        options = {**fresh_keys(), "delay": 3_600, "time_limit": 7_200}
+        options = {**fresh_keys(), "delay": 3_600, "time_limit": 7_200, "expires_in": 7_000}
         job = client.submit(**options)
         client.service.advance(0.05)
         assert client.submit(**options).job_id == job.job_id
         with pytest.raises(KeyConflict):
             client.submit(**{**options, "delay": 3_601})
+        with pytest.raises(KeyConflict):
+            client.submit(**{**options, "expires_in": 7_001})
         job.cancel()
 
     def test_a_delayed_job_runs_when_its_delay_is_over(self, client):
@@ -598,9 +603,16 @@ class TestDramatiq:
             tether.infer.send_with_options(kwargs=kwargs, delay=DAY_MS, time_limit=60_001)
         tether.job(message.message_id).cancel()
         kwargs = {"model": "slow", "prompt": "one"}
-        slow = tether.infer.send_with_options(kwargs=kwargs, max_age=1_000)
+        slow = tether.infer.send_with_options(kwargs=kwargs, time_limit=1_000)
         with pytest.raises(JobExpired):
             tether.job(slow.message_id).result(PATIENCE_SECONDS)
+
+    def test_dramatiq_s_age_of_a_message_is_that_of_a_job_that_has_not_begun(self, tether):
+        kwargs = {"model": "counter", "prompt": "one"}
+        message = tether.infer.send_with_options(kwargs=kwargs, max_age=DAY_MS)
+        assert tether.job(message.message_id).result(PATIENCE_SECONDS).text
+        with pytest.raises(InvalidRequest, match="would expire before it could start"):
+            tether.infer.send_with_options(kwargs=kwargs, delay=2_000, max_age=1_000)
 
     @pytest.mark.parametrize(
         ("args", "kwargs"),

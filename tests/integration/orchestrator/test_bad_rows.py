@@ -31,6 +31,7 @@ BAD_VALUES = [
     ("priority", NO_UTF_8),
     ("weight", "'heavy'"),
     ("deadline", "x'00'"),
+    ("expires_at", "x'00'"),
     ("cost", "1.5"),
     ("dispatch", "'one'"),
     ("dispatch", NO_UTF_8),
