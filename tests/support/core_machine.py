@@ -670,7 +670,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.redis.close()
 
     def come_to_the_end(self):
-        """Every job ends once all is well again: nobody crashes, one worker does what there is."""
+        """Every job ends once all is well again: nobody crashes, and workers do what there is."""
         for late in self.late:
             self.place_late(late)
         for _ in range(ROUNDS):
@@ -700,20 +700,24 @@ class CoreMachine(RuleBasedStateMachine):
                 attempt.offset = min(max(attempt.offset, stands_at), LENGTH)
                 self.finish_attempt(worker, attempt)
         self.expire(sorted(self.redis.zrange(self.keys.leases, 0, -1)))
-        worker = self.workers[0]
         for _ in range(20):
-            try:
-                drawn = worker.port.draw(5, [POOL], busy=False).jobs
-            except EpochChanged:
-                self.forget(worker)
-                continue
-            self.begun |= {job.job_id for job in drawn}
-            for job in drawn:
-                attempt = Attempt(job)
-                worker.attempts.append(attempt)
-                self.finish_attempt(worker, attempt)
-            if not drawn:
+            # One alone would leave to the other, for a minute, what had failed on itself.
+            if not sum(self.work_off_draw(worker) for worker in self.workers):
                 return
+
+    def work_off_draw(self, worker):
+        """Draw, and finish what was drawn. Return whether there may be more."""
+        try:
+            drawn = worker.port.draw(5, [POOL], busy=False).jobs
+        except EpochChanged:
+            self.forget(worker)
+            return True
+        self.begun |= {job.job_id for job in drawn}
+        for job in drawn:
+            attempt = Attempt(job)
+            worker.attempts.append(attempt)
+            self.finish_attempt(worker, attempt)
+        return bool(drawn)
 
     def may_expire(self, job_id):
         return job_id in self.overdue
