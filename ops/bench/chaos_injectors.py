@@ -22,7 +22,12 @@ from core_stage import wait_for
 
 READY_SECONDS = 3.0
 """How long a fault waits for a moment at which it bites."""
-OF_WORKERS = (FaultType.WORKER_KILLED, FaultType.WORKER_HOST_KILLED, FaultType.WORKER_STOPPED)
+OF_WORKERS = (
+    FaultType.WORKER_KILLED,
+    FaultType.WORKER_HOST_KILLED,
+    FaultType.WORKER_HOST_LOST,
+    FaultType.WORKER_STOPPED,
+)
 
 
 class Injectors:

@@ -55,6 +55,7 @@ def targets_of(site: SiteKind) -> Mapping[FaultType, Sequence[str]]:
     targets: dict[FaultType, Sequence[str]] = {
         FaultType.WORKER_KILLED: workers,
         FaultType.WORKER_HOST_KILLED: workers,
+        FaultType.WORKER_HOST_LOST: workers,
         FaultType.WORKER_STOPPED: workers,
         FaultType.GATEWAY_KILLED: gateways,
         FaultType.GATEWAY_STOPPED: gateways,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from chaos_context import CountEffects, EffectCounts, FaultContext, FaultInjectors
-from chaos_parts import send
+from chaos_parts import Part, send
 from chaos_script import FaultType, ScriptedFault
 from chaos_watch import LogMarks, RunningAttempt
 from core_stage import wait_for
@@ -41,6 +41,7 @@ class ProcessFaults:
         self.injectors: FaultInjectors = {
             FaultType.WORKER_KILLED: self._kill_worker,
             FaultType.WORKER_HOST_KILLED: self._kill_worker_host,
+            FaultType.WORKER_HOST_LOST: self._lose_worker_host,
             FaultType.WORKER_STOPPED: self._stop_worker,
             FaultType.GATEWAY_KILLED: self._kill_gateway,
             FaultType.GATEWAY_STOPPED: self._stop_gateway,
@@ -69,6 +70,10 @@ class ProcessFaults:
         self._tell_victims(fault, victims)
         part.kill_all()
         return partial(self._with.count_lost, victims)
+
+    def _lose_worker_host(self, fault: ScriptedFault) -> CountEffects:
+        self._with.site.forget_identity(_worker_of(self._with.site.parts[fault.target]))
+        return self._kill_worker_host(fault)
 
     def _stop_worker(self, fault: ScriptedFault) -> CountEffects:
         part = self._with.site.parts[fault.target]
@@ -134,7 +139,7 @@ class ProcessFaults:
     def _stop_sidecar(self, fault: ScriptedFault) -> CountEffects:
         """A worker that is heard of no more expires, and gets no jobs."""
         part = self._with.site.parts[fault.target]
-        worker = part.log.look().boot_id.partition(".")[0]
+        worker = _worker_of(part)
         send(signal.SIGSTOP, pids := part.sidecars())
         self._with.stop.wait(fault.seconds)
         expired = self._with.watch.has_expired(worker)
@@ -151,6 +156,10 @@ class ProcessFaults:
         self._with.stop.wait(fault.seconds)
         _write_whole(str(clock), "0")
         return lambda: {"wrong clocks noticed": marks.count(_tells_of_clock)}
+
+
+def _worker_of(part: Part) -> str:
+    return part.log.look().boot_id.partition(".")[0]
 
 
 def _write_whole(file: str, text: str) -> None:

@@ -18,6 +18,8 @@ class FaultType(StrEnum):
     """One worker process; its supervisor sees it."""
     WORKER_HOST_KILLED = "worker's host killed"
     """A worker process with its supervisor and all that descends from it."""
+    WORKER_HOST_LOST = "worker's host lost"
+    """The same, and it never comes back: another one takes its place, of which nobody has heard."""
     WORKER_STOPPED = "worker stopped"
     GATEWAY_KILLED = "gateway killed"
     GATEWAY_STOPPED = "gateway stopped"
@@ -42,7 +44,8 @@ class FaultType(StrEnum):
 
 DEATHS: Mapping[FaultType, int] = {
     FaultType.WORKER_KILLED: 60,
-    FaultType.WORKER_HOST_KILLED: 16,
+    FaultType.WORKER_HOST_KILLED: 8,
+    FaultType.WORKER_HOST_LOST: 8,
     FaultType.GATEWAY_KILLED: 8,
     FaultType.ORCHESTRATOR_KILLED: 8,
     FaultType.SIDECAR_KILLED: 4,

@@ -25,8 +25,10 @@ from redis.retry import Retry
 
 from tether.broker.keys import Keys
 from tether.config.loading import load_settings
+from tether.discovery.announcements.presence import worker_id
 from tether.discovery.swarm.bootstrap import free_udp_port
 from tether.discovery.swarm.packages import find_node, install
+from tether.discovery.trust.trusted_keys import keys_in
 from tether.gateway.keys.api_keys import Scope, make_key
 from tether.ids import TenantId
 from tether.local.redis_server import RedisServer
@@ -233,6 +235,15 @@ class Site:
         if not redis_port:
             del environ["TETHER_REDIS__URL"]
         self.parts[name] = Part(name, arguments, environ, self.folder)
+
+    def forget_identity(self, worker: str) -> None:
+        """Have nothing left of a worker's key and life: who is started in its place is another worker."""
+        folder = self.settings.presence.identity_dir
+        for key, name in keys_in(folder).items():
+            if worker_id(key) == worker:
+                # The lock stays: whose it is may run for a moment yet.
+                for ending in (".key", ".boot", ".pub", ".life"):
+                    (folder / name).with_suffix(ending).unlink(missing_ok=True)
 
     def _close_parts(self) -> None:
         for part in self.parts.values():
