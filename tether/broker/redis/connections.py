@@ -78,6 +78,23 @@ def raise_if_refused(error: redis.ResponseError) -> None:
         raise RefusedForNow(str(error)) from error
 
 
+class RefusalClient(redis.Redis):
+    """A client whose single commands raise :class:`RefusedForNow` where Redis will do them later."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Like redis-py's own.
+
+        Raises:
+          OUTAGE_ERRORS: Redis is unavailable, or refuses the command for now.
+          redis.ResponseError: It failed.
+        """
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as error:
+            raise_if_refused(error)
+            raise
+
+
 def connect(url: str, **settings: Any) -> redis.Redis:
     """Return a client that any thread may close while others use it: their commands still get their replies.
 
@@ -87,7 +104,7 @@ def connect(url: str, **settings: Any) -> redis.Redis:
     """
     pool = GracefulPool.from_url(url, **settings)
     make_severable(pool)
-    return redis.Redis.from_pool(pool)
+    return RefusalClient.from_pool(pool)
 
 
 def each_answer(pipeline: Any) -> list[Any]:
@@ -126,7 +143,7 @@ def without_retries(client: redis.Redis, **changes: Any) -> redis.Redis:
     if type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool, GracefulPool):
         return client
     settings = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0), **changes}
-    return redis.Redis.from_pool(GracefulPool(connection_class=pool.connection_class, **settings))
+    return RefusalClient.from_pool(GracefulPool(connection_class=pool.connection_class, **settings))
 
 
 def with_patience(settings: dict[str, Any]) -> dict[str, Any]:

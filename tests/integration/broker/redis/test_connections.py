@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from support.waiting import PATIENCE_SECONDS, eventually, join
-from tether.broker.redis.connections import connect, without_retries
+from tether.broker.redis.connections import RefusedForNow, connect, without_retries
 
 
 @pytest.fixture
@@ -54,3 +54,21 @@ def test_a_client_that_was_closed_keeps_no_connection(redis_server, admin):
     eventually(lambda: others(admin) == [], PATIENCE_SECONDS, "the idle connection is closed")
     assert client.ping()
     eventually(lambda: others(admin) == [], PATIENCE_SECONDS, "one that came later is closed, too")
+
+
+@pytest.mark.parametrize("kind", ["connect", "without_retries"])
+def test_a_command_that_redis_refuses_for_now_is_an_outage_and_one_that_is_wrong_is_not(
+    redis_server, admin, kind
+):
+    client = dict(kinds(redis_server.url))[kind]
+    admin.set("text", "value")
+    admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(RefusedForNow, match="OOM"):
+            client.xadd("stream", {"field": "value"})
+    finally:
+        admin.config_set("maxmemory", 0)
+    assert client.xadd("stream", {"field": "value"})
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        client.xadd("text", {"field": "value"})
+    client.close()
