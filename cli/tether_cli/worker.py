@@ -105,7 +105,7 @@ def worker(
             environ=os.environ,
             companion=fork,
             on_event=functools.partial(tell_of_end, ends),
-            preloads=modules_for_models(settings) if serves_models else modules_for_program(),
+            preloads=modules_for_models(settings) if serves_models else modules_for_program(settings),
         )
         status = supervisor.run()
     sys.exit(status)

@@ -46,6 +46,8 @@ class LocalTether:
             "TETHER_PRESENCE__EXPIRY": "2000",
             # Most tests are not about the swarm: they start sooner without it.
             "TETHER_PRESENCE__ADAPTERS": "redis",
+            # Nor about workers that are killed.
+            "TETHER_WORKER__FORK_SERVER": "false",
             "TETHER_NETWORK__PACKAGE_DIR": str(PACKAGES),
             **environ,
         }

@@ -135,6 +135,9 @@ class WorkerSettings(Section):
     drain_timeout: Milliseconds = 15_000
     """Milliseconds that running jobs get to finish when a worker stops, before they are handed over to
     others."""
+    fork_server: Annotated[bool, Expected("true or false")] = True
+    """Whether a process that has imported everything stays beside them, from which they begin within tens of
+    milliseconds. Without it each imports everything itself, also after it was killed."""
     region: PlaceName = "local"
     """The worker's region: `a-z`, `0-9`, `-`, at most 32."""
     gpu_class: PlaceName = "cpu"

@@ -17,12 +17,19 @@ from support.workers import WorkerProcess
 from tether.jobs import JobState
 from tether.store.migrations import HEAD, downgrade, upgrade
 
+WITH_FORK_SERVER = {"TETHER_WORKER__FORK_SERVER": "true"}
+
+
+def fork_servers(local, process):
+    """Those under a `tether up`."""
+    return [one for one in local.all_processes(process) if "fork_server_program" in " ".join(one.cmdline())]
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One that is up, for tests that leave it so."""
     local = LocalTether(tmp_path_factory.mktemp("up"))
-    local.process = local.up()
+    local.process = local.up(**WITH_FORK_SERVER)
     yield local
     local.process.stop()
     local.close()
@@ -38,6 +45,10 @@ def test_it_is_found_without_being_named_and_runs_jobs(shared):
     lines = "\n".join(shared.process.lines)
     assert "export OPENAI_BASE_URL=http://127.0.0.1:" in lines
     assert "tether down" in lines
+
+
+def test_a_fork_server_is_beside_its_worker(shared):
+    eventually(lambda: len(fork_servers(shared, shared.process)) == 1, PATIENCE_SECONDS, "one fork server")
 
 
 def test_its_folder_is_its_owners_alone(shared):
@@ -173,7 +184,8 @@ def test_a_killed_part_comes_back_and_the_stream_ends_whole(shared, part):
 
 
 def test_down_stops_everything_and_leaves_nothing(local):
-    process = local.up()
+    process = local.up(**WITH_FORK_SERVER)
+    eventually(lambda: fork_servers(local, process), PATIENCE_SECONDS, "its fork server runs")
     children = local.all_processes(process)
     assert len(children) >= 4
     status, text, errors = local.run("down")
@@ -214,6 +226,7 @@ def test_after_a_kill_its_children_end_and_the_next_one_has_the_jobs(local):
         job_id = client.submit("slow", "one two", max_tokens=200).job_id
         eventually(lambda: client.job(job_id).status().offset > 3, PATIENCE_SECONDS, "tokens are made")
     children = local.all_processes(process)
+    assert fork_servers(local, process) == [], "none where none is wanted"
     process.signal(signal.SIGKILL)
     again = local.up()
     assert psutil.wait_procs(children, timeout=PATIENCE_SECONDS)[1] == []
@@ -225,7 +238,7 @@ def test_after_a_kill_its_children_end_and_the_next_one_has_the_jobs(local):
 
 
 def test_a_reload_replaces_what_runs_our_code_and_leaves_redis_alone(local):
-    process = local.up()
+    process = local.up(**WITH_FORK_SERVER)
     before = {name: part["pid"] for name, part in local.parts().items()}
     with local.client() as client:
         reader = StreamReader(client.submit("slow", "one", max_tokens=200))
