@@ -27,8 +27,8 @@ source = "demo"
 """
 
 NULL_STAGES, DEMO_STAGES = 8, 2
-LONG_SECONDS = 1_400.0
-"""Of one stage's fault script."""
+NULL_SECONDS, DEMO_SECONDS = 720.0, 1_200.0
+"""Of one stage's fault script. A process that has to load a model first is struck less often."""
 
 _ON_SQLITE = SiteKind(
     name=SQLITE,
@@ -119,8 +119,9 @@ def stage_plans() -> dict[str, RunPlan]:
         stages[f"null-{number}-{site.name}"] = _long_plan(
             f"null-{number}-{site.name}",
             "null",
-            replace(site, workers=3),
+            replace(site, workers=4),
             _NULL_MIX,
+            NULL_SECONDS,
             jobs=20_000 // NULL_STAGES,
             deaths=2_000 // NULL_STAGES,
         )
@@ -131,25 +132,26 @@ def stage_plans() -> dict[str, RunPlan]:
             "demo",
             replace(site, models=_DEMO_MODEL, threads=8),
             _DEMO_MIX,
+            DEMO_SECONDS,
             jobs=1_000 // DEMO_STAGES,
             deaths=200 // DEMO_STAGES,
         )
     return stages
 
 
-def _long_plan(name: str, model: str, site: SiteKind, mix: ClientMix, *, jobs: int, deaths: int) -> RunPlan:
+def _long_plan(
+    name: str, model: str, site: SiteKind, mix: ClientMix, seconds: float, *, jobs: int, deaths: int
+) -> RunPlan:
     targets = targets_of(site)
     return RunPlan(
         name=name,
         model=model,
         site=site,
         mix=mix,
-        script=ScriptPlan(
-            seconds=LONG_SECONDS, deaths=deaths, others=round(LONG_SECONDS / 15), targets=targets
-        ),
+        script=ScriptPlan(seconds=seconds, deaths=deaths, others=round(seconds / 15), targets=targets),
         # A third each, rounded up.
         jobs=jobs + -jobs % 3,
-        client_seconds=LONG_SECONDS + 20.0,
+        client_seconds=seconds + 20.0,
         patience=180.0,
     )
 

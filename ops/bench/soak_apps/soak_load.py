@@ -192,7 +192,10 @@ class Load:
 
     async def _ends_badly(self, connection: Connection, number: int, state: str, **fields: object) -> bool:
         job_id = await self._submit(connection, number, **fields)
-        return f'"{state}"' in await connection.stream("GET", f"/v1/jobs/{job_id}/stream")
+        last = await connection.stream("GET", f"/v1/jobs/{job_id}/stream")
+        if f'"{state}"' not in last:
+            raise ValueError(f"it was to be {state}, and ended with {last}")
+        return True
 
 
 def _chat(number: int) -> dict[str, object]:

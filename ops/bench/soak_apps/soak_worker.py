@@ -37,7 +37,7 @@ class FailingEngine(NullEngine):
     ) -> Generator[Delta, None, None]:
         is_broken = tuple(prompt_ids[:1]) == _BROKEN_IDS
         for delta in super().start(prompt_ids, accepted_ids, sampling, cancelled):
-            if is_broken and delta.offset >= len(accepted_ids) + TOKENS_BEFORE_FAILURE:
+            if is_broken and delta.offset >= TOKENS_BEFORE_FAILURE:
                 raise EngineFailed("the prompt asks for failure")
             yield delta
 
