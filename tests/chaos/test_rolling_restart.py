@@ -14,7 +14,7 @@ from tether import Tether
 
 RATE, TOKENS = 20, 30
 # One job is there throughout.
-WATCHED_RATE, WATCHED_TOKENS = 5, 10_000
+WATCHED_RATE, WATCHED_TOKENS = 2, 4_000
 MODELS = {"counter": (RATE, TOKENS), "watched": (WATCHED_RATE, WATCHED_TOKENS)}
 CONFIG = """
 [worker]
@@ -51,7 +51,7 @@ class Installation:
 
     def watch_one_job(self):
         url, key, load = self.balancer.url, self.gateway.key, self.load
-        self.watched = Tether(url, key).submit("watched", PROMPT)
+        self.watched = Tether(url, key).submit("watched", PROMPT, max_tokens=WATCHED_TOKENS)
         gateway = SimpleNamespace(port=self.balancer.port, key=lambda: key)
         load.start("watched", load.watch(gateway, self.watched.job_id, WATCHED_TOKENS))
         eventually(lambda: load.seen["watched delta"], PATIENCE_SECONDS, "the watched job runs")

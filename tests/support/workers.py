@@ -99,7 +99,8 @@ class WorkerProcess:
         with contextlib.suppress(psutil.NoSuchProcess):
             left = psutil.Process(self.pid).children(recursive=True)
         for process in left:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
