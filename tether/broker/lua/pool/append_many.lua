@@ -4,8 +4,6 @@
 -- Returns: {'epoch'} or {'ok', code, offset, code, offset...}. Codes: 'ok'; 'cancelled', 'expired' (added, and the
 -- attempt shall end so); 'fenced'; 'offset' (nothing added: the stream stands at that offset); 'unknown'; 'invalid' (no
 -- attempt of this job can write this); 'unreadable' (what Redis holds of the job: it is placed anew).
--- Runs that the attempts of one dispatch can open before they reach those of the next.
-local RUNS_PER_DISPATCH = 256
 pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch'}

@@ -4,8 +4,6 @@
 -- append_many or beat).
 -- Returns: {code, offset}. Codes: 'ok', also where it was done before; 'epoch', 'fenced', 'offset', 'unknown',
 -- 'invalid', 'unreadable': see append_many.
--- Of the reason.
-local MAX_ERROR_BYTES = 65536
 pass_memory_limit()
 if is_stale(ARGV[1]) then
   return {'epoch', '0'}

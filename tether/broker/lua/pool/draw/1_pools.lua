@@ -27,9 +27,8 @@ local apart, turn_of = {}, nil
 for _, pool in ipairs(alone_pools) do
   apart[pool] = read_apart(pool, now)
 end
--- Says that the last job that this worker began runs alone.
-local turn = key('turn:' .. worker)
-local is_others_turn = #alone_pools > 0 and redis.call('EXISTS', turn) == 1
+-- Whether the last job that this worker began runs alone.
+local is_others_turn = #alone_pools > 0 and redis.call('EXISTS', key('turn:' .. worker)) == 1
 
 if pool_count > 0 and count > 0 then
   note_drawing(worker, worker_id, {unpack(ARGV, FIRST_POOL)}, now)

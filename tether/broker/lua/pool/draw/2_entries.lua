@@ -138,11 +138,11 @@ do
       proved_at = math.max(proved_at, now + (whole(proof, BLAME.MAX_PROOF_MS) or BLAME.MAX_PROOF_MS))
       note_beginning(pool)
       note_quarantine(pool, 'since', integer(now), 'tried', table.concat(tried, '\n'), 'proved_at', integer(proved_at))
-      redis.call('SET', turn, '1', 'PX', TURN_LIFE)
+      redis.call('SET', key('turn:' .. worker), '1', 'PX', TURN_LIFE)
     elseif turn_of ~= tenant then
       has_drawn_others = true
       if is_others_turn then
-        redis.call('DEL', turn)
+        redis.call('DEL', key('turn:' .. worker))
         is_others_turn = false
       end
     end

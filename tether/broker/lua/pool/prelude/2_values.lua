@@ -6,8 +6,11 @@ local MAX_INTEGER = 9007199254740991
 local MAX_TOKENS = 2147483647
 -- Positions of greater runs are no whole numbers any more.
 local MAX_RUN = 2097151
--- Size of one event's data, and of anything else that a job's hash keeps.
+-- Runs that the attempts of one dispatch can open before they reach those of the next.
+local RUNS_PER_DISPATCH = 256
+-- Size of one event's data, of the reason why an attempt failed, and of anything else that a job's hash keeps.
 local MAX_EVENT_BYTES = 1048576
+local MAX_ERROR_BYTES = 65536
 local MAX_FIELD_BYTES = 67108864
 local MAX_NAME_BYTES = 512
 -- Longest life of what has ended (ms): ten years.
