@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chaos_snapshot import ChaosJob, ChaosSnapshot, Pieces
@@ -39,12 +40,23 @@ def read_snapshot(store: Store, client: Any, keys: Keys) -> ChaosSnapshot:
     Args:
       client: Of Redis, without decoded replies.
     """
-    return store.read(_read, leftovers(client, keys))
+    return store.read(_read, leftovers(client, keys), time.monotonic() - time.time())
 
 
 def unfinished(store: Store) -> int:
     """How many jobs are not final, or wait to be placed."""
     return store.read(_unfinished)
+
+
+def progress(store: Store) -> tuple[int, int]:
+    """How many jobs there are, and how many of them are final."""
+    return store.read(_progress)
+
+
+def _progress(connection: Connection) -> tuple[int, int]:
+    states = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+    final = {state.value for state in FINAL_STATES}
+    return sum(count for _, count in states), sum(count for state, count in states if state in final)
 
 
 def _unfinished(connection: Connection) -> int:
@@ -54,13 +66,17 @@ def _unfinished(connection: Connection) -> int:
     return int(open_jobs) + int(waiting)
 
 
-def _read(connection: Connection, left: Mapping[str, str]) -> ChaosSnapshot:
-    settled = connection.execute(select(attempts.c.job_id, attempts.c.kind, attempts.c.cause)).all()
-    wins = Counter(row.job_id for row in settled if row.kind == "succeeded")
+def _read(connection: Connection, left: Mapping[str, str], monotonic_offset: float) -> ChaosSnapshot:
+    columns = (attempts.c.job_id, attempts.c.kind, attempts.c.cause, attempts.c.outcome_at)
+    settled = connection.execute(select(*columns)).all()
+    wins: dict[str, list[float]] = defaultdict(list)
+    for row in settled:
+        if row.kind == "succeeded":
+            wins[row.job_id].append((row.outcome_at or 0) / 1000 + monotonic_offset)
     held = connection.execute(select(counters).where(counters.c.held != 0)).all()
     letters = connection.execute(select(dead_letters.c.job_id)).scalars()
     return ChaosSnapshot(
-        jobs={row.job_id: _job(row, wins[row.job_id]) for row in connection.execute(select(jobs))},
+        jobs={row.job_id: _job(row, wins.get(row.job_id, [])) for row in connection.execute(select(jobs))},
         letters=Counter(letters),
         outbox=tuple(connection.execute(select(dispatches.c.job_id)).scalars()),
         holds=tuple(connection.execute(select(holds.c.job_id)).scalars()),
@@ -70,7 +86,7 @@ def _read(connection: Connection, left: Mapping[str, str]) -> ChaosSnapshot:
     )
 
 
-def _job(row: Any, wins: int) -> ChaosJob:
+def _job(row: Any, wins: Sequence[float]) -> ChaosJob:
     pieces: Pieces | None = None
     reason = ""
     if row.result is not None:
@@ -86,7 +102,8 @@ def _job(row: Any, wins: int) -> ChaosJob:
         pieces=pieces,
         finish_reason=reason,
         output_tokens=row.output_tokens,
-        wins=wins,
+        wins=len(wins),
+        won_at=min(wins, default=0.0),
     )
 
 

@@ -12,7 +12,6 @@ from chaos_log import (
     ChaosEntry,
     FaultBegan,
     FaultEnded,
-    Received,
     Refused,
     Resulted,
     Submitting,
@@ -117,7 +116,7 @@ def _check_ends(
     entries: Iterable[ChaosEntry], snapshot: ChaosSnapshot, undisturbed: Mapping[str, Undisturbed]
 ) -> Iterator[Violation]:
     entries = list(entries)
-    set_back = _set_back(entries)
+    set_back = _set_back_spans(entries)
     asked = {entry.job_id for entry in entries if isinstance(entry, Cancelling)}
     for job in snapshot.jobs.values():
         name = f"job {job.job_id}"
@@ -128,7 +127,7 @@ def _check_ends(
             yield Violation(Promise.UNASKED, f"{name} is cancelled, and nobody asked for that")
         if job.state == "expired" and not job.has_deadline:
             yield Violation(Promise.UNASKED, f"{name} is expired, and had no deadline")
-        if job.wins > 1 and job.job_id not in set_back:
+        if job.wins > 1 and not any(began <= job.won_at <= over for began, over in set_back):
             yield Violation(Promise.DOUBLED, f"{name} succeeded {job.wins} times")
         if job.state == "dead" or snapshot.letters.get(job.job_id):
             yield Violation(
@@ -143,9 +142,8 @@ def _check_ends(
     )
 
 
-def _set_back(entries: Iterable[ChaosEntry]) -> set[str]:
-    """Jobs that ended while Redis had what it was set back from: to it they had not, and may have run again.
-    That changes nothing: what they made and were charged is judged as of all others."""
+def _set_back_spans(entries: Iterable[ChaosEntry]) -> list[tuple[float, float]]:
+    """From and to when what happened in Redis may have been lost again."""
     began: dict[int, float] = {}
     spans: list[tuple[float, float]] = []
     for entry in entries:
@@ -154,12 +152,7 @@ def _set_back(entries: Iterable[ChaosEntry]) -> set[str]:
                 began[entry.number] = entry.at
             elif entry.number in began:
                 spans.append((began[entry.number], entry.at))
-    ends = [
-        entry
-        for entry in entries
-        if isinstance(entry, Resulted) or (isinstance(entry, Received) and entry.kind == "finished")
-    ]
-    return {end.job_id for end in ends for begin, over in spans if begin <= end.at <= over}
+    return spans
 
 
 def _check_result(name: str, job: ChaosJob, expected: Undisturbed) -> Iterator[Violation]:

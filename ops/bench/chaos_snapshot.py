@@ -21,6 +21,7 @@ class ChaosJob:
       finish_reason: Of its result.
       output_tokens: What it was charged for.
       wins: Of its settled attempts those that succeeded.
+      won_at: When the first of them did, in seconds of the monotonic clock; 0 where none did.
     """
 
     job_id: str
@@ -32,6 +33,7 @@ class ChaosJob:
     finish_reason: str
     output_tokens: int
     wins: int
+    won_at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -290,5 +290,5 @@ def test_a_job_may_run_again_that_ended_in_what_redis_was_set_back_from(run, las
     about = {"client": "faults", "number": 2, "type": "Redis rolled back", "target": "redis"}
     run.faults.append(run.log.FaultBegan(at=2.0, **about))
     run.faults.append(run.log.FaultEnded(at=lasts_until, effects={"jobs set back": 1}, **about))
-    run.change_job("j1", wins=2)
+    run.change_job("j1", wins=2, won_at=50.0)
     assert {violation.promise for violation in run.check()} == promises
