@@ -27,7 +27,7 @@ source = "demo"
 """
 
 NULL_STAGES, DEMO_STAGES = 8, 2
-NULL_SECONDS, DEMO_SECONDS = 720.0, 1_200.0
+NULL_SECONDS, DEMO_SECONDS = 720.0, 900.0
 """Of one stage's fault script. A process that has to load a model first is struck less often."""
 
 _ON_SQLITE = SiteKind(
