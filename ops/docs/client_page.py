@@ -11,6 +11,7 @@ from typing import Any
 
 from markdown import markdown_of, words_of
 
+from tether.client import lazy
 from tether.client.api import Tether
 from tether.client.async_api import AsyncTether
 from tether.client.dead_letters import DeadLetters, LetterOptions
@@ -84,7 +85,7 @@ def page() -> str:
 def _properties(owner: type[Any]) -> Iterator[tuple[str, str]]:
     for name, value in vars(owner).items():
         if isinstance(value, property) and value.fget is not None and not name.startswith("_"):
-            returned = str(inspect.signature(value.fget).return_annotation)
+            returned = _returned(value.fget)
             if returned not in (documented.__name__ for documented in CLASSES):
                 raise ValueError(f"{owner.__name__}.{name} returns a {returned}, which is not on the page")
             yield f"{name} -> {returned}", value.__doc__ or ""
@@ -100,9 +101,14 @@ def _methods(owner: type[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
 def _signature(name: str, method: Callable[..., Any]) -> str:
     signature = inspect.signature(method)
     parameters = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
-    returned = str(signature.return_annotation).partition("[None")[0]
     bare = inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in parameters])
-    return f"{name}{bare} -> {returned}"
+    return f"{name}{bare} -> {_returned(method)}"
+
+
+def _returned(method: Callable[..., Any]) -> str:
+    """What it returns, by its own name, wherever that is imported."""
+    annotation = str(inspect.signature(method).return_annotation).partition("[None")[0]
+    return annotation.replace(f"{lazy.__name__.rpartition('.')[2]}.", "")
 
 
 def _documented(owner: object, docstring: str | None) -> Iterator[str]:

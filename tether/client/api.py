@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self, Unpack
+from typing import NoReturn, Self, Unpack
 
+from tether.client import lazy
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
+from tether.client.ports import Backend
 from tether.errors import InvalidRequest
 from tether.ids import TenantId
 from tether.job_names import job_named
 from tether.jobs import DEFAULT_TENANT, JobRequest, Submitted
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import check_request, make_request
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from tether.client.dead_letters import DeadLetters
-    from tether.client.dead_messages import DeadQueues
-    from tether.client.handles import JobHandle
-    from tether.client.many_jobs import ManyJobs
-    from tether.client.ports import Backend
-    from tether.config.settings import Settings
-    from tether.core.direct.tether import DirectTether
-    from tether.job_filters import JobFilter
-    from tether.statuses import JobStatus, ModelInfo
-
 
 PAGE = 100
 """Jobs fetched at once."""
@@ -67,7 +56,9 @@ class Tether:
         self._backend = backend or open_gateway(url, api_key, patience)
 
     @classmethod
-    def direct(cls, settings: Settings | None = None, *, tenant: str = DEFAULT_TENANT) -> DirectTether:
+    def direct(
+        cls, settings: lazy.Settings | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> lazy.DirectTether:
         """Open a client that talks to the database and Redis itself.
 
         Args:
@@ -79,11 +70,10 @@ class Tether:
           StoreError: The database cannot be used.
         """
         from tether.core.direct.backend import open_direct
-        from tether.core.direct.tether import DirectTether
 
-        return DirectTether(open_direct(settings, TenantId(tenant)))
+        return lazy.DirectTether(open_direct(settings, TenantId(tenant)))
 
-    def submit(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> JobHandle:
+    def submit(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> lazy.JobHandle:
         """Submit a job. When this returns, the job is durable.
 
         Args:
@@ -102,7 +92,7 @@ class Tether:
         request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
         return self._handle(accepted(self._backend.submission_port.submit([request])[0]))
 
-    def submit_many(self, requests: Sequence[JobRequest]) -> list[JobHandle]:
+    def submit_many(self, requests: Sequence[JobRequest]) -> list[lazy.JobHandle]:
         """Submit many jobs in few transactions.
 
         Raises:
@@ -110,11 +100,9 @@ class Tether:
         """
         return [self._handle(accepted(answer)) for answer in submit_checked(self._backend, requests)]
 
-    def job(self, job_id: str) -> JobHandle:
+    def job(self, job_id: str) -> lazy.JobHandle:
         """Return a handle of a job that was submitted anywhere. Nothing is looked up until it is used."""
-        from tether.client.handles import JobHandle
-
-        return JobHandle(job_named(job_id), self._backend)
+        return lazy.JobHandle(job_named(job_id), self._backend)
 
     def jobs(
         self,
@@ -124,7 +112,7 @@ class Tether:
         labels: Mapping[str, str] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
-    ) -> Iterator[JobStatus]:
+    ) -> Iterator[lazy.JobStatus]:
         """Iterate over your jobs, newest first. Pages are fetched as you go.
 
         Args:
@@ -144,7 +132,7 @@ class Tether:
         )
         return self._jobs(job_filter)
 
-    def _jobs(self, job_filter: JobFilter) -> Iterator[JobStatus]:
+    def _jobs(self, job_filter: lazy.JobFilter) -> Iterator[lazy.JobStatus]:
         cursor = None
         while True:
             page = self._backend.job_port.find(job_filter, cursor, PAGE)
@@ -153,50 +141,38 @@ class Tether:
             if cursor is None:
                 return
 
-    def models(self) -> list[ModelInfo]:
+    def models(self) -> list[lazy.ModelInfo]:
         """Return the configured models, and how many live workers serve each."""
         return self._backend.model_port.models()
 
     @property
-    def many_jobs(self) -> ManyJobs:
+    def many_jobs(self) -> lazy.ManyJobs:
         """Many jobs at once: cancel those that match a filter."""
-        from tether.client.many_jobs import ManyJobs
-
-        return ManyJobs(self._backend.change_port)
+        return lazy.ManyJobs(self._backend.change_port)
 
     @property
-    def every_job(self) -> ManyJobs:
+    def every_job(self) -> lazy.ManyJobs:
         """Jobs of all tenants, for operators: the API key needs the scope ``operator``."""
-        from tether.client.many_jobs import ManyJobs
-
-        return ManyJobs(self._backend.every_change_port)
+        return lazy.ManyJobs(self._backend.every_change_port)
 
     @property
-    def dead_letters(self) -> DeadLetters:
+    def dead_letters(self) -> lazy.DeadLetters:
         """Your dead letters: jobs that failed for good, and their retry."""
-        from tether.client.dead_letters import DeadLetters
-
-        return DeadLetters(self._backend.letter_port)
+        return lazy.DeadLetters(self._backend.letter_port)
 
     @property
-    def every_dead_letter(self) -> DeadLetters:
+    def every_dead_letter(self) -> lazy.DeadLetters:
         """Dead letters of all tenants, for operators: the API key needs the scope ``operator``."""
-        from tether.client.dead_letters import DeadLetters
-
-        return DeadLetters(self._backend.every_letter_port)
+        return lazy.DeadLetters(self._backend.every_letter_port)
 
     @property
-    def dead_messages(self) -> DeadQueues:
+    def dead_messages(self) -> lazy.DeadQueues:
         """Dead messages of plain actors, for operators: the API key needs the scope ``operator``."""
-        from tether.client.dead_messages import DeadQueues
+        return lazy.DeadQueues(self._backend.dead_message_port)
 
-        return DeadQueues(self._backend.dead_message_port)
-
-    def _handle(self, submitted: Submitted) -> JobHandle:
-        # Loaded when there is a job: it runs meanwhile.
-        from tether.client.handles import JobHandle
-
-        return JobHandle(
+    def _handle(self, submitted: Submitted) -> lazy.JobHandle:
+        # The handle's module is loaded when there is a job: it runs meanwhile.
+        return lazy.JobHandle(
             submitted.job_id, self._backend, submitted.correlation_id, submitted.retry_token, submitted.is_new
         )
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self, Unpack
+from typing import NoReturn, Self, Unpack
 
+from tether.client import lazy
 from tether.client.api import CANNOT_BE_PICKLED, PAGE, accepted, submit_checked
 from tether.client.async_calls import AsyncCalls
 from tether.client.async_dead_letters import AsyncDeadLetters
@@ -23,10 +24,6 @@ from tether.jobs import DEFAULT_TENANT, JobRequest, Submitted
 from tether.requests.fields import SubmitOptions
 from tether.requests.options import make_request
 from tether.statuses import JobStatus, ModelInfo
-
-if TYPE_CHECKING:
-    from tether.config.settings import Settings
-    from tether.core.direct.tether import AsyncDirectTether
 
 
 class AsyncTether:
@@ -46,13 +43,12 @@ class AsyncTether:
 
     @classmethod
     async def direct(
-        cls, settings: Settings | None = None, *, tenant: str = DEFAULT_TENANT
-    ) -> AsyncDirectTether:
+        cls, settings: lazy.Settings | None = None, *, tenant: str = DEFAULT_TENANT
+    ) -> lazy.AsyncDirectTether:
         """See :meth:`~tether.client.api.Tether.direct`."""
         from tether.core.direct.backend import open_direct
-        from tether.core.direct.tether import AsyncDirectTether
 
-        return AsyncDirectTether(await asyncio.to_thread(open_direct, settings, TenantId(tenant)))
+        return lazy.AsyncDirectTether(await asyncio.to_thread(open_direct, settings, TenantId(tenant)))
 
     async def submit(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> AsyncJobHandle:
         """See :meth:`~tether.client.api.Tether.submit`."""

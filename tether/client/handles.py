@@ -7,18 +7,14 @@ import queue
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from tether.client import lazy
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import JobCancelled, JobExpired, JobFailed, OutputLost, ResultTimeout, TetherError
 from tether.ids import JobId
 from tether.jobs import JobState, Piece
 from tether.streams.events import StreamEvent
-
-if TYPE_CHECKING:
-    from tether.histories import JobHistory
-    from tether.statuses import JobStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +180,11 @@ class JobHandle(WithoutClient):
         finally:
             subscription.close()
 
-    def status(self) -> JobStatus:
+    def status(self) -> lazy.JobStatus:
         """Return the job's current status."""
         return self.backend.job_port.status(self.job_id)
 
-    def history(self) -> JobHistory:
+    def history(self) -> lazy.JobHistory:
         """Return every attempt of the job: worker, pool, times, why it ended, and where the job went.
 
         Raises:
