@@ -37,6 +37,8 @@ CHARACTERS_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before an engine has counted them."""
 
 _SETTLED = frozenset(("model", "retry_on", "expires_in_ms"))
+"""What the envelope has in another form than the request: the model with its version, codes in one text, the
+time from when the job may start."""
 _ENVELOPE = frozenset(field.name for field in fields(Placeable))
 _AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - _SETTLED)
 """Fields of a request that stand in the envelope under the same name, as they are."""

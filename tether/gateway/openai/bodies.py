@@ -24,8 +24,8 @@ DEFAULT_TEMPERATURE = 1.0
 _SEED_BITS = 63
 
 _PASSED_ON = (
-    *("model", "messages", "chat_template_kwargs", "adapter", "priority", "time_limit_ms"),
-    "expires_in_ms",
+    *("model", "messages", "chat_template_kwargs", "adapter", "priority"),
+    *("time_limit_ms", "expires_in_ms"),
     *("max_attempts", "retry_base_ms", "retry_on", "correlation_id", "retry_token"),
 )
 _TURNED = (
