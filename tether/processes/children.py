@@ -139,7 +139,7 @@ def start_child(
     *,
     now: float,
     boot_limit: float,
-    fork_server: ForkServer | None = None,
+    fork_server: ForkServer,
 ) -> ChildProcess:
     """Start a child's process, which the caller owns.
 
@@ -187,11 +187,11 @@ def start_child(
 
 
 def _begin(
-    child: Child, environ: Mapping[str, str], ready: int, lifeline: int, fork_server: ForkServer | None
+    child: Child, environ: Mapping[str, str], ready: int, lifeline: int, fork_server: ForkServer
 ) -> Process:
     environ = {**environ, **child.environ, NAME_VARIABLE: child.name}
     with _opened(child.output) as output:
-        if fork_server is not None and child.forked is not None:
+        if child.forked is not None:
             request = ForkRequest(
                 child.forked,
                 name=child.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def how_it_ended(status: int, *, was_told: bool, oom_kills: int = 0) -> str:
     if status == MEMORY_ERROR_STATUS:
         return MEMORY_ERROR
     return f"signal {-status}" if status < 0 else f"exit {status}"
+
+
+def described(status: int) -> str:
+    """The end of a process in a person's words, by its exit status; less than 0 for a signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"killed by signal {-status}"
 
 
 def memory_events_of(pid: int, *, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> Path:

@@ -67,7 +67,8 @@ class ForkServer:
     """Owns the process ``fork_server_program`` and the socket to it, from :meth:`start` to :meth:`stop`.
 
     Used by one thread, that of a supervisor, which must be the main one: the kernel ends the server with it.
-    A server that dies is started again after a pause; meanwhile :meth:`fork` returns None.
+    A server that dies is started again after a pause; meanwhile :meth:`fork` returns None. One that has
+    nothing to import never starts.
     """
 
     def __init__(
@@ -119,6 +120,8 @@ class ForkServer:
 
     def start(self) -> None:
         """Start the server. It is ready later, which ``on_change`` tells."""
+        if not self._modules:
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._process = subprocess.Popen(

@@ -12,7 +12,6 @@ import itertools
 import os
 import selectors
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +29,11 @@ from tether.processes.child_events import (
     ChildStopping,
 )
 from tether.processes.children import Child, ChildProcess, start_child
-from tether.processes.ends import how_it_ended, oom_kills
+from tether.processes.ends import described, how_it_ended, oom_kills
 from tether.processes.fork_server import ForkServer
 from tether.processes.reload import Reload
 from tether.processes.restarts import RestartPolicy, startable, stoppable
+from tether.processes.signals import SignalPipe
 from tether.processes.stopping import GRACE_SECONDS, HURRY_SECONDS
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -135,23 +135,16 @@ class Supervisor:
         self._stop_signal_at = 0.0
         self._status = 0
         self._selector = selectors.DefaultSelector()
-        self._fork_server = (
-            ForkServer(
-                preloads,
-                environ=environ,
-                policy=policy,
-                selector=self._selector,
-                clock=clock,
-                on_change=self._on_fork_server,
-            )
-            if preloads
-            else None
+        self._fork_server = ForkServer(
+            preloads,
+            environ=environ,
+            policy=policy,
+            selector=self._selector,
+            clock=clock,
+            on_change=self._on_fork_server,
         )
         self._forks_first = forks_first
-        self._waking = threading.Lock()
-        self._arrived, self._arriving = os.pipe()
-        for descriptor in (self._arrived, self._arriving):
-            os.set_blocking(descriptor, False)
+        self._signals = SignalPipe()
 
     def run(self) -> int:
         """Run the children until a signal stops them, and return the exit status.
@@ -159,60 +152,40 @@ class Supervisor:
         It is 0 after a graceful shutdown, ``CHILDREN_KILLED`` if children did not stop in time, or that of a
         child that could not run as configured.
         """
-        signals = (*STOP_SIGNALS, RELOAD_SIGNAL)
-        # In this order: a signal in between is heard.
-        waker = signal.set_wakeup_fd(self._arriving)
-        before = {number: signal.signal(number, lambda *_: None) for number in signals}
-        # Who started this process may have set that ends of children are ignored: none would be known.
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._selector.register(
-            self._arrived, selectors.EVENT_READ, lambda: self._on_signals(os.read(self._arrived, 64))
-        )
-        try:
-            if self._fork_server is not None and self._forks_first:
-                self._fork_server.start()
-            self._start_what_can_be()
-            while not self._is_stopping or any(True for _ in self._processes()):
-                for key, _ in self._selector.select(self._seconds_to_next_duty()):
-                    key.data()
-                self._do_what_is_due()
-            return self._status
-        finally:
-            self._clean_up()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(waker)
-            self._selector.close()
-            with self._waking:
-                os.close(self._arrived)
-                os.close(self._arriving)
-                self._arriving = -1
+        with self._signals.heard((*STOP_SIGNALS, RELOAD_SIGNAL)) as arrived:
+            self._selector.register(arrived, selectors.EVENT_READ, self._on_signals)
+            try:
+                if self._forks_first:
+                    self._fork_server.start()
+                self._start_what_can_be()
+                while not self._is_stopping or any(True for _ in self._processes()):
+                    for key, _ in self._selector.select(self._seconds_to_next_duty()):
+                        key.data()
+                    self._do_what_is_due()
+                return self._status
+            finally:
+                self._clean_up()
+                self._selector.close()
 
     def stop(self) -> None:
         """Stop everything in order, as SIGTERM does. From any thread, also before :meth:`run` or after it."""
-        with self._waking:
-            if self._arriving >= 0:
-                os.write(self._arriving, bytes([signal.SIGTERM]))
+        self._signals.send(signal.SIGTERM)
 
     def _start_what_can_be(self) -> None:
         started = {name for name, history in self._histories.items() if history.was_started}
         ready = {name for name, history in self._histories.items() if history.was_ready}
         names = startable(self._afters, started, ready)
         for child in self._children:
-            if child.name in names and not (child.forked and self._is_fork_server_starting()):
+            if child.name in names and not (child.forked and self._fork_server.is_starting):
                 self._start_again(child)
 
     def _start_fork_server_later(self) -> None:
         """Start it where it was to wait until what is at work has loaded everything."""
-        server = self._fork_server
         forked = [one for one in self._running.values() if one.child.forked is not None]
-        if server is None or not server.is_stopped or self._is_stopping:
+        if not self._fork_server.is_stopped or self._is_stopping:
             return
         if forked and all(one.has_loaded for one in forked):
-            server.start()
-
-    def _is_fork_server_starting(self) -> bool:
-        return self._fork_server is not None and self._fork_server.is_starting
+            self._fork_server.start()
 
     def _on_fork_server(self) -> None:
         if not self._is_stopping:
@@ -332,7 +305,7 @@ class Supervisor:
             ChildEnded,
             name,
             running.pid,
-            _describe(status),
+            described(status),
             end=how_it_ended(
                 status,
                 was_told=running.is_asked_to_stop,
@@ -352,7 +325,7 @@ class Supervisor:
                 "The new process of a child exited before it was ready. The former one stays.",
                 child=name,
                 child_pid=running.pid,
-                how=_describe(status),
+                how=described(status),
             )
         self._reload_next()
 
@@ -377,7 +350,7 @@ class Supervisor:
             "A child exited. Restarting it.",
             child=name,
             child_pid=running.pid,
-            how=_describe(status),
+            how=described(status),
             restart_in_seconds=delay,
         )
         self._on_event(ended(delay))
@@ -400,13 +373,13 @@ class Supervisor:
     def _processes(self) -> Iterator[ChildProcess]:
         return itertools.chain(self._running.values(), self._successors.values(), self._retired)
 
-    def _on_signals(self, numbers: bytes) -> None:
-        for number in numbers:
+    def _on_signals(self) -> None:
+        for number in self._signals.taken():
             if number == RELOAD_SIGNAL:
                 self._log.info("Restarting the children one by one.")
                 names = [child.name for child in self._children if child.is_reloaded]
                 self._reload.begin(names, self._running)
-                if self._fork_server is not None and not self._is_stopping:
+                if not self._is_stopping:
                     # One that was to start later is wanted now: the processes are to begin from it.
                     self._fork_server.renew()
                 self._reload_next()
@@ -434,7 +407,7 @@ class Supervisor:
                 running.deadline = self._clock()
 
     def _reload_next(self) -> None:
-        if self._is_stopping or self._is_fork_server_starting():
+        if self._is_stopping or self._fork_server.is_starting:
             return
         while (name := self._reload.next(self._running, self._successors, self._retired)) is not None:
             running = self._running.get(name)
@@ -459,8 +432,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stop_signals = max(self._stop_signals, 1)
-        if self._fork_server is not None:
-            self._fork_server.stop()
+        self._fork_server.stop()
         self._on_stop()
         self._stop_next()
 
@@ -481,9 +453,7 @@ class Supervisor:
         return self._stop_limit if child.stop_limit is None else child.stop_limit
 
     def _seconds_to_next_duty(self) -> float | None:
-        duties = [running.deadline for running in self._processes()]
-        if self._fork_server is not None:
-            duties.append(self._fork_server.due)
+        duties = [self._fork_server.due, *(running.deadline for running in self._processes())]
         if not self._is_stopping:
             duties += [history.restart_at for history in self._histories.values()]
         due = [moment for moment in duties if moment is not None]
@@ -501,25 +471,15 @@ class Supervisor:
                     self._status = self._status or CHILDREN_KILLED
         if self._is_stopping:
             return
-        if self._fork_server is not None:
-            self._fork_server.do_what_is_due()
+        self._fork_server.do_what_is_due()
         for child in self._children:
             restart_at = self._histories[child.name].restart_at
             if restart_at is not None and now >= restart_at:
                 self._start_again(child)
 
     def _clean_up(self) -> None:
-        if self._fork_server is not None:
-            self._fork_server.stop()
+        self._fork_server.stop()
         for running in list(self._processes()):
             running.process.kill()
             running.process.wait()
             self._forget(running)
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    with contextlib.suppress(ValueError):
-        return f"killed by {signal.Signals(-status).name}"
-    return f"killed by signal {-status}"
