@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
-from tether.store.bulk import delete_of_jobs, lock_jobs, update_rows
+from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import AnyRow, JobRow, optional_state, result_to_text
 from tether.store.schema import HAS_DEADLINE, HAS_REQUEST, IS_OPEN, dispatches, jobs
@@ -76,7 +77,7 @@ class RequestedRow:
     requested: JobState | None
 
 
-REQUESTED_COLUMNS = (
+_COLUMNS = (
     jobs.c.job_id,
     jobs.c.tenant_id,
     jobs.c.state,
@@ -84,7 +85,6 @@ REQUESTED_COLUMNS = (
     jobs.c.pool,
     jobs.c.requested,
 )
-"""What a :class:`RequestedRow` is made from."""
 
 
 def request(connection: Connection, wanted: list[Request]) -> list[RequestedRow | None]:
@@ -175,19 +175,37 @@ def forget_late(connection: Connection, items: list[LateCancellation]) -> list[b
     return [late[item[0]] for item in items]
 
 
-def overdue(connection: Connection, now_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:
+def overdue(connection: Connection, now_ms: int, limit: int, offset: int = 0) -> list[JobId]:
     """Jobs that are not final at or past their deadline, and whose end nobody has asked for yet, the longest
     past first, but the first ``offset`` of them."""
-    query = select(*REQUESTED_COLUMNS).where(IS_OPEN, HAS_DEADLINE, jobs.c.deadline <= now_ms)
-    query = query.where(jobs.c.requested.is_(None))
-    return _rows(connection, query.order_by(jobs.c.deadline, jobs.c.job_id).limit(limit).offset(offset))
+    query = select(jobs.c.job_id).where(IS_OPEN, HAS_DEADLINE, jobs.c.deadline <= now_ms)
+    query = query.where(jobs.c.requested.is_(None)).order_by(jobs.c.deadline, jobs.c.job_id)
+    return list(connection.execute(query.limit(limit).offset(offset)).scalars())
 
 
-def requested(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[RequestedRow]:
+def requested(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[JobId]:
     """Jobs that are not final though their end was asked for before ``older_than_ms``, the oldest first, but
     the first ``offset`` of them."""
-    query = select(*REQUESTED_COLUMNS).where(IS_OPEN, HAS_REQUEST, jobs.c.requested_at < older_than_ms)
-    return _rows(connection, query.order_by(jobs.c.requested_at, jobs.c.job_id).limit(limit).offset(offset))
+    query = select(jobs.c.job_id).where(IS_OPEN, HAS_REQUEST, jobs.c.requested_at < older_than_ms)
+    query = query.order_by(jobs.c.requested_at, jobs.c.job_id)
+    return list(connection.execute(query.limit(limit).offset(offset)).scalars())
+
+
+def requested_rows(connection: Connection, job_ids: Sequence[JobId]) -> list[RequestedRow]:
+    """What there is of these jobs.
+
+    Raises:
+      ValueError: One has a state that this version does not know.
+    """
+    return rows_where(connection, job_ids)
+
+
+def rows_where(
+    connection: Connection, job_ids: Sequence[JobId], *conditions: ColumnElement[bool]
+) -> list[RequestedRow]:
+    """Those of these jobs for which all of it is true."""
+    query = select(*_COLUMNS).where(is_among(is_postgres(connection), jobs.c.job_id), *conditions)
+    return [_requested_row(row) for row in connection.execute(query, {"ids": list(job_ids)})]
 
 
 def _end(connection: Connection, ends: dict[JobId, Conclusion]) -> None:
@@ -213,16 +231,7 @@ def _may_see(row: JobRow, tenant_id: TenantId | None) -> bool:
     return tenant_id is None or tenant_id == row.tenant_id
 
 
-def requested_row(row: AnyRow) -> RequestedRow:
-    """The value of a row of :data:`REQUESTED_COLUMNS`.
-
-    Raises:
-      ValueError: It has a state that this version does not know.
-    """
+def _requested_row(row: AnyRow) -> RequestedRow:
     values = dict(row._mapping)
     values |= {"state": JobState(row.state), "requested": optional_state(row.requested)}
     return RequestedRow(**values)
-
-
-def _rows(connection: Connection, query: Select[Any]) -> list[RequestedRow]:
-    return [requested_row(row) for row in connection.execute(query)]

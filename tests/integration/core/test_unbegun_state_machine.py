@@ -61,13 +61,17 @@ def test_what_has_begun_never_expires_unbegun(machine_redis_url, store, examples
     run_machine(UnbegunMachine, {"url": machine_redis_url, "store": store}, max_examples=examples)
 
 
-def plant(script, original, planted):
+def plant(*changes):
     def apply(monkeypatch):
         sound = BROKER_SCRIPTS.source
-        assert sound(f"pool/{script}").count(original) == 1
 
         def source(name):
-            return sound(name).replace(original, planted) if name == f"pool/{script}" else sound(name)
+            text = sound(name)
+            for script, original, planted in changes:
+                if name == f"pool/{script}":
+                    assert text.count(original) == 1
+                    text = text.replace(original, planted)
+            return text
 
         monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
 
@@ -75,8 +79,11 @@ def plant(script, original, planted):
 
 
 PLANTED = {
-    "the first draw is not noted": plant("draw", "redis.call('HSET', name, 'expires_at', '0')", ""),
-    "whatever has begun is ended": plant("cancel", "return 'begun'", ""),
+    "the first draw is not noted": plant(
+        ("draw", "redis.call('HSET', name, 'expires_at', '0')", ""),
+        *((script, " or attempt ~= '0'", "") for script in ("draw", "cancel")),
+    ),
+    "whatever has begun is ended": plant(("cancel", "return 'begun'", "")),
 }
 
 

@@ -77,6 +77,25 @@ def test_reconcile_looks_at_all_of_redis_beside_rows_without_a_dispatch(core, co
     assert [each.state for each in known] == ["placed", "placed", "withdrawn"]
 
 
+OVERDUE = {
+    "a time limit": "deadline = 1",
+    "expires_in": "expires_at = 1",
+    "a request": "requested = 'cancelled', requested_at = 1",
+}
+
+
+@pytest.mark.parametrize("why", OVERDUE)
+@pytest.mark.parametrize("column", ["pool", "dispatch"])
+def test_jobs_end_in_time_beside_a_row_that_cannot_be_read(core, column, why):
+    core.submit(*range(3), pool=None)
+    core.sql(text(f"UPDATE jobs SET {OVERDUE[why]}"))
+    spoil(core, column, NO_UTF_8, 1)
+    before = core.failures("deadlines")
+    assert core.deadlines() == IDLE
+    assert set(core.states(0, 2)) == {"cancelled" if why == "a request" else "expired"}
+    assert core.failures("deadlines") == before + 1
+
+
 class TwoModels:
     """A scheduler that serves two models, each with a pool."""
 

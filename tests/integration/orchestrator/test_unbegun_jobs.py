@@ -30,7 +30,7 @@ def pass_by(core):
 
 
 def owed(core):
-    return [row.job_id for row in core.store.read(unbegun, core.now, 10)]
+    return core.store.read(unbegun, core.now, 10)
 
 
 def is_drawn(core):

@@ -140,6 +140,38 @@ def test_jobs_that_older_programs_placed_are_drawn(stage):
     assert ids(draw(stage.worker("w"))) == ["a"]
 
 
+def begin_of_old(stage):
+    """A worker of a version that knows of no ``expires_at`` draws a job that has one."""
+    job = begin(stage)
+    stage.redis.hset(stage.keys.job("a"), "expires_at", LONG_PAST)
+    return job
+
+
+def test_what_an_older_worker_runs_has_begun(stage):
+    begin_of_old(stage)
+    assert expire(stage, "a", is_placed=True) == "begun"
+    assert not stage.field("a", "cancel")
+
+
+def test_what_an_older_worker_gave_back_has_begun(stage):
+    job = begin_of_old(stage)
+    stage.ports[-1].release(growth(job, 0))
+    assert expire(stage, "a", is_placed=True) == "begun"
+    assert ids(draw(stage.worker("v"))) == ["a"]
+
+
+@pytest.mark.parametrize("end", ["failed", "withdrawn"])
+def test_a_later_dispatch_of_what_an_older_worker_has_begun_goes_on(stage, end):
+    job = begin_of_old(stage)
+    if end == "failed":
+        stage.ports[-1].fail(growth(job, 0), kind="failed", error=ERROR)
+    else:
+        assert stage.pools.withdraw_many([("a", 1)], running=True) == ["withdrawn"]
+    assert expire(stage, "a") == "begun"
+    stage.place("a", dispatch=2, expires_at=LONG_PAST)
+    assert ids(draw(stage.worker("v"))) == ["a"]
+
+
 def test_only_what_nobody_has_begun_is_ended(stage):
     stage.place("waits", expires_at=LONG_PAST)
     assert expire(stage, "waits", is_placed=True) == "closed"

@@ -12,14 +12,14 @@ if #ARGV ~= 4 or not is_name(id) or not is_requested_end(kind) or not life or li
   return refuse('cancel: a job, cancelled or expired, a life in ms, and any, unbegun or waiting are needed')
 end
 local name = job_of(id)
-local state, silent, cancel, worker, logged, expires_at, boot =
-  read(name, 'state', 'silent', 'cancel', 'worker', 'logged', 'expires_at', 'boot')
+local state, silent, cancel, worker, logged, expires_at, attempt, boot =
+  read(name, 'state', 'silent', 'cancel', 'worker', 'logged', 'expires_at', 'attempt', 'boot')
 if silent == '1' and state then
   return 'closed'
 end
 if not is_state(state) and which == 'waiting' then
   return 'unknown'
-elseif which ~= 'any' and is_state(state) and not is_final(state) and may_have_begun(expires_at, boot) then
+elseif which ~= 'any' and is_state(state) and not is_final(state) and may_have_begun(expires_at, attempt, boot) then
   return 'begun'
 end
 if not is_state(state) then

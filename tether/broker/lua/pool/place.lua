@@ -66,8 +66,8 @@ local function begin_above(stream, is_refused)
 end
 
 local name, stream = job_of(id), stream_of(id)
-local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at =
-  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at')
+local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at, job_attempt =
+  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at', 'attempt')
 if closed == '1' then
   return 'closed'
 end
@@ -85,7 +85,7 @@ if max_waiting > 0 and apply('LLEN', tenants_of(pool, priority) .. ':' .. tenant
   return 'full'
 end
 local now = now_ms()
-local ticket, has_begun = '1', job_expires_at == '0'
+local ticket, has_begun = '1', job_expires_at == '0' or job_attempt ~= '0'
 if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   if state == RUNNING then
     let_go(id, worker)

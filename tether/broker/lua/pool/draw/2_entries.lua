@@ -76,7 +76,7 @@ do
       return 'discarded'
     end
     if deadline > 0 and deadline <= now
-        or may_expire and tonumber(expires_at) <= now and not may_have_begun(expires_at, job_boot) then
+        or may_expire and tonumber(expires_at) <= now and not may_have_begun(expires_at, integer(attempt), job_boot) then
       write_outcome(id, 'expired', now)
       close(id, 'expired', now)
       pop(list, i, entry)

@@ -53,10 +53,10 @@ do
     return counted
   end
 
-  -- Whether a job that may expire unbegun has begun, or may have: Redis could have lost that since it was placed. Both are
-  -- fields of its hash.
-  may_have_begun = function(expires_at, boot)
-    return (whole(expires_at or '0', MAX_INTEGER) or 0) == 0 or boot ~= restarts()
+  -- Whether a job that may expire unbegun has begun, or may have: Redis could have lost that since it was placed. All are
+  -- fields of its hash. Workers of older versions count the attempt alone.
+  may_have_begun = function(expires_at, attempt, boot)
+    return (whole(expires_at or '0', MAX_INTEGER) or 0) == 0 or attempt ~= '0' or boot ~= restarts()
   end
 end
 
