@@ -33,9 +33,17 @@ def check_for_model(request: JobRequest, version: ModelVersion, now_ms: int) -> 
       InvalidRequest: The job could never run.
     """
     if request.deadline and request.deadline <= max(now_ms, request.not_before):
-        raise _refusal("deadline", "the deadline is before the job could start: use a later one")
+        raise _refusal(
+            "time_limit_ms" if request.time_limit_ms else "deadline",
+            "the deadline is before the job could start: use a later one. Time limits count from when it is "
+            "submitted, also where it is delayed",
+        )
     if request.expires_at and request.expires_at <= max(now_ms, request.not_before):
-        raise _refusal("expires_at", "the job would expire before it could start: use a later expires_at")
+        raise _refusal(
+            "expires_in_ms" if request.expires_in_ms else "expires_at",
+            "the job would expire before it could start: let it wait longer. The times in which jobs are to "
+            "begin count from when it is submitted, also where it is delayed",
+        )
     if request.sampling.max_tokens > version.context:
         raise _refusal(
             "max_tokens",

@@ -16,6 +16,7 @@ from pathlib import Path
 from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildReplaced, ChildStarted
 
 VERSION = 1
+_REPLACED = "replaced"
 MAX_BYTES = 1_000_000
 
 
@@ -108,11 +109,12 @@ def _changed(part: Part, event: ChildEvent, born: Callable[[int], int]) -> Part:
             pid=event.pid,
             born=born(event.pid),
             restarts=part.restarts + 1,
-            why="replaced",
+            why=_REPLACED,
         )
     if isinstance(event, ChildEnded):
         state = PartState.ENDED if event.restart_in is None else PartState.RESTARTING
-        return replace(part, state=state, pid=None, born=0, why=event.how)
+        why = _REPLACED if event.is_for_reload else event.how
+        return replace(part, state=state, pid=None, born=0, why=why)
     return replace(part, state=PartState.STOPPING)
 
 

@@ -43,7 +43,14 @@ from tether.local.state_folder import FolderLock, StateFolder, check_room, socke
 from tether.local.worker_program import WorkerProgram
 from tether.loops import Loop
 from tether.processes.child import SOCKET_VARIABLE, announce_ready, follow_parent
-from tether.processes.child_events import ChildEnded, ChildEvent, ChildReady, ChildReplaced, ChildStarted
+from tether.processes.child_events import (
+    ChildEnded,
+    ChildEvent,
+    ChildReady,
+    ChildReplaced,
+    ChildStarted,
+    ChildStopping,
+)
 from tether.processes.children import Child
 from tether.processes.restarts import RestartPolicy
 from tether.processes.stopping import GRACE_SECONDS, gateway_stop_seconds, worker_stop_seconds
@@ -333,6 +340,8 @@ class _Up:
             if self._ends is not None:
                 tell_of_end(self._ends, event)
             self._tell_ended(event)
+        elif isinstance(event, ChildStopping):
+            self._say(f"  {event.name}: stopping (process {event.pid})")
         elif isinstance(event, ChildReplaced):
             self._say(f"{event.name} is replaced (process {event.pid})")
         elif isinstance(event, ChildStarted) and not self._is_told_ready:
@@ -353,7 +362,9 @@ class _Up:
     def _tell_ended(self, event: ChildEnded) -> None:
         if event.is_final:
             self._failed = event
-        if event.restart_in is not None:
+        if event.is_for_reload:
+            self._say(f"{event.name} has stopped ({event.how}), and is started anew")
+        elif event.restart_in is not None:
             self._say(f"{event.name} has exited ({event.how}); it is restarted in {event.restart_in:g} s")
 
     def _write_endpoint(self) -> None:

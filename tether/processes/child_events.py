@@ -37,7 +37,8 @@ class ChildEnded:
       pid: None where it could not be started.
       how: Its end, in words.
       end: Its end, in the words of :mod:`tether.deaths`; empty where it could not be started.
-      restart_in: Seconds until it is started again; None where it is not.
+      restart_in: Seconds until it is started again; 0 where it was asked to end for that; None where it is
+        not.
       is_final: Whether it could never run as it is set up, and everything stops for that.
     """
 
@@ -47,6 +48,11 @@ class ChildEnded:
     restart_in: float | None
     is_final: bool = False
     end: str = ""
+
+    @property
+    def is_for_reload(self) -> bool:
+        """Whether it was asked to end, to be started anew."""
+        return self.restart_in == 0
 
 
 @dataclass(frozen=True)

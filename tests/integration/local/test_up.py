@@ -245,6 +245,8 @@ def test_a_reload_replaces_what_runs_our_code_and_leaves_redis_alone(local):
         reader.wait_for_tokens(3)
         process.signal(signal.SIGHUP)
         process.wait_for_line("gateway is replaced", within=PATIENCE_SECONDS)
+        process.wait_for_line("worker-1: stopping", within=PATIENCE_SECONDS)
+        process.wait_for_line("worker-1 has stopped (exit status 0), and is started anew", PATIENCE_SECONDS)
         process.wait_for_line("worker-1 is ready again", within=PATIENCE_SECONDS)
         reader.join()
         assert len(reader.texts) == 200

@@ -219,6 +219,12 @@ class TestParts:
             assert (stack.parts[0].state, stack.parts[0].restarts) == (state, restarts)
             assert stack.parts[1] == Part("gateway")
 
+    @pytest.mark.parametrize(("restart_in", "why"), [(0.0, "replaced"), (0.25, "exit status 0")])
+    def test_what_was_asked_to_end_for_a_reload_is_replaced(self, restart_in, why):
+        stack = Stack(1, "http://x", (Part("worker-1", PartState.STOPPING, 5, 7),))
+        stack = after_event(stack, ChildEnded("worker-1", 5, "exit status 0", restart_in), lambda pid: 7)
+        assert stack.parts == (Part("worker-1", PartState.RESTARTING, why=why),)
+
     def test_what_is_written_is_read(self, tmp_path):
         stack = Stack(1, "http://x", (Part("redis", PartState.READY, 5, 7, 2, "killed"),), "/tmp/tether-x")
         (tmp_path / "parts.json").write_text(stack_to_text(stack))

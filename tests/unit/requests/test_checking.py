@@ -366,6 +366,21 @@ def test_what_the_model_or_the_time_does_not_allow_is_refused(changes, words):
         check_for_model(request, VERSION, NOW)
 
 
+@pytest.mark.parametrize(
+    ("times", "given"),
+    [
+        ({"delay": 60, "expires_in": 5}, "expires_in_ms"),
+        ({"delay": 60, "time_limit": 5}, "time_limit_ms"),
+    ],
+)
+def test_a_limit_that_ends_before_the_delay_is_refused_by_the_name_of_what_was_given(times, given):
+    request = make_request("demo", "x", now_ms=NOW, max_tokens=1, **times)
+    with pytest.raises(InvalidRequest, match="count from when it is submitted") as refusal:
+        check_for_model(request, VERSION, NOW)
+    assert refusal.value.param == given
+    assert "expires_at" not in str(refusal.value)
+
+
 def test_messages_that_are_too_long_whatever_the_tokenizer_are_refused():
     messages = (Message("system", "x" * 800), Message("user", "x" * 800))
     request = JobRequest(model="demo", messages=messages, sampling=Sampling(max_tokens=1))
