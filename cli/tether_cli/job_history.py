@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tether.deaths import death_of_attempt, end_in_words
+from tether.jobs import JobState
 from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.printable import one_line
 from tether_cli.terminal.tables import print_table, time_text
@@ -38,6 +39,8 @@ def history_lines(history: JobHistory) -> list[tuple[str, str]]:
         lines.append(("since", time_text(history.since)))
     if history.dispatch:
         lines.append(("dispatch", str(history.dispatch)))
+    if history.state is JobState.EXPIRED and not history.attempts and not history.dropped:
+        lines.append(("why", "no worker began it in time"))
     if history.due_at is not None:
         lines.append(("tried again", time_text(history.due_at)))
     return lines

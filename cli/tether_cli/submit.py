@@ -21,6 +21,7 @@ from tether_cli.terminal.waits import telling_of_waits
 if TYPE_CHECKING:
     from tether.client.api import Tether
     from tether.client.handles import JobHandle
+    from tether.ids import JobId
     from tether.streams.events import StreamEvent
 
 MAX_MODELS_NAMED = 20
@@ -216,12 +217,15 @@ def _print_whole(handle: JobHandle, events: Iterator[StreamEvent], asked: dict[s
                 "finish_reason": details.get("reason"),
                 "input_tokens": details.get("input_tokens"),
                 "output_tokens": len(gathering.pieces),
-                "error": None if last is None or last.kind == "finished" else _reason(last),
+                "error": None if last is None or last.kind == "finished" else _reason(handle.job_id, last),
             }
         )
     assert last is not None
     check_end(handle.job_id, last)
 
 
-def _reason(last: StreamEvent) -> dict[str, Any]:
-    return {"code": last.details.get("code", "unknown"), "message": last.details.get("message", "")}
+def _reason(job_id: JobId, last: StreamEvent) -> dict[str, Any]:
+    from tether.client.handles import failure_of
+
+    message = last.details.get("message") or str(failure_of(job_id, last))
+    return {"code": last.details.get("code", "unknown"), "message": message}

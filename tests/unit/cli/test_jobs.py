@@ -131,6 +131,19 @@ def test_a_job_is_found_by_the_id_of_its_chat_completion(line, verb):
     assert line.run("jobs", verb, f"chatcmpl-{job_id}").exit_code == 0
 
 
+@pytest.mark.parametrize(("has_begun", "said"), [(False, 1), (True, 0)])
+def test_of_an_expired_job_it_is_shown_whether_a_worker_had_begun_it(has_begun, said):
+    fake = FakeBackend(autorun=False)
+    job = Tether(backend=fake.for_tenant("default")).submit("echo", "one two", time_limit=5)
+    if has_begun:
+        fake.step()
+    fake.advance(10)
+    fake.run_all()
+    assert job.status().state is JobState.EXPIRED
+    shown = CommandLine(fake).run("jobs", "show", job.job_id).stdout
+    assert shown.count("why             no worker began it in time") == said
+
+
 def test_why_a_job_failed_is_shown():
     def breaks(prompt):
         raise ValueError("it broke")

@@ -164,8 +164,11 @@ def test_a_job_that_fails_for_good_tells_so_in_every_form(state, status):
     assert as_json.exit_code == status
     told = json.loads(as_json.stdout)
     assert (told["state"], told["text"], told["output_tokens"]) == (state.value, "so far", 2)
-    assert told["error"]["code"] == "engine_failed"
-    assert "error" in json.loads(as_json.stderr)
+    assert told["error"] == {
+        "code": "engine_failed",
+        "message": json.loads(as_json.stderr)["error"]["message"],
+    }
+    assert told["error"]["message"]
     events = CommandLine(fake).run("submit", "hi", "--events")
     assert events.exit_code == status
     assert json.loads(events.stdout.splitlines()[-1])["state"] == state.value
