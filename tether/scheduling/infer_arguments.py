@@ -12,7 +12,7 @@ from dramatiq import Message
 from tether.broker.letter_copies import copied_job
 from tether.errors import InvalidRequest
 from tether.jobs import JobRequest
-from tether.requests.fields import MAX_DELAY_MS
+from tether.requests.fields import MAX_DELAY_MS, MAX_TIME_MS
 from tether.requests.options import read_options
 
 _FOLLOWED_BY = ("pipe_target", "on_success", "on_failure", "group_completion_uuid")
@@ -67,7 +67,7 @@ def request_of_message(message: Message[Any], delay: int | None, *, now_ms: int)
             )
     request = read_options(arguments, now_ms=now_ms)
     if max_age:
-        request = replace(request, expires_at=message.message_timestamp + max_age, expires_in_ms=max_age)
+        request = replace(request, expires_at=_made_at(message) + max_age, expires_in_ms=max_age)
     if time_limit:
         deadline = max(now_ms, request.not_before) + time_limit
         request = replace(request, deadline=deadline, time_limit_ms=time_limit)
@@ -112,6 +112,18 @@ def _arguments_of(message: Message[Any]) -> dict[str, Any]:
     if len(message.args) > 1 or "prompt" in message.kwargs:
         raise InvalidRequest("infer takes named arguments only, as in infer.send(model=..., prompt=...)")
     return {**message.kwargs, "prompt": message.args[0]}
+
+
+def _made_at(message: Message[Any]) -> int:
+    made_at: Any = message.message_timestamp
+    # Where another program made the message it may be in seconds or nanoseconds, a float, or a text.
+    if type(made_at) is not int or not 0 <= made_at <= MAX_TIME_MS - MAX_DELAY_MS:
+        raise InvalidRequest(
+            f"the option max_age of infer counts from message_timestamp={made_at!r}, which is not an integer "
+            "number of milliseconds since the epoch: let Dramatiq set it, or give infer the argument "
+            "expires_in"
+        )
+    return made_at
 
 
 def _milliseconds(options: Mapping[str, Any], name: str) -> int:

@@ -66,6 +66,13 @@ def test_a_limit_is_given_once(options, argument):
         request(options, **argument)
 
 
+@pytest.mark.parametrize("made_at", [10**30, 2**53, NOW * 1_000_000, float(NOW), -1, "now", None, True])
+def test_an_age_that_counts_from_no_time_is_refused(made_at):
+    sent = message({"max_age": 5_000}).copy(message_timestamp=made_at)
+    with pytest.raises(InvalidRequest, match=r"max_age.*message_timestamp=.*milliseconds since the epoch"):
+        request_of_message(sent, None, now_ms=NOW)
+
+
 def test_an_age_goes_with_a_time_limit():
     asked = request({"max_age": 5_000}, time_limit=9)
     assert (asked.expires_at, asked.deadline) == (NOW + 4_000, NOW + 9_000)
