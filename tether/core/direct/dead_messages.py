@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from tether.broker.dead_queues import DeadMessages
-from tether.broker.redis.connections import OUTAGE_ERRORS
+from tether.broker.redis.connections import OUTAGE_ERRORS, RefusedForNow
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
 from tether.dead_messages import (
@@ -52,9 +52,13 @@ class DirectDeadMessagePort:
 
 @contextlib.contextmanager
 def telling_of_redis() -> Iterator[None]:
-    """Make errors of a Redis that is away those of Tether."""
+    """Make errors of a Redis that is away, or takes no writes, those of Tether."""
     try:
         yield
+    except RefusedForNow as error:
+        raise BrokerUnavailable(
+            f"Redis refuses the change for now ({error}): `tether doctor` says what it lacks; then try again"
+        ) from error
     except OUTAGE_ERRORS as error:
         raise BrokerUnavailable(
             f"Redis does not answer ({type(error).__name__}), and dead messages are there alone: try again "
