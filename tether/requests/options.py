@@ -13,6 +13,7 @@ from tether.requests.checking import read_request
 from tether.requests.fields import JobRequest, Sampling, SubmitOptions
 from tether.requests.table import DELAYS
 
+_MAX_SECONDS = fields.MAX_DELAY_MS / 1000
 _TIMES = ("delay", "eta", "time_limit", "expires_in", "retry_base")
 
 
@@ -113,6 +114,6 @@ def moment_ms(name: str, value: datetime | None) -> int | None:
 def _milliseconds(name: str, value: object) -> int:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
-        raise InvalidRequest(f"{name}={value!r} is not a time in seconds, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_SECONDS:
+        raise InvalidRequest(f"{name}={value!r} is not a time in seconds, from 0 to ten years")
     return int(value * 1000)

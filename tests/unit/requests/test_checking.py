@@ -345,6 +345,14 @@ def test_a_request_with_a_delay_passes_as_it_is():
     assert make_request("demo", "x", now_ms=NOW, **times | {"expires_in": 2.5}).digest() != request.digest()
 
 
+@pytest.mark.parametrize("name", ["delay", "time_limit", "expires_in"])
+def test_more_than_ten_years_are_refused_by_the_name_and_in_the_unit_of_the_argument(name):
+    make_request("demo", "x", now_ms=NOW, **{name: timedelta(days=3_650)})
+    words = f"{name}=315360001 is not a time in seconds, from 0 to ten years"
+    with pytest.raises(InvalidRequest, match=words):
+        make_request("demo", "x", now_ms=NOW, **{name: 315_360_001})
+
+
 VERSION = ModelVersion(name="demo", version="1", digest="0" * 64, context=100, adapters=("pirate",))
 
 
