@@ -62,7 +62,7 @@ def test_a_job_that_ends_its_processes_is_found_by_halves_and_its_neighbours_suc
         assert [death for death in ran if death is not None] == list(told)
         row = accounts.store.read(queries.job, poison)
         assert row.error.message.startswith(f"the process that ran it died {deaths} times")
-        assert row.error.message.count("was killed by SIGKILL") == deaths
+        assert row.error.message.count("was killed by SIGABRT") == deaths
         *_, before, last = row.error.message.split("; ")
         assert before.endswith(", alone, in a trial")
         assert last.endswith(", alone, in a trial")

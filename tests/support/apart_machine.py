@@ -285,7 +285,7 @@ class ApartMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         milliseconds=st.sampled_from(TIMES_MS),
-        how=st.sampled_from(["signal 9", "signal 9", "oom", *NOBODYS]),
+        how=st.sampled_from(["signal 11", "signal 11", "oom", *NOBODYS]),
     )
     def die(self, data, milliseconds, how):
         process = data.draw(st.sampled_from(self.busy()))
@@ -304,7 +304,7 @@ class ApartMachine(RuleBasedStateMachine):
             self.clock.pass_time(300)
             for process in self.busy():
                 if any(self.tenant_of[job_id] == KILLER for job_id in process.runs):
-                    self.be_gone(process, "signal 9")
+                    self.be_gone(process, "signal 11")
                 elif others_end:
                     for job_id in list(process.runs):
                         self.end(process, job_id, "finish")

@@ -20,7 +20,8 @@ from tether.scheduling.blame import DeathVerdict, RanJob, Suspicion, judge_death
 SLOTS = 4
 TIMES_MS = [100, 300, 4_000, 60_000]
 NOBODYS = ("ended", "host")
-HOWS = ["signal 9", "exit 1", "oom", "unknown", *NOBODYS]
+KILLED = "signal 9"
+HOWS = [KILLED, "exit 1", "oom", "unknown", *NOBODYS]
 STATES = {DeathVerdict.FREE: "placed", DeathVerdict.SUSPECT: "placed", DeathVerdict.POISON: "poisoned"}
 
 
@@ -174,12 +175,13 @@ class BlameMachine(RuleBasedStateMachine):
 
     @rule(deaths=st.integers(2, 8), has_waited=st.booleans(), others_end=st.booleans())
     def one_worker_dies_again_and_again(self, deaths, has_waited, others_end):
+        how = KILLED if deaths > 5 else "signal 11"
         for _ in range(deaths):
             process = self.processes[0]
             self.draw_of(process, is_patient=True, has_waited=has_waited)
             if process.runs:
                 self.run(process, 100)
-                self.be_gone(process, "signal 9")
+                self.be_gone(process, how)
             if others_end:
                 self.others_end_well()
 
@@ -188,7 +190,7 @@ class BlameMachine(RuleBasedStateMachine):
         self.draw_of(self.processes[0], is_patient=True, has_waited=has_waited)
         if self.processes[0].runs:
             self.run(self.processes[0], 100)
-            self.be_gone(self.processes[0], "signal 9")
+            self.be_gone(self.processes[0], "signal 11")
         process = self.processes[0]
         self.draw_of(process, is_patient=True, has_waited=has_waited)
         self.run(process, 60_000)
@@ -259,7 +261,9 @@ class BlameMachine(RuleBasedStateMachine):
             )
         ]
         self.died[worker].append((now, frozenset(jobs)))
-        rulings = judge_death(ran, now_ms=now, survived_ms=survived, died_without=without)
+        rulings = judge_death(
+            ran, now_ms=now, survived_ms=survived, died_without=without, was_killed=how == KILLED
+        )
         self.follow(boot_id, jobs, rulings)
 
     def follow(self, boot_id, jobs, rulings):

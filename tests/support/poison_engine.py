@@ -11,5 +11,5 @@ POISON = "poison"
 class PoisonedEngine(NullEngine):
     def encode(self, prompt):
         if prompt.startswith(POISON):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGABRT)
         return super().encode(prompt)

@@ -72,7 +72,7 @@ class Stage:
         assert self.redis.zadd(self.keys.leases, {f"j {job_id}": 1}, xx=True, ch=True) == 1
         return self.tick()
 
-    def die(self, worker, how="signal 9"):
+    def die(self, worker, how="signal 11"):
         """Its supervisor saw the process of this worker end; it is heard."""
         assert worker.gone(worker.boot_id, worker.process, how)
 

@@ -26,6 +26,10 @@ LONE_DEATHS = 2
 MAX_VAIN = 3
 """So many more deaths alone are enough where no others ended well, nor the worker died without it."""
 
+KILLED_DEATHS = 2
+"""So many more it takes of each where the process was killed, and not for want of memory: who runs the
+machine does that, and hardly a job."""
+
 
 @dataclass(frozen=True)
 class Suspicion:
@@ -94,7 +98,12 @@ class Ruling:
 
 
 def judge_death(
-    ran: Sequence[RanJob], *, now_ms: int, survived_ms: int, died_without: Collection[JobId] = ()
+    ran: Sequence[RanJob],
+    *,
+    now_ms: int,
+    survived_ms: int,
+    died_without: Collection[JobId] = (),
+    was_killed: bool = False,
 ) -> Mapping[JobId, Ruling]:
     """What the death of a process makes of each job that ran in it.
 
@@ -103,6 +112,7 @@ def judge_death(
       now_ms: When it died.
       survived_ms: For how long others have run that ended well while the pool had suspects.
       died_without: Those jobs without which the worker has died as well since their first death.
+      was_killed: Whether it ended by SIGKILL, which the kernel did not send for want of memory.
     """
     rulings = {}
     for job in ran:
@@ -112,14 +122,16 @@ def judge_death(
         held = replace(job.suspicion, ran_ms=job.ran_ms)
         verdict = DeathVerdict.SUSPECT
         if len(ran) == 1:
-            held, is_poison = _after_death_alone(job, now_ms, survived_ms, job.job_id in died_without)
+            held, is_poison = _after_death_alone(
+                job, now_ms, survived_ms, job.job_id in died_without, KILLED_DEATHS * was_killed
+            )
             verdict = DeathVerdict.POISON if is_poison else DeathVerdict.SUSPECT
         rulings[job.job_id] = Ruling(verdict, held)
     return rulings
 
 
 def _after_death_alone(
-    job: RanJob, now_ms: int, survived_ms: int, has_died_without: bool
+    job: RanJob, now_ms: int, survived_ms: int, has_died_without: bool, more: int
 ) -> tuple[Suspicion, bool]:
     held = job.suspicion
     assert held is not None
@@ -132,8 +144,8 @@ def _after_death_alone(
         survived_ms=survived_ms,
         at_ms=now_ms,
     )
-    is_in_vain = held.vain >= MAX_VAIN and not has_died_without
-    return held, held.lone >= LONE_DEATHS + has_died_without or is_in_vain
+    is_in_vain = held.vain >= MAX_VAIN + more and not has_died_without
+    return held, held.lone >= LONE_DEATHS + more + has_died_without or is_in_vain
 
 
 def tried_together(waiting: Sequence[JobId]) -> Sequence[JobId]:

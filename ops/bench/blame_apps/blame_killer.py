@@ -16,7 +16,7 @@ class KilledEngine(NullEngine):
 
     def encode(self, prompt: str) -> list[int]:
         if prompt == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGABRT)
         return super().encode(prompt)
 
 

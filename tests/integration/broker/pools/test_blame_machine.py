@@ -43,6 +43,11 @@ PLANTED = {
         "local has_died_without = died_without(job)",
         "local has_died_without = false",
     ),
+    "a process that was killed is believed": (
+        "gone",
+        "local more = how == 'signal 9' and KILLED_DEATHS or 0",
+        "local more = 0",
+    ),
     "a whole group is tried": ("draw", "math.ceil((#others + 1) / 2) - 1", "#others"),
     "suspects are tried one by one": ("draw", "math.ceil((#others + 1) / 2) - 1", "0"),
     "many workers try": ("8_suspects", "if state == RUNNING and alone == '1' then", "if false then"),

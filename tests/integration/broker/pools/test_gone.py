@@ -8,6 +8,7 @@ from support.hand_worker import growth
 from support.pool_stage import OTHER, POOL, Stage, draw, ids
 from tether.broker.pools.worker_port import WriteStatus
 from tether.errors import EpochChanged
+from tether.scheduling.blame import KILLED_DEATHS
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_word_that_is_said_twice_counts_once(stage):
     worker, _ = run(stage, "w")
     stage.die(worker)
     stage.die(worker, "unknown")
-    assert [death["how"] for death in evidence(stage, "a")] == ["signal 9"]
+    assert [death["how"] for death in evidence(stage, "a")] == ["signal 11"]
     assert stage.field("a", "deaths") == "1"
 
 
@@ -280,10 +281,26 @@ def test_two_deaths_alone_between_which_another_ended_well_are_poison(stage):
     (told,) = [fields for _, fields in stage.redis.xrange(stage.keys.outcomes) if fields[b"job"] == b"poison"]
     deaths = json.loads(told[b"evidence"])
     assert [(death["boot"], death["how"], death["beside"]) for death in deaths] == [
-        ("one.1", "signal 9", 0),
-        ("two.1", "signal 9", 0),
-        ("three.1", "signal 9", 0),
+        ("one.1", "signal 11", 0),
+        ("two.1", "signal 11", 0),
+        ("three.1", "signal 11", 0),
     ]
+
+
+def test_who_is_killed_from_outside_is_poison_two_deaths_later(stage):
+    stand_alone(stage)
+    for number in range(1, 1 + KILLED_DEATHS):
+        others_end_well(stage, f"other-{number}")
+        worker, (job,) = run(stage, f"killed-{number}")
+        assert (job.job_id, job.alone) == ("poison", True)
+        stage.run_for("poison", 300)
+        stage.die(worker, "signal 9")
+        assert ("poison", "poisoned") not in stage.outcomes()
+    others_end_well(stage, "last")
+    worker, (job,) = run(stage, "once-more")
+    stage.run_for("poison", 300)
+    stage.die(worker, "signal 9")
+    assert ("poison", "poisoned") in stage.outcomes()
 
 
 def test_others_that_ended_sooner_than_it_died_show_nothing(stage):

@@ -22,6 +22,8 @@ local DIED_LIFE = 3600000
 -- Deaths alone that make a job poison, others having ended well in between; and so many more without that.
 local LONE_DEATHS = 2
 local MAX_VAIN = 3
+-- So many more of each where the process was killed, and not for want of memory.
+local KILLED_DEATHS = 2
 
 local now = now_ms()
 local registered = apply('GET', process_of(worker))
@@ -95,7 +97,9 @@ local function is_poison(job)
   end
   held.survived, held.at = survived_in(job.pool), now
   local has_died_without = died_without(job)
-  return held.lone >= LONE_DEATHS + (has_died_without and 1 or 0) or held.vain >= MAX_VAIN and not has_died_without
+  local more = how == 'signal 9' and KILLED_DEATHS or 0
+  return held.lone >= LONE_DEATHS + more + (has_died_without and 1 or 0)
+    or held.vain >= MAX_VAIN + more and not has_died_without
 end
 
 local function note_evidence(job)
