@@ -39,6 +39,9 @@ def run_plan(plan: RunPlan, seed: int, keep: Path | None) -> RunResult:
     """Run it, and say what came of it. Logs are kept where promises were broken, or a folder is named."""
     folder = keep / plan.name if keep else Path(tempfile.mkdtemp(prefix=f"tether-chaos-{plan.name}-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        # What clients of another run wrote would be judged as theirs.
+        sys.exit(f"{folder} keeps what another run wrote: remove it, or name another folder with --keep")
     folder.chmod(0o755)
     script = plan.script
     say(f"{plan.name}: {plan.jobs} jobs, {script.deaths} deaths, {script.others} other faults, seed {seed}")

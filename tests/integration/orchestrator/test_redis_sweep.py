@@ -138,7 +138,7 @@ def poison(core):
         killed = worker(core)
         (job,) = killed.draw(1, [POOL], busy=False).jobs
         assert job.job_id == job_id(11)
-        assert killed.gone(killed.boot_id, killed.process, "signal 9")
+        assert killed.gone(killed.boot_id, killed.process, "signal 11")
         killed.close()
         # It has died alone before, more than once, and nothing else has run.
         core.redis.hset(core.keys.job(job_id(11)), "suspicion", "1000 9999999999999 1 2 0 1")
