@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from types import FrameType
 
 from tether.broker.redis.severing import sever_connections
@@ -13,6 +12,7 @@ from tether.core.control_plane import ControlPlane
 from tether.orchestrator.orchestrator import Orchestrator
 from tether.processes.child import announce_ready, follow_parent
 from tether.processes.child_program import run_program
+from tether.processes.stop_request import StopRequest
 from tether.processes.stopping import ORCHESTRATOR_STOP_SECONDS, WIND_UP_SECONDS, StopDeadline, StopWatch
 from tether.telemetry.logs import get_logger
 
@@ -24,7 +24,7 @@ def run_orchestrator(settings: Settings) -> int:
       StoreError: The database cannot be used.
     """
     log = get_logger("tether.orchestrator")
-    asked_to_stop = threading.Event()
+    asked_to_stop = StopRequest()
     deadline = StopDeadline()
 
     def stop() -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -30,6 +29,7 @@ from tether.processes.child import (
 from tether.processes.ends import MEMORY_ERROR_STATUS
 from tether.processes.fork_server_program import ForkedProgram
 from tether.processes.leaving import leave
+from tether.processes.stop_request import StopRequest
 from tether.processes.stopping import HURRY_SECONDS, StopDeadline, StopWatch, worker_stop_seconds
 from tether.telemetry.logs import LogForm, configure_logs
 from tether_workers.forks import fork_paths
@@ -182,7 +182,7 @@ def run_worker(options: WorkerOptions) -> int:
     Raises:
       ConfigError: The program cannot be loaded.
     """
-    asked_to_stop = threading.Event()
+    asked_to_stop = StopRequest()
     deadline = StopDeadline()
 
     is_supervised = LIFELINE_VARIABLE in os.environ
@@ -214,7 +214,7 @@ def run_worker(options: WorkerOptions) -> int:
     return 0
 
 
-def _work(options: WorkerOptions, asked_to_stop: threading.Event, deadline: StopDeadline) -> None:
+def _work(options: WorkerOptions, asked_to_stop: StopRequest, deadline: StopDeadline) -> None:
     log = structlog.stdlib.get_logger("tether.worker")
     broker = load_broker(options.broker, options.modules)
     unknown = sorted(set(options.queues) - broker.get_declared_queues())
