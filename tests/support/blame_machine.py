@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage
 from support.script_clock import ScriptClock
+from tether.deaths import UNKNOWN
 from tether.jobs import JobError
 from tether.scheduling.blame import DeathVerdict, RanJob, Suspicion, judge_death, tried_together
 
@@ -21,7 +22,7 @@ SLOTS = 4
 TIMES_MS = [100, 300, 4_000, 60_000]
 NOBODYS = ("ended", "host")
 KILLED = "signal 9"
-HOWS = [KILLED, "exit 1", "oom", "unknown", *NOBODYS]
+HOWS = [KILLED, "exit 1", "oom", UNKNOWN, *NOBODYS]
 STATES = {DeathVerdict.FREE: "placed", DeathVerdict.SUSPECT: "placed", DeathVerdict.POISON: "poisoned"}
 
 
@@ -262,7 +263,7 @@ class BlameMachine(RuleBasedStateMachine):
         ]
         self.died[worker].append((now, frozenset(jobs)))
         rulings = judge_death(
-            ran, now_ms=now, survived_ms=survived, died_without=without, was_killed=how == KILLED
+            ran, now_ms=now, survived_ms=survived, died_without=without, was_killed=how in (KILLED, UNKNOWN)
         )
         self.follow(boot_id, jobs, rulings)
 

@@ -27,8 +27,8 @@ MAX_VAIN = 3
 """So many more deaths alone are enough where no others ended well, nor the worker died without it."""
 
 KILLED_DEATHS = 2
-"""So many more it takes of each where the process was killed, and not for want of memory: who runs the
-machine does that, and hardly a job."""
+"""So many more it takes of each where the process was killed, and not for want of memory, or where nobody saw
+how it ended: who runs the machine does that, and hardly a job."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,8 @@ def judge_death(
       now_ms: When it died.
       survived_ms: For how long others have run that ended well while the pool had suspects.
       died_without: Those jobs without which the worker has died as well since their first death.
-      was_killed: Whether it ended by SIGKILL, which the kernel did not send for want of memory.
+      was_killed: Whether it ended by SIGKILL, which the kernel did not send for want of memory, or nobody saw
+        how.
     """
     rulings = {}
     for job in ran:

@@ -287,19 +287,20 @@ def test_two_deaths_alone_between_which_another_ended_well_are_poison(stage):
     ]
 
 
-def test_who_is_killed_from_outside_is_poison_two_deaths_later(stage):
+@pytest.mark.parametrize("how", ["signal 9", "unknown"])
+def test_who_is_killed_from_outside_is_poison_two_deaths_later(stage, how):
     stand_alone(stage)
     for number in range(1, 1 + KILLED_DEATHS):
         others_end_well(stage, f"other-{number}")
         worker, (job,) = run(stage, f"killed-{number}")
         assert (job.job_id, job.alone) == ("poison", True)
         stage.run_for("poison", 300)
-        stage.die(worker, "signal 9")
+        stage.die(worker, how)
         assert ("poison", "poisoned") not in stage.outcomes()
     others_end_well(stage, "last")
     worker, (job,) = run(stage, "once-more")
     stage.run_for("poison", 300)
-    stage.die(worker, "signal 9")
+    stage.die(worker, how)
     assert ("poison", "poisoned") in stage.outcomes()
 
 
