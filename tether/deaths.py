@@ -36,6 +36,12 @@ def is_blamed(how: str) -> bool:
     return how not in (ENDED, HOST)
 
 
+def tells_little(how: str) -> bool:
+    """Whether a job is hardly ever the cause of an end, though it may be: SIGKILL that the kernel did not
+    send for want of memory, and what nobody saw, are the deeds of whoever runs the machine."""
+    return how in (f"signal {signal.SIGKILL.value}", UNKNOWN)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Death:
     """One death of a process that ran a job.

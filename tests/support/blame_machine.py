@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.hand_worker import growth
 from support.pool_stage import POOL, Stage
 from support.script_clock import ScriptClock
-from tether.deaths import UNKNOWN
+from tether.deaths import UNKNOWN, tells_little
 from tether.jobs import JobError
 from tether.scheduling.blame import DeathVerdict, RanJob, Suspicion, judge_death, tried_together
 
@@ -263,7 +263,7 @@ class BlameMachine(RuleBasedStateMachine):
         ]
         self.died[worker].append((now, frozenset(jobs)))
         rulings = judge_death(
-            ran, now_ms=now, survived_ms=survived, died_without=without, was_killed=how in (KILLED, UNKNOWN)
+            ran, now_ms=now, survived_ms=survived, died_without=without, tells_little=tells_little(how)
         )
         self.follow(boot_id, jobs, rulings)
 

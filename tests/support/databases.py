@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import tempfile
 import uuid
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from sqlalchemy import select, text
 from tether.envelopes import Placeable
 from tether.jobs import JobError, JobState, Piece, Priority
 from tether.outcomes import Fence, Letter, Outcome, OutcomeKind, Verdict
+from tether.store import Store
 from tether.store.admissions import AdmissionKind, NewJob, admit
 from tether.store.job_labels import label_digest, unindexed_up_to
 from tether.store.migrations import upgrade
@@ -37,6 +39,18 @@ def fresh_sqlite(file):
     file.touch(mode=0o600, exist_ok=False)
     file.write_bytes(_sqlite_tables())
     return f"sqlite:///{file}"
+
+
+@contextlib.contextmanager
+def store_in_memory():
+    """An open store of its own that writes to no disk, where that can be had: for tests that write all the
+    while and are not about power cuts."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with (
+        tempfile.TemporaryDirectory(dir=place) as folder,
+        Store(fresh_sqlite(f"{folder}/tether.db")) as opened,
+    ):
+        yield opened
 
 
 @functools.cache

@@ -138,19 +138,23 @@ class Load:
             job_id = json.loads(connection.getresponse().read())["job_id"]
             connection.close()
             self.job_ids.append(job_id)
-            events, last_id, kind = [], None, ""
-            while kind != "finished":
-                stream = EventStream(gateway, job_id, last_id=last_id)
-                kind = ""
-                for event_id, kind, data in stream.events():
-                    self.note(f"sse {kind}")
-                    events.append((event_id, kind, data))
-                    last_id = event_id or last_id
-                stream.close()
-                assert kind in ("finished", "interrupted"), f"a stream ended with {kind!r}"
-            self.check(texts(events), "sse")
+            self.check(texts(self.follow(gateway, job_id, "sse", until="finished")), "sse")
 
         return run
+
+    def follow(self, gateway, job_id, name, until):
+        """All events of a job's stream, which comes back whenever it is interrupted."""
+        events, last_id, kind = [], None, ""
+        while kind != until:
+            stream = EventStream(gateway, job_id, last_id=last_id)
+            kind = ""
+            for event_id, kind, data in stream.events():
+                self.note(f"{name} {kind}")
+                events.append((event_id, kind, data))
+                last_id = event_id or last_id
+            stream.close()
+            assert kind in (until, "interrupted"), f"a stream ended with {kind!r}"
+        return events
 
     def watch(self, gateway, job_id, tokens):
         """Server-sent events of one job that goes on until it is cancelled: whatever is restarted, this
@@ -158,16 +162,7 @@ class Load:
         expected = expected_texts(PROMPT, tokens)
 
         def run():
-            events, last_id, kind = [], None, ""
-            while kind != "failed":
-                stream = EventStream(gateway, job_id, last_id=last_id)
-                kind = ""
-                for event_id, kind, data in stream.events():
-                    self.note(f"watched {kind}")
-                    events.append((event_id, kind, data))
-                    last_id = event_id or last_id
-                stream.close()
-                assert kind in ("failed", "interrupted"), f"a stream ended with {kind!r}"
+            events = self.follow(gateway, job_id, "watched", until="failed")
             found = texts(events)
             assert found == expected[: len(found)], "the watched stream has a gap or a repeat"
             assert events[-1][2]["state"] == "cancelled", events[-1]

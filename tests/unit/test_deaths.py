@@ -13,6 +13,7 @@ from tether.deaths import (
     evidence_of_deaths,
     how_in_words,
     is_blamed,
+    tells_little,
 )
 
 
@@ -80,3 +81,11 @@ def test_the_evidence_of_an_attempt_may_be_a_death_or_something_else():
     assert death_of_attempt({}) is None
     assert death_of_attempt({"reason": "x"}) is None
     assert death_of_attempt({"how": 7}) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "little"),
+    [("signal 9", True), ("unknown", True), ("signal 11", False), ("exit 1", False), ("oom", False)],
+)
+def test_who_is_killed_from_outside_or_unseen_tells_little(how, little):
+    assert tells_little(how) is little

@@ -26,9 +26,8 @@ LONE_DEATHS = 2
 MAX_VAIN = 3
 """So many more deaths alone are enough where no others ended well, nor the worker died without it."""
 
-KILLED_DEATHS = 2
-"""So many more it takes of each where the process was killed, and not for want of memory, or where nobody saw
-how it ended: who runs the machine does that, and hardly a job."""
+WEAK_DEATHS = 2
+"""So many more it takes of each where how the process ended tells little."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def judge_death(
     now_ms: int,
     survived_ms: int,
     died_without: Collection[JobId] = (),
-    was_killed: bool = False,
+    tells_little: bool = False,
 ) -> Mapping[JobId, Ruling]:
     """What the death of a process makes of each job that ran in it.
 
@@ -112,8 +111,7 @@ def judge_death(
       now_ms: When it died.
       survived_ms: For how long others have run that ended well while the pool had suspects.
       died_without: Those jobs without which the worker has died as well since their first death.
-      was_killed: Whether it ended by SIGKILL, which the kernel did not send for want of memory, or nobody saw
-        how.
+      tells_little: See :func:`tether.deaths.tells_little`.
     """
     rulings = {}
     for job in ran:
@@ -124,7 +122,7 @@ def judge_death(
         verdict = DeathVerdict.SUSPECT
         if len(ran) == 1:
             held, is_poison = _after_death_alone(
-                job, now_ms, survived_ms, job.job_id in died_without, KILLED_DEATHS * was_killed
+                job, now_ms, survived_ms, job.job_id in died_without, WEAK_DEATHS * tells_little
             )
             verdict = DeathVerdict.POISON if is_poison else DeathVerdict.SUSPECT
         rulings[job.job_id] = Ruling(verdict, held)

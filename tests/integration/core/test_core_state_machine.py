@@ -1,13 +1,11 @@
 """Jobs under random interleavings, crashes between any two steps, stale workers, losses in Redis."""
 
-import os
-import tempfile
 from dataclasses import replace
 
 import pytest
 
 from support.core_machine import CoreMachine
-from support.databases import fresh_sqlite
+from support.databases import store_in_memory
 from support.machines import catches_bug, run_machine
 from tether.broker.pools.pools import Pools
 from tether.broker.scripts import BROKER_SCRIPTS
@@ -16,19 +14,13 @@ from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
 from tether.store import placements, settlements
-from tether.store.store import Store
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
 
 
 @pytest.fixture(scope="module")
 def store():
-    # In memory where that can be had: power cuts are not what is tested here.
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place) as folder,
-        Store(fresh_sqlite(f"{folder}/tether.db")) as opened,
-    ):
+    with store_in_memory() as opened:
         yield opened
 
 

@@ -1,19 +1,15 @@
 """Jobs that expire unless a worker has begun them, under all that can happen to jobs."""
 
-import os
-import tempfile
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from sqlalchemy import update
 
 from support.core_machine import CoreMachine
-from support.databases import fresh_sqlite
+from support.databases import store_in_memory
 from support.machines import catches_bug, run_machine
 from tether.broker.scripts import BROKER_SCRIPTS
 from tether.store.schema import jobs
-from tether.store.store import Store
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
 
@@ -48,11 +44,7 @@ class UnbegunMachine(CoreMachine):
 
 @pytest.fixture(scope="module")
 def store():
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with (
-        tempfile.TemporaryDirectory(dir=place) as folder,
-        Store(fresh_sqlite(f"{folder}/tether.db")) as opened,
-    ):
+    with store_in_memory() as opened:
         yield opened
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from tether.ids import JobId
 from tether.scheduling.blame import (
-    KILLED_DEATHS,
     LONE_DEATHS,
     MAX_VAIN,
+    WEAK_DEATHS,
     DeathVerdict,
     RanJob,
     Suspicion,
@@ -18,7 +18,7 @@ RAN_MS = 1_000
 LONG_MS = 100_000
 
 
-def deaths_until_poison(*, was_killed, others_survive, died_without=False):
+def deaths_until_poison(*, tells_little, others_survive, died_without=False):
     """How often a job dies alone until it is poison, each time others having ended well or not."""
     suspicion, survived = Suspicion(RAN_MS, first_ms=1), 0
     for count in range(1, 20):
@@ -28,7 +28,7 @@ def deaths_until_poison(*, was_killed, others_survive, died_without=False):
             now_ms=count,
             survived_ms=survived,
             died_without=[JOB] * died_without,
-            was_killed=was_killed,
+            tells_little=tells_little,
         ).values()
         if ruling.verdict is DeathVerdict.POISON:
             return count
@@ -40,17 +40,17 @@ def deaths_until_poison(*, was_killed, others_survive, died_without=False):
 @pytest.mark.parametrize(
     ("about", "deaths"),
     [
-        ({"was_killed": False, "others_survive": True}, LONE_DEATHS),
-        ({"was_killed": False, "others_survive": True, "died_without": True}, LONE_DEATHS + 1),
-        ({"was_killed": False, "others_survive": False}, 1 + MAX_VAIN),
-        ({"was_killed": False, "others_survive": False, "died_without": True}, None),
-        ({"was_killed": True, "others_survive": True}, LONE_DEATHS + KILLED_DEATHS),
+        ({"tells_little": False, "others_survive": True}, LONE_DEATHS),
+        ({"tells_little": False, "others_survive": True, "died_without": True}, LONE_DEATHS + 1),
+        ({"tells_little": False, "others_survive": False}, 1 + MAX_VAIN),
+        ({"tells_little": False, "others_survive": False, "died_without": True}, None),
+        ({"tells_little": True, "others_survive": True}, LONE_DEATHS + WEAK_DEATHS),
         (
-            {"was_killed": True, "others_survive": True, "died_without": True},
-            LONE_DEATHS + KILLED_DEATHS + 1,
+            {"tells_little": True, "others_survive": True, "died_without": True},
+            LONE_DEATHS + WEAK_DEATHS + 1,
         ),
-        ({"was_killed": True, "others_survive": False}, 1 + MAX_VAIN + KILLED_DEATHS),
-        ({"was_killed": True, "others_survive": False, "died_without": True}, None),
+        ({"tells_little": True, "others_survive": False}, 1 + MAX_VAIN + WEAK_DEATHS),
+        ({"tells_little": True, "others_survive": False, "died_without": True}, None),
     ],
 )
 def test_a_job_is_poison_after_so_many_deaths_alone(about, deaths):

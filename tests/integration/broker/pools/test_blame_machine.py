@@ -45,7 +45,7 @@ PLANTED = {
     ),
     "a process that was killed is believed": (
         "gone",
-        "local more = (how == 'signal 9' or how == 'unknown') and KILLED_DEATHS or 0",
+        "local more = (how == 'signal 9' or how == 'unknown') and WEAK_DEATHS or 0",
         "local more = 0",
     ),
     "a whole group is tried": ("draw", "math.ceil((#others + 1) / 2) - 1", "#others"),

@@ -8,7 +8,7 @@ from support.hand_worker import growth
 from support.pool_stage import OTHER, POOL, Stage, draw, ids
 from tether.broker.pools.worker_port import WriteStatus
 from tether.errors import EpochChanged
-from tether.scheduling.blame import KILLED_DEATHS
+from tether.scheduling.blame import WEAK_DEATHS
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_two_deaths_alone_between_which_another_ended_well_are_poison(stage):
 @pytest.mark.parametrize("how", ["signal 9", "unknown"])
 def test_who_is_killed_from_outside_is_poison_two_deaths_later(stage, how):
     stand_alone(stage)
-    for number in range(1, 1 + KILLED_DEATHS):
+    for number in range(1, 1 + WEAK_DEATHS):
         others_end_well(stage, f"other-{number}")
         worker, (job,) = run(stage, f"killed-{number}")
         assert (job.job_id, job.alone) == ("poison", True)

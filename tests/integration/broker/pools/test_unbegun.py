@@ -74,20 +74,6 @@ def test_what_was_handed_over_goes_on(stage):
     assert ids(draw(stage.worker("v"))) == ["a"]
 
 
-@pytest.mark.parametrize("end", ["failed", "withdrawn"])
-def test_a_later_dispatch_of_what_has_begun_goes_on(stage, end):
-    job = begin(stage)
-    if end == "failed":
-        stage.ports[-1].fail(growth(job, 0), kind="failed", error=ERROR)
-    else:
-        assert stage.pools.withdraw_many([("a", 1)], running=True) == ["withdrawn"]
-    assert expire(stage, "a") == "begun"
-    # Whoever places it may not know yet that it has begun.
-    stage.place("a", dispatch=2, expires_at=LONG_PAST)
-    assert expire(stage, "a") == "begun"
-    assert ids(draw(stage.worker("v"))) == ["a"]
-
-
 def test_a_later_dispatch_of_what_nobody_has_begun_expires(stage):
     stage.place("a", expires_at=FAR_OFF)
     assert stage.pools.withdraw_many([("a", 1)], running=False) == ["withdrawn"]
@@ -160,15 +146,18 @@ def test_what_an_older_worker_gave_back_has_begun(stage):
     assert ids(draw(stage.worker("v"))) == ["a"]
 
 
+@pytest.mark.parametrize("began", [begin, begin_of_old], ids=["this", "an older version"])
 @pytest.mark.parametrize("end", ["failed", "withdrawn"])
-def test_a_later_dispatch_of_what_an_older_worker_has_begun_goes_on(stage, end):
-    job = begin_of_old(stage)
+def test_a_later_dispatch_of_what_has_begun_goes_on(stage, began, end):
+    job = began(stage)
     if end == "failed":
         stage.ports[-1].fail(growth(job, 0), kind="failed", error=ERROR)
     else:
         assert stage.pools.withdraw_many([("a", 1)], running=True) == ["withdrawn"]
     assert expire(stage, "a") == "begun"
+    # Whoever places it may not know yet that it has begun.
     stage.place("a", dispatch=2, expires_at=LONG_PAST)
+    assert expire(stage, "a") == "begun"
     assert ids(draw(stage.worker("v"))) == ["a"]
 
 

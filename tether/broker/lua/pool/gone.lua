@@ -23,7 +23,7 @@ local DIED_LIFE = 3600000
 local LONE_DEATHS = 2
 local MAX_VAIN = 3
 -- So many more of each where the process was killed, and not for want of memory, or where nobody saw how it ended.
-local KILLED_DEATHS = 2
+local WEAK_DEATHS = 2
 
 local now = now_ms()
 local registered = apply('GET', process_of(worker))
@@ -97,7 +97,7 @@ local function is_poison(job)
   end
   held.survived, held.at = survived_in(job.pool), now
   local has_died_without = died_without(job)
-  local more = (how == 'signal 9' or how == 'unknown') and KILLED_DEATHS or 0
+  local more = (how == 'signal 9' or how == 'unknown') and WEAK_DEATHS or 0
   return held.lone >= LONE_DEATHS + more + (has_died_without and 1 or 0)
     or held.vain >= MAX_VAIN + more and not has_died_without
 end
