@@ -22,7 +22,7 @@ class ServerFaults:
     def __init__(self, context: FaultContext) -> None:
         self._with = context
         self._redis_process = threading.Lock()
-        """For who kills or stops Redis, or fills its disk: it could not be started meanwhile."""
+        """For who does something to the server: another could not start it, or tell it anything, meanwhile."""
         self.injectors: FaultInjectors = {
             FaultType.REDIS_KILLED: self._kill_redis,
             FaultType.REDIS_STOPPED: self._stop_redis,
@@ -60,7 +60,8 @@ class ServerFaults:
         }
 
     def _flush_redis(self, fault: ScriptedFault) -> CountEffects:
-        return self._lose(self._with.site.redis.flushall)
+        with self._redis_process:
+            return self._lose(self._with.site.redis.flushall)
 
     def _roll_redis_back(self, fault: ScriptedFault) -> CountEffects:
         folder = self._with.site.server.folder
@@ -92,11 +93,13 @@ class ServerFaults:
         }
 
     def _fill_redis(self, fault: ScriptedFault) -> CountEffects:
-        before = self._errors_of_redis("OOM")
-        self._with.site.limit_memory(1_000_000)
-        self._with.stop.wait(fault.seconds)
-        refused = self._errors_of_redis("OOM") - before
-        self._with.site.limit_memory()
+        # A server that is killed meanwhile would forget both its limit and its count.
+        with self._redis_process:
+            before = self._errors_of_redis("OOM")
+            self._with.site.limit_memory(1_000_000)
+            self._with.stop.wait(fault.seconds)
+            refused = self._errors_of_redis("OOM") - before
+            self._with.site.limit_memory()
         return lambda: {"commands refused": refused}
 
     def _fill_redis_disk(self, fault: ScriptedFault) -> CountEffects:

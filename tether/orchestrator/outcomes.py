@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
 
+from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.pools.outcomes import OutcomeEntry, Outcomes
 from tether.broker.pools.pools import Pools
 from tether.errors import OutputLost
@@ -120,7 +121,7 @@ class SettleOutcomes:
         # Whatever its kind, it may be the job's last: Redis forgets the tokens soon after that.
         have_tokens = [entry for entry in entries if entry.outcome.offset]
         filled = {e.entry_id: e for e in self._outcomes.with_pieces(have_tokens)} if have_tokens else {}
-        entries = [filled.get(entry.entry_id, entry) for entry in entries]
+        entries = self._without_undone([filled.get(entry.entry_id, entry) for entry in entries])
         answers = self._settle_each([self._checked(entry.outcome) for entry in entries], now_ms)
         settled = [answer for answer in answers if not isinstance(answer, Exception)]
         # Sealed first: whoever is ended between the two settles again, which seals again.
@@ -142,6 +143,29 @@ class SettleOutcomes:
             self._on_waiting()
         if any(answer.reason is not None for answer in settled):
             self._on_dead()
+
+    def _without_undone(self, entries: Sequence[OutcomeEntry]) -> list[OutcomeEntry]:
+        """The same without the successes that Redis has lost, or was set back from, since they were read.
+
+        Such a job runs again, as those do whose outcomes nobody had read by then.
+        """
+        short = [entry for entry in entries if _lacks_tokens(entry.outcome)]
+        if not short:
+            return list(entries)
+        known = self._pools.known([entry.outcome.job_id for entry in short])
+        undone = [
+            entry
+            for entry, found in zip(short, known, strict=True)
+            if not isinstance(found, KnownJob)
+            or (found.state, found.dispatch) != (JobState.SUCCEEDED, entry.outcome.fence.dispatch)
+        ]
+        if undone:
+            self._log.warning(
+                "Redis lost jobs that had just succeeded: they run again.",
+                jobs=[entry.outcome.job_id for entry in undone],
+            )
+            self._outcomes.acknowledge([entry.entry_id for entry in undone])
+        return [entry for entry in entries if entry not in undone]
 
     def _settle_each(self, outcomes: Sequence[Outcome], now_ms: int) -> list[Settled | Exception]:
         answers = self._store.write_each(self._settle, [Settlement(each, now_ms) for each in outcomes])
@@ -168,9 +192,9 @@ class SettleOutcomes:
 
     def _checked(self, outcome: Outcome) -> Outcome:
         """The same, with an error where the job succeeded and its stream has no longer all of its tokens."""
-        kept = len(outcome.pieces)
-        if outcome.kind is not OutcomeKind.SUCCEEDED or kept >= outcome.offset:
+        if not _lacks_tokens(outcome):
             return outcome
+        kept = len(outcome.pieces)
         self._log.error(
             "A job succeeded, and some of its tokens are lost: Redis evicted or lost them.",
             job=outcome.job_id,
@@ -200,6 +224,10 @@ class SettleOutcomes:
             for (job_id, _, _), answer in zip(jobs, sealed, strict=True)
             if isinstance(answer, Exception)
         }
+
+
+def _lacks_tokens(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.SUCCEEDED and len(outcome.pieces) < outcome.offset
 
 
 def _is_ahead(outcome: Outcome, answer: Settled | Exception) -> bool:
