@@ -22,7 +22,7 @@ class ServerFaults:
     def __init__(self, context: FaultContext) -> None:
         self._with = context
         self._redis_process = threading.Lock()
-        """For who does something to the server: another could not start it, or tell it anything, meanwhile."""
+        """For who does something to the server: another could not start it, or tell it anything."""
         self.injectors: FaultInjectors = {
             FaultType.REDIS_KILLED: self._kill_redis,
             FaultType.REDIS_STOPPED: self._stop_redis,
