@@ -11,7 +11,6 @@ import fcntl
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +20,7 @@ from tether.local.redis_server import RedisServer
 from tether.processes import die_with_parent
 from tether.processes.child import announce_ready, follow_parent
 from tether.processes.child_program import run_program
+from tether.processes.stop_request import StopRequest
 from tether.telemetry.logs import get_logger
 
 SERVER_LOST = 1
@@ -51,10 +51,12 @@ def run_redis(folder: Path, socket: Path) -> int:
       ServerStartFailed: It cannot use its data.
     """
     log = get_logger("tether.redis")
-    over, asked_to_stop = threading.Event(), threading.Event()
+    over = StopRequest()
+    is_asked_to_stop = False
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        asked_to_stop.set()
+        nonlocal is_asked_to_stop
+        is_asked_to_stop = True
         over.set()
 
     def on_early_signal(number: int, _: FrameType | None) -> None:
@@ -89,14 +91,14 @@ def run_redis(folder: Path, socket: Path) -> int:
         log.info("Serving.", socket=str(socket))
         over.wait()
     except ServerStartFailed:
-        if asked_to_stop.is_set():
+        if is_asked_to_stop:
             return 0
         raise
     finally:
         server.stop(REDIS_STOP_SECONDS)
         socket.unlink(missing_ok=True)
         os.close(lock)
-    if asked_to_stop.is_set():
+    if is_asked_to_stop:
         log.info("Stopped.")
         return 0
     log.error("The Redis server has exited.")
