@@ -56,10 +56,15 @@ class JobStatus(JobRecord):
     Attributes:
       offset: Number of tokens generated so far.
       retried_as: The job that retries its dead letter; None if there is none.
+      deadline: When it expires, running or not, in milliseconds since the epoch; None if never.
+      expires_at: When it expires unless a worker has begun it, in milliseconds since the epoch; None if never
+        and where one may have.
     """
 
     offset: int
     retried_as: JobId | None = None
+    deadline: int | None = None
+    expires_at: int | None = None
 
 
 def status_of(*sources: object, **values: Any) -> JobStatus:

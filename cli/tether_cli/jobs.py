@@ -279,6 +279,8 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         ("pool", status.pool or "-"),
         ("made", time_text(status.created_at)),
         ("ended", time_text(status.finished_at)),
+        *([("deadline", time_text(status.deadline))] if status.deadline else []),
+        *([("to begin by", time_text(status.expires_at))] if status.expires_at else []),
         ("attempts", str(status.attempts)),
         ("input tokens", str(status.input_tokens)),
         ("output tokens", str(status.output_tokens or status.offset)),

@@ -49,6 +49,8 @@ class FakeJobPort:
                 attempts=job.failed + (job.state is JobState.SUCCEEDED),
                 offset=len(job.pieces),
                 output_tokens=len(job.pieces) if job.state.is_final else 0,
+                deadline=job.request.deadline or None,
+                expires_at=None if job.records else job.request.expires_at or None,
             )
 
     def history(self, job_id: JobId) -> JobHistory:

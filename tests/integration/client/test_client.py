@@ -394,6 +394,21 @@ class TestClient:
         assert later.status().state is JobState.ACCEPTED
         later.cancel()
 
+    def test_a_status_tells_until_when_a_job_may_run_and_may_begin(self, client):
+        unlimited = client.submit(delay=3_600)
+        assert (unlimited.status().deadline, unlimited.status().expires_at) == (None, None)
+        unlimited.cancel()
+        waiting = client.submit(delay=60, time_limit=600, expires_in=300)
+        status = waiting.status()
+        assert 0 < status.deadline - status.created_at <= 600_000
+        assert 299_000 <= status.deadline - status.expires_at <= 301_000
+        waiting.cancel()
+        begun = client.submit("slow", time_limit=600, expires_in=300)
+        assert begun.status().deadline is not None
+        begun.wait_until_running()
+        assert begun.status().expires_at is None
+        begun.cancel()
+
     def test_a_running_job_expires_at_its_time_limit(self, client):
         job = client.submit("slow", time_limit=1)
         job.wait_until_running()

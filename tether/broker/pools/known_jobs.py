@@ -23,12 +23,14 @@ class KnownJob:
 
     Attributes:
       asked: See :func:`~tether.broker.pools.lane_moves.last_told`.
+      has_begun: Whether a worker has begun it, as far as Redis remembers.
     """
 
     state: str
     dispatch: int
     offset: int
     asked: str = ""
+    has_begun: bool = False
 
 
 def known_jobs(
@@ -41,19 +43,21 @@ def known_jobs(
     """
     pipeline = client.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hmget(keys.job(job_id), "state", "dispatch", "offset", "asked", "priority", "next")
+        pipeline.hmget(
+            keys.job(job_id), "state", "dispatch", "offset", "attempt", "asked", "priority", "next"
+        )
     return [_read_known(answer) for answer in each_answer(pipeline)]
 
 
 def _read_known(answer: Any) -> KnownJob | Exception | None:
     if isinstance(answer, Exception):
         return answer
-    state, dispatch, offset, *priorities = answer
+    state, dispatch, offset, attempt, *priorities = answer
     if not state:
         return None
     try:
         asked = last_told(state.decode(), *((priority or b"").decode() for priority in priorities))
-        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), asked)
+        known = KnownJob(state.decode(), int(dispatch or 0), int(offset or 0), asked, bool(int(attempt or 0)))
     except ValueError as error:
         return error
     if known.dispatch < 0 or not 0 <= known.offset <= MAX_OFFSET:

@@ -229,6 +229,8 @@ def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None = None
         output_tokens=output_tokens,
         attempts=attempts,
         retried_as=retried_as,
+        deadline=row.deadline or None,
+        expires_at=None if known is not None and known.has_begun else row.expires_at or None,
     )
 
 

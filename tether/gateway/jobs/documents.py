@@ -91,6 +91,11 @@ JobDocument = document_of(
         "deadline. Those that a dead worker or a hand-over cut off do not count."
     ),
     offset=Field(description="Number of tokens generated so far."),
+    deadline=Field(description="When it expires, running or not, in ms since the epoch; null if never."),
+    expires_at=Field(
+        description="When it expires unless a worker has begun it, in ms since the epoch; null if never, and "
+        "where one may have."
+    ),
 )
 
 
