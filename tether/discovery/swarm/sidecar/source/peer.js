@@ -14,6 +14,9 @@ export const BYTES = { rate: 8 * 1024 * 1024, burst: 64 * 1024 * 1024 }
 export const QUESTIONS = { rate: 20, burst: 400 }
 export const MAX_OFFENCES = 16
 export const STALLED_MS = 15_000
+// The library gives up a connection without an other side after 13 s or more, and until then may turn away every new
+// one of that peer.
+export const UNANSWERED_MS = 5_000
 const LARGEST_BATCH = 64 * 1024
 const ROUND_TRIPS = 15
 
@@ -27,6 +30,7 @@ export class Peer {
     this.topics = new Set()
     this.outgoing = new Map()
     this.isOpen = false
+    this.connectedAt = now
     this.blockedAt = null
     this.offences = 0
     this.isPunished = false
@@ -220,9 +224,11 @@ export class Peer {
     return this.connection.flush().catch(() => false)
   }
 
-  // One that does not read is let go: it can come back, and holds nothing up meanwhile.
+  // One that does not read, or never answered, is let go: it can come back, and holds nothing up meanwhile.
   check (now) {
-    if (this.blockedAt !== null && now - this.blockedAt > STALLED_MS) this.close()
+    const isStalled = this.blockedAt !== null && now - this.blockedAt > STALLED_MS
+    const isUnanswered = !this.isOpen && now - this.connectedAt > UNANSWERED_MS
+    if (isStalled || isUnanswered) this.close()
   }
 
   close () {

@@ -6,7 +6,7 @@ import Protomux from 'protomux'
 
 import { LARGEST_MESSAGE } from '../source/messages.js'
 import * as messages from '../source/messages.js'
-import { MAX_OFFENCES, PROTOCOL, QUESTIONS, STALLED_MS } from '../source/peer.js'
+import { MAX_OFFENCES, PROTOCOL, QUESTIONS, STALLED_MS, UNANSWERED_MS } from '../source/peer.js'
 import { Clock, connect, makeGossip, streams } from './support/gossips.js'
 import { KEY, NETWORK, OTHER, keyOf, presence, topicState } from './support/messages.js'
 import { eventually } from './support/waiting.js'
@@ -193,6 +193,26 @@ test('one that does not read for long is let go, and not banned', async (t) => {
   gossip.expire()
   await eventually(isGone, 'it is let go')
   assert.equal(turnedAway.length, 0)
+})
+
+test('one that never answers is let go, and not banned', async (t) => {
+  const { gossip, clock, turnedAway } = makeGossip(t, { keys: KEYS })
+  const [ours] = streams(t)
+  gossip.addConnection(ours, 'gone')
+  clock.now += UNANSWERED_MS
+  gossip.expire()
+  assert.equal(gossip.peers.size, 1)
+  clock.now += 1
+  gossip.expire()
+  await eventually(() => gossip.peers.size === 0 && ours.destroyed, 'it is let go')
+  assert.equal(turnedAway.length, 0)
+})
+
+test('one that has answered may be silent for as long as it likes', async (t) => {
+  const { gossip, clock } = await setUp(t)
+  clock.now += 2 * UNANSWERED_MS
+  gossip.expire()
+  assert.equal(gossip.peers.size, 1)
 })
 
 test('what has run out while it waited is not told', async (t) => {
