@@ -175,6 +175,7 @@ def test_one_that_wants_everything_and_reads_nothing_holds_nobody_up(bootstrap, 
             (network.trusted / f"crowd-{number}.pub").write_text(public(key))
         speaker = network.transport(network.enrol("speaker"), **NEVER_EXPIRES)
         speaker.start()
+        both = (victim.transport, speaker)
 
         def all_are_heard(sequence):
             for key in crowd:
@@ -194,7 +195,7 @@ def test_one_that_wants_everything_and_reads_nothing_holds_nobody_up(bootstrap, 
                     {worker: member.presence.order for worker, member in fleet.members.items()} == newest
                 ),
                 PATIENCE_SECONDS,
-            ), (len(victim.members), victim.transport.status, speaker.status)
+            ), (len(victim.members), bootstrap.process.poll(), [one.status.get("peers") for one in both])
 
         all_are_heard(1)
         memory = victim.memory()
