@@ -56,6 +56,10 @@ class Placeable:
       max_attempts: Failed attempts after which it is dead; 0 where the settings say it.
       retry_base_ms: Longest wait before its second attempt; 0 where the settings say it.
       retry_on: Codes of the errors after which alone it is tried again, with spaces between; empty is any.
+      region, gpu_class: Where, and on what, it is to run; empty is anywhere.
+      min_vram: Bytes of GPU memory that each worker of its pool is to have; 0 is any.
+      any_version: Whether another version of its model will do.
+      prefer: Which of region, gpu_class and min_vram only score, with spaces between; the others must be met.
     """
 
     job_id: JobId
@@ -76,6 +80,16 @@ class Placeable:
     max_attempts: int = 0
     retry_base_ms: int = 0
     retry_on: str = ""
+    region: str = ""
+    gpu_class: str = ""
+    min_vram: int = 0
+    any_version: bool = False
+    prefer: str = ""
+
+    @property
+    def preferred(self) -> frozenset[str]:
+        """The names of the needs that only score."""
+        return frozenset(self.prefer.split())
 
 
 def travelling_options(options: Mapping[str, Any]) -> str:

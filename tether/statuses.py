@@ -59,12 +59,15 @@ class JobStatus(JobRecord):
       deadline: When it expires, running or not, in milliseconds since the epoch; None if never.
       expires_at: When it expires unless a worker has begun it, in milliseconds since the epoch; None if never
         and where one may have.
+      waits_for: Why no pool meets what a parked job asks for, in words; empty where that is not why it waits,
+        and in lists.
     """
 
     offset: int
     retried_as: JobId | None = None
     deadline: int | None = None
     expires_at: int | None = None
+    waits_for: str = ""
 
 
 def status_of(*sources: object, **values: Any) -> JobStatus:

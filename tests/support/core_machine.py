@@ -204,6 +204,9 @@ class CoreMachine(RuleBasedStateMachine):
     def served_models(self):
         return [KeptModel("model", "1")] if self.has_pool else []
 
+    def served_needs(self):
+        return []
+
     def choose_pools(self, waiting):
         return [POOL if self.has_pool else None for _ in waiting]
 

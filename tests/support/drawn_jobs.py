@@ -7,9 +7,10 @@ from tether.requests.payload import payload_of
 from tether.streams.token_log import encode_pieces
 
 
-def body_of(model="count", prompt="one two three", adapter="", **sampling):
+def body_of(model="count", prompt="one two three", adapter="", any_version=False, **sampling):
     request = JobRequest(model=model, prompt=prompt, adapter=adapter, sampling=Sampling(**sampling))
-    return canonical_json({**payload_of(request), "model": model, "version": "1"})
+    taken = {"any_version": True} if any_version else {}
+    return canonical_json({**payload_of(request), "model": model, "version": "1", **taken})
 
 
 def drawn_job(number=1, *, made=(), data=None, dispatch=1, **changes):

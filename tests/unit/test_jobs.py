@@ -142,6 +142,11 @@ OTHERS = {
     "max_attempts": 2,
     "retry_base_ms": 1,
     "retry_on": ("engine_error",),
+    "region": "eu",
+    "gpu_class": "h100",
+    "min_vram": 1,
+    "any_version": True,
+    "prefer": ("region",),
 }
 KEYS = {"correlation_id": "c", "retry_token": "r", "traceparent": "t"}
 

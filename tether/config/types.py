@@ -12,12 +12,10 @@ from pydantic.fields import FieldInfo
 
 from tether.durations import parse_duration
 from tether.errors import mask_url
+from tether.requests.needs import PLACE_NAME
 
 DAY_MS = 86_400_000
 TEN_YEARS_MS = 3_650 * DAY_MS
-
-PLACE_NAME = r"^[a-z0-9-]{1,32}$"
-"""What a region or a GPU class may be called: it becomes part of a pool's name."""
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class ControlPlane:
             self.reservations,
             Tenants(self.store),
             tenant=tenant,
+            region=settings.worker.region,
             now_ms=self.clock.now_ms,
             randomness=os.urandom,
         )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from tether.config.settings import ModelSettings, Settings
-from tether.config.types import PLACE_NAME
 from tether.errors import InvalidName, UnknownModel
 from tether.ids import PoolName
 from tether.jobs import canonical_json
+from tether.requests.needs import PLACE_NAME
 
 MAX_POOL_NAME_BYTES = 128
 """Bytes of a pool's name."""
@@ -110,6 +110,12 @@ def pool_name(gpu_class: str, region: str, model: HasDigest) -> PoolName:
     tail = f"-{model.digest[:_DIGEST_DIGITS]}"
     slug = _NOT_SLUG.sub("-", model.name.lower()).strip("-") or "model"
     return PoolName(head + slug[: MAX_POOL_NAME_BYTES - len(head) - len(tail)].rstrip("-") + tail)
+
+
+def is_pool_of(name: str, model: HasDigest) -> bool:
+    """Whether a pool, whatever its class and region, is one of this version. Versions with the same first
+    digits of their digests are taken for one, as in the names of pools."""
+    return name.endswith(f"-{model.digest[:_DIGEST_DIGITS]}")
 
 
 class Registry:

@@ -23,6 +23,7 @@ from tether.store.waiting_jobs import (
     delay_waiting,
     due_retries,
     due_retry_ids,
+    models_with_needs,
     next_waiting,
     postpone,
     waiting,
@@ -44,6 +45,9 @@ class ServesModels(Protocol):
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
 
+    def served_needs(self) -> list[KeptModel]:
+        """The models that live workers serve to jobs with needs, once for all needs that a pool meets."""
+
     def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
         """A pool for each job, or None where none can serve it now; an error where choosing failed."""
 
@@ -51,7 +55,8 @@ class ServesModels(Protocol):
 class PlaceWaiting:
     """Raises the dispatch of jobs that are due and have a pool, then hands them over.
 
-    Only jobs of models that are served now are read. A retry that is due and has no pool is parked, once.
+    Only jobs are read whose models, and whose needs of a pool, are served now. A retry that is due and has no
+    pool is parked, once.
     """
 
     def __init__(
@@ -93,17 +98,23 @@ class PlaceWaiting:
 
     def __call__(self) -> float:
         now_ms = self._now_ms()
-        served = self._scheduler.served_models()
+        served = [*self._scheduler.served_models(), *self._served_needs()]
         due_at = self._store.read(next_waiting, served)
         # All models in each step, a batch of each: a long queue for one holds up no other.
         batches = [self._place(kept, now_ms) for kept, first in due_at.items() if first <= now_ms]
-        parked = self._park(frozenset(served), now_ms)
+        parked = self._park({kept[:3]: kept.vram for kept in served}, now_ms)
         if any(batches) or parked == BATCH:
             return 0
         if batches:
             # All that is due failed, and cannot even be made due later.
             return IDLE
         return seconds_until(min(due_at.values(), default=None), self._now_ms())
+
+    def _served_needs(self) -> list[KeptModel]:
+        """What is served to jobs with needs, as far as there are such jobs: mostly there are none."""
+        served = self._scheduler.served_needs()
+        with_needs = self._store.read(models_with_needs, {kept.model for kept in served})
+        return [kept for kept in served if kept.model in with_needs]
 
     def _place(self, kept: KeptModel, now_ms: int) -> int:
         """Place a batch of the jobs that wait for a model. Return how many were due and are no longer."""
@@ -134,8 +145,12 @@ class PlaceWaiting:
         failed += self._postpone(unserved)
         return len(job_ids) - self._delay(failed, now_ms)
 
-    def _park(self, served: frozenset[KeptModel], now_ms: int) -> int:
-        """Park retries that are due and whose models nobody serves. Return how many retries were due."""
+    def _park(self, served: Mapping[tuple[str, str, str], int], now_ms: int) -> int:
+        """Park retries that are due and that nobody serves. Return how many retries were due.
+
+        Args:
+          served: The GPU memory that jobs may need at most, by model, version and needs.
+        """
         job_ids = self._store.read(due_retry_ids, now_ms, BATCH)
         retries, errors = self._store.read_each(due_retries, job_ids)
         failed = list(errors.items())
@@ -143,7 +158,7 @@ class PlaceWaiting:
             [
                 Postponement(retry.job_id, retry.dispatch, retry.due_at, now_ms)
                 for retry in retries
-                if retry.kept not in served
+                if served.get(retry.kept[:3], -1) < retry.kept.vram
             ]
         )
         return len(job_ids) - self._delay(failed, now_ms)

@@ -8,6 +8,7 @@ from typing import Any
 from tether.errors import InvalidRequest
 from tether.requests import fields
 from tether.requests.fields import JobRequest
+from tether.requests.needs import needs_problems
 from tether.requests.table import DELAYS
 
 MAX_NAMED = 10
@@ -88,6 +89,7 @@ def _problems(values: Mapping[str, Any], also: Sequence[str], names: Mapping[str
             "chat_template_kwargs",
             "chat_template_kwargs are for messages: no chat template is applied to a prompt",
         )
+    yield from needs_problems(values, names)
     for name, value in values.items():
         if name in known and name not in DELAYS:
             theirs = names.get(name, name)

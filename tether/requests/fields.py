@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, TypedDict
 
+from tether.requests.needs import Flag, MemorySize, NeedNames, PlaceName
 from tether.requests.rules import Choice, Conversation, Message, NamedTexts, Number, Text, Texts, Whole, Words
 from tether.requests.table import About, Place, Table, Written
 from tether.requests.template_variables import TemplateVariables
@@ -208,6 +209,40 @@ class JobRequest:
             Words(MAX_RETRY_CODES, MAX_CODE_CHARACTERS),
         ),
     ] = ()
+    region: Annotated[
+        str,
+        About(
+            "Region whose workers may run the job; any if absent. Required, unless preferred.", PlaceName()
+        ),
+    ] = ""
+    gpu_class: Annotated[
+        str,
+        About(
+            "GPU class of the workers that may run the job; any if absent. Required, unless preferred.",
+            PlaceName(),
+        ),
+    ] = ""
+    min_vram: Annotated[
+        int,
+        About(
+            "GPU memory that the workers must have at least: bytes, or a size such as 40GB or 40GiB. "
+            "Required, unless preferred.",
+            MemorySize(),
+        ),
+    ] = 0
+    any_version: Annotated[
+        bool,
+        About(
+            "Whether another version of the same model will do, where none serves this one as well.", Flag()
+        ),
+    ] = False
+    prefer: Annotated[
+        tuple[str, ...],
+        About(
+            "Which of region, gpu_class and min_vram are preferred only: the job runs elsewhere too.",
+            NeedNames(),
+        ),
+    ] = ()
     sampling: Sampling = field(default_factory=Sampling)
     adapter: Annotated[str, About("Adapter (LoRA) of the model.", _NAME, Place.PAYLOAD, Written.AT_REST)] = ""
     correlation_id: Annotated[
@@ -228,6 +263,11 @@ class JobRequest:
         ),
     ] = ""
     traceparent: Annotated[str, About("W3C trace context.", _NAME, is_key=True)] = ""
+
+    @property
+    def preferred(self) -> frozenset[str]:
+        """The names of the needs that only score."""
+        return frozenset(self.prefer)
 
     @property
     def characters(self) -> int:
@@ -274,6 +314,11 @@ class SubmitOptions(TypedDict, total=False):
     max_attempts: int
     retry_base: float | timedelta | None
     retry_on: str | Sequence[str]
+    region: str
+    gpu_class: str
+    min_vram: int | str
+    any_version: bool
+    prefer: str | Sequence[str]
     correlation_id: str
     retry_token: str
 

@@ -112,16 +112,17 @@ class RegionProximity:
 
 @dataclass(frozen=True)
 class GpuClassMatch:
-    """1 for the class that is asked for; 0.5 where none is; else 0."""
+    """1 for the class that is asked for, and 1 for the GPU memory; else 0. The mean where both are asked for;
+    0.5 where nothing is."""
 
     weight: float = 1.0
     name: str = "gpu_class"
 
     def score(self, request: PlacementRequest, candidate: Candidate) -> float:
         wanted = request.gpu_class or request.model.gpu_class
-        if not wanted:
-            return 0.5
-        return 1.0 if wanted == candidate.pool.gpu_class else 0.0
+        met = [wanted == candidate.pool.gpu_class] if wanted else []
+        met += [request.min_vram <= candidate.pool.vram] if request.min_vram else []
+        return sum(met) / len(met) if met else 0.5
 
 
 @dataclass(frozen=True)

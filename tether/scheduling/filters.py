@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName, TenantId
@@ -18,10 +19,12 @@ class PlacementRequest:
     Attributes:
       model: The version that is asked for.
       any_version: Whether another version of the same model will do.
-      gpu_class: The only class that will do; empty is any.
-      region: Where it is best served; empty is anywhere.
-      prompt_tokens: Tokens of its prompt.
+      gpu_class, region: Where it is to be served; empty is anywhere.
+      min_vram: Bytes of GPU memory that each worker is to have; 0 is any.
+      preferred: Which of region, gpu_class and min_vram will do otherwise too, and only score.
+      prompt_tokens: Tokens that its prompt has at least, whatever the tokenizer.
       output_tokens: Most tokens of its answer.
+      contexts: Context lengths of the model's other versions, by digest, as far as they are known.
       avoid: A pool that will do only where no other does.
       tenant: Whose it is.
       may_try: Pools whose workers may have it though they are held back, to show whether they work again.
@@ -31,8 +34,11 @@ class PlacementRequest:
     any_version: bool = False
     gpu_class: str = ""
     region: str = ""
+    min_vram: int = 0
+    preferred: frozenset[str] = frozenset()
     prompt_tokens: int = 0
     output_tokens: int = 256
+    contexts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     avoid: PoolName | None = None
     tenant: TenantId | None = None
     may_try: frozenset[PoolName] = frozenset()
@@ -48,7 +54,8 @@ class Unfit(StrEnum):
       HELD: All its workers are held back since they fail what others do, and another pool can serve the job.
       AVOIDED: It kept the job in vain before, and another pool can serve it.
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
-      CONTEXT: The prompt does not fit into the model's context.
+      VRAM: It has a worker with less GPU memory than the job needs, or one that does not say what it has.
+      CONTEXT: The job does not fit into the context of the version that it serves.
     """
 
     MODEL = "model"
@@ -59,6 +66,7 @@ class Unfit(StrEnum):
     AVOIDED = "avoided"
     GPU_CLASS = "gpu_class"
     REGION = "region"
+    VRAM = "vram"
     CONTEXT = "context"
 
 
@@ -93,35 +101,60 @@ def has_live_workers(request: PlacementRequest, pool: PoolView) -> Exclusion | N
 
 
 def has_gpu_class(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
-    """The GPU class that the job or the model asks for."""
-    for wanted in (request.gpu_class, request.model.gpu_class):
-        if wanted not in ("", pool.gpu_class):
-            return Exclusion(Unfit.GPU_CLASS, f"has GPU class {pool.gpu_class}, not {wanted}")
+    """The GPU class that the job requires, and that which the version is restricted to."""
+    required = "" if "gpu_class" in request.preferred else request.gpu_class
+    if required not in ("", pool.gpu_class):
+        return Exclusion(Unfit.GPU_CLASS, f"has GPU class {pool.gpu_class}, not {required}")
+    allowed = _restriction(request, pool, request.model.gpu_class)
+    if allowed not in ("", pool.gpu_class):
+        return Exclusion(Unfit.GPU_CLASS, f"has GPU class {pool.gpu_class}, not {allowed}")
     return None
 
 
-def in_allowed_region(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
-    """The only region in which the model is served, where it has one."""
-    allowed = request.model.region
-    if allowed in ("", pool.region):
+def in_region(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """The region that the job requires, and that which the version is restricted to."""
+    required = "" if "region" in request.preferred else request.region
+    if required not in ("", pool.region):
+        return Exclusion(Unfit.REGION, f"is in region {pool.region}, not {required}")
+    allowed = _restriction(request, pool, request.model.region)
+    if allowed not in ("", pool.region):
+        return Exclusion(Unfit.REGION, f"the model is served in region {allowed} only")
+    return None
+
+
+def has_vram(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """The GPU memory that the job requires: any of the pool's workers may draw it."""
+    if "min_vram" in request.preferred or request.min_vram <= pool.vram:
         return None
-    return Exclusion(Unfit.REGION, f"the model is served in region {allowed} only")
+    found = f"{in_gib(pool.vram)} of GPU memory" if pool.vram else "workers without known GPU memory"
+    return Exclusion(Unfit.VRAM, f"has {found}, not {in_gib(request.min_vram)}")
 
 
 def fits_context(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
-    """The context holds the prompt and at least one token of the answer."""
-    if request.prompt_tokens + 1 <= request.model.context:
+    """The context of another version holds the prompt and a token of the answer, and no shorter an
+    answer than the job may have. For its own version that was checked when the job was accepted."""
+    context = request.contexts.get(pool.digest)
+    if context is None or (request.prompt_tokens < context and request.output_tokens <= context):
         return None
-    return Exclusion(
-        Unfit.CONTEXT, f"the prompt has {request.prompt_tokens} tokens, the context {request.model.context}"
-    )
+    return Exclusion(Unfit.CONTEXT, f"serves version {pool.version}, whose context is {context} tokens")
+
+
+def in_gib(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.4g} GiB" if size >= 2**20 else f"{size} bytes"
+
+
+def _restriction(request: PlacementRequest, pool: PoolView, allowed: str) -> str:
+    """What the version that is asked for is restricted to. Of others, workers know it themselves."""
+    return allowed if pool.digest == request.model.digest else ""
 
 
 FILTERS: tuple[Filter, ...] = (
     serves_model,
     has_live_workers,
     has_gpu_class,
-    in_allowed_region,
+    in_region,
+    has_vram,
     fits_context,
 )
 

@@ -9,10 +9,13 @@ from typing import Protocol
 
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
+from tether.envelopes import Placeable
 from tether.ids import PoolName, TenantId
+from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import PlacementDecision, can_serve, choose, scorers_from
 from tether.scheduling.filters import PlacementRequest, exclusion_of
+from tether.scheduling.placement_requests import placement_request, unmet_needs
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.store.holds import depths
 from tether.store.store import Store
@@ -62,29 +65,23 @@ class PoolChoice:
 
     def choose(
         self,
-        model: str,
+        job: Placeable,
         *,
-        output_tokens: int = 256,
         avoid: PoolName | None = None,
-        tenant: TenantId | None = None,
         is_new: bool = False,
     ) -> PoolName | None:
         """Return the best pool for a job, or None if none can serve it now.
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
-          tenant: Whose job it is.
           is_new: Whether it was never placed. Such a job may be given to workers that are held back, now and
             then one, to show whether they work again.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
         """
-        pools = self._fleet.pools()
-        request = PlacementRequest(
-            model=self.registry.find(model),
-            output_tokens=output_tokens,
-            avoid=avoid,
-            tenant=tenant,
-            may_try=self._may_try(pools, tenant) if is_new else frozenset(),
-        )
+        may_try = self._may_try(self._fleet.pools(), job.tenant_id) if is_new else frozenset()
+        request = self._request_of(job, avoid=avoid, may_try=may_try)
         pool = self.explain(request).pool
         if pool is not None:
             if pool in request.may_try:
@@ -101,9 +98,41 @@ class PoolChoice:
         now = self._clock()
         return frozenset(name for name in held if now - self._tried_at.get(name, -TRY_SECONDS) >= TRY_SECONDS)
 
-    def is_served(self, model: str) -> bool:
+    def is_served(self, request: JobRequest) -> bool:
         """Return whether a pool can serve a job now."""
-        return can_serve(PlacementRequest(model=self.registry.find(model)), self._fleet.pools())
+        model = self.registry.find(request.model)
+        return can_serve(placement_request(request, model, self.registry.models), self._fleet.pools())
+
+    def why_unserved(self, job: Placeable | JobRequest) -> str:
+        """Return why no pool meets what a job asks for, in words; empty where one does, or there is no pool.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
+        """
+        if isinstance(job, Placeable):
+            return unmet_needs(self.explain(self._request_of(job)))
+        model = self.registry.find(job.model)
+        return unmet_needs(self.explain(placement_request(job, model, self.registry.models)))
+
+    def _request_of(
+        self,
+        job: Placeable,
+        *,
+        avoid: PoolName | None = None,
+        may_try: frozenset[PoolName] = frozenset(),
+    ) -> PlacementRequest:
+        # Only an older program that still runs beside this one keeps no version.
+        name = f"{job.model}@{job.model_version}" if job.model_version else job.model
+        return placement_request(
+            job,
+            self.registry.find(name),
+            self.registry.models,
+            cost=job.cost,
+            output_tokens=job.max_tokens,
+            avoid=avoid,
+            tenant=job.tenant_id,
+            may_try=may_try,
+        )
 
     def served(self) -> list[ModelVersion]:
         """The models for which there is a pool now."""
@@ -125,6 +154,17 @@ class PoolChoice:
                 request = PlacementRequest(model=model)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return {model: views for model, views in found.items() if views}
+
+    def serving_needs(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
+        """The pools that can serve jobs of each model that take any version of it."""
+        pools = self._fleet.pools()
+        names = {pool.model for pool in pools}
+        found: dict[ModelVersion, tuple[PoolView, ...]] = {}
+        for model in self.registry.models:
+            if model.name in names:
+                request = PlacementRequest(model=model, any_version=True)
+                found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
+        return found
 
     def explain(self, request: PlacementRequest) -> PlacementDecision:
         """Return the choice with every pool's score, or why it was excluded."""

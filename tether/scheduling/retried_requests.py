@@ -14,7 +14,7 @@ from tether.requests.payload import read_payload
 from tether.scheduling.infer_messages import TRACEPARENT
 
 _TIMES = ("not_before", "deadline", "delay_ms", "time_limit_ms", "expires_at", "expires_in_ms")
-_ENVELOPE = frozenset(field.name for field in fields(Placeable)) - {"model", "retry_on", *_TIMES}
+_ENVELOPE = frozenset(field.name for field in fields(Placeable)) - {"model", "retry_on", "prefer", *_TIMES}
 
 
 def request_of_dead_job(
@@ -60,6 +60,7 @@ def request_of_dead_job(
         adapter=payload.adapter,
         labels=dict(labels),
         retry_on=tuple(job.retry_on.split()),
+        prefer=tuple(sorted(job.preferred)),
         correlation_id=correlation_id,
         retry_token=retry_token,
         traceparent=str(options_from_text(job.options).get(TRACEPARENT) or ""),

@@ -27,18 +27,17 @@ from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
+from tether.scheduling.placement_requests import CHARACTERS_PER_TOKEN
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
+from tether.store.needs import needs_met_in
 from tether.store.waiting_jobs import KeptModel, WaitingJob
 
-CHARACTERS_PER_TOKEN = 4
-"""By which a prompt's tokens are estimated before an engine has counted them."""
-
-_SETTLED = frozenset(("model", "retry_on", "expires_in_ms"))
+_SETTLED = frozenset(("model", "retry_on", "expires_in_ms", "region", "prefer"))
 """What the envelope has in another form than the request: the model with its version, codes in one text, the
-time from when the job may start."""
+time from when the job may start, this process's region where none is named."""
 _ENVELOPE = frozenset(field.name for field in fields(Placeable))
 _AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - _SETTLED)
 """Fields of a request that stand in the envelope under the same name, as they are."""
@@ -68,6 +67,7 @@ class SchedulerMiddleware(Middleware):
         tenants: Tenants,
         *,
         tenant: TenantId,
+        region: str = "",
         now_ms: Callable[[], int],
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -77,6 +77,7 @@ class SchedulerMiddleware(Middleware):
           reservations: Makes it durable, and hands it over.
           tenants: Their shares.
           tenant: On whose behalf messages are enqueued in this process, where they do not say it.
+          region: Where jobs are best served that name no region; empty is anywhere.
           now_ms: Milliseconds since the epoch.
           randomness: Return so many random bytes.
         """
@@ -84,6 +85,7 @@ class SchedulerMiddleware(Middleware):
         self._reservations = reservations
         self._tenants = tenants
         self._tenant = tenant
+        self._region = region
         self._now_ms = now_ms
         self._randomness = randomness
 
@@ -139,17 +141,39 @@ class SchedulerMiddleware(Middleware):
         found = self._reservations.job_with_key(self._tenant, correlation_id, retry_token)
         return None if found is None else found.job_id
 
-    def is_served(self, model: str) -> bool:
-        """Whether a worker that lives can serve a job for this model now.
+    def is_served(self, request: JobRequest) -> bool:
+        """Whether a worker that lives can serve this job now.
 
         Raises:
           UnknownModel: No such model is configured.
         """
-        return self._choice.is_served(model)
+        return self._choice.is_served(request)
+
+    def why_unserved(self, job: Placeable | JobRequest) -> str:
+        """Why no pool meets what a job asks for, in words; empty where one does, and where its model is
+        served nowhere or is no longer configured."""
+        try:
+            return self._choice.why_unserved(job)
+        except UnknownModel:
+            return ""
 
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]
+
+    def served_needs(self) -> list[KeptModel]:
+        """The models that live workers serve to jobs with needs, once for all needs that a pool meets."""
+        most: dict[tuple[KeptModel, str], int] = {}
+        for model, pools in self._choice.serving_needs().items():
+            for pool in pools:
+                is_own_version = pool.digest == model.digest
+                for needs, has_size in needs_met_in(
+                    pool.region, pool.gpu_class, has_vram=pool.vram > 0, is_own_version=is_own_version
+                ):
+                    for kept in self._kept(model):
+                        size = pool.vram if has_size else 0
+                        most[kept, needs] = max(size, most.get((kept, needs), 0))
+        return [kept._replace(needs=needs, vram=size) for (kept, needs), size in most.items()]
 
     def serving_pools(self) -> dict[KeptModel, tuple[PoolView, ...]]:
         """The pools that can serve a model now, by models as rows of jobs keep them."""
@@ -173,9 +197,7 @@ class SchedulerMiddleware(Middleware):
 
     def _choose(self, job: Placeable, avoid: PoolName | None) -> PoolName | Exception | None:
         try:
-            # Only an older program that still runs beside this one keeps no version.
-            model = f"{job.model}@{job.model_version}" if job.model_version else job.model
-            return self._choice.choose(model, avoid=avoid, tenant=job.tenant_id)
+            return self._choice.choose(job, avoid=avoid)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return None
@@ -251,6 +273,10 @@ class SchedulerMiddleware(Middleware):
             cost=request.characters // CHARACTERS_PER_TOKEN + 1,
             options=options,
             retry_on=" ".join(request.retry_on),
+            region=request.region or self._region,
+            prefer=" ".join(
+                request.prefer if request.region or not self._region else (*request.prefer, "region")
+            ),
             expires_in_ms=_time_to_begin(request, facts.now_ms),
             payload=_payload(request, version, envelope.tenant_id),
             **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
@@ -262,9 +288,7 @@ class SchedulerMiddleware(Middleware):
             retry_of=envelope.retry_of,
             digest=request.digest(),
             labels=request.labels,
-            pool=self._choice.choose(
-                request.model, output_tokens=job.max_tokens, tenant=job.tenant_id, is_new=True
-            ),
+            pool=self._choice.choose(job, is_new=True),
             now_ms=facts.now_ms,
         )
         return _Prepared(envelope, request, new_job)
@@ -286,6 +310,10 @@ def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> st
         "tenant": tenant,
         "correlation_id": request.correlation_id,
     }
+    if request.any_version:
+        body |= {
+            "any_version": True,
+        }
     return canonical_json(body).decode()
 
 

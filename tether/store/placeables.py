@@ -8,6 +8,7 @@ from typing import get_type_hints
 
 from tether.envelopes import Placeable
 from tether.jobs import Priority
+from tether.store.needs import needed_vram_of, needs_of
 from tether.store.rows import AnyRow
 from tether.store.schema import jobs
 
@@ -24,10 +25,12 @@ def placeable_columns(job: Placeable) -> dict[str, object]:
     values: dict[str, object] = {name: getattr(job, name) for name in _NAMES}
     values["body"] = values.pop("payload")
     values["priority"] = job.priority.value
+    values["any_version"] = int(job.any_version)
+    values["needs"], values["needed_vram"] = needs_of(job), needed_vram_of(job)
     return values
 
 
-_TYPES_BY_HINT: dict[object, tuple[type, ...]] = {int: (int,), float: (float, int)}
+_TYPES_BY_HINT: dict[object, tuple[type, ...]] = {int: (int,), bool: (int,), float: (float, int)}
 _TYPES = tuple((name, _TYPES_BY_HINT.get(hint, (str,))) for name, hint in get_type_hints(Placeable).items())
 """By column: the types that its values may have."""
 
@@ -46,4 +49,5 @@ def placeable_of(row: AnyRow) -> Placeable:
     if not 0 < values["weight"] < inf:
         raise ValueError(f"weight is {values['weight']}, and must be a number greater than 0")
     values["priority"] = Priority(values["priority"])
+    values["any_version"] = values["any_version"] != 0
     return Placeable(**values)

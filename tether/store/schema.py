@@ -110,6 +110,13 @@ jobs = Table(
     Column("failed_on", Text, nullable=False, server_default=""),
     Column("expires_at", BigInteger, nullable=False, server_default="0"),
     Column("expires_in_ms", BigInteger, nullable=False, server_default="0"),
+    Column("region", Text, nullable=False, server_default=""),
+    Column("gpu_class", Text, nullable=False, server_default=""),
+    Column("min_vram", BigInteger, nullable=False, server_default="0"),
+    Column("any_version", Integer, nullable=False, server_default="0"),
+    Column("prefer", Text, nullable=False, server_default=""),
+    Column("needs", Text, nullable=False, server_default=""),
+    Column("needed_vram", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
     CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
     CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),
@@ -123,6 +130,8 @@ IS_PLACEABLE: ColumnElement[bool] = and_(
 )
 IS_RETRYING: ColumnElement[bool] = jobs.c.state == _literals((JobState.WAITING_RETRY,))[0]
 IS_IN_REDIS: ColumnElement[bool] = jobs.c.state.in_(_literals((JobState.PLACED, JobState.RUNNING)))
+HAS_NEEDS: ColumnElement[bool] = jobs.c.needs != literal_column("''", Text)
+HAS_NO_NEEDS: ColumnElement[bool] = jobs.c.needs == literal_column("''", Text)
 HAS_DEADLINE: ColumnElement[bool] = jobs.c.deadline > literal_column("0", BigInteger)
 MAY_EXPIRE_UNBEGUN: ColumnElement[bool] = jobs.c.expires_at > literal_column("0", BigInteger)
 HAS_REQUEST: ColumnElement[bool] = jobs.c.requested.is_not(None)
@@ -140,7 +149,18 @@ _index(
     jobs.c.model_version,
     jobs.c.due_at,
     jobs.c.job_id,
-    where=IS_PLACEABLE,
+    where=and_(IS_PLACEABLE, HAS_NO_NEEDS),
+)
+# What waits for needs that no pool meets stands apart from what any pool of the model can serve.
+_index(
+    "ix_jobs_waiting_needs",
+    jobs.c.model,
+    jobs.c.needs,
+    jobs.c.model_version,
+    jobs.c.needed_vram,
+    jobs.c.due_at,
+    jobs.c.job_id,
+    where=and_(IS_PLACEABLE, HAS_NEEDS),
 )
 _index("ix_jobs_retrying", jobs.c.due_at, where=IS_RETRYING)
 _index("ix_jobs_in_redis", jobs.c.job_id, where=IS_IN_REDIS)

@@ -1,18 +1,30 @@
 """Jobs that wait in the database: parked, since no pool can serve them, or for their next attempt.
 
-They are read by the model that they need. What waits for a model that nobody serves is never read, and costs
-nothing however much it is.
+They are read by the model that they need, and by what else they need of a pool. What waits for what nobody
+serves is never read, and costs nothing however much it is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Select, bindparam, literal_column, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    literal_column,
+    select,
+    update,
+)
 
 from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName
@@ -21,7 +33,7 @@ from tether.store.bulk import given_rows, is_among, is_postgres, lock_jobs, upda
 from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
 from tether.store.placeables import PLACEABLE_COLUMNS, placeable_of
 from tether.store.rows import AnyRow, JobRow, UnreadableRow, compact_json
-from tether.store.schema import IS_PLACEABLE, IS_RETRYING, jobs
+from tether.store.schema import HAS_NEEDS, HAS_NO_NEEDS, IS_PLACEABLE, IS_RETRYING, jobs
 
 MAX_TIME_MS = 2**63 - 1
 """No time is as late, in milliseconds since the epoch."""
@@ -32,10 +44,18 @@ MAX_IN_VAIN = 2
 
 
 class KeptModel(NamedTuple):
-    """A model as rows of jobs keep it. A version is empty in rows of programs that did not keep any."""
+    """A model as rows of jobs keep it, and what else such jobs need of a pool.
+
+    Attributes:
+      model_version: Empty in rows of programs that did not keep any.
+      needs: See :func:`~tether.store.needs.needs_of`.
+      vram: Where there is a size among the needs: bytes, of jobs that need no more. Else 0.
+    """
 
     model: str
     model_version: str
+    needs: str = ""
+    vram: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +101,7 @@ class Postponement(NamedTuple):
 
 
 class DueRetry(NamedTuple):
-    """A job that is due for its next attempt; ``dispatch`` is its newest hand-over."""
+    """A job that is due for its next attempt; ``dispatch`` is its last hand-over, ``kept`` what it needs."""
 
     job_id: JobId
     dispatch: int
@@ -91,17 +111,30 @@ class DueRetry(NamedTuple):
 
 def next_waiting(connection: Connection, served: Sequence[KeptModel]) -> dict[KeptModel, int]:
     """When the next waiting job of each of these models may be placed; models without one are left out."""
-    if not served:
-        return {}
-    rows = compact_json([kept._asdict() for kept in served])
-    found = connection.execute(_next_waiting(is_postgres(connection)), {"rows": rows})
-    return {KeptModel(row.model, row.model_version): row.due_at for row in found if row.due_at is not None}
+    due_at: dict[KeptModel, int] = {}
+    for kind in _Kind:
+        kept = [each for each in served if _Kind.of(each) is kind]
+        if kept:
+            rows = compact_json([_columns_of(each) for each in kept])
+            found = connection.execute(_next_waiting(is_postgres(connection), kind), {"rows": rows})
+            due_at |= {KeptModel(*row[:4]): row.due_at for row in found if row.due_at is not None}
+    return due_at
+
+
+def models_with_needs(connection: Connection, models: Collection[str]) -> set[str]:
+    """Those of these models for which jobs wait that need more of a pool than the model."""
+    if not models:
+        return set()
+    rows = compact_json([{"model": model} for model in sorted(models)])
+    found = connection.execute(_with_needs(is_postgres(connection)), {"rows": rows})
+    return {row.model for row in found if row.job_id is not None}
 
 
 def waiting_ids(connection: Connection, kept: KeptModel, now_ms: int, limit: int) -> list[JobId]:
     """The jobs that wait for a model and may be placed by ``now_ms``, the longest due first. Where an end was
     asked for, a job is left out."""
-    found = connection.execute(_WAITING_IDS, {**kept._asdict(), "now_ms": now_ms, "limit": limit})
+    query, given = _waiting_ids(_Kind.of(kept)), _columns_of(kept)
+    found = connection.execute(query, {**given, "now_ms": now_ms, "limit": limit})
     return list(found.scalars())
 
 
@@ -121,6 +154,15 @@ def _waiting_job(row: AnyRow) -> WaitingJob | UnreadableRow:
         return UnreadableRow(JobId(row.job_id), row.dispatch, str(error))
 
 
+def needs_of_job(connection: Connection, job_id: JobId) -> Placeable | None:
+    """A job as it is placed, but without its payload; None where it is not known or cannot be read."""
+    row = connection.execute(_NEEDS_OF_JOB, {"job_id": job_id}).one_or_none()
+    try:
+        return None if row is None else placeable_of(row)
+    except ValueError:
+        return None
+
+
 def due_retry_ids(connection: Connection, now_ms: int, limit: int) -> list[JobId]:
     """Jobs that are due for their next attempt by ``now_ms``, the longest due first, whoever serves them."""
     return list(connection.execute(_DUE_RETRY_IDS, {"now_ms": now_ms, "limit": limit}).scalars())
@@ -130,7 +172,12 @@ def due_retries(connection: Connection, job_ids: Sequence[JobId]) -> list[DueRet
     """Those of these jobs that wait for their next attempt, without their payloads."""
     found = connection.execute(_due_retries(is_postgres(connection)), {"ids": list(job_ids)})
     return [
-        DueRetry(JobId(row.job_id), row.dispatch, row.due_at, KeptModel(row.model, row.model_version))
+        DueRetry(
+            JobId(row.job_id),
+            row.dispatch,
+            row.due_at,
+            KeptModel(row.model, row.model_version, row.needs, row.needed_vram),
+        )
         for row in found
     ]
 
@@ -183,17 +230,65 @@ def waits_at(row: JobRow | None, dispatch: int) -> bool:
     )
 
 
-_WAITING_IDS = (
-    select(jobs.c.job_id)
-    .where(
-        IS_PLACEABLE,
-        jobs.c.model == bindparam("model"),
-        jobs.c.model_version == bindparam("model_version"),
-        jobs.c.due_at <= bindparam("now_ms"),
+class _Kind(Enum):
+    """Which index finds waiting jobs, and in which order.
+
+    Values:
+      PLAIN: Those without needs.
+      NEEDING: Those with needs, among them no size.
+      SIZED: Those with a size among their needs.
+    """
+
+    PLAIN = auto()
+    NEEDING = auto()
+    SIZED = auto()
+
+    @classmethod
+    def of(cls, kept: KeptModel) -> _Kind:
+        if not kept.needs:
+            return cls.PLAIN
+        return cls.SIZED if kept.vram else cls.NEEDING
+
+
+def _columns_of(kept: KeptModel) -> dict[str, str | int]:
+    return dict(zip(_KEPT, kept, strict=True))
+
+
+_KEPT = ("model", "model_version", "needs", "needed_vram")
+_NONE = literal_column("0", BigInteger)
+
+
+def _is_kept(kind: _Kind, given: Callable[[str], Any]) -> ColumnElement[bool]:
+    """Whether a row is of a kept model and waits.
+
+    Args:
+      given: Returns what it is compared with, by the name of the column.
+    """
+    of_model = (IS_PLACEABLE, *(jobs.c[name] == given(name) for name in ("model", "model_version")))
+    if kind is _Kind.PLAIN:
+        return and_(*of_model, HAS_NO_NEEDS)
+    needing = (*of_model, HAS_NEEDS, jobs.c.needs == given("needs"))
+    if kind is _Kind.NEEDING:
+        return and_(*needing, jobs.c.needed_vram == _NONE)
+    return and_(*needing, jobs.c.needed_vram > _NONE, jobs.c.needed_vram <= given("needed_vram"))
+
+
+@cache
+def _waiting_ids(kind: _Kind) -> Select[Any]:
+    return (
+        select(jobs.c.job_id)
+        .where(_is_kept(kind, bindparam), jobs.c.due_at <= bindparam("now_ms"))
+        .order_by(jobs.c.due_at, jobs.c.job_id)
+        .limit(bindparam("limit"))
     )
-    .order_by(jobs.c.due_at, jobs.c.job_id)
-    .limit(bindparam("limit"))
-)
+
+
+_NEEDS_OF_JOB = select(
+    *(
+        literal_column("''", Text).label("payload") if each.name == "payload" else each
+        for each in PLACEABLE_COLUMNS
+    )
+).where(jobs.c.job_id == bindparam("job_id"))
 
 _DUE_RETRY_IDS = (
     select(jobs.c.job_id)
@@ -212,7 +307,7 @@ def _waiting(postgres: bool) -> Select[Any]:
 
 @cache
 def _due_retries(postgres: bool) -> Select[Any]:
-    query = select(jobs.c.job_id, jobs.c.dispatch, jobs.c.due_at, jobs.c.model, jobs.c.model_version)
+    query = select(jobs.c.job_id, jobs.c.dispatch, jobs.c.due_at, *(jobs.c[name] for name in _KEPT))
     return query.where(IS_RETRYING, jobs.c.requested.is_(None), is_among(postgres, jobs.c.job_id))
 
 
@@ -230,15 +325,13 @@ def _lock_ids(postgres: bool) -> Select[Any]:
 
 
 @cache
-def _next_waiting(postgres: bool) -> Select[Any]:
-    given = given_rows(postgres, jobs, ("model", "model_version"))
+def _next_waiting(postgres: bool, kind: _Kind) -> Select[Any]:
+    given = given_rows(postgres, jobs, _KEPT)
     # One look into the index for each model: an aggregate over them would read every waiting job.
     first = (
         select(jobs.c.due_at)
         .where(
-            IS_PLACEABLE,
-            jobs.c.model == given.c.model,
-            jobs.c.model_version == given.c.model_version,
+            _is_kept(kind, given.c.__getitem__),
             # In SQLite a column of numbers may hold a text, which is above all numbers.
             jobs.c.due_at < literal_column(str(MAX_TIME_MS), BigInteger),
         )
@@ -246,4 +339,11 @@ def _next_waiting(postgres: bool) -> Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
-    return select(given.c.model, given.c.model_version, first.label("due_at"))
+    return select(*(given.c[name] for name in _KEPT), first.label("due_at"))
+
+
+@cache
+def _with_needs(postgres: bool) -> Select[Any]:
+    given = given_rows(postgres, jobs, ("model",))
+    one = select(jobs.c.job_id).where(IS_PLACEABLE, HAS_NEEDS, jobs.c.model == given.c.model).limit(1)
+    return select(given.c.model, one.scalar_subquery().label("job_id"))

@@ -51,6 +51,7 @@ class FakeJobPort:
                 output_tokens=len(job.pieces) if job.state.is_final else 0,
                 deadline=job.request.deadline or None,
                 expires_at=None if job.records else job.request.expires_at or None,
+                waits_for="",
             )
 
     def history(self, job_id: JobId) -> JobHistory:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from tether.broker.pools.worker_port import WorkerPort
 from tether.errors import TetherError
-from tether.ids import DrawId
+from tether.ids import DrawId, PoolName
 from tether.jobs import JobError
+from tether.models.registry import ModelVersion
 from tether_workers.attempts.attempt import Attempt
 from tether_workers.attempts.running import Attempts
 from tether_workers.base import AttemptResult, BaseWorker
@@ -38,7 +39,12 @@ class Inference:
     """Runs attempts, one in each thread that calls :meth:`run`. Owns nothing."""
 
     def __init__(
-        self, port: WorkerPort, attempts: Attempts, stages: Sequence[InferenceStage], base: BaseWorker
+        self,
+        port: WorkerPort,
+        attempts: Attempts,
+        stages: Sequence[InferenceStage],
+        base: BaseWorker,
+        served: Mapping[PoolName, ModelVersion] | None = None,
     ) -> None:
         """
         Args:
@@ -46,7 +52,9 @@ class Inference:
           attempts: Those of this process.
           stages: What each goes through before its end, in this order.
           base: The hooks.
+          served: The versions that this worker serves, by pool.
         """
+        self._served = served or {}
         self._attempts = attempts
         self._stages = tuple(stages)
         self._end = EndAttempt(port)
@@ -58,7 +66,7 @@ class Inference:
         attempt = self._attempts.find(draw_id)
         if attempt is None or not attempt.begin():
             return
-        job, error = _read(attempt)
+        job, error = self._read(attempt)
         logged = {"job_id": attempt.drawn.job_id, "tenant": attempt.drawn.tenant}
         if job is not None:
             logged["correlation_id"] = job.correlation_id
@@ -95,15 +103,14 @@ class Inference:
                 break
         return None
 
+    def _read(self, attempt: Attempt) -> tuple[Job | None, JobError | None]:
+        try:
+            return read_drawn_job(attempt.drawn, self._served), None
+        except TetherError as problem:
+            return None, job_error_of(problem)
+
     def _call_after_result(self, job: Job, result: AttemptResult) -> None:
         try:
             self._base.after_result(job, result)
         except Exception:
             self._log.exception("The hook after_result failed.")
-
-
-def _read(attempt: Attempt) -> tuple[Job | None, JobError | None]:
-    try:
-        return read_drawn_job(attempt.drawn), None
-    except TetherError as problem:
-        return None, job_error_of(problem)

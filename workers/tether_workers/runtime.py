@@ -159,7 +159,9 @@ class WorkerRuntime:
             ).tell,
         )
         stages = inference_stages(self._loader, base)
-        self.inference = Inference(self.port, self.attempts, stages, base)
+        self.inference = Inference(
+            self.port, self.attempts, stages, base, {one.pool: one.version for one in served}
+        )
         self._cache = CacheReport(served, self._loader.use_of)
         self._deadline = deadline
         self.drain_seconds = min(settings.worker.drain_timeout, settings.worker.shutdown_timeout) / 1000

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tether.requests import fields
+from tether.requests.needs import PREFERABLE, Flag, MemorySize, NeedNames
 from tether.requests.rules import Choice, NamedTexts, Number, Texts, Whole
 from tether.requests.table import DELAYS, Field
 from tether.requests.template_variables import TemplateVariables
@@ -64,6 +65,12 @@ def _option(each: Field) -> Callable[[Verb], Verb]:
         )
     if isinstance(rule, TemplateVariables):
         return click.option(*flags, metavar="JSON", callback=read_json_object, help=text)
+    if isinstance(rule, Flag):
+        return click.option(*flags, is_flag=True, help=text)
+    if isinstance(rule, MemorySize):
+        return click.option(*flags, metavar="SIZE", help=text)
+    if isinstance(rule, NeedNames):
+        return click.option(*flags, multiple=True, type=click.Choice(PREFERABLE), help=_repeatable(text))
     if isinstance(rule, Texts):
         return click.option(*flags, multiple=True, metavar="TEXT", help=_repeatable(text))
     if isinstance(rule, Whole | Number):

@@ -104,6 +104,9 @@ class Fleet:
     def served_models(self):
         return [KeptModel("demo", "1")]
 
+    def served_needs(self):
+        return []
+
     def choose_pools(self, waiting):
         return [POOL for _ in waiting]
 

@@ -520,6 +520,9 @@ class Choices:
     def served_models(self):
         return [DEMO]
 
+    def served_needs(self):
+        return []
+
     def choose_pools(self, waiting_jobs):
         return [ValueError("a scorer broke") if job.job_id in self.bad else POOL for job in waiting_jobs]
 

@@ -105,6 +105,9 @@ class TwoModels:
     def served_models(self):
         return list(self.served)
 
+    def served_needs(self):
+        return []
+
     def choose_pools(self, jobs):
         return [POOL for _ in jobs]
 

@@ -66,6 +66,9 @@ class Watcher:
     def served_models(self):
         return [DEMO] if self.served else []
 
+    def served_needs(self):
+        return []
+
     def serving_pools(self):
         return {DEMO: [self.view(name) for name in {*self.loaded, *self.cold}]}
 

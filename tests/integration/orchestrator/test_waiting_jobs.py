@@ -19,13 +19,17 @@ RETRIED_MS = 60_000
 class Fleet:
     """A scheduler with a pool for every model that is served, and the place that jobs are handed over to."""
 
-    def __init__(self, *served):
+    def __init__(self, *served, needs=()):
         self.served = list(served)
+        self.needs = list(needs)
         self.placed = []
         self.has_room = True
 
     def served_models(self):
         return self.served
+
+    def served_needs(self):
+        return self.needs
 
     def choose_pools(self, jobs):
         return [POOL if self.has_room else None for _ in jobs]
@@ -143,3 +147,82 @@ def test_what_is_not_served_has_no_next_time(store, served):
     accept(store, *parked(0, 1))
     assert store.read(next_waiting, served) == {}
     assert store.read(next_waiting, [*served, DEMO]) == {DEMO: NOW}
+
+
+IN_EU, IN_US = KeptModel("demo", "1", "region=eu"), KeptModel("demo", "1", "region=us")
+
+
+def test_jobs_for_a_region_that_nobody_serves_cost_nothing_however_many_they_are(store):
+    counts = []
+    for number in (1, 2 * BATCH):
+        accept(store, *parked(number * 10, number, region="eu"))
+        asked = statements(store)
+        assert run(step_of(store, Fleet(DEMO, needs=[IN_US]))) == IDLE
+        counts.append(len([text for text in asked if "jobs" in text]))
+        assert not [text for text in asked if "body" in text], "payloads were read"
+    assert counts[0] == counts[1]
+
+
+def test_jobs_for_a_region_that_nobody_serves_hold_up_none_of_their_model(store):
+    accept(store, *parked(0, 3 * BATCH, region="eu"))
+    accept(store, *parked(5_000, 1), *parked(5_001, 1, region="us"))
+    fleet = Fleet(DEMO, needs=[IN_US])
+    step_of(store, fleet)()
+    assert sorted(fleet.placed) == ["job-005000", "job-005001"]
+
+
+def test_a_job_for_a_region_is_placed_once_it_is_served_and_starves_behind_none_of_its_model(store):
+    accept(store, *parked(0, 3 * BATCH))
+    accept(store, *parked(5_000, 1, region="eu"))
+    fleet = Fleet(DEMO)
+    run(step_of(store, fleet))
+    assert "job-005000" not in fleet.placed
+    accept(store, *parked(6_000, 3 * BATCH))
+    fleet.needs = [IN_EU]
+    step_of(store, fleet)()
+    assert "job-005000" in fleet.placed
+    assert "job-006000" in fleet.placed
+
+
+def test_jobs_that_need_more_memory_than_any_pool_has_are_never_read(store):
+    accept(store, *parked(0, 2 * BATCH, min_vram=200))
+    accept(store, *parked(5_000, 1, min_vram=80), *parked(5_001, 1, min_vram=200, prefer="min_vram"))
+    fleet = Fleet(DEMO, needs=[KeptModel("demo", "1", "vram", 80)])
+    assert run(step_of(store, fleet)) == IDLE
+    assert sorted(fleet.placed) == ["job-005000", "job-005001"]
+    fleet.needs = [KeptModel("demo", "1", "vram", 200)]
+    run(step_of(store, fleet))
+    assert len(fleet.placed) == 2 * BATCH + 2
+
+
+def test_a_job_that_takes_any_version_is_placed_where_another_is_served(store):
+    accept(store, *parked(0, 1, any_version=True), *parked(1, 1))
+    fleet = Fleet(needs=[KeptModel("demo", "1", "any")])
+    assert run(step_of(store, fleet)) == IDLE
+    assert fleet.placed == ["job-000000"]
+
+
+def test_a_retry_whose_needs_nobody_meets_is_parked_and_one_whose_needs_are_met_is_placed(store):
+    asked = (
+        {"region": "eu"},
+        {"region": "us"},
+        {"min_vram": 9},
+        {"min_vram": 7},
+        {"region": "eu", "prefer": "region"},
+    )
+    for number, needs in enumerate(asked):
+        accept(store, new_job(number, **needs))
+        settle_each(store, outcome(number, OutcomeKind.FAILED))
+    fleet = Fleet(DEMO, needs=[IN_US, KeptModel("demo", "1", "vram", 8)])
+    assert run(step_of(store, fleet, NOW + RETRIED_MS)) == IDLE
+    assert sorted(fleet.placed) == ["job-000001", "job-000003", "job-000004"]
+    assert [state_of(store, number)[0] for number in (0, 2)] == ["parked", "parked"]
+    assert store.read(due_retry_ids, NOW + RETRIED_MS, 10) == []
+
+
+def test_a_job_with_needs_that_may_not_start_yet_is_placed_when_it_may(store):
+    accept(store, *parked(0, 1, not_before=NOW + 500, region="eu", min_vram=3))
+    fleet = Fleet(DEMO, needs=[KeptModel("demo", "1", "region=eu vram", 3)])
+    assert run(step_of(store, fleet)) == 0.5
+    run(step_of(store, fleet, NOW + 500))
+    assert fleet.placed == ["job-000000"]

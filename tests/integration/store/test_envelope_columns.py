@@ -94,7 +94,8 @@ def test_going_down_gives_the_trace_back_to_the_body(database_url):
 
 
 def test_an_envelope_is_read_as_it_was_written(database_url):
-    placed, parked = new_job(1, options='{"a":"ü"}', not_before=0), new_job(2, pool=None, cost=3)
+    needs = {"region": "eu", "gpu_class": "h100", "min_vram": 2**40, "any_version": True, "prefer": "region"}
+    placed, parked = new_job(1, options='{"a":"ü"}', not_before=0, **needs), new_job(2, pool=None, cost=3)
     with Store(database_url) as store:
         store.write(admit, placed).result(30)
         store.write(admit, parked).result(30)

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import inspect, update
 
-from support.databases import NOW, accept, new_job, outcome, settle_each
+from support.databases import NOW, accept, new_job, outcome, settle_each, waiting_at
 from tether.job_filters import JobFilter
 from tether.jobs import JobState
 from tether.outcomes import OutcomeKind
@@ -62,6 +62,16 @@ def test_what_may_be_deleted_is_found_after_going_down_and_up(filled):
     assert {"ix_jobs_finished_at", "ix_dead_letters_closed"} <= indexes(filled)
     with Store(filled) as store:
         assert store.read(prunable_jobs, NOW + 1, 10) == ["job-000000", "job-000002"]
+
+
+def test_what_waited_before_jobs_had_needs_is_placed_after_going_up(filled):
+    with Store(filled) as store:
+        accept(store, new_job(7, pool=None), new_job(8, pool=None, region="eu"))
+    downgrade(filled, "0016")
+    upgrade(filled)
+    assert {"ix_jobs_waiting", "ix_jobs_waiting_needs"} <= indexes(filled)
+    with Store(filled) as store:
+        assert [job.job_id for job in waiting_at(store, NOW)] == ["job-000007", "job-000008"]
 
 
 def test_lists_are_whole_after_going_down_and_up(filled):

@@ -41,7 +41,7 @@ from tether.store.pruning import prunable_jobs, prune
 from tether.store.queries import job
 from tether.store.schema import counters, dead_letters, holds, jobs
 from tether.store.tenants import Tenant, all_tenants, change_tenant, create_tenant, tenant
-from tether.store.waiting_jobs import due_retry_ids, next_waiting, waiting_ids
+from tether.store.waiting_jobs import due_retry_ids, models_with_needs, next_waiting, waiting_ids
 
 
 def test_jobs_are_listed_newest_first_and_filtered(store):
@@ -300,11 +300,17 @@ def plan_of(store, function, *args):
     return store.read(explain)
 
 
+NEEDING = (DEMO._replace(needs="region=eu"), DEMO._replace(needs="vram", vram=80))
+
+
 @pytest.mark.parametrize(
     ("index", "function", "args"),
     [
         ("ix_jobs_waiting", waiting_ids, (DEMO, NOW, 10)),
         ("ix_jobs_waiting", next_waiting, ([DEMO],)),
+        *(("ix_jobs_waiting_needs", waiting_ids, (kept, NOW, 10)) for kept in NEEDING),
+        *(("ix_jobs_waiting_needs", next_waiting, ([kept],)) for kept in NEEDING),
+        ("ix_jobs_waiting_needs", models_with_needs, (["demo"],)),
         ("ix_jobs_retrying", due_retry_ids, (NOW, 10)),
         ("ix_jobs_in_redis", placed_jobs, ("", 10)),
         ("ix_jobs_deadline", overdue, (NOW, 10)),

@@ -153,6 +153,12 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
         ),
         ({"pool": "gone", "state": JobState.PARKED}, 0, 0, "waits: no worker serves model 'echo' now"),
         (
+            {"state": JobState.PARKED, "waits_for": "pool here is in region us, not eu"},
+            1,
+            0,
+            "waits: no pool meets what the job asks for: pool here is in region us, not eu",
+        ),
+        (
             {"model": "former"},
             1,
             0,

@@ -41,6 +41,7 @@ def test_every_option_reaches_the_job():
     options += " --max-tokens 9"
     options += " --max-attempts 3 --retry-base 500ms --retry-on engine_failed --retry-on model_damaged"
     options += " --temperature 0.5 --top-p 0.9 --top-k 4 --seed 7 --stop x --stop y --adapter poet"
+    options += " --region eu --gpu-class h100 --min-vram 40GB --prefer region --prefer min_vram"
     options += " --correlation-id c --idempotency-key t --no-wait"
     job_id = CommandLine(fake).run("submit", "hi", *options.split()).stdout.strip()
     request = fake.request(job_id)
@@ -49,10 +50,20 @@ def test_every_option_reaches_the_job():
     assert (request.max_attempts, request.retry_base_ms) == (3, 500)
     assert request.retry_on == ("engine_failed", "model_damaged")
     assert request.labels == {"a": "b=c", "d": ""}
+    assert (request.region, request.gpu_class, request.min_vram) == ("eu", "h100", 40 * 10**9)
+    assert (request.any_version, request.prefer) == (False, ("min_vram", "region"))
     assert (request.adapter, request.correlation_id, request.retry_token) == ("poet", "c", "t")
     sampling = request.sampling
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p) == (9, 0.5, 0.9)
     assert (sampling.top_k, sampling.seed, sampling.stop) == (4, 7, ("x", "y"))
+    told = CommandLine(fake).run("submit", "hi", "--model", "m", "--any-version", "--no-wait")
+    assert fake.request(told.stdout.strip()).any_version
+
+
+def test_a_need_that_is_preferred_must_be_given():
+    result = CommandLine(FakeBackend({"m": FakeModel()})).run("submit", "hi", "--prefer", "region")
+    assert result.exit_code != 0
+    assert "prefer names region, which is not given" in result.stderr
 
 
 @pytest.mark.parametrize(

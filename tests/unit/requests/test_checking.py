@@ -77,6 +77,11 @@ def test_every_field_is_read():
         "max_attempts": 6,
         "retry_base_ms": 7,
         "retry_on": ["engine_failed"],
+        "region": "eu",
+        "gpu_class": "h100",
+        "min_vram": "40GiB",
+        "any_version": False,
+        "prefer": ["region", "min_vram"],
     }
     assert set(values) == {*TABLE.fields} - {"messages", "chat_template_kwargs", *DELAYS}
     assert read_request(values) == JobRequest(
@@ -85,6 +90,10 @@ def test_every_field_is_read():
         max_attempts=6,
         retry_base_ms=7,
         retry_on=("engine_failed",),
+        region="eu",
+        gpu_class="h100",
+        min_vram=40 * 2**30,
+        prefer=("min_vram", "region"),
         adapter="pirate",
         traceparent="00-1-2-01",
         correlation_id="c",

@@ -71,7 +71,7 @@ def test_a_pool_whose_workers_are_all_held_back_is_chosen_only_where_no_other_ca
 
 
 def test_the_same_region_wins_over_another_and_a_nearer_one_over_one_far_away():
-    request = replace(REQUEST, region="eu")
+    request = replace(REQUEST, region="eu", preferred=frozenset({"region"}))
     assert chosen([pool("a", region="us"), pool("b", region="eu")], request) == "b"
     assert chosen([pool("a", region="us", latency_hops=4), pool("b", region="asia")], request) == "b"
 
@@ -84,7 +84,7 @@ def test_the_gpu_class_of_the_job_is_a_condition():
 
 def test_a_deep_queue_drives_jobs_to_a_worse_match():
     near, far = pool("near", region="eu"), pool("far", region="us")
-    request = replace(REQUEST, region="eu")
+    request = replace(REQUEST, region="eu", preferred=frozenset({"region"}))
     assert chosen([near, far], request) == "near"
     assert chosen([near, far], request, {"near": 10_000}) == "far"
 
@@ -120,10 +120,61 @@ def test_another_version_serves_only_where_that_is_allowed_and_counts_less():
     assert chosen([newer, pool("b")], replace(REQUEST, any_version=True)) == "b"
 
 
-def test_a_prompt_beyond_the_context_and_a_region_that_is_not_allowed_are_refused():
-    assert chosen([pool()], replace(REQUEST, prompt_tokens=999)) == "a"
-    assert chosen([pool()], replace(REQUEST, prompt_tokens=1_000)) is None
+def test_a_region_that_is_not_allowed_is_refused():
     assert chosen([pool()], PlacementRequest(model=replace(MODEL, region="eu"))) is None
+
+
+def test_a_restriction_is_one_of_a_version_and_not_of_its_others():
+    restricted = PlacementRequest(model=replace(MODEL, region="eu", gpu_class="h100"), any_version=True)
+    assert chosen([pool("a", digest="cd" * 32)], restricted) == "a"
+    assert chosen([pool("a")], restricted) is None
+
+
+def test_another_version_serves_only_jobs_that_fit_into_its_context():
+    asked = replace(REQUEST, any_version=True, contexts={"cd" * 32: 100})
+    newer = [pool("a", digest="cd" * 32, version="2")]
+    assert chosen(newer, replace(asked, prompt_tokens=99, output_tokens=100)) == "a"
+    for beyond in ({"prompt_tokens": 100}, {"output_tokens": 101}):
+        decision = choose(replace(asked, **{"output_tokens": 1, **beyond}), newer, {})
+        words = "serves version 2, whose context is 100 tokens"
+        assert decision.table[0].exclusion == Exclusion(Unfit.CONTEXT, words)
+    assert chosen([pool("a")], replace(asked, prompt_tokens=10**6)) == "a"
+
+
+@pytest.mark.parametrize(
+    ("asked", "unfit", "words"),
+    [
+        ({"region": "eu"}, Unfit.REGION, "is in region local, not eu"),
+        ({"gpu_class": "h100"}, Unfit.GPU_CLASS, "has GPU class cpu, not h100"),
+        ({"min_vram": 40 * 2**30}, Unfit.VRAM, "has 24 GiB of GPU memory, not 40 GiB"),
+    ],
+)
+def test_what_a_job_asks_for_is_required_unless_it_is_preferred(asked, unfit, words):
+    one = pool(vram=24 * 2**30)
+    decision = choose(replace(REQUEST, **asked), [one], {})
+    assert (decision.pool, decision.table[0].exclusion) == (None, Exclusion(unfit, words))
+    assert chosen([one], replace(REQUEST, **asked, preferred=frozenset(asked))) == "a"
+
+
+def test_a_pool_whose_memory_is_not_known_has_none():
+    decision = choose(replace(REQUEST, min_vram=1), [pool()], {})
+    assert decision.table[0].exclusion.words == "has workers without known GPU memory, not 1 bytes"
+    assert chosen([pool(vram=1)], replace(REQUEST, min_vram=1)) == "a"
+
+
+@pytest.mark.parametrize(
+    ("asked", "better"),
+    [
+        ({"region": "eu"}, {"region": "eu"}),
+        ({"gpu_class": "h100"}, {"gpu_class": "h100"}),
+        ({"min_vram": 5}, {"vram": 5}),
+        ({"gpu_class": "h100", "min_vram": 5}, {"gpu_class": "h100"}),
+    ],
+)
+def test_what_is_preferred_scores(asked, better):
+    request = replace(REQUEST, **asked, preferred=frozenset(asked))
+    assert chosen([pool("a"), pool("b")], request) == "a"
+    assert chosen([pool("a"), pool("b", **better)], request) == "b"
 
 
 def test_nothing_is_chosen_where_there_is_no_pool():
@@ -153,6 +204,7 @@ pools = st.builds(
     warm=st.booleans(),
     tokens_per_second=st.floats(0, 1e6),
     latency_hops=st.integers(0, 10**6),
+    vram=st.integers(0, 2**50),
 )
 requests = st.builds(
     PlacementRequest,
@@ -160,6 +212,8 @@ requests = st.builds(
     any_version=st.booleans(),
     gpu_class=st.sampled_from(["", "cpu"]),
     region=st.sampled_from(["", "eu"]),
+    min_vram=st.integers(0, 2**50),
+    preferred=st.frozensets(st.sampled_from(["region", "gpu_class", "min_vram"])),
     output_tokens=st.integers(0, 10**6),
 )
 

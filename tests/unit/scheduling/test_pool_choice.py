@@ -7,6 +7,8 @@ import pytest
 from support.presences import DIGEST, MODEL
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
+from tether.envelopes import Placeable
+from tether.jobs import JobRequest, Priority
 from tether.scheduling.pool_choice import TRY_SECONDS, PoolChoice
 
 
@@ -31,7 +33,13 @@ class Chooser:
         return PoolView(name=name, model="tiny", version="1", digest=DIGEST, **where, **about)
 
     def new(self, tenant="one"):
-        return self.choice.choose("tiny", tenant=tenant, is_new=True)
+        return self.choice.choose(job_of(tenant), is_new=True)
+
+
+def job_of(tenant="one", **asked):
+    needed = {"model": "tiny", "model_version": "1", "priority": Priority.STANDARD, "payload": "{}"}
+    needed |= {"job_id": "job", "weight": 1.0, "cost": 1, "max_tokens": 16}
+    return Placeable(tenant_id=tenant, **needed, **asked)
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def test_now_and_then_a_new_job_shows_whether_workers_that_are_held_back_work_ag
     chooser.now += TRY_SECONDS - 1
     assert chooser.new() == "worse"
     chooser.now += 1
-    assert chooser.choice.choose("tiny", tenant="one") == "worse"
+    assert chooser.choice.choose(job_of()) == "worse"
     assert chooser.new() == "better"
 
 
@@ -56,3 +64,24 @@ def test_nothing_is_tried_while_they_pause(chooser):
 
 def test_another_tenants_jobs_are_no_trial(chooser):
     assert [chooser.new("two"), chooser.new("two"), chooser.new()] == ["better"] * 3
+
+
+def test_what_a_job_asks_for_decides_also_where_it_is_placed_again(chooser):
+    assert chooser.choice.choose(job_of(region="eu")) is None
+    assert chooser.choice.choose(job_of(region="eu", prefer="region")) == "worse"
+    assert chooser.choice.choose(job_of(min_vram=2)) is None
+
+
+def test_why_no_pool_serves_a_job_is_told_of_each_and_only_where_pools_lack_what_it_asks_for(chooser):
+    words = "pool better is in region local, not eu; pool worse is in region local, not eu"
+    assert chooser.choice.why_unserved(job_of(region="eu")) == words
+    request = JobRequest(model="tiny", prompt="p", region="eu")
+    assert chooser.choice.why_unserved(request) == words
+    assert not chooser.choice.is_served(request)
+    assert chooser.choice.why_unserved(job_of()) == ""
+    chooser.pools = lambda: ()
+    assert chooser.choice.why_unserved(job_of(region="eu")) == ""
+    chooser.pools = lambda: tuple(chooser.view(f"pool-{number}") for number in range(9))
+    assert chooser.choice.why_unserved(job_of(region="eu")).endswith(
+        "pool-2 is in region local, not eu; and 6 more"
+    )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tether.envelopes import Placeable
 from tether.jobs import Priority
+from tether.requests.options import check_request
 from tether.scheduling.retried_requests import request_of_dead_job
 
 ACCEPTED = 1_800_000_000_000
@@ -33,6 +34,14 @@ def test_a_job_without_limits_has_none():
     assert (request.prompt, request.priority, request.retry_token) == ("hi", Priority.BATCH, "t")
     assert (request.deadline, request.time_limit_ms) == (0, 0)
     assert (request.expires_at, request.expires_in_ms) == (0, 0)
+
+
+def test_a_retry_asks_the_same_of_pools():
+    asked = {"region": "eu", "gpu_class": "h100", "min_vram": 9, "any_version": True}
+    request = again(**asked, prefer="region min_vram")
+    assert {name: getattr(request, name) for name in asked} == asked
+    assert request.prefer == ("min_vram", "region")
+    assert check_request(request) == request
 
 
 def test_a_deadline_is_as_far_off_as_it_was_from_when_the_job_might_start():

@@ -13,6 +13,7 @@ from tether.broker.pools.worker_port import WriteResult, WriteStatus
 from tether.config.settings import ModelSettings
 from tether.errors import JobRefused, UnknownModel
 from tether.jobs import Message, Piece, Sampling
+from tether.models.registry import ModelVersion, pool_name
 from tether.outcomes import Fence
 from tether.requests.payload import PAYLOAD_VERSION, READABLE_VERSIONS
 from tether.streams.token_log import encode_pieces
@@ -80,6 +81,7 @@ class Bench:
         self.stages = None
         self.engine = NullEngine()
         self.model = ModelSettings(name="count", engine="null")
+        self.served = {}
 
     def loader(self):
         return EngineLoader(
@@ -91,7 +93,7 @@ class Bench:
 
     def inference(self):
         stages = self.stages or inference_stages(self.loader(), self.base)
-        return Inference(self.port, self.attempts, stages, self.base)
+        return Inference(self.port, self.attempts, stages, self.base, self.served)
 
     def draw(self, *arguments, **changes):
         drawn = self.port.hold(drawn_job(*arguments, **changes))
@@ -156,6 +158,45 @@ def test_lost_tokens_begin_a_new_run_where_they_are_not_made_again_equally(bench
     assert bench.engine.started == [()]
     assert (stream.run, stream.offset, stream.texts()) == (new_run, 2, ["x", "y"])
     assert stream.state == "succeeded"
+
+
+OLD, NEW = (ModelVersion(name="count", version=version, digest=version * 64, context=99) for version in "12")
+OLD_POOL, NEW_POOL, FAR_POOL = (
+    pool_name("cpu", region, version) for region, version in (("eu", OLD), ("eu", NEW), ("us", NEW))
+)
+
+
+def draw_of_new(bench, *, any_version=True, **changes):
+    """Draw a job for version 1 from a pool of version 2, which is all that the worker serves."""
+    bench.model = ModelSettings(name="count", version="2", engine="null")
+    bench.served = {NEW_POOL: NEW}
+    body = body_of(max_tokens=5, any_version=any_version)
+    return bench.draw(pool=NEW_POOL, body=body, **changes)
+
+
+def test_a_job_that_takes_any_version_runs_on_that_of_its_pool(bench):
+    assert bench.run(draw_of_new(bench)).kind is ResultKind.SUCCEEDED
+    assert bench.run(draw_of_new(bench, number=2, any_version=False)).error.code == "model_unknown"
+
+
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({"began_in": OLD_POOL, "dispatch": 2}, 257),
+        ({"began_in": OLD_POOL, "dispatch": 2, "run": 256}, 257),
+        ({"lossy": True}, 1),
+        ({"began_in": NEW_POOL, "dispatch": 2}, 0),
+        ({"began_in": FAR_POOL, "dispatch": 2}, 0),
+        ({}, 0),
+        ({"began_in": OLD_POOL, "dispatch": 2, "run": 257}, 257),
+    ],
+)
+def test_a_version_goes_on_from_its_own_tokens_alone(bench, changes, run):
+    bench.flush.start()
+    bench.run(draw_of_new(bench, made=[Piece(1, "a"), Piece(2, "b")], **changes))
+    bench.flush.stop()
+    assert bench.stream().run == run
+    assert len(bench.stream().texts()) == (5 if run != changes.get("run", 0) else 3)
 
 
 @pytest.mark.parametrize("data", [(b"not json",), (), (encode_pieces([Piece(1, "a")]),)])

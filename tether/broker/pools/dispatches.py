@@ -89,7 +89,7 @@ def read_place_result(text: str) -> PlaceResult:
 
 _PLACED_BY = ("job_id", "dispatch", "pool", "tenant", "priority", "lossy")
 """Fields that the script itself reads, from separate arguments; it stores the others under their names."""
-_KEPT = names_of(Dispatch, but=_PLACED_BY)
+_KEPT = names_of(Dispatch, but=(*_PLACED_BY, "began_in"))
 _kept_of = attrgetter(*_KEPT)
 _PAIRS: list[Argument] = [argument for name in _KEPT for argument in (name.encode(), b"")]
 

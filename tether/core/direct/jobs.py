@@ -28,6 +28,7 @@ from tether.store.job_lists import MAX_SCANNED, scan_jobs
 from tether.store.letter_retries import retried_jobs
 from tether.store.rows import JobRow
 from tether.store.store import Store
+from tether.store.waiting_jobs import needs_of_job
 
 _DECIDED_BY_REDIS = frozenset(
     {JobState.PLACED, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED}
@@ -150,7 +151,12 @@ class JobReads:
         Raises:
           JobNotFound: There is no such job of this tenant's.
         """
-        return self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+        found = self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+        if found.status.state is not JobState.PARKED:
+            return found
+        parked = self._plane.store.read(needs_of_job, job_id)
+        words = "" if parked is None else self._plane.scheduler.why_unserved(parked)
+        return found._replace(status=replace(found.status, waits_for=words))
 
     def history(self, job_id: JobId) -> HistoryOfTenant:
         """The attempts of one job.
@@ -231,6 +237,7 @@ def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None = None
         retried_as=retried_as,
         deadline=row.deadline or None,
         expires_at=None if known is not None and known.has_begun else row.expires_at or None,
+        waits_for="",
     )
 
 

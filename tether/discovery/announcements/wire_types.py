@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from tether.config.types import PLACE_NAME
 from tether.discovery.announcements.presence import (
     MAX_LATENCY_HOPS,
     MAX_MEMORY_BYTES,
@@ -32,6 +31,7 @@ from tether.discovery.announcements.presence import (
 )
 from tether.errors import InvalidAnnouncement
 from tether.ids import BootId, PoolName, WorkerId
+from tether.requests.needs import PLACE_NAME
 
 MAX_MODELS = 256
 MAX_POOLS = 64

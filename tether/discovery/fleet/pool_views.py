@@ -43,6 +43,7 @@ class PoolView:
       warm: Whether one of them has the model loaded.
       tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
       latency_hops: The least of the workers'.
+      vram: Bytes of GPU memory of the worker that has the least; 0 where one has none, or does not say.
       queue_depth: Sum over the workers.
     """
 
@@ -63,6 +64,7 @@ class PoolView:
     warm: bool = False
     tokens_per_second: float = 0.0
     latency_hops: int = 0
+    vram: int = 0
     queue_depth: int = 0
 
     @property
@@ -92,7 +94,7 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
                 total.silent += 1
                 continue
             if not total.workers:
-                total.latency_hops = presence.latency_hops
+                total.latency_hops, total.vram = presence.latency_hops, presence.vram_total
             total.workers += 1
             total.suspects += member.renewed_at <= suspect_from
             if worker in fleet.held and name in fleet.held[worker]:
@@ -104,6 +106,8 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
                 total.latency_hops = presence.latency_hops
+            if presence.vram_total < total.vram:
+                total.vram = presence.vram_total
     return tuple(sums[name].view() for name in sorted(sums))
 
 
@@ -113,7 +117,7 @@ class _Sum:
     __slots__ = (
         *("first", "free", "held", "held_from", "latency_hops", "may_try", "model", "name", "queue_depth"),
         "silent",
-        *("slots", "suspects", "tokens_per_second", "warm", "workers"),
+        *("slots", "suspects", "tokens_per_second", "vram", "warm", "workers"),
     )
 
     def __init__(self, name: PoolName, model: Supported, first: Presence) -> None:
@@ -121,7 +125,7 @@ class _Sum:
         self.model = model
         self.first = first
         self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
-        self.held = 0
+        self.held = self.vram = 0
         self.held_from: Counter[TenantId] = Counter()
         self.warm = self.may_try = False
         self.tokens_per_second = 0.0
@@ -153,6 +157,7 @@ class _Sum:
             warm=self.warm,
             tokens_per_second=self.tokens_per_second,
             latency_hops=self.latency_hops,
+            vram=self.vram,
             queue_depth=self.queue_depth,
         )
 

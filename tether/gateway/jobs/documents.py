@@ -96,6 +96,10 @@ JobDocument = document_of(
         description="When it expires unless a worker has begun it, in ms since the epoch; null if never, and "
         "where one may have."
     ),
+    waits_for=Field(
+        description="Why no pool meets what a parked job asks for, in words; empty where that is not why it "
+        "waits, and in lists."
+    ),
 )
 
 

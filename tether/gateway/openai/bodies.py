@@ -27,6 +27,7 @@ _PASSED_ON = (
     *("model", "messages", "chat_template_kwargs", "adapter", "priority"),
     *("time_limit_ms", "expires_in_ms"),
     *("max_attempts", "retry_base_ms", "retry_on", "correlation_id", "retry_token"),
+    *("region", "gpu_class", "min_vram", "any_version", "prefer"),
 )
 _TURNED = (
     *("max_tokens", "max_completion_tokens", "seed", "metadata", "stream", "stream_options"),

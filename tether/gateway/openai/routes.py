@@ -136,12 +136,13 @@ def _check_served(core: GatewayCore, backend: DirectBackend, asked: ChatRequest)
         )
         error.retry_after = REDIS_RETRY_SECONDS
         raise error
-    if not core.plane.scheduler.is_served(asked.job.model):
+    if not core.plane.scheduler.is_served(asked.job):
         # Who announces a model and is given no jobs is for its operator to look at; the client learns whether
         # there is hope.
         others = next(
             (absence_text(one) for one in backend.model_port.models() if _is_asked(one, asked.model)), ""
         )
+        others = core.plane.scheduler.why_unserved(asked.job) or others
         error = NoLiveWorker(
             f"no worker serves model {asked.model.name!r} now{f' ({others})' if others else ''}: try again "
             "later, or submit a job to /v1/jobs, which waits for one. The operator of this gateway starts "

@@ -9,10 +9,8 @@ from tether.jobs import Piece
 from tether.streams.token_log import decode_pieces
 from tether_workers.attempts.attempt import Attempt
 from tether_workers.engine import Delta, ExecutionEngine, FinishReason
+from tether_workers.job import first_run_of
 from tether_workers.stages.work import InferenceWork
-
-MAX_RUNS_PER_DISPATCH = 256
-"""Runs that the attempts of one dispatch can open before they reach those of the next."""
 
 
 class GenerateTokens:
@@ -38,7 +36,7 @@ def generate_tokens(work: InferenceWork) -> FinishReason | None:
       EngineFailed: The engine does not keep its contract.
     """
     attempt, sampling = work.attempt, work.job.sampling
-    accepted = accepted_tokens(attempt, work.engine)
+    accepted = accepted_tokens(attempt, work.engine, starts_over=work.job.starts_over)
     max_tokens = sampling.max_tokens
     offset = len(accepted)
     if offset >= max_tokens:
@@ -57,20 +55,22 @@ def generate_tokens(work: InferenceWork) -> FinishReason | None:
     return None
 
 
-def accepted_tokens(attempt: Attempt, engine: ExecutionEngine) -> tuple[int, ...]:
+def accepted_tokens(
+    attempt: Attempt, engine: ExecutionEngine, *, starts_over: bool = False
+) -> tuple[int, ...]:
     """Return the tokens of earlier attempts to continue from.
 
-    If they are incomplete, or clients may have seen others and this engine is not deterministic, the stream
-    starts over.
+    If they are incomplete or another version's, or clients may have seen others and this engine is not
+    deterministic, the stream starts over.
     """
     drawn = attempt.drawn
     try:
         accepted = tuple(piece.token_id for data in drawn.made for piece in decode_pieces(data))
     except ValueError:
         accepted = ()
-    if len(accepted) == drawn.offset and (engine.repeatable or not drawn.lossy):
+    if not starts_over and len(accepted) == drawn.offset and (engine.repeatable or not drawn.lossy):
         return accepted
-    attempt.restart(max(drawn.run, (drawn.fence.dispatch - 1) * MAX_RUNS_PER_DISPATCH) + 1)
+    attempt.restart(max(drawn.run, first_run_of(drawn.fence.dispatch)) + 1)
     return ()
 
 

@@ -16,7 +16,7 @@ class Wider(CarriedJob):
     share: int = 1
 
 
-NAMES = ("pool", "tenant", "deadline", "body", "options", "label", "share")
+NAMES = ("pool", "tenant", "deadline", "body", "options", "began_in", "label", "share")
 
 
 def test_a_field_is_known_by_its_name_alone():
@@ -24,7 +24,7 @@ def test_a_field_is_known_by_its_name_alone():
 
 
 def test_values_become_what_their_fields_are():
-    values = [b"gpu", b"acme", b"7", b"{}", b'{"a":1}', "größer".encode(), b"3"]
+    values = [b"gpu", b"acme", b"7", b"{}", b'{"a":1}', b"", "größer".encode(), b"3"]
     fields = FieldReader(Wider, but=("job_id",)).read(values)
     assert Wider(job_id="a", **fields) == Wider(
         job_id="a",
@@ -39,7 +39,7 @@ def test_values_become_what_their_fields_are():
 
 
 def test_what_an_older_hash_does_not_have_is_left_to_the_default():
-    fields = FieldReader(Wider, but=("job_id",)).read([b"gpu", b"acme", b"0", b"{}", None, None, None])
+    fields = FieldReader(Wider, but=("job_id",)).read([b"gpu", b"acme", b"0", b"{}", None, None, None, None])
     job = Wider(job_id="a", **fields)
     assert (job.options, job.label, job.share) == (b"{}", "none", 1)
 

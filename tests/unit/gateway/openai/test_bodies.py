@@ -54,6 +54,10 @@ def test_every_field_that_counts_is_read():
         priority="batch",
         time_limit_ms=1_000,
         expires_in_ms=500,
+        region="eu",
+        gpu_class="h100",
+        min_vram=5,
+        prefer="region",
         correlation_id="c",
         retry_token="t",
         stream=True,
@@ -72,6 +76,8 @@ def test_every_field_that_counts_is_read():
     assert (job.adapter, job.priority, job.labels) == ("pirate", Priority.BATCH, {"team": "search"})
     assert (job.correlation_id, job.retry_token, job.time_limit_ms) == ("c", "t", 1_000)
     assert job.expires_in_ms == 500
+    assert (job.region, job.gpu_class, job.min_vram, job.prefer) == ("eu", "h100", 5, ("region",))
+    assert read(model="small@2", any_version=True).job.any_version
     assert (asked.is_streamed, asked.wants_usage) == (True, True)
 
 

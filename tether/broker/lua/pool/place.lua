@@ -101,6 +101,10 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   if job_pool ~= pool then
     note_arrival(id, pool)
   end
+  if job_attempt ~= '0' then
+    -- Its tokens are from there. A pool from which it was not drawn has made none.
+    redis.call('HSET', name, 'began_in', job_pool or '')
+  end
   redis.call('PERSIST', name)
   redis.call('PERSIST', stream)
 else

@@ -1,0 +1,90 @@
+"""What a job needs of a pool, from its request or its envelope: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tether.admission.fits_model import MAX_CHARACTERS_PER_TOKEN
+from tether.ids import PoolName, TenantId
+from tether.models.registry import ModelVersion
+from tether.scheduling.affinity import PlacementDecision
+from tether.scheduling.filters import PlacementRequest, Unfit
+
+CHARACTERS_PER_TOKEN = 4
+"""By which a prompt's tokens are estimated before an engine has counted them."""
+
+MAX_POOLS_TOLD = 3
+"""Pools of which is told why they do not serve a job."""
+
+_ASKED_OF_POOLS = (Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT)
+
+
+class HasNeeds(Protocol):
+    """A request or an envelope, as far as it says what is asked of a pool."""
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def gpu_class(self) -> str: ...
+
+    @property
+    def min_vram(self) -> int: ...
+
+    @property
+    def any_version(self) -> bool: ...
+
+    @property
+    def preferred(self) -> frozenset[str]: ...
+
+
+def placement_request(
+    job: HasNeeds,
+    model: ModelVersion,
+    models: Sequence[ModelVersion],
+    *,
+    cost: int = 1,
+    output_tokens: int = 0,
+    avoid: PoolName | None = None,
+    tenant: TenantId | None = None,
+    may_try: frozenset[PoolName] = frozenset(),
+) -> PlacementRequest:
+    """Return what a job needs of a pool.
+
+    Args:
+      model: The version that it names.
+      models: All that are configured.
+      cost: Its prompt's tokens as they were estimated when it was accepted. Fewer count: what surely does not
+        fit is refused, and nothing else.
+      output_tokens: Most tokens of its answer; 0 where that is not known.
+    """
+    others = [each for each in models if each.name == model.name and each.digest != model.digest]
+    return PlacementRequest(
+        model=model,
+        any_version=job.any_version,
+        gpu_class=job.gpu_class,
+        region=job.region,
+        min_vram=job.min_vram,
+        preferred=job.preferred,
+        prompt_tokens=max(cost - 1, 0) * CHARACTERS_PER_TOKEN // MAX_CHARACTERS_PER_TOKEN,
+        output_tokens=output_tokens or PlacementRequest.output_tokens,
+        contexts={each.digest: each.context for each in others} if job.any_version else {},
+        avoid=avoid,
+        tenant=tenant,
+        may_try=may_try,
+    )
+
+
+def unmet_needs(decision: PlacementDecision) -> str:
+    """Why no pool meets what a job asks for, in words; empty where one does, and where that is not why."""
+    if decision.pool is not None:
+        return ""
+    unmet = [
+        f"pool {row.pool} {row.exclusion.words}"
+        for row in decision.table
+        if row.exclusion is not None and row.exclusion.unfit in _ASKED_OF_POOLS
+    ]
+    if len(unmet) > MAX_POOLS_TOLD:
+        unmet[MAX_POOLS_TOLD:] = [f"and {len(unmet) - MAX_POOLS_TOLD} more"]
+    return "; ".join(unmet)
