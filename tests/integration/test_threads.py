@@ -70,7 +70,6 @@ from tether_workers.loading import EngineLoader
 from tether_workers.model_demand import ModelDemand
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.manifest import ManifestWriter
-from tether_workers.presence.throughput import Throughput
 
 KEYS = Keys("tether")
 
@@ -101,7 +100,7 @@ class Stage:
 
 def beat(stage):
     owner = LeaseRenewal(
-        stage.port, stage.attempts, Throughput(), lease=3.0, loading_limit=10.0, shared_clock=SharedClock()
+        stage.port, stage.attempts, lease=3.0, loading_limit=10.0, shared_clock=SharedClock()
     )
     owner.start()
     return owner.stop

@@ -296,21 +296,22 @@ class SchedulingSettings(Section):
     )
 
     model_match: Weight = 1.0
-    """Weight of the model match when a pool is chosen, 0 to 1000."""
+    """Weight of the model match when a pool is chosen, 0 to 1000. A weight is what a full match is worth, in
+    `wait_scale`s of the job's time."""
     region: Weight = 1.0
     """Weight of the region's proximity."""
     gpu_class: Weight = 1.0
     """Weight of the GPU class."""
     depth: Weight = 1.0
-    """Weight of the expected wait."""
-    warm: Weight = 1.0
-    """Weight of a loaded model."""
+    """What each second until a job's last token counts."""
+    warm: Weight = 0.2
+    """Weight of a loaded model, beside the time to load it."""
     other_region: Share = 0.5
     """Proximity of another region, 0 to 1; the same region has 1."""
     hop_step: Share = 0.05
     """How much each hop of latency (25 ms) lowers the proximity, 0 to 1."""
     wait_scale: Milliseconds = 5_000
-    """Expected wait (ms) at which the depth term is one half."""
+    """Milliseconds of a job's time that a full term with the weight 1 is worth."""
     lost_pool_grace: Grace = 15_000
     """Milliseconds without any worker after which a pool's waiting jobs are given back, if another pool can
     serve them: longer than a worker takes to start again. 1 s to a day."""

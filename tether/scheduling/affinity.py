@@ -1,6 +1,7 @@
-"""Which pool serves a job best: five terms, each absolute and from 0 to 1, weighted and added up. Pure.
+"""Which pool serves a job best: by the seconds until its last token there, and what else it wishes. Pure.
 
-The depth term is made of an expected wait in seconds, so that a good match cannot draw all jobs to one pool.
+The seconds are the currency. All else is a term from 0 to 1, absolute, and worth at most its weight times
+``wait_scale`` seconds: so no good match can draw all jobs to one pool.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from tether.ids import PoolName
 from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclusion_of
 
 SECONDS_PER_HOP = 0.025
+MIN_RATE = 0.001
+"""Tokens a second of a slot: a lower rate is none that an engine has."""
+ROUND_TRIPS = 2
+"""From an orchestrator to a worker and back: one hands the job over, one brings its last token."""
 
 
 @dataclass(frozen=True)
@@ -24,28 +29,50 @@ class Assumptions:
     """What is assumed of a pool where nothing was measured yet.
 
     Attributes:
-      tokens_per_second: Of one slot.
+      tokens_per_second: Decoded by one busy slot.
+      prefill_tokens_per_second: Read by one busy slot.
       load_seconds: To load a model that is cold.
     """
 
     tokens_per_second: float = 20.0
+    prefill_tokens_per_second: float = 2_000.0
     load_seconds: float = 10.0
 
 
-def expected_wait(
-    pool: PoolView, depth: int, tokens: float, assumptions: Assumptions = Assumptions()
-) -> float:
-    """Seconds until a pool would come to a new job.
+@dataclass(frozen=True)
+class ExpectedTimes:
+    """What a new job is expected to take in a pool.
 
-    ``depth * tokens / tokens_per_second + (load_seconds if cold) + latency_hops * 0.025``
+    Attributes:
+      wait_seconds: Until a slot begins with it.
+      seconds: Until its last token has come.
+    """
+
+    wait_seconds: float
+    seconds: float
+
+
+def expected_times(
+    request: PlacementRequest, pool: PoolView, depth: int, assumptions: Assumptions = Assumptions()
+) -> ExpectedTimes:
+    """The times of a new job, where those before it are as long as it is.
+
+    ``service = prompt / prefill rate + output / rate of a busy slot``;
+    ``wait = load_seconds if cold + service * max(0, ahead + 1 - slots) / slots``;
+    ``seconds = wait + service + 2 * 0.025 * latency_hops``. ``ahead`` is the depth, or the busy slots where
+    these are more, as they are of workers that serve other models too.
 
     Args:
       depth: Jobs in the pool that have not ended.
-      tokens: Tokens that one of them makes.
     """
-    rate = pool.tokens_per_second or assumptions.tokens_per_second * max(pool.slots, 1)
-    load = 0.0 if pool.warm else assumptions.load_seconds
-    return depth * tokens / rate + load + pool.latency_hops * SECONDS_PER_HOP
+    slots = max(pool.slots, 1)
+    rate = max(pool.tokens_per_second / slots or assumptions.tokens_per_second, MIN_RATE)
+    prefill = request.prompt_tokens / assumptions.prefill_tokens_per_second
+    service = prefill + max(1, request.output_tokens) / rate
+    ahead = max(depth, pool.slots - pool.free)
+    wait = service * max(0, ahead + 1 - slots) / slots + (0.0 if pool.warm else assumptions.load_seconds)
+    way = ROUND_TRIPS * SECONDS_PER_HOP * pool.latency_hops
+    return ExpectedTimes(wait, wait + service + way)
 
 
 @dataclass(frozen=True)
@@ -55,12 +82,12 @@ class Candidate:
     Attributes:
       pool: The pool.
       depth: Jobs in it that have not ended.
-      expected_wait_seconds: Until it would come to the job.
+      expected: What the job is expected to take there.
     """
 
     pool: PoolView
     depth: int
-    expected_wait_seconds: float
+    expected: ExpectedTimes
 
 
 class Scorer(Protocol):
@@ -126,18 +153,6 @@ class GpuClassMatch:
 
 
 @dataclass(frozen=True)
-class InverseDepth:
-    """``1 / (1 + expected wait / scale)``, both in seconds: one half where the wait is the scale."""
-
-    weight: float = 1.0
-    scale_seconds: float = 5.0
-    name: str = "depth"
-
-    def score(self, request: PlacementRequest, candidate: Candidate) -> float:
-        return 1.0 / (1.0 + candidate.expected_wait_seconds / self.scale_seconds)
-
-
-@dataclass(frozen=True)
 class WarmBonus:
     """1 where a worker of the pool has the model loaded; else 0."""
 
@@ -148,18 +163,43 @@ class WarmBonus:
         return 1.0 if candidate.pool.warm else 0.0
 
 
-def scorers_from(settings: SchedulingSettings) -> tuple[Scorer, ...]:
-    """The five terms with the configured weights."""
-    return (
-        ModelMatch(settings.model_match),
-        RegionProximity(settings.region, settings.other_region, settings.hop_step),
-        GpuClassMatch(settings.gpu_class),
-        InverseDepth(settings.depth, settings.wait_scale / 1000),
-        WarmBonus(settings.warm),
-    )
+@dataclass(frozen=True)
+class Affinity:
+    """How pools that can serve a job are compared: the least cost wins.
 
+    ``cost = depth_weight * seconds - wait_scale_seconds * sum(weight * term)``, in seconds.
 
-DEFAULT_SCORERS = scorers_from(SchedulingSettings())
+    Attributes:
+      scorers: The terms.
+      depth_weight: What a second until the job's last token counts.
+      wait_scale_seconds: What a term of 1 with the weight 1 is worth.
+    """
+
+    scorers: tuple[Scorer, ...]
+    depth_weight: float = 1.0
+    wait_scale_seconds: float = 5.0
+
+    @classmethod
+    def of(cls, settings: SchedulingSettings, more: Sequence[Scorer] = ()) -> Affinity:
+        """The seed's terms with the configured weights, and the users' own."""
+        own: tuple[Scorer, ...] = (
+            ModelMatch(settings.model_match),
+            RegionProximity(settings.region, settings.other_region, settings.hop_step),
+            GpuClassMatch(settings.gpu_class),
+            WarmBonus(settings.warm),
+        )
+        return cls((*own, *more), settings.depth, settings.wait_scale / 1000)
+
+    def scored(self, request: PlacementRequest, candidate: Candidate) -> Scored:
+        """The candidate's cost, with all that it is made of."""
+        terms = {scorer.name: _clamped(scorer.score(request, candidate)) for scorer in self.scorers}
+        worth = math.fsum(scorer.weight * terms[scorer.name] for scorer in self.scorers)
+        return Scored(
+            pool=candidate.pool.name,
+            cost_seconds=self.depth_weight * candidate.expected.seconds - self.wait_scale_seconds * worth,
+            terms=MappingProxyType(terms),
+            expected=candidate.expected,
+        )
 
 
 @dataclass(frozen=True)
@@ -169,16 +209,19 @@ class Scored:
     Attributes:
       pool: Its name.
       exclusion: Why it cannot serve the job; None where it can.
-      total: The weighted sum of its terms.
+      cost_seconds: What it costs the job, see :class:`Affinity`; infinite where it cannot serve it.
       terms: Each term, unweighted.
-      expected_wait_seconds: Until it would come to the job.
+      expected: What the job is expected to take there; None where it cannot serve it.
     """
 
     pool: PoolName
     exclusion: Exclusion | None = None
-    total: float = 0.0
+    cost_seconds: float = math.inf
     terms: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    expected_wait_seconds: float = 0.0
+    expected: ExpectedTimes | None = None
+
+
+DEFAULT_AFFINITY = Affinity.of(SchedulingSettings())
 
 
 @dataclass(frozen=True)
@@ -205,10 +248,10 @@ def choose(
     request: PlacementRequest,
     pools: Sequence[PoolView],
     depths: Mapping[PoolName, int],
-    scorers: Sequence[Scorer] = DEFAULT_SCORERS,
+    affinity: Affinity = DEFAULT_AFFINITY,
     assumptions: Assumptions = Assumptions(),
 ) -> PlacementDecision:
-    """The pool with the greatest weighted sum; of equal ones the first by name.
+    """The pool with the least cost; of equal ones the first by name.
 
     Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
     whose workers are all held back.
@@ -229,7 +272,6 @@ def choose(
         excluded |= {
             pool.name: excluded[pool.name] or AVOIDED for pool in pools if pool.name == request.avoid
         }
-    tokens = max(1, request.output_tokens)
     rows = []
     for pool in pools:
         exclusion = excluded[pool.name]
@@ -237,9 +279,9 @@ def choose(
             rows.append(Scored(pool.name, exclusion))
             continue
         depth = max(0, depths.get(pool.name, 0))
-        candidate = Candidate(pool, depth, expected_wait(pool, depth, tokens, assumptions))
-        rows.append(_scored(request, candidate, scorers))
-    rows.sort(key=lambda row: (row.exclusion is not None, -row.total, row.pool))
+        candidate = Candidate(pool, depth, expected_times(request, pool, depth, assumptions))
+        rows.append(affinity.scored(request, candidate))
+    rows.sort(key=lambda row: (row.exclusion is not None, row.cost_seconds, row.pool))
     best = rows[0] if rows and rows[0].exclusion is None else None
     return PlacementDecision(best.pool if best else None, tuple(rows))
 
@@ -247,16 +289,6 @@ def choose(
 def can_serve(request: PlacementRequest, pools: Sequence[PoolView]) -> bool:
     """Whether :func:`choose` finds a pool, without any score."""
     return any(exclusion_of(request, pool) is None for pool in pools)
-
-
-def _scored(request: PlacementRequest, candidate: Candidate, scorers: Sequence[Scorer]) -> Scored:
-    terms = {scorer.name: _clamped(scorer.score(request, candidate)) for scorer in scorers}
-    return Scored(
-        pool=candidate.pool.name,
-        total=math.fsum(scorer.weight * terms[scorer.name] for scorer in scorers),
-        terms=MappingProxyType(terms),
-        expected_wait_seconds=candidate.expected_wait_seconds,
-    )
 
 
 def _clamped(value: float) -> float:

@@ -13,7 +13,7 @@ from tether.envelopes import Placeable
 from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
-from tether.scheduling.affinity import PlacementDecision, can_serve, choose, scorers_from
+from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.placement_requests import placement_request, unmet_needs
 from tether.scheduling.scorer_plugins import load_scorers
@@ -55,7 +55,7 @@ class PoolChoice:
     ) -> None:
         self._fleet = fleet
         self.registry = registry
-        self._scorers = (*scorers_from(settings), *load_scorers())
+        self._affinity = Affinity.of(settings, load_scorers())
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
@@ -168,7 +168,7 @@ class PoolChoice:
 
     def explain(self, request: PlacementRequest) -> PlacementDecision:
         """Return the choice with every pool's score, or why it was excluded."""
-        return choose(request, self._fleet.pools(), self._fresh_depths(), self._scorers)
+        return choose(request, self._fleet.pools(), self._fresh_depths(), self._affinity)
 
     def note_depth(self, pool: PoolName | None, depth: int) -> None:
         """Remember the depth returned by a claim on a pool; 0 is unknown."""

@@ -53,7 +53,6 @@ from tether_workers.presence.cache_report import CacheReport
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.load_report import LoadReport
 from tether_workers.presence.manifest import ManifestWriter
-from tether_workers.presence.throughput import Throughput
 from tether_workers.presence.video_memory import video_memory
 from tether_workers.served_models import ServedModel
 
@@ -114,7 +113,6 @@ class WorkerRuntime:
         self._operators = OperatorKeys.from_settings(settings)
         self._swarm = self._swarm_of(settings)
         self.slots = Slots(slots)
-        self._throughput = Throughput()
         self._flush = TokenWriter(self.port)
         self.attempts = Attempts(
             clock=time.monotonic,
@@ -124,7 +122,6 @@ class WorkerRuntime:
         self._beat = LeaseRenewal(
             self.port,
             self.attempts,
-            self._throughput,
             lease=settings.jobs.lease / 1000,
             loading_limit=settings.jobs.loading_limit / 1000,
             shared_clock=shared_clock,
@@ -315,7 +312,7 @@ class WorkerRuntime:
             vram_total=memory.total,
             vram_free=memory.free,
             artifacts=self._cache.artifacts(),
-            tokens_per_second=self._throughput.tokens_per_second,
+            tokens_per_second=self.attempts.throughput.tokens_per_second(self.slots.count),
             state=self._announced_state(),
         )
 

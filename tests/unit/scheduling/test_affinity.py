@@ -11,13 +11,14 @@ from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
 from tether.errors import ConfigError
 from tether.scheduling.affinity import (
-    DEFAULT_SCORERS,
+    DEFAULT_AFFINITY,
+    Affinity,
     Assumptions,
     Candidate,
+    ExpectedTimes,
     can_serve,
     choose,
-    expected_wait,
-    scorers_from,
+    expected_times,
 )
 from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit
 from tether.scheduling.scorer_plugins import LOG_SECONDS, IsolatedScorer, load_scorers
@@ -35,6 +36,7 @@ def pool(name="a", **changes):
         "region": "local",
         "workers": 1,
         "slots": 8,
+        "free": 8,
         "warm": True,
         "tokens_per_second": 100.0,
     }
@@ -181,16 +183,45 @@ def test_nothing_is_chosen_where_there_is_no_pool():
     assert choose(REQUEST, [], {}) == choose(REQUEST, [], {"x": 1})
 
 
-def test_the_expected_wait_is_queued_tokens_by_rate_and_loading_and_the_way():
-    assert expected_wait(pool(latency_hops=2), 10, 50) == pytest.approx(5.05)
-    assumed = Assumptions(tokens_per_second=10.0, load_seconds=7.0)
-    assert expected_wait(pool(tokens_per_second=0.0, warm=False), 8, 10, assumed) == pytest.approx(8.0)
+ASSUMED = Assumptions(tokens_per_second=10.0, prefill_tokens_per_second=100.0, load_seconds=7.0)
+FIFTY = replace(REQUEST, output_tokens=50, prompt_tokens=100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "depth", "wait", "seconds"),
+    [
+        # A slot decodes 12.5 tokens a second: 4 s; and the prompt takes 1 s.
+        ({}, 0, 0, 5),
+        ({}, 7, 0, 5),
+        ({}, 8, 5 / 8, 5 + 5 / 8),
+        ({}, 16, 9 * 5 / 8, 5 + 9 * 5 / 8),
+        ({"latency_hops": 2}, 0, 0, 5.1),
+        ({"tokens_per_second": 0.0}, 0, 0, 6),
+        ({"warm": False}, 8, 7 + 5 / 8, 12 + 5 / 8),
+        # Its workers are busy with another model's jobs.
+        ({"free": 0}, 0, 5 / 8, 5 + 5 / 8),
+        ({"slots": 0, "free": 0, "tokens_per_second": 0.0}, 1, 6, 12),
+    ],
+)
+def test_a_job_is_expected_to_wait_for_a_slot_and_the_model_and_then_for_its_own_tokens(
+    changes, depth, wait, seconds
+):
+    found = expected_times(FIFTY, pool(**changes), depth, ASSUMED)
+    assert (found.wait_seconds, found.seconds) == (pytest.approx(wait), pytest.approx(seconds))
 
 
 def test_weights_of_the_settings_decide():
-    only_warm = scorers_from(SchedulingSettings(model_match=0, region=0, gpu_class=0, depth=0, warm=1))
+    only_warm = Affinity.of(SchedulingSettings(model_match=0, region=0, gpu_class=0, depth=0, warm=1))
     pools = [pool("a", warm=False), pool("b")]
-    assert chosen(pools, depths={"b": 10**6}, scorers=only_warm) == "b"
+    assert chosen(pools, depths={"b": 10**6}, affinity=only_warm) == "b"
+
+
+def test_depth_outweighs_warmth_in_the_end():
+    pools = [pool("cold", warm=False), pool("warm")]
+    short = replace(REQUEST, output_tokens=10)
+    depth = next(depth for depth in range(10**6) if chosen(pools, short, {"warm": depth}) == "cold")
+    wait = expected_times(short, pools[1], depth).wait_seconds
+    assert wait == pytest.approx(11, abs=0.2), "the load, and what warmth is worth beside it"
 
 
 pools = st.builds(
@@ -220,8 +251,51 @@ requests = st.builds(
 
 @given(requests, pools, st.integers(0, 10**9), st.floats(0, 1e12))
 def test_every_term_is_from_zero_to_one(request, one, depth, wait):
-    candidate = Candidate(one, depth, wait)
-    assert all(0.0 <= scorer.score(request, candidate) <= 1.0 for scorer in DEFAULT_SCORERS)
+    candidate = Candidate(one, depth, ExpectedTimes(wait, wait))
+    assert all(0.0 <= scorer.score(request, candidate) <= 1.0 for scorer in DEFAULT_AFFINITY.scorers)
+
+
+WORTH_SECONDS = DEFAULT_AFFINITY.wait_scale_seconds * sum(each.weight for each in DEFAULT_AFFINITY.scorers)
+
+
+@given(
+    requests,
+    st.lists(pools, max_size=4, unique_by=lambda one: one.name),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 10**6)),
+)
+def test_no_match_costs_a_job_more_than_all_terms_are_worth(request, some, depths):
+    choice = choose(request, some, depths)
+    able = [row for row in choice.table if row.exclusion is None]
+    if able:
+        fastest = min(row.expected.seconds for row in able)
+        assert able[0].expected.seconds <= (fastest + WORTH_SECONDS) * (1 + 1e-9)
+
+
+@given(
+    requests,
+    pools,
+    st.integers(0, 10**6),
+    st.sampled_from(["depth", "hops", "warm", "rate", "region", "version"]),
+)
+def test_what_is_better_in_one_thing_alone_never_costs_more(request, one, depth, what):
+    request = replace(request, any_version=True, region="eu")
+    one = replace(one, model="tiny", workers=1, free=one.slots)
+    better, at = one, depth
+    if what == "depth":
+        at = depth // 2
+    elif what == "hops":
+        better = replace(one, latency_hops=one.latency_hops // 2)
+    elif what == "warm":
+        better = replace(one, warm=True)
+    elif what == "rate":
+        better = replace(one, tokens_per_second=2 * one.tokens_per_second)
+    elif what == "region":
+        better = replace(one, region="eu")
+    else:
+        better = replace(one, digest=DIGEST)
+    (before,) = choose(request, [one], {one.name: depth}).table
+    (after,) = choose(request, [better], {one.name: at}).table
+    assert after.cost_seconds <= before.cost_seconds
 
 
 @given(requests, st.lists(pools, max_size=4, unique_by=lambda one: one.name), st.data())
@@ -246,8 +320,8 @@ def entry(loaded, name="mine"):
 
 
 def test_a_scorer_of_the_user_s_own_counts_and_is_kept_from_zero_to_one():
-    scorers = (*DEFAULT_SCORERS, *load_scorers(lambda: [entry(Mine)]))
-    choice = choose(REQUEST, [pool("a"), pool("b")], {}, scorers)
+    affinity = Affinity.of(SchedulingSettings(), load_scorers(lambda: [entry(Mine)]))
+    choice = choose(REQUEST, [pool("a"), pool("b")], {}, affinity)
     assert (choice.pool, choice.table[0].terms["mine"], choice.table[1].terms["mine"]) == ("b", 1.0, 0.0)
 
 
@@ -266,19 +340,20 @@ class Broken:
 @pytest.mark.parametrize("answer", [ValueError("it broke"), None, "much", object()])
 def test_a_scorer_that_fails_costs_its_own_term_is_logged_once_and_counted(answer):
     now = 0.0
-    scorers = (*DEFAULT_SCORERS, IsolatedScorer(Broken(answer), clock=lambda: now))
+    broken = IsolatedScorer(Broken(answer), clock=lambda: now)
+    affinity = Affinity.of(SchedulingSettings(), [broken])
     both = [pool("a", warm=False), pool("b", warm=True)]
     labels = {"scorer": "broken"}
     before = metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) or 0
     with capture_logs() as lines:
-        choice = choose(REQUEST, both, {}, scorers)
+        choice = choose(REQUEST, both, {}, affinity)
     assert choice.pool == choose(REQUEST, both, {}).pool == "b"
     assert [row.terms["broken"] for row in choice.table] == [0.0, 0.0]
     assert [(line["log_level"], line["scorer"]) for line in lines] == [("error", "broken")]
     assert metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) == before + 2
     now = LOG_SECONDS
     with capture_logs() as lines:
-        choose(REQUEST, both, {}, scorers)
+        choose(REQUEST, both, {}, affinity)
     assert len(lines) == 1
 
 

@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 from tether.broker.pools.worker_port import DrawnJob, Growth, WriteResult, WriteStatus
 from tether.jobs import Piece
 from tether.streams.token_log import encode_pieces
+from tether_workers.presence.throughput import DecodeThroughput
 
 MAX_UNWRITTEN_TOKENS = 4_096
 """Tokens of an attempt that may be generated and not written; then its engine waits."""
@@ -52,13 +53,23 @@ class Attempt:
     """
 
     def __init__(
-        self, drawn: DrawnJob, *, clock: Callable[[], float], on_unwritten: Callable[[Attempt], None]
+        self,
+        drawn: DrawnJob,
+        *,
+        clock: Callable[[], float],
+        on_unwritten: Callable[[Attempt], None],
+        throughput: DecodeThroughput | None = None,
     ) -> None:
+        """
+        Args:
+          throughput: That of the process, to which this attempt's is added.
+        """
         self.drawn = drawn
         self.cancelled = threading.Event()
         self.dropped = threading.Event()
         self._clock = clock
         self._on_unwritten = on_unwritten
+        self._throughput = throughput or DecodeThroughput(clock)
         self._changed = threading.Condition()
         self._phase = AttemptPhase.WAITING
         self._phase_since = clock()
@@ -120,7 +131,13 @@ class Attempt:
             self._enter(phase)
 
     def _enter(self, phase: AttemptPhase) -> None:
-        self._phase, self._phase_since = phase, self._clock()
+        former, self._phase, self._phase_since = self._phase, phase, self._clock()
+        if AttemptPhase.DECODE not in (former, phase) or former is phase:
+            return
+        if phase is AttemptPhase.DECODE:
+            self._throughput.begin()
+        else:
+            self._throughput.end()
 
     def restart(self, run: int) -> None:
         """Begin the stream anew, as a higher run without tokens: former ones count no longer."""
@@ -136,12 +153,13 @@ class Attempt:
             another attempt would go on, past a stop text of which the log holds the beginning alone.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: len(self._unwritten) < MAX_UNWRITTEN_TOKENS or self._ending is not None or is_last
-            )
+            if not is_last:
+                self._wait_for_room()
             if self._lost_tokens or self._ending is AttemptEnding.DROP:
                 return
-            if self._phase is not AttemptPhase.DECODE:
+            if self._phase is AttemptPhase.DECODE:
+                self._throughput.add(len(pieces))
+            elif self._phase is not AttemptPhase.ENDING:
                 self._enter(AttemptPhase.DECODE)
             if is_last:
                 self._last = tuple(pieces)
@@ -150,6 +168,20 @@ class Attempt:
             self._generated_tokens += len(pieces)
         if not is_last:
             self._on_unwritten(self)
+
+    def _wait_for_room(self) -> None:
+        if self._has_room():
+            return
+        # An engine that waits for Redis is no slower than before.
+        is_decoding = self._phase is AttemptPhase.DECODE
+        if is_decoding:
+            self._throughput.end()
+        self._changed.wait_for(self._has_room)
+        if is_decoding:
+            self._throughput.begin()
+
+    def _has_room(self) -> bool:
+        return len(self._unwritten) < MAX_UNWRITTEN_TOKENS or self._ending is not None
 
     def close(self) -> bool:
         """Wait until no write is under way, and begin none any more. Return False once dropped."""

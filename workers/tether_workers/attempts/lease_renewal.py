@@ -20,7 +20,6 @@ from tether.loops import Loop, Outage
 from tether.threads import STOP_SECONDS
 from tether_workers.attempts.attempt import Attempt, AttemptEnding
 from tether_workers.attempts.running import Attempts
-from tether_workers.presence.throughput import Throughput
 
 MIN_BEATS_PER_LEASE = 3
 """Beats in the life of a lease: one that is lost must not lose the lease."""
@@ -44,7 +43,6 @@ class LeaseRenewal:
         self,
         port: WorkerPort,
         attempts: Attempts,
-        throughput: Throughput,
         *,
         lease: float,
         loading_limit: float,
@@ -60,10 +58,8 @@ class LeaseRenewal:
         """
         self._port = port
         self._attempts = attempts
-        self._throughput = throughput
         self._interval = interval = min(MAX_INTERVAL_SECONDS, lease / MIN_BEATS_PER_LEASE)
         self._beat_at = -math.inf
-        self._sampled_at = -math.inf
         self._is_asked = False
         self._shared_clock = shared_clock
         self._loading_limit = loading_limit
@@ -105,10 +101,6 @@ class LeaseRenewal:
     def _step(self) -> float:
         now, until_deadline = self._clock(), self._seconds_to_deadline()
         if self._is_asked or now >= self._beat_at or until_deadline <= 0:
-            # A rate over the moment between two beats would say little.
-            if now - self._sampled_at >= self._interval / 2:
-                self._sampled_at = now
-                self._throughput.sample(now, self._attempts.generated_tokens)
             # What is asked for while the beat is under way, it may not find; one that fails found nothing.
             self._is_asked, self._beat_at = False, -math.inf
             self.beat()

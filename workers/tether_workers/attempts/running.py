@@ -7,11 +7,16 @@ from collections.abc import Callable
 
 from tether.broker.pools.worker_port import DrawnJob
 from tether.ids import DrawId
-from tether_workers.attempts.attempt import Attempt, AttemptEnding
+from tether_workers.attempts.attempt import Attempt, AttemptEnding, AttemptPhase
+from tether_workers.presence.throughput import DecodeThroughput
 
 
 class Attempts:
-    """Keeps them from the draw to the end. Safe to use from many threads."""
+    """Keeps them from the draw to the end. Safe to use from many threads.
+
+    Attributes:
+      throughput: Of all of them together.
+    """
 
     def __init__(
         self,
@@ -26,24 +31,18 @@ class Attempts:
           on_unwritten: Called where an attempt has something to write.
           on_began: Called once an attempt is kept.
         """
+        self.throughput = DecodeThroughput(clock)
         self._clock = clock
         self._on_unwritten = on_unwritten
         self._on_began = on_began
         self._changed = threading.Condition()
         self._running: dict[DrawId, Attempt] = {}
-        self._generated_by_ended = 0
-
-    @property
-    def generated_tokens(self) -> int:
-        """Tokens generated in this process by all attempts, ended ones too."""
-        with self._changed:
-            return self._generated_by_ended + sum(
-                attempt.generated_tokens for attempt in self._running.values()
-            )
 
     def began(self, drawn: DrawnJob) -> None:
         """Keep a job that was drawn."""
-        attempt = Attempt(drawn, clock=self._clock, on_unwritten=self._on_unwritten)
+        attempt = Attempt(
+            drawn, clock=self._clock, on_unwritten=self._on_unwritten, throughput=self.throughput
+        )
         with self._changed:
             self._running[drawn.fence.draw_id] = attempt
         self._on_began(attempt)
@@ -73,9 +72,9 @@ class Attempts:
         """An attempt has ended. A second call does nothing."""
         with self._changed:
             ended = self._running.pop(draw_id, None)
-            if ended is not None:
-                self._generated_by_ended += ended.generated_tokens
             self._changed.notify_all()
+        if ended is not None:
+            ended.enter(AttemptPhase.ENDING)
 
     def wait_until_none(self, timeout: float) -> bool:
         """Wait up to so many seconds until all have ended."""

@@ -1,40 +1,84 @@
-"""How many tokens a worker makes a second while it is at work."""
+"""How many tokens a second a worker can generate with all its slots busy, learned from its time at work."""
 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 
-WEIGHT_OF_NEWEST = 0.2
+WINDOW_SECONDS = 60.0
+"""Of one slot's decoding: what is older counts for half, a quarter, and so on."""
+
+MIN_SECONDS = 0.5
+"""Of one slot's decoding, from which on a rate says something."""
 
 
-class Throughput:
-    """A smoothed rate: each interval counts for a fifth, those without tokens not at all.
+@dataclass
+class _Measured:
+    """What was decoded while so many jobs were decoded together."""
 
-    ``rate = 0.2 * tokens / seconds + 0.8 * rate``, an exponentially weighted moving average. Safe to use
-    from many threads.
-    """
+    tokens: float = 0.0
+    seconds: float = 0.0
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._rate = 0.0
-        self._last: tuple[float, int] | None = None
+    def pass_time(self, seconds: float) -> None:
+        self.seconds += seconds
+        while self.seconds >= 2 * WINDOW_SECONDS:
+            self.seconds /= 2
+            self.tokens /= 2
 
     @property
-    def tokens_per_second(self) -> float:
-        """0 where nothing is known."""
-        return self._rate
+    def rate(self) -> float:
+        return self.tokens / self.seconds
 
-    def sample(self, now: float, tokens: int) -> None:
-        """Record how many tokens were generated so far.
 
-        Args:
-          now: Seconds by a monotonic clock.
-          tokens: Number of tokens generated since the worker started.
+class DecodeThroughput:
+    """Measures the rate of one slot by how many slots decode beside it, since a batch slows each of its jobs.
+
+    A job's first tokens count for nothing, as it is prefill that takes their time. Safe to use from many
+    threads.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         """
+        Args:
+          clock: Seconds, of a clock that only goes on.
+        """
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._measured: defaultdict[int, _Measured] = defaultdict(_Measured)
+        self._decoding = 0
+        self._since = clock()
+
+    def begin(self) -> None:
+        """One more job is being decoded."""
         with self._lock:
-            last, self._last = self._last, (now, tokens)
-            if last is None or tokens == last[1] or now <= last[0]:
-                return
-            newest = (tokens - last[1]) / (now - last[0])
-            old = self._rate or newest
-            self._rate = WEIGHT_OF_NEWEST * newest + (1 - WEIGHT_OF_NEWEST) * old
+            self._pass_time()
+            self._decoding += 1
+
+    def end(self) -> None:
+        """One job fewer is being decoded."""
+        with self._lock:
+            self._pass_time()
+            self._decoding -= 1
+
+    def add(self, tokens: int) -> None:
+        """A job that is being decoded has got so many tokens."""
+        with self._lock:
+            self._measured[self._decoding].tokens += tokens
+
+    def tokens_per_second(self, slots: int) -> float:
+        """Of so many slots that are all busy: their number times the rate of one, as it was measured with the
+        most of them busy. 0 where nothing is known."""
+        with self._lock:
+            self._pass_time()
+            known = [busy for busy, each in self._measured.items() if busy and each.seconds >= MIN_SECONDS]
+            if not known:
+                return 0.0
+            return slots * self._measured[max(known)].rate
+
+    def _pass_time(self) -> None:
+        now = self._clock()
+        if self._decoding:
+            self._measured[self._decoding].pass_time((now - self._since) * self._decoding)
+        self._since = now

@@ -16,7 +16,6 @@ from tether_workers.attempts import lease_renewal
 from tether_workers.attempts.attempt import AttemptEnding, AttemptPhase
 from tether_workers.attempts.lease_renewal import DEADLINE_PAUSE_SECONDS, LeaseRenewal
 from tether_workers.attempts.running import Attempts
-from tether_workers.presence.throughput import Throughput
 
 LIMIT = 10.0
 
@@ -30,7 +29,6 @@ class Bench:
             on_unwritten=lambda attempt: None,
             on_began=lambda attempt: self.beats.note_begun(attempt),
         )
-        self.throughput = Throughput()
         # This machine's clock is off by ten minutes, until Redis's is read.
         self.shared = SharedClock(
             host_ms=lambda: self.redis_ms + 600_000, monotonic=lambda: round(self.now * 1000)
@@ -38,7 +36,6 @@ class Bench:
         self.beats = LeaseRenewal(
             self.port,
             self.attempts,
-            self.throughput,
             lease=lease,
             loading_limit=LIMIT,
             shared_clock=self.shared,
@@ -202,16 +199,6 @@ def test_while_redis_is_away_a_deadline_ends_what_runs_where_its_clock_is_known(
     assert other.ending is None
 
 
-def test_a_rate_is_not_measured_between_two_beats_in_a_moment():
-    bench = Bench(lease=3.0)
-    attempt = bench.draw()
-    for now, made in ((0.0, 0), (1.0, 1), (1.001, 1), (2.0, 0)):
-        bench.now = now
-        attempt.push([Piece(1, "a")] * made)
-        bench.beats._step()
-    assert bench.throughput.tokens_per_second == 1.0
-
-
 def test_dropped_attempts_are_not_asked_about(bench):
     bench.draw(1).end(AttemptEnding.DROP)
     bench.beats.beat()
@@ -238,12 +225,3 @@ def test_the_thread_beats_through_an_outage_and_ends_when_it_is_stopped():
     bench.beats.stop()
     assert "beat" in bench.port.calls
     assert not bench.beats.loop.is_alive
-
-
-def test_the_rate_is_that_of_the_time_at_work():
-    throughput = Throughput()
-    for now, made in [(0, 0), (1, 100), (2, 100), (3, 100), (4, 200)]:
-        throughput.sample(now, made)
-    assert throughput.tokens_per_second == pytest.approx(100)
-    throughput.sample(5, 400)
-    assert throughput.tokens_per_second == pytest.approx(120)

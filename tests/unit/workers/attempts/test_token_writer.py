@@ -273,7 +273,6 @@ def test_the_registry_tells_when_all_have_ended(flush):
     attempts.forget("boot:1")
     attempts.forget("boot:1")
     assert attempts.wait_until_none(10)
-    assert attempts.generated_tokens == 3
 
 
 @settings(max_examples=60, deadline=None)
