@@ -53,23 +53,22 @@ class ExpectedTimes:
 
 
 def expected_times(
-    request: PlacementRequest, pool: PoolView, depth: int, assumptions: Assumptions = Assumptions()
+    request: PlacementRequest, pool: PoolView, ahead: float, assumptions: Assumptions = Assumptions()
 ) -> ExpectedTimes:
     """The times of a new job, where those before it are as long as it is.
 
     ``service = prompt / prefill rate + output / rate of a busy slot``;
     ``wait = load_seconds if cold + service * max(0, ahead + 1 - slots) / slots``;
-    ``seconds = wait + service + 2 * 0.025 * latency_hops``. ``ahead`` is the depth, or the busy slots where
-    these are more, as they are of workers that serve other models too.
+    ``seconds = wait + service + 2 * 0.025 * latency_hops``.
 
     Args:
-      depth: Jobs in the pool that have not ended.
+      ahead: Jobs that have not ended and that the pool's workers have: those in the pool, and their share of
+        those in the other pools that they draw from.
     """
     slots = max(pool.slots, 1)
     rate = max(pool.tokens_per_second / slots or assumptions.tokens_per_second, MIN_RATE)
     prefill = request.prompt_tokens / assumptions.prefill_tokens_per_second
     service = prefill + max(1, request.output_tokens) / rate
-    ahead = max(depth, pool.slots - pool.free)
     wait = service * max(0, ahead + 1 - slots) / slots + (0.0 if pool.warm else assumptions.load_seconds)
     way = ROUND_TRIPS * SECONDS_PER_HOP * pool.latency_hops
     return ExpectedTimes(wait, wait + service + way)
@@ -248,6 +247,7 @@ def choose(
     request: PlacementRequest,
     pools: Sequence[PoolView],
     depths: Mapping[PoolName, int],
+    shared: Mapping[PoolName, float] = MappingProxyType({}),
     affinity: Affinity = DEFAULT_AFFINITY,
     assumptions: Assumptions = Assumptions(),
 ) -> PlacementDecision:
@@ -258,6 +258,7 @@ def choose(
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
+      shared: Jobs of other pools that the workers of each have, by name.
     """
     excluded = {pool.name: exclusion_of(request, pool) for pool in pools}
     # A suspect worker is mostly there, and one that is held back mostly fails.
@@ -279,7 +280,8 @@ def choose(
             rows.append(Scored(pool.name, exclusion))
             continue
         depth = max(0, depths.get(pool.name, 0))
-        candidate = Candidate(pool, depth, expected_times(request, pool, depth, assumptions))
+        ahead = depth + shared.get(pool.name, 0.0)
+        candidate = Candidate(pool, depth, expected_times(request, pool, ahead, assumptions))
         rows.append(affinity.scored(request, candidate))
     rows.sort(key=lambda row: (row.exclusion is not None, row.cost_seconds, row.pool))
     best = rows[0] if rows and rows[0].exclusion is None else None

@@ -48,7 +48,6 @@ def placement_request(
     output_tokens: int = 0,
     avoid: PoolName | None = None,
     tenant: TenantId | None = None,
-    may_try: frozenset[PoolName] = frozenset(),
 ) -> PlacementRequest:
     """Return what a job needs of a pool.
 
@@ -72,7 +71,6 @@ def placement_request(
         contexts={each.digest: each.context for each in others} if job.any_version else {},
         avoid=avoid,
         tenant=tenant,
-        may_try=may_try,
     )
 
 

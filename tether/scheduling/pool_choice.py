@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from tether.config.settings import SchedulingSettings
@@ -17,6 +18,7 @@ from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, c
 from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.placement_requests import placement_request, unmet_needs
 from tether.scheduling.scorer_plugins import load_scorers
+from tether.scheduling.shared_depth import shared_depths
 from tether.store.holds import depths
 from tether.store.store import Store
 
@@ -60,8 +62,10 @@ class PoolChoice:
         self._clock = clock
         self._lock = threading.Lock()
         self._depths: dict[PoolName, int] = {}
+        self._shared: dict[PoolName, float] = {}
         self._tried_at: dict[PoolName, float] = {}
         self._read_at = -FRESH_SECONDS
+        self._by_model: tuple[tuple[PoolView, ...], dict[str, list[PoolView]]] = ((), {})
 
     def choose(
         self,
@@ -80,8 +84,9 @@ class PoolChoice:
         Raises:
           UnknownModel: Its model is configured no longer.
         """
-        may_try = self._may_try(self._fleet.pools(), job.tenant_id) if is_new else frozenset()
-        request = self._request_of(job, avoid=avoid, may_try=may_try)
+        request = self._request_of(job, avoid=avoid)
+        if is_new:
+            request = replace(request, may_try=self._may_try(self._pools_of(request.model), job.tenant_id))
         pool = self.explain(request).pool
         if pool is not None:
             if pool in request.may_try:
@@ -101,7 +106,7 @@ class PoolChoice:
     def is_served(self, request: JobRequest) -> bool:
         """Return whether a pool can serve a job now."""
         model = self.registry.find(request.model)
-        return can_serve(placement_request(request, model, self.registry.models), self._fleet.pools())
+        return can_serve(placement_request(request, model, self.registry.models), self._pools_of(model))
 
     def why_unserved(self, job: Placeable | JobRequest) -> str:
         """Return why no pool meets what a job asks for, in words; empty where one does, or there is no pool.
@@ -114,13 +119,7 @@ class PoolChoice:
         model = self.registry.find(job.model)
         return unmet_needs(self.explain(placement_request(job, model, self.registry.models)))
 
-    def _request_of(
-        self,
-        job: Placeable,
-        *,
-        avoid: PoolName | None = None,
-        may_try: frozenset[PoolName] = frozenset(),
-    ) -> PlacementRequest:
+    def _request_of(self, job: Placeable, *, avoid: PoolName | None = None) -> PlacementRequest:
         # Only an older program that still runs beside this one keeps no version.
         name = f"{job.model}@{job.model_version}" if job.model_version else job.model
         return placement_request(
@@ -131,44 +130,47 @@ class PoolChoice:
             output_tokens=job.max_tokens,
             avoid=avoid,
             tenant=job.tenant_id,
-            may_try=may_try,
         )
 
     def served(self) -> list[ModelVersion]:
         """The models for which there is a pool now."""
-        pools = self._fleet.pools()
-        digests = {pool.digest for pool in pools}
-        return [
-            model
-            for model in self.registry.models
-            if model.digest in digests and can_serve(PlacementRequest(model=model), pools)
-        ]
+        return list(self.serving())
 
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
-        pools = self._fleet.pools()
-        digests = {pool.digest for pool in pools}
         for model in self.registry.models:
-            if model.digest in digests:
-                request = PlacementRequest(model=model)
-                found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
-        return {model: views for model, views in found.items() if views}
+            request = PlacementRequest(model=model)
+            views = tuple(pool for pool in self._pools_of(model) if exclusion_of(request, pool) is None)
+            if views:
+                found[model] = views
+        return found
 
     def serving_needs(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve jobs of each model that take any version of it."""
-        pools = self._fleet.pools()
-        names = {pool.model for pool in pools}
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
         for model in self.registry.models:
-            if model.name in names:
+            if pools := self._pools_of(model):
                 request = PlacementRequest(model=model, any_version=True)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found
 
     def explain(self, request: PlacementRequest) -> PlacementDecision:
-        """Return the choice with every pool's score, or why it was excluded."""
-        return choose(request, self._fleet.pools(), self._fresh_depths(), self._affinity)
+        """Return the choice with the cost of each of the model's pools, or why it was excluded."""
+        pools = self._pools_of(request.model)
+        return choose(request, pools, self._fresh_depths(), self._shared, self._affinity)
+
+    def _pools_of(self, model: ModelVersion) -> Sequence[PoolView]:
+        """The pools of a model, of all its versions. They are sorted by model once for each fleet: decisions
+        look at few of many."""
+        fleet, by_model = self._by_model
+        pools = self._fleet.pools()
+        if pools is not fleet:
+            by_model = {}
+            for pool in pools:
+                by_model.setdefault(pool.model, []).append(pool)
+            self._by_model = pools, by_model
+        return by_model.get(model.name, ())
 
     def note_depth(self, pool: PoolName | None, depth: int) -> None:
         """Remember the depth returned by a claim on a pool; 0 is unknown."""
@@ -183,6 +185,7 @@ class PoolChoice:
                 return self._depths
             self._read_at = now
         fresh = self._store.read(depths)
+        shared = shared_depths(self._fleet.pools(), fresh)
         with self._lock:
-            self._depths = fresh
+            self._depths, self._shared = fresh, shared
             return fresh

@@ -198,8 +198,6 @@ FIFTY = replace(REQUEST, output_tokens=50, prompt_tokens=100)
         ({"latency_hops": 2}, 0, 0, 5.1),
         ({"tokens_per_second": 0.0}, 0, 0, 6),
         ({"warm": False}, 8, 7 + 5 / 8, 12 + 5 / 8),
-        # Its workers are busy with another model's jobs.
-        ({"free": 0}, 0, 5 / 8, 5 + 5 / 8),
         ({"slots": 0, "free": 0, "tokens_per_second": 0.0}, 1, 6, 12),
     ],
 )
@@ -208,6 +206,13 @@ def test_a_job_is_expected_to_wait_for_a_slot_and_the_model_and_then_for_its_own
 ):
     found = expected_times(FIFTY, pool(**changes), depth, ASSUMED)
     assert (found.wait_seconds, found.seconds) == (pytest.approx(wait), pytest.approx(seconds))
+
+
+def test_jobs_of_other_pools_that_its_workers_have_count_too():
+    pools = [pool("a"), pool("b")]
+    assert chosen(pools, shared={"b": 50.0}) == "a"
+    assert chosen(pools, shared={"a": 50.0, "b": 10.0}) == "b"
+    assert chosen(pools, depths={"b": 40}, shared={"a": 50.0, "b": 20.0}) == "a"
 
 
 def test_weights_of_the_settings_decide():
@@ -321,7 +326,7 @@ def entry(loaded, name="mine"):
 
 def test_a_scorer_of_the_user_s_own_counts_and_is_kept_from_zero_to_one():
     affinity = Affinity.of(SchedulingSettings(), load_scorers(lambda: [entry(Mine)]))
-    choice = choose(REQUEST, [pool("a"), pool("b")], {}, affinity)
+    choice = choose(REQUEST, [pool("a"), pool("b")], {}, affinity=affinity)
     assert (choice.pool, choice.table[0].terms["mine"], choice.table[1].terms["mine"]) == ("b", 1.0, 0.0)
 
 
@@ -346,14 +351,14 @@ def test_a_scorer_that_fails_costs_its_own_term_is_logged_once_and_counted(answe
     labels = {"scorer": "broken"}
     before = metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) or 0
     with capture_logs() as lines:
-        choice = choose(REQUEST, both, {}, affinity)
+        choice = choose(REQUEST, both, {}, affinity=affinity)
     assert choice.pool == choose(REQUEST, both, {}).pool == "b"
     assert [row.terms["broken"] for row in choice.table] == [0.0, 0.0]
     assert [(line["log_level"], line["scorer"]) for line in lines] == [("error", "broken")]
     assert metrics.REGISTRY.value_of("tether_scorer_failures_total", labels) == before + 2
     now = LOG_SECONDS
     with capture_logs() as lines:
-        choose(REQUEST, both, {}, affinity)
+        choose(REQUEST, both, {}, affinity=affinity)
     assert len(lines) == 1
 
 

@@ -25,6 +25,14 @@ REST = 20
 """Adding up again waits so many times as long as it took the last time: that is a twentieth of a core."""
 
 
+@dataclass(frozen=True, eq=False)
+class WorkerGroup:
+    """Workers that draw from the same pools, of which there are several, and their slots together."""
+
+    pools: tuple[PoolName, ...]
+    slots: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolView:
     """One pool: what the workers that draw from it can do together.
@@ -45,6 +53,7 @@ class PoolView:
       latency_hops: The least of the workers'.
       vram: Bytes of GPU memory of the worker that has the least; 0 where one has none, or does not say.
       queue_depth: Sum over the workers.
+      groups: Those of its workers that draw from other pools too.
     """
 
     name: PoolName
@@ -66,6 +75,7 @@ class PoolView:
     latency_hops: int = 0
     vram: int = 0
     queue_depth: int = 0
+    groups: tuple[WorkerGroup, ...] = ()
 
     @property
     def sure(self) -> int:
@@ -82,10 +92,14 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
     suspect_from = now - SUSPECT_AFTER_INTERVALS * fleet.interval_ms
     unroutable = fleet.unroutable
     sums: dict[PoolName, _Sum] = {}
+    slots_by_pools: Counter[tuple[PoolName, ...]] = Counter()
     for worker, member in fleet.members.items():
         if member.expires_at <= now or worker in unroutable:
             continue
         presence, silent_there = member.presence, silent_in(member, fleet.silent)
+        if len(member.serves) > 1:
+            drawn_from = tuple(name for name, _ in member.serves if name not in silent_there)
+            slots_by_pools[drawn_from] += presence.slots
         for name, model in member.serves:
             total = sums.get(name)
             if total is None:
@@ -108,6 +122,10 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
                 total.latency_hops = presence.latency_hops
             if presence.vram_total < total.vram:
                 total.vram = presence.vram_total
+    for names, slots in slots_by_pools.items():
+        group = WorkerGroup(names, slots)
+        for name in names:
+            sums[name].groups.append(group)
     return tuple(sums[name].view() for name in sorted(sums))
 
 
@@ -115,7 +133,18 @@ class _Sum:
     """A pool view while it is added up."""
 
     __slots__ = (
-        *("first", "free", "held", "held_from", "latency_hops", "may_try", "model", "name", "queue_depth"),
+        *(
+            "first",
+            "free",
+            "groups",
+            "held",
+            "held_from",
+            "latency_hops",
+            "may_try",
+            "model",
+            "name",
+            "queue_depth",
+        ),
         "silent",
         *("slots", "suspects", "tokens_per_second", "vram", "warm", "workers"),
     )
@@ -127,6 +156,7 @@ class _Sum:
         self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
         self.held = self.vram = 0
         self.held_from: Counter[TenantId] = Counter()
+        self.groups: list[WorkerGroup] = []
         self.warm = self.may_try = False
         self.tokens_per_second = 0.0
         self.latency_hops = first.latency_hops
@@ -159,6 +189,7 @@ class _Sum:
             latency_hops=self.latency_hops,
             vram=self.vram,
             queue_depth=self.queue_depth,
+            groups=tuple(self.groups),
         )
 
 

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from support.presences import KEY, MODEL, OTHER_KEY, apply, presence
-from tether.discovery.announcements.presence import WorkerState
+from support.presences import DIGEST, KEY, MODEL, OTHER_KEY, apply, presence
+from tether.discovery.announcements.presence import ModelState, Supported, WorkerState
 from tether.discovery.fleet.fleet import Fleet, expire, judged, unroutable
 from tether.discovery.fleet.held_back import HeldBack
 from tether.discovery.fleet.pool_views import PoolViews, pools
@@ -94,3 +96,17 @@ def test_who_is_held_back_is_counted_where_it_is_and_for_whom():
     assert able({worker: {POOL: of_one}, "stranger": {POOL: of_all}}) == ([1, 2, 2], False)
     assert able({worker: {POOL: of_one}, other: {ELSEWHERE: of_all}}) == ([1, 2, 2], False)
     assert able({worker: {POOL: of_one}, other: {POOL: of_all}}) == ([0, 1, 1], True)
+
+
+def test_workers_that_draw_from_several_pools_are_told_with_all_of_them():
+    other = replace(MODEL, name="other", digest="cd" * 32)
+    mine, others = pool_name("cpu", "local", MODEL), pool_name("cpu", "local", other)
+    both = (
+        Supported("tiny", "1", DIGEST, ModelState.WARM),
+        Supported("other", "1", other.digest, ModelState.COLD),
+    )
+    fleet = apply(Fleet(), presence(slots=2, free=2, supported=both, pools=(mine, others)), 0)
+    fleet = apply(fleet, presence(OTHER_KEY, slots=6, free=6), 0)
+    groups = {view.name: [(group.pools, group.slots) for group in view.groups] for view in pools(fleet, 1)}
+    assert groups == {mine: [((mine, others), 2)], others: [((mine, others), 2)]}
+    assert [view.groups for view in pools(TWO, 1)] == [()]
