@@ -76,7 +76,7 @@ def _matches(job: FakeJob, wanted: JobFilter) -> bool:
     return (
         job.state in wanted.states
         and wanted.model in (None, job.request.model)
-        and wanted.pool in (None, fake_pool(job.request.model))
+        and wanted.pool in (None, fake_pool(job.request))
         and wanted.tenant_id in (None, job.tenant)
         and wanted.labels.items() <= job.request.labels.items()
         and (after is None or job.created_at >= after)

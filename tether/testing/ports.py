@@ -45,7 +45,7 @@ class FakeJobPort:
             return status_of(
                 job,
                 job.request,
-                pool=fake_pool(job.request.model),
+                pool=fake_pool(job.request),
                 attempts=job.failed + (job.state is JobState.SUCCEEDED),
                 offset=len(job.pieces),
                 output_tokens=len(job.pieces) if job.state.is_final else 0,
@@ -67,7 +67,7 @@ class FakeJobPort:
                 state=job.state,
                 priority=job.priority,
                 dispatch=job.dispatch,
-                pool=fake_pool(job.request.model),
+                pool=fake_pool(job.request),
                 since=job.finished_at or ended_at or job.created_at,
                 due_at=job.due_at if job.state is JobState.WAITING_RETRY else None,
                 attempts=tuple(records),

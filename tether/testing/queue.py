@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from tether.errors import InvalidRequest, JobNotFound, TetherError
 from tether.histories import RUNNING
 from tether.ids import BootId, DrawId, JobId, PoolName, TenantId
-from tether.jobs import OWNER, JobError, JobState, Owner
+from tether.jobs import OWNER, JobError, JobRequest, JobState, Owner
 from tether.outcomes import Fence, Outcome, OutcomeKind
 from tether.scheduling.retry_policy import RetryPolicy, decide
 from tether.streams.events import failure_details
@@ -33,9 +33,9 @@ AT_ONCE = RetryPolicy(base_ms=0, cap_ms=0)
 """Failed jobs are tried again without a wait."""
 
 
-def fake_pool(model: str) -> PoolName:
-    """The pool of a model."""
-    return PoolName(f"gpu.fake.local.{model}")
+def fake_pool(request: JobRequest) -> PoolName:
+    """The pool of a job: where, and on what, it asks to run."""
+    return PoolName(f"gpu.{request.gpu_class or 'fake'}.{request.region or 'local'}.{request.model}")
 
 
 class FakeQueue:
@@ -193,7 +193,7 @@ class FakeQueue:
             job.say("rerouted")
         job.move(JobState.PLACED, Owner.DATABASE)
         job.move(JobState.RUNNING, Owner.REDIS)
-        job.begin_attempt(FAKE_WORKER, fake_pool(job.request.model), self.now_ms)
+        job.begin_attempt(FAKE_WORKER, fake_pool(job.request), self.now_ms)
         job.say("started", attempt=1, dispatch=job.dispatch)
         yield
         model = self.models[self.registry.find(job.request.model).name]

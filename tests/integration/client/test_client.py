@@ -67,6 +67,11 @@ BAD_INPUT = {
     "no time to begin in": {"expires_in": 0},
     "a time to begin in before the delay": {"delay": 10, "expires_in": 5},
     "a time to begin in that is no number": {"expires_in": "soon"},
+    "a region that nobody can be in": {"region": "EU"},
+    "a size that is none": {"min_vram": "much"},
+    "a need that is preferred and not given": {"prefer": "region"},
+    "a need that there is not": {"region": "eu", "prefer": "version"},
+    "a word for a truth value": {"any_version": "yes"},
 }
 
 
@@ -116,6 +121,18 @@ class TestClient:
         messages = tuple(Message(one["role"], one["content"]) for one in said)
         (again,) = client.submit_many([JobRequest(model="counter", messages=messages)])
         assert again.result().text == result.text
+
+    def test_a_job_says_where_and_on_what_it_runs(self, client):
+        asked = {"region": "local", "gpu_class": "cpu", "any_version": True}
+        assert client.submit(**asked).result().finish_reason == "stop"
+        job = client.submit(**asked, min_vram="40GB", prefer="min_vram")
+        assert job.result().finish_reason == "stop"
+        assert job.status().pool.startswith("gpu.cpu.local.")
+        if not client.is_fake:
+            job = client.submit(region="mars", min_vram=1)
+            assert job.status().state is JobState.PARKED
+            assert job.status().waits_for.endswith("is in region local, not mars")
+            assert job.cancel() is JobState.CANCELLED
 
     def test_max_tokens_ends_the_answer(self, client):
         result = client.submit(max_tokens=5).result()

@@ -470,3 +470,11 @@ def test_who_follows_a_stream_is_told_when_the_client_is_closed():
     assert [type(what) for what in heard] == [ClientClosed]
     with pytest.raises(ClientClosed):
         backend.stream_port.follow(job.job_id, 0, heard.append)
+
+
+def test_the_fake_meets_whatever_is_asked_of_a_pool():
+    tether = FakeTether()
+    job = tether.submit("echo", "x", region="eu", gpu_class="h100", min_vram="80GB", any_version=True)
+    assert job.result().text == "x"
+    assert job.status().pool == "gpu.h100.eu.echo"
+    assert tether.fake.request(job.job_id).min_vram == 80 * 10**9

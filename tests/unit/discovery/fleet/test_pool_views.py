@@ -110,3 +110,12 @@ def test_workers_that_draw_from_several_pools_are_told_with_all_of_them():
     groups = {view.name: [(group.pools, group.slots) for group in view.groups] for view in pools(fleet, 1)}
     assert groups == {mine: [((mine, others), 2)], others: [((mine, others), 2)]}
     assert [view.groups for view in pools(TWO, 1)] == [()]
+
+
+@pytest.mark.parametrize(("sizes", "least"), [((80, 40), 40), ((40, 80), 40), ((80, 0), 0), ((80, 80), 80)])
+def test_a_pool_has_the_memory_of_its_worker_that_has_the_least(sizes, least):
+    fleet = Fleet()
+    for key, size in zip((KEY, OTHER_KEY), sizes, strict=True):
+        fleet = apply(fleet, presence(key, vram_total=size), 0)
+    (pool,) = pools(fleet, 1)
+    assert pool.vram == least
