@@ -23,10 +23,12 @@ from tether.broker.pools.worker_port import Growth, Pulse, WriteStatus
 from tether.envelopes import Placeable
 from tether.errors import EpochChanged
 from tether.jobs import FINAL_STATES, JobError, JobState, Piece, Priority, new_job_id
+from tether.loops import IDLE
 from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
 from tether.orchestrator.reconcile import Reconcile
+from tether.orchestrator.redis_sweep import SEALING_MS, SweepRedis
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.reprioritisation import Reprioritisation
@@ -46,7 +48,7 @@ from tether.streams.reader import StreamPosition, take
 from tether.streams.token_log import decode_pieces, encode_pieces, read_events
 
 POOL = "gpu.test.local.model-12345678"
-LEASE_MS = 600_000
+LEASE_MS = LIFE_MS = 600_000
 LENGTH = 6
 ROUNDS = 40
 
@@ -188,14 +190,14 @@ class CoreMachine(RuleBasedStateMachine):
                 now_ms=self.later,
                 randomness=self.randomness,
             ),
-            life_ms=600_000,
+            life_ms=LIFE_MS,
             now_ms=self.later,
             on_waiting=lambda: None,
         )
         self.waiting_step = PlaceWaiting(store, self, self.reservations, now_ms=self.later)
         self.deadline_step = EndOverdue(store, self.ending, now_ms=self.later)
         self.reconcile_step = Reconcile(
-            store, pools, self.ending, interval=0, life_ms=600_000, now_ms=self.later
+            store, pools, self.ending, interval=0, life_ms=LIFE_MS, now_ms=self.later
         )
 
     def later(self):
@@ -687,6 +689,8 @@ class CoreMachine(RuleBasedStateMachine):
             if not self.open_jobs():
                 break
         self.reconcile_step()
+        if self.was_set_back:
+            self.sweep()
         self.streams_are_whole_and_readers_miss_nothing()
         rows = self.rows()
         assert {row.job_id for row in rows} == set(self.accepted), "no job is lost"
@@ -694,6 +698,14 @@ class CoreMachine(RuleBasedStateMachine):
             self.check_end(row)
         assert self.store.write_alone(_sums).result() == []
         self.nothing_is_held_for_what_has_ended()
+
+    def sweep(self):
+        """What Redis was set back to, and has neither lane nor lease, is found among all of its keys."""
+        step = SweepRedis(
+            self.store, self.real_pools, life_ms=LIFE_MS, now_ms=lambda: next(self.now) + 2 * SEALING_MS
+        )
+        while step() < IDLE:
+            pass
 
     def work_off(self):
         for worker in self.workers:

@@ -12,7 +12,7 @@ from tether.requests import fields
 from tether.requests.checking import Problem, read_request, refusal_of
 from tether.requests.fields import MAX_TIME_MS
 from tether.requests.rules import Whole
-from tether.requests.table import DELAYS, LIMITS
+from tether.requests.table import DELAYS, LIMITS, NO_TIME
 
 MAX_JOBS = 1_000
 """Jobs in one batch."""
@@ -121,7 +121,9 @@ def _take_times(body: dict[str, Any], now_ms: int, problems: list[Problem]) -> d
             problems += [(name, text) for text in wrong]
         elif body.get(end):
             problems.append((name, f"{name} and {end} are mutually exclusive: give only one"))
-        elif value or name in LIMITS:
+        elif not value and name in LIMITS:
+            problems.append((name, f"{name}=0 {NO_TIME}"))
+        elif value:
             times[name] = value
             body[end] = min(now_ms + value, MAX_TIME_MS)
     return times

@@ -11,7 +11,7 @@ from tether.errors import InvalidRequest
 from tether.requests import fields
 from tether.requests.checking import read_request
 from tether.requests.fields import JobRequest, Sampling, SubmitOptions
-from tether.requests.table import DELAYS
+from tether.requests.table import DELAYS, NO_TIME
 
 _MAX_SECONDS = fields.MAX_DELAY_MS / 1000
 _TIMES = ("delay", "eta", "time_limit", "expires_in", "retry_base")
@@ -45,6 +45,12 @@ def read_options(arguments: Mapping[str, Any], *, now_ms: int) -> JobRequest:
     delay_ms = 0 if delay is None else _milliseconds("delay", delay)
     limit_ms = 0 if time_limit is None else _milliseconds("time_limit", time_limit)
     expires_ms = 0 if expires_in is None else _milliseconds("expires_in", expires_in)
+    for name, given, milliseconds in (
+        ("time_limit", time_limit, limit_ms),
+        ("expires_in", expires_in, expires_ms),
+    ):
+        if given is not None and not milliseconds:
+            raise InvalidRequest(f"{name}={given!r} {NO_TIME}")
     if starts_at is not None or delay_ms:
         values["not_before"] = now_ms + delay_ms if starts_at is None else starts_at
     if time_limit is not None:

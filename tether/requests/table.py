@@ -24,7 +24,9 @@ DELAYS: Mapping[str, str] = {
 """Fields that are delays → the time that each counts into."""
 
 LIMITS = ("time_limit_ms", "expires_in_ms")
-"""Those of them that count also where they are 0: no time at all."""
+"""Those of them that may not be 0: that is no time at all, whatever the clock."""
+
+NO_TIME = "leaves the job no time: it would expire before it could start. Use a longer one, or leave it out"
 
 _DELAY_OF = {time: delay for delay, time in DELAYS.items()}
 

@@ -76,6 +76,8 @@ def test_a_delay_counts_from_the_gateway_s_clock_and_is_the_same_request_later()
         ({"delay_ms": True}, "delay_ms=True"),
         ({"delay_ms": MAX_DELAY_MS + 1}, "ten years"),
         ({"delay_ms": 5, "not_before": NOW}, "delay_ms and not_before are mutually exclusive"),
+        ({"time_limit_ms": 0}, "time_limit_ms=0 leaves the job no time"),
+        ({"expires_in_ms": 0}, "expires_in_ms=0 leaves the job no time"),
         ({"time_limit_ms": 5, "deadline": NOW}, "time_limit_ms and deadline are mutually exclusive"),
         ({"expires_in_ms": 5, "expires_at": NOW}, "expires_in_ms and expires_at are mutually exclusive"),
         ({"expires_in_ms": -1}, "expires_in_ms=-1"),
