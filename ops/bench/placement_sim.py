@@ -107,19 +107,22 @@ class PlacementSimulation:
         policy.note_depth(pool, self._depths[pool])
         self._waiting[pool].append(job)
         for worker in sorted(self._drawing[pool], key=lambda each: job.model.name not in each.resident):
-            if worker.free:
-                self._draw(worker)
+            if worker.free and self._draw(worker):
                 break
 
-    def _draw(self, worker: _Worker) -> None:
-        """Give a free slot the job that waits longest, of the models in memory first."""
+    def _draw(self, worker: _Worker) -> bool:
+        """Give a free slot the job that waits longest, of the models in memory first.
+
+        Returns:
+          Whether there was one.
+        """
         candidates = [
             (model not in worker.resident, self._waiting[pool][0].at, model, pool)
             for model, pool in worker.about.pools.items()
             if self._waiting[pool] and (model in worker.resident or self._has_room(worker))
         ]
         if not candidates:
-            return
+            return False
         _, _, model, pool = min(candidates)
         job = self._waiting[pool].popleft()
         ready = self._load(worker, model)
@@ -130,12 +133,14 @@ class PlacementSimulation:
         way = 2 * 0.025 * HOPS[worker.about.region == self._scenario.gateways[job.gateway]]
         self._times.append(JobTimes(begins + way - job.at, ends + way - job.at))
         self._at(ends, lambda: self._end(worker, model, pool))
+        return True
 
     def _end(self, worker: _Worker, model: str, pool: PoolName) -> None:
         worker.free += 1
         worker.running[model] -= 1
         self._depths[pool] -= 1
-        self._draw(worker)
+        while worker.free and self._draw(worker):
+            pass
 
     def _has_room(self, worker: _Worker) -> bool:
         if len(worker.resident) < worker.about.machines.resident:
@@ -171,6 +176,7 @@ class PlacementSimulation:
                 free=sum(each.free for each in workers),
                 warm=any(each.resident.get(model.name, float("inf")) <= self._now for each in workers),
                 tokens_per_second=machines.rate * machines.slots * len(workers),
+                measured_slots=self._slots[pool],
                 latency_hops=HOPS[there == region],
             )
 

@@ -99,7 +99,7 @@ class HasDigest(Protocol):
 def pool_name(gpu_class: str, region: str, model: HasDigest) -> PoolName:
     """``gpu.<class>.<region>.<slug>-<8 hexadecimal digits of the digest>``, at most 128 bytes.
 
-    It is made here and compared; nothing takes it apart.
+    It is made here and compared; nothing takes it apart but :func:`is_pool_of`.
 
     Raises:
       InvalidName: The class or the region is not of the allowed form.

@@ -66,7 +66,8 @@ def expected_times(
         those in the other pools that they draw from.
     """
     slots = max(pool.slots, 1)
-    rate = max(pool.tokens_per_second / slots or assumptions.tokens_per_second, MIN_RATE)
+    measured = pool.tokens_per_second / pool.measured_slots if pool.measured_slots else 0.0
+    rate = max(measured or assumptions.tokens_per_second, MIN_RATE)
     prefill = request.prompt_tokens / assumptions.prefill_tokens_per_second
     service = prefill + max(1, request.output_tokens) / rate
     wait = service * max(0, ahead + 1 - slots) / slots + (0.0 if pool.warm else assumptions.load_seconds)

@@ -22,7 +22,8 @@ class PlacementRequest:
       gpu_class, region: Where it is to be served; empty is anywhere.
       min_vram: Bytes of GPU memory that each worker is to have; 0 is any.
       preferred: Which of region, gpu_class and min_vram will do otherwise too, and only score.
-      prompt_tokens: Tokens that its prompt has at least, whatever the tokenizer.
+      prompt_tokens: Tokens of its prompt, estimated.
+      least_prompt_tokens: Tokens that its prompt has at least, whatever the tokenizer.
       output_tokens: Most tokens of its answer.
       contexts: Context lengths of the model's other versions, by digest, as far as they are known.
       avoid: A pool that will do only where no other does.
@@ -37,6 +38,7 @@ class PlacementRequest:
     min_vram: int = 0
     preferred: frozenset[str] = frozenset()
     prompt_tokens: int = 0
+    least_prompt_tokens: int = 0
     output_tokens: int = 256
     contexts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     avoid: PoolName | None = None
@@ -134,7 +136,7 @@ def fits_context(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """The context of another version holds the prompt and a token of the answer, and no shorter an
     answer than the job may have. For its own version that was checked when the job was accepted."""
     context = request.contexts.get(pool.digest)
-    if context is None or (request.prompt_tokens < context and request.output_tokens <= context):
+    if context is None or (request.least_prompt_tokens < context and request.output_tokens <= context):
         return None
     return Exclusion(Unfit.CONTEXT, f"serves version {pool.version}, whose context is {context} tokens")
 
@@ -151,12 +153,13 @@ def _restriction(request: PlacementRequest, pool: PoolView, allowed: str) -> str
 
 FILTERS: tuple[Filter, ...] = (
     serves_model,
-    has_live_workers,
     has_gpu_class,
     in_region,
     has_vram,
     fits_context,
+    has_live_workers,
 )
+"""In this order: a pool without live workers meets all else that is asked for."""
 
 
 def exclusion_of(

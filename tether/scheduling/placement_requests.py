@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tether.admission.fits_model import MAX_CHARACTERS_PER_TOKEN
 from tether.ids import PoolName, TenantId
+from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion
 from tether.scheduling.affinity import PlacementDecision
 from tether.scheduling.filters import PlacementRequest, Unfit
@@ -16,6 +17,12 @@ CHARACTERS_PER_TOKEN = 4
 
 MAX_POOLS_TOLD = 3
 """Pools of which is told why they do not serve a job."""
+
+
+def estimated_cost(request: JobRequest) -> int:
+    """Tokens of a request's prompt, estimated; at least 1."""
+    return request.characters // CHARACTERS_PER_TOKEN + 1
+
 
 _ASKED_OF_POOLS = (Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT)
 
@@ -54,8 +61,8 @@ def placement_request(
     Args:
       model: The version that it names.
       models: All that are configured.
-      cost: Its prompt's tokens as they were estimated when it was accepted. Fewer count: what surely does not
-        fit is refused, and nothing else.
+      cost: Its prompt's tokens as they were estimated when it was accepted. Of a version, fewer count: what
+        surely does not fit is refused, and nothing else.
       output_tokens: Most tokens of its answer; 0 where that is not known.
     """
     others = [each for each in models if each.name == model.name and each.digest != model.digest]
@@ -66,7 +73,8 @@ def placement_request(
         region=job.region,
         min_vram=job.min_vram,
         preferred=job.preferred,
-        prompt_tokens=max(cost - 1, 0) * CHARACTERS_PER_TOKEN // MAX_CHARACTERS_PER_TOKEN,
+        prompt_tokens=cost,
+        least_prompt_tokens=max(cost - 1, 0) * CHARACTERS_PER_TOKEN // MAX_CHARACTERS_PER_TOKEN,
         output_tokens=output_tokens or PlacementRequest.output_tokens,
         contexts={each.digest: each.context for each in others} if job.any_version else {},
         avoid=avoid,
@@ -75,8 +83,11 @@ def placement_request(
 
 
 def unmet_needs(decision: PlacementDecision) -> str:
-    """Why no pool meets what a job asks for, in words; empty where one does, and where that is not why."""
+    """Why no pool meets what a job asks for, in words; empty where one does, and where that is not why: then
+    a pool's workers are away that would meet it."""
     if decision.pool is not None:
+        return ""
+    if any(row.exclusion is not None and row.exclusion.unfit is Unfit.NO_WORKER for row in decision.table):
         return ""
     unmet = [
         f"pool {row.pool} {row.exclusion.words}"

@@ -16,7 +16,7 @@ from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
-from tether.scheduling.placement_requests import placement_request, unmet_needs
+from tether.scheduling.placement_requests import estimated_cost, placement_request, unmet_needs
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
 from tether.store.holds import depths
@@ -105,8 +105,8 @@ class PoolChoice:
 
     def is_served(self, request: JobRequest) -> bool:
         """Return whether a pool can serve a job now."""
-        model = self.registry.find(request.model)
-        return can_serve(placement_request(request, model, self.registry.models), self._pools_of(model))
+        asked = self._asked_by(request)
+        return can_serve(asked, self._pools_of(asked.model))
 
     def why_unserved(self, job: Placeable | JobRequest) -> str:
         """Return why no pool meets what a job asks for, in words; empty where one does, or there is no pool.
@@ -116,8 +116,16 @@ class PoolChoice:
         """
         if isinstance(job, Placeable):
             return unmet_needs(self.explain(self._request_of(job)))
-        model = self.registry.find(job.model)
-        return unmet_needs(self.explain(placement_request(job, model, self.registry.models)))
+        return unmet_needs(self.explain(self._asked_by(job)))
+
+    def _asked_by(self, request: JobRequest) -> PlacementRequest:
+        return placement_request(
+            request,
+            self.registry.find(request.model),
+            self.registry.models,
+            cost=estimated_cost(request),
+            output_tokens=request.sampling.max_tokens,
+        )
 
     def _request_of(self, job: Placeable, *, avoid: PoolName | None = None) -> PlacementRequest:
         # Only an older program that still runs beside this one keeps no version.

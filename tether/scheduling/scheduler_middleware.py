@@ -27,7 +27,7 @@ from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
-from tether.scheduling.placement_requests import CHARACTERS_PER_TOKEN
+from tether.scheduling.placement_requests import estimated_cost
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
@@ -270,7 +270,7 @@ class SchedulerMiddleware(Middleware):
             model=version.name,
             model_version=version.version,
             weight=facts.tenant_weight,
-            cost=request.characters // CHARACTERS_PER_TOKEN + 1,
+            cost=estimated_cost(request),
             options=options,
             retry_on=" ".join(request.retry_on),
             region=request.region or self._region,
@@ -311,9 +311,7 @@ def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> st
         "correlation_id": request.correlation_id,
     }
     if request.any_version:
-        body |= {
-            "any_version": True,
-        }
+        body["any_version"] = True
     return canonical_json(body).decode()
 
 

@@ -39,6 +39,7 @@ def pool(name="a", **changes):
         "free": 8,
         "warm": True,
         "tokens_per_second": 100.0,
+        "measured_slots": 8,
     }
     return PoolView(name=name, **{**values, **changes})
 
@@ -135,12 +136,12 @@ def test_a_restriction_is_one_of_a_version_and_not_of_its_others():
 def test_another_version_serves_only_jobs_that_fit_into_its_context():
     asked = replace(REQUEST, any_version=True, contexts={"cd" * 32: 100})
     newer = [pool("a", digest="cd" * 32, version="2")]
-    assert chosen(newer, replace(asked, prompt_tokens=99, output_tokens=100)) == "a"
-    for beyond in ({"prompt_tokens": 100}, {"output_tokens": 101}):
+    assert chosen(newer, replace(asked, least_prompt_tokens=99, output_tokens=100)) == "a"
+    for beyond in ({"least_prompt_tokens": 100}, {"output_tokens": 101}):
         decision = choose(replace(asked, **{"output_tokens": 1, **beyond}), newer, {})
         words = "serves version 2, whose context is 100 tokens"
         assert decision.table[0].exclusion == Exclusion(Unfit.CONTEXT, words)
-    assert chosen([pool("a")], replace(asked, prompt_tokens=10**6)) == "a"
+    assert chosen([pool("a")], replace(asked, least_prompt_tokens=10**6)) == "a"
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,11 @@ FIFTY = replace(REQUEST, output_tokens=50, prompt_tokens=100)
         ({}, 8, 5 / 8, 5 + 5 / 8),
         ({}, 16, 9 * 5 / 8, 5 + 9 * 5 / 8),
         ({"latency_hops": 2}, 0, 0, 5.1),
-        ({"tokens_per_second": 0.0}, 0, 0, 6),
+        ({"tokens_per_second": 0.0, "measured_slots": 0}, 0, 0, 6),
+        # Of three workers one knows its rate.
+        ({"slots": 24, "free": 24}, 0, 0, 5),
         ({"warm": False}, 8, 7 + 5 / 8, 12 + 5 / 8),
-        ({"slots": 0, "free": 0, "tokens_per_second": 0.0}, 1, 6, 12),
+        ({"slots": 0, "free": 0, "tokens_per_second": 0.0, "measured_slots": 0}, 1, 6, 12),
     ],
 )
 def test_a_job_is_expected_to_wait_for_a_slot_and_the_model_and_then_for_its_own_tokens(
@@ -239,6 +242,7 @@ pools = st.builds(
     slots=st.integers(0, 8),
     warm=st.booleans(),
     tokens_per_second=st.floats(0, 1e6),
+    measured_slots=st.integers(0, 8),
     latency_hops=st.integers(0, 10**6),
     vram=st.integers(0, 2**50),
 )

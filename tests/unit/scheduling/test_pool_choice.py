@@ -85,3 +85,12 @@ def test_why_no_pool_serves_a_job_is_told_of_each_and_only_where_pools_lack_what
     assert chooser.choice.why_unserved(job_of(region="eu")).endswith(
         "pool-2 is in region local, not eu; and 6 more"
     )
+
+
+def test_no_need_is_named_where_a_pool_that_meets_it_has_nobody_to_take_jobs(chooser):
+    away = {"gpu_class": "cpu", "region": "eu", "workers": 0, "silent": 1}
+    there = PoolView(name="away", model="tiny", version="1", digest=DIGEST, **away)
+    chooser.pools = lambda: (chooser.view("elsewhere"), there)
+    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p", region="eu"))
+    assert chooser.choice.why_unserved(job_of(region="eu")) == ""
+    assert "is in region local, not asia" in chooser.choice.why_unserved(job_of(region="asia"))

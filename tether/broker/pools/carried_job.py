@@ -23,8 +23,8 @@ class CarriedJob:
       deadline: Milliseconds since the epoch by Redis's clock; 0 is none.
       body: The payload, in JSON.
       options: Options of its Dramatiq message, including the trace context, in JSON.
-      began_in: The pool from which it was drawn last in an earlier dispatch; empty where it was not, or
-        that is forgotten. Redis notes it.
+      began_in: The pool in which the tokens that it has were begun, in an earlier dispatch; empty where there
+        was none, or that is forgotten. Redis notes it.
     """
 
     job_id: JobId

@@ -158,7 +158,7 @@ class Presence:
       latency_hops: Whole 25 ms steps to the nearest orchestrator.
       queue_depth: Jobs that it holds and has not begun.
       vram_total, vram_free: Bytes of its GPU's memory; 0 where it has none.
-      tokens_per_second: Decoded with all slots busy, as it measured; 0 where nothing is known.
+      tokens_per_second: Decoded by all slots together, from what it measured; 0 where nothing is known.
       state: What it does with new jobs.
       cache: The artifacts that it has.
       software_version: Of Tether.

@@ -50,6 +50,7 @@ class PoolView:
       slots, free: Sums over the workers.
       warm: Whether one of them has the model loaded.
       tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
+      measured_slots: The slots of those workers whose rate is known.
       latency_hops: The least of the workers'.
       vram: Bytes of GPU memory of the worker that has the least; 0 where one has none, or does not say.
       queue_depth: Sum over the workers.
@@ -72,6 +73,7 @@ class PoolView:
     free: int = 0
     warm: bool = False
     tokens_per_second: float = 0.0
+    measured_slots: int = 0
     latency_hops: int = 0
     vram: int = 0
     queue_depth: int = 0
@@ -97,8 +99,8 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
         if member.expires_at <= now or worker in unroutable:
             continue
         presence, silent_there = member.presence, silent_in(member, fleet.silent)
-        if len(member.serves) > 1:
-            drawn_from = tuple(name for name, _ in member.serves if name not in silent_there)
+        drawn_from = tuple(name for name, _ in member.serves if name not in silent_there)
+        if len(drawn_from) > 1:
             slots_by_pools[drawn_from] += presence.slots
         for name, model in member.serves:
             total = sums.get(name)
@@ -116,7 +118,9 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             total.slots += presence.slots
             total.free += presence.free
             total.warm = total.warm or model.state is ModelState.WARM
-            total.tokens_per_second += presence.tokens_per_second
+            if presence.tokens_per_second:
+                total.tokens_per_second += presence.tokens_per_second
+                total.measured_slots += presence.slots
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
                 total.latency_hops = presence.latency_hops
@@ -141,6 +145,7 @@ class _Sum:
             "held_from",
             "latency_hops",
             "may_try",
+            "measured_slots",
             "model",
             "name",
             "queue_depth",
@@ -154,7 +159,7 @@ class _Sum:
         self.model = model
         self.first = first
         self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
-        self.held = self.vram = 0
+        self.held = self.vram = self.measured_slots = 0
         self.held_from: Counter[TenantId] = Counter()
         self.groups: list[WorkerGroup] = []
         self.warm = self.may_try = False
@@ -186,6 +191,7 @@ class _Sum:
             free=self.free,
             warm=self.warm,
             tokens_per_second=self.tokens_per_second,
+            measured_slots=self.measured_slots,
             latency_hops=self.latency_hops,
             vram=self.vram,
             queue_depth=self.queue_depth,

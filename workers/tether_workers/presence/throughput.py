@@ -8,28 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_SECONDS = 60.0
-"""Of one slot's decoding: what is older counts for half, a quarter, and so on."""
+"""Of decoding, however many slots: what is older counts for half, a quarter, and so on."""
 
-MIN_SECONDS = 0.5
-"""Of one slot's decoding, from which on a rate says something."""
+MIN_SECONDS = 1.0
+"""For so long so many slots must have decoded together until their rate says something."""
 
 
 @dataclass
 class _Measured:
-    """What was decoded while so many jobs were decoded together."""
+    """What was decoded while so many slots were busy: tokens, and seconds of each slot added up."""
 
     tokens: float = 0.0
     seconds: float = 0.0
 
-    def pass_time(self, seconds: float) -> None:
-        self.seconds += seconds
-        while self.seconds >= 2 * WINDOW_SECONDS:
-            self.seconds /= 2
-            self.tokens /= 2
-
-    @property
-    def rate(self) -> float:
-        return self.tokens / self.seconds
+    def age(self, share: float) -> None:
+        self.tokens *= share
+        self.seconds *= share
 
 
 class DecodeThroughput:
@@ -49,6 +43,7 @@ class DecodeThroughput:
         self._measured: defaultdict[int, _Measured] = defaultdict(_Measured)
         self._decoding = 0
         self._since = clock()
+        self._age = 0.0
 
     def begin(self) -> None:
         """One more job is being decoded."""
@@ -72,13 +67,23 @@ class DecodeThroughput:
         most of them busy. 0 where nothing is known."""
         with self._lock:
             self._pass_time()
-            known = [busy for busy, each in self._measured.items() if busy and each.seconds >= MIN_SECONDS]
+            known = [
+                busy for busy, each in self._measured.items() if busy and each.seconds >= MIN_SECONDS * busy
+            ]
             if not known:
                 return 0.0
-            return slots * self._measured[max(known)].rate
+            fullest = self._measured[max(known)]
+            return slots * fullest.tokens / fullest.seconds
 
     def _pass_time(self) -> None:
         now = self._clock()
-        if self._decoding:
-            self._measured[self._decoding].pass_time((now - self._since) * self._decoding)
-        self._since = now
+        passed, self._since = now - self._since, now
+        if not self._decoding:
+            return
+        self._measured[self._decoding].seconds += passed * self._decoding
+        self._age += passed
+        if self._age >= WINDOW_SECONDS:
+            # All alike: what was measured with more slots busy is of an engine that may be another by now.
+            for each in self._measured.values():
+                each.age(0.5 ** (self._age / WINDOW_SECONDS))
+            self._age = 0.0

@@ -57,6 +57,9 @@ def test_what_most_busy_slots_did_counts_as_a_batch_slows_each_of_its_jobs(throu
 def test_a_moment_says_nothing(throughput, clock):
     decode(throughput, clock, MIN_SECONDS / 2, [1_000])
     assert throughput.tokens_per_second(SLOTS) == 0.0
+    decode(throughput, clock, 10, [20, 20])
+    decode(throughput, clock, MIN_SECONDS / 2, [0, 0, 0, 0])
+    assert throughput.tokens_per_second(SLOTS) == 20 * SLOTS
 
 
 def test_an_engine_that_became_slower_is_believed_soon(throughput, clock):
@@ -64,6 +67,13 @@ def test_an_engine_that_became_slower_is_believed_soon(throughput, clock):
         for _ in range(int(seconds)):
             decode(throughput, clock, 1, [rate])
     assert throughput.tokens_per_second(1) == pytest.approx(10, rel=0.2)
+
+
+def test_what_was_measured_with_more_slots_busy_is_forgotten_in_time(throughput, clock):
+    for rates, seconds in (([100] * 4, WINDOW_SECONDS), ([10], 10 * WINDOW_SECONDS)):
+        for _ in range(int(seconds)):
+            decode(throughput, clock, 1, rates)
+    assert throughput.tokens_per_second(1) == pytest.approx(10)
 
 
 @pytest.fixture

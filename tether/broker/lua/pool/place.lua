@@ -66,8 +66,8 @@ local function begin_above(stream, is_refused)
 end
 
 local name, stream = job_of(id), stream_of(id)
-local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at, job_attempt =
-  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at', 'attempt')
+local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at, job_attempt, was_lossy =
+  read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at', 'attempt', 'lossy')
 if closed == '1' then
   return 'closed'
 end
@@ -94,15 +94,18 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
     -- Its outcome has them.
     redis.call('HDEL', name, 'log', 'logged')
   end
-  ticket, lossy = integer(job_ticket + 1), '0'
+  -- Whether its last dispatch has begun its tokens anew.
+  local has_begun_run = run > (job_number - 1) * RUNS_PER_DISPATCH
+  ticket, lossy = integer(job_ticket + 1), has_begun_run and '0' or was_lossy
   redis.call('HSET', name, 'n', integer(n + 1))
   redis.call('HDEL', name, 'group')
   local job_pool = read(name, 'pool')
   if job_pool ~= pool then
     note_arrival(id, pool)
   end
-  if job_attempt ~= '0' then
-    -- Its tokens are from there. A pool from which it was not drawn has made none.
+  if has_begun_run or (job_number == 1 and job_attempt ~= '0') then
+    -- Its tokens are from there. Where its last dispatch went on from those of an earlier one, or made none, they are
+    -- of the same version as before.
     redis.call('HSET', name, 'began_in', job_pool or '')
   end
   redis.call('PERSIST', name)
