@@ -126,7 +126,7 @@ def test_the_fields_of_a_body_stand_in_the_page():
     )
     written = payload_of(request)
     source = inspect.getsource(scheduler_middleware._payload)
-    added = set(re.findall(r'^\s+"(\w+)":', source, re.M))
+    added = set(re.findall(r'^\s+(?:body\[)?"(\w+)"(?::|\] =)', source, re.M))
     assert added
     assert set(table("draw", "field of the body")) == set(written) | added
     row = next(line for line in section("draw").splitlines() if line.startswith("| `sampling`"))

@@ -66,7 +66,7 @@ local function begin_above(stream, is_refused)
 end
 
 local name, stream = job_of(id), stream_of(id)
-local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at, job_attempt, was_lossy =
+local job_dispatch, closed, state, worker, job_ticket, run, offset, n, job_expires_at, job_attempt, job_lossy =
   read(name, 'dispatch', 'closed', 'state', 'worker', 'ticket', 'run', 'offset', 'n', 'expires_at', 'attempt', 'lossy')
 if closed == '1' then
   return 'closed'
@@ -96,7 +96,7 @@ if is_readable and say(id, run, offset, n + 1, 'rerouted', '{}') then
   end
   -- Whether its last dispatch has begun its tokens anew.
   local has_begun_run = run > (job_number - 1) * RUNS_PER_DISPATCH
-  ticket, lossy = integer(job_ticket + 1), has_begun_run and '0' or was_lossy
+  ticket, lossy = integer(job_ticket + 1), has_begun_run and '0' or job_lossy
   redis.call('HSET', name, 'n', integer(n + 1))
   redis.call('HDEL', name, 'group')
   local job_pool = read(name, 'pool')
