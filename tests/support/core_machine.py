@@ -206,7 +206,7 @@ class CoreMachine(RuleBasedStateMachine):
     def served_models(self):
         return [KeptModel("model", "1")] if self.has_pool else []
 
-    def served_needs(self):
+    def served_needs(self, with_needs):
         return []
 
     def choose_pools(self, waiting):

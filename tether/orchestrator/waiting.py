@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
 from tether.broker.pools.dispatches import Dispatch
@@ -17,6 +17,7 @@ from tether.store.rows import UnreadableRow
 from tether.store.store import Store
 from tether.store.waiting_jobs import (
     DelayedJob,
+    DueRetry,
     KeptModel,
     Postponement,
     WaitingJob,
@@ -45,8 +46,12 @@ class ServesModels(Protocol):
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
 
-    def served_needs(self) -> list[KeptModel]:
-        """The models that live workers serve to jobs with needs, once for all needs that a pool meets."""
+    def served_needs(self, with_needs: Callable[[Collection[str]], Collection[str]]) -> list[KeptModel]:
+        """The models that live workers serve to jobs with needs, once for all needs that a pool meets.
+
+        Args:
+          with_needs: Returns those of these models for which such jobs wait.
+        """
 
     def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
         """A pool for each job, or None where none can serve it now; an error where choosing failed."""
@@ -112,9 +117,7 @@ class PlaceWaiting:
 
     def _served_needs(self) -> list[KeptModel]:
         """What is served to jobs with needs, as far as there are such jobs: mostly there are none."""
-        served = self._scheduler.served_needs()
-        with_needs = self._store.read(models_with_needs, {kept.model for kept in served})
-        return [kept for kept in served if kept.model in with_needs]
+        return self._scheduler.served_needs(lambda models: self._store.read(models_with_needs, models))
 
     def _place(self, kept: KeptModel, now_ms: int) -> int:
         """Place a batch of the jobs that wait for a model. Return how many were due and are no longer."""
@@ -154,11 +157,12 @@ class PlaceWaiting:
         job_ids = self._store.read(due_retry_ids, now_ms, BATCH)
         retries, errors = self._store.read_each(due_retries, job_ids)
         failed = list(errors.items())
+        failed += [(row.job_id, ValueError(row.reason)) for row in retries if isinstance(row, UnreadableRow)]
         failed += self._postpone(
             [
                 Postponement(retry.job_id, retry.dispatch, retry.due_at, now_ms)
                 for retry in retries
-                if served.get(retry.kept[:3], -1) < retry.kept.vram
+                if isinstance(retry, DueRetry) and served.get(retry.kept[:3], -1) < retry.kept.vram
             ]
         )
         return len(job_ids) - self._delay(failed, now_ms)

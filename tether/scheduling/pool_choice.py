@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -154,11 +154,11 @@ class PoolChoice:
                 found[model] = views
         return found
 
-    def serving_needs(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
-        """The pools that can serve jobs of each model that take any version of it."""
+    def serving_needs(self, names: Collection[str]) -> dict[ModelVersion, tuple[PoolView, ...]]:
+        """The pools that can serve jobs of each of these models that take any version of it."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
         for model in self.registry.models:
-            if pools := self._pools_of(model):
+            if model.name in names and (pools := self._pools_of(model)):
                 request = PlacementRequest(model=model, any_version=True)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found

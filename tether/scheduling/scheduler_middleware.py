@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -161,10 +161,16 @@ class SchedulerMiddleware(Middleware):
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]
 
-    def served_needs(self) -> list[KeptModel]:
-        """The models that live workers serve to jobs with needs, once for all needs that a pool meets."""
+    def served_needs(self, with_needs: Callable[[Collection[str]], Collection[str]]) -> list[KeptModel]:
+        """The models that live workers serve to jobs with needs, once for all needs that a pool meets.
+
+        Args:
+          with_needs: Returns those of these models for which such jobs wait. There are many needs that pools
+            meet, and mostly no such jobs.
+        """
         most: dict[tuple[KeptModel, str], int] = {}
-        for model, pools in self._choice.serving_needs().items():
+        wanted = with_needs({model.name for model in self._choice.registry.models})
+        for model, pools in self._choice.serving_needs(wanted).items():
             for pool in pools:
                 is_own_version = pool.digest == model.digest
                 for needs, has_size in needs_met_in(

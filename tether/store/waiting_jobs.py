@@ -168,18 +168,18 @@ def due_retry_ids(connection: Connection, now_ms: int, limit: int) -> list[JobId
     return list(connection.execute(_DUE_RETRY_IDS, {"now_ms": now_ms, "limit": limit}).scalars())
 
 
-def due_retries(connection: Connection, job_ids: Sequence[JobId]) -> list[DueRetry]:
+def due_retries(connection: Connection, job_ids: Sequence[JobId]) -> list[DueRetry | UnreadableRow]:
     """Those of these jobs that wait for their next attempt, without their payloads."""
     found = connection.execute(_due_retries(is_postgres(connection)), {"ids": list(job_ids)})
-    return [
-        DueRetry(
-            JobId(row.job_id),
-            row.dispatch,
-            row.due_at,
-            KeptModel(row.model, row.model_version, row.needs, row.needed_vram),
-        )
-        for row in found
-    ]
+    return [_due_retry(row) for row in found]
+
+
+def _due_retry(row: AnyRow) -> DueRetry | UnreadableRow:
+    # In SQLite a column of numbers may hold a text.
+    if not isinstance(row.needs, str) or not isinstance(row.needed_vram, int) or row.needed_vram < 0:
+        return UnreadableRow(JobId(row.job_id), row.dispatch, "what it needs of a pool cannot be read")
+    kept = KeptModel(row.model, row.model_version, row.needs, row.needed_vram)
+    return DueRetry(JobId(row.job_id), row.dispatch, row.due_at, kept)
 
 
 def postpone(connection: Connection, postponements: list[Postponement]) -> list[bool]:

@@ -104,7 +104,7 @@ class Fleet:
     def served_models(self):
         return [KeptModel("demo", "1")]
 
-    def served_needs(self):
+    def served_needs(self, with_needs):
         return []
 
     def choose_pools(self, waiting):

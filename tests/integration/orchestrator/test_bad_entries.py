@@ -520,7 +520,7 @@ class Choices:
     def served_models(self):
         return [DEMO]
 
-    def served_needs(self):
+    def served_needs(self, with_needs):
         return []
 
     def choose_pools(self, waiting_jobs):

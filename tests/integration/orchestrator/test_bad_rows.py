@@ -105,7 +105,7 @@ class TwoModels:
     def served_models(self):
         return list(self.served)
 
-    def served_needs(self):
+    def served_needs(self, with_needs):
         return []
 
     def choose_pools(self, jobs):
@@ -279,3 +279,17 @@ def test_dead_letters_are_listed_beside_one_that_cannot_be_read(core, column, va
         "job-000002": 1,
     }
     assert [letters[f"job-00000{number}"].problem for number in range(3)] == [None, problem, None]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("needed_vram", "'x'"), ("needed_vram", "-5"), ("needs", "x'00'")]
+)
+def test_retries_are_parked_beside_one_whose_needs_cannot_be_read(core, column, value):
+    core.submit(*range(3), pool=None)
+    core.sql(text("UPDATE jobs SET state = 'waiting_retry', due_at = 1"))
+    spoil(core, column, value, 1)
+    before = core.failures("waiting")
+    step = PlaceWaiting(core.store, TwoModels(), core.reservations, now_ms=core.clock)
+    assert run(step) > 0
+    assert states_of_all(core) == ["parked", "waiting_retry", "parked"]
+    assert core.failures("waiting") == before + 1

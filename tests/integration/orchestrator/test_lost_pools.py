@@ -66,7 +66,7 @@ class Watcher:
     def served_models(self):
         return [DEMO] if self.served else []
 
-    def served_needs(self):
+    def served_needs(self, with_needs):
         return []
 
     def serving_pools(self):

@@ -28,8 +28,9 @@ class Fleet:
     def served_models(self):
         return self.served
 
-    def served_needs(self):
-        return self.needs
+    def served_needs(self, with_needs):
+        models = with_needs({kept.model for kept in self.needs})
+        return [kept for kept in self.needs if kept.model in models]
 
     def choose_pools(self, jobs):
         return [POOL if self.has_room else None for _ in jobs]

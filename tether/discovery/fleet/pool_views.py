@@ -52,7 +52,7 @@ class PoolView:
       tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
       measured_slots: The slots of those workers whose rate is known.
       latency_hops: The least of the workers'.
-      vram: Bytes of GPU memory of the worker that has the least; 0 where one has none, or does not say.
+      vram: Bytes of GPU memory of the worker that has the least, of those that say it; 0 where none does.
       queue_depth: Sum over the workers.
       groups: Those of its workers that draw from other pools too.
     """
@@ -124,7 +124,8 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
                 total.latency_hops = presence.latency_hops
-            if presence.vram_total < total.vram:
+            # A worker that has not touched its GPU yet knows nothing of it.
+            if presence.vram_total and not 0 < total.vram <= presence.vram_total:
                 total.vram = presence.vram_total
     for names, slots in slots_by_pools.items():
         group = WorkerGroup(names, slots)

@@ -112,8 +112,11 @@ def test_workers_that_draw_from_several_pools_are_told_with_all_of_them():
     assert [view.groups for view in pools(TWO, 1)] == [()]
 
 
-@pytest.mark.parametrize(("sizes", "least"), [((80, 40), 40), ((40, 80), 40), ((80, 0), 0), ((80, 80), 80)])
-def test_a_pool_has_the_memory_of_its_worker_that_has_the_least(sizes, least):
+@pytest.mark.parametrize(
+    ("sizes", "least"),
+    [((80, 40), 40), ((40, 80), 40), ((80, 0), 80), ((0, 80), 80), ((0, 0), 0), ((80, 80), 80)],
+)
+def test_a_pool_has_the_memory_of_its_least_worker_that_says_what_it_has(sizes, least):
     fleet = Fleet()
     for key, size in zip((KEY, OTHER_KEY), sizes, strict=True):
         fleet = apply(fleet, presence(key, vram_total=size), 0)
