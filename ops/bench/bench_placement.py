@@ -8,12 +8,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from bench_queue import say
-from placement_fleet import asking_for
+from placement_fleet import asking_for, make_models
 from report import Figure, describe_machine, table, versions, write_json
 
 from tether.config.settings import SchedulingSettings
@@ -64,15 +65,7 @@ def _presence(number: int, models: tuple[ModelVersion, ...], source: random.Rand
 
 def measure(size: int, decisions: int, source: random.Random) -> Iterator[Figure]:
     """Decide for a fleet that stands still, and add up its pools anew."""
-    models = tuple(
-        ModelVersion(
-            name=f"model-{number}",
-            version="1",
-            digest=hashlib.sha256(f"model-{number}".encode()).hexdigest(),
-            context=8_192,
-        )
-        for number in range(MODELS)
-    )
+    models = make_models(MODELS)
     fleet = make_fleet(size, models, source)
     views = pools(fleet, NOW_MS + 1)
     depths = {view.name: source.randint(0, 40) for view in views}
@@ -85,10 +78,7 @@ def measure(size: int, decisions: int, source: random.Random) -> Iterator[Figure
         if model.name in served
         for region in ("", *REGIONS)
     ]
-    took = sorted(
-        _timed(lambda job=job: choice.choose(job))  # type: ignore[misc]
-        for job in source.choices(jobs, k=decisions)
-    )
+    took = sorted(_timed(partial(choice.choose, job)) for job in source.choices(jobs, k=decisions))
     changes = [_timed(lambda: pools(fleet, NOW_MS + 1)) for _ in range(CHANGES)]
     subject = f"{size:,} workers"
     median, goal = statistics.median(took), MAX_MEDIAN_MS.get(size)

@@ -88,6 +88,19 @@ class Scenario:
     jobs: tuple[SimulatedJob, ...]
 
 
+def make_models(count: int) -> tuple[ModelVersion, ...]:
+    """So many models, alike but for their names and digests."""
+    return tuple(
+        ModelVersion(
+            name=f"model-{number}",
+            version="1",
+            digest=hashlib.sha256(f"model-{number}".encode()).hexdigest(),
+            context=8_192,
+        )
+        for number in range(count)
+    )
+
+
 def placeable(job: SimulatedJob) -> Placeable:
     """The envelope that a gateway places. Its clients name no region: the gateway's is preferred."""
     return asking_for(job.model, job.max_tokens, region=REGIONS[job.gateway % len(REGIONS)])
@@ -120,15 +133,7 @@ def make_scenario(seed: int, *, jobs: int, load: float) -> Scenario:
       load: Share of all tokens that the fleet could decode that are asked for on the average.
     """
     source = random.Random(seed)
-    models = tuple(
-        ModelVersion(
-            name=f"model-{number}",
-            version="1",
-            digest=hashlib.sha256(f"model-{number}".encode()).hexdigest(),
-            context=8_192,
-        )
-        for number in range(MODELS)
-    )
+    models = make_models(MODELS)
     wanted = list(itertools.accumulate(1 / (number + 1) ** ZIPF for number in range(MODELS)))
     workers = tuple(_workers(source, models, wanted))
     capacity = sum(each.machines.slots * each.machines.rate for each in workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
@@ -57,7 +58,7 @@ class TetherPolicy:
         self._choice.note_depth(pool, depth)
 
 
-class _Simple:
+class _Simple(ABC):
     """Chooses among the pools of the job's model; depths are as fresh as the last claim or reading."""
 
     def __init__(
@@ -83,8 +84,9 @@ class _Simple:
     def _depth(self, pool: PoolView) -> int:
         return self._depths.get(pool.name, 0)
 
+    @abstractmethod
     def _pick(self, job: SimulatedJob, pools: Sequence[PoolView]) -> PoolView:
-        raise NotImplementedError
+        """One of these pools."""
 
 
 class RandomPolicy(_Simple):

@@ -8,6 +8,7 @@ import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from placement_fleet import HOPS, Scenario, SimulatedJob, SimulatedWorker
 from placement_policies import MakePolicy
@@ -84,7 +85,7 @@ class PlacementSimulation:
             gateway.look()
             self._at(ANNOUNCE_SECONDS * (number + 1) / len(self._gateways), self._announce(gateway))
         for job in self._scenario.jobs:
-            self._at(job.at, lambda job=job: self._submit(job))  # type: ignore[misc]
+            self._at(job.at, partial(self._submit, job))
         while len(self._times) < len(self._scenario.jobs):
             self._now, _, event = heapq.heappop(self._events)
             event()

@@ -250,7 +250,6 @@ def choose(
     depths: Mapping[PoolName, int],
     shared: Mapping[PoolName, float] = MappingProxyType({}),
     affinity: Affinity = DEFAULT_AFFINITY,
-    assumptions: Assumptions = Assumptions(),
 ) -> PlacementDecision:
     """The pool with the least cost; of equal ones the first by name.
 
@@ -282,7 +281,7 @@ def choose(
             continue
         depth = max(0, depths.get(pool.name, 0))
         ahead = depth + shared.get(pool.name, 0.0)
-        candidate = Candidate(pool, depth, expected_times(request, pool, ahead, assumptions))
+        candidate = Candidate(pool, depth, expected_times(request, pool, ahead))
         rows.append(affinity.scored(request, candidate))
     rows.sort(key=lambda row: (row.exclusion is not None, row.cost_seconds, row.pool))
     best = rows[0] if rows and rows[0].exclusion is None else None
