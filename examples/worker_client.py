@@ -120,7 +120,7 @@ class Worker:
         supported = {"modelId": model["name"], "version": model["version"], "digest": digest, "state": "warm"}
         no_artifacts = hashlib.blake2b(b"[]", digest_size=32).hexdigest()
         self.fixed = {
-            "v": 2,
+            "v": 3,
             "network": network.hexdigest(),
             "topic": f"tether/presence/{region}",
             "pubKey": public.hex(),
@@ -201,7 +201,7 @@ class Worker:
             "capacity": {"slots": self.slots, "free": self.free()},
         }
         body = canonical({**self.fixed, **now})
-        envelope = self.key.sign(b"tether presence 2\0" + body).signature + body
+        envelope = self.key.sign(b"tether presence 3\0" + body).signature + body
         order = (self.boot, self.sequence, self.life, int(state == "stopped"))
         counted, known = self.call("announce", self.fixed["workerId"], envelope, *order, key="fleet:presence")
         self.is_unheard = not counted and not known

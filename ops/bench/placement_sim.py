@@ -176,8 +176,7 @@ class PlacementSimulation:
                 slots=self._slots[pool],
                 free=sum(each.free for each in workers),
                 warm=any(each.resident.get(model.name, float("inf")) <= self._now for each in workers),
-                tokens_per_second=machines.rate * machines.slots * len(workers),
-                measured_slots=self._slots[pool],
+                slot_tokens_per_second=machines.rate,
                 latency_hops=HOPS[there == region],
             )
 

@@ -19,14 +19,14 @@ from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclus
 
 SECONDS_PER_HOP = 0.025
 MIN_RATE = 0.001
-"""Tokens a second of a slot: a lower rate is none that an engine has."""
+"""Tokens a second of a slot, decoded or read: a lower rate is none that an engine has."""
 ROUND_TRIPS = 2
 """From an orchestrator to a worker and back: one hands the job over, one brings its last token."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed of a pool where nothing was measured yet.
+    """What is assumed of a pool of which no worker has measured it yet.
 
     Attributes:
       tokens_per_second: Decoded by one busy slot.
@@ -59,18 +59,19 @@ def expected_times(
 
     ``service = prompt / prefill rate + output / rate of a busy slot``;
     ``wait = load_seconds if cold + service * max(0, ahead + 1 - slots) / slots``;
-    ``seconds = wait + service + 2 * 0.025 * latency_hops``.
+    ``seconds = wait + service + 2 * 0.025 * latency_hops``. Rates and load time are what the pool's workers
+    measured, or what is assumed.
 
     Args:
       ahead: Jobs that have not ended and that the pool's workers have: those in the pool, and their share of
         those in the other pools that they draw from.
     """
     slots = max(pool.slots, 1)
-    measured = pool.tokens_per_second / pool.measured_slots if pool.measured_slots else 0.0
-    rate = max(measured or assumptions.tokens_per_second, MIN_RATE)
-    prefill = request.prompt_tokens / assumptions.prefill_tokens_per_second
-    service = prefill + max(1, request.output_tokens) / rate
-    wait = service * max(0, ahead + 1 - slots) / slots + (0.0 if pool.warm else assumptions.load_seconds)
+    rate = max(pool.slot_tokens_per_second or assumptions.tokens_per_second, MIN_RATE)
+    prefill_rate = max(pool.prefill_tokens_per_second or assumptions.prefill_tokens_per_second, MIN_RATE)
+    service = request.prompt_tokens / prefill_rate + max(1, request.output_tokens) / rate
+    load = 0.0 if pool.warm else pool.load_seconds or assumptions.load_seconds
+    wait = service * max(0, ahead + 1 - slots) / slots + load
     way = ROUND_TRIPS * SECONDS_PER_HOP * pool.latency_hops
     return ExpectedTimes(wait, wait + service + way)
 

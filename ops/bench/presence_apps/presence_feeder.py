@@ -18,7 +18,7 @@ from typing import Any
 import presence_common as common
 
 from tether.discovery.announcements.presence import Presence
-from tether.discovery.announcements.wire import DOMAIN, sign
+from tether.discovery.announcements.wire import VERSION, sign, signing_domain
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.telemetry.logs import configure_logs
 
@@ -45,7 +45,7 @@ class Process:
             self._presences.append(presence)
             for turn, envelopes in enumerate(self._envelopes):
                 text = b'%b"sequence":%d,%b' % (before, turn + 1, after)
-                envelopes.append(common.key_of(number).sign(DOMAIN + text).signature + text)
+                envelopes.append(common.key_of(number).sign(signing_domain(VERSION) + text).signature + text)
         self._times = common.Times(Path("times"))
         self._first = first
         self._is_finished = threading.Event()

@@ -38,8 +38,7 @@ def pool(name="a", **changes):
         "slots": 8,
         "free": 8,
         "warm": True,
-        "tokens_per_second": 100.0,
-        "measured_slots": 8,
+        "slot_tokens_per_second": 12.5,
     }
     return PoolView(name=name, **{**values, **changes})
 
@@ -197,11 +196,13 @@ FIFTY = replace(REQUEST, output_tokens=50, prompt_tokens=100)
         ({}, 8, 5 / 8, 5 + 5 / 8),
         ({}, 16, 9 * 5 / 8, 5 + 9 * 5 / 8),
         ({"latency_hops": 2}, 0, 0, 5.1),
-        ({"tokens_per_second": 0.0, "measured_slots": 0}, 0, 0, 6),
-        # Of three workers one knows its rate.
+        ({"slot_tokens_per_second": 0.0}, 0, 0, 6),
         ({"slots": 24, "free": 24}, 0, 0, 5),
+        ({"prefill_tokens_per_second": 50.0}, 0, 0, 6),
         ({"warm": False}, 8, 7 + 5 / 8, 12 + 5 / 8),
-        ({"slots": 0, "free": 0, "tokens_per_second": 0.0, "measured_slots": 0}, 1, 6, 12),
+        ({"warm": False, "load_seconds": 0.5}, 8, 0.5 + 5 / 8, 5.5 + 5 / 8),
+        ({"load_seconds": 0.5}, 0, 0, 5),
+        ({"slots": 0, "free": 0, "slot_tokens_per_second": 0.0}, 1, 6, 12),
     ],
 )
 def test_a_job_is_expected_to_wait_for_a_slot_and_the_model_and_then_for_its_own_tokens(
@@ -241,8 +242,9 @@ pools = st.builds(
     workers=st.integers(0, 3),
     slots=st.integers(0, 8),
     warm=st.booleans(),
-    tokens_per_second=st.floats(0, 1e6),
-    measured_slots=st.integers(0, 8),
+    slot_tokens_per_second=st.floats(0, 1e6),
+    prefill_tokens_per_second=st.floats(0, 1e6),
+    load_seconds=st.floats(0, 1e5),
     latency_hops=st.integers(0, 10**6),
     vram=st.integers(0, 2**50),
 )
@@ -297,7 +299,12 @@ def test_what_is_better_in_one_thing_alone_never_costs_more(request, one, depth,
     elif what == "warm":
         better = replace(one, warm=True)
     elif what == "rate":
-        better = replace(one, tokens_per_second=2 * one.tokens_per_second)
+        better = replace(
+            one,
+            slot_tokens_per_second=2 * one.slot_tokens_per_second,
+            prefill_tokens_per_second=2 * one.prefill_tokens_per_second,
+            load_seconds=one.load_seconds / 2,
+        )
     elif what == "region":
         better = replace(one, region="eu")
     else:

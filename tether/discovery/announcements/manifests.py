@@ -106,7 +106,7 @@ def _manifest_in(body: bytes) -> WholeManifest:
     Raises:
       InvalidAnnouncement: It is none of this version, or not canonical.
     """
-    fields = read_fields(_decode, body, VERSION, _WHAT)
+    fields = read_fields(_decode, body, (VERSION,), _WHAT)
     if encode(fields) != body:
         raise InvalidAnnouncement("canonical", f"{_WHAT} is not written in canonical form")
     if len(fields.cache_manifest.artifacts) > MAX_ARTIFACTS:

@@ -20,12 +20,13 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_IDS_KEPT = 65_536
 
-MAX_SLOTS = 65_536
+MAX_SLOTS = 4_096
 MAX_QUEUE_DEPTH = 1_000_000
 MAX_LATENCY_HOPS = 2_400
 """A round trip of a minute."""
 
 MAX_TOKENS_PER_SECOND = 1e8
+MAX_LOAD_SECONDS = 86_400
 MAX_MEMORY_BYTES = 2**50
 """What no worker has; an announcement of more is not believed."""
 
@@ -68,12 +69,17 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Supported:
-    """A model that a worker can serve. ``modelId`` on the wire is ``name`` here."""
+    """A model that a worker can serve. ``modelId`` on the wire is ``name`` here.
+
+    Attributes:
+      load_seconds: What it took to load it the last time; 0 where it never was.
+    """
 
     name: str
     version: str
     digest: str
     state: ModelState
+    load_seconds: float = 0.0
 
 
 class ArtifactKind(StrEnum):
@@ -159,6 +165,7 @@ class Presence:
       queue_depth: Jobs that it holds and has not begun.
       vram_total, vram_free: Bytes of its GPU's memory; 0 where it has none.
       tokens_per_second: Decoded by all slots together, from what it measured; 0 where nothing is known.
+      prefill_tokens_per_second: Read of one prompt, from what it measured; 0 where nothing is known.
       state: What it does with new jobs.
       cache: The artifacts that it has.
       software_version: Of Tether.
@@ -181,6 +188,7 @@ class Presence:
     vram_total: int = 0
     vram_free: int = 0
     tokens_per_second: float = 0.0
+    prefill_tokens_per_second: float = 0.0
     state: WorkerState = WorkerState.SERVING
     cache: CacheManifest = NOTHING_CACHED
     software_version: str = ""

@@ -1,7 +1,8 @@
 """The announcement of a worker as bytes: signed, and read back with every field checked.
 
 An envelope is an Ed25519 signature (RFC 8032, 64 bytes) and then the announcement as canonical JSON, see
-:mod:`~tether.discovery.announcements.wire_types`. What is signed is :data:`DOMAIN` and then that JSON.
+:mod:`~tether.discovery.announcements.wire_types`. What is signed is the domain of its version, see
+:func:`signing_domain`, and then that JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tether.discovery.announcements.wire_types import (
     MemoryFields,
     ModelFields,
     encode,
+    known_or_0,
+    known_or_unset,
     manifest_from_fields,
     manifest_to_fields,
     model_from_fields,
@@ -32,18 +35,24 @@ from tether.discovery.announcements.wire_types import (
 from tether.discovery.topics import is_of_region
 from tether.errors import InvalidAnnouncement
 
-VERSION = 2
-DOMAIN = b"tether presence 2\0"
+VERSION = 3
+READ_VERSIONS = (VERSION - 1, VERSION)
 MAX_ENVELOPE_BYTES = 16_384
 """Bytes that an envelope may have."""
 
 _SIGNATURE_BYTES = 64
+_SINCE_RATES = 3
 _WHAT = "an announcement"
+
+
+def signing_domain(version: int) -> bytes:
+    """What is signed before the JSON of an announcement, so that the signature is of nothing else."""
+    return b"tether presence %d\0" % version
 
 
 def sign(presence: Presence, key: SigningKey) -> bytes:
     """The envelope of an announcement. Of a cache manifest for which there is no room it has what is warm, or
-    as much of that as fits.
+    as much of that as fits; where even the models are too many, how long they take to load is left out.
 
     Raises:
       InvalidAnnouncement: No reader would take it; the reason is the one that readers would give.
@@ -52,8 +61,8 @@ def sign(presence: Presence, key: SigningKey) -> bytes:
         why = "the announcement names a different key from the one that signed it"
         raise InvalidAnnouncement("signature", why)
     body = _body_that_fits(presence)
-    _presence_of(read_fields(_decode, body, VERSION, _WHAT), body)
-    return key.sign(DOMAIN + body).signature + body
+    _presence_of(read_fields(_decode, body, READ_VERSIONS, _WHAT), body)
+    return key.sign(signing_domain(VERSION) + body).signature + body
 
 
 def _body_that_fits(presence: Presence) -> bytes:
@@ -64,6 +73,9 @@ def _body_that_fits(presence: Presence) -> bytes:
     warm = sum(artifact.state is ArtifactState.WARM for artifact in artifacts)
     enough = range(min(warm, MAX_ANNOUNCED_ARTIFACTS) + 1)
     most = bisect_left(enough, True, key=lambda number: not _fits(_body(presence, number))) - 1
+    if most < 0 and any(model.load_seconds for model in presence.supported):
+        shorter = tuple(replace(model, load_seconds=0.0) for model in presence.supported)
+        return _body_that_fits(replace(presence, supported=shorter))
     if most < 0:
         why = f"the announcement has more than {MAX_ENVELOPE_BYTES} bytes: serve fewer models on one worker"
         raise InvalidAnnouncement("size", why)
@@ -99,7 +111,7 @@ def verify_envelope(
     if not _SIGNATURE_BYTES < len(envelope) <= MAX_ENVELOPE_BYTES:
         raise InvalidAnnouncement("size", f"an envelope of {len(envelope)} bytes is too short or too long")
     signature, body = envelope[:_SIGNATURE_BYTES], envelope[_SIGNATURE_BYTES:]
-    fields = read_fields(_decode, body, VERSION, _WHAT)
+    fields = read_fields(_decode, body, READ_VERSIONS, _WHAT)
     if network is not None and fields.network != network:
         raise InvalidAnnouncement(
             "network", f"{_WHAT} is of another network: use the same network.secret everywhere"
@@ -113,7 +125,7 @@ def verify_envelope(
             "`tether fleet trust`, or add it to presence.trusted_keys",
         )
     try:
-        VerifyKey(bytes.fromhex(fields.pub_key)).verify(DOMAIN + body, signature)
+        VerifyKey(bytes.fromhex(fields.pub_key)).verify(signing_domain(fields.v) + body, signature)
     except BadSignatureError:
         raise InvalidAnnouncement("signature", f"the signature of {_WHAT} is invalid") from None
     return _presence_of(fields, body)
@@ -142,9 +154,16 @@ def _presence_of(fields: AnnouncementFields, body: bytes) -> Presence:
         raise wrong_field("capacity", _WHAT)
     if math.copysign(1.0, fields.tokens_per_second) < 0:
         raise wrong_field("tokensPerSecond", _WHAT)
+    if fields.v < _SINCE_RATES and _tells_rates(fields):
+        raise wrong_field("set of fields", _WHAT)
     if len(fields.cache_manifest.artifacts) > MAX_ANNOUNCED_ARTIFACTS:
         raise wrong_field("cacheManifest", _WHAT)
     return _from_fields(fields)
+
+
+def _tells_rates(fields: AnnouncementFields) -> bool:
+    told = (fields.prefill_tokens_per_second, *(model.load_seconds for model in fields.supported))
+    return any(value is not msgspec.UNSET for value in told)
 
 
 def _to_fields(presence: Presence) -> AnnouncementFields:
@@ -158,13 +177,17 @@ def _to_fields(presence: Presence) -> AnnouncementFields:
         region=presence.region,
         capacity=CapacityFields(slots=presence.slots, free=presence.free),
         supported=tuple(
-            ModelFields(model.name, model.version, model.digest, model.state) for model in presence.supported
+            ModelFields(
+                model.name, model.version, model.digest, model.state, known_or_unset(model.load_seconds)
+            )
+            for model in presence.supported
         ),
         pools=presence.pools,
         latency_hops=presence.latency_hops,
         queue_depth=presence.queue_depth,
         vram=MemoryFields(total=presence.vram_total, free=presence.vram_free),
         tokens_per_second=float(presence.tokens_per_second),
+        prefill_tokens_per_second=known_or_unset(presence.prefill_tokens_per_second),
         state=presence.state,
         cache_manifest=manifest_to_fields(presence.cache),
         software_version=presence.software_version,
@@ -192,6 +215,7 @@ def _from_fields(fields: AnnouncementFields) -> Presence:
         vram_total=fields.vram.total,
         vram_free=fields.vram.free,
         tokens_per_second=fields.tokens_per_second,
+        prefill_tokens_per_second=known_or_0(fields.prefill_tokens_per_second),
         state=fields.state,
         cache=manifest_from_fields(fields.cache_manifest),
         software_version=fields.software_version,

@@ -7,15 +7,16 @@ be written with other bytes than it was read from is not canonical.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tether.discovery.announcements.presence import (
     MAX_LATENCY_HOPS,
+    MAX_LOAD_SECONDS,
     MAX_MEMORY_BYTES,
     MAX_QUEUE_DEPTH,
     MAX_SAFE_INTEGER,
@@ -45,6 +46,8 @@ Count = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 Slots = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
 Bytes = Annotated[int, Meta(ge=0, le=MAX_MEMORY_BYTES)]
 Rate = Annotated[float, Meta(ge=0, le=MAX_TOKENS_PER_SECOND)]
+KnownRate = Annotated[float, Meta(gt=0, le=MAX_TOKENS_PER_SECOND)]
+KnownSeconds = Annotated[float, Meta(gt=0, le=MAX_LOAD_SECONDS)]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 AnnouncedWorkerId = Annotated[WorkerId, Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -57,7 +60,8 @@ Short = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{0,64}\Z")]
 
 
 class _Object(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", gc=False):
-    """A JSON object with exactly these fields. It holds no cycles, so it is spared the garbage collector."""
+    """A JSON object with exactly these fields, of which those that may be unset are left out then. It holds
+    no cycles, so it is spared the garbage collector."""
 
 
 class ModelFields(_Object, frozen=True):
@@ -65,6 +69,7 @@ class ModelFields(_Object, frozen=True):
     version: Short
     digest: Hex64
     state: ModelState
+    load_seconds: KnownSeconds | UnsetType = UNSET
 
 
 class ArtifactFields(_Object, frozen=True):
@@ -107,6 +112,7 @@ class AnnouncementFields(_Object, frozen=True, kw_only=True):
     queue_depth: Annotated[int, Meta(ge=0, le=MAX_QUEUE_DEPTH)]
     vram: MemoryFields
     tokens_per_second: Rate
+    prefill_tokens_per_second: KnownRate | UnsetType = UNSET
     state: WorkerState
     cache_manifest: ManifestFields
     software_version: Short
@@ -139,11 +145,14 @@ _NAMES = frozenset(AnnouncementFields.__struct_encode_fields__)
 _Fields = TypeVar("_Fields", AnnouncementFields, WholeManifestFields)
 
 
-def read_fields(decode: Callable[[bytes], _Fields], body: bytes, version: int, what: str) -> _Fields:
-    """The fields of a message of this version.
+def read_fields(
+    decode: Callable[[bytes], _Fields], body: bytes, versions: Sequence[int], what: str
+) -> _Fields:
+    """The fields of a message of one of these versions.
 
     Args:
       decode: Of a decoder of msgspec.
+      versions: Those that are read, in their order.
       what: The message, for the error.
 
     Raises:
@@ -153,13 +162,13 @@ def read_fields(decode: Callable[[bytes], _Fields], body: bytes, version: int, w
         fields = decode(body)
     except msgspec.ValidationError as error:
         # Other versions have other fields.
-        if _version_in(body, version) != version:
-            raise _other_version(version, what) from None
+        if _version_in(body, versions[-1]) not in versions:
+            raise _other_version(versions, what) from None
         raise wrong_field(_field_in(str(error)), what) from None
     except (ValueError, RecursionError):
         raise InvalidAnnouncement("json", f"{what} is not JSON") from None
-    if fields.v != version:
-        raise _other_version(version, what)
+    if fields.v not in versions:
+        raise _other_version(versions, what)
     return fields
 
 
@@ -177,8 +186,10 @@ def _version_in(body: bytes, unknown: int) -> object:
     return version if type(version) is int else None
 
 
-def _other_version(version: int, what: str) -> InvalidAnnouncement:
-    return InvalidAnnouncement("version", f"{what} is not of version {version}: update its worker")
+def _other_version(versions: Sequence[int], what: str) -> InvalidAnnouncement:
+    read = " or ".join(map(str, versions))
+    why = f"{what} is not of version {read}: update its worker, or this program if that is older"
+    return InvalidAnnouncement("version", why)
 
 
 def wrong_field(field: str, what: str) -> InvalidAnnouncement:
@@ -206,4 +217,15 @@ def _artifact_from_fields(fields: ArtifactFields) -> Artifact:
 
 @lru_cache(MAX_SHARED)
 def model_from_fields(fields: ModelFields) -> Supported:
-    return Supported(fields.model_id, fields.version, fields.digest, fields.state)
+    seconds = known_or_0(fields.load_seconds)
+    return Supported(fields.model_id, fields.version, fields.digest, fields.state, seconds)
+
+
+def known_or_0(value: float | UnsetType) -> float:
+    """What was measured; 0 where it is left out."""
+    return 0.0 if value is UNSET else value
+
+
+def known_or_unset(value: float) -> float | UnsetType:
+    """What was measured; to be left out where it is 0."""
+    return float(value) if value else UNSET

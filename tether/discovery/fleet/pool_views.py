@@ -13,6 +13,14 @@ from typing import NamedTuple
 from tether.discovery.announcements.presence import ModelState, Presence, Supported
 from tether.discovery.fleet.fleet import SUSPECT_AFTER_INTERVALS, Fleet, silent_in
 from tether.discovery.fleet.held_back import HeldBack
+from tether.discovery.fleet.measured_rates import (
+    MeasuredRates,
+    ToldRates,
+    bounded_sum,
+    max_slots,
+    slot_rate,
+    with_those_of_the_like,
+)
 from tether.ids import PoolName, TenantId
 
 FRESH_POOLS_MS = 100
@@ -47,10 +55,12 @@ class PoolView:
       held: How many of the live ones are held back from everybody's jobs, since they fail what others do.
       held_from: How many more are held back from a tenant's jobs, by tenant.
       may_try: Whether one of those that are held back would be given a job at once, to show what it can.
-      slots, free: Sums over the workers.
+      slots, free: Sums over the workers, of which none counts with more than a few times their median.
       warm: Whether one of them has the model loaded.
-      tokens_per_second: Sum over the workers. One that draws from several pools counts in each.
-      measured_slots: The slots of those workers whose rate is known.
+      slot_tokens_per_second: Decoded by one busy slot: the median of the workers that know it; where none
+        does, of the pools with this model on this GPU class; 0 where nobody does.
+      prefill_tokens_per_second: Read of one prompt, in the same way.
+      load_seconds: To load the model, in the same way.
       latency_hops: The least of the workers'.
       vram: Bytes of GPU memory of the worker that has the least, of those that say it; 0 where none does.
       queue_depth: Sum over the workers.
@@ -72,8 +82,9 @@ class PoolView:
     slots: int = 0
     free: int = 0
     warm: bool = False
-    tokens_per_second: float = 0.0
-    measured_slots: int = 0
+    slot_tokens_per_second: float = 0.0
+    prefill_tokens_per_second: float = 0.0
+    load_seconds: float = 0.0
     latency_hops: int = 0
     vram: int = 0
     queue_depth: int = 0
@@ -94,14 +105,15 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
     suspect_from = now - SUSPECT_AFTER_INTERVALS * fleet.interval_ms
     unroutable = fleet.unroutable
     sums: dict[PoolName, _Sum] = {}
-    slots_by_pools: Counter[tuple[PoolName, ...]] = Counter()
+    shared: list[tuple[tuple[PoolName, ...], int]] = []
     for worker, member in fleet.members.items():
         if member.expires_at <= now or worker in unroutable:
             continue
         presence, silent_there = member.presence, silent_in(member, fleet.silent)
         drawn_from = tuple(name for name, _ in member.serves if name not in silent_there)
         if len(drawn_from) > 1:
-            slots_by_pools[drawn_from] += presence.slots
+            shared.append((drawn_from, presence.slots))
+        rate = slot_rate(presence)
         for name, model in member.serves:
             total = sums.get(name)
             if total is None:
@@ -115,23 +127,30 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             total.suspects += member.renewed_at <= suspect_from
             if worker in fleet.held and name in fleet.held[worker]:
                 total.add_held(fleet.held[worker][name])
-            total.slots += presence.slots
-            total.free += presence.free
+            total.slots.append(presence.slots)
+            total.free.append(presence.free)
+            total.told.add(rate, presence.prefill_tokens_per_second, model.load_seconds)
             total.warm = total.warm or model.state is ModelState.WARM
-            if presence.tokens_per_second:
-                total.tokens_per_second += presence.tokens_per_second
-                total.measured_slots += presence.slots
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
                 total.latency_hops = presence.latency_hops
             # A worker that has not touched its GPU yet knows nothing of it.
             if presence.vram_total and not 0 < total.vram <= presence.vram_total:
                 total.vram = presence.vram_total
+    for total in sums.values():
+        total.max_slots = max_slots(total.slots)
+    slots_by_pools: Counter[tuple[PoolName, ...]] = Counter()
+    for names, slots in shared:
+        slots_by_pools[names] += min(slots, *(sums[name].max_slots for name in names))
     for names, slots in slots_by_pools.items():
         group = WorkerGroup(names, slots)
         for name in names:
             sums[name].groups.append(group)
-    return tuple(sums[name].view() for name in sorted(sums))
+    measured = with_those_of_the_like(
+        {name: total.told.medians() for name, total in sums.items()},
+        {name: (total.model.digest, total.first.gpu_class) for name, total in sums.items()},
+    )
+    return tuple(sums[name].view(measured[name]) for name in sorted(sums))
 
 
 class _Sum:
@@ -145,26 +164,28 @@ class _Sum:
             "held",
             "held_from",
             "latency_hops",
+            "max_slots",
             "may_try",
-            "measured_slots",
             "model",
             "name",
             "queue_depth",
         ),
         "silent",
-        *("slots", "suspects", "tokens_per_second", "vram", "warm", "workers"),
+        *("slots", "suspects", "told", "vram", "warm", "workers"),
     )
 
     def __init__(self, name: PoolName, model: Supported, first: Presence) -> None:
         self.name = name
         self.model = model
         self.first = first
-        self.workers = self.suspects = self.silent = self.slots = self.free = self.queue_depth = 0
-        self.held = self.vram = self.measured_slots = 0
+        self.workers = self.suspects = self.silent = self.queue_depth = 0
+        self.held = self.vram = self.max_slots = 0
+        self.slots: list[int] = []
+        self.free: list[int] = []
+        self.told = ToldRates()
         self.held_from: Counter[TenantId] = Counter()
         self.groups: list[WorkerGroup] = []
         self.warm = self.may_try = False
-        self.tokens_per_second = 0.0
         self.latency_hops = first.latency_hops
 
     def add_held(self, held: HeldBack) -> None:
@@ -174,7 +195,7 @@ class _Sum:
         else:
             self.held_from.update(held.tenants)
 
-    def view(self) -> PoolView:
+    def view(self, measured: MeasuredRates) -> PoolView:
         return PoolView(
             name=self.name,
             model=self.model.name,
@@ -188,11 +209,12 @@ class _Sum:
             held=self.held,
             held_from=MappingProxyType(dict(self.held_from)),
             may_try=self.may_try,
-            slots=self.slots,
-            free=self.free,
+            slots=bounded_sum(self.slots, self.max_slots),
+            free=bounded_sum(self.free, self.max_slots),
             warm=self.warm,
-            tokens_per_second=self.tokens_per_second,
-            measured_slots=self.measured_slots,
+            slot_tokens_per_second=measured.slot_tokens_per_second,
+            prefill_tokens_per_second=measured.prefill_tokens_per_second,
+            load_seconds=measured.load_seconds,
             latency_hops=self.latency_hops,
             vram=self.vram,
             queue_depth=self.queue_depth,

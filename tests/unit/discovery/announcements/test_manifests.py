@@ -135,7 +135,7 @@ def test_a_wrong_field_raises_nothing_else(name, value):
         (GOOD, {"boot": 2}, "boot"),
         (GOOD, {"now": NOW + ISSUE_WINDOW_MS + 1}, "clock"),
         (GOOD, {"now": NOW - ISSUE_WINDOW_MS - 1}, "clock"),
-        (signed(body(), b"tether presence 2\0"), {}, "signature"),
+        (signed(body(), b"tether presence 3\0"), {}, "signature"),
         (signed(body(v=2)), {}, "version"),
         (signed(GOOD[64:] + b" "), {}, "canonical"),
         (signed(body(more=1)), {}, "fields"),

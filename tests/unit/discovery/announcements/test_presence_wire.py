@@ -4,18 +4,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.presences import KEY, OTHER_KEY, envelope, presence, public
+from support.presences import DIGEST, KEY, OTHER_KEY, envelope, presence, public
 from tether.discovery.announcements.presence import (
     Artifact,
     ArtifactKind,
     ArtifactState,
+    ModelState,
     Supported,
     clock_error,
     latency_hops,
     manifest_of,
     worker_id,
 )
-from tether.discovery.announcements.wire import DOMAIN, MAX_ENVELOPE_BYTES, sign, verify_envelope
+from tether.discovery.announcements.wire import (
+    MAX_ENVELOPE_BYTES,
+    VERSION,
+    sign,
+    signing_domain,
+    verify_envelope,
+)
 from tether.discovery.topics import control_topic, model_topic, network_id, presence_topic, topic_key
 from tether.errors import InvalidAnnouncement
 from tether.jobs import canonical_json
@@ -26,6 +33,7 @@ CACHED = (
     Artifact("cd" * 32, ArtifactKind.ADAPTER, ArtifactState.DISK, 1_000),
 )
 GOOD = envelope(cache=manifest_of(CACHED), vram_total=2_000, vram_free=1_000)
+TIMED = (Supported("tiny", "1", DIGEST, ModelState.COLD, 12.5),)
 
 
 def trust_all(_):
@@ -38,9 +46,9 @@ def reason(data, trusted=trust_all, **place):
     return caught.value.reason
 
 
-def signed(value, key=KEY):
+def signed(value, key=KEY, version=VERSION):
     body = value if isinstance(value, bytes) else canonical_json(value)
-    return key.sign(DOMAIN + body).signature + body
+    return key.sign(signing_domain(version) + body).signature + body
 
 
 def body():
@@ -70,6 +78,37 @@ def test_the_names_on_the_wire_are_those_of_the_protocol():
     }
 
 
+def test_what_was_measured_is_announced_and_what_was_not_is_left_out():
+    timed = envelope(supported=TIMED, prefill_tokens_per_second=1_500.0)
+    told = json.loads(timed[64:])
+    assert (told["supported"][0]["loadSeconds"], told["prefillTokensPerSecond"]) == (12.5, 1_500.0)
+    assert verify_envelope(timed, trust_all) == presence(supported=TIMED, prefill_tokens_per_second=1_500.0)
+    assert "prefillTokensPerSecond" not in body()
+    for unmeasured in (
+        {"prefillTokensPerSecond": 0},
+        {"supported": [{**body()["supported"][0], "loadSeconds": 0}]},
+    ):
+        assert reason(signed({**body(), **unmeasured})) == "fields"
+
+
+def test_an_announcement_of_the_former_version_is_read_and_holds_nothing_newer():
+    former = {**body(), "v": VERSION - 1}
+    assert verify_envelope(signed(former, version=VERSION - 1), trust_all) == verify_envelope(GOOD, trust_all)
+    assert reason(signed(former)) == reason(signed(body(), version=VERSION - 1)) == "signature"
+    timed = json.loads(envelope(supported=TIMED)[64:])["supported"]
+    for newer in ({"supported": timed}, {"prefillTokensPerSecond": 1_500.5}):
+        assert reason(signed({**former, **newer}, version=VERSION - 1)) == "fields"
+
+
+def test_how_long_models_take_to_load_is_left_out_where_there_is_no_room_for_it():
+    def many(seconds):
+        return tuple(Supported(f"model-{n}", "1", DIGEST, ModelState.COLD, seconds) for n in range(120))
+
+    assert len(envelope(supported=many(0.0))) <= MAX_ENVELOPE_BYTES
+    assert verify_envelope(envelope(supported=many(12.5)), trust_all).supported == many(0.0)
+    assert verify_envelope(envelope(supported=many(12.5)[:50]), trust_all).supported == many(12.5)[:50]
+
+
 def test_the_id_of_a_worker_follows_from_its_key():
     assert presence().worker_id == worker_id(public(KEY)) == body()["workerId"]
     assert presence(boot=7).boot_id == f"{worker_id(public(KEY))}.7"
@@ -96,7 +135,7 @@ def test_an_envelope_that_is_cut_or_goes_on_is_refused(length, tail):
 @quick
 @given(data=st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: GOOD[:64] + tail))
 @example(data=GOOD[:64] + b"[" * 10_000)
-@example(data=GOOD[:64] + b'{"v":2,"pubKey":"\\ud800"}')
+@example(data=GOOD[:64] + b'{"v":3,"pubKey":"\\ud800"}')
 @example(data=GOOD[:64] + b"9" * 10_000)
 def test_any_bytes_are_refused_and_nothing_else_is_raised(data):
     with pytest.raises(InvalidAnnouncement):
@@ -136,6 +175,8 @@ def test_any_value_in_a_signed_announcement_is_taken_as_it_is_or_refused(field, 
         {"sequence": 1.0},
         {"sequence": 2**53},
         {"tokensPerSecond": -5.0},
+        {"prefillTokensPerSecond": -5.0},
+        {"supported": [{**json.loads(GOOD[64:])["supported"][0], "loadSeconds": -0.5}]},
         {"capacity": {"slots": 1, "free": 2}},
         {"capacity": {"slots": 1}},
         {"gpuClass": "A100"},
@@ -174,6 +215,13 @@ def test_a_number_with_a_fraction_is_written_in_one_way(rate, written):
     assert verify_envelope(made, trust_all).tokens_per_second == rate
 
 
+@pytest.mark.parametrize("name", [b"prefillTokensPerSecond", b"loadSeconds"])
+def test_nothing_was_measured_as_less_than_nothing(name):
+    timed = envelope(supported=TIMED, prefill_tokens_per_second=12.5)
+    changed = signed(timed[64:].replace(b'"%b":12.5' % name, b'"%b":-0.0' % name))
+    assert reason(changed) == "fields"
+
+
 @pytest.mark.parametrize("text", [b"-0.0", b"40.00", b"4e1", b"40"])
 def test_another_way_to_write_a_number_is_refused(text):
     with pytest.raises(InvalidAnnouncement):
@@ -195,7 +243,7 @@ def test_each_refusal_says_why():
     assert reason(signed(body(), OTHER_KEY)) == "signature"
     assert reason(signed({**body(), "v": 1})) == "version"
     assert reason(signed({**body(), "v": True})) == "version"
-    assert reason(signed({"v": 3, "more": [1]})) == "version"
+    assert reason(signed({"v": 4, "more": [1]})) == "version"
     assert reason(signed(json.dumps(body()).encode())) == "canonical"
     assert reason(signed({**body(), "tokensPerSecond": 5})) == "canonical"
     assert reason(signed(GOOD[64:].replace(b"40.0", b"NaN"))) == "json"
@@ -275,22 +323,26 @@ def test_an_announcement_for_another_region_than_its_topic_s_does_not_count(topi
 @pytest.mark.parametrize(
     ("field", "greatest", "too_much"),
     [
-        ("capacity", {"slots": 65_536, "free": 65_536}, {"slots": 65_537, "free": 0}),
+        ("capacity", {"slots": 4_096, "free": 4_096}, {"slots": 4_097, "free": 0}),
         ("queueDepth", 1_000_000, 2**53 - 1),
         ("latencyHops", 2_400, 10**15),
         ("tokensPerSecond", 1e8, 1e308),
+        ("prefillTokensPerSecond", 1e8, 1e308),
+        ("loadSeconds", 86_399.5, 86_400.5),
         ("vram", {"total": 2**50, "free": 2**50}, {"total": 2**50 + 1, "free": 0}),
     ],
 )
 def test_what_no_worker_can_have_is_not_believed(field, greatest, too_much):
+    def telling(value):
+        if field == "loadSeconds":
+            return {**body(), "supported": [{**body()["supported"][0], field: value}]}
+        return {**body(), field: value}
+
     # Python and canonical JSON write some floats differently.
-    told = (
-        signed({**body(), field: greatest})
-        if field != "tokensPerSecond"
-        else envelope(tokens_per_second=greatest)
-    )
+    rates = {"tokensPerSecond": "tokens_per_second", "prefillTokensPerSecond": "prefill_tokens_per_second"}
+    told = envelope(**{rates[field]: greatest}) if field in rates else signed(telling(greatest))
     assert verify_envelope(told, trust_all)
-    assert reason(signed({**body(), field: too_much})) == "fields"
+    assert reason(signed(telling(too_much))) == "fields"
 
 
 def test_what_is_elsewhere_is_refused_before_its_signature_is_looked_at():

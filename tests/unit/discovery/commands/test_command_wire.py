@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from support.commands import LIFE_MS, NOW, OPERATOR, OTHER_OPERATOR, TOPIC, command, signed_command
 from support.presences import public
 from tether.discovery.announcements.presence import NO_NETWORK
-from tether.discovery.announcements.wire import DOMAIN as PRESENCE_DOMAIN
+from tether.discovery.announcements.wire import VERSION as PRESENCE_VERSION
+from tether.discovery.announcements.wire import signing_domain
 from tether.discovery.commands.command import (
     DOMAIN,
     MAX_COMMAND_BYTES,
@@ -174,7 +175,7 @@ def test_a_forged_signature_is_refused():
 
 
 def test_what_was_signed_as_something_else_is_no_command():
-    assert reason(signed(body(), PRESENCE_DOMAIN)) == "signature"
+    assert reason(signed(body(), signing_domain(PRESENCE_VERSION))) == "signature"
 
 
 @pytest.mark.parametrize(

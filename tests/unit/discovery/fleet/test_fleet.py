@@ -82,7 +82,7 @@ def test_a_pool_adds_up_the_workers_that_draw_from_it():
     assert (pool.name, pool.model, pool.version, pool.digest) == (POOL, "tiny", "1", MODEL.digest)
     assert (pool.workers, pool.suspects, pool.sure) == (2, 1, 1)
     assert (pool.slots, pool.free, pool.queue_depth, pool.latency_hops) == (10, 6, 3, 1)
-    assert (pool.tokens_per_second, pool.warm) == (42.0, True)
+    assert (pool.slot_tokens_per_second, pool.warm) == (1.0, True)
     assert not pools(fleet, 15_000)
 
 

@@ -1,11 +1,13 @@
 from dataclasses import replace
 
 import pytest
+from nacl.signing import SigningKey
 
 from support.presences import DIGEST, KEY, MODEL, OTHER_KEY, apply, presence
 from tether.discovery.announcements.presence import ModelState, Supported, WorkerState
 from tether.discovery.fleet.fleet import Fleet, expire, judged, unroutable
 from tether.discovery.fleet.held_back import HeldBack
+from tether.discovery.fleet.measured_rates import MAX_SLOT_TOKENS_PER_SECOND
 from tether.discovery.fleet.pool_views import PoolViews, pools
 from tether.models.registry import pool_name
 
@@ -110,6 +112,109 @@ def test_workers_that_draw_from_several_pools_are_told_with_all_of_them():
     groups = {view.name: [(group.pools, group.slots) for group in view.groups] for view in pools(fleet, 1)}
     assert groups == {mine: [((mine, others), 2)], others: [((mine, others), 2)]}
     assert [view.groups for view in pools(TWO, 1)] == [()]
+
+
+def keyed(number):
+    return SigningKey(bytes([number]) * 32)
+
+
+def pool_of(*told):
+    """The pool of workers that tell such things of themselves, each another."""
+    fleet = Fleet()
+    for number, changes in enumerate(told):
+        fleet = apply(fleet, presence(keyed(number), **changes), 0)
+    return pools(fleet, 1)[0]
+
+
+def loads_in(seconds):
+    return {"supported": (Supported("tiny", "1", DIGEST, ModelState.COLD, seconds),)}
+
+
+def test_a_pool_has_the_rates_and_the_load_time_of_the_middle_one_of_those_that_know_theirs():
+    pool = pool_of(
+        *(
+            {"tokens_per_second": 8.0 * rate, "prefill_tokens_per_second": 100.0 * rate}
+            for rate in (0, 1, 3, 9)
+        ),
+        *(loads_in(seconds) for seconds in (0.0, 2.0, 30.0, 4.0)),
+    )
+    assert (pool.slot_tokens_per_second, pool.prefill_tokens_per_second, pool.load_seconds) == (
+        5.0,
+        300.0,
+        4.0,
+    )
+    unknown = pool_of({"tokens_per_second": 0.0})
+    assert (unknown.slot_tokens_per_second, unknown.prefill_tokens_per_second, unknown.load_seconds) == (
+        0,
+        0,
+        0,
+    )
+
+
+def test_a_pool_of_which_nothing_was_measured_is_like_those_with_its_model_on_its_gpu_class():
+    unmeasured = {"tokens_per_second": 0.0, **loads_in(0.0)}
+    other = {**unmeasured, "supported": (Supported("tiny", "1", "cd" * 32, ModelState.COLD),)}
+    named = replace(MODEL, digest="cd" * 32)
+    told = [
+        {"region": "eu", "tokens_per_second": 80.0, **loads_in(4.0)},
+        {"region": "us", "tokens_per_second": 160.0, **loads_in(6.0)},
+        {"region": "ap", **unmeasured, "prefill_tokens_per_second": 300.0},
+        {"region": "ap", "gpu_class": "h100", **unmeasured},
+        {"region": "ap", **other, "pools": (pool_name("cpu", "ap", named),)},
+    ]
+    fleet = Fleet()
+    for number, changes in enumerate(told):
+        fleet = apply(fleet, presence(keyed(number), **changes), 0)
+    found = {
+        (view.region, view.gpu_class, view.digest == DIGEST): (
+            view.slot_tokens_per_second,
+            view.prefill_tokens_per_second,
+            view.load_seconds,
+        )
+        for view in pools(fleet, 1)
+    }
+    assert found == {
+        ("eu", "cpu", True): (10.0, 300.0, 4.0),
+        ("us", "cpu", True): (20.0, 300.0, 6.0),
+        ("ap", "cpu", True): (10.0, 300.0, 6.0),
+        ("ap", "h100", True): (0.0, 0.0, 0.0),
+        ("ap", "cpu", False): (0.0, 0.0, 0.0),
+    }
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"tokens_per_second": 1e8, "prefill_tokens_per_second": 1e8, **loads_in(0.001)},
+        {"tokens_per_second": 1e-9, "prefill_tokens_per_second": 1e-9, **loads_in(86_400.0)},
+        {"slots": 0, "free": 0},
+    ],
+)
+def test_one_absurd_worker_does_not_make_its_pool_absurd(lie):
+    told = {"tokens_per_second": 160.0, "prefill_tokens_per_second": 500.0, **loads_in(3.0)}
+    honest = pool_of(told, told)
+    pool = pool_of(told, told, {**told, **lie})
+    assert pool.slot_tokens_per_second == honest.slot_tokens_per_second == 20.0
+    assert pool.prefill_tokens_per_second == honest.prefill_tokens_per_second == 500.0
+    assert (pool.load_seconds, honest.load_seconds) == (3.0, 3.0)
+    assert 16 <= pool.slots <= 24
+
+
+@pytest.mark.parametrize("others", [1, 2, 5])
+def test_a_worker_that_says_it_has_any_number_of_slots_counts_with_a_few(others):
+    pool = pool_of({"slots": 4_096, "free": 4_096}, *({} for _ in range(others)))
+    assert (pool.slots, pool.free) == (8 * others + 64, 5 * others + 64)
+    other = replace(MODEL, name="other", digest="cd" * 32)
+    both = {
+        "supported": (presence().supported[0], Supported("other", "1", other.digest, ModelState.WARM)),
+        "pools": (POOL, pool_name("cpu", "local", other)),
+    }
+    pool = pool_of({"slots": 4_096, "free": 0, **both}, *({} for _ in range(others)))
+    assert [group.slots for group in pool.groups] == [64]
+
+
+def test_no_slot_decodes_more_than_a_slot_can():
+    assert pool_of({"tokens_per_second": 1e8}).slot_tokens_per_second == MAX_SLOT_TOKENS_PER_SECOND
 
 
 @pytest.mark.parametrize(

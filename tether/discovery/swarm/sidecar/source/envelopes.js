@@ -6,11 +6,14 @@ export const LARGEST_ENVELOPE = 16_384
 export const Kind = Object.freeze({ PRESENCE: 'presence', CONTROL: 'control' })
 
 const SIGNATURE = 64
+// What is signed before the message, by its version.
 const DOMAINS = {
-  [Kind.PRESENCE]: Buffer.from('tether presence 2\0'),
-  [Kind.CONTROL]: Buffer.from('tether command 1\0'),
+  [Kind.PRESENCE]: { 2: Buffer.from('tether presence 2\0'), 3: Buffer.from('tether presence 3\0') },
+  [Kind.CONTROL]: { 1: Buffer.from('tether command 1\0') },
 }
-const VERSIONS = { [Kind.PRESENCE]: 2, [Kind.CONTROL]: 1 }
+export const PRESENCE_VERSION = 3
+// That of peers which do not say what they read.
+export const FIRST_PRESENCE_VERSION = 2
 const KEY = /^[0-9a-f]{64}$/
 const COMMAND_ID = /^[0-9a-f]{32}$/
 
@@ -44,7 +47,7 @@ export function readEnvelope (envelope, { kind, topic, network, trust }) {
     throw new Refused('json')
   }
   if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new Refused('fields')
-  if (value.v !== VERSIONS[kind]) throw new Refused('version')
+  if (!Number.isInteger(value.v) || !Object.hasOwn(DOMAINS[kind], value.v)) throw new Refused('version')
   if (typeof value.pubKey !== 'string' || !KEY.test(value.pubKey)) throw new Refused('fields')
   if (value.network !== network) throw new Refused('network')
   if (value.topic !== topic) throw new Refused('topic')
@@ -59,6 +62,7 @@ function readPresence (value, trust) {
     throw new Refused('fields')
   }
   return {
+    version: value.v,
     publicKey,
     pubKey: value.pubKey,
     subject,
@@ -76,6 +80,7 @@ function readCommand (value, trust) {
   if (typeof value.id !== 'string' || !COMMAND_ID.test(value.id)) throw new Refused('fields')
   if (!isCount(value.issuedAt) || !isCount(value.expiresAt)) throw new Refused('fields')
   return {
+    version: value.v,
     publicKey: Buffer.from(value.pubKey, 'hex'),
     pubKey: value.pubKey,
     // As long as a worker's id, so that digests name both alike.
@@ -87,8 +92,8 @@ function readCommand (value, trust) {
   }
 }
 
-export function isSigned (envelope, publicKey, kind) {
-  const message = Buffer.concat([DOMAINS[kind], envelope.subarray(SIGNATURE)])
+export function isSigned (envelope, { version, publicKey }, kind) {
+  const message = Buffer.concat([DOMAINS[kind][version], envelope.subarray(SIGNATURE)])
   return sodium.crypto_sign_verify_detached(envelope.subarray(0, SIGNATURE), message, publicKey)
 }
 

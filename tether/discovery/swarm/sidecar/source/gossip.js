@@ -90,8 +90,9 @@ export class Gossip {
       } catch (error) {
         if (!(error instanceof Refused)) throw error
         this.counts.refused[error.reason] = (this.counts.refused[error.reason] ?? 0) + 1
-        // Two peers may learn of a new key one after the other; everything else no honest peer tells on.
-        if (error.reason !== 'untrusted') peer.offend(error.reason)
+        // Two peers may learn of a new key one after the other, or be of two versions; everything else no honest
+        // peer tells on.
+        if (error.reason !== 'untrusted' && error.reason !== 'version') peer.offend(error.reason)
       }
     }
   }
@@ -115,7 +116,7 @@ export class Gossip {
     }
     this.counts.verified++
     this.seen.set(hash, state.id + read.subject)
-    if (!isSigned(envelope, read.publicKey, state.kind)) throw new Refused('signature')
+    if (!isSigned(envelope, read, state.kind)) throw new Refused('signature')
     const entry = isContested
       ? state.contest(read, envelope, age, hops, now)
       : state.accept(read, envelope, age, hops, now)

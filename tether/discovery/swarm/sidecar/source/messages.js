@@ -1,5 +1,7 @@
 // Messages between sidecars, on one protomux channel; see docs/reference/swarm.md. Numbers are big-endian.
 
+import { FIRST_PRESENCE_VERSION, PRESENCE_VERSION } from './envelopes.js'
+
 export const LARGEST_MESSAGE = 256 * 1024
 export const MAX_IN_DIGEST = 2_000
 export const MAX_TOPICS = 256
@@ -17,7 +19,7 @@ function must (holds) {
 }
 
 export function encodeHello ({ role, topics }) {
-  return Buffer.from(JSON.stringify({ v: 1, role, topics: topics.map((key) => key.toString('hex')) }))
+  return Buffer.from(JSON.stringify({ v: 1, role, presence: PRESENCE_VERSION, topics: topics.map((key) => key.toString('hex')) }))
 }
 
 export function decodeHello (buffer) {
@@ -33,7 +35,9 @@ export function decodeHello (buffer) {
     must(typeof text === 'string' && /^[0-9a-f]{64}$/.test(text))
     return Buffer.from(text, 'hex').toString('latin1', 0, TOPIC)
   })
-  return { role: value.role, topics: new Set(topics) }
+  const presence = value.presence ?? FIRST_PRESENCE_VERSION
+  must(Number.isInteger(presence))
+  return { role: value.role, presence, topics: new Set(topics) }
 }
 
 // Entries: [{ id: topic id (latin1), age: ms, hops, envelope }].

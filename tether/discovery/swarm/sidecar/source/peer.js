@@ -4,6 +4,7 @@ import c from 'compact-encoding'
 import Protomux from 'protomux'
 
 import { Allowance } from './limits.js'
+import { FIRST_PRESENCE_VERSION, Kind } from './envelopes.js'
 import * as messages from './messages.js'
 
 export const PROTOCOL = 'tether/gossip/1'
@@ -28,6 +29,7 @@ export class Peer {
     this.key = key
     this.role = ''
     this.topics = new Set()
+    this.presence = FIRST_PRESENCE_VERSION
     this.outgoing = new Map()
     this.isOpen = false
     this.connectedAt = now
@@ -108,8 +110,9 @@ export class Peer {
     }
   }
 
-  greeted ({ role, topics }) {
+  greeted ({ role, presence, topics }) {
     this.role = role
+    this.presence = presence
     this.topics = topics
     this.greetNew()
   }
@@ -129,7 +132,9 @@ export class Peer {
   }
 
   // Tells it at the next flush; of one subject only the newest, so that a slow peer costs no more than that.
+  // One of an older version would take what it cannot read for an offence.
   offer (state, entry) {
+    if (state.kind === Kind.PRESENCE && entry.version > this.presence) return
     if (this.topics.has(state.id)) this.outgoing.set(state.id + entry.name, { id: state.id, entry })
   }
 

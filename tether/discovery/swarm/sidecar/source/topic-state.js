@@ -28,9 +28,10 @@ export class TopicState {
     const life = Math.min(this.expiry, read.life)
     if (age >= life) return null
     const former = this.entries.get(subject)
-    const { pubKey, nonce, issuedAt } = read
+    const { version, pubKey, nonce, issuedAt } = read
     this.orders.set(subject, { boot, sequence, pubKey, nonce, issuedAt, wasContested: false })
     const entry = {
+      version,
       subject,
       name: subject,
       boot,
@@ -58,11 +59,11 @@ export class TopicState {
   // What shows that is passed on like news, and kept nowhere.
   contest (read, envelope, age, hops, now) {
     this.orders.get(read.subject).wasContested = true
-    const { subject, boot, sequence, state } = read
+    const { version, subject, boot, sequence, state } = read
     const bornAt = now - age
     const endsAt = bornAt + this.expiry
     // By another name than the newest message of the worker, whose place it must not take.
-    return { subject, name: `${subject}/contested`, boot, sequence, state, envelope, hops, bornAt, endsAt, isNews: true }
+    return { version, subject, name: `${subject}/contested`, boot, sequence, state, envelope, hops, bornAt, endsAt, isNews: true }
   }
 
   // Forgets what has run out. Orders of workers stay: they keep old messages out.

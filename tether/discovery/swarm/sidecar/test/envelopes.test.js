@@ -3,7 +3,8 @@ import { test } from 'node:test'
 
 import { Kind, LARGEST_ENVELOPE, Refused, hashOf, isSigned, readEnvelope, workerId } from '../source/envelopes.js'
 import {
-  COMMAND_DOMAIN, CONTROL, KEY, NETWORK, OTHER, PRESENCE_DOMAIN, TOPIC, command, commandOf, presence, presenceOf, read, sign, trustOf,
+  COMMAND_DOMAIN, CONTROL, FORMER_DOMAIN, KEY, NETWORK, OTHER, PRESENCE_DOMAIN, TOPIC, command, commandOf, formerPresence, presence, presenceOf, read,
+  sign, trustOf,
 } from './support/messages.js'
 
 function reason (envelope, kind = Kind.PRESENCE, keys = [KEY]) {
@@ -18,6 +19,7 @@ function reason (envelope, kind = Kind.PRESENCE, keys = [KEY]) {
 
 test('an announcement of an enrolled key is read', () => {
   assert.deepEqual(read(presence({ bootCounter: 3, sequence: 7, state: 'draining' })), {
+    version: 3,
     publicKey: KEY.publicKey,
     pubKey: KEY.text,
     subject: KEY.worker,
@@ -28,6 +30,13 @@ test('an announcement of an enrolled key is read', () => {
     issuedAt: 1_000,
     life: Infinity,
   })
+})
+
+test('an announcement of the former version is read, and signed in its own words', () => {
+  const former = formerPresence({ sequence: 4 })
+  assert.deepEqual([read(former).version, read(former).sequence], [2, 4])
+  assert.ok(isSigned(former, read(former), Kind.PRESENCE))
+  assert.ok(!isSigned(former, { ...read(former), version: 3 }, Kind.PRESENCE))
 })
 
 test('the id of a worker is the beginning of the BLAKE2b-512 of its key, as in Python', () => {
@@ -49,7 +58,7 @@ test('each thing that is wrong has a reason of its own', () => {
       presence({ workerId: OTHER.worker }), presence({ bootCounter: -1 }), presence({ bootCounter: 1.5 }), presence({ sequence: '1' }),
       presence({ sequence: 2 ** 53 }), presence({ bootCounter: null }),
     ],
-    version: [presence({ v: 1 }), presence({ v: '2' }), presence({ v: undefined })],
+    version: [presence({ v: 1 }), presence({ v: 4 }), presence({ v: '3' }), presence({ v: [3] }), presence({ v: undefined })],
     network: [presence({ network: 'cd'.repeat(16) }), presence({ network: undefined })],
     topic: [presence({ topic: 'tether/presence/elsewhere' }), presence({ topic: undefined })],
     untrusted: [presence({}, OTHER)],
@@ -80,15 +89,15 @@ test('a worker is no operator', () => {
 
 test('a signature counts for its key, its domain and its bytes only', () => {
   const good = presence()
-  assert.ok(isSigned(good, KEY.publicKey, Kind.PRESENCE))
-  assert.ok(!isSigned(good, OTHER.publicKey, Kind.PRESENCE))
-  assert.ok(!isSigned(good, KEY.publicKey, Kind.CONTROL))
-  assert.ok(isSigned(command(), KEY.publicKey, Kind.CONTROL))
-  for (const domain of ['', 'tether presence 1\0', 'tether presence 2', 'tether presence 2\0\0', COMMAND_DOMAIN]) {
-    assert.ok(!isSigned(sign(presenceOf(), { domain }), KEY.publicKey, Kind.PRESENCE), domain)
+  assert.ok(isSigned(good, read(good), Kind.PRESENCE))
+  assert.ok(!isSigned(good, { ...read(good), publicKey: OTHER.publicKey }, Kind.PRESENCE))
+  assert.ok(!isSigned(good, { ...read(good), version: 1 }, Kind.CONTROL))
+  assert.ok(isSigned(command(), read(command(), Kind.CONTROL), Kind.CONTROL))
+  for (const domain of ['', FORMER_DOMAIN, 'tether presence 3', 'tether presence 3\0\0', COMMAND_DOMAIN]) {
+    assert.ok(!isSigned(sign(presenceOf(), { domain }), read(good), Kind.PRESENCE), domain)
   }
   for (const domain of ['', PRESENCE_DOMAIN, 'tether command 2\0']) {
-    assert.ok(!isSigned(sign(commandOf(), { domain }), KEY.publicKey, Kind.CONTROL), domain)
+    assert.ok(!isSigned(sign(commandOf(), { domain }), read(command(), Kind.CONTROL), Kind.CONTROL), domain)
   }
 })
 
@@ -97,7 +106,7 @@ test('any changed bit breaks the signature', () => {
   for (let bit = 0; bit < good.length * 8; bit++) {
     const changed = Buffer.from(good)
     changed[bit >> 3] ^= 1 << (bit & 7)
-    assert.ok(!isSigned(changed, KEY.publicKey, Kind.PRESENCE), `bit ${bit}`)
+    assert.ok(!isSigned(changed, read(good), Kind.PRESENCE), `bit ${bit}`)
     assert.notEqual(hashOf(changed), hashOf(good))
   }
 })

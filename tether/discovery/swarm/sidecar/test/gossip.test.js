@@ -100,7 +100,6 @@ test('what is refused is counted, is an offence, and is told to nobody', (t) => 
     signature: sign(presenceOf(), { domain: COMMAND_DOMAIN }),
     network: presence({ network: 'cd'.repeat(16) }),
     topic: presence({ topic: CONTROL }),
-    version: presence({ v: 1 }),
     fields: presence({ sequence: -1 }),
     json: sign(Buffer.from('nonsense')),
     size: Buffer.alloc(10),
@@ -112,6 +111,13 @@ test('what is refused is counted, is an offence, and is told to nobody', (t) => 
   assert.equal(other.told.length, 0)
   hear(presence())
   assert.equal(heard.length, 1)
+})
+
+test('what another version says is counted, is no offence, and is told to nobody', (t) => {
+  const { hear, heard, from, others: [other], gossip } = setUp(t)
+  hear(presence({ v: 4 }))
+  assert.deepEqual(gossip.counts.refused, { version: 1 })
+  assert.deepEqual([from.offences, heard, other.told], [[], [], []])
 })
 
 test('a forged message does not keep the true one out', (t) => {

@@ -8,7 +8,7 @@ import { LARGEST_MESSAGE } from '../source/messages.js'
 import * as messages from '../source/messages.js'
 import { MAX_OFFENCES, PROTOCOL, QUESTIONS, STALLED_MS, UNANSWERED_MS } from '../source/peer.js'
 import { Clock, connect, makeGossip, streams } from './support/gossips.js'
-import { KEY, NETWORK, OTHER, keyOf, presence, topicState } from './support/messages.js'
+import { KEY, NETWORK, OTHER, formerPresence, keyOf, presence, topicState } from './support/messages.js'
 import { eventually } from './support/waiting.js'
 
 const KEYS = [KEY, OTHER]
@@ -81,6 +81,17 @@ test('only topics that both take part in are spoken of', async (t) => {
   right.gossip.addTopic(joined)
   await eventually(() => right.heard.length, 'one that joins later learns what is known')
   assert.equal(right.heard[0].subject, KEY.worker)
+})
+
+test('a peer of the former version is told only what it can read', async (t) => {
+  const { gossip, state, got, hello, peer } = await setUp(t)
+  hello(Buffer.from(JSON.stringify({ v: 1, role: 'worker', topics: gossip.topicKeys.map((key) => key.toString('hex')) })))
+  await eventually(() => peer.topics.size, 'it has greeted')
+  gossip.send(state, 0, presence())
+  gossip.send(state, 0, formerPresence({}, OTHER))
+  const { data } = await eventually(() => got.find(({ name }) => name === 'entries'), 'it is told something')
+  const told = messages.decodeEntries(data).map(({ envelope }) => JSON.parse(envelope.toString('utf8', 64)).v)
+  assert.deepEqual(told, [2])
 })
 
 test('peers of another network do not understand each other', async (t) => {

@@ -8,7 +8,8 @@ import { TopicState } from '../../source/topic-state.js'
 export const NETWORK = 'ab'.repeat(16)
 export const TOPIC = 'tether/presence/local'
 export const CONTROL = 'tether/control/local'
-export const PRESENCE_DOMAIN = 'tether presence 2\0'
+export const PRESENCE_DOMAIN = 'tether presence 3\0'
+export const FORMER_DOMAIN = 'tether presence 2\0'
 export const COMMAND_DOMAIN = 'tether command 1\0'
 
 export function keyOf (number) {
@@ -30,7 +31,7 @@ export function sign (value, { key = KEY, domain = PRESENCE_DOMAIN } = {}) {
 
 export function presenceOf (changes = {}, key = KEY) {
   return {
-    v: 2,
+    v: 3,
     network: NETWORK,
     topic: TOPIC,
     pubKey: key.text,
@@ -46,6 +47,11 @@ export function presenceOf (changes = {}, key = KEY) {
 
 export function presence (changes, key = KEY) {
   return sign(presenceOf(changes, key), { key })
+}
+
+// As workers of the former version announce themselves.
+export function formerPresence (changes, key = KEY) {
+  return sign(presenceOf({ v: 2, ...changes }, key), { key, domain: FORMER_DOMAIN })
 }
 
 export function commandOf (changes = {}, key = KEY) {
