@@ -122,8 +122,15 @@ def worker_to_json(member: Member, state: ShownState, name: str, now: int) -> di
         "free": presence.free,
         "queue_depth": presence.queue_depth,
         "tokens_per_second": presence.tokens_per_second,
+        "prefill_tokens_per_second": presence.prefill_tokens_per_second,
         "models": [
-            {"name": one.name, "version": one.version, "digest": one.digest, "state": one.state.value}
+            {
+                "name": one.name,
+                "version": one.version,
+                "digest": one.digest,
+                "state": one.state.value,
+                "load_seconds": one.load_seconds,
+            }
             for one in presence.supported
         ],
         "vram_total": presence.vram_total,

@@ -16,6 +16,7 @@ from tether_workers.attempts.running import Attempts
 from tether_workers.base import AttemptResult, BaseWorker
 from tether_workers.engine import ModelLoader
 from tether_workers.job import Job, read_drawn_job
+from tether_workers.presence.prefill import PrefillThroughput
 from tether_workers.stages.authorize import AuthorizeJob
 from tether_workers.stages.encode import EncodePrompt
 from tether_workers.stages.end import EndAttempt, dropped
@@ -25,13 +26,15 @@ from tether_workers.stages.outcome import job_error_of
 from tether_workers.stages.work import InferenceStage, InferenceWork
 
 
-def inference_stages(loader: ModelLoader, base: BaseWorker) -> tuple[InferenceStage, ...]:
+def inference_stages(
+    loader: ModelLoader, base: BaseWorker, prefill: PrefillThroughput | None = None
+) -> tuple[InferenceStage, ...]:
     """The stages of every attempt, in their order. ``end`` follows whatever becomes of them."""
     return (
         AuthorizeJob(base),
         LoadModel(loader),
         EncodePrompt(),
-        GenerateTokens(),
+        GenerateTokens(prefill),
     )
 
 

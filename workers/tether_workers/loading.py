@@ -98,6 +98,7 @@ class EngineLoader:
         self._changed = threading.Condition()
         self._engines: dict[EngineKey, ExecutionEngine] = {}
         self._loading: dict[EngineKey, float] = {}
+        self._took: dict[EngineKey, float] = {}
         self._failures: dict[EngineKey, LoadFailure] = {}
         self._warned_of: set[EngineKey] = set()
         self._told_per_try = told_per_try
@@ -227,6 +228,7 @@ class EngineLoader:
             is_late = self._is_closed
             if not is_late:
                 self._engines[key] = engine
+            self._took[key] = self._monotonic() - self._loading[key]
             self._end_load(key)
         self._on_change()
         if is_late:
@@ -248,6 +250,10 @@ class EngineLoader:
         """For how long a model without adapter has been being loaded; None where it is not."""
         since = self._loading.get(EngineKey(model, version))
         return None if since is None else self._monotonic() - since
+
+    def load_seconds(self, model: str, version: str) -> float | None:
+        """What it took to load a model without adapter, the last time; None where it never was."""
+        return self._took.get(EngineKey(model, version))
 
     def failure_of(self, model: str, version: str) -> LoadFailure | None:
         """Why a model without adapter cannot be loaded, where the last try failed, or hangs."""

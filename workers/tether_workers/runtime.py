@@ -19,7 +19,14 @@ from tether.broker.redis.connections import connect
 from tether.clocks import SharedClock, wall_clock_ms
 from tether.config.settings import ModelSettings, Settings
 from tether.discovery.adapters import Announcers
-from tether.discovery.announcements.presence import ModelState, Supported, WorkerState, latency_hops
+from tether.discovery.announcements.presence import (
+    MAX_TOKENS_PER_SECOND,
+    ModelState,
+    Supported,
+    WorkerState,
+    announced_seconds,
+    latency_hops,
+)
 from tether.discovery.commands.command import Action
 from tether.discovery.commands.inbox import CommandFollower
 from tether.discovery.commands.operator_key import OperatorKeys
@@ -53,6 +60,7 @@ from tether_workers.presence.cache_report import CacheReport
 from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.load_report import LoadReport
 from tether_workers.presence.manifest import ManifestWriter
+from tether_workers.presence.prefill import PrefillThroughput
 from tether_workers.presence.video_memory import video_memory
 from tether_workers.served_models import ServedModel
 
@@ -155,7 +163,8 @@ class WorkerRuntime:
                 functools.partial(write_load_failures, self._client, keys, self.identity.worker_id),
             ).tell,
         )
-        stages = inference_stages(self._loader, base)
+        self._prefill = PrefillThroughput()
+        stages = inference_stages(self._loader, base, self._prefill)
         self.inference = Inference(
             self.port, self.attempts, stages, base, {one.pool: one.version for one in served}
         )
@@ -300,12 +309,7 @@ class WorkerRuntime:
             region=self._settings.worker.region,
             slots=self.slots.count,
             free=self.slots.free,
-            supported=tuple(
-                Supported(
-                    model.version.name, model.version.version, model.version.digest, self._state_of(model)
-                )
-                for model in self._served
-            ),
+            supported=tuple(map(self._supported, self._served)),
             pools=tuple(model.pool for model in self._served),
             latency_hops=latency_hops(self._swarm.round_trip_ms if self._swarm else None),
             queue_depth=waiting,
@@ -313,6 +317,7 @@ class WorkerRuntime:
             vram_free=memory.free,
             artifacts=self._cache.artifacts(),
             tokens_per_second=self.attempts.throughput.tokens_per_second(self.slots.count),
+            prefill_tokens_per_second=self._prefill.tokens_per_second(MAX_TOKENS_PER_SECOND),
             state=self._announced_state(),
         )
 
@@ -341,6 +346,11 @@ class WorkerRuntime:
         if availability is not AvailabilityState.SERVING:
             return WorkerState.DRAINING
         return WorkerState.DISCONNECTED if self.port.contact.is_lost() else WorkerState.SERVING
+
+    def _supported(self, model: ServedModel) -> Supported:
+        version = model.version
+        seconds = announced_seconds(self._loader.load_seconds(version.name, version.version))
+        return Supported(version.name, version.version, version.digest, self._state_of(model), seconds)
 
     def _state_of(self, model: ServedModel) -> ModelState:
         name, version = model.version.name, model.version.version

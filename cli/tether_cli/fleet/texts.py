@@ -78,6 +78,7 @@ def lines(worker: Document) -> list[tuple[str, str]]:
         ("slots", f"{worker['free']} of {worker['slots']} free"),
         ("queue", str(worker["queue_depth"])),
         ("tokens/s", f"{worker['tokens_per_second']:.1f}"),
+        ("prefill", _prefill(worker["prefill_tokens_per_second"])),
         ("vram free", _vram(worker)),
         ("hops", f"{worker['latency_hops']} of {LATENCY_STEP_MS} ms"),
         ("last seen", f"{worker['heard_ms'] / 1000:.1f} s ago"),
@@ -125,7 +126,13 @@ def _vram(worker: Document) -> str:
 
 
 def _model_text(model: Document) -> str:
-    return f"{model['name']} {model['version']}, {model['state']}, {model['digest']}"
+    seconds = model["load_seconds"]
+    loads = f", loads in {seconds:g} s" if seconds else ""
+    return f"{model['name']} {model['version']}, {model['state']}{loads}, {model['digest']}"
+
+
+def _prefill(rate: float) -> str:
+    return f"{rate:.0f} tokens/s" if rate else "-"
 
 
 def _artifact_text(artifact: Document) -> str:

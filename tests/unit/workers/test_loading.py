@@ -98,6 +98,22 @@ def test_slots_that_ask_at_once_load_a_model_once(bench):
     eventually(lambda: len(bench.changes) == 2, PATIENCE_SECONDS, "its begin and its end were told")
 
 
+def test_what_the_last_load_took_is_known_once_it_has_ended(bench):
+    bench.may_end.clear()
+    bench.loader.begin_load(COUNT)
+    bench.now += 4.0
+    assert bench.loader.load_seconds("count", "1") is None
+    bench.may_end.set()
+    eventually(lambda: bench.loader.is_warm("count", "1"), PATIENCE_SECONDS, "it is loaded")
+    assert bench.loader.load_seconds("count", "1") == 4.0
+    assert bench.loader.load_seconds("other", "1") is None
+
+
+def test_a_load_that_fails_says_nothing_of_how_long_one_takes(bench):
+    bench.fail_once()
+    assert bench.loader.load_seconds("count", "1") is None
+
+
 def test_a_load_that_hangs_keeps_nobody_from_another_model(bench):
     bench.may_end.clear()
     bench.loader.begin_load(COUNT)

@@ -227,6 +227,12 @@ def latency_hops(round_trip_ms: float | None) -> int:
     return 0 if round_trip_ms is None else int(round_trip_ms // LATENCY_STEP_MS)
 
 
+def announced_seconds(seconds: float | None) -> float:
+    """A time that was measured, as it is announced: with two digits, so that most announcements of a worker
+    and of its like say the same. 0 where there is none."""
+    return 0.0 if seconds is None else float(f"{min(max(seconds, 0.001), MAX_LOAD_SECONDS):.2g}")
+
+
 def clock_error(presence: Presence, now_ms: int) -> int | None:
     """How many milliseconds the worker's clock is ahead of the reader's, where that is too much to count.
 

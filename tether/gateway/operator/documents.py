@@ -163,6 +163,7 @@ class WorkerModelBody(Document):
     version: str
     digest: str
     state: ModelState
+    load_seconds: float = Field(description="What it took to load it the last time; 0 if it never was.")
 
 
 class WorkerDocument(Document):
@@ -178,7 +179,8 @@ class WorkerDocument(Document):
     slots: int
     free: int
     queue_depth: int
-    tokens_per_second: float
+    tokens_per_second: float = Field(description="What all its slots decode together; 0 if unknown.")
+    prefill_tokens_per_second: float = Field(description="What it reads of one prompt; 0 if unknown.")
     models: list[WorkerModelBody]
     vram_total: int
     vram_free: int

@@ -14,6 +14,7 @@ from tether.clocks import wall_clock_ms
 from tether.discovery.announcements.presence import (
     MAX_LATENCY_HOPS,
     MAX_QUEUE_DEPTH,
+    MAX_SLOTS,
     MAX_TOKENS_PER_SECOND,
     NO_NETWORK,
     Artifact,
@@ -54,6 +55,7 @@ class WorkerStatus:
     vram_free: int = 0
     artifacts: tuple[Artifact, ...] = ()
     tokens_per_second: float = 0.0
+    prefill_tokens_per_second: float = 0.0
     state: WorkerState = WorkerState.SERVING
 
 
@@ -177,8 +179,8 @@ class HealthReporter:
             pub_key=self._identity.pub_key,
             gpu_class=status.gpu_class,
             region=status.region,
-            slots=status.slots,
-            free=status.free,
+            slots=min(status.slots, MAX_SLOTS),
+            free=min(status.free, MAX_SLOTS),
             supported=status.supported,
             pools=status.pools,
             latency_hops=min(status.latency_hops, MAX_LATENCY_HOPS),
@@ -186,6 +188,7 @@ class HealthReporter:
             vram_total=status.vram_total,
             vram_free=status.vram_free,
             tokens_per_second=min(status.tokens_per_second, MAX_TOKENS_PER_SECOND),
+            prefill_tokens_per_second=min(status.prefill_tokens_per_second, MAX_TOKENS_PER_SECOND),
             state=state or status.state,
             cache=manifest_of(status.artifacts),
             software_version=__version__,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 
 from tether.errors import EngineFailed
 from tether.jobs import Piece
@@ -10,6 +12,7 @@ from tether.streams.token_log import decode_pieces
 from tether_workers.attempts.attempt import Attempt
 from tether_workers.engine import Delta, ExecutionEngine, FinishReason
 from tether_workers.job import first_run_of
+from tether_workers.presence.prefill import PrefillThroughput, PromptTimer
 from tether_workers.stages.work import InferenceWork
 
 
@@ -18,18 +21,31 @@ class GenerateTokens:
 
     name = "generate"
 
+    def __init__(
+        self, prefill: PrefillThroughput | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+          prefill: Learns how fast prompts are read.
+          clock: Seconds, of a clock that only goes on.
+        """
+        self._prefill = prefill or PrefillThroughput()
+        self._clock = clock
+
     def run(self, work: InferenceWork) -> None:
         """Push the tokens and set the finish reason, unless the attempt is told to end before.
 
         Raises:
           EngineFailed: The engine does not keep its contract.
         """
-        work.finish_reason = generate_tokens(work)
+        work.finish_reason = generate_tokens(work, self._prefill, self._clock)
         if work.finish_reason is None and work.attempt.ending is None:
             raise EngineFailed("the engine stopped generating without a reason")
 
 
-def generate_tokens(work: InferenceWork) -> FinishReason | None:
+def generate_tokens(
+    work: InferenceWork, prefill: PrefillThroughput, clock: Callable[[], float]
+) -> FinishReason | None:
     """Push the tokens that are missing. None where the engine ended without a reason, as one that is told to.
 
     Raises:
@@ -41,11 +57,14 @@ def generate_tokens(work: InferenceWork) -> FinishReason | None:
     offset = len(accepted)
     if offset >= max_tokens:
         return "length"
+    timer = PromptTimer(prefill, len(work.prompt_ids) + offset, clock)
     generator = work.engine.start(work.prompt_ids, accepted, sampling, attempt.cancelled)
     with contextlib.closing(generator) as deltas:
         for delta in deltas:
             if attempt.cancelled.is_set() and delta.finish_reason is None:
                 return None
+            if delta.token_ids:
+                timer.step()
             pieces = checked_pieces(delta, offset)[: max_tokens - offset]
             offset += len(pieces)
             reason = delta.finish_reason or ("length" if offset >= max_tokens else None)

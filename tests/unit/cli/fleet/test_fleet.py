@@ -163,11 +163,12 @@ WHOLE = presence(
     vram_free=GIB * 41 // 2,
     software_version="1.2.3",
     supported=(
-        Supported("warm", "1", DIGEST, ModelState.WARM),
+        Supported("warm", "1", DIGEST, ModelState.WARM, 12.0),
         Supported("cold", "2", DIGEST, ModelState.COLD),
         Supported("coming", "3", DIGEST, ModelState.LOADING),
     ),
     pools=("pool-1",),
+    prefill_tokens_per_second=1_500.0,
 )
 
 
@@ -229,8 +230,9 @@ def test_show_tells_what_the_table_has_no_room_for():
     assert ("key", public(KEY)) in found
     assert ("slots", "5 of 8 free") in found
     assert ("hops", "3 of 25 ms") in found
+    assert ("prefill", "1500 tokens/s") in found
     assert [value for name, value in found if name == "model"] == [
-        f"warm 1, warm, {DIGEST}",
+        f"warm 1, warm, loads in 12 s, {DIGEST}",
         f"cold 2, cold, {DIGEST}",
         f"coming 3, loading, {DIGEST}",
     ]
@@ -275,10 +277,11 @@ def test_a_worker_is_json():
         "free": 5,
         "queue_depth": 2,
         "tokens_per_second": 40.0,
+        "prefill_tokens_per_second": 1_500.0,
         "models": [
-            {"name": "warm", "version": "1", "digest": DIGEST, "state": "warm"},
-            {"name": "cold", "version": "2", "digest": DIGEST, "state": "cold"},
-            {"name": "coming", "version": "3", "digest": DIGEST, "state": "loading"},
+            {"name": "warm", "version": "1", "digest": DIGEST, "state": "warm", "load_seconds": 12.0},
+            {"name": "cold", "version": "2", "digest": DIGEST, "state": "cold", "load_seconds": 0.0},
+            {"name": "coming", "version": "3", "digest": DIGEST, "state": "loading", "load_seconds": 0.0},
         ],
         "vram_total": 24 * GIB,
         "vram_free": GIB * 41 // 2,

@@ -11,6 +11,7 @@ from tether.discovery.announcements.presence import (
     ArtifactState,
     ModelState,
     Supported,
+    announced_seconds,
     clock_error,
     latency_hops,
     manifest_of,
@@ -364,6 +365,14 @@ def test_a_clock_that_is_wrong_by_more_than_ten_minutes_is_told_by_how_much(minu
     now = 1_700_000_000_000
     told = presence(issued_at=now + minutes * 60_000)
     assert clock_error(told, now) == (minutes * 60_000 if abs(minutes) > 10 else None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(None, 0.0), (0.0, 0.001), (0.00342, 0.0034), (0.996, 1.0), (12.345, 12.0), (1e9, 86_000.0)],
+)
+def test_a_time_is_announced_with_two_digits(seconds, told):
+    assert announced_seconds(seconds) == told
 
 
 @pytest.mark.parametrize(("round_trip", "hops"), [(None, 0), (0.3, 0), (24.9, 0), (25.0, 1), (130.0, 5)])
