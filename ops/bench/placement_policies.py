@@ -50,7 +50,7 @@ class TetherPolicy:
         )
 
     def choose(self, job: SimulatedJob) -> PoolName:
-        pool = self._choice.choose(placeable(job), is_new=True)
+        pool = self._choice.choose(placeable(job), is_new=True).pool
         assert pool is not None
         return pool
 

@@ -31,6 +31,7 @@ from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.redis_sweep import SEALING_MS, SweepRedis
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.retry_manager import RetryManager
@@ -210,7 +211,7 @@ class CoreMachine(RuleBasedStateMachine):
         return []
 
     def choose_pools(self, waiting):
-        return [POOL if self.has_pool else None for _ in waiting]
+        return [ChosenPool(POOL if self.has_pool else None) for _ in waiting]
 
     def run(self, operation, fuse):
         """Run an operation that may crash. Answers whether it came to its end."""

@@ -33,6 +33,7 @@ WORDS = [
     "envelopes",
     "statuses",
     "histories",
+    "explanations",
     "dead_letters",
     "dead_messages",
     "letter_filters",

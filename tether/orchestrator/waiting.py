@@ -11,7 +11,9 @@ from tether.ids import JobId, PoolName
 from tether.loops import IDLE, seconds_until
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.set_aside import FailedEntries
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.reservations import ReservationManager
+from tether.store.decisions import Decision
 from tether.store.placements import Placement, replace
 from tether.store.rows import UnreadableRow
 from tether.store.store import Store
@@ -53,8 +55,8 @@ class ServesModels(Protocol):
           with_needs: Returns those of these models for which such jobs wait.
         """
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
-        """A pool for each job, or None where none can serve it now; an error where choosing failed."""
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPool | Exception]:
+        """A choice for each job; an error where choosing failed."""
 
 
 class PlaceWaiting:
@@ -126,19 +128,22 @@ class PlaceWaiting:
         jobs = [row for row in rows if isinstance(row, WaitingJob)]
         failed = list(errors.items())
         failed += [(row.job_id, ValueError(row.reason)) for row in rows if isinstance(row, UnreadableRow)]
-        chosen: list[tuple[WaitingJob, PoolName]] = []
+        chosen: list[tuple[WaitingJob, PoolName, Decision | None]] = []
         unserved: list[Postponement] = []
-        for job, pool in zip(jobs, self._scheduler.choose_pools(jobs), strict=True):
-            if isinstance(pool, Exception):
-                failed.append((job.job_id, pool))
-            elif pool is None:
+        for job, choice in zip(jobs, self._scheduler.choose_pools(jobs), strict=True):
+            if isinstance(choice, Exception):
+                failed.append((job.job_id, choice))
+            elif choice.pool is None:
                 # What no pool can serve now holds up nobody else.
-                unserved.append(Postponement(job.job_id, job.dispatch, now_ms + POSTPONED_MS, now_ms))
+                due_at = now_ms + POSTPONED_MS
+                unserved.append(Postponement(job.job_id, job.dispatch, due_at, now_ms, choice.decision))
             else:
-                chosen.append((job, pool))
-        placements = [Placement(job.job_id, job.dispatch, pool, now_ms) for job, pool in chosen]
+                chosen.append((job, choice.pool, choice.decision))
+        placements = [
+            Placement(job.job_id, job.dispatch, pool, now_ms, decision) for job, pool, decision in chosen
+        ]
         dispatches: list[Dispatch] = []
-        for (job, pool), raised in zip(chosen, self._store.write_each(replace, placements), strict=True):
+        for (job, pool, _), raised in zip(chosen, self._store.write_each(replace, placements), strict=True):
             if isinstance(raised, Exception):
                 failed.append((job.job_id, raised))
             elif raised is not None:

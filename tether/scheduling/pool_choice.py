@@ -16,11 +16,14 @@ from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
+from tether.scheduling.kept_decisions import kept_decision
 from tether.scheduling.placement_requests import estimated_cost, placement_request, unmet_needs
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
+from tether.store.decisions import Decision
 from tether.store.holds import depths
 from tether.store.store import Store
+from tether.telemetry.logs import get_logger
 
 FRESH_SECONDS = 1.0
 """Maximum age of a depth that was not updated by a claim of this process."""
@@ -60,6 +63,7 @@ class PoolChoice:
         self._affinity = Affinity.of(settings, load_scorers())
         self._store = store
         self._clock = clock
+        self._log = get_logger("tether.scheduling")
         self._lock = threading.Lock()
         self._depths: dict[PoolName, int] = {}
         self._shared: dict[PoolName, float] = {}
@@ -73,8 +77,8 @@ class PoolChoice:
         *,
         avoid: PoolName | None = None,
         is_new: bool = False,
-    ) -> PoolName | None:
-        """Return the best pool for a job, or None if none can serve it now.
+    ) -> PlacementDecision:
+        """Choose the best pool for a job; the decision has none if none can serve it now.
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
@@ -87,14 +91,29 @@ class PoolChoice:
         request = self._request_of(job, avoid=avoid)
         if is_new:
             request = replace(request, may_try=self._may_try(self._pools_of(request.model), job.tenant_id))
-        pool = self.explain(request).pool
+        decision = self.explain(request)
+        pool = decision.pool
         if pool is not None:
             if pool in request.may_try:
                 self._tried_at[pool] = self._clock()
             # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
             with self._lock:
                 self._depths[pool] = self._depths.get(pool, 0) + 1
-        return pool
+        return decision
+
+    def kept(self, decision: PlacementDecision, now_ms: int) -> Decision | None:
+        """Return what is kept of a choice; None where that cannot be written, which is no reason to place no
+        job.
+
+        Args:
+          now_ms: When it was made, in milliseconds since the epoch.
+        """
+        try:
+            return kept_decision(decision, self._affinity, now_ms)
+        except (ValueError, OverflowError) as error:
+            # Names and numbers come from workers' announcements.
+            self._log.warning("Why a job was placed where it was is not kept.", error=str(error))
+            return None
 
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]

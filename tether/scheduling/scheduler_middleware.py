@@ -27,6 +27,7 @@ from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.placement_requests import estimated_cost
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
@@ -192,25 +193,25 @@ class SchedulerMiddleware(Middleware):
             kept.append(KeptModel(model.name, ""))
         return kept
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[PoolName | Exception | None]:
-        """A pool for each job that waits in the database, or None where none can serve it now; an error where
-        choosing failed.
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPool | Exception]:
+        """A choice for each job that waits in the database; an error where choosing failed.
 
         Raises:
           StoreUnavailable: The database is unavailable.
         """
         return [self._choose(waiting.job, waiting.avoided_pool) for waiting in jobs]
 
-    def _choose(self, job: Placeable, avoid: PoolName | None) -> PoolName | Exception | None:
+    def _choose(self, job: Placeable, avoid: PoolName | None) -> ChosenPool | Exception:
         try:
-            return self._choice.choose(job, avoid=avoid)
+            choice = self._choice.choose(job, avoid=avoid)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
-            return None
+            return ChosenPool(None)
         except StoreUnavailable:
             raise
         except Exception as error:
             return error
+        return ChosenPool(choice.pool, self._choice.kept(choice, self._now_ms()))
 
     def _prepare(
         self, broker: Broker, message: Message[Any], delay: int | None
@@ -287,6 +288,7 @@ class SchedulerMiddleware(Middleware):
             payload=_payload(request, version, envelope.tenant_id),
             **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
         )
+        choice = self._choice.choose(job, is_new=True)
         new_job = NewJob(
             job=job,
             correlation_id=request.correlation_id,
@@ -294,8 +296,9 @@ class SchedulerMiddleware(Middleware):
             retry_of=envelope.retry_of,
             digest=request.digest(),
             labels=request.labels,
-            pool=self._choice.choose(job, is_new=True),
+            pool=choice.pool,
             now_ms=facts.now_ms,
+            decision=self._choice.kept(choice, facts.now_ms),
         )
         return _Prepared(envelope, request, new_job)
 

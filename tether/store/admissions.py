@@ -27,13 +27,14 @@ from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 from tether.store.bulk import delete_of_jobs, insert_new_rows, is_among, is_postgres, rows_with_keys
+from tether.store.decisions import Decided, Decision, insert_decisions
 from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
 from tether.store.job_labels import LabelKey, delete_labels, insert_labels, label_keys
 from tether.store.letter_changes import close_as_retried, locked_letters
 from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
 from tether.store.placeables import placeable_columns
 from tether.store.rows import AnyRow, compact_json
-from tether.store.schema import dispatches, holds, jobs, tenants
+from tether.store.schema import decisions, dispatches, holds, jobs, tenants
 
 SUBMITTER_GRACE_MS = 1_000
 """How long the submitter of a job has to place it, before the outbox relay does."""
@@ -55,6 +56,7 @@ class NewJob:
       labels: The client's labels.
       pool: Where to place it; None if no pool can serve it yet.
       now_ms: Milliseconds since the epoch.
+      decision: Why it is to be placed there, to be kept.
     """
 
     job: Placeable
@@ -65,6 +67,7 @@ class NewJob:
     labels: Mapping[str, str]
     pool: PoolName | None
     now_ms: int
+    decision: Decision | None = None
 
     @property
     def job_id(self) -> JobId:
@@ -259,6 +262,7 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
     ids = [job.job_id for job in accepted]
     _insert_holds(connection, ids)
     insert_labels(connection, _label_keys(accepted))
+    insert_decisions(connection, [Decided(job.job_id, 1, job.pool, job.decision) for job in accepted])
     claims = _Claims()
     moves = _moves(accepted)
     quotas = _quotas(connection, {job.tenant_id for job in accepted})
@@ -268,7 +272,7 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
         if claims.refused:
             refused = [job for job in accepted if job.job_id in claims.refused]
             delete_labels(connection, _label_keys(refused))
-            for table in (dispatches, holds, jobs):
+            for table in (dispatches, decisions, holds, jobs):
                 delete_of_jobs(connection, table, claims.refused)
             accepted = [job for job in accepted if job.job_id not in claims.refused]
             moves = _moves(accepted)

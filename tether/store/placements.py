@@ -23,6 +23,7 @@ from tether.ids import JobId, PoolName
 from tether.jobs import JobError, JobState, Priority
 from tether.store.beginnings import note_begun
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
+from tether.store.decisions import Decided, Decision, note_repeated, replace_decisions
 from tether.store.hand_overs import hand_over
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
 from tether.store.rows import AnyRow, UnreadableRow, error_from_text
@@ -66,12 +67,14 @@ class RecordResult(Enum):
 
 
 class Placement(NamedTuple):
-    """A choice for a waiting job: ``pool``, if ``from_dispatch`` is its newest hand-over still."""
+    """A choice for a waiting job: ``pool``, if ``from_dispatch`` is its newest hand-over still. ``decision``
+    is what is kept of it."""
 
     job_id: JobId
     from_dispatch: int
     pool: PoolName
     now_ms: int
+    decision: Decision | None = None
 
 
 _DISPATCH = cast(jobs.c.dispatch, Integer).label("dispatch")
@@ -198,6 +201,10 @@ def replace(connection: Connection, placements: list[Placement]) -> list[int | N
         else:
             chosen[placement.job_id] = placement
             answers.append(placement.from_dispatch + 1)
+    replace_decisions(
+        connection,
+        [Decided(job_id, p.from_dispatch + 1, p.pool, p.decision) for job_id, p in sorted(chosen.items())],
+    )
     hand_over(connection, rows, {job_id: (p.pool, p.now_ms) for job_id, p in chosen.items()})
     return answers
 
@@ -215,6 +222,9 @@ def raise_dispatches(connection: Connection, job_ids: list[JobId], now_ms: int) 
         for job_id, row in rows.items()
         if row.pool is not None and row.state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING)
     }
+    note_repeated(
+        connection, {job_id: (rows[job_id].dispatch + 1, pool) for job_id, (pool, _) in again.items()}, now_ms
+    )
     hand_over(connection, rows, again)
     # Redis has lost whether they had begun.
     note_begun(connection, [job_id for job_id in again if rows[job_id].expires_at])

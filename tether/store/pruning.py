@@ -12,6 +12,7 @@ from tether.store.schema import (
     IS_FINAL_BUT_DEAD,
     attempts,
     dead_letters,
+    decisions,
     dispatches,
     jobs,
 )
@@ -47,7 +48,7 @@ def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset
 
 
 def prune(connection: Connection, job_ids: list[JobId]) -> list[bool]:
-    """Delete jobs that have ended, with their attempts and dead letters.
+    """Delete jobs that have ended, with their attempts, dead letters and what is kept of their choices.
 
     Their keys are free from then on: the same submission would be a new job.
 
@@ -59,6 +60,6 @@ def prune(connection: Connection, job_ids: list[JobId]) -> list[bool]:
     found = set(connection.execute(locked.with_for_update()).scalars())
     if found:
         delete_labels(connection, labels_of(connection, found)[0])
-        for table in (attempts, dead_letters, dispatches, jobs):
+        for table in (attempts, dead_letters, decisions, dispatches, jobs):
             connection.execute(delete(table).where(table.c.job_id.in_(sorted(found))))
     return [job_id in found for job_id in job_ids]

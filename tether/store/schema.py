@@ -204,6 +204,20 @@ dispatches = Table(
     Index("ix_dispatches_lane", "rank", "lane", "due_at", "job_id"),
 )
 
+# No key of the jobs' table: to look it up for each row would cost more than the row.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("dispatch", Integer, primary_key=True),
+    Column("decided_at", BigInteger, nullable=False),
+    Column("pool", Text),
+    Column("wait_ms", BigInteger),
+    Column("total_ms", BigInteger),
+    Column("choice", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 attempts = Table(
     "attempts",
     metadata,

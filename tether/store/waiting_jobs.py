@@ -30,6 +30,7 @@ from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName
 from tether.jobs import JobState
 from tether.store.bulk import given_rows, is_among, is_postgres, lock_jobs, update_rows
+from tether.store.decisions import Decided, Decision, replace_decisions
 from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
 from tether.store.placeables import PLACEABLE_COLUMNS, placeable_of
 from tether.store.rows import AnyRow, JobRow, UnreadableRow, compact_json
@@ -92,12 +93,14 @@ class DelayedJob(NamedTuple):
 
 
 class Postponement(NamedTuple):
-    """No pool can serve a waiting job: it is parked. From ``due_at`` on, a pool is chosen for it again."""
+    """No pool can serve a waiting job: it is parked. From ``due_at`` on, a pool is chosen for it again.
+    ``decision`` is what is kept of the choice that found none."""
 
     job_id: JobId
     from_dispatch: int
     due_at: int
     now_ms: int
+    decision: Decision | None = None
 
 
 class DueRetry(NamedTuple):
@@ -203,6 +206,10 @@ def postpone(connection: Connection, postponements: list[Postponement]) -> list[
             for job_id in sorted(parked)
         ]
         update_rows(connection, jobs, "job_id", changes)
+        replace_decisions(
+            connection,
+            [Decided(item.job_id, item.from_dispatch + 1, None, item.decision) for item in parked.values()],
+        )
         moves: Moves = Counter()
         free_holds(connection, list(parked), (CAPACITY,), moves)
         move_counters(connection, moves)

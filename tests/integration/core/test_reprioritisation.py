@@ -17,6 +17,7 @@ from tether.broker.pools.pools import Pools
 from tether.jobs import JobError, JobState, Priority
 from tether.orchestrator.fsck.fsck import fsck
 from tether.orchestrator.waiting import PlaceWaiting
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.store.outbox import RANKS
 from tether.store.priorities import PriorityChange
@@ -108,7 +109,7 @@ class Fleet:
         return []
 
     def choose_pools(self, waiting):
-        return [POOL for _ in waiting]
+        return [ChosenPool(POOL) for _ in waiting]
 
 
 def mend(core):

@@ -22,6 +22,7 @@ from tether.orchestrator.pruning import SWEEP_MS, Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.retry_policy import RESTORED
 from tether.store import queries
 from tether.store.audit import OK, Act, add_entry
@@ -524,7 +525,8 @@ class Choices:
         return []
 
     def choose_pools(self, waiting_jobs):
-        return [ValueError("a scorer broke") if job.job_id in self.bad else POOL for job in waiting_jobs]
+        bad = ValueError("a scorer broke")
+        return [bad if job.job_id in self.bad else ChosenPool(POOL) for job in waiting_jobs]
 
 
 def test_waiting_jobs_are_placed_beside_those_that_cannot_be(core, monkeypatch):

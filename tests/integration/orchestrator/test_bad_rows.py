@@ -15,6 +15,7 @@ from tether.orchestrator import label_index, reconcile, waiting
 from tether.orchestrator.label_index import IndexLabels
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.store import Store
 from tether.store.dead_letters import letters_at, scan_letters
 from tether.store.job_labels import unindexed_up_to
@@ -109,7 +110,7 @@ class TwoModels:
         return []
 
     def choose_pools(self, jobs):
-        return [POOL for _ in jobs]
+        return [ChosenPool(POOL) for _ in jobs]
 
 
 def states_of_all(core):

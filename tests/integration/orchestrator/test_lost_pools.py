@@ -18,6 +18,7 @@ from tether.orchestrator.context import Lapses
 from tether.orchestrator.lost_pools import GiveBackLost
 from tether.orchestrator.outcomes import BATCH as SETTLED_AT_ONCE
 from tether.orchestrator.waiting import PlaceWaiting
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.lost_pools import MAX_GAP_MS, PoolPatience
 from tether.store.schema import attempts
 from tether.store.tenants import Tenant, create_tenant
@@ -87,7 +88,7 @@ class Watcher:
 
     def choose_pools(self, waiting):
         self.avoided = [job.avoided_pool for job in waiting]
-        return [next(iter(self.served), None) for _ in waiting]
+        return [ChosenPool(next(iter(self.served), None)) for _ in waiting]
 
     def pass_time(self, ms=MAX_GAP_MS):
         """One look, so much later."""

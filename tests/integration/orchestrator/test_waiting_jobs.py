@@ -9,6 +9,7 @@ from support.databases import DEMO, NOW, POOL, accept, new_job, outcome, settle_
 from tether.loops import IDLE
 from tether.orchestrator.waiting import BATCH, POSTPONED_MS, PlaceWaiting
 from tether.outcomes import OutcomeKind
+from tether.scheduling.kept_decisions import ChosenPool
 from tether.store.end_requests import Request, request
 from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
 
@@ -33,7 +34,7 @@ class Fleet:
         return [kept for kept in self.needs if kept.model in models]
 
     def choose_pools(self, jobs):
-        return [POOL if self.has_room else None for _ in jobs]
+        return [ChosenPool(POOL if self.has_room else None) for _ in jobs]
 
     def hand_over(self, dispatches):
         self.placed += [dispatch.job_id for dispatch in dispatches]

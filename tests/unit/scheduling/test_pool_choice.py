@@ -33,7 +33,7 @@ class Chooser:
         return PoolView(name=name, model="tiny", version="1", digest=DIGEST, **where, **about)
 
     def new(self, tenant="one"):
-        return self.choice.choose(job_of(tenant), is_new=True)
+        return self.choice.choose(job_of(tenant), is_new=True).pool
 
 
 def job_of(tenant="one", **asked):
@@ -52,7 +52,7 @@ def test_now_and_then_a_new_job_shows_whether_workers_that_are_held_back_work_ag
     chooser.now += TRY_SECONDS - 1
     assert chooser.new() == "worse"
     chooser.now += 1
-    assert chooser.choice.choose(job_of()) == "worse"
+    assert chooser.choice.choose(job_of()).pool == "worse"
     assert chooser.new() == "better"
 
 
@@ -67,9 +67,9 @@ def test_another_tenants_jobs_are_no_trial(chooser):
 
 
 def test_what_a_job_asks_for_decides_also_where_it_is_placed_again(chooser):
-    assert chooser.choice.choose(job_of(region="eu")) is None
-    assert chooser.choice.choose(job_of(region="eu", prefer="region")) == "worse"
-    assert chooser.choice.choose(job_of(min_vram=2)) is None
+    assert chooser.choice.choose(job_of(region="eu")).pool is None
+    assert chooser.choice.choose(job_of(region="eu", prefer="region")).pool == "worse"
+    assert chooser.choice.choose(job_of(min_vram=2)).pool is None
 
 
 def test_why_no_pool_serves_a_job_is_told_of_each_and_only_where_pools_lack_what_it_asks_for(chooser):
