@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import redis
@@ -113,7 +113,14 @@ class Stage:
             return
         print_last_words(sorted(self.folder.glob("*.log")))
 
-    def _launch(self, name: str, arguments: list[str], *, talks: bool = False) -> subprocess.Popen[bytes]:
+    def _launch(
+        self,
+        name: str,
+        arguments: list[str],
+        *,
+        talks: bool = False,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.Popen[bytes]:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TETHER_")},
             "PYTHONPATH": os.pathsep.join(map(str, _APPS)),
@@ -121,6 +128,7 @@ class Stage:
             "BENCH_REDIS_URL": self.server.url,
             "BENCH_FOLDER": str(self.folder),
             "BENCH_INSTANCE": name,
+            **more,
         }
         if self._profile:
             environment["BENCH_PROFILE"] = str(self.folder / "profile")

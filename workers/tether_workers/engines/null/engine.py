@@ -54,8 +54,9 @@ class NullEngine:
 
     @classmethod
     def from_settings(cls, model: ModelSettings, adapter: str) -> Self:
-        """The engine that a model's options describe. An adapter changes nothing."""
+        """The engine that a model's options describe, after its load time. An adapter changes nothing."""
         options = NullOptions.model_validate(model.options)
+        time.sleep(options.load_time / 1000)
         return cls(tokens_per_second=options.tokens_per_second, output_tokens=options.output_tokens)
 
     def encode(
