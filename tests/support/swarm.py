@@ -276,7 +276,9 @@ class Watcher:
       envelopes: Theirs.
     """
 
-    def __init__(self, network, enrolled, *, follows=None, **options):
+    def __init__(self, network, enrolled, *, follows=None, models=None, **options):
+        if models is not None:
+            follows = models.topics([network.region])
         follows = [network.topic] if follows is None else follows
         self.enrolled = enrolled
         self.worker = enrolled.worker
@@ -293,6 +295,7 @@ class Watcher:
             expiry_ms=chosen.expiry_ms,
             network=self.transport.network,
             topics=lambda topic: topic in follows,
+            models=models,
             on_accepted=self._accept,
         )
         self.view.start()

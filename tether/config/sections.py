@@ -207,6 +207,15 @@ class PresenceSettings(Section):
         Expected("a list of regions, each of a to z, 0 to 9 and '-', at most 32 characters"),
     ] = ("local",)
     """Regions whose workers an orchestrator looks for in the swarm."""
+    models: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}(@[A-Za-z0-9._-]{1,64})?$")], ...],
+        BeforeValidator(as_tuple),
+        CommaSeparated(),
+        Expected("a list of models, each as in name or name@version"),
+    ] = ()
+    """Models whose workers an orchestrator or a gateway knows, each a `name` (all its configured versions)
+    or `name@version`; empty: all. It then follows the topics of these models alone, and places jobs for
+    no others. Ignored by workers and the command line."""
 
 
 def _check_bootstrap(address: str) -> str:

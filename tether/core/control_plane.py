@@ -19,13 +19,14 @@ from tether.config.settings import Settings
 from tether.core.list_reads import ListReads
 from tether.discovery.discovery_sub import DiscoverySub
 from tether.discovery.fleet.fleet_view import FleetView
+from tether.discovery.followed_models import FollowedModels
 from tether.discovery.over_redis.mirror import REDIS
 from tether.discovery.over_redis.queue_evidence import QueueEvidence
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import PresenceSource
 from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust.trusted_keys import TrustedKeys
-from tether.ids import TenantId
+from tether.ids import PoolName, TenantId
 from tether.jobs import DEFAULT_TENANT
 from tether.models.registry import Registry
 from tether.scheduling.cancellation import Cancellation
@@ -53,6 +54,7 @@ class ControlPlane:
       store, pools: The database's side and Redis's side of jobs.
       trusted: Whose announcements count.
       swarm: The place in the swarm; None where there is none.
+      followed_models: The models whose workers the fleet has; None is all.
       fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending, priorities: What changes jobs.
       clock: By which all of them go: Redis's.
@@ -68,9 +70,10 @@ class ControlPlane:
             that do have mirrored to Redis.
 
         Raises:
-          ConfigError: The settings ask for a swarm that cannot be.
+          ConfigError: The settings ask for a swarm that cannot be, or to follow models that there are not.
         """
         self.settings = settings
+        self.followed_models = FollowedModels.from_settings(settings)
         self.keys = Keys(settings.redis.namespace, settings.redis.hash_tag)
         self.client = connect(settings.redis.url)
         log = get_logger("tether.broker")
@@ -90,10 +93,13 @@ class ControlPlane:
         self._evidence = QueueEvidence(self.client, self.keys)
         self.trusted = TrustedKeys.from_settings(settings, StoreEnrolment(self.store))
         self.swarm = (
-            DiscoverySub.from_settings(settings, self.trusted, self.presence, self.client)
+            DiscoverySub.from_settings(
+                settings, self.trusted, self.presence, self.client, self.followed_models
+            )
             if in_swarm
             else None
         )
+        heard_on = frozenset() if self.swarm is None else self.swarm.topics
         sources: dict[str, PresenceSource] = {REDIS: self.presence}
         if self.swarm is not None:
             sources[SWARM] = self.swarm.source
@@ -103,7 +109,8 @@ class ControlPlane:
             interval_ms=settings.presence.interval,
             expiry_ms=expiry_ms,
             network=network_id(bytes.fromhex(settings.network.secret)),
-            topics=is_presence_topic,
+            topics=lambda topic: is_presence_topic(topic) or topic in heard_on,
+            models=self.followed_models,
             on_accepted=self.swarm.on_accepted if self.swarm else None,
             tell_distrust=self.presence.distrust,
             keys=self.trusted.snapshot,
@@ -160,6 +167,10 @@ class ControlPlane:
                     self.fleet.judge()
             self._opened = stack.pop_all()
         return self
+
+    def watches(self, pool: PoolName) -> bool:
+        """Whether the fleet has all workers of a pool, and not only those of other models."""
+        return self.followed_models is None or self.followed_models.watches(pool)
 
     def close(self) -> None:
         """Close everything that :meth:`open` opened."""

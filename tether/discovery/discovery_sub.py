@@ -11,6 +11,7 @@ from tether.broker.keys import Keys
 from tether.config.settings import Settings
 from tether.discovery.commands.operator_key import OperatorKeys
 from tether.discovery.commands.relay import CommandRelay
+from tether.discovery.followed_models import FollowedModels
 from tether.discovery.over_redis.mirror import FleetMirror
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, PresenceSource
@@ -25,6 +26,9 @@ class DiscoverySub:
 
     It owns a key, a :class:`SwarmTransport`, a :class:`FleetMirror` and a :class:`CommandRelay`, from
     :meth:`start` to :meth:`stop`.
+
+    Attributes:
+      topics: Those on which it hears workers.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class DiscoverySub:
         trusted: TrustPolicy,
         presence: RedisPresence,
         client: redis.Redis,
+        models: FollowedModels | None = None,
     ) -> None:
         """
         Args:
           trusted: Whose announcements count, and who may connect.
+          models: Only those that announce one of these are heard, on its topics; None is all.
           client: To the Redis from which commands are relayed.
           presence: Where to mirror to; opened and closed by whoever made it.
 
@@ -50,7 +56,8 @@ class DiscoverySub:
         self.transport = SwarmTransport(options, self.identity.key, trusted, operators=operators.snapshot)
         control_topics = frozenset(control_topic(region) for region in regions)
         self.transport.join(control_topics)
-        self.source: PresenceSource = self.transport.source(presence_topic(region) for region in regions)
+        self.topics = frozenset(map(presence_topic, regions)) if models is None else models.topics(regions)
+        self.source: PresenceSource = self.transport.source(sorted(self.topics))
         self._mirror = FleetMirror(presence, interval_ms=settings.presence.interval)
         self._relay = CommandRelay(
             client,
@@ -63,7 +70,12 @@ class DiscoverySub:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, trusted: TrustPolicy, presence: RedisPresence, client: redis.Redis
+        cls,
+        settings: Settings,
+        trusted: TrustPolicy,
+        presence: RedisPresence,
+        client: redis.Redis,
+        models: FollowedModels | None = None,
     ) -> Self | None:
         """None where the settings do not ask for the swarm.
 
@@ -71,7 +83,7 @@ class DiscoverySub:
           ConfigError: They ask for one that cannot be, or no identity can be claimed.
         """
         options = SwarmOptions.from_settings(settings, "orchestrator")
-        return None if options is None else cls(options, settings, trusted, presence, client)
+        return None if options is None else cls(options, settings, trusted, presence, client, models)
 
     def on_accepted(self, source: str, batch: Sequence[Accepted]) -> None:
         """Told of announcements that count, with the name of where they came from."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tether.config.settings import Settings
+from tether.discovery.followed_models import FollowedModels
 from tether.loops import IDLE, Step
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.deadlines import EndOverdue
@@ -34,17 +35,24 @@ class RegisteredLoop:
     """One loop of every orchestrator.
 
     Attributes:
-      name: Of the loop, of its thread after ``tether-``, and of its lease.
+      name: Of the loop, and of its thread after ``tether-``.
       make: Creates the step.
       interval: The maximum sleep between two steps, in seconds.
       is_leased: Whether only one of several orchestrators runs it at a time. Without a lease it continues
         while the database is unavailable, and must be safe to run concurrently.
+      looks_at_fleet: Whether it works for the models alone whose workers its orchestrator knows: there is a
+        lease for each set of such models.
     """
 
     name: str
     make: Callable[[LoopContext], Step]
     interval: Interval
     is_leased: bool = True
+    looks_at_fleet: bool = False
+
+    def lease(self, models: FollowedModels | None) -> str:
+        """The name of its lease in an orchestrator that knows the workers of these models; None is all."""
+        return self.name if models is None or not self.looks_at_fleet else f"{self.name}@{models.label}"
 
 
 def every(seconds: float) -> Interval:
@@ -68,10 +76,10 @@ LOOPS = (
     RegisteredLoop("outcomes", SettleOutcomes.make, every(IDLE), is_leased=False),
     RegisteredLoop("submits", AdmitSubmits.make, every(IDLE), is_leased=False),
     RegisteredLoop("leases", TickLeases.make, _leases, is_leased=False),
-    RegisteredLoop(WAITING, PlaceWaiting.make, _outbox),
+    RegisteredLoop(WAITING, PlaceWaiting.make, _outbox, looks_at_fleet=True),
     RegisteredLoop("outbox", RelayOutbox.make, _outbox),
-    RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0)),
-    RegisteredLoop(HELD_WORKERS, TellOfHeldWorkers.make, every(5.0)),
+    RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0), looks_at_fleet=True),
+    RegisteredLoop(HELD_WORKERS, TellOfHeldWorkers.make, every(5.0), looks_at_fleet=True),
     RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),
     RegisteredLoop("pruning", Prune.make, every(5.0)),

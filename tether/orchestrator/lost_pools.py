@@ -68,6 +68,7 @@ class GiveBackLost:
         now_ms: Callable[[], int],
         monotonic: Callable[[], int] = monotonic_ms,
         on_parked: Callable[[], None] = lambda: None,
+        watches: Callable[[PoolName], bool] = lambda pool: True,
     ) -> None:
         """
         Args:
@@ -75,11 +76,12 @@ class GiveBackLost:
           now_ms: Milliseconds since the epoch.
           monotonic: Milliseconds of a monotonic clock.
           on_parked: Called when jobs were parked.
+          watches: Whether the view has the workers of a pool: what it cannot see is not lost.
         """
         self._store = store
         self._pools = pools
         self._view = view
-        self._looks = LooksAtPools(store, pools, view, models)
+        self._looks = LooksAtPools(store, pools, view, models, watches)
         self._patience = patience
         self._now_ms = now_ms
         self._monotonic = monotonic
@@ -109,6 +111,7 @@ class GiveBackLost:
             ),
             now_ms=context.now_ms,
             on_parked=lambda: context.wake(WAITING),
+            watches=plane.watches,
         )
 
     def __call__(self) -> float:

@@ -54,19 +54,20 @@ class Orchestrator:
         now_ms = plane.clock.now_ms
         context = LoopContext(plane, client, secrets.token_hex(8), now_ms, self._wake, self._closing)
         self.holder = context.holder
-        leased = [entry.name for entry in registry if entry.is_leased]
-        self._keeper = KeepLeases(plane.store, leased, self.holder, now_ms=now_ms)
+        leases = {entry.name: entry.lease(plane.followed_models) for entry in registry if entry.is_leased}
+        self._keeper = KeepLeases(plane.store, list(leases.values()), self.holder, now_ms=now_ms)
         self.loops = {LEASE_KEEPER: self._loop(LEASE_KEEPER, self._keeper, RENEWAL_SECONDS)}
         for entry in registry:
             interval = entry.interval(plane.settings)
-            self.loops[entry.name] = self._loop(entry.name, entry.make(context), interval, entry.is_leased)
+            lease = leases.get(entry.name)
+            self.loops[entry.name] = self._loop(entry.name, entry.make(context), interval, lease)
 
-    def _loop(self, name: str, step: Step, interval: float, is_leased: bool = False) -> Loop:
+    def _loop(self, name: str, step: Step, interval: float, lease: str | None = None) -> Loop:
         return Loop(
             name,
             step,
             interval=interval,
-            may_run=functools.partial(self._keeper.holds, name) if is_leased else None,
+            may_run=functools.partial(self._keeper.holds, lease) if lease is not None else None,
             at_lapse=step.lapse if isinstance(step, Lapses) else None,
             outage=core_outage(self._log, name),
             log=self._log,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tether.broker.pools.last_draws import last_draws
@@ -67,11 +67,23 @@ class _Loading(NamedTuple):
 class LooksAtPools:
     """One thread uses it."""
 
-    def __init__(self, store: Store, pools: Pools, view: SeesWorkers, models: KnowsModels) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pools: Pools,
+        view: SeesWorkers,
+        models: KnowsModels,
+        watches: Callable[[PoolName], bool] = lambda pool: True,
+    ) -> None:
+        """
+        Args:
+          watches: Whether the view has the workers of a pool; others are not looked at.
+        """
         self._store = store
         self._pools = pools
         self._view = view
         self._scheduler = models
+        self._watches = watches
         self._evidence: tuple[Evidence | None, int] = (None, 0)
         self._models: OrderedDict[PoolName, KeptModel] = OrderedDict()
 
@@ -88,7 +100,8 @@ class LooksAtPools:
         if evidence is None or at - self._evidence[1] > MAX_EVIDENCE_MS:
             return None
         fleet = self._view.fleet
-        names = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
+        with_jobs = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
+        names = {name for name in with_jobs if self._watches(name)}
         absent = {name for name in names if fleet.served.get(name, 0) == 0}
         seen_ms = last_seen_in(absent, fleet.members, evidence) if absent else {}
         doubtful = may_only_load(names, fleet, evidence)

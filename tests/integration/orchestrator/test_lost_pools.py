@@ -39,6 +39,7 @@ class Watcher:
         self.loaded = []
         self.cold = []
         self.held = {}
+        self.unwatched = set()
         self.at = 1_000_000
         self.looked_again = 0
         self.evidence = None
@@ -55,6 +56,7 @@ class Watcher:
             patience=PATIENCE,
             now_ms=self.core.clock,
             monotonic=lambda: self.at,
+            watches=lambda pool: pool not in self.unwatched,
         )
 
     @property
@@ -168,6 +170,20 @@ def test_where_no_pool_can_serve_them_jobs_are_parked_later_and_woken_by_a_worke
     watcher.placing()
     core.store.write_alone(lambda connection: None).result()
     assert state_of(core.store, 1) == ("placed", 2)
+
+
+def test_a_pool_whose_workers_cannot_be_seen_is_not_lost(core, watcher):
+    core.submit(1)
+    core.submit(2, places=False)
+    watcher.served = {OTHER_POOL: 1}
+    watcher.unwatched = {POOL}
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    watcher.give_back()
+    assert core.states(1, 2) == ["placed", "accepted"]
+    watcher.unwatched = set()
+    watcher.wait(2 * PATIENCE.elsewhere_ms)
+    watcher.give_back()
+    assert core.states(1, 2) == ["parked", "parked"]
 
 
 @pytest.mark.parametrize("why", ["a worker", "asked", "restarted", "away"])

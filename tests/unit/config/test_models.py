@@ -110,6 +110,10 @@ NULL_OPTIONS = OPTIONS.replace("source", 'engine = "null"\nsource')
             "models[0].options.tokens_per_second (tether.toml:6): is not a number from 0",
         ),
         (
+            NULL_OPTIONS + "load_time = 600001\n",
+            "models[0].options.load_time (tether.toml:6): is not a duration such as 500ms or 3s",
+        ),
+        (
             TWO.replace("adapters", "adaptres"),
             "models[0].adaptres (tether.toml:5): unknown key; did you mean adapters?",
         ),

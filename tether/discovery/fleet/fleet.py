@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from tether.discovery.announcements.presence import Order, Presence, Supported, WorkerState
+from tether.discovery.fleet.announced_parts import further_part, with_known_parts
 from tether.discovery.fleet.held_back import Held
 from tether.ids import BootId, PoolName, WorkerId, worker_of
 from tether.models.registry import pool_name
@@ -104,6 +105,8 @@ def apply_all(
 ) -> tuple[Fleet, tuple[int, ...]]:
     """Return the fleet after announcements, in order, and the positions of the accepted ones.
 
+    Those of one round on several models' topics add up; the first of them renews the worker's life.
+
     Args:
       heard: Each with its remaining TTL, or None if it came directly from the worker.
     """
@@ -114,12 +117,17 @@ def apply_all(
         worker = presence.worker_id
         order = presence.order
         known = orders.get(worker) or fleet.newest.get(worker)
+        former = changed[worker] if worker in changed else fleet.members.get(worker)
         if known is not None and order <= known:
+            more = further_part(former.presence, presence) if former is not None else None
+            if former is not None and more is not None:
+                counted.append(position)
+                changed[worker] = replace(former, presence=more, serves=_serves(former, more))
             continue
         counted.append(position)
         orders[worker] = order
-        former = changed[worker] if worker in changed else fleet.members.get(worker)
-        changed[worker] = _member(fleet, former, presence, life_ms, now)
+        whole = with_known_parts(former.presence if former is not None else None, presence)
+        changed[worker] = _member(fleet, former, whole, life_ms, now)
     if not counted:
         return fleet, ()
     newest = fleet.newest.copy()
@@ -197,6 +205,16 @@ def only(fleet: Fleet, keep: Callable[[Presence], bool]) -> Fleet:
         del members[worker]
     served = _served(fleet, gone, ())
     return replace(fleet, members=MappingProxyType(members), served=served)
+
+
+def without_older(fleet: Fleet, orders: Mapping[WorkerId, Order]) -> Fleet:
+    """Return the fleet without the members that are known by announcements older than these orders."""
+
+    def stays(presence: Presence) -> bool:
+        order = orders.get(presence.worker_id)
+        return order is None or order <= presence.order
+
+    return only(fleet, stays) if any(worker in fleet.members for worker in orders) else fleet
 
 
 def is_contested(member: Member, presence: Presence) -> bool:

@@ -16,7 +16,9 @@ from tether.discovery.fleet.liveness import Evidence, silent_pools
 from tether.discovery.fleet.pool_views import REST, PoolView, PoolViews
 from tether.discovery.fleet.presence_follower import PresenceFollower
 from tether.discovery.fleet.unavailable import RevokedMembers, unavailable_workers
+from tether.discovery.followed_models import FollowedModels
 from tether.discovery.port import Accepted, Heard, News, PresenceSource, Unroutable
+from tether.discovery.topics import is_presence_topic
 from tether.ids import BootId, WorkerId, worker_of
 from tether.loops import Loop, Outage
 from tether.telemetry.logs import get_logger
@@ -56,6 +58,7 @@ class FleetView:
         expiry_ms: int = 15_000,
         network: str | None = None,
         topics: Callable[[str], bool] | None = None,
+        models: FollowedModels | None = None,
         on_accepted: Callable[[str, Sequence[Accepted]], None] | None = None,
         tell_distrust: Callable[[WorkerId, Order], object] | None = None,
         keys: Callable[[], object] | None = None,
@@ -69,6 +72,7 @@ class FleetView:
           clock: Milliseconds of a monotonic clock.
           network: The only network whose announcements count; None is any.
           topics: Whether announcements on a topic count; None is all.
+          models: Only workers that support one of these count, with what they say of these; None is all.
           on_accepted: Told of all announcements that counted, with the name of their source, in its thread.
             It must be quick; what it raises is logged.
           tell_distrust: Tells other processes of a worker that is unroutable up to an order. May raise
@@ -84,6 +88,7 @@ class FleetView:
         self._sieve = AnnouncementVerifier(self._revoked.counts, wall_clock, network=network, topics=topics)
         self._clock = clock
         self._expiry = expiry_ms
+        self._models = models
         self._on_accepted = on_accepted
         self._tell_distrust = tell_distrust
         self._trusted = trusted
@@ -263,7 +268,8 @@ class FleetView:
             )
 
     def _hear(self, source: str, news: Sequence[News]) -> None:
-        sifted = self._sieve.sift(source, [one for one in news if isinstance(one, Heard)])
+        verified = self._sieve.sift(source, [one for one in news if isinstance(one, Heard)])
+        sifted, strangers = parts_followed(self._models, verified)
         marks = [one for one in news if isinstance(one, Unroutable)]
         with self._news:
             changed, counted = fleets.apply_all(
@@ -271,10 +277,12 @@ class FleetView:
             )
             for worker_id, order in marks:
                 changed = fleets.unroutable_up_to(changed, worker_id, order)
+            changed = fleets.without_older(changed, strangers)
             contested = self._newly_contested(changed, sifted, set(counted))
             self._fleet = changed
         self._sieve.count(source, "accepted", len(counted))
         self._sieve.count(source, "old", len(sifted) - len(counted))
+        self._sieve.count(source, "other_models", len(strangers))
         if counted and self._on_accepted is not None:
             try:
                 self._on_accepted(source, [self._accepted(*sifted[place]) for place in counted])
@@ -333,6 +341,25 @@ class FleetView:
     def _notify(self) -> None:
         with self._news:
             self._news.notify_all()
+
+
+def parts_followed(
+    models: FollowedModels | None, verified: Sequence[VerifiedAnnouncement]
+) -> tuple[Sequence[VerifiedAnnouncement], Mapping[WorkerId, Order]]:
+    """What announcements say of these models; and by worker id the newest orders of those that say nothing of
+    any."""
+    if models is None:
+        return verified, {}
+    followed: list[VerifiedAnnouncement] = []
+    strangers: dict[WorkerId, Order] = {}
+    for presence, heard in verified:
+        part = models.part_of(presence)
+        if part is not None:
+            followed.append(VerifiedAnnouncement(part, heard))
+        elif is_presence_topic(presence.topic):
+            worker = presence.worker_id
+            strangers[worker] = max(presence.order, strangers.get(worker, presence.order))
+    return followed, strangers
 
 
 class _Listening:

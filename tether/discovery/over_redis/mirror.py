@@ -12,6 +12,7 @@ from tether.clocks import monotonic_ms
 from tether.discovery.announcements.presence import Presence, WorkerState
 from tether.discovery.over_redis.redis_presence import MAX_PER_BATCH, RedisPresence
 from tether.discovery.port import Accepted
+from tether.discovery.topics import is_presence_topic
 from tether.ids import WorkerId
 from tether.loops import Loop, Outage
 from tether.telemetry.logs import get_logger
@@ -84,6 +85,9 @@ class FleetMirror:
         now = self._clock()
         with self._lock:
             for presence, envelope, life_ms in batch:
+                if not is_presence_topic(presence.topic):
+                    # A part of what a worker announces would keep the whole of the same round out.
+                    continue
                 worker, former = presence.worker_id, self._alive.get(presence.worker_id)
                 if former is not None and former.presence.order >= presence.order:
                     continue

@@ -21,12 +21,13 @@ from support.waiting import PATIENCE_SECONDS, eventually
 from tether.broker.keys import Keys
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.discovery.announcements.presence import Order, WorkerState
-from tether.discovery.announcements.wire import verify_envelope
+from tether.discovery.announcements.wire import sign, verify_envelope
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import FleetMirror
 from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import Accepted, Heard
 from tether.discovery.static import StaticPresence
+from tether_workers.presence.health import parts_by_model
 
 NEVER_MS = 3_600_000
 WORKER, OTHER = presence().worker_id, presence(OTHER_KEY).worker_id
@@ -249,6 +250,16 @@ def test_what_came_over_redis_is_not_written_again(port, start_mirror):
     mirror.offer("swarm", [accepted(OTHER_KEY)])
     eventually(lambda: OTHER in living(port), PATIENCE_SECONDS, "the other is mirrored")
     assert set(living(port)) == {OTHER}
+
+
+def test_a_part_of_what_a_worker_announces_is_not_written(port, start_mirror):
+    (part,) = parts_by_model(presence())
+    mirror = start_mirror(port)
+    mirror.offer("swarm", [Accepted(part, sign(part, KEY), NEVER_MS)])
+    other = presence(OTHER_KEY)
+    mirror.offer("swarm", [Accepted(other, envelope(OTHER_KEY), NEVER_MS)])
+    eventually(lambda: port.orders(), PATIENCE_SECONDS, "what is whole is written")
+    assert set(port.orders()) == {OTHER}
 
 
 def test_a_redis_that_lost_its_data_has_it_back(port, start_mirror):

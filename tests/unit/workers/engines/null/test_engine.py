@@ -103,3 +103,11 @@ def test_the_rate_is_kept_by_the_clock():
     engine = NullEngine(tokens_per_second=50, clock=lambda: now[0])
     assert len(run(engine, Sampling(max_tokens=100), cancelled=Waits())[0]) == 100
     assert now[0] == pytest.approx(2.0)
+
+
+def test_it_takes_its_time_to_load(monkeypatch):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    NullEngine.from_settings(ModelSettings(name="m", engine="null", options={"load_time": "2s"}), "")
+    NullEngine.from_settings(ModelSettings(name="m", engine="null"), "")
+    assert slept == [2.0, 0.0]
