@@ -213,9 +213,9 @@ class PresenceSettings(Section):
         CommaSeparated(),
         Expected("a list of models, each as in name or name@version"),
     ] = ()
-    """Models whose workers an orchestrator or a gateway knows, each a `name` (all its configured versions)
+    """Models whose workers an orchestrator, gateway or direct client knows, each a `name` (all versions)
     or `name@version`; empty: all. It then follows the topics of these models alone, and places jobs for
-    no others. Ignored by workers and the command line."""
+    no others. Ignored by workers and `tether fleet`."""
 
 
 def _check_bootstrap(address: str) -> str:
