@@ -59,8 +59,8 @@ class JobStatus(JobRecord):
       deadline: When it expires, running or not, in milliseconds since the epoch; None if never.
       expires_at: When it expires unless a worker has begun it, in milliseconds since the epoch; None if never
         and where one may have.
-      waits_for: Why no pool meets what a parked job asks for, in words; empty where that is not why it waits,
-        and in lists.
+      waits_for: Why a parked job waits, in words: until when it may not start, that no pool meets what it
+        asks for, or that its pools take no more jobs. Empty where it is none of these, and in lists.
     """
 
     offset: int

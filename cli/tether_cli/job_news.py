@@ -165,7 +165,7 @@ def why_waiting(
             f"{status.model!r} gets the job, unless a worker comes back soon"
         )
     if status.state is JobState.PARKED and status.waits_for:
-        return f"waits: no pool meets what the job asks for: {one_line(status.waits_for)}"
+        return f"waits: {one_line(status.waits_for)}"
     if status.state is JobState.PARKED and workers:
         return (
             "waits: it is parked, and placed again shortly: within a minute where its pools lose their "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select, update
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.pieces import read_pieces
 from support.pool_stage import note_recent_tick
 from tether.broker.keys import Keys
@@ -31,7 +32,6 @@ from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.redis_sweep import SEALING_MS, SweepRedis
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.cancellation import Cancellation
-from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.retry_manager import RetryManager
@@ -118,7 +118,7 @@ class Worker:
         self.attempts = []
 
 
-class CoreMachine(RuleBasedStateMachine):
+class CoreMachine(BoundlessPools, RuleBasedStateMachine):
     url = ""
     store: Store
     expires_at = 0
@@ -211,7 +211,7 @@ class CoreMachine(RuleBasedStateMachine):
         return []
 
     def choose_pools(self, waiting):
-        return [ChosenPool(POOL if self.has_pool else None) for _ in waiting]
+        return [choice_of(POOL if self.has_pool else None) for _ in waiting]
 
     def run(self, operation, fuse):
         """Run an operation that may crash. Answers whether it came to its end."""

@@ -18,6 +18,8 @@ from tether.jobs import JobError, JobState, Piece, Priority
 from tether.outcomes import Fence, Letter, Outcome, OutcomeKind, Verdict
 from tether.store import Store
 from tether.store.admissions import AdmissionKind, NewJob, admit
+from tether.store.capacity import share_name
+from tether.store.holds import SHARE
 from tether.store.job_labels import label_digest, unindexed_up_to
 from tether.store.migrations import upgrade
 from tether.store.outbox import BEFORE_ALL, RANKS, due_dispatches, owed_in_lane, owing_lanes
@@ -177,6 +179,11 @@ def settle_each(store, *outcomes, now_ms=NOW):
     assert [answer.kind for answer in answers] == [SettledKind.SETTLED] * len(outcomes), answers
 
 
+def make_tenants(store, *tenant_ids):
+    for tenant_id in tenant_ids:
+        store.write_alone(create_tenant, Tenant(tenant_id, tenant_id, 1.0, None, NOW)).result()
+
+
 def give_quota(store, quota, tenant_id="small"):
     """Make the tenant, if need be, and let it have so many open jobs."""
     store.write_alone(create_tenant, Tenant(tenant_id, tenant_id, 1.0, None, NOW)).result()
@@ -191,16 +198,21 @@ def one_snapshot(connection):
 
 
 def all_held(store):
-    """Every counter that is not 0, by (kind, name); checked against the holds."""
+    """Every counter that is not 0, by (kind, name), but those of tenants' shares; all are checked against the
+    holds."""
 
     def look(connection):
         one_snapshot(connection)
         held = {(row.kind, row.name): row.held for row in connection.execute(select(counters)) if row.held}
         sums = {}
         for hold in connection.execute(select(holds)):
-            sums[hold.kind, hold.name] = sums.get((hold.kind, hold.name), 0) + hold.amount
+            names = [(hold.kind, hold.name)]
+            if hold.tenant_id:
+                names.append((SHARE, share_name(hold.name, hold.tenant_id)))
+            for name in names:
+                sums[name] = sums.get(name, 0) + hold.amount
         assert held == sums
-        return held
+        return {(kind, name): amount for (kind, name), amount in held.items() if kind != SHARE}
 
     return store.read(look)
 
@@ -255,7 +267,7 @@ def check(store):
             mine = held[row.job_id]
             state = JobState(row.state)
             expected = set() if state.is_final else {"quota"}
-            if state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING, JobState.WAITING_RETRY):
+            if state in (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING):
                 expected |= {"capacity"}
                 assert mine["capacity"].name == row.pool
                 assert mine["capacity"].dispatch == row.dispatch

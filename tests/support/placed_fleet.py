@@ -32,14 +32,14 @@ class PlacedFleet:
       hops, vram: What workers of a region announce.
     """
 
-    def __init__(self, monkeypatch, *, versions=("1",), rate=SLOW):
+    def __init__(self, monkeypatch, *, versions=("1",), rate=SLOW, config="", **options):
         models = "".join(MODEL.format(version=version, rate=rate) for version in versions)
         self._stack = contextlib.ExitStack()
         self.hops, self.vram = {}, {}
         self._let_load = threading.Event()
         self._stack.callback(self._let_load.set)
-        config = f"[worker]\ndrain_timeout = 100\n{models}"
-        self.cluster = self._stack.enter_context(Cluster(models={"other": (0, 1)}, config=config))
+        config = f"[worker]\ndrain_timeout = 100\n{config}{models}"
+        self.cluster = self._stack.enter_context(Cluster(models={"other": (0, 1)}, config=config, **options))
         # Workers draw from a Redis that was empty only once one has run.
         self.cluster.orchestrator()
         status = WorkerRuntime._status

@@ -321,6 +321,11 @@ class SchedulingSettings(Section):
     """How much each hop of latency (25 ms) lowers the proximity, 0 to 1."""
     wait_scale: Milliseconds = 5_000
     """Milliseconds of a job's time that a full term with the weight 1 is worth."""
+    pool_horizon: Milliseconds = 60_000
+    """Milliseconds of work that a pool takes, by what its workers' slots are measured to do. The rest waits
+    in the database, and goes where there is room first."""
+    pool_jobs: Annotated[int, Field(ge=1, le=100_000), Expected("an integer from 1 to 100000")] = 256
+    """The least number of jobs that a pool takes beside those that it runs, 1 to 100000."""
     lost_pool_grace: Grace = 15_000
     """Milliseconds without any worker after which a pool's waiting jobs are given back, if another pool can
     serve them: longer than a worker takes to start again. 1 s to a day."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import redis
@@ -50,6 +51,8 @@ class LoopContext:
       now_ms: Milliseconds since the epoch.
       wake: Makes the loop of this name step now.
       closing: Closed once all loops have ended.
+      short_of_room: Set while the loop of waiting jobs has some for which no pool has room: who ends jobs
+        wakes it.
     """
 
     plane: ControlPlane
@@ -58,3 +61,4 @@ class LoopContext:
     now_ms: Callable[[], int]
     wake: Callable[[str], None]
     closing: ExitStack
+    short_of_room: threading.Event = field(default_factory=threading.Event)

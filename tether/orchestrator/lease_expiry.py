@@ -9,11 +9,9 @@ from tether.broker.pools.pools import MAX_LEASES_PER_TICK, Pools
 from tether.ids import BootId
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
+from tether.scheduling.pool_bounds import BATCH_AGE_MS
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
-
-BATCH_AGE_MS = 300_000
-"""Age from which a batch job counts as a standard one."""
 
 
 class TickLeases:

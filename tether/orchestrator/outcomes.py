@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
@@ -50,6 +51,7 @@ class SettleOutcomes:
         life_ms: int,
         now_ms: Callable[[], int],
         on_waiting: Callable[[], None],
+        short_of_room: threading.Event | None = None,
         has_hook: bool = False,
         on_dead: Callable[[], None] = lambda: None,
     ) -> None:
@@ -58,7 +60,8 @@ class SettleOutcomes:
           retries: Decides whether failed jobs are tried again.
           life_ms: How long Redis keeps jobs that ended.
           now_ms: Milliseconds since the epoch.
-          on_waiting: Called when jobs were settled that wait to be placed again.
+          on_waiting: Called when jobs were settled that wait to be placed again, and after each step while
+            ``short_of_room`` is set.
           has_hook: Whether there is a hook that is to hear of dead letters.
           on_dead: Called when dead letters were written.
         """
@@ -68,6 +71,7 @@ class SettleOutcomes:
         self._life_ms = life_ms
         self._now_ms = now_ms
         self._on_waiting = on_waiting
+        self._short_of_room = short_of_room or threading.Event()
         # Made once: the store brings together what has the same operation.
         self._settle = Settle(retries.decide, has_hook=has_hook)
         self._on_dead = on_dead
@@ -89,6 +93,7 @@ class SettleOutcomes:
             life_ms=plane.settings.jobs.result_ttl,
             now_ms=context.now_ms,
             on_waiting=lambda: context.wake(WAITING),
+            short_of_room=context.short_of_room,
             has_hook=bool(plane.settings.hooks.on_dead),
             on_dead=lambda: context.wake(DEATH_HOOK),
         )
@@ -139,7 +144,8 @@ class SettleOutcomes:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
             if answer.reason is not None:
                 metrics.LETTERS_WRITTEN.labels(reason=answer.reason).inc()
-        if any(answer.state in (JobState.WAITING_RETRY, JobState.PARKED) for answer in settled):
+        # Those that wait for room get what others leave.
+        if self._short_of_room.is_set() or any(answer.state in _WAITING for answer in settled):
             self._on_waiting()
         if any(answer.reason is not None for answer in settled):
             self._on_dead()
@@ -224,6 +230,9 @@ class SettleOutcomes:
             for (job_id, _, _), answer in zip(jobs, sealed, strict=True)
             if isinstance(answer, Exception)
         }
+
+
+_WAITING = (JobState.WAITING_RETRY, JobState.PARKED)
 
 
 def _lacks_tokens(outcome: Outcome) -> bool:

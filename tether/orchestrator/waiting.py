@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
 from tether.broker.pools.dispatches import Dispatch
 from tether.discovery.fleet.fleet import Fleet
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
+from tether.jobs import Priority
 from tether.loops import IDLE, seconds_until
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.set_aside import FailedEntries
-from tether.scheduling.kept_decisions import ChosenPool
-from tether.scheduling.reservations import ReservationManager
-from tether.store.decisions import Decision
-from tether.store.placements import Placement, replace
+from tether.orchestrator.waiting_turns import WaitingTurns
+from tether.scheduling.kept_decisions import ChosenPools
+from tether.scheduling.reservations import ClaimedJob, Hold, ReservationManager
+from tether.store.placements import NotPlaced
 from tether.store.rows import UnreadableRow
 from tether.store.store import Store
 from tether.store.waiting_jobs import (
@@ -38,6 +40,9 @@ WAITING = "waiting"
 """The name of the loop: others wake it."""
 
 BATCH = 256
+SHORT_SECONDS = 0.25
+"""Between two looks while jobs are due for which no pool has room, unless jobs end in this process."""
+
 POSTPONED_MS = 10_000
 """When a job is looked at again whose model is served, but by no pool that can serve this job."""
 
@@ -55,14 +60,26 @@ class ServesModels(Protocol):
           with_needs: Returns those of these models for which such jobs wait.
         """
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPool | Exception]:
+    def read_depths(self) -> None:
+        """Read anew how many jobs pools have."""
+
+    def room_for(self, kept: KeptModel) -> int:
+        """How many more jobs the pools take that serve these."""
+
+    def rooms_of_tenants(
+        self, kept: KeptModel, tenants: Collection[TenantId], priority: Priority
+    ) -> Mapping[TenantId, int]:
+        """How many more jobs of a class these pools take of each tenant."""
+
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPools | Exception]:
         """A choice for each job; an error where choosing failed."""
 
 
 class PlaceWaiting:
     """Raises the dispatch of jobs that are due and have a pool, then hands them over.
 
-    Only jobs are read whose models, and whose needs of a pool, are served now. A retry that is due and has no
+    Only jobs are read whose models, and whose needs of a pool, are served now by a pool that takes more jobs.
+    Where not all can be placed, each tenant gets its turn. A retry that is due and has no
     pool is parked, once.
     """
 
@@ -73,18 +90,33 @@ class PlaceWaiting:
         reservations: ReservationManager,
         *,
         now_ms: Callable[[], int],
+        short_of_room: threading.Event | None = None,
     ) -> None:
+        """
+        Args:
+          now_ms: Milliseconds since the epoch.
+          short_of_room: Set while jobs are due for which no pool has room.
+        """
         self._store = store
         self._scheduler = scheduler
         self._reservations = reservations
         self._now_ms = now_ms
+        self._short_of_room = short_of_room or threading.Event()
+        self._short: set[KeptModel] = set()
+        self._turns = WaitingTurns(store, scheduler.rooms_of_tenants)
         self._served: Mapping[PoolName, int] = {}
         self._failed: FailedEntries[JobId] = FailedEntries(WAITING, get_logger("tether.orchestrator"))
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
         plane = context.plane
-        step = cls(plane.store, plane.scheduler, plane.reservations, now_ms=context.now_ms)
+        step = cls(
+            plane.store,
+            plane.scheduler,
+            plane.reservations,
+            now_ms=context.now_ms,
+            short_of_room=context.short_of_room,
+        )
 
         def on_change(fleet: Fleet) -> None:
             if step.sees_more(fleet.served):
@@ -108,10 +140,20 @@ class PlaceWaiting:
         served = [*self._scheduler.served_models(), *self._served_needs()]
         due_at = self._store.read(next_waiting, served)
         # All models in each step, a batch of each: a long queue for one holds up no other.
-        batches = [self._place(kept, now_ms) for kept, first in due_at.items() if first <= now_ms]
+        due = [kept for kept, first in due_at.items() if first <= now_ms]
+        if due:
+            self._scheduler.read_depths()
+        self._short &= set(due)
+        batches = [self._place(kept, now_ms) for kept in due]
         parked = self._park({kept[:3]: kept.vram for kept in served}, now_ms)
+        if self._short:
+            self._short_of_room.set()
+        else:
+            self._short_of_room.clear()
         if any(batches) or parked == BATCH:
             return 0
+        if self._short:
+            return SHORT_SECONDS
         if batches:
             # All that is due failed, and cannot even be made due later.
             return IDLE
@@ -123,35 +165,60 @@ class PlaceWaiting:
 
     def _place(self, kept: KeptModel, now_ms: int) -> int:
         """Place a batch of the jobs that wait for a model. Return how many were due and are no longer."""
-        job_ids = self._store.read(waiting_ids, kept, now_ms, BATCH)
+        job_ids = self._next(kept, now_ms)
         rows, errors = self._store.read_each(waiting, job_ids)
-        jobs = [row for row in rows if isinstance(row, WaitingJob)]
+        turns = {job_id: turn for turn, job_id in enumerate(job_ids)}
+        jobs = sorted((row for row in rows if isinstance(row, WaitingJob)), key=lambda job: turns[job.job_id])
         failed = list(errors.items())
         failed += [(row.job_id, ValueError(row.reason)) for row in rows if isinstance(row, UnreadableRow)]
-        chosen: list[tuple[WaitingJob, PoolName, Decision | None]] = []
+        chosen: list[tuple[WaitingJob, ClaimedJob]] = []
         unserved: list[Postponement] = []
+        without_room = 0
         for job, choice in zip(jobs, self._scheduler.choose_pools(jobs), strict=True):
             if isinstance(choice, Exception):
                 failed.append((job.job_id, choice))
-            elif choice.pool is None:
+            elif choice.claims:
+                claimed = ClaimedJob(job.job_id, job.dispatch, choice.claims, now_ms, choice.decision)
+                chosen.append((job, claimed))
+            elif choice.is_full:
+                without_room += 1
+            else:
                 # What no pool can serve now holds up nobody else.
                 due_at = now_ms + POSTPONED_MS
                 unserved.append(Postponement(job.job_id, job.dispatch, due_at, now_ms, choice.decision))
-            else:
-                chosen.append((job, choice.pool, choice.decision))
-        placements = [
-            Placement(job.job_id, job.dispatch, pool, now_ms, decision) for job, pool, decision in chosen
-        ]
         dispatches: list[Dispatch] = []
-        for (job, pool, _), raised in zip(chosen, self._store.write_each(replace, placements), strict=True):
-            if isinstance(raised, Exception):
-                failed.append((job.job_id, raised))
-            elif raised is not None:
+        results = self._reservations.claim([claimed for _, claimed in chosen])
+        for (job, _), result in zip(chosen, results, strict=True):
+            if isinstance(result, Exception):
+                failed.append((job.job_id, result))
+            elif isinstance(result, Hold):
                 self._failed.succeed(job.job_id, job=job.job_id)
-                dispatches.append(Dispatch.of(job.job, raised, pool))
+                dispatches.append(Dispatch.of(job.job, result.dispatch, result.pool))
+            elif result is NotPlaced.NO_ROOM:
+                without_room += 1
         self._reservations.hand_over(dispatches)
         failed += self._postpone(unserved)
-        return len(job_ids) - self._delay(failed, now_ms)
+        if without_room:
+            self._short.add(kept)
+        return len(job_ids) - without_room - self._delay(failed, now_ms)
+
+    def _next(self, kept: KeptModel, now_ms: int) -> Sequence[JobId]:
+        """The jobs that are placed next."""
+        was_short = kept in self._short
+        self._short.discard(kept)
+        limit = min(BATCH, self._scheduler.room_for(kept))
+        if limit <= 0:
+            self._short.add(kept)
+            return []
+        if not was_short:
+            job_ids = self._store.read(waiting_ids, kept, now_ms, min(BATCH, limit + 1))
+            if len(job_ids) < min(BATCH, limit + 1):
+                return job_ids
+        job_ids = self._turns.read(kept, now_ms, limit)
+        if len(job_ids) < limit:
+            # There may be more, of tenants for which there is no room.
+            self._short.add(kept)
+        return job_ids
 
     def _park(self, served: Mapping[tuple[str, str, str], int], now_ms: int) -> int:
         """Park retries that are due and that nobody serves. Return how many retries were due.

@@ -61,8 +61,16 @@ class ExpectedTimes:
     load_seconds: float = 0.0
 
 
+DEFAULT_ASSUMPTIONS = Assumptions()
+
+
+def assumed_slot_rate(pool: PoolView, assumptions: Assumptions = DEFAULT_ASSUMPTIONS) -> float:
+    """Tokens that a busy slot of a pool decodes a second."""
+    return max(pool.slot_tokens_per_second or assumptions.tokens_per_second, MIN_RATE)
+
+
 def expected_times(
-    request: PlacementRequest, pool: PoolView, ahead: float, assumptions: Assumptions = Assumptions()
+    request: PlacementRequest, pool: PoolView, ahead: float, assumptions: Assumptions = DEFAULT_ASSUMPTIONS
 ) -> ExpectedTimes:
     """The times of a new job, where those before it are as long as it is.
 
@@ -76,7 +84,7 @@ def expected_times(
         those in the other pools that they draw from.
     """
     slots = max(pool.slots, 1)
-    rate = max(pool.slot_tokens_per_second or assumptions.tokens_per_second, MIN_RATE)
+    rate = assumed_slot_rate(pool, assumptions)
     prefill_rate = max(pool.prefill_tokens_per_second or assumptions.prefill_tokens_per_second, MIN_RATE)
     service = request.prompt_tokens / prefill_rate + max(1, request.output_tokens) / rate
     load = 0.0 if pool.warm else pool.load_seconds or assumptions.load_seconds
@@ -252,8 +260,16 @@ class PlacementDecision:
     pool: PoolName | None
     table: tuple[Scored, ...]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether pools could serve the job, and take no more."""
+        unfit = (row.exclusion.unfit for row in self.table if row.exclusion is not None)
+        return self.pool is None and Unfit.FULL in unfit
+
 
 SUSPECT = Exclusion(Unfit.SUSPECT, "all its workers are suspect, and others can serve")
+
+TENANT_FULL = Exclusion(Unfit.FULL, "has as many jobs of the tenant as it takes beside others")
 
 HELD = Exclusion(Unfit.HELD, "all its workers fail what others do, and others can serve")
 
@@ -266,15 +282,18 @@ def choose(
     depths: Mapping[PoolName, int],
     shared: Mapping[PoolName, float] = MappingProxyType({}),
     affinity: Affinity = DEFAULT_AFFINITY,
+    bounds: Mapping[PoolName, int] = MappingProxyType({}),
 ) -> PlacementDecision:
     """The pool with the least cost; of equal ones the first by name.
 
     Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
-    whose workers are all held back.
+    whose workers are all held back. A pool that takes no more jobs is not chosen: the job waits until one
+    does, rather than go to one of those.
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
       shared: Jobs of other pools that the workers of each have, by name.
+      bounds: How many jobs each pool takes, by name; any number where it is missing.
     """
     excluded = {pool.name: exclusion_of(request, pool) for pool in pools}
     # A suspect worker is mostly there, and one that is held back mostly fails.
@@ -291,17 +310,23 @@ def choose(
         }
     rows = []
     for pool in pools:
-        exclusion = excluded[pool.name]
+        depth = max(0, depths.get(pool.name, 0))
+        exclusion = excluded[pool.name] or _full(request, pool.name, depth, bounds.get(pool.name))
         if exclusion is not None:
             rows.append(Scored(pool.name, exclusion))
             continue
-        depth = max(0, depths.get(pool.name, 0))
         ahead = depth + shared.get(pool.name, 0.0)
         candidate = Candidate(pool, depth, expected_times(request, pool, ahead))
         rows.append(affinity.scored(request, candidate))
     rows.sort(key=lambda row: (row.exclusion is not None, row.cost_seconds, row.pool))
     best = rows[0] if rows and rows[0].exclusion is None else None
     return PlacementDecision(best.pool if best else None, tuple(rows))
+
+
+def _full(request: PlacementRequest, name: PoolName, depth: int, bound: int | None) -> Exclusion | None:
+    if bound is not None and depth >= bound:
+        return Exclusion(Unfit.FULL, f"has {depth} jobs, and takes {bound} of this priority")
+    return TENANT_FULL if name in request.full else None
 
 
 def can_serve(request: PlacementRequest, pools: Sequence[PoolView]) -> bool:

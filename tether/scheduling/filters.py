@@ -28,6 +28,7 @@ class PlacementRequest:
       contexts: Context lengths of the model's other versions, by digest, as far as they are known.
       avoid: A pool that will do only where no other does.
       tenant: Whose it is.
+      full: Pools that were found to take no more jobs of this tenant.
       may_try: Pools whose workers may have it though they are held back, to show whether they work again.
     """
 
@@ -44,6 +45,7 @@ class PlacementRequest:
     avoid: PoolName | None = None
     tenant: TenantId | None = None
     may_try: frozenset[PoolName] = frozenset()
+    full: frozenset[PoolName] = frozenset()
 
 
 class Unfit(StrEnum):
@@ -58,6 +60,7 @@ class Unfit(StrEnum):
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
       VRAM: It has a worker with less GPU memory than the job needs, or one that does not say what it has.
       CONTEXT: The job does not fit into the context of the version that it serves.
+      FULL: It has as many jobs as it takes, of all tenants or of this one.
     """
 
     MODEL = "model"
@@ -70,6 +73,7 @@ class Unfit(StrEnum):
     REGION = "region"
     VRAM = "vram"
     CONTEXT = "context"
+    FULL = "full"
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,29 @@ from dataclasses import dataclass
 
 from tether.ids import PoolName
 from tether.scheduling.affinity import Affinity, PlacementDecision
+from tether.store.capacity import Claim
 from tether.store.decision_texts import AbleRow, UnableRow, choice_text
 from tether.store.decisions import Decision
 
 
 @dataclass(frozen=True)
-class ChosenPool:
-    """A choice for a waiting job.
+class ChosenPools:
+    """A choice for a job.
 
     Attributes:
-      pool: None where no pool can serve it now.
+      claims: The pools that can serve it now, the best first.
       decision: What is kept of it; None where nothing is.
+      is_full: Whether pools could serve it, and take no more jobs.
     """
 
-    pool: PoolName | None
+    claims: tuple[Claim, ...]
     decision: Decision | None = None
+    is_full: bool = False
+
+    @property
+    def pool(self) -> PoolName | None:
+        """The best of them; None where there is none."""
+        return self.claims[0].pool if self.claims else None
 
 
 def kept_decision(decision: PlacementDecision, affinity: Affinity, now_ms: int) -> Decision:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from tether.admission.fits_model import MAX_CHARACTERS_PER_TOKEN
 from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion
-from tether.scheduling.affinity import PlacementDecision
+from tether.scheduling.affinity import PlacementDecision, Scored
 from tether.scheduling.filters import PlacementRequest, Unfit
 
 CHARACTERS_PER_TOKEN = 4
@@ -82,18 +82,27 @@ def placement_request(
     )
 
 
-def unmet_needs(decision: PlacementDecision) -> str:
-    """Why no pool meets what a job asks for, in words; empty where one does, and where that is not why: then
-    a pool's workers are away that would meet it."""
+def why_unplaced(decision: PlacementDecision) -> str:
+    """Why no pool gets a job, in words: none meets what it asks for, or those that do take no more jobs.
+
+    Empty where one can get it, and where its pools' workers are away.
+    """
     if decision.pool is not None:
         return ""
-    if any(row.exclusion is not None and row.exclusion.unfit is Unfit.NO_WORKER for row in decision.table):
+    if full := _rows(decision, (Unfit.FULL,)):
+        return f"its pools take no more jobs now: {_told(full)}; it is placed in turn once they do"
+    if _rows(decision, (Unfit.NO_WORKER,)):
         return ""
-    unmet = [
-        f"pool {row.pool} {row.exclusion.words}"
-        for row in decision.table
-        if row.exclusion is not None and row.exclusion.unfit in _ASKED_OF_POOLS
-    ]
-    if len(unmet) > MAX_POOLS_TOLD:
-        unmet[MAX_POOLS_TOLD:] = [f"and {len(unmet) - MAX_POOLS_TOLD} more"]
-    return "; ".join(unmet)
+    unmet = _rows(decision, _ASKED_OF_POOLS)
+    return f"no pool meets what the job asks for: {_told(unmet)}" if unmet else ""
+
+
+def _rows(decision: PlacementDecision, unfit: Collection[Unfit]) -> list[Scored]:
+    return [row for row in decision.table if row.exclusion is not None and row.exclusion.unfit in unfit]
+
+
+def _told(rows: Sequence[Scored]) -> str:
+    words = [f"pool {row.pool} {row.exclusion.words}" for row in rows if row.exclusion is not None]
+    if len(words) > MAX_POOLS_TOLD:
+        words[MAX_POOLS_TOLD:] = [f"and {len(words) - MAX_POOLS_TOLD} more"]
+    return "; ".join(words)

@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
 from tether.envelopes import Placeable
 from tether.ids import PoolName, TenantId
-from tether.jobs import JobRequest
+from tether.jobs import JobRequest, Priority
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.kept_decisions import kept_decision
-from tether.scheduling.placement_requests import estimated_cost, placement_request, unmet_needs
+from tether.scheduling.placement_requests import estimated_cost, placement_request, why_unplaced
+from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
+from tether.store.capacity import Claim, room_of_tenant, share_name
 from tether.store.decisions import Decision
-from tether.store.holds import depths
+from tether.store.holds import depths, shares
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
 
 FRESH_SECONDS = 1.0
 """Maximum age of a depth that was not updated by a claim of this process."""
 
+FULL_SECONDS = 1.0
+"""For so long a pool is passed over that a claim found to take no more jobs of a tenant."""
+
+MAX_FULL = 10_000
+"""Pools and tenants of which that is remembered."""
+
 TRY_SECONDS = 10.0
 """Between two jobs for a pool whose workers are all held back, where others can serve them. Without any,
 nothing would show that they work again."""
+
+
+class _Sorted(NamedTuple):
+    """A fleet's pools by their models, and how many jobs each takes of each class."""
+
+    pools: tuple[PoolView, ...]
+    by_model: Mapping[str, Sequence[PoolView]]
+    bounds: Mapping[Priority, Mapping[PoolName, int]]
 
 
 class SeesPools(Protocol):
@@ -60,6 +77,7 @@ class PoolChoice:
     ) -> None:
         self._fleet = fleet
         self.registry = registry
+        self._settings = settings
         self._affinity = Affinity.of(settings, load_scorers())
         self._store = store
         self._clock = clock
@@ -69,7 +87,8 @@ class PoolChoice:
         self._shared: dict[PoolName, float] = {}
         self._tried_at: dict[PoolName, float] = {}
         self._read_at = -FRESH_SECONDS
-        self._by_model: tuple[tuple[PoolView, ...], dict[str, list[PoolView]]] = ((), {})
+        self._full_until: dict[tuple[PoolName, TenantId], float] = {}
+        self._sorted = _Sorted((), {}, {priority: {} for priority in Priority})
 
     def choose(
         self,
@@ -78,20 +97,24 @@ class PoolChoice:
         avoid: PoolName | None = None,
         is_new: bool = False,
     ) -> PlacementDecision:
-        """Choose the best pool for a job; the decision has none if none can serve it now.
+        """Choose the best pool for a job; the decision has none if none can serve it now, or has room.
+
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
           is_new: Whether it was never placed. Such a job may be given to workers that are held back, now and
-            then one, to show whether they work again.
+            then one, to show whether they work again. It passes over pools that were found full for its
+            tenant a moment ago: others are asked again each time.
 
         Raises:
           UnknownModel: Its model is configured no longer.
         """
         request = self._request_of(job, avoid=avoid)
+        if is_new and self._full_until:
+            request = replace(request, full=self._full_for(job.tenant_id))
         if is_new:
             request = replace(request, may_try=self._may_try(self._pools_of(request.model), job.tenant_id))
-        decision = self.explain(request)
+        decision = self.explain(request, job.priority)
         pool = decision.pool
         if pool is not None:
             if pool in request.may_try:
@@ -115,6 +138,27 @@ class PoolChoice:
             self._log.warning("Why a job was placed where it was is not kept.", error=str(error))
             return None
 
+    def claims(self, decision: PlacementDecision, priority: Priority) -> tuple[Claim, ...]:
+        """Return the pools that can serve a job of a class, the best first."""
+        bounds = self._sorted.bounds[priority]
+        able = (row.pool for row in decision.table if row.exclusion is None)
+        return tuple(Claim(name, bounds[name]) for name in able if name in bounds)
+
+    def _full_for(self, tenant: TenantId) -> frozenset[PoolName]:
+        now = self._clock()
+        with self._lock:
+            full = list(self._full_until.items())
+        return frozenset(pool for (pool, whose), until in full if whose == tenant and now < until)
+
+    def note_full(self, pool: PoolName, tenant: TenantId) -> None:
+        """A claim found that a pool takes no more jobs of a tenant now."""
+        now = self._clock()
+        with self._lock:
+            if len(self._full_until) >= MAX_FULL:
+                self._full_until = {key: at for key, at in self._full_until.items() if now < at}
+            if len(self._full_until) < MAX_FULL:
+                self._full_until[pool, tenant] = now + FULL_SECONDS
+
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]
         if not held:
@@ -128,14 +172,14 @@ class PoolChoice:
         return can_serve(asked, self._pools_of(asked.model))
 
     def why_unserved(self, job: Placeable | JobRequest) -> str:
-        """Return why no pool meets what a job asks for, in words; empty where one does, or there is no pool.
+        """Return why no pool gets a job, in words; empty where one can, or there is no pool.
 
         Raises:
           UnknownModel: Its model is configured no longer.
         """
         if isinstance(job, Placeable):
-            return unmet_needs(self.explain(self._request_of(job)))
-        return unmet_needs(self.explain(self._asked_by(job)))
+            return why_unplaced(self.explain(self._request_of(job), job.priority))
+        return why_unplaced(self.explain(self._asked_by(job), job.priority))
 
     def _asked_by(self, request: JobRequest) -> PlacementRequest:
         return placement_request(
@@ -182,22 +226,64 @@ class PoolChoice:
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found
 
-    def explain(self, request: PlacementRequest) -> PlacementDecision:
+    def explain(self, request: PlacementRequest, priority: Priority = Priority.STANDARD) -> PlacementDecision:
         """Return the choice with the cost of each of the model's pools, or why it was excluded."""
-        pools = self._pools_of(request.model)
-        return choose(request, pools, self._fresh_depths(), self._shared, self._affinity)
+        pools, known = self._pools_of(request.model), self._fresh_depths()
+        bounds = self._sorted.bounds[priority]
+        return choose(request, pools, known, self._shared, self._affinity, bounds)
+
+    def read_depths(self) -> None:
+        """Read anew how many jobs pools have.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        with self._lock:
+            self._read_at = -FRESH_SECONDS
+        self._fresh_depths()
+
+    def room_of(self, pools: Sequence[PoolView]) -> int:
+        """How many more jobs these pools take together, as of the last reading: of all tenants, of the most
+        urgent class."""
+        bounds = self._sorted.bounds[Priority.INTERACTIVE]
+        return sum(max(0, bounds.get(pool.name, 0) - self._depths.get(pool.name, 0)) for pool in pools)
+
+    def rooms_of_tenants(
+        self, pools: Sequence[PoolView], tenants: Collection[TenantId], priority: Priority
+    ) -> dict[TenantId, int]:
+        """How many more jobs of a class these pools take of each tenant, if nobody else comes.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        bounds = self._sorted.bounds[priority]
+        names = [pool.name for pool in pools if pool.name in bounds]
+        held = self._store.read(shares, [share_name(name, tenant) for name in names for tenant in tenants])
+        return {
+            tenant: sum(
+                room_of_tenant(bounds[name], self._depths.get(name, 0), held.get(share_name(name, tenant), 0))
+                for name in names
+            )
+            for tenant in tenants
+        }
 
     def _pools_of(self, model: ModelVersion) -> Sequence[PoolView]:
         """The pools of a model, of all its versions. They are sorted by model once for each fleet: decisions
         look at few of many."""
-        fleet, by_model = self._by_model
-        pools = self._fleet.pools()
-        if pools is not fleet:
-            by_model = {}
+        known, pools = self._sorted, self._fleet.pools()
+        if pools is not known.pools:
+            by_model: dict[str, list[PoolView]] = {}
             for pool in pools:
                 by_model.setdefault(pool.model, []).append(pool)
-            self._by_model = pools, by_model
-        return by_model.get(model.name, ())
+            taken = {pool.name: pool_bound(pool, self._settings) for pool in pools}
+            bounds = {
+                priority: MappingProxyType(
+                    {name: bound_of_class(bound, priority) for name, bound in taken.items()}
+                )
+                for priority in Priority
+            }
+            known = self._sorted = _Sorted(pools, by_model, bounds)
+        return known.by_model.get(model.name, ())
 
     def note_depth(self, pool: PoolName | None, depth: int) -> None:
         """Remember the depth returned by a claim on a pool; 0 is unknown."""

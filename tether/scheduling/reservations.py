@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import NamedTuple
 
 import redis
 
@@ -15,10 +16,13 @@ from tether.broker.pools.room import bytes_in_redis, max_waiting_at_submit
 from tether.clocks import boot_seconds
 from tether.config.sections import JobSettings
 from tether.errors import CommitUnknown
-from tether.ids import TenantId
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState, Priority
 from tether.store.admissions import Admission, AdmissionKind, NewJob, admit
-from tether.store.placements import PlacedDispatch, record_placed
+from tether.store.capacity import Claim
+from tether.store.decisions import Decision
+from tether.store.placements import NotPlaced, PlacedDispatch, Placement, record_placed
+from tether.store.placements import replace as replace_waiting
 from tether.store.queries import KeyHolder, job_with_key
 from tether.store.store import Store, each_result
 from tether.telemetry.logs import get_logger
@@ -31,6 +35,35 @@ MAX_AGE_OF_RESULT_TTL = 0.5
 
 REST_AFTER_OUTAGE_SECONDS = 5.0
 """For how long nothing is placed here after Redis was unavailable: the outbox relay does it."""
+
+
+class ClaimedJob(NamedTuple):
+    """A job that waits in the database, and where it may go.
+
+    Attributes:
+      from_dispatch: Its newest hand-over; 0 where there was none.
+      claims: The pools that can serve it, the best first.
+      now_ms: Milliseconds since the epoch.
+      decision: What is kept of the choice.
+    """
+
+    job_id: JobId
+    from_dispatch: int
+    claims: tuple[Claim, ...]
+    now_ms: int
+    decision: Decision | None = None
+
+    def placement(self, number: int) -> Placement:
+        """Its placement in one of its pools, counted from 0."""
+        to = self.claims[number]
+        return Placement(self.job_id, self.from_dispatch, to.pool, self.now_ms, self.decision, to.bound)
+
+
+class Hold(NamedTuple):
+    """A place in a pool that a job has got, with the dispatch."""
+
+    pool: PoolName
+    dispatch: int
 
 
 class ReservationManager:
@@ -73,6 +106,7 @@ class ReservationManager:
         for start in range(0, len(new_jobs), CHUNK):
             part = new_jobs[start : start + CHUNK]
             answers = self._answers(part, futures[start : start + CHUNK])
+            answers = self._to_others(part, answers)
             admissions += answers
             self.hand_over(
                 [
@@ -87,6 +121,60 @@ class ReservationManager:
                 since=began,
             )
         return admissions
+
+    def _to_others(
+        self, new_jobs: Sequence[NewJob], answers: Sequence[Admission | Exception]
+    ) -> list[Admission | Exception]:
+        """Place jobs for which their pool had no room in the next of their pools that has. What finds none
+        waits in the database, accepted as it is."""
+        refused = {
+            answer.job_id: (job, answer)
+            for job, answer in zip(new_jobs, answers, strict=True)
+            if not isinstance(answer, Exception)
+            and answer.kind is AdmissionKind.ACCEPTED
+            and answer.state is JobState.PARKED
+            and job.others
+        }
+        if not refused:
+            return list(answers)
+        results = self.claim(
+            [ClaimedJob(id_, 0, job.others, job.now_ms, job.decision) for id_, (job, _) in refused.items()]
+        )
+        placed: dict[JobId, Admission] = {}
+        for (job_id, (_, answer)), result in zip(refused.items(), results, strict=True):
+            if isinstance(result, Hold):
+                placed[job_id] = replace(
+                    answer, state=JobState.ACCEPTED, dispatch=result.dispatch, pool=result.pool
+                )
+            elif isinstance(result, Exception):
+                self._log.warning(
+                    "Accepted, and parked: its pool has no room, and another could not be tried.",
+                    job=job_id,
+                    error=type(result).__name__,
+                )
+        return [
+            answer if isinstance(answer, Exception) else placed.get(answer.job_id, answer)
+            for answer in answers
+        ]
+
+    def claim(self, jobs: Sequence[ClaimedJob]) -> list[Hold | NotPlaced | Exception]:
+        """Give jobs that wait in the database their next dispatch, each in the first of its pools that has
+        room. Errors are in the places of their jobs."""
+        results: list[Hold | NotPlaced | Exception] = [NotPlaced.NO_ROOM] * len(jobs)
+        number, left = 0, [index for index, job in enumerate(jobs) if job.claims]
+        while left:
+            placements = [jobs[index].placement(number) for index in left]
+            for index, placement, raised in zip(
+                left, placements, self._store.write_each(replace_waiting, placements), strict=True
+            ):
+                results[index] = Hold(placement.pool, raised) if isinstance(raised, int) else raised
+            number += 1
+            left = [
+                index
+                for index in left
+                if results[index] is NotPlaced.NO_ROOM and number < len(jobs[index].claims)
+            ]
+        return results
 
     def _answers(
         self, new_jobs: Sequence[NewJob], futures: Sequence[Future[Admission]]

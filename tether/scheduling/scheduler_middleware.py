@@ -20,19 +20,22 @@ from tether.errors import (
     TetherError,
     UnknownModel,
 )
-from tether.ids import JobId, PoolName, TenantId
-from tether.jobs import JobRequest, Submitted, canonical_json, new_job_id
+from tether.ids import JobId, TenantId
+from tether.jobs import JobRequest, Priority, Submitted, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
 from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
+from tether.scheduling.affinity import PlacementDecision
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
-from tether.scheduling.kept_decisions import ChosenPool
+from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.placement_requests import estimated_cost
+from tether.scheduling.pool_bounds import BATCH_AGE_MS
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
+from tether.store.capacity import NO_BOUND, Claim
 from tether.store.needs import needs_met_in
 from tether.store.waiting_jobs import KeptModel, WaitingJob
 
@@ -123,12 +126,21 @@ class SchedulerMiddleware(Middleware):
             if isinstance(admission, Exception):
                 answers.append(_returned(sent, admission))
                 continue
-            self._choice.note_depth(admission.pool, admission.depth)
+            self._note_claim(outcome.new_job, admission)
             answer = _answer(outcome.envelope, outcome.keyed, admission)
             answers.append(_returned(sent, answer))
             if isinstance(answer, Message) and admission.kind is AdmissionKind.ACCEPTED:
                 broker.emit_after("enqueue", answer, delay)
         return answers
+
+    def _note_claim(self, new_job: NewJob, admission: Admission) -> None:
+        """Remember what a claim showed of the pools that were tried."""
+        self._choice.note_depth(admission.pool, admission.depth)
+        if admission.kind is AdmissionKind.ACCEPTED and admission.pool != new_job.pool is not None:
+            for claim in (Claim(new_job.pool), *new_job.others):
+                if claim.pool == admission.pool:
+                    break
+                self._choice.note_full(claim.pool, new_job.tenant_id)
 
     def job_of_message(self, message: Message[Any]) -> JobId | None:
         """The job that a message to ``infer`` with its own idempotency key became; None where there is none.
@@ -151,8 +163,8 @@ class SchedulerMiddleware(Middleware):
         return self._choice.is_served(request)
 
     def why_unserved(self, job: Placeable | JobRequest) -> str:
-        """Why no pool meets what a job asks for, in words; empty where one does, and where its model is
-        served nowhere or is no longer configured."""
+        """Why no pool gets a job, in words; empty where one can, and where its model is served nowhere or is
+        no longer configured."""
         try:
             return self._choice.why_unserved(job)
         except UnknownModel:
@@ -193,25 +205,73 @@ class SchedulerMiddleware(Middleware):
             kept.append(KeptModel(model.name, ""))
         return kept
 
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPool | Exception]:
+    def read_depths(self) -> None:
+        """Read anew how many jobs pools have.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        self._choice.read_depths()
+
+    def room_for(self, kept: KeptModel) -> int:
+        """How many more jobs the pools of a model take that meet what such jobs need."""
+        return self._choice.room_of(self._pools_of(kept))
+
+    def rooms_of_tenants(
+        self, kept: KeptModel, tenants: Collection[TenantId], priority: Priority
+    ) -> dict[TenantId, int]:
+        """How many more jobs of a class these pools take of each tenant, if nobody else comes.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return self._choice.rooms_of_tenants(self._pools_of(kept), tenants, priority)
+
+    def _pools_of(self, kept: KeptModel) -> list[PoolView]:
+        name = f"{kept.model}@{kept.model_version}" if kept.model_version else kept.model
+        try:
+            model = self._choice.registry.find(name)
+        except UnknownModel:
+            return []
+        if not kept.needs:
+            return list(self._choice.serving().get(model, ()))
+        return [
+            pool
+            for pool in self._choice.serving_needs({model.name}).get(model, ())
+            if any(
+                needs == kept.needs
+                for needs, _ in needs_met_in(
+                    pool.region,
+                    pool.gpu_class,
+                    has_vram=pool.vram > 0,
+                    is_own_version=pool.digest == model.digest,
+                )
+            )
+        ]
+
+    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPools | Exception]:
         """A choice for each job that waits in the database; an error where choosing failed.
 
         Raises:
           StoreUnavailable: The database is unavailable.
         """
-        return [self._choose(waiting.job, waiting.avoided_pool) for waiting in jobs]
+        now_ms = self._now_ms()
+        return [self._choose(waiting, now_ms) for waiting in jobs]
 
-    def _choose(self, job: Placeable, avoid: PoolName | None) -> ChosenPool | Exception:
+    def _choose(self, waiting: WaitingJob, now_ms: int) -> ChosenPools | Exception:
+        job = waiting.job
+        if job.priority is Priority.BATCH and now_ms - waiting.due_at >= BATCH_AGE_MS:
+            job = replace(job, priority=Priority.STANDARD)
         try:
-            choice = self._choice.choose(job, avoid=avoid)
+            decision = self._choice.choose(job, avoid=waiting.avoided_pool)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
-            return ChosenPool(None)
+            return ChosenPools(())
         except StoreUnavailable:
             raise
         except Exception as error:
             return error
-        return ChosenPool(choice.pool, self._choice.kept(choice, self._now_ms()))
+        return self._kept_choice(decision, job.priority, now_ms)
 
     def _prepare(
         self, broker: Broker, message: Message[Any], delay: int | None
@@ -288,7 +348,7 @@ class SchedulerMiddleware(Middleware):
             payload=_payload(request, version, envelope.tenant_id),
             **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
         )
-        choice = self._choice.choose(job, is_new=True)
+        chosen = self._first_choice(job, facts.now_ms)
         new_job = NewJob(
             job=job,
             correlation_id=request.correlation_id,
@@ -296,11 +356,23 @@ class SchedulerMiddleware(Middleware):
             retry_of=envelope.retry_of,
             digest=request.digest(),
             labels=request.labels,
-            pool=choice.pool,
+            pool=chosen.pool,
             now_ms=facts.now_ms,
-            decision=self._choice.kept(choice, facts.now_ms),
+            decision=chosen.decision,
+            bound=chosen.claims[0].bound if chosen.claims else NO_BOUND,
+            others=chosen.claims[1:],
         )
         return _Prepared(envelope, request, new_job)
+
+    def _first_choice(self, job: Placeable, now_ms: int) -> ChosenPools:
+        if job.not_before > now_ms:
+            # It is placed when it may start, by the fleet of then: until then it is to keep nobody out.
+            return ChosenPools(())
+        return self._kept_choice(self._choice.choose(job, is_new=True), job.priority, now_ms)
+
+    def _kept_choice(self, decision: PlacementDecision, priority: Priority, now_ms: int) -> ChosenPools:
+        claims = self._choice.claims(decision, priority)
+        return ChosenPools(claims, self._choice.kept(decision, now_ms), decision.is_full)
 
 
 def _time_to_begin(request: JobRequest, now_ms: int) -> int:

@@ -26,9 +26,17 @@ from tether.dead_letters import LetterState
 from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
-from tether.store.bulk import delete_of_jobs, insert_new_rows, is_among, is_postgres, rows_with_keys
-from tether.store.decisions import Decided, Decision, insert_decisions
-from tether.store.holds import CAPACITY, QUOTA, Moves, move_counters
+from tether.store.bulk import (
+    delete_of_jobs,
+    insert_new_rows,
+    is_among,
+    is_postgres,
+    rows_with_keys,
+    update_rows,
+)
+from tether.store.capacity import NO_BOUND, Claim, has_room, share_name
+from tether.store.decisions import Decided, Decision, insert_decisions, replace_decisions
+from tether.store.holds import CAPACITY, QUOTA, SHARE, Moves, free_holds, move_counters, note_capacity
 from tether.store.job_labels import LabelKey, delete_labels, insert_labels, label_keys
 from tether.store.letter_changes import close_as_retried, locked_letters
 from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
@@ -55,6 +63,8 @@ class NewJob:
       retry_of: The dead job that it retries; None if it retries none.
       labels: The client's labels.
       pool: Where to place it; None if no pool can serve it yet.
+      bound: How many jobs the pool takes.
+      others: Where else it may go if that has no room, the best first. It is not tried here.
       now_ms: Milliseconds since the epoch.
       decision: Why it is to be placed there, to be kept.
     """
@@ -68,6 +78,8 @@ class NewJob:
     pool: PoolName | None
     now_ms: int
     decision: Decision | None = None
+    bound: int = NO_BOUND
+    others: tuple[Claim, ...] = ()
 
     @property
     def job_id(self) -> JobId:
@@ -121,7 +133,8 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
     """Admit jobs independently: a rejected one does not affect the others.
 
     A job with a pool is ``accepted`` with dispatch 1, an outbox row and a hold on the pool's capacity; one
-    without is ``parked``. Either holds one of its tenant's quota. Of two with the same key, the first wins.
+    without, or whose pool has no room for it, is ``parked``. Either holds one of its
+    tenant's quota. Of two with the same key, the first wins.
     One that retries a dead letter closes it, if that is still open.
     """
     firsts: dict[_Key, NewJob] = {}
@@ -160,17 +173,22 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
             kind, depth = AdmissionKind.ACCEPTED, claims.depths.get(first.job_id, 0)
             if key in answered:
                 kind, depth = _known_or_conflict(first.digest, first.retry_of, job), 0
-            state, dispatch = _beginning(first)
-            answers.append(Admission(kind, first.job_id, state, dispatch, first.pool, depth))
+            if first.job_id in claims.without_room:
+                answers.append(Admission(kind, first.job_id, JobState.PARKED))
+            else:
+                state, dispatch = _beginning(first)
+                answers.append(Admission(kind, first.job_id, state, dispatch, first.pool, depth))
         answered.add(key)
     return answers
 
 
 @dataclass
 class _Claims:
-    """What the counters said: who is over quota, with what its tenant holds, and the others' depths."""
+    """What the counters said: who is over quota, with what its tenant holds, whose pool has no room, and the
+    others' depths."""
 
     refused: dict[JobId, int] = field(default_factory=dict)
+    without_room: set[JobId] = field(default_factory=set)
     depths: dict[JobId, int] = field(default_factory=dict)
 
 
@@ -277,11 +295,52 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
             accepted = [job for job in accepted if job.job_id not in claims.refused]
             moves = _moves(accepted)
     after = move_counters(connection, moves)
+    without_room = _without_room(accepted, moves, after)
+    if without_room:
+        after |= _park(connection, without_room)
+        claims.without_room = {job.job_id for job in without_room}
     for job in reversed(accepted):
-        if job.pool is not None:
+        if job.pool is not None and job.job_id not in claims.without_room:
             claims.depths[job.job_id] = after[CAPACITY, job.pool]
             after[CAPACITY, job.pool] -= 1
     return claims
+
+
+def _without_room(accepted: list[NewJob], moves: Moves, after: Mapping[tuple[str, str], int]) -> list[NewJob]:
+    """The jobs for which their pools have no room, the counters being locked with all of them in."""
+    held = {counter: after[counter] - change for counter, change in moves.items()}
+    refused = []
+    for job in accepted:
+        if job.pool is None:
+            continue
+        total, share = (CAPACITY, job.pool), (SHARE, share_name(job.pool, job.tenant_id))
+        if has_room(job.bound, held[total], held[share]):
+            held[total] += 1
+            held[share] += 1
+        else:
+            refused.append(job)
+    return refused
+
+
+def _park(connection: Connection, refused: list[NewJob]) -> dict[tuple[str, str], int]:
+    """Park jobs that were just inserted. Return the counters that fell."""
+    changes = [
+        {
+            "job_id": job.job_id,
+            "state": JobState.PARKED.value,
+            "dispatch": 0,
+            "pool": None,
+            "due_at": job.now_ms,
+        }
+        for job in sorted(refused, key=lambda job: job.job_id)
+    ]
+    update_rows(connection, jobs, "job_id", changes)
+    ids = [job.job_id for job in refused]
+    delete_of_jobs(connection, dispatches, ids)
+    replace_decisions(connection, [Decided(job.job_id, 1, None, job.decision) for job in refused])
+    moves: Moves = Counter()
+    free_holds(connection, ids, (CAPACITY,), moves)
+    return move_counters(connection, moves)
 
 
 def _label_keys(new_jobs: list[NewJob]) -> list[LabelKey]:
@@ -301,13 +360,13 @@ def _hold_statements(postgres: bool) -> tuple[Insert, Insert]:
     have_pool = jobs.c.pool.is_not(None)
     place = (jobs.c.job_id, jobs.c.dispatch, jobs.c.pool, jobs.c.due_at, jobs.c.created_at)
 
-    def hold(kind: str, name: ColumnElement[Any]) -> Select[Any]:
+    def hold(kind: str, name: ColumnElement[Any], share_of: ColumnElement[Any]) -> Select[Any]:
         the_kind = literal_column(f"'{kind}'", Text)
         one = literal_column("1", Integer)
-        return select(jobs.c.job_id, the_kind, name, jobs.c.dispatch, one, jobs.c.created_at)
+        return select(jobs.c.job_id, the_kind, name, jobs.c.dispatch, one, jobs.c.created_at, share_of)
 
-    quota = hold(QUOTA, jobs.c.tenant_id).where(are_these)
-    capacity = hold(CAPACITY, jobs.c.pool).where(are_these, have_pool)
+    quota = hold(QUOTA, jobs.c.tenant_id, literal_column("''", Text)).where(are_these)
+    capacity = hold(CAPACITY, jobs.c.pool, jobs.c.tenant_id).where(are_these, have_pool)
     outbox = select(*place, *outbox_values(postgres)).where(are_these, have_pool)
     return (
         insert(dispatches).from_select([*(column.name for column in place), *OUTBOX_COLUMNS], outbox),
@@ -317,7 +376,9 @@ def _hold_statements(postgres: bool) -> tuple[Insert, Insert]:
 
 def _moves(accepted: list[NewJob]) -> Moves:
     moves: Moves = Counter((QUOTA, job.tenant_id) for job in accepted)
-    moves.update((CAPACITY, job.pool) for job in accepted if job.pool is not None)
+    for job in accepted:
+        if job.pool is not None:
+            note_capacity(moves, job.pool, job.tenant_id)
     return moves
 
 

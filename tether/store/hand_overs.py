@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from tether.ids import JobId, PoolName
 from tether.jobs import JobState
 from tether.store.bulk import delete_of_jobs, insert_rows, update_rows
-from tether.store.holds import CAPACITY, Moves, free_holds, move_counters
+from tether.store.holds import CAPACITY, Moves, free_holds, move_counters, note_capacity
 from tether.store.outbox import places_in_outbox
 from tether.store.rows import JobRow
 from tether.store.schema import dispatches, holds, jobs
@@ -46,6 +46,7 @@ def hand_over(
             "dispatch": row.dispatch + 1,
             "amount": 1,
             "created_at": now_ms,
+            "tenant_id": row.tenant_id,
         }
         for row, pool, now_ms in ordered
     ]
@@ -67,5 +68,6 @@ def hand_over(
     moves: Moves = Counter()
     free_holds(connection, list(to), (CAPACITY,), moves)
     insert_rows(connection, holds, new_holds)
-    moves.update((CAPACITY, pool) for _, pool, _ in ordered)
+    for row, pool, _ in ordered:
+        note_capacity(moves, pool, row.tenant_id)
     move_counters(connection, {counter: change for counter, change in moves.items() if change})

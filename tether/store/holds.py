@@ -1,6 +1,7 @@
 """What jobs hold: of their tenant's quota and of their pool's capacity, and the counters of both.
 
-A counter is the sum of the holds of its kind and name. It is changed in the transaction that changes the
+A counter is the sum of the holds of its kind and name; one of the kind ``share`` that of a tenant's holds of
+a pool's capacity. It is changed in the transaction that changes the
 holds, after everything else in it, and several in the order of (kind, name): the rows that most transactions
 share are locked for the shortest time, and no two transactions wait for each other.
 """
@@ -12,16 +13,30 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Subquery,
+    Text,
+    and_,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 from tether.store.bulk import insert_into, is_among, is_postgres
+from tether.store.capacity import share_name
 from tether.store.rows import AnyRow
 from tether.store.schema import IS_FINAL, counters, holds, jobs
 
 QUOTA: Final = "quota"
 CAPACITY: Final = "capacity"
+SHARE: Final = "share"
 
 Moves = Counter[tuple[str, str]]
 """By how much each counter, named by (kind, name), rises or falls."""
@@ -41,6 +56,19 @@ def depths(connection: Connection) -> dict[PoolName, int]:
     """Jobs with a hold on each pool's capacity."""
     query = select(counters.c.name, counters.c.held).where(counters.c.kind == CAPACITY)
     return {PoolName(row.name): row.held for row in connection.execute(query)}
+
+
+def note_capacity(moves: Moves, pool: PoolName, tenant: TenantId) -> None:
+    """Record that a tenant's job gets a hold on a pool's capacity."""
+    moves[CAPACITY, pool] += 1
+    moves[SHARE, share_name(pool, tenant)] += 1
+
+
+def shares(connection: Connection, names: Collection[str]) -> dict[str, int]:
+    """What tenants hold of pools, by :func:`~tether.store.capacity.share_name`; what is missing is 0."""
+    query = select(counters.c.name, counters.c.held).where(counters.c.kind == SHARE)
+    found = connection.execute(query.where(counters.c.name.in_(sorted(names))))
+    return {row.name: row.held for row in found}
 
 
 def free_holds(
@@ -70,7 +98,16 @@ def sweep_holds(connection: Connection) -> int:
     return len(freed) + _put_right(connection)
 
 
-_FREED = (holds.c.kind, holds.c.name, holds.c.amount)
+_FREED = (holds.c.kind, holds.c.name, holds.c.amount, holds.c.tenant_id)
+
+
+def counted_holds() -> Subquery:
+    """What counters are sums of: rows of ``kind``, ``name`` and ``amount``."""
+    share = literal_column(f"'{SHARE}'", Text).label("kind")
+    of_tenant = (holds.c.name + literal_column("' '") + holds.c.tenant_id).label("name")
+    by_tenant = select(share, of_tenant, holds.c.amount)
+    by_tenant = by_tenant.where(holds.c.kind == CAPACITY, holds.c.tenant_id != "")
+    return union_all(select(holds.c.kind, holds.c.name, holds.c.amount), by_tenant).subquery("counted")
 
 
 @cache
@@ -92,12 +129,15 @@ def _free(postgres: bool, kinds: tuple[str, ...]) -> ReturningDelete[Any]:
 def _note(freed: Sequence[AnyRow], moves: Moves) -> None:
     for hold in freed:
         moves[hold.kind, hold.name] -= hold.amount
+        if hold.kind == CAPACITY and hold.tenant_id:
+            moves[SHARE, share_name(hold.name, hold.tenant_id)] -= hold.amount
 
 
 def _put_right(connection: Connection) -> int:
+    counted = counted_holds()
     sums = (
-        select(holds.c.kind, holds.c.name, func.sum(holds.c.amount).label("amount"))
-        .group_by(holds.c.kind, holds.c.name)
+        select(counted.c.kind, counted.c.name, func.sum(counted.c.amount).label("amount"))
+        .group_by(counted.c.kind, counted.c.name)
         .subquery()
     )
     held = func.coalesce(counters.c.held, 0)
@@ -113,11 +153,11 @@ def _put_right(connection: Connection) -> int:
         return 0
     # Whoever changes a hold locks its counter before it commits: under these locks the sums stand still.
     move_counters(connection, suspects)
-    is_suspect = or_(*(and_(holds.c.kind == kind, holds.c.name == name) for kind, name in suspects))
+    is_suspect = or_(*(and_(counted.c.kind == kind, counted.c.name == name) for kind, name in suspects))
     again = (
-        select(holds.c.kind, holds.c.name, func.sum(holds.c.amount))
+        select(counted.c.kind, counted.c.name, func.sum(counted.c.amount))
         .where(is_suspect)
-        .group_by(holds.c.kind, holds.c.name)
+        .group_by(counted.c.kind, counted.c.name)
     )
     right: Moves = Counter({(kind, name): amount for kind, name, amount in connection.execute(again)})
     number = 0

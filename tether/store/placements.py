@@ -19,14 +19,16 @@ from sqlalchemy import (
     update,
 )
 
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobError, JobState, Priority
 from tether.store.beginnings import note_begun
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs
+from tether.store.capacity import NO_BOUND, has_room, share_name
 from tether.store.decisions import Decided, Decision, note_repeated, replace_decisions
 from tether.store.hand_overs import hand_over
+from tether.store.holds import CAPACITY, SHARE, move_counters
 from tether.store.outbox import DUE_COLUMNS, DueDispatch, due_dispatch
-from tether.store.rows import AnyRow, UnreadableRow, error_from_text
+from tether.store.rows import AnyRow, JobRow, UnreadableRow, error_from_text
 from tether.store.schema import IS_IN_REDIS, dispatches, jobs
 from tether.store.waiting_jobs import KeptModel, waits_at
 
@@ -67,14 +69,27 @@ class RecordResult(Enum):
 
 
 class Placement(NamedTuple):
-    """A choice for a waiting job: ``pool``, if ``from_dispatch`` is its newest hand-over still. ``decision``
-    is what is kept of it."""
+    """A choice for a waiting job: ``pool``, if ``from_dispatch`` is its newest hand-over still, and the pool
+    has fewer than ``bound`` jobs. ``decision`` is what is kept of it."""
 
     job_id: JobId
     from_dispatch: int
     pool: PoolName
     now_ms: int
     decision: Decision | None = None
+    bound: int = NO_BOUND
+
+
+class NotPlaced(Enum):
+    """Why a waiting job was not handed over.
+
+    Values:
+      MOVED_ON: It no longer waits at that hand-over, or somebody asked for its end.
+      NO_ROOM: Its pool takes no more jobs, or no more of its tenant. It waits as before.
+    """
+
+    MOVED_ON = auto()
+    NO_ROOM = auto()
 
 
 _DISPATCH = cast(jobs.c.dispatch, Integer).label("dispatch")
@@ -183,30 +198,55 @@ def _mark_placed(postgres: bool) -> Update:
     return update(jobs).where(are_these).values(state=JobState.PLACED.value)
 
 
-def replace(connection: Connection, placements: list[Placement]) -> list[int | None]:
+def replace(connection: Connection, placements: list[Placement]) -> list[int | NotPlaced]:
     """Hand waiting jobs over to the pools that were chosen: each gets its next dispatch, ``accepted``, with
     an outbox row and a hold on the new pool's capacity instead of one on the old.
 
     Returns:
-      For each the new dispatch; None where the job no longer waits at ``from_dispatch``, or somebody asked
-      for its end.
+      For each the new dispatch, or why there is none.
     """
     rows = lock_jobs(connection, [placement.job_id for placement in placements])
+    waiting = [each for each in placements if waits_at(rows.get(each.job_id), each.from_dispatch)]
+    held = _locked_counters(connection, rows, waiting)
     chosen: dict[JobId, Placement] = {}
-    answers: list[int | None] = []
+    answers: list[int | NotPlaced] = []
     for placement in placements:
         row = rows.get(placement.job_id)
-        if placement.job_id in chosen or not waits_at(row, placement.from_dispatch):
-            answers.append(None)
-        else:
-            chosen[placement.job_id] = placement
-            answers.append(placement.from_dispatch + 1)
+        if row is None or placement.job_id in chosen or not waits_at(row, placement.from_dispatch):
+            answers.append(NotPlaced.MOVED_ON)
+            continue
+        total, share = _claimed(placement.pool, row.tenant_id)
+        if not has_room(placement.bound, held[total], held[share]):
+            answers.append(NotPlaced.NO_ROOM)
+            continue
+        held[total] += 1
+        held[share] += 1
+        chosen[placement.job_id] = placement
+        answers.append(placement.from_dispatch + 1)
     replace_decisions(
         connection,
         [Decided(job_id, p.from_dispatch + 1, p.pool, p.decision) for job_id, p in sorted(chosen.items())],
     )
     hand_over(connection, rows, {job_id: (p.pool, p.now_ms) for job_id, p in chosen.items()})
     return answers
+
+
+def _claimed(pool: PoolName, tenant: TenantId) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (CAPACITY, pool), (SHARE, share_name(pool, tenant))
+
+
+def _locked_counters(
+    connection: Connection, rows: dict[JobId, JobRow], placements: list[Placement]
+) -> dict[tuple[str, str], int]:
+    """The counters of what these claim, locked. Only old rows hold something that a claim frees; those
+    counters are locked too, since all are locked in one order."""
+    names: set[tuple[str, str]] = set()
+    for placement in placements:
+        row = rows[placement.job_id]
+        names.update(_claimed(placement.pool, row.tenant_id))
+        if row.pool is not None:
+            names.update(_claimed(row.pool, row.tenant_id))
+    return move_counters(connection, dict.fromkeys(names, 0))
 
 
 def raise_dispatches(connection: Connection, job_ids: list[JobId], now_ms: int) -> list[int | None]:

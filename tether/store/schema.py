@@ -162,6 +162,19 @@ _index(
     jobs.c.job_id,
     where=and_(IS_PLACEABLE, HAS_NEEDS),
 )
+# The same by whose they are, for a turn of each tenant's where not all can be placed.
+_index(
+    "ix_jobs_waiting_turns",
+    jobs.c.model,
+    jobs.c.model_version,
+    jobs.c.needs,
+    jobs.c.priority,
+    jobs.c.tenant_id,
+    jobs.c.due_at,
+    jobs.c.job_id,
+    jobs.c.needed_vram,
+    where=IS_PLACEABLE,
+)
 _index("ix_jobs_retrying", jobs.c.due_at, where=IS_RETRYING)
 _index("ix_jobs_in_redis", jobs.c.job_id, where=IS_IN_REDIS)
 _index("ix_jobs_deadline", jobs.c.deadline, where=and_(IS_OPEN, HAS_DEADLINE))
@@ -250,6 +263,8 @@ holds = Table(
     Column("dispatch", Integer, nullable=False),
     Column("amount", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # Of whose share of the pool a hold of capacity is; empty in other holds, and in those of older programs.
+    Column("tenant_id", Text, nullable=False, server_default=""),
     CheckConstraint("kind IN ('quota', 'capacity')", name="kind"),
 )
 

@@ -226,9 +226,10 @@ def _write(connection: Connection, changes: _Changes) -> None:
     delete_of_jobs(connection, dispatches, [row.job_id for row in changed])
     moves: Moves = Counter()
     final = [row.job_id for row in changed if row.state.is_final]
-    parked = [row.job_id for row in changed if row.state is JobState.PARKED]
+    # What waits for its next attempt is in no pool: it would keep others out.
+    waiting = [row.job_id for row in changed if row.state in _WAITING]
     free_holds(connection, final, (CAPACITY, QUOTA), moves)
-    free_holds(connection, parked, (CAPACITY,), moves)
+    free_holds(connection, waiting, (CAPACITY,), moves)
     move_counters(connection, moves)
 
 

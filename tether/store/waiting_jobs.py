@@ -67,12 +67,14 @@ class WaitingJob:
       dispatch: Its newest hand-over, which the next one follows; 0 where there was none.
       attempts: Attempts that failed so far.
       pool: Where it was handed over last; None where it was not.
+      due_at: Since when it may be placed, in milliseconds since the epoch.
     """
 
     job: Placeable
     dispatch: int
     attempts: int
     pool: PoolName | None = None
+    due_at: int = 0
 
     @property
     def avoided_pool(self) -> PoolName | None:
@@ -152,7 +154,8 @@ def _waiting_job(row: AnyRow) -> WaitingJob | UnreadableRow:
         if not (isinstance(row.dispatch, int) and isinstance(row.attempts, int)):
             raise ValueError(f"dispatch {row.dispatch!r} or attempts {row.attempts!r} is no whole number")
         pool = PoolName(row.pool) if isinstance(row.pool, str) else None
-        return WaitingJob(placeable_of(row), row.dispatch, row.attempts, pool)
+        due_at = row.due_at if isinstance(row.due_at, int) else 0
+        return WaitingJob(placeable_of(row), row.dispatch, row.attempts, pool, due_at)
     except ValueError as error:
         return UnreadableRow(JobId(row.job_id), row.dispatch, str(error))
 
@@ -307,7 +310,7 @@ _DUE_RETRY_IDS = (
 
 @cache
 def _waiting(postgres: bool) -> Select[Any]:
-    query = select(*PLACEABLE_COLUMNS, jobs.c.dispatch, jobs.c.attempts, jobs.c.pool)
+    query = select(*PLACEABLE_COLUMNS, jobs.c.dispatch, jobs.c.attempts, jobs.c.pool, jobs.c.due_at)
     query = query.where(IS_PLACEABLE, is_among(postgres, jobs.c.job_id))
     return query.order_by(jobs.c.due_at, jobs.c.job_id)
 

@@ -107,16 +107,19 @@ class FakeJobPort:
                 "some have ended"
             )
         queue.keys[key] = job_id
-        queue.jobs[job_id] = FakeJob(
+        is_due = request.not_before <= now_ms
+        job = queue.jobs[job_id] = FakeJob(
             job_id=job_id,
             number=len(queue.jobs),
             tenant=self._tenant,
             request=replace(request, correlation_id=correlation_id, retry_token=retry_token),
             created_at=now_ms,
             due_at=max(request.not_before, now_ms),
+            state=JobState.ACCEPTED if is_due else JobState.PARKED,
+            dispatch=1 if is_due else 0,
             retry_of=self._retry_of,
         )
-        return Submitted(job_id, correlation_id, retry_token, JobState.ACCEPTED, True)
+        return Submitted(job_id, correlation_id, retry_token, job.state, True)
 
     def _known(self, request: JobRequest, job: FakeJob) -> Submitted | TetherError:
         mine = job.request

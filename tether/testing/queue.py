@@ -189,8 +189,9 @@ class FakeQueue:
     def _attempt(self, job: FakeJob) -> Iterator[None]:
         """An attempt, one event a step."""
         if job.state is JobState.WAITING_RETRY:
-            job.dispatch += 1
             job.say("rerouted")
+        if job.state is not JobState.ACCEPTED:
+            job.dispatch += 1
         job.move(JobState.PLACED, Owner.DATABASE)
         job.move(JobState.RUNNING, Owner.REDIS)
         job.begin_attempt(FAKE_WORKER, fake_pool(job.request), self.now_ms)

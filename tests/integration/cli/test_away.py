@@ -120,7 +120,7 @@ def test_verbs_while_the_orchestrator_is_away(tmp_path):
         status, said = verbs.run("submit", "--delay", "100ms", "x", "--timeout", "1s")
         assert (status, "continues" in said) == (NOT_NOW, True)
         delayed = next(verbs.client().jobs())
-        assert delayed.state == "accepted"
+        assert delayed.state == "parked"
         cluster.orchestrator()
         assert verbs.run("jobs", "watch", delayed.job_id)[0] == WORKS
 

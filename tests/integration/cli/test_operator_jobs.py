@@ -39,22 +39,22 @@ def theirs(gateway):
 
 def test_jobs_of_other_tenants_are_listed_and_shown_with_whose_they_are(run, theirs):
     for words in ((ANY,), ("--tenant", OTHER_TENANT)):
-        listed = run("jobs", "list", *words, "--label", "of=another", "--state", "accepted", "--limit", "1")
+        listed = run("jobs", "list", *words, "--label", "of=another", "--state", "parked", "--limit", "1")
         title, row = listed.stdout.splitlines()
         assert title.split()[:3] == ["JOB", "TENANT", "STATE"]
-        assert row.split()[:3] == [theirs, OTHER_TENANT, "accepted"]
+        assert row.split()[:3] == [theirs, OTHER_TENANT, "parked"]
     assert run("jobs", "list", "--tenant", "default", "--label", "of=another", "--json").stdout == "[]\n"
     (listed,) = json.loads(run("jobs", "list", ANY, "--json", "--limit", "1").stdout)
     shown = json.loads(run("jobs", "show", theirs, ANY, "--json").stdout)
     assert (shown["job_id"], shown["tenant_id"]) == (theirs, OTHER_TENANT)
-    assert (shown["history"]["state"], listed["tenant_id"]) == ("accepted", OTHER_TENANT)
+    assert (shown["history"]["state"], listed["tenant_id"]) == ("parked", OTHER_TENANT)
     assert f"tenant          {OTHER_TENANT}\n" in run("jobs", "show", theirs, ANY).stdout
 
 
 def test_what_is_done_to_them_is_in_the_audit_log(run, theirs, gateway):
     unknown = "0" * 8 + theirs[8:]
     changed = run("jobs", "reprioritise", "--priority", "batch", theirs, unknown, ANY, status=2)
-    assert changed.stdout == f"{theirs} batch: accepted\n"
+    assert changed.stdout == f"{theirs} batch: parked\n"
     assert run("jobs", "cancel", theirs, ANY).stdout == f"{theirs} cancelled\n"
     with Tether(gateway.url, gateway.key(OTHER_TENANT, TENANT_SCOPES)) as client:
         assert client.job(theirs).status().state == "cancelled"

@@ -247,7 +247,7 @@ class TestClient:
             return [status.job_id for status in client.jobs(labels={"mark": mark}, **filters)]
 
         assert found() == ids[::-1]
-        assert found(state="accepted") == [ids[1]]
+        assert found(state="parked") == [ids[1]]
         assert found(state=["succeeded", "dead"]) == [ids[2], ids[0]]
         assert found(model="slow") == []
         assert found(created_after=begun) == ids[::-1]
@@ -261,7 +261,7 @@ class TestClient:
         job.wait_until_running()
         waiting = client.submit(labels={"mark": mark}, delay=3_600)
         found = {s: [one.job_id for one in client.jobs(state=s, labels={"mark": mark})] for s in JobState}
-        assert (found["running"], found["placed"], found["accepted"]) == ([job.job_id], [], [waiting.job_id])
+        assert (found["running"], found["placed"], found["parked"]) == ([job.job_id], [], [waiting.job_id])
         job.cancel(), waiting.cancel()
 
     def test_more_jobs_than_a_page_are_all_listed(self, client, monkeypatch):
@@ -400,7 +400,7 @@ class TestClient:
     def test_a_delayed_job_runs_when_its_delay_is_over(self, client):
         job = client.submit(delay=timedelta(seconds=0.5))
         client.service.work()
-        assert job.status().state is JobState.ACCEPTED
+        assert job.status().state is JobState.PARKED
         client.service.advance(0.5)
         assert job.result().finish_reason == "stop"
 
@@ -408,7 +408,7 @@ class TestClient:
         later = client.submit(eta=datetime.now(UTC) + timedelta(hours=1))
         past = client.submit(eta=datetime.now(UTC) - timedelta(hours=1))
         assert past.result().text
-        assert later.status().state is JobState.ACCEPTED
+        assert later.status().state is JobState.PARKED
         later.cancel()
 
     def test_a_status_tells_until_when_a_job_may_run_and_may_begin(self, client):
@@ -443,7 +443,7 @@ class TestClient:
             job.result(timeout=0.05)
         with pytest.raises(TimeoutError):
             job.result(timeout=0)
-        assert job.status().state is JobState.ACCEPTED
+        assert job.status().state is JobState.PARKED
         job.cancel()
 
     def test_a_model_that_breaks_is_tried_again_and_then_the_job_is_dead(self, client):
@@ -544,7 +544,7 @@ class TestDramatiq:
         kwargs = {"model": "counter", "prompt": "one"}
         message = tether.infer.send_with_options(kwargs=kwargs, delay=3_600_000)
         status = tether.job(message.message_id).status()
-        assert status.state is JobState.ACCEPTED
+        assert status.state is JobState.PARKED
         assert tether.job(message.message_id).cancel() is JobState.CANCELLED
 
     def test_a_message_that_is_enqueued_again_is_the_same_job(self, tether):

@@ -62,19 +62,24 @@ def test_a_running_job_ends_once_its_worker_has_heard_of_it(client):
 def test_filters_choose_by_state_model_pool_and_time(client):
     run = uuid4().hex
     counter, slow = submit(client, run), submit(client, run, model="slow")
-    pool = client.job(counter).status().pool
+    running = client.submit("slow", labels={"run": run})
+    running.wait_until_running()
+    pool = running.status().pool
     now = datetime.now(UTC)
 
     def chosen(**which):
         found = client.cancel_where(labels={"run": run}, dry_run=True, **which)
         return {change.job_id for change in found}
 
-    assert chosen() == {counter, slow}
-    assert chosen(model="slow") == {slow}
-    assert chosen(pool=pool) == {counter}
-    assert chosen(state=["running", "waiting_retry"]) == set()
+    assert chosen() == {counter, slow, running.job_id}
+    assert chosen(model="slow") == {slow, running.job_id}
+    assert chosen(model="counter") == {counter}
+    # The fake places whatever is due, by the names of its pools.
+    assert running.job_id in chosen(pool=pool)
+    assert chosen(pool="gpu.cpu.local.other-00000000") == set()
+    assert chosen(state=["running", "waiting_retry"]) == {running.job_id}
     assert chosen(created_before=now - timedelta(hours=1)) == set()
-    assert chosen(created_after=now - timedelta(hours=1)) == {counter, slow}
+    assert chosen(created_after=now - timedelta(hours=1)) == {counter, slow, running.job_id}
     client.cancel_where(labels={"run": run})
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from sqlalchemy import select, update
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.core_machine import Crash, Fuse, Fused
 from support.core_steps import NOW, CoreSteps
 from support.databases import POOL, due
@@ -17,7 +18,6 @@ from tether.broker.pools.pools import Pools
 from tether.jobs import JobError, JobState, Priority
 from tether.orchestrator.fsck.fsck import fsck
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.store.outbox import RANKS
 from tether.store.priorities import PriorityChange
@@ -99,7 +99,7 @@ ANSWERS = {
 """What Redis answers of each."""
 
 
-class Fleet:
+class Fleet(BoundlessPools):
     """The scheduler of waiting jobs: one pool serves all."""
 
     def served_models(self):
@@ -109,7 +109,7 @@ class Fleet:
         return []
 
     def choose_pools(self, waiting):
-        return [ChosenPool(POOL) for _ in waiting]
+        return [choice_of(POOL) for _ in waiting]
 
 
 def mend(core):

@@ -175,7 +175,7 @@ def test_an_operator_sees_and_cancels_jobs_of_all_tenants(ask, log, submit):
 def test_an_operator_cancels_jobs_of_all_tenants_by_filter(ask, log, submit):
     label = {"run": "by filter"}
     jobs = [submit(tenant, delay_ms=3_600_000, labels=label) for tenant in ("default", OTHER_TENANT)]
-    body = {"where": {"labels": label, "state": ["accepted"]}}
+    body = {"where": {"labels": label, "state": ["parked"]}}
     address = "/v1/operator/jobs:cancel-where"
     before = log(action="jobs.cancel_where")
     status, seen = ask("POST", address, {**body, "dry_run": True})
@@ -220,7 +220,7 @@ def test_an_operator_gives_jobs_of_all_tenants_other_priorities(ask, log, submit
         assert ask("GET", f"/v1/operator/jobs/{job_id}")[1]["priority"] == "batch"
         assert ask("GET", f"/v1/operator/jobs/{job_id}/attempts")[1]["priority"] == "batch"
     status, document = ask("PATCH", f"/v1/operator/jobs/{jobs[1]}", {"priority": "interactive"})
-    assert (status, document) == (200, {"object": "job.state", "job_id": jobs[1], "state": "accepted"})
+    assert (status, document) == (200, {"object": "job.state", "job_id": jobs[1], "state": "parked"})
     assert ask("GET", f"/v1/operator/jobs/{jobs[1]}")[1]["priority"] == "interactive"
     (entry, _) = log(target=jobs[1])
     assert (entry["action"], entry["tenant_id"], entry["details"]) == (

@@ -6,8 +6,9 @@ import pytest
 import redis
 from sqlalchemy import event, select, text, update
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.core_steps import LIFE_MS, NOW, CoreSteps
-from support.databases import DEMO, POOL, outbox, state_of
+from support.databases import DEMO, POOL, outbox, outcome, settle_each, state_of
 from support.hand_worker import growth
 from support.pool_stage import note_recent_tick
 from tether.broker.pools.dispatches import Dispatch, PlaceResult
@@ -22,7 +23,7 @@ from tether.orchestrator.pruning import SWEEP_MS, Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.kept_decisions import ChosenPool
+from tether.outcomes import OutcomeKind
 from tether.scheduling.retry_policy import RESTORED
 from tether.store import queries
 from tether.store.audit import OK, Act, add_entry
@@ -320,7 +321,7 @@ def test_reconcile_puts_back_and_takes_out_beside_what_it_cannot_read(core, monk
     core.redis.hset(core.keys.job("job-000001"), "offset", "nan")
     core.sql(update(jobs).where(jobs.c.job_id == "job-000002").values(priority="odd"))
     core.redis.delete(core.keys.job("job-000003"))
-    core.sql(update(jobs).where(jobs.c.job_id == "job-000009").values(state="waiting_retry"))
+    settle_each(core.store, outcome(9, OutcomeKind.FAILED))
     # A list of another type among those of the pools.
     bad_list = core.keys.pool_jobs(POOL, Priority.BATCH, "bad")
     core.redis.set(bad_list, "x")
@@ -512,7 +513,7 @@ def _flat(parameters):
 # Waiting jobs.
 
 
-class Choices:
+class Choices(BoundlessPools):
     """A scheduler that serves one model, and fails for some jobs."""
 
     def __init__(self, *bad):
@@ -525,8 +526,8 @@ class Choices:
         return []
 
     def choose_pools(self, waiting_jobs):
-        bad = ValueError("a scorer broke")
-        return [bad if job.job_id in self.bad else ChosenPool(POOL) for job in waiting_jobs]
+        broken = ValueError("a scorer broke")
+        return [broken if job.job_id in self.bad else choice_of(POOL) for job in waiting_jobs]
 
 
 def test_waiting_jobs_are_placed_beside_those_that_cannot_be(core, monkeypatch):

@@ -4,6 +4,7 @@ whatever it is given."""
 import pytest
 from sqlalchemy import text
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.core_steps import CoreSteps
 from support.databases import DEMO, POOL, fresh_sqlite, state_of
 from support.hand_worker import growth
@@ -15,7 +16,6 @@ from tether.orchestrator import label_index, reconcile, waiting
 from tether.orchestrator.label_index import IndexLabels
 from tether.orchestrator.set_aside import MAX_PAUSE_MS
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.kept_decisions import ChosenPool
 from tether.store import Store
 from tether.store.dead_letters import letters_at, scan_letters
 from tether.store.job_labels import unindexed_up_to
@@ -97,7 +97,7 @@ def test_jobs_end_in_time_beside_a_row_that_cannot_be_read(core, column, why):
     assert core.failures("deadlines") == before + 1
 
 
-class TwoModels:
+class TwoModels(BoundlessPools):
     """A scheduler that serves two models, each with a pool."""
 
     def __init__(self, *served):
@@ -110,7 +110,7 @@ class TwoModels:
         return []
 
     def choose_pools(self, jobs):
-        return [ChosenPool(POOL) for _ in jobs]
+        return [choice_of(POOL) for _ in jobs]
 
 
 def states_of_all(core):

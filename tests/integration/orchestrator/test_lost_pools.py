@@ -6,6 +6,7 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy import select
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.core_steps import CoreSteps
 from support.databases import DEMO, OTHER_POOL, POOL, all_held, new_job, outbox, state_of
 from support.hand_worker import growth
@@ -18,7 +19,6 @@ from tether.orchestrator.context import Lapses
 from tether.orchestrator.lost_pools import GiveBackLost
 from tether.orchestrator.outcomes import BATCH as SETTLED_AT_ONCE
 from tether.orchestrator.waiting import PlaceWaiting
-from tether.scheduling.kept_decisions import ChosenPool
 from tether.scheduling.lost_pools import MAX_GAP_MS, PoolPatience
 from tether.store.schema import attempts
 from tether.store.tenants import Tenant, create_tenant
@@ -28,7 +28,7 @@ THIRD_POOL = "gpu.cpu.local.third-00000000"
 PATIENCE = PoolPatience(elsewhere_ms=10_000, nowhere_ms=20_000, loading_ms=30_000, cold_ms=60_000)
 
 
-class Watcher:
+class Watcher(BoundlessPools):
     """The step over a fleet that a test makes up, and the scheduler that goes by it."""
 
     def __init__(self, core):
@@ -90,7 +90,7 @@ class Watcher:
 
     def choose_pools(self, waiting):
         self.avoided = [job.avoided_pool for job in waiting]
-        return [ChosenPool(next(iter(self.served), None)) for _ in waiting]
+        return [choice_of(next(iter(self.served), None)) for _ in waiting]
 
     def pass_time(self, ms=MAX_GAP_MS):
         """One look, so much later."""

@@ -5,11 +5,12 @@ from collections import Counter
 import pytest
 from sqlalchemy import event
 
+from support.boundless_pools import BoundlessPools, choice_of
 from support.databases import DEMO, NOW, POOL, accept, new_job, outcome, settle_each, state_of, write
 from tether.loops import IDLE
 from tether.orchestrator.waiting import BATCH, POSTPONED_MS, PlaceWaiting
 from tether.outcomes import OutcomeKind
-from tether.scheduling.kept_decisions import ChosenPool
+from tether.scheduling.reservations import ReservationManager
 from tether.store.end_requests import Request, request
 from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
 
@@ -17,7 +18,7 @@ DEAD = KeptModel("dead", "1")
 RETRIED_MS = 60_000
 
 
-class Fleet:
+class Fleet(BoundlessPools):
     """A scheduler with a pool for every model that is served, and the place that jobs are handed over to."""
 
     def __init__(self, *served, needs=()):
@@ -34,13 +35,14 @@ class Fleet:
         return [kept for kept in self.needs if kept.model in models]
 
     def choose_pools(self, jobs):
-        return [ChosenPool(POOL if self.has_room else None) for _ in jobs]
+        return [choice_of(POOL if self.has_room else None) for _ in jobs]
 
     def hand_over(self, dispatches):
         self.placed += [dispatch.job_id for dispatch in dispatches]
 
 
 def step_of(store, fleet, now_ms=NOW):
+    fleet.claim = ReservationManager(store, None).claim
     return PlaceWaiting(store, fleet, fleet, now_ms=lambda: now_ms)
 
 

@@ -1,6 +1,7 @@
 """The store under many threads and several writers at once."""
 
 import threading
+from collections import Counter
 
 import pytest
 from sqlalchemy import text
@@ -14,14 +15,16 @@ from support.databases import (
     all_held,
     check,
     give_quota,
+    make_tenants,
     new_job,
     outcome,
 )
 from support.waiting import eventually, join
+from tether.jobs import JobState
 from tether.outcomes import OutcomeKind
 from tether.store import Store
 from tether.store.admissions import admit
-from tether.store.holds import move_counters
+from tether.store.holds import depths, move_counters
 from tether.store.placements import (
     Placement,
     replace,
@@ -144,6 +147,58 @@ def test_many_writers_over_the_same_pools_do_not_lock_each_other_out(stores, dea
             future.result(60)
 
     together(8, work)
+    check(stores[0])
+
+
+@pytest.mark.parametrize("bound", [1, 7])
+def test_no_pool_gets_more_than_it_takes_however_many_gateways_claim_at_once(
+    stores, deadlocks_are_seen, bound
+):
+    make_tenants(stores[0], *(f"tenant-{number}" for number in range(5)))
+    pools, most, is_over = [POOL, OTHER_POOL], Counter(), threading.Event()
+
+    def watch():
+        while not is_over.is_set():
+            for pool, held in stores[0].read(depths).items():
+                most[pool] = max(most[pool], held)
+
+    def work(number):
+        mine = stores[number % 4]
+        own = range(number * 100, number * 100 + 12)
+        parked = []
+        futures = mine.write_many(
+            admit, [new_job(i, pool=pools[i % 2], bound=bound, tenant_id=f"tenant-{i % 5}") for i in own]
+        )
+        ended = 0
+        for i, future in zip(own, futures, strict=True):
+            if future.result(60).state is JobState.PARKED:
+                parked.append(i)
+            else:
+                mine.write(SETTLE, Settlement(outcome(i), NOW)).result(60)
+                ended += 1
+        while parked:
+            # What others end makes room: each of them comes in at last.
+            asked = [Placement(f"job-{i:06}", 0, pools[(i + 1) % 2], NOW, bound=bound) for i in parked]
+            placed = [
+                i
+                for i, future in zip(parked, mine.write_many(replace, asked), strict=True)
+                if future.result(60) == 1
+            ]
+            for i in placed:
+                mine.write(SETTLE, Settlement(outcome(i), NOW)).result(60)
+                ended += 1
+            parked = [i for i in parked if i not in placed]
+        return ended
+
+    watcher = threading.Thread(target=watch, name="test-watcher")
+    watcher.start()
+    try:
+        assert together(8, work) == [12] * 8
+    finally:
+        is_over.set()
+        join(watcher)
+    assert 0 < max(most.values()) <= bound
+    assert all_held(stores[0]) == {}
     check(stores[0])
 
 

@@ -21,6 +21,7 @@ from tether.outcomes import OutcomeKind
 from tether.store.admissions import SUBMITTER_GRACE_MS
 from tether.store.end_requests import Request, request
 from tether.store.placements import (
+    NotPlaced,
     PlacedDispatch,
     Placement,
     RecordResult,
@@ -34,6 +35,7 @@ from tether.store.placements import (
 from tether.store.waiting_jobs import Postponement, postpone
 
 RECORDED, OUTDATED, STALE = RecordResult
+MOVED_ON = NotPlaced.MOVED_ON
 
 
 def placed(number, dispatch=1, priority=Priority.STANDARD):
@@ -89,15 +91,16 @@ def test_placed_rows_are_those_that_are_redis_s_still(store):
 def test_a_waiting_job_is_replaced_once_and_its_hold_moves(store):
     accept(store, new_job(1), new_job(2, pool=None))
     settle_each(store, outcome(1, OutcomeKind.FAILED))
-    assert all_held(store) == {("quota", "default"): 2, ("capacity", POOL): 1}
+    # What waits for its next attempt keeps nobody out of the pool.
+    assert all_held(store) == {("quota", "default"): 2}
     places = [
         Placement("job-000001", 1, OTHER_POOL, NOW),
         Placement("job-000001", 1, POOL, NOW),
         Placement("job-000002", 0, OTHER_POOL, NOW),
         Placement("nobody", 0, POOL, NOW),
     ]
-    assert write(store, replace, *places) == [2, None, 1, None]
-    assert write(store, replace, *places) == [None, None, None, None]
+    assert write(store, replace, *places) == [2, MOVED_ON, 1, MOVED_ON]
+    assert write(store, replace, *places) == [MOVED_ON] * 4
     assert state_of(store, 1) == ("accepted", 2)
     assert outbox(store) == [("job-000001", 2, OTHER_POOL, NOW), ("job-000002", 1, OTHER_POOL, NOW)]
     assert all_held(store) == {("quota", "default"): 2, ("capacity", OTHER_POOL): 2}
@@ -107,7 +110,7 @@ def test_a_job_whose_end_was_asked_for_is_not_placed_again(store):
     accept(store, new_job(1, pool=None))
     assert None not in write(store, request, Request(None, "job-000001", "cancelled", NOW))
     assert waiting_at(store, NOW) == []
-    assert write(store, replace, Placement("job-000001", 0, POOL, NOW)) == [None]
+    assert write(store, replace, Placement("job-000001", 0, POOL, NOW)) == [MOVED_ON]
 
 
 def test_what_no_pool_can_serve_is_parked_for_later(store):

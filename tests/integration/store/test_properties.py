@@ -10,6 +10,7 @@ from tether.jobs import NEXT, JobState, Priority
 from tether.outcomes import OutcomeKind
 from tether.store.admissions import admit
 from tether.store.end_requests import Conclusion, Request, conclude, request
+from tether.store.holds import depths
 from tether.store.outbox import RANKS
 from tether.store.placements import (
     PlacedDispatch,
@@ -25,6 +26,9 @@ from tether.store.settlements import Settlement
 from tether.store.waiting_jobs import Postponement, postpone
 
 JOBS = 4
+BOUND = 3
+"""Jobs that a pool takes."""
+
 numbers = st.integers(0, JOBS - 1)
 dispatch_numbers = st.integers(0, 3)
 pools = st.sampled_from([POOL, OTHER_POOL, None])
@@ -50,7 +54,7 @@ def name(number):
 def run(store, step):
     match step:
         case "admit", number, pool:
-            job = new_job(number, tenant_id="small", pool=pool)
+            job = new_job(number, tenant_id="small", pool=pool, bound=BOUND)
             write(store, admit, job, job)
         case "placed", number, dispatch, priority:
             write(store, record_placed, PlacedDispatch(name(number), dispatch, priority))
@@ -61,7 +65,7 @@ def run(store, step):
             ended = outcome(number, kind, dispatch=dispatch, attempt=attempt)
             write(store, SETTLE, Settlement(ended, NOW), Settlement(ended, NOW))
         case "replace", number, dispatch, pool:
-            write(store, replace, Placement(name(number), dispatch, pool, NOW))
+            write(store, replace, Placement(name(number), dispatch, pool, NOW, bound=BOUND))
         case "postpone", number, dispatch:
             write(store, postpone, Postponement(name(number), dispatch, NOW + 9, NOW))
         case "request", number, end:
@@ -94,6 +98,7 @@ def try_all(store, done):
         run(store, step)
         after = store.read(states, [name(number) for number in range(JOBS)])
         assert sum(not state.is_final for state, _ in after.values()) < JOBS
+        assert max(store.read(depths).values(), default=0) <= BOUND
         for job_id, (state, dispatch) in after.items():
             former, former_dispatch = before.get(job_id, (state, dispatch))
             assert dispatch >= former_dispatch

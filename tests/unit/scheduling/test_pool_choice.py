@@ -73,7 +73,10 @@ def test_what_a_job_asks_for_decides_also_where_it_is_placed_again(chooser):
 
 
 def test_why_no_pool_serves_a_job_is_told_of_each_and_only_where_pools_lack_what_it_asks_for(chooser):
-    words = "pool better is in region local, not eu; pool worse is in region local, not eu"
+    words = (
+        "no pool meets what the job asks for: "
+        "pool better is in region local, not eu; pool worse is in region local, not eu"
+    )
     assert chooser.choice.why_unserved(job_of(region="eu")) == words
     request = JobRequest(model="tiny", prompt="p", region="eu")
     assert chooser.choice.why_unserved(request) == words

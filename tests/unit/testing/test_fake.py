@@ -154,7 +154,7 @@ def test_a_delayed_job_runs_when_the_clock_has_come_to_it():
     tether = FakeTether(now_ms=NOW)
     job = tether.submit("echo", "x", delay=60)
     tether.fake.advance(59.999)
-    assert job.status().state is JobState.ACCEPTED
+    assert job.status().state is JobState.PARKED
     tether.fake.advance(0.001)
     status = job.status()
     assert (status.created_at, status.finished_at) == (NOW, NOW + 60_000)
@@ -255,7 +255,7 @@ def test_run_pending_makes_one_attempt_of_each_job_that_is_due():
         tether.submit(model, "x")
     tether.submit("ok", "x", delay=5)
     assert tether.fake.run_pending() == 2
-    assert states(tether) == ["waiting_retry", "succeeded", "accepted"]
+    assert states(tether) == ["waiting_retry", "succeeded", "parked"]
     assert tether.fake.run_pending() == 1
     assert tether.fake.run_pending() == 0
 

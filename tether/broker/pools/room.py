@@ -40,11 +40,13 @@ FEW_JOBS = 4
 LANE_JOB_BYTES = 1_024
 """What a job takes of its lane's bytes beside its body."""
 
-_CLASS_SHARES: Mapping[Priority, float] = {
+CLASS_SHARES: Mapping[Priority, float] = {
     Priority.INTERACTIVE: 1.0,
     Priority.STANDARD: 7 / 8,
     Priority.BATCH: 3 / 4,
 }
+"""What jobs of each class may fill of what there is: what is more urgent never waits for what is less."""
+
 _SUBMITTER_SHARE = 0.9
 _EASY_SHARE, _TIGHT_SHARE = 0.25, 0.6
 _JOB_BYTES = 2_048
@@ -84,7 +86,7 @@ def room_left(use: MemoryUse, watermark: float, priority: Priority, *, for_submi
     """
     if not use.limit:
         return math.inf
-    share = _CLASS_SHARES[priority] * (_SUBMITTER_SHARE if for_submitter else 1.0)
+    share = CLASS_SHARES[priority] * (_SUBMITTER_SHARE if for_submitter else 1.0)
     return use.limit * watermark * share - use.used
 
 
@@ -96,7 +98,7 @@ def life_of_ended(use: MemoryUse, watermark: float, life_ms: int) -> int:
     """
     if not use.limit:
         return life_ms
-    full = watermark * _CLASS_SHARES[Priority.BATCH]
+    full = watermark * CLASS_SHARES[Priority.BATCH]
     easy, tight = full * _EASY_SHARE, full * _TIGHT_SHARE
     share = min(max((tight - use.used / use.limit) / (tight - easy), 0.0), 1.0)
     return min(life_ms, max(MIN_LIFE_MS, int(life_ms * share)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import redis
@@ -37,6 +38,10 @@ _DECIDED_BY_REDIS = frozenset(
 
 MIN_ROWS = 20
 """Rows that are read at once, of which Redis may know that they are in other states."""
+
+
+YEAR_10000_MS = 253_402_300_800_000
+"""Times from then on cannot be written as others are."""
 
 
 class DirectJobPort:
@@ -155,7 +160,12 @@ class JobReads:
         if found.status.state is not JobState.PARKED:
             return found
         parked = self._plane.store.read(needs_of_job, job_id)
-        words = "" if parked is None else self._plane.scheduler.why_unserved(parked)
+        if parked is None:
+            return found
+        if parked.not_before > self._plane.clock.now_ms():
+            words = f"it may not start before {_shown_time(parked.not_before)}"
+        else:
+            words = self._plane.scheduler.why_unserved(parked)
         return found._replace(status=replace(found.status, waits_for=words))
 
     def history(self, job_id: JobId) -> HistoryOfTenant:
@@ -247,3 +257,9 @@ def in_database(job_filter: JobFilter) -> JobFilter:
     if states & _DECIDED_BY_REDIS:
         states |= {JobState.PLACED, JobState.RUNNING}
     return replace(job_filter, states=tuple(sorted(states)))
+
+
+def _shown_time(time_ms: int) -> str:
+    if time_ms >= YEAR_10000_MS:
+        return "the year 10000"
+    return datetime.fromtimestamp(time_ms // 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -97,8 +97,8 @@ JobDocument = document_of(
         "where one may have."
     ),
     waits_for=Field(
-        description="Why no pool meets what a parked job asks for, in words; empty where that is not why it "
-        "waits, and in lists."
+        description="Why a parked job waits, in words: until when it may not start, that no pool meets what "
+        "it asks for, or that its pools take no more jobs. Empty where it is none of these, and in lists."
     ),
 )
 

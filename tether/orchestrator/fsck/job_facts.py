@@ -16,7 +16,7 @@ NO_END = -1
 """Redis's time to live of a key that has none."""
 
 _IN_REDIS = (JobState.PLACED, JobState.RUNNING)
-_WITH_CAPACITY = (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING, JobState.WAITING_RETRY)
+_WITH_CAPACITY = (JobState.ACCEPTED, JobState.PLACED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)

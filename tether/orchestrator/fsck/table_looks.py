@@ -10,7 +10,7 @@ from tether.ids import NO_JOB, JobId
 from tether.jobs import JobState
 from tether.orchestrator.fsck.invariants import Discrepancy, Invariant
 from tether.store.bulk import is_among, is_postgres
-from tether.store.holds import CAPACITY
+from tether.store.holds import CAPACITY, counted_holds
 from tether.store.schema import IS_FINAL, counters, dispatches, holds, jobs
 from tether.store.store import Store
 
@@ -90,15 +90,17 @@ def _without_reason(connection: Connection, job_ids: list[JobId]) -> list[Discre
 
 def _counters(connection: Connection) -> list[str]:
     named = {(row.kind, row.name) for row in connection.execute(select(counters.c.kind, counters.c.name))}
-    named |= {tuple(row) for row in connection.execute(select(holds.c.kind, holds.c.name).distinct())}
+    counted = counted_holds()
+    named |= {tuple(row) for row in connection.execute(select(counted.c.kind, counted.c.name).distinct())}
     return [f"{kind} {name}" for kind, name in sorted(named)]
 
 
 def _wrong_counters(connection: Connection, subjects: list[str]) -> list[Discrepancy]:
     wanted = [tuple(subject.split(" ", 1)) for subject in subjects]
+    counted = counted_holds()
     held = (
-        select(func.coalesce(func.sum(holds.c.amount), 0))
-        .where(holds.c.kind == counters.c.kind, holds.c.name == counters.c.name)
+        select(func.coalesce(func.sum(counted.c.amount), 0))
+        .where(counted.c.kind == counters.c.kind, counted.c.name == counters.c.name)
         .scalar_subquery()
     )
     query = select(counters.c.kind, counters.c.name, counters.c.held, held.label("sum"))
