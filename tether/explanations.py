@@ -21,7 +21,7 @@ class PoolExplanation:
     Attributes:
       pool: Its name.
       excluded: Why it cannot serve the job, as a code: ``model``, ``version``, ``no_worker``, ``suspect``,
-        ``held``, ``avoided``, ``gpu_class``, ``region``, ``vram``, ``context``; programs must expect others.
+        ``held``, ``full``, ``avoided``, ``gpu_class``, ``region``, ``vram``, ``context``; programs must expect others.
         Null where it can.
       words: The same in words; empty where it can.
       cost_seconds: By what pools are compared: the least cost is chosen.
@@ -70,12 +70,13 @@ class Explanation:
     depth_weight: float = 1.0
 
 
-class PlacementKind(StrEnum):
+class PlacementOrigin(StrEnum):
     """How a hand-over of a job got its pool.
 
     Values:
       CHOSEN: By the choice that is told with it.
-      UNSERVED: It has none: at the last choice no pool could serve the job, which is why it waits.
+      UNSERVED: It has none: at the last choice no pool could serve the job, or had room for it, which is why
+        it waits.
       REPEATED: It was handed over again to the pool that it had, since Redis was built anew.
       UNKNOWN: Nothing is kept of its choice, as of jobs of older versions.
       UNREADABLE: What is kept cannot be read.
@@ -94,7 +95,7 @@ class PlacementRecord:
 
     Attributes:
       dispatch: Its number; where no pool could serve the job, that of the hand-over to come.
-      kind: How it got its pool: ``chosen``, ``unserved``, ``repeated``, ``unknown`` or ``unreadable``.
+      origin: How it got its pool: ``chosen``, ``unserved``, ``repeated``, ``unknown`` or ``unreadable``.
       decided_at: When; null where that is not known.
       pool: Null where it has none.
       explanation: The choice, as it was kept when it was made; null where there is none.
@@ -105,7 +106,7 @@ class PlacementRecord:
     """
 
     dispatch: int
-    kind: PlacementKind
+    origin: PlacementOrigin
     decided_at: int | None = None
     pool: PoolName | None = None
     explanation: Explanation | None = None
@@ -134,6 +135,11 @@ def why_chosen(pool: PoolName | None, pools: Sequence[PoolExplanation]) -> str:
     if pool is None:
         if not pools:
             return "no live worker serves the model"
+        if able:
+            names = ", ".join(each.pool for each in able)
+            return (
+                f"it waits for room: {names} could serve it, and took no more such jobs when it was written"
+            )
         told = "; ".join(f"{each.pool} {each.words}" for each in pools[:MAX_POOLS_NAMED])
         rest = f"; and {len(pools) - MAX_POOLS_NAMED} more" if len(pools) > MAX_POOLS_NAMED else ""
         return f"no pool can serve it: {told}{rest}"

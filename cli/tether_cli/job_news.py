@@ -81,7 +81,10 @@ class JobNews:
                 return
             if status.state.is_final or (status.state is JobState.RUNNING and self._has_output):
                 return
-            self._tell_why(why_waiting(status, self._client.models(), health))
+            why = why_waiting(status, self._client.models(), health)
+            if status.state is not JobState.RUNNING:
+                why += f". Why there: tether explain --job {self._handle.job_id}"
+            self._tell_why(why)
 
     def _tell_why(self, why: str) -> None:
         if why != self._why:

@@ -18,6 +18,7 @@ VERBS: dict[str, Verb] = {
     "dlq": ("tether_cli.dlq.group", "dlq", "List, show, retry, purge and export dead letters."),
     "doctor": ("tether_cli.doctor", "doctor", "Diagnose a local Tether, with how to fix what failed."),
     "down": ("tether_cli.down", "down", "Stop the Tether started by `tether up` on this machine."),
+    "explain": ("tether_cli.explain", "explain", "Show where a job would be placed, or was, and why."),
     "fleet": (
         "tether_cli.fleet.group",
         "fleet",

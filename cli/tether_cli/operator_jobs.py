@@ -11,6 +11,7 @@ from tether.statuses import JobStatus
 
 if TYPE_CHECKING:
     from tether.client.http.operator import OperatorClient
+    from tether.explanations import JobPlacements
     from tether.histories import JobHistory
     from tether.job_filters import JobFilter
 
@@ -63,6 +64,17 @@ class OperatorJobs:
 
         found = self._client.ask("GET", "jobs", job_id, "attempts")
         return self._client.understood(history_from_json, found)
+
+    def placements(self, job_id: JobId) -> JobPlacements:
+        """How a job came to its pools.
+
+        Raises:
+          JobNotFound: There is none.
+        """
+        from tether.client.documents import placements_from_json
+
+        found = self._client.ask("GET", "jobs", job_id, "placements")
+        return self._client.understood(placements_from_json, found)
 
     def job(self, job_id: JobId) -> OperatorJob:
         """What changes one job."""

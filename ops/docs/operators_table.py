@@ -25,6 +25,7 @@ VERBS = {
     "POST /v1/operator/jobs:reprioritise-where": ("jobs reprioritise", "jobs.reprioritise_where"),
     "GET /v1/operator/jobs/{job_id}": ("jobs show", ""),
     "GET /v1/operator/jobs/{job_id}/attempts": ("jobs show", ""),
+    "GET /v1/operator/jobs/{job_id}/placements": ("explain", ""),
     "DELETE /v1/operator/jobs/{job_id}": ("jobs cancel", "jobs.cancel"),
     "PATCH /v1/operator/jobs/{job_id}": ("jobs reprioritise", "jobs.reprioritise"),
     "GET /v1/operator/dead-letters": ("dlq list", ""),

@@ -190,6 +190,9 @@ class Client:
     def models(self):
         return self.run(self.tether.models())
 
+    def explain(self, model="counter", prompt="one two three", **options):
+        return self.run(self.tether.explain(model, prompt, **options))
+
     @property
     def is_on_loop(self):
         return self._runner is not None
@@ -289,6 +292,9 @@ class Handle:
 
     def status(self):
         return self._client.run(self._handle.status())
+
+    def placements(self):
+        return self._client.run(self._handle.placements())
 
     def history(self):
         return self._client.run(self._handle.history())

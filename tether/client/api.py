@@ -100,6 +100,22 @@ class Tether:
         """
         return [self._handle(accepted(answer)) for answer in submit_checked(self._backend, requests)]
 
+    def explain(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> lazy.Explanation:
+        """Return where a job would be placed now, and why: of each pool of its model what is expected there,
+        its terms and its cost, or why it cannot serve the job. No job is made.
+
+        Args:
+          model: Name of a configured model.
+          prompt: The text to continue.
+          options: See :class:`~tether.requests.fields.SubmitOptions`.
+
+        Raises:
+          InvalidRequest: An argument is invalid; the message names every problem.
+          UnknownModel: No such model is configured.
+        """
+        request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
+        return self._backend.job_port.explain(request)
+
     def job(self, job_id: str) -> lazy.JobHandle:
         """Return a handle of a job that was submitted anywhere. Nothing is looked up until it is used."""
         return lazy.JobHandle(job_named(job_id), self._backend)

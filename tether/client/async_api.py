@@ -17,6 +17,7 @@ from tether.client.async_handles import AsyncJobHandle
 from tether.client.async_many_jobs import AsyncManyJobs
 from tether.client.gateways import PATIENCE_SECONDS, open_gateway
 from tether.client.ports import Backend
+from tether.explanations import Explanation
 from tether.ids import TenantId
 from tether.job_filters import JobFilter, make_filter
 from tether.job_names import job_named
@@ -60,6 +61,11 @@ class AsyncTether:
         """See :meth:`~tether.client.api.Tether.submit_many`."""
         answers = await self._calls.call(submit_checked, self._backend, requests)
         return [self._handle(accepted(answer)) for answer in answers]
+
+    async def explain(self, model: str, prompt: str = "", **options: Unpack[SubmitOptions]) -> Explanation:
+        """See :meth:`~tether.client.api.Tether.explain`."""
+        request = make_request(model, prompt, now_ms=self._backend.now_ms(), **options)
+        return await self._calls.call(self._backend.job_port.explain, request)
 
     def job(self, job_id: str) -> AsyncJobHandle:
         """See :meth:`~tether.client.api.Tether.job`."""

@@ -13,6 +13,7 @@ from tether.client.handles import Gathering, Result, event_in, failure_of, late_
 from tether.client.pickles import WithoutClient
 from tether.client.ports import Backend
 from tether.errors import TetherError
+from tether.explanations import JobPlacements
 from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.jobs import JobState
@@ -98,6 +99,10 @@ class AsyncJobHandle(WithoutClient):
     async def history(self) -> JobHistory:
         """Return every attempt of the job."""
         return await self.calls.call(self.backend.job_port.history, self.job_id)
+
+    async def placements(self) -> JobPlacements:
+        """See :meth:`~tether.client.handles.JobHandle.placements`."""
+        return await self.calls.call(self.backend.job_port.placements, self.job_id)
 
     async def cancel(self) -> JobState:
         """Request cancellation, and return its state."""

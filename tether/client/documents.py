@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from tether.codec import value_from_json, value_to_json
+from tether.explanations import Explanation, JobPlacements
 from tether.histories import JobHistory
 from tether.statuses import JobPage, JobStatus, ModelInfo
 
@@ -35,6 +36,22 @@ def history_to_json(history: JobHistory) -> dict[str, Any]:
 
 def history_from_json(value: Mapping[str, Any]) -> JobHistory:
     return value_from_json(JobHistory, value)
+
+
+def placements_to_json(placements: JobPlacements) -> dict[str, Any]:
+    return {"object": "job.placements", **value_to_json(placements)}
+
+
+def placements_from_json(value: Mapping[str, Any]) -> JobPlacements:
+    return value_from_json(JobPlacements, value)
+
+
+def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
+    return {"object": "explanation", **value_to_json(explanation)}
+
+
+def explanation_from_json(value: Mapping[str, Any]) -> Explanation:
+    return value_from_json(Explanation, value)
 
 
 def page_to_json(page: JobPage) -> dict[str, Any]:
@@ -68,6 +85,8 @@ class DocumentForm:
 
 
 _FORMS: Mapping[type, DocumentForm] = {
+    Explanation: DocumentForm(explanation_to_json, explanation_from_json),
+    JobPlacements: DocumentForm(placements_to_json, placements_from_json),
     JobHistory: DocumentForm(history_to_json, history_from_json),
     JobPage: DocumentForm(page_to_json, page_from_json),
     JobStatus: DocumentForm(status_to_json, status_from_json),

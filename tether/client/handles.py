@@ -192,6 +192,15 @@ class JobHandle(WithoutClient):
         """
         return self.backend.job_port.history(self.job_id)
 
+    def placements(self) -> lazy.JobPlacements:
+        """Return how the job came to its pools: what was expected of each pool, and how long it really
+        waited.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+        return self.backend.job_port.placements(self.job_id)
+
     def cancel(self) -> JobState:
         """Cancel the job, and return its state then: a running job ends once its worker has received it."""
         return self.backend.job_port.cancel(self.job_id)

@@ -7,10 +7,12 @@ from typing import Protocol
 from tether.client.job_lists import page_query
 from tether.client.operations import over_http
 from tether.client.ports import SubmissionPort
+from tether.client.submission_documents import request_to_json
+from tether.explanations import Explanation, JobPlacements
 from tether.histories import JobHistory
 from tether.ids import JobId
 from tether.job_filters import JobFilter
-from tether.jobs import JobState
+from tether.jobs import JobRequest, JobState
 from tether.statuses import JobPage, JobStatus
 
 
@@ -31,6 +33,22 @@ class JobPort(SubmissionPort, Protocol):
 
         Raises:
           JobNotFound: There is no such job.
+        """
+
+    @over_http("GET", "/v1/jobs/{job_id}/placements")
+    def placements(self, job_id: JobId) -> JobPlacements:
+        """How a job came to its pools.
+
+        Raises:
+          JobNotFound: There is no such job.
+        """
+
+    @over_http("POST", "/v1/explain", body=request_to_json)
+    def explain(self, request: JobRequest) -> Explanation:
+        """Where a job would be placed now, and why. None is made.
+
+        Raises:
+          TetherError: It would be refused.
         """
 
     @over_http("DELETE", "/v1/jobs/{job_id}", read=lambda document: JobState(document["state"]))

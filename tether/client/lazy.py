@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tether.config.settings import Settings as Settings
     from tether.core.direct.tether import AsyncDirectTether as AsyncDirectTether
     from tether.core.direct.tether import DirectTether as DirectTether
+    from tether.explanations import Explanation as Explanation
+    from tether.explanations import JobPlacements as JobPlacements
     from tether.histories import JobHistory as JobHistory
     from tether.job_filters import JobFilter as JobFilter
     from tether.statuses import JobStatus as JobStatus
@@ -27,6 +29,8 @@ else:
         "Settings": "tether.config.settings",
         "AsyncDirectTether": "tether.core.direct.tether",
         "DirectTether": "tether.core.direct.tether",
+        "Explanation": "tether.explanations",
+        "JobPlacements": "tether.explanations",
         "JobHistory": "tether.histories",
         "JobFilter": "tether.job_filters",
         "JobStatus": "tether.statuses",

@@ -16,6 +16,7 @@ from tether.jobs import JobError, JobState
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.death_hook import DEATH_HOOK
 from tether.orchestrator.set_aside import FailedEntries
+from tether.orchestrator.wait_errors import observe_waits
 from tether.orchestrator.waiting import WAITING
 from tether.outcomes import Fence, Outcome, OutcomeKind
 from tether.scheduling.retry_manager import RetryManager
@@ -140,6 +141,14 @@ class SettleOutcomes:
             elif self._gives_up(entry, error, now_ms):
                 done.append(entry.entry_id)
         self._outcomes.acknowledge(done)
+        observe_waits(
+            self._store,
+            [
+                entry.outcome
+                for entry, answer in zip(entries, answers, strict=True)
+                if isinstance(answer, Settled) and answer.kind is SettledKind.SETTLED
+            ],
+        )
         for answer in settled:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
             if answer.reason is not None:

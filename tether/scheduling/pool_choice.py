@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
 from tether.envelopes import Placeable
+from tether.explanations import Explanation
 from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest, Priority
 from tether.models.registry import ModelVersion, Registry
@@ -23,6 +24,7 @@ from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
 from tether.store.capacity import Claim, room_of_tenant, share_name
+from tether.store.decision_texts import explanation_of
 from tether.store.decisions import Decision
 from tether.store.holds import depths, shares
 from tether.store.store import Store
@@ -110,10 +112,8 @@ class PoolChoice:
           UnknownModel: Its model is configured no longer.
         """
         request = self._request_of(job, avoid=avoid)
-        if is_new and self._full_until:
-            request = replace(request, full=self._full_for(job.tenant_id))
         if is_new:
-            request = replace(request, may_try=self._may_try(self._pools_of(request.model), job.tenant_id))
+            request = self._as_new(request)
         decision = self.explain(request, job.priority)
         pool = decision.pool
         if pool is not None:
@@ -158,6 +158,22 @@ class PoolChoice:
                 self._full_until = {key: at for key, at in self._full_until.items() if now < at}
             if len(self._full_until) < MAX_FULL:
                 self._full_until[pool, tenant] = now + FULL_SECONDS
+
+    def explanation(self, job: Placeable) -> Explanation:
+        """Return what would be chosen now for a job that was never placed, and why. Nothing is claimed.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
+          ValueError, OverflowError: A pool has names or numbers that cannot be told.
+        """
+        decision = self.explain(self._as_new(self._request_of(job)), job.priority)
+        # By way of the text that would be kept: it says the same before and after.
+        return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
+
+    def _as_new(self, request: PlacementRequest) -> PlacementRequest:
+        if self._full_until and request.tenant is not None:
+            request = replace(request, full=self._full_for(request.tenant))
+        return replace(request, may_try=self._may_try(self._pools_of(request.model), request.tenant))
 
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]

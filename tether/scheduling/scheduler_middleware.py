@@ -20,6 +20,7 @@ from tether.errors import (
     TetherError,
     UnknownModel,
 )
+from tether.explanations import Explanation
 from tether.ids import JobId, TenantId
 from tether.jobs import JobRequest, Priority, Submitted, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
@@ -170,6 +171,20 @@ class SchedulerMiddleware(Middleware):
         except UnknownModel:
             return ""
 
+    def explain(self, request: JobRequest, tenant: TenantId) -> Explanation:
+        """Where a checked request would be placed now, and why. Nothing is accepted, and no quota is asked.
+
+        Raises:
+          TetherError: It would be refused.
+          StoreUnavailable: The database is unavailable.
+        """
+        envelope = self.envelope(request, tenant)
+        facts = self._facts(envelope)
+        refusal = first_refusal(request, facts)
+        if refusal is not None:
+            raise refusal
+        return self._choice.explanation(self._placeable(envelope, request, facts))
+
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]
@@ -279,12 +294,7 @@ class SchedulerMiddleware(Middleware):
         """The job to admit; or the one that its keys belong to already, or why it is refused."""
         try:
             envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
-            facts = AdmissionFacts(
-                registry=self._choice.registry,
-                tenant_id=envelope.tenant_id,
-                tenant_weight=self._tenants.weight(envelope.tenant_id),
-                now_ms=self._now_ms(),
-            )
+            facts = self._facts(envelope)
             refusal = first_refusal(envelope.request, facts)
             if refusal is not None:
                 # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
@@ -296,6 +306,14 @@ class SchedulerMiddleware(Middleware):
         except Exception as error:
             # A hook's refusal, or a message that no program can have meant: it costs itself alone.
             return error
+
+    def _facts(self, envelope: InferMessage) -> AdmissionFacts:
+        return AdmissionFacts(
+            registry=self._choice.registry,
+            tenant_id=envelope.tenant_id,
+            tenant_weight=self._tenants.weight(envelope.tenant_id),
+            now_ms=self._now_ms(),
+        )
 
     def _envelope_of(self, message: Message[Any], delay: int | None) -> InferMessage:
         """The envelope of a message that a program sent to the actor ``infer`` by itself."""
@@ -321,7 +339,6 @@ class SchedulerMiddleware(Middleware):
         return _answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
 
     def _new_job(self, envelope: InferMessage, facts: AdmissionFacts) -> _Prepared:
-        options = travelling_options(envelope.options)
         job_id, asked = JobId(envelope.message_id), envelope.request
         retry_token = asked.retry_token or job_id
         request = replace(
@@ -329,25 +346,7 @@ class SchedulerMiddleware(Middleware):
             retry_token=retry_token,
             correlation_id=asked.correlation_id or retry_token,
         )
-        version = facts.registry.find(request.model)
-        assert facts.tenant_weight is not None
-        job = Placeable(
-            job_id=job_id,
-            tenant_id=envelope.tenant_id,
-            model=version.name,
-            model_version=version.version,
-            weight=facts.tenant_weight,
-            cost=estimated_cost(request),
-            options=options,
-            retry_on=" ".join(request.retry_on),
-            region=request.region or self._region,
-            prefer=" ".join(
-                request.prefer if request.region or not self._region else (*request.prefer, "region")
-            ),
-            expires_in_ms=_time_to_begin(request, facts.now_ms),
-            payload=_payload(request, version, envelope.tenant_id),
-            **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
-        )
+        job = self._placeable(envelope, request, facts)
         chosen = self._first_choice(job, facts.now_ms)
         new_job = NewJob(
             job=job,
@@ -373,6 +372,27 @@ class SchedulerMiddleware(Middleware):
     def _kept_choice(self, decision: PlacementDecision, priority: Priority, now_ms: int) -> ChosenPools:
         claims = self._choice.claims(decision, priority)
         return ChosenPools(claims, self._choice.kept(decision, now_ms), decision.is_full)
+
+    def _placeable(self, envelope: InferMessage, request: JobRequest, facts: AdmissionFacts) -> Placeable:
+        version = facts.registry.find(request.model)
+        assert facts.tenant_weight is not None
+        return Placeable(
+            job_id=JobId(envelope.message_id),
+            tenant_id=envelope.tenant_id,
+            model=version.name,
+            model_version=version.version,
+            weight=facts.tenant_weight,
+            cost=estimated_cost(request),
+            options=travelling_options(envelope.options),
+            retry_on=" ".join(request.retry_on),
+            region=request.region or self._region,
+            prefer=" ".join(
+                request.prefer if request.region or not self._region else (*request.prefer, "region")
+            ),
+            expires_in_ms=_time_to_begin(request, facts.now_ms),
+            payload=_payload(request, version, envelope.tenant_id),
+            **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
+        )
 
 
 def _time_to_begin(request: JobRequest, now_ms: int) -> int:

@@ -6,16 +6,17 @@ replaces it. Rows go with their job.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Select, delete, select
 
 from tether.ids import JobId, PoolName
-from tether.store.bulk import delete_rows, insert_absent_rows, insert_rows
-from tether.store.schema import decisions
+from tether.store.bulk import delete_rows, insert_absent_rows, insert_rows, is_among, is_postgres
+from tether.store.schema import decisions, jobs
 
 MAX_DECISIONS_KEPT = 100
 """The newest of a job. One that preempted machines run may be handed over many thousands of times."""
@@ -93,9 +94,42 @@ def decisions_of(connection: Connection, job_id: JobId) -> Sequence[Mapping[str,
     return [dict(row._mapping) for row in connection.execute(query)]
 
 
+class ExpectedWait(NamedTuple):
+    """What was expected of a hand-over, and from when: milliseconds, and milliseconds since the epoch."""
+
+    job_id: JobId
+    dispatch: int
+    decided_at: int
+    not_before: int
+    wait_ms: int
+
+
+def expected_waits(connection: Connection, job_ids: Collection[JobId]) -> list[ExpectedWait]:
+    """What was expected of the hand-overs of these jobs, where anything was."""
+    found = connection.execute(_expected_waits(is_postgres(connection)), {"ids": list(job_ids)})
+    waits = [ExpectedWait(*row) for row in found]
+    # In SQLite a column of numbers may hold a text.
+    return [wait for wait in waits if all(isinstance(value, int) for value in wait[1:])]
+
+
 def _put(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     delete_rows(connection, decisions, [{name: row[name] for name in ("job_id", "dispatch")} for row in rows])
     insert_rows(connection, decisions, rows)
+
+
+@cache
+def _expected_waits(postgres: bool) -> Select[Any]:
+    return (
+        select(
+            decisions.c.job_id,
+            decisions.c.dispatch,
+            decisions.c.decided_at,
+            jobs.c.not_before,
+            decisions.c.wait_ms,
+        )
+        .join(jobs, jobs.c.job_id == decisions.c.job_id)
+        .where(is_among(postgres, decisions.c.job_id), decisions.c.wait_ms.is_not(None))
+    )
 
 
 def _rows(decided: Iterable[Decided]) -> list[dict[str, Any]]:

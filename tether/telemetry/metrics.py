@@ -45,6 +45,13 @@ RETRIES_PLANNED = _counter(
     "budget (of the pool).",
     "gate",
 )
+PLACEMENT_WAIT_ERROR = Histogram(
+    "tether_placement_wait_error_seconds",
+    "How far a job's wait for a worker was from what its placement expected: longer or shorter.",
+    ["direction"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+    registry=REGISTRY,
+)
 DISPATCHES_RELAYED = Counter(
     "tether_dispatches_relayed", "Dispatches that the outbox relay placed.", registry=REGISTRY
 )

@@ -7,6 +7,14 @@ from dataclasses import replace
 
 from tether.admission.fits_model import check_for_model
 from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
+from tether.explanations import (
+    Explanation,
+    JobPlacements,
+    PlacementOrigin,
+    PlacementRecord,
+    PoolExplanation,
+    why_chosen,
+)
 from tether.histories import RUNNING, JobHistory
 from tether.ids import JobId, TenantId
 from tether.job_filters import JobFilter
@@ -72,6 +80,36 @@ class FakeJobPort:
                 due_at=job.due_at if job.state is JobState.WAITING_RETRY else None,
                 attempts=tuple(records),
             )
+
+    def placements(self, job_id: JobId) -> JobPlacements:
+        with self._queue.lock:
+            job = self._queue.find(job_id, self._tenant)
+            begun: dict[int, int] = {}
+            for each in job.records:
+                begun.setdefault(each.dispatch, each.started_at or job.created_at)
+            return JobPlacements(
+                job_id=job.job_id,
+                state=job.state,
+                placements=tuple(
+                    PlacementRecord(
+                        dispatch=dispatch,
+                        origin=PlacementOrigin.CHOSEN,
+                        decided_at=job.created_at if dispatch == 1 else begun.get(dispatch),
+                        pool=fake_pool(job.request),
+                        explanation=_explanation(job.request),
+                        wait_seconds=0.0,
+                        total_seconds=0.0,
+                        begun_at=begun.get(dispatch),
+                        waited_seconds=0.0 if dispatch in begun else None,
+                    )
+                    for dispatch in range(1, max(job.dispatch, 1) + 1)
+                ),
+            )
+
+    def explain(self, request: JobRequest) -> Explanation:
+        with self._queue.lock:
+            check_for_model(request, self._queue.registry.find(request.model), self._queue.now_ms)
+            return _explanation(request)
 
     def cancel(self, job_id: JobId) -> JobState:
         with self._queue.lock:
@@ -175,6 +213,22 @@ class FakeStreamPort:
             self._subscriptions.clear()
 
     # What a test does.
+
+
+def _explanation(request: JobRequest) -> Explanation:
+    """The one pool that the fake has for a job: it waits for nothing, and nothing is weighed."""
+    pool = PoolExplanation(
+        pool=fake_pool(request),
+        cost_seconds=0.0,
+        wait_seconds=0.0,
+        total_seconds=0.0,
+        ahead=0.0,
+        slots=1,
+        tokens_per_second=1.0,
+        is_measured=False,
+        load_seconds=0.0,
+    )
+    return Explanation(pool=pool.pool, why=why_chosen(pool.pool, (pool,)), pools=(pool,))
 
 
 def _matches(status: JobStatus, job_filter: JobFilter) -> bool:

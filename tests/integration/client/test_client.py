@@ -25,6 +25,7 @@ from tether.errors import (
     ResultTimeout,
     UnknownModel,
 )
+from tether.explanations import PlacementOrigin
 from tether.jobs import Message, new_job_id
 from tether.requests import fields
 
@@ -232,6 +233,27 @@ class TestClient:
         assert [each.outcome for each in history.attempts] == ["failed"] * 3
         assert {each.error.code for each in history.attempts} == {"engine_failed"}
         assert (history.state, history.dropped, history.due_at) == (JobState.DEAD, 0, None)
+
+    def test_why_a_job_is_where_it_is_is_told_before_and_after(self, client):
+        told = client.explain()
+        assert told.pool in {each.pool for each in told.pools}
+        assert told.pool in told.why
+        # The first job's hand-over may have been repeated: Redis was empty before.
+        client.submit().result()
+        job = client.submit()
+        job.result()
+        (one,) = job.placements().placements
+        assert (one.dispatch, one.origin, one.pool) == (1, PlacementOrigin.CHOSEN, told.pool)
+        assert one.explanation.worth == told.worth
+        assert one.begun_at >= one.decided_at
+        assert one.waited_seconds == (one.begun_at - one.decided_at) / 1000
+        assert one.wait_seconds >= 0
+        with pytest.raises(UnknownModel):
+            client.explain("nothere")
+        with pytest.raises(InvalidRequest):
+            client.explain(max_tokens=0)
+        with pytest.raises(JobNotFound):
+            client.job(ABSENT).placements()
 
     def test_jobs_are_listed_newest_first_and_by_what_is_true_of_them(self, client):
         mark = uuid4().hex

@@ -130,6 +130,12 @@ def test_that_a_better_pool_was_passed_over_is_told():
     assert explanation_of(kept.choice, "b").why == why
 
 
+def test_that_all_pools_were_full_is_told():
+    _, kept, _ = explained(PlacementRequest(model=MODEL), [view("a"), view("b")])
+    why = "it waits for room: a, b could serve it, and took no more such jobs when it was written"
+    assert explanation_of(kept.choice, None).why == why
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", "{}", "[2,1.0,[],[],[],0]", '[1,"x",[],[],[],0]', "\ud800"])
 def test_a_text_that_is_no_choice_is_an_error_that_says_so(text):
     with pytest.raises(ValueError, match=r"."):

@@ -14,7 +14,9 @@ from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
 from tether.core.job_histories import history_of
+from tether.core.job_placements import placements_of
 from tether.core.live_states import LiveStates
+from tether.explanations import Explanation, JobPlacements
 from tether.histories import JobHistory
 from tether.ids import JobId, TenantId
 from tether.job_filters import JobFilter
@@ -23,6 +25,7 @@ from tether.jobs import JobRequest, JobState, Submitted
 from tether.scheduling.infer_messages import submission_of
 from tether.statuses import JobPage, JobStatus, check_page, status_of
 from tether.store import queries
+from tether.store.decisions import decisions_of
 from tether.store.end_requests import Request
 from tether.store.failures import after_commit
 from tether.store.job_lists import MAX_SCANNED, scan_jobs
@@ -71,6 +74,14 @@ class DirectJobPort:
     def history(self, job_id: JobId) -> JobHistory:
         with self._lifetime.call():
             return self.reads.history(job_id).history
+
+    def placements(self, job_id: JobId) -> JobPlacements:
+        with self._lifetime.call():
+            return self.reads.placements(job_id).placements
+
+    def explain(self, request: JobRequest) -> Explanation:
+        with self._lifetime.call():
+            return self._plane.scheduler.explain(request, self._tenant)
 
     def find(self, job_filter: JobFilter, cursor: str | None, limit: int) -> JobPage:
         check_page(cursor, limit)
@@ -138,6 +149,13 @@ class HistoryOfTenant(NamedTuple):
     history: JobHistory
 
 
+class PlacementsOfTenant(NamedTuple):
+    """How a job came to its pools, and whose it is."""
+
+    tenant_id: TenantId
+    placements: JobPlacements
+
+
 class JobReads:
     """Reads jobs as the database and Redis have them. Blocks; safe to use from many threads."""
 
@@ -174,6 +192,20 @@ class JobReads:
         Raises:
           JobNotFound: There is no such job of this tenant's.
         """
+        row, history = self._history(job_id)
+        return HistoryOfTenant(row.tenant_id, history)
+
+    def placements(self, job_id: JobId) -> PlacementsOfTenant:
+        """How one job came to its pools.
+
+        Raises:
+          JobNotFound: There is no such job of this tenant's.
+        """
+        row, history = self._history(job_id)
+        kept = self._plane.store.read(decisions_of, job_id)
+        return PlacementsOfTenant(row.tenant_id, placements_of(history, kept, row.not_before))
+
+    def _history(self, job_id: JobId) -> tuple[JobRow, JobHistory]:
         row = job_of_tenant(self._plane.store, job_id, self._tenant)
         # Redis first: what leaves it meanwhile is in the database then.
         live = self._live.attempts(job_id)
@@ -181,7 +213,7 @@ class JobReads:
         row = job_of_tenant(self._plane.store, job_id, self._tenant)
         in_redis = None if live is None else KnownJob(live.state, live.fence.dispatch, live.offset)
         status = _status(row, None if row.state.is_final else in_redis)
-        return HistoryOfTenant(row.tenant_id, history_of(row, status, known, live))
+        return row, history_of(row, status, known, live)
 
     def page(
         self, job_filter: JobFilter, after: JobId | None, limit: int

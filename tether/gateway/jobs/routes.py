@@ -12,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tether.client.async_handles import AsyncJobHandle
-from tether.client.documents import history_to_json, json_bytes, page_to_json, status_to_json
+from tether.client.documents import (
+    explanation_to_json,
+    history_to_json,
+    json_bytes,
+    page_to_json,
+    placements_to_json,
+    status_to_json,
+)
 from tether.client.handles import Gathering
 from tether.client.job_port import JobPort
 from tether.client.submission_documents import submitted_to_json
@@ -23,8 +30,10 @@ from tether.errors import InvalidRequest, TetherError
 from tether.gateway.bodies import read_batch, read_job_request
 from tether.gateway.jobs.documents import (
     BatchDocument,
+    ExplanationDocument,
     HistoryDocument,
     JobListDocument,
+    PlacementsDocument,
     StateDocument,
     SubmittedDocument,
     WholeJobDocument,
@@ -190,6 +199,42 @@ async def show_job(edge: GatewayServices, caller: Caller, job_id: str) -> Respon
 async def show_attempts(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
     history = await edge.call(edge.backend(caller).job_port.history, job_named(job_id))
     return json_answer(history_to_json(history))
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}/placements",
+    "Show how a job came to its pools",
+    about="each hand-over of a job to a pool: why that pool, what was expected there, and how long it really "
+    "waited",
+    details="The terms are those of the choice, as they were kept with it. Nothing is computed anew.",
+    scopes=(Scope.READ,),
+    replies={200: Reply("The hand-overs, the first one first.", PlacementsDocument)},
+    errors=(404,),
+)
+async def show_placements(edge: GatewayServices, caller: Caller, job_id: str) -> Response:
+    placements = await edge.call(edge.backend(caller).job_port.placements, job_named(job_id))
+    return json_answer(placements_to_json(placements))
+
+
+@ROUTES.declare(
+    "POST",
+    "/explain",
+    "Explain where a job would be placed",
+    about="where a job would be placed now, and why; no job is made",
+    details="The body is that of `POST /v1/jobs`, and is checked in the same way. Quotas are not asked.",
+    scopes=(Scope.READ,),
+    replies={200: Reply("The pools of its model, compared.", ExplanationDocument)},
+    errors=(400, 404, 408, 413, 422),
+    body=job_request_body(),
+)
+async def explain_job(edge: GatewayServices, caller: Caller, request: Request) -> Response:
+    now_ms, port = edge.core().plane.clock.now_ms(), edge.backend(caller).job_port
+    async with edge.bodies.receive(request, caller.tenant_id, edge.job_limit) as body:
+        ignored = ignored_fields(edge)
+        wanted = await body.read(lambda values: read_job_request(values, now_ms, ignored=ignored))
+        explanation = await edge.call(port.explain, wanted)
+    return json_answer(explanation_to_json(explanation), headers=ignored_header(ignored or ()))
 
 
 @ROUTES.declare(

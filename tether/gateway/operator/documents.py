@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, create_model
 from tether.discovery.announcements.presence import ArtifactKind, ArtifactState, ModelState
 from tether.discovery.commands.command import Action
 from tether.discovery.fleet.shown_states import ShownState
-from tether.gateway.jobs.documents import HistoryDocument, JobDocument
+from tether.gateway.jobs.documents import HistoryDocument, JobDocument, PlacementsDocument
 from tether.gateway.keys.api_keys import MAX_KEY_NAME_CHARACTERS, Scope
 from tether.gateway.schemas import Document
 from tether.requests.rules import PRINTABLE
@@ -86,6 +86,14 @@ AnyJobDocument = create_model(
     "AnyJobDocument",
     __base__=JobDocument,
     __doc__="What is known of a job of any tenant. Its result is for its tenant alone.",
+    tenant_id=(str, ...),
+)
+
+
+AnyPlacementsDocument = create_model(
+    "AnyPlacementsDocument",
+    __base__=PlacementsDocument,
+    __doc__="How a job of any tenant came to its pools.",
     tenant_id=(str, ...),
 )
 

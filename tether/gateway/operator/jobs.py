@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tether.client.documents import history_to_json, status_to_json
+from tether.client.documents import history_to_json, placements_to_json, status_to_json
 from tether.core.direct.jobs import JobOfTenant, JobReads
 from tether.errors import JobNotFound
 from tether.gateway.acts import act_of, log_of
@@ -23,6 +23,7 @@ from tether.gateway.operator.documents import (
     AnyHistoryDocument,
     AnyJobDocument,
     AnyJobListDocument,
+    AnyPlacementsDocument,
 )
 from tether.gateway.operator.queries import tenant_in_query
 from tether.gateway.responses import json_answer
@@ -82,6 +83,20 @@ async def show_any_job(edge: GatewayServices, job_id: str) -> Response:
 async def show_any_attempts(edge: GatewayServices, job_id: str) -> Response:
     tenant_id, history = await edge.call(edge.core().backend.every_job.history, job_named(job_id))
     return json_answer({**history_to_json(history), "tenant_id": tenant_id})
+
+
+@ROUTES.declare(
+    "GET",
+    "/jobs/{job_id}/placements",
+    "Show how a job of any tenant came to its pools",
+    about="each hand-over of a job of any tenant to a pool: why that pool, and what was expected there",
+    scopes=(Scope.OPERATOR,),
+    replies={200: Reply("The hand-overs, the first one first.", AnyPlacementsDocument)},
+    errors=(404,),
+)
+async def show_any_placements(edge: GatewayServices, job_id: str) -> Response:
+    tenant_id, placements = await edge.call(edge.core().backend.every_job.placements, job_named(job_id))
+    return json_answer({**placements_to_json(placements), "tenant_id": tenant_id})
 
 
 @ROUTES.declare(
