@@ -21,7 +21,8 @@ def operations(gateway):
 
 OPERATIONS = [
     *("POST /v1/jobs", "POST /v1/jobs:batch", "GET /v1/jobs", "GET /v1/jobs/{job_id}"),
-    *("POST /v1/chat/completions", "GET /v1/jobs/{job_id}/attempts"),
+    *("POST /v1/chat/completions", "GET /v1/jobs/{job_id}/attempts", "GET /v1/jobs/{job_id}/placements"),
+    "POST /v1/explain",
     *("DELETE /v1/jobs/{job_id}", "GET /v1/jobs/{job_id}/stream", "GET /v1/models", "GET /v1/models/{name}"),
     *(
         "GET /v1/keys",
@@ -34,7 +35,7 @@ OPERATIONS = [
         *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),
         *("GET /v1/operator/tenants", "POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}"),
         *("GET /v1/operator/keys", "POST /v1/operator/keys", "DELETE /v1/operator/keys/{key_id}"),
-        "GET /v1/operator/jobs/{job_id}/attempts",
+        *(f"GET /v1/operator/jobs/{{job_id}}/{part}" for part in ("attempts", "placements")),
         "GET /v1/operator/audit",
         "GET /healthz",
         "GET /readyz",
@@ -69,6 +70,7 @@ CONTRADICT = (
     # A token that was never issued is none, however well it is formed; filters can be texts that no text is.
     *(*LETTERS, *MESSAGES, *CHANGES),
     *("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs", "GET /v1/operator/jobs"),
+    "POST /v1/explain",
     # Not every such number is a key; and a tenant can be made once.
     *("POST /v1/operator/worker-keys", "POST /v1/operator/tenants"),
 )
@@ -80,6 +82,7 @@ TAKE_MORE = (
     "POST /v1/keys",
     "POST /v1/jobs:batch",
     "POST /v1/jobs",
+    "POST /v1/explain",
     "GET /v1/jobs",
     "POST /v1/chat/completions",
 )
