@@ -19,7 +19,7 @@ from tether.store import Store
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.decisions import MAX_DECISIONS_KEPT, REPEATED, Decision, decisions_of
 from tether.store.migrations import downgrade, upgrade
-from tether.store.placements import Placement, raise_dispatches, replace
+from tether.store.placements import NotPlaced, Placement, raise_dispatches, replace
 from tether.store.pruning import prune
 from tether.store.waiting_jobs import Postponement, postpone
 
@@ -70,7 +70,7 @@ def test_what_is_not_placed_keeps_no_choice(store):
     kinds = [answer.kind for answer in write(store, admit, first, second)]
     assert kinds == [AdmissionKind.ACCEPTED, AdmissionKind.OVER_QUOTA]
     assert kept(store, "job-000002") == []
-    assert write(store, replace, Placement(JOB, 1, OTHER_POOL, NOW, decision("late"))) == [None]
+    assert write(store, replace, Placement(JOB, 1, OTHER_POOL, NOW, decision("late"))) == [NotPlaced.MOVED_ON]
     assert write(store, postpone, Postponement(JOB, 1, NOW, NOW, decision("late"))) == [False]
     again = new_job(
         3, tenant_id="small", correlation_id="correlation-1", digest="digest-1", decision=decision("again")
