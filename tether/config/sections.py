@@ -326,6 +326,13 @@ class SchedulingSettings(Section):
     in the database, and goes where there is room first."""
     pool_jobs: Annotated[int, Field(ge=1, le=100_000), Expected("an integer from 1 to 100000")] = 256
     """The least number of jobs that a pool takes beside those that it runs, 1 to 100000."""
+    move_factor: Annotated[float, Field(ge=1, le=1_000), Expected("a number from 1 to 1000")] = 3.0
+    """Waiting jobs are placed again if their pool takes so many times as long as the best other one, 1 to
+    1000."""
+    move_gain: Milliseconds = 10_000
+    """Milliseconds that it must take longer beside that."""
+    moves: Annotated[int, Field(ge=0, le=100), Expected("an integer from 0 to 100")] = 2
+    """How often a job is moved so at most, 0 to 100; 0 moves none."""
     lost_pool_grace: Grace = 15_000
     """Milliseconds without any worker after which a pool's waiting jobs are given back, if another pool can
     serve them: longer than a worker takes to start again. 1 s to a day."""

@@ -16,6 +16,7 @@ from tether.orchestrator.label_index import LABEL_INDEX, IndexLabels
 from tether.orchestrator.lease_expiry import TickLeases
 from tether.orchestrator.letter_copying import LETTER_COPIES, CopyLetters
 from tether.orchestrator.letter_expiry import LETTER_EXPIRY, ExpireLetters
+from tether.orchestrator.long_waits import LONG_WAITS, MoveLongWaits
 from tether.orchestrator.lost_pools import LOST_POOLS, GiveBackLost
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
@@ -79,6 +80,7 @@ LOOPS = (
     RegisteredLoop(WAITING, PlaceWaiting.make, _outbox, looks_at_fleet=True),
     RegisteredLoop("outbox", RelayOutbox.make, _outbox),
     RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0), looks_at_fleet=True),
+    RegisteredLoop(LONG_WAITS, MoveLongWaits.make, every(1.0), looks_at_fleet=True),
     RegisteredLoop(HELD_WORKERS, TellOfHeldWorkers.make, every(5.0), looks_at_fleet=True),
     RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),

@@ -21,6 +21,7 @@ from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.kept_decisions import kept_decision
 from tether.scheduling.placement_requests import estimated_cost, placement_request, why_unplaced
 from tether.scheduling.pool_bounds import bound_of_class, pool_bound
+from tether.scheduling.relief import MoveRule, crowded
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
 from tether.store.capacity import Claim, room_of_tenant, share_name
@@ -247,6 +248,47 @@ class PoolChoice:
         pools, known = self._pools_of(request.model), self._fresh_depths()
         bounds = self._sorted.bounds[priority]
         return choose(request, pools, known, self._shared, self._affinity, bounds)
+
+    def crowded(self, rule: MoveRule) -> dict[PoolName, int]:
+        """Return the pools whose last jobs would be done much sooner in another one, and how many are to be
+        moved.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        known = self._fresh_depths()
+        found: dict[PoolName, int] = {}
+        for model, pools in self.serving().items():
+            if len(pools) > 1:
+                bounds = self._sorted.bounds[Priority.BATCH]
+                request = PlacementRequest(model=model)
+                found |= crowded(request, pools, known, self._shared, bounds, rule)
+        return found
+
+    def is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
+        """Return whether a job of a pool would be done much sooner in the pool that would be chosen now.
+        If so, it counts there from now on.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
+          StoreUnavailable: The database is unavailable.
+        """
+        request = self._request_of(job)
+        pools, known = self._pools_of(request.model), self._fresh_depths()
+        of_class = self._sorted.bounds[job.priority]
+        # Its own pool may be full: it is in it.
+        bounds = {each.name: of_class[each.name] for each in pools if each.name != pool}
+        decision = choose(request, pools, known, self._shared, self._affinity, bounds)
+        times = {row.pool: row.expected for row in decision.table if row.expected is not None}
+        chosen, here = decision.pool, times.get(pool)
+        if chosen is None or chosen == pool or here is None:
+            return False
+        if not rule.is_worth_it(here.seconds, times[chosen].seconds):
+            return False
+        with self._lock:
+            self._depths[chosen] = self._depths.get(chosen, 0) + 1
+            self._depths[pool] = self._depths.get(pool, 0) - 1
+        return True
 
     def read_depths(self) -> None:
         """Read anew how many jobs pools have.

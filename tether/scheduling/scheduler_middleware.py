@@ -21,7 +21,7 @@ from tether.errors import (
     UnknownModel,
 )
 from tether.explanations import Explanation
-from tether.ids import JobId, TenantId
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobRequest, Priority, Submitted, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
 from tether.requests.fields import TABLE
@@ -33,6 +33,7 @@ from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.placement_requests import estimated_cost
 from tether.scheduling.pool_bounds import BATCH_AGE_MS
 from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.relief import MoveRule
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
@@ -212,6 +213,28 @@ class SchedulerMiddleware(Middleware):
     def serving_pools(self) -> dict[KeptModel, tuple[PoolView, ...]]:
         """The pools that can serve a model now, by models as rows of jobs keep them."""
         return {kept: pools for model, pools in self._choice.serving().items() for kept in self._kept(model)}
+
+    def crowded_pools(self, rule: MoveRule) -> dict[PoolName, int]:
+        """The pools whose last jobs would be done much sooner elsewhere, and how many are to be moved.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return self._choice.crowded(rule)
+
+    def done_sooner_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable], rule: MoveRule) -> set[JobId]:
+        """Those of these jobs of a pool that would be done much sooner in another that meets their needs.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return {job.job_id for job in jobs if self._is_sooner_elsewhere(pool, job, rule)}
+
+    def _is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
+        try:
+            return self._choice.is_sooner_elsewhere(pool, job, rule)
+        except UnknownModel:
+            return False
 
     def _kept(self, model: ModelVersion) -> list[KeptModel]:
         kept = [KeptModel(model.name, model.version)]

@@ -169,6 +169,36 @@ def needs_of_job(connection: Connection, job_id: JobId) -> Placeable | None:
         return None
 
 
+class NeededJob(NamedTuple):
+    """A job as far as a pool is chosen for it; its payload is empty.
+
+    Attributes:
+      dispatch: Its newest hand-over.
+      attempts: Attempts that failed so far.
+      has_request: Whether somebody asked for its end.
+    """
+
+    job: Placeable
+    dispatch: int
+    attempts: int
+    has_request: bool
+
+
+def needed_of_jobs(connection: Connection, job_ids: Sequence[JobId]) -> list[NeededJob]:
+    """Those of these jobs that are known and can be read, without their payloads."""
+    found = connection.execute(_needed_of_jobs(is_postgres(connection)), {"ids": list(job_ids)})
+    return [needed for row in found if (needed := _needed_job(row)) is not None]
+
+
+def _needed_job(row: AnyRow) -> NeededJob | None:
+    if not (isinstance(row.dispatch, int) and isinstance(row.attempts, int)):
+        return None
+    try:
+        return NeededJob(placeable_of(row), row.dispatch, row.attempts, row.requested is not None)
+    except ValueError:
+        return None
+
+
 def due_retry_ids(connection: Connection, now_ms: int, limit: int) -> list[JobId]:
     """Jobs that are due for their next attempt by ``now_ms``, the longest due first, whoever serves them."""
     return list(connection.execute(_DUE_RETRY_IDS, {"now_ms": now_ms, "limit": limit}).scalars())
@@ -293,12 +323,18 @@ def _waiting_ids(kind: _Kind) -> Select[Any]:
     )
 
 
-_NEEDS_OF_JOB = select(
-    *(
-        literal_column("''", Text).label("payload") if each.name == "payload" else each
-        for each in PLACEABLE_COLUMNS
-    )
-).where(jobs.c.job_id == bindparam("job_id"))
+_WITHOUT_PAYLOAD = tuple(
+    literal_column("''", Text).label("payload") if each.name == "payload" else each
+    for each in PLACEABLE_COLUMNS
+)
+_NEEDS_OF_JOB = select(*_WITHOUT_PAYLOAD).where(jobs.c.job_id == bindparam("job_id"))
+
+
+@cache
+def _needed_of_jobs(postgres: bool) -> Select[Any]:
+    columns = (*_WITHOUT_PAYLOAD, jobs.c.dispatch, jobs.c.attempts, jobs.c.requested)
+    return select(*columns).where(is_among(postgres, jobs.c.job_id))
+
 
 _DUE_RETRY_IDS = (
     select(jobs.c.job_id)

@@ -67,6 +67,11 @@ JOBS_GIVEN_BACK = _counter(
     "Jobs that were taken from pools which had lost their last worker, to be placed again or parked.",
     "waited_in",
 )
+JOBS_MOVED = Counter(
+    "tether_jobs_moved",
+    "Waiting jobs that were placed again, since another pool would do them much sooner.",
+    registry=REGISTRY,
+)
 LOST_POOLS = Gauge(
     "tether_lost_pools", "Pools that have lost their last worker, and still have jobs.", registry=REGISTRY
 )
