@@ -52,6 +52,7 @@ TEXT_COMES_IN = {
     "tether/testing/backend.py": "so do tests",
     "tether/gateway/dead_letters/routes.py": "the path of a request",
     "cli/tether_cli/dlq/reading.py": "arguments of the command",
+    "cli/tether_cli/explain.py": "arguments of the command",
     "cli/tether_cli/job_changes.py": "arguments of the command",
     "cli/tether_cli/job_priorities.py": "arguments of the command",
     "tether/gateway/job_changes/routes.py": "the path of a request",
