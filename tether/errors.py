@@ -50,8 +50,10 @@ __all__ = [
     "ModelDamaged",
     "ModelUnusable",
     "NoLiveWorker",
+    "NoOtherPool",
     "NotServed",
     "OutputLost",
+    "PoolNotFound",
     "QuotaExceeded",
     "ReaderTooSlow",
     "RequestTimeout",
@@ -613,6 +615,29 @@ class WorkerNotFound(TetherError, LookupError):
 
     code = "worker_unknown"
     http_status = 404
+    exit_status = 2
+
+
+class PoolNotFound(TetherError, LookupError):
+    """There is no such pool: no worker announces it, and it has no jobs.
+
+    What to do: Check the name with ``tether pools list``.
+    """
+
+    code = "pool_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class NoOtherPool(TetherError):
+    """What waits in a pool cannot be moved: no other pool can serve it now.
+
+    What to do: Start a worker for its model elsewhere; or pause the pool, and let the jobs wait in the
+    database with ``tether pools move --park``.
+    """
+
+    code = "no_other_pool"
+    http_status = 409
     exit_status = 2
 
 

@@ -59,8 +59,9 @@ class JobStatus(JobRecord):
       deadline: When it expires, running or not, in milliseconds since the epoch; None if never.
       expires_at: When it expires unless a worker has begun it, in milliseconds since the epoch; None if never
         and where one may have.
-      waits_for: Why a parked job waits, in words: until when it may not start, that no pool meets what it
-        asks for, or that its pools take no more jobs. Empty where it is none of these, and in lists.
+      waits_for: Why it waits, in words. Parked: until when it may not start, that no pool meets what it asks
+        for, that its pools take no more jobs, or that they are paused. In a pool: that this is paused. Empty
+        where it is none of these, and in lists.
     """
 
     offset: int

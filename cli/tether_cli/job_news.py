@@ -162,13 +162,13 @@ def why_waiting(
     if not versions:
         return f"waits: model {status.model!r} is no longer configured. It goes on once it is again"
     workers = sum(model.workers for model in versions)
+    if status.state in (JobState.ACCEPTED, JobState.PLACED, JobState.PARKED) and status.waits_for:
+        return f"waits: {one_line(status.waits_for)}"
     if is_in_lost_pool(status, versions):
         return (
             f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
             f"{status.model!r} gets the job, unless a worker comes back soon"
         )
-    if status.state is JobState.PARKED and status.waits_for:
-        return f"waits: {one_line(status.waits_for)}"
     if status.state is JobState.PARKED and workers:
         return (
             "waits: it is parked, and placed again shortly: within a minute where its pools lose their "

@@ -33,6 +33,11 @@ VERBS: dict[str, Verb] = {
         "orchestrator",
         "Run the loops that relay, settle, retry and expire jobs.",
     ),
+    "pools": (
+        "tether_cli.pools.group",
+        "pools",
+        "List pools, pause and resume them, and move or cancel the jobs that wait there.",
+    ),
     "status": ("tether_cli.status", "status", "Show what the gateway serves, and your open jobs."),
     "submit": ("tether_cli.submit", "submit", "Submit a job, and stream its text."),
     "tenants": ("tether_cli.tenants", "tenants", "Create, list and change tenants: weights and quotas."),

@@ -129,6 +129,11 @@ class Keys:
     def pools(self) -> str:
         return f"{self.prefix}:core:pools"
 
+    @property
+    def paused(self) -> str:
+        """A set: pools from which nobody draws, as the database has them."""
+        return f"{self.prefix}:core:paused"
+
     # Whose keys count. The two are read together with the version of the database's that they are of.
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -38,24 +38,45 @@ def waiting_jobs(client: redis.Redis, keys: Keys) -> dict[PoolName, int]:
     """
     named: Any = client.smembers(keys.pools)
     pools = sorted(PoolName(name.decode(errors="replace")) for name in named)[:MAX_POOLS]
-    classes = list(itertools.product(pools, WAITING_CLASSES))
+    counts: dict[PoolName, int] = {}
+    for (pool, _), count in _count_lanes(client, keys, list(itertools.product(pools, WAITING_CLASSES))):
+        counts[pool] = counts.get(pool, 0) + count
+    return counts
+
+
+def waiting_by_class(client: redis.Redis, keys: Keys, pool: PoolName) -> dict[str, int]:
+    """How many jobs wait in a pool in Redis, by each of the classes of lanes.
+
+    Raises:
+      redis.RedisError: It cannot be asked.
+    """
+    counts = dict.fromkeys(WAITING_CLASSES, 0)
+    for (_, waiting_class), count in _count_lanes(
+        client, keys, list(itertools.product([pool], WAITING_CLASSES))
+    ):
+        counts[waiting_class] += count
+    return counts
+
+
+def _count_lanes(
+    client: redis.Redis, keys: Keys, classes: Sequence[tuple[PoolName, str]]
+) -> Iterator[tuple[tuple[PoolName, str], int]]:
+    """The jobs in each lane of these classes of pools; what cannot be read is left out."""
     pipeline = client.pipeline(transaction=False)
     for pool, waiting_class in classes:
         pipeline.zrange(keys.pool_tenants(pool, waiting_class), 0, MAX_LANES)
     lanes = [
-        (pool, keys.pool_jobs(pool, waiting_class, TenantId(tenant.decode(errors="surrogateescape"))))
-        for (pool, waiting_class), tenants in zip(classes, each_answer(pipeline), strict=True)
+        (place, keys.pool_jobs(*place, TenantId(tenant.decode(errors="surrogateescape"))))
+        for place, tenants in zip(classes, each_answer(pipeline), strict=True)
         if not isinstance(tenants, Exception)
         for tenant in tenants
     ][:MAX_LANES]
     pipeline = client.pipeline(transaction=False)
     for _, name in lanes:
         pipeline.llen(name.encode(errors="surrogateescape"))
-    counts: dict[PoolName, int] = {}
-    for (pool, _), count in zip(lanes, each_answer(pipeline), strict=True):
+    for (place, _), count in zip(lanes, each_answer(pipeline), strict=True):
         if isinstance(count, int) and count:
-            counts[pool] = counts.get(pool, 0) + count
-    return counts
+            yield place, count
 
 
 def owed_jobs(store: Store, pools: Collection[PoolName] | None = None) -> dict[PoolName, int]:

@@ -20,6 +20,7 @@ from tether.orchestrator.long_waits import LONG_WAITS, MoveLongWaits
 from tether.orchestrator.lost_pools import LOST_POOLS, GiveBackLost
 from tether.orchestrator.outbox_relay import RelayOutbox
 from tether.orchestrator.outcomes import SettleOutcomes
+from tether.orchestrator.pause_mirror import MirrorPauses
 from tether.orchestrator.port_scripts import PublishPortScripts
 from tether.orchestrator.pruning import Prune
 from tether.orchestrator.reconcile import Reconcile
@@ -91,5 +92,6 @@ LOOPS = (
     RegisteredLoop(LABEL_INDEX, IndexLabels.make, every(60.0)),
     RegisteredLoop("redis-sweep", SweepRedis.make, _sweep),
     RegisteredLoop("trust-mirror", MirrorTrust.make, every(1.0)),
+    RegisteredLoop("pause-mirror", MirrorPauses.make, every(1.0)),
     RegisteredLoop("port-scripts", PublishPortScripts.make, every(5.0)),
 )

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 from tether.broker.pools.pools import Pools
+from tether.broker.pools.withdrawn_lanes import WithdrawnPage, pages_withdrawn
 from tether.clocks import monotonic_ms
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
-from tether.orchestrator.lost_lanes import WithdrawnPage, pages_withdrawn
 from tether.orchestrator.owed_lanes import LostShares, ParkOwedLanes
 from tether.orchestrator.pool_looks import KnowsModels, LooksAtPools, SeesWorkers
 from tether.orchestrator.set_aside import FailedEntries

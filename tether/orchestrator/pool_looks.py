@@ -8,13 +8,14 @@ from typing import NamedTuple, Protocol
 
 from tether.broker.pools.last_draws import last_draws
 from tether.broker.pools.pools import Pools
+from tether.broker.pools.withdrawn_lanes import first_jobs
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import MAX_SILENCE_MS, Evidence, last_seen_in, may_only_load
 from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName, TenantId
-from tether.orchestrator.lost_lanes import first_jobs
 from tether.scheduling.lost_pools import FleetLook, PoolLook
 from tether.store.placements import models_of
+from tether.store.pool_pauses import pool_pauses
 from tether.store.store import Store
 from tether.store.waiting_jobs import KeptModel
 
@@ -88,7 +89,8 @@ class LooksAtPools:
         self._models: OrderedDict[PoolName, KeptModel] = OrderedDict()
 
     def look(self, at: int, depth: Mapping[PoolName, int]) -> FleetLook | None:
-        """Look at all pools with jobs; None where it is not known what workers did.
+        """Look at all pools with jobs but those that are paused: what waits there stays. None where it is not
+        known what workers did.
 
         Args:
           at: Milliseconds of a monotonic clock.
@@ -102,6 +104,7 @@ class LooksAtPools:
         fleet = self._view.fleet
         with_jobs = self._pools.named() | {name for name, jobs in depth.items() if jobs > 0}
         names = {name for name in with_jobs if self._watches(name)}
+        names -= self._store.read(pool_pauses).keys()
         absent = {name for name in names if fleet.served.get(name, 0) == 0}
         seen_ms = last_seen_in(absent, fleet.members, evidence) if absent else {}
         doubtful = may_only_load(names, fleet, evidence)

@@ -273,7 +273,11 @@ TENANT_FULL = Exclusion(Unfit.FULL, "has as many jobs of the tenant as it takes 
 
 HELD = Exclusion(Unfit.HELD, "all its workers fail what others do, and others can serve")
 
-AVOIDED = Exclusion(Unfit.AVOIDED, "it kept the job in vain before, and others can serve it")
+AVOIDED = Exclusion(
+    Unfit.AVOIDED, "it kept the job in vain before, or was left by a move, and others can serve it"
+)
+
+MOVED = Exclusion(Unfit.MOVED, "an operator moved the job to another pool")
 
 
 def choose(
@@ -288,7 +292,8 @@ def choose(
 
     Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
     whose workers are all held back. A pool that takes no more jobs is not chosen: the job waits until one
-    does, rather than go to one of those.
+    does, rather than go to one of those. A pool that an operator named for the
+    job comes before all.
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
@@ -296,6 +301,10 @@ def choose(
       bounds: How many jobs each pool takes, by name; any number where it is missing.
     """
     excluded = {pool.name: exclusion_of(request, pool) for pool in pools}
+    if request.moved_to in excluded and excluded[request.moved_to] is None:
+        excluded |= {
+            pool.name: excluded[pool.name] or MOVED for pool in pools if pool.name != request.moved_to
+        }
     # A suspect worker is mostly there, and one that is held back mostly fails.
     able = {pool.name for pool in pools if pool.able(request.tenant) > 0 or pool.name in request.may_try}
     if any(name in able and exclusion is None for name, exclusion in excluded.items()):

@@ -27,6 +27,8 @@ class PlacementRequest:
       output_tokens: Most tokens of its answer.
       contexts: Context lengths of the model's other versions, by digest, as far as they are known.
       avoid: A pool that will do only where no other does.
+      moved_to: The only pool that will do, where it can serve the job: an operator named it.
+      paused: Pools that are paused, each with that and the reason in words.
       tenant: Whose it is.
       full: Pools that were found to take no more jobs of this tenant.
       may_try: Pools whose workers may have it though they are held back, to show whether they work again.
@@ -43,6 +45,8 @@ class PlacementRequest:
     output_tokens: int = 256
     contexts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     avoid: PoolName | None = None
+    moved_to: PoolName | None = None
+    paused: Mapping[PoolName, str] = field(default_factory=lambda: MappingProxyType({}))
     tenant: TenantId | None = None
     may_try: frozenset[PoolName] = frozenset()
     full: frozenset[PoolName] = frozenset()
@@ -53,10 +57,13 @@ class Unfit(StrEnum):
 
     Values:
       MODEL, VERSION: It serves another model, or another version of it.
+      PAUSED: An operator has paused it.
       NO_WORKER: None of its workers lives and takes jobs.
       SUSPECT: All its workers are suspect, and another pool can serve the job.
       HELD: All its workers are held back since they fail what others do, and another pool can serve the job.
-      AVOIDED: It kept the job in vain before, and another pool can serve it.
+      AVOIDED: It kept the job in vain before, or an operator moved the job out of it, and another pool can
+        serve it.
+      MOVED: An operator moved the job to another pool, which can serve it.
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
       VRAM: It has a worker with less GPU memory than the job needs, or one that does not say what it has.
       CONTEXT: The job does not fit into the context of the version that it serves.
@@ -65,10 +72,12 @@ class Unfit(StrEnum):
 
     MODEL = "model"
     VERSION = "version"
+    PAUSED = "paused"
     NO_WORKER = "no_worker"
     SUSPECT = "suspect"
     HELD = "held"
     AVOIDED = "avoided"
+    MOVED = "moved"
     GPU_CLASS = "gpu_class"
     REGION = "region"
     VRAM = "vram"
@@ -95,6 +104,12 @@ def serves_model(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     if pool.digest != request.model.digest and not request.any_version:
         return Exclusion(Unfit.VERSION, f"serves another version, {pool.version}")
     return None
+
+
+def not_paused(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """Pools that nobody has paused."""
+    words = request.paused.get(pool.name)
+    return None if words is None else Exclusion(Unfit.PAUSED, words)
 
 
 def has_live_workers(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
@@ -161,9 +176,10 @@ FILTERS: tuple[Filter, ...] = (
     in_region,
     has_vram,
     fits_context,
+    not_paused,
     has_live_workers,
 )
-"""In this order: a pool without live workers meets all else that is asked for."""
+"""In this order: a pool that is paused, or without live workers, meets all else that is asked for."""
 
 
 def exclusion_of(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from tether.admission.fits_model import MAX_CHARACTERS_PER_TOKEN
@@ -24,7 +25,7 @@ def estimated_cost(request: JobRequest) -> int:
     return request.characters // CHARACTERS_PER_TOKEN + 1
 
 
-_ASKED_OF_POOLS = (Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT)
+_ASKED_OF_POOLS = frozenset({Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT})
 
 
 class HasNeeds(Protocol):
@@ -54,6 +55,8 @@ def placement_request(
     cost: int = 1,
     output_tokens: int = 0,
     avoid: PoolName | None = None,
+    moved_to: PoolName | None = None,
+    paused: Mapping[PoolName, str] = MappingProxyType({}),
     tenant: TenantId | None = None,
 ) -> PlacementRequest:
     """Return what a job needs of a pool.
@@ -64,6 +67,7 @@ def placement_request(
       cost: Its prompt's tokens as they were estimated when it was accepted. Of a version, fewer count: what
         surely does not fit is refused, and nothing else.
       output_tokens: Most tokens of its answer; 0 where that is not known.
+      avoid, moved_to, paused, tenant: See :class:`~tether.scheduling.filters.PlacementRequest`.
     """
     others = [each for each in models if each.name == model.name and each.digest != model.digest]
     return PlacementRequest(
@@ -78,12 +82,15 @@ def placement_request(
         output_tokens=output_tokens or PlacementRequest.output_tokens,
         contexts={each.digest: each.context for each in others} if job.any_version else {},
         avoid=avoid,
+        moved_to=moved_to,
+        paused=paused,
         tenant=tenant,
     )
 
 
 def why_unplaced(decision: PlacementDecision) -> str:
-    """Why no pool gets a job, in words: none meets what it asks for, or those that do take no more jobs.
+    """Why no pool gets a job, in words: none meets what it asks for, or those that do are paused or take no
+    more jobs.
 
     Empty where one can get it, and where its pools' workers are away.
     """
@@ -91,9 +98,11 @@ def why_unplaced(decision: PlacementDecision) -> str:
         return ""
     if full := _rows(decision, (Unfit.FULL,)):
         return f"its pools take no more jobs now: {_told(full)}; it is placed in turn once they do"
+    paused, unmet = _rows(decision, (Unfit.PAUSED,)), _rows(decision, _ASKED_OF_POOLS)
     if _rows(decision, (Unfit.NO_WORKER,)):
-        return ""
-    unmet = _rows(decision, _ASKED_OF_POOLS)
+        return _told(paused)
+    if paused:
+        return _told([*paused, *unmet])
     return f"no pool meets what the job asks for: {_told(unmet)}" if unmet else ""
 
 

@@ -19,6 +19,7 @@ from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
 from tether.scheduling.kept_decisions import kept_decision
+from tether.scheduling.known_pauses import KnownPauses
 from tether.scheduling.placement_requests import estimated_cost, placement_request, why_unplaced
 from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.relief import MoveRule, crowded
@@ -67,6 +68,7 @@ class PoolChoice:
 
     Attributes:
       registry: The configured models.
+      pauses: Pools that get no jobs.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class PoolChoice:
         self._store = store
         self._clock = clock
         self._log = get_logger("tether.scheduling")
+        self.pauses = KnownPauses(store, clock)
         self._lock = threading.Lock()
         self._depths: dict[PoolName, int] = {}
         self._shared: dict[PoolName, float] = {}
@@ -98,6 +101,7 @@ class PoolChoice:
         job: Placeable,
         *,
         avoid: PoolName | None = None,
+        moved_to: PoolName | None = None,
         is_new: bool = False,
     ) -> PlacementDecision:
         """Choose the best pool for a job; the decision has none if none can serve it now, or has room.
@@ -105,6 +109,7 @@ class PoolChoice:
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
+          moved_to: A pool that is chosen where it can serve it, whatever the others are.
           is_new: Whether it was never placed. Such a job may be given to workers that are held back, now and
             then one, to show whether they work again. It passes over pools that were found full for its
             tenant a moment ago: others are asked again each time.
@@ -112,7 +117,7 @@ class PoolChoice:
         Raises:
           UnknownModel: Its model is configured no longer.
         """
-        request = self._request_of(job, avoid=avoid)
+        request = self._request_of(job, avoid=avoid, moved_to=moved_to)
         if is_new:
             request = self._as_new(request)
         decision = self.explain(request, job.priority)
@@ -205,9 +210,12 @@ class PoolChoice:
             self.registry.models,
             cost=estimated_cost(request),
             output_tokens=request.sampling.max_tokens,
+            paused=self.pauses.in_words(),
         )
 
-    def _request_of(self, job: Placeable, *, avoid: PoolName | None = None) -> PlacementRequest:
+    def _request_of(
+        self, job: Placeable, *, avoid: PoolName | None = None, moved_to: PoolName | None = None
+    ) -> PlacementRequest:
         # Only an older program that still runs beside this one keeps no version.
         name = f"{job.model}@{job.model_version}" if job.model_version else job.model
         return placement_request(
@@ -217,6 +225,8 @@ class PoolChoice:
             cost=job.cost,
             output_tokens=job.max_tokens,
             avoid=avoid,
+            moved_to=moved_to,
+            paused=self.pauses.in_words(),
             tenant=job.tenant_id,
         )
 
@@ -227,8 +237,9 @@ class PoolChoice:
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
+        paused = self.pauses.in_words()
         for model in self.registry.models:
-            request = PlacementRequest(model=model)
+            request = PlacementRequest(model=model, paused=paused)
             views = tuple(pool for pool in self._pools_of(model) if exclusion_of(request, pool) is None)
             if views:
                 found[model] = views
@@ -237,9 +248,10 @@ class PoolChoice:
     def serving_needs(self, names: Collection[str]) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve jobs of each of these models that take any version of it."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
+        paused = self.pauses.in_words()
         for model in self.registry.models:
             if model.name in names and (pools := self._pools_of(model)):
-                request = PlacementRequest(model=model, any_version=True)
+                request = PlacementRequest(model=model, any_version=True, paused=paused)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found
 

@@ -186,6 +186,11 @@ class SchedulerMiddleware(Middleware):
             raise refusal
         return self._choice.explanation(self._placeable(envelope, request, facts))
 
+    def why_paused(self, pool: PoolName | None) -> str:
+        """That a pool is paused, and why, in words; empty where it is not."""
+        words = None if pool is None else self._choice.pauses.in_words().get(pool)
+        return "" if words is None else f"pool {pool} {words}"
+
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]
@@ -301,7 +306,7 @@ class SchedulerMiddleware(Middleware):
         if job.priority is Priority.BATCH and now_ms - waiting.due_at >= BATCH_AGE_MS:
             job = replace(job, priority=Priority.STANDARD)
         try:
-            decision = self._choice.choose(job, avoid=waiting.avoided_pool)
+            decision = self._choice.choose(job, avoid=waiting.avoided_pool, moved_to=waiting.moved_to)
         except UnknownModel:
             # It was known when the job was accepted: it waits until somebody configures it again.
             return ChosenPools(())

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, bindparam, func, select
 
 from tether.ids import PoolName
+from tether.jobs import Priority
 from tether.store.outbox import RANKS
 from tether.store.schema import dispatches
 
@@ -29,14 +30,14 @@ _COUNT_OWED = select(func.count()).select_from(
 def owed_in_pools(connection: Connection, pools: Collection[PoolName]) -> dict[PoolName, int]:
     """How many hand-overs are owed to each of these pools, up to :data:`MAX_OWED_COUNTED` of a class; pools
     without any are left out."""
-    counts: dict[PoolName, int] = {}
-    for pool in sorted(pools):
-        count = sum(
-            connection.execute(
-                _COUNT_OWED, {"rank": rank, "first": f"{pool} ", "behind": f"{pool}!"}
-            ).scalar_one()
-            for rank in RANKS.values()
-        )
-        if count:
-            counts[pool] = count
-    return counts
+    counts = {pool: sum(owed_by_class(connection, pool).values()) for pool in sorted(pools)}
+    return {pool: count for pool, count in counts.items() if count}
+
+
+def owed_by_class(connection: Connection, pool: PoolName) -> dict[Priority, int]:
+    """How many hand-overs are owed to a pool, by class, each up to :data:`MAX_OWED_COUNTED`."""
+    given = {"first": f"{pool} ", "behind": f"{pool}!"}
+    return {
+        priority: connection.execute(_COUNT_OWED, {"rank": rank, **given}).scalar_one()
+        for priority, rank in RANKS.items()
+    }

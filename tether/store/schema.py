@@ -117,6 +117,8 @@ jobs = Table(
     Column("prefer", Text, nullable=False, server_default=""),
     Column("needs", Text, nullable=False, server_default=""),
     Column("needed_vram", BigInteger, nullable=False, server_default="0"),
+    Column("moved_from", Text),
+    Column("moved_to", Text),
     UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
     CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
     CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),
@@ -346,6 +348,14 @@ audit_log = Table(
     Index("ix_audit_log_target_entry_id", "target", "entry_id"),
     Index("ix_audit_log_tenant_id_entry_id", "tenant_id", "entry_id"),
     sqlite_autoincrement=True,
+)
+
+paused_pools = Table(
+    "paused_pools",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("paused_at", BigInteger, nullable=False),
 )
 
 loop_leases = Table(

@@ -67,6 +67,8 @@ class WaitingJob:
       dispatch: Its newest hand-over, which the next one follows; 0 where there was none.
       attempts: Attempts that failed so far.
       pool: Where it was handed over last; None where it was not.
+      moved_from, moved_to: The pool out of which an operator moved it last, and the one that was named for
+        it; None where there is none.
       due_at: Since when it may be placed, in milliseconds since the epoch.
     """
 
@@ -75,12 +77,14 @@ class WaitingJob:
     attempts: int
     pool: PoolName | None = None
     due_at: int = 0
+    moved_from: PoolName | None = None
+    moved_to: PoolName | None = None
 
     @property
     def avoided_pool(self) -> PoolName | None:
-        """The pool that gets it only if no other can serve it, since it was handed over in vain more than
-        once."""
-        return self.pool if self.dispatch - self.attempts >= MAX_IN_VAIN else None
+        """The pool that gets it only if no other can serve it: it was handed over there in vain more than
+        once, or moved out of it."""
+        return self.pool if self.dispatch - self.attempts >= MAX_IN_VAIN else self.moved_from
 
     @property
     def job_id(self) -> JobId:
@@ -153,11 +157,15 @@ def _waiting_job(row: AnyRow) -> WaitingJob | UnreadableRow:
     try:
         if not (isinstance(row.dispatch, int) and isinstance(row.attempts, int)):
             raise ValueError(f"dispatch {row.dispatch!r} or attempts {row.attempts!r} is no whole number")
-        pool = PoolName(row.pool) if isinstance(row.pool, str) else None
+        pool, moved_from, moved_to = map(_pool_in, (row.pool, row.moved_from, row.moved_to))
         due_at = row.due_at if isinstance(row.due_at, int) else 0
-        return WaitingJob(placeable_of(row), row.dispatch, row.attempts, pool, due_at)
+        return WaitingJob(placeable_of(row), row.dispatch, row.attempts, pool, due_at, moved_from, moved_to)
     except ValueError as error:
         return UnreadableRow(JobId(row.job_id), row.dispatch, str(error))
+
+
+def _pool_in(value: object) -> PoolName | None:
+    return PoolName(value) if isinstance(value, str) else None
 
 
 def needs_of_job(connection: Connection, job_id: JobId) -> Placeable | None:
@@ -346,7 +354,8 @@ _DUE_RETRY_IDS = (
 
 @cache
 def _waiting(postgres: bool) -> Select[Any]:
-    query = select(*PLACEABLE_COLUMNS, jobs.c.dispatch, jobs.c.attempts, jobs.c.pool, jobs.c.due_at)
+    names = ("dispatch", "attempts", "pool", "due_at", "moved_from", "moved_to")
+    query = select(*PLACEABLE_COLUMNS, *(jobs.c[name] for name in names))
     query = query.where(IS_PLACEABLE, is_among(postgres, jobs.c.job_id))
     return query.order_by(jobs.c.due_at, jobs.c.job_id)
 

@@ -75,6 +75,7 @@ JOBS_MOVED = Counter(
 LOST_POOLS = Gauge(
     "tether_lost_pools", "Pools that have lost their last worker, and still have jobs.", registry=REGISTRY
 )
+PAUSED_POOLS = Gauge("tether_paused_pools", "Pools that an operator has paused.", registry=REGISTRY)
 HELD_WORKERS = Gauge(
     "tether_held_workers",
     "Live workers that fail what others do, and get one job of the pool at a time.",

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tether.discovery.announcements.presence import LATENCY_STEP_MS
 from tether.ids import PoolName
 from tether_cli.terminal.printable import one_line
-from tether_cli.terminal.tables import time_text
+from tether_cli.terminal.tables import fitting_columns, time_text
 
 Document: TypeAlias = Mapping[str, Any]
 """What a gateway answers, or the same from Redis: see :mod:`tether.core.fleet_documents`."""
@@ -51,16 +51,7 @@ def fitting(rows: Sequence[Sequence[str]], width: int) -> tuple[tuple[str, ...],
       rows: As of :func:`row`.
       width: Characters of a line of the terminal.
     """
-    places = list(range(len(COLUMNS)))
-    widths = [max(map(len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
-    for name in LEFT_OUT_FIRST:
-        # Each cell has three characters around it, the last one four.
-        if sum(widths[place] + 3 for place in places) + 1 > width:
-            places.remove(COLUMNS.index(name))
-    return (
-        tuple(COLUMNS[place] for place in places),
-        [tuple(cells[place] for place in places) for cells in rows],
-    )
+    return fitting_columns(COLUMNS, rows, LEFT_OUT_FIRST, width)
 
 
 def lines(worker: Document) -> list[tuple[str, str]]:

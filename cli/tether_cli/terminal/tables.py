@@ -29,6 +29,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
+def fitting_columns(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], left_out_first: Sequence[str], width: int
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns for which a terminal has room, and the rows with these alone.
+
+    Args:
+      left_out_first: The columns that it does without, in this order.
+      width: Characters of a line of the terminal.
+    """
+    places = list(range(len(columns)))
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for name in left_out_first:
+        # Each cell has three characters around it, the last one four.
+        if sum(widths[place] + 3 for place in places) + 1 > width:
+            places.remove(columns.index(name))
+    return (
+        tuple(columns[place] for place in places),
+        [tuple(cells[place] for place in places) for cells in rows],
+    )
+
+
 def print_json(document: object) -> None:
     """Print one document."""
     click.echo(json.dumps(document, indent=2))

@@ -30,6 +30,8 @@ OPERATIONS = [
         "DELETE /v1/keys/{key_id}",
         *("GET /v1/operator/workers", "GET /v1/operator/workers/{worker}"),
         *(f"POST /v1/operator/workers/{{worker}}/{action}" for action in ("cordon", "drain", "uncordon")),
+        *("GET /v1/operator/pools", "GET /v1/operator/pools/{pool}"),
+        *(f"POST /v1/operator/pools/{{pool}}/{verb}" for verb in ("pause", "resume", "move", "purge")),
         *("GET /v1/operator/worker-keys", "POST /v1/operator/worker-keys"),
         "DELETE /v1/operator/worker-keys/{worker}",
         *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),

@@ -28,7 +28,7 @@ from tether.discovery.announcements.presence import (
 from tether.errors import BrokerUnavailable, CommandUnanswered, ConfigError, JobFailed, StoreUnavailable
 from tether.gateway.app import ROOMS
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
-from tether.gateway.operator import audit, workers
+from tether.gateway.operator import audit, fleet_reads, workers
 from tether.statuses import MAX_JOBS_PER_PAGE
 from tether.store import api_keys
 from tether.store.audit_pages import AuditPage
@@ -499,14 +499,14 @@ def test_a_command_that_cannot_be_sent_stands_in_the_log_and_tells_no_paths(
 
 def test_more_than_two_who_have_the_fleet_read_at_once_are_refused(ask, monkeypatch):
     reading, go_on = threading.Semaphore(0), threading.Event()
-    open_fleet = workers.open_fleet
+    open_fleet = fleet_reads.open_fleet
 
     def open_slowly(settings):
         reading.release()
         assert go_on.wait(PATIENCE_SECONDS)
         return open_fleet(settings)
 
-    monkeypatch.setattr("tether.gateway.operator.workers.open_fleet", open_slowly)
+    monkeypatch.setattr("tether.gateway.operator.fleet_reads.open_fleet", open_slowly)
     with ThreadPoolExecutor() as pool:
         first = [pool.submit(ask, "GET", "/v1/operator/workers") for _ in range(2)]
         for _ in first:
@@ -575,6 +575,34 @@ def test_a_retry_by_token_stands_in_the_log_with_the_dead_job_and_its_tenant(ask
     assert token not in str(log(action="dead_letters.retry", limit=6))
 
 
+@pytest.mark.parametrize(
+    ("verb", "body", "said"),
+    [
+        ("pause", {"reason": 7}, "reason must be printable text of at most 200 characters"),
+        ("pause", {"reason": "a\nb"}, "reason must be printable text"),
+        ("pause", {"why": "x"}, "unknown field 'why'; available: reason"),
+        ("move", {"to": 7}, "to must be the name of a pool"),
+        ("move", {"park": "yes"}, "park must be true or false"),
+        ("move", {"limit": 0}, "limit must be an integer from 1 to 256"),
+        ("purge", {"limit": 257}, "limit must be an integer from 1 to 256"),
+        ("purge", {"limit": True}, "limit must be an integer from 1 to 256"),
+        ("purge", {"yes": True}, "unknown field 'yes'; available: limit"),
+    ],
+)
+def test_what_a_change_of_a_pool_cannot_be_is_refused_and_told(ask, verb, body, said):
+    status, document = ask("POST", f"/v1/operator/pools/{'x' * 500}/{verb}", body)
+    assert (status, document["error"]["code"]) == (422, "request_invalid")
+    assert said in document["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 4_000, "%00", "%ED%B2%80", "a%0Ab", "..", "gpu%20x"])
+def test_a_name_that_no_pool_has_is_404_whatever_it_is(ask, name):
+    for method, tail in (("GET", ""), ("POST", "/resume")):
+        status, document = ask(method, f"/v1/operator/pools/{name}{tail}")
+        assert status in (404, 422), document
+        assert len(document["error"]["message"]) < 300
+
+
 def acts_of_the_guide():
     """What the guide's table says: the route of each act, the scope, and what the log calls it."""
     rows = re.findall(
@@ -600,10 +628,12 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "dead-letters:purge": {"where": {"model": "counter"}},
         "dead-messages:retry": {"queue": "default", "retry_token": "never issued"},
         "dead-messages:purge": {"queue": "default"},
+        **{verb: {} for verb in ("pause", "move", "purge")},
     }
     target = {
         "{worker}": lambda: "nobody" if "worker-keys" not in path else trusted(ask),
         "{job_id}": submit,
+        "{pool}": lambda: "gpu.cpu.local.none-00000000",
         "{tenant_id}": lambda: OTHER_TENANT,
         "{key_id}": lambda: add_api_key(service.settings, OTHER_TENANT, (Scope.READ,))[1],
     }

@@ -10,16 +10,18 @@ from support.boundless_pools import BoundlessPools, choice_of
 from support.core_steps import CoreSteps
 from support.databases import DEMO, OTHER_POOL, POOL, all_held, new_job, outbox, state_of
 from support.hand_worker import growth
+from tether.broker.pools import withdrawn_lanes
 from tether.broker.pools.dispatches import Dispatch
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import Draws, Evidence
 from tether.discovery.fleet.pool_views import PoolView
-from tether.orchestrator import lost_lanes, lost_pools
+from tether.orchestrator import lost_pools
 from tether.orchestrator.context import Lapses
 from tether.orchestrator.lost_pools import GiveBackLost
 from tether.orchestrator.outcomes import BATCH as SETTLED_AT_ONCE
 from tether.orchestrator.waiting import PlaceWaiting
 from tether.scheduling.lost_pools import MAX_GAP_MS, PoolPatience
+from tether.store.pool_pauses import pause_pool, resume_pool
 from tether.store.schema import attempts
 from tether.store.tenants import Tenant, create_tenant
 from tether.telemetry import metrics
@@ -367,7 +369,7 @@ def test_a_late_hand_over_of_what_was_parked_harms_nothing(core, watcher):
 
 
 def test_what_cannot_be_withdrawn_keeps_nothing_behind_it(core, watcher, monkeypatch):
-    monkeypatch.setattr(lost_lanes, "PAGE", 2)
+    monkeypatch.setattr(withdrawn_lanes, "PAGE", 2)
     core.submit(*range(1, 9))
     core.break_job(1)
     core.redis.hset(core.keys.job("job-000002"), "dispatch", "x")
@@ -435,7 +437,7 @@ def test_a_large_lost_pool_is_given_back_in_parts_and_in_turn_with_a_small_one(c
     # Nobody settles: no more is withdrawn than may be unsettled.
     for _ in range(20):
         watcher.pass_time(50)
-    most = lost_pools.MAX_UNSETTLED + lost_lanes.PAGE
+    most = lost_pools.MAX_UNSETTLED + withdrawn_lanes.PAGE
     assert core.redis.xlen(core.keys.outcomes) <= most
     assert SETTLED_AT_ONCE >= lost_pools.MAX_UNSETTLED
     core.settle()
@@ -449,3 +451,17 @@ def test_a_large_lost_pool_is_given_back_in_parts_and_in_turn_with_a_small_one(c
     assert set(core.states(*range(count))) == {"parked"}
     assert core.states(60_000) == ["succeeded"]
     assert pool_keys(core) == pool_keys(core, THIRD_POOL) == []
+
+
+def test_what_waits_in_a_paused_pool_stays_there_though_nobody_serves_it(core, watcher):
+    core.submit(1, 2)
+    core.submit(3, places=False)
+    core.store.write_alone(pause_pool, POOL, "new driver", core.now).result()
+    watcher.served = {OTHER_POOL: 1}
+    watcher.wait(2 * PATIENCE.nowhere_ms)
+    watcher.give_back()
+    assert core.states(1, 2, 3) == ["placed", "placed", "accepted"]
+    core.store.write_alone(resume_pool, POOL).result()
+    watcher.wait(PATIENCE.elsewhere_ms + MAX_GAP_MS)
+    watcher.give_back()
+    assert core.states(1, 2, 3) == ["parked"] * 3

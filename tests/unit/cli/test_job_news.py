@@ -156,7 +156,7 @@ def test_a_wait_is_told_again_where_its_reason_has_changed(capsys):
             {"state": JobState.PARKED, "waits_for": "pool here is in region us, not eu"},
             1,
             0,
-            "waits: no pool meets what the job asks for: pool here is in region us, not eu",
+            "waits: pool here is in region us, not eu",
         ),
         (
             {"model": "former"},

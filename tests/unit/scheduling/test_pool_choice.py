@@ -1,5 +1,6 @@
 """Which pool a process chooses, beyond the scores: what it remembers of its own choices."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,11 @@ from support.presences import DIGEST, MODEL
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
 from tether.envelopes import Placeable
+from tether.errors import StoreUnavailable
 from tether.jobs import JobRequest, Priority
+from tether.scheduling.known_pauses import FRESH_PAUSES_SECONDS
 from tether.scheduling.pool_choice import TRY_SECONDS, PoolChoice
+from tether.store.pool_pauses import PoolPause, pool_pauses
 
 
 class Chooser:
@@ -97,3 +101,89 @@ def test_no_need_is_named_where_a_pool_that_meets_it_has_nobody_to_take_jobs(cho
     assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p", region="eu"))
     assert chooser.choice.why_unserved(job_of(region="eu")) == ""
     assert "is in region local, not asia" in chooser.choice.why_unserved(job_of(region="asia"))
+
+
+class Pauses:
+    """A database in which a test pauses pools."""
+
+    def __init__(self):
+        self.paused = {}
+        self.is_away = False
+        self.looks = 0
+
+    def read(self, query):
+        if query is not pool_pauses:
+            return {}
+        self.looks += 1
+        if self.is_away:
+            raise StoreUnavailable("the database is away")
+        return {name: PoolPause(reason, 1) for name, reason in self.paused.items()}
+
+
+@pytest.fixture
+def pauses(chooser):
+    found = Pauses()
+    registry = SimpleNamespace(find=lambda model: MODEL, models=[MODEL])
+    chooser.choice = PoolChoice(chooser, registry, SchedulingSettings(), found, clock=lambda: chooser.now)
+    return found
+
+
+def test_a_paused_pool_gets_no_job_and_is_served_by_nobody(chooser, pauses):
+    pauses.paused = {"better": "new driver"}
+    assert [chooser.new("two"), chooser.new("two")] == ["worse", "worse"]
+    assert [pool.name for pool in chooser.choice.serving()[MODEL]] == ["worse"]
+    assert [pool.name for pool in chooser.choice.serving_needs(["tiny"])[MODEL]] == ["worse"]
+    assert chooser.choice.why_unserved(job_of("two")) == ""
+    pauses.paused = {"better": "new driver", "worse": ""}
+    chooser.now += FRESH_PAUSES_SECONDS
+    assert chooser.new("two") is None
+    assert chooser.choice.serving() == {}
+    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p"))
+    words = "pool better is paused: new driver; pool worse is paused"
+    assert chooser.choice.why_unserved(job_of("two")) == words
+
+
+def test_a_pool_that_is_paused_is_told_before_those_that_lack_what_is_asked_for(chooser, pauses):
+    pauses.paused = {"worse": "new driver"}
+    elsewhere, here = replace(chooser.view("better"), region="eu"), chooser.view("worse")
+    gone = replace(chooser.view("gone"), workers=0)
+    chooser.pools = lambda: (elsewhere, here)
+    why = "pool worse is paused: new driver; pool better is in region eu, not local"
+    assert chooser.choice.why_unserved(job_of(region="local")) == why
+    chooser.pools = lambda: (elsewhere, gone, here)
+    assert chooser.choice.why_unserved(job_of(region="local")) == "pool worse is paused: new driver"
+
+
+def test_pauses_are_read_once_a_second_however_many_jobs_come(chooser, pauses):
+    for _ in range(50):
+        chooser.new("two")
+    assert pauses.looks == 1
+    pauses.paused = {"better": ""}
+    assert chooser.new("two") == "better"
+    chooser.now += FRESH_PAUSES_SECONDS
+    assert chooser.new("two") == "worse"
+    assert pauses.looks == 2
+
+
+def test_without_the_database_nothing_is_placed_and_what_was_paused_stays_so(chooser, pauses):
+    pauses.is_away = True
+    with pytest.raises(StoreUnavailable):
+        chooser.new("two")
+    pauses.is_away, pauses.paused = False, {"better": ""}
+    assert chooser.new("two") == "worse"
+    pauses.is_away = True
+    chooser.now += FRESH_PAUSES_SECONDS
+    with pytest.raises(StoreUnavailable):
+        chooser.new("two")
+    pauses.is_away = False
+    assert chooser.new("two") == "worse"
+
+
+def test_a_job_goes_where_an_operator_moved_it_if_that_can_serve_it(chooser, pauses):
+    assert chooser.choice.choose(job_of("two"), avoid="better").pool == "worse"
+    assert chooser.choice.choose(job_of("two"), moved_to="worse").pool == "worse"
+    assert chooser.choice.choose(job_of("two"), moved_to="unknown").pool == "better"
+    pauses.paused = {"worse": ""}
+    chooser.now += FRESH_PAUSES_SECONDS
+    assert chooser.choice.choose(job_of("two"), moved_to="worse").pool == "better"
+    assert chooser.choice.choose(job_of("two"), avoid="better").pool == "better"

@@ -211,6 +211,24 @@ class Pools:
         """Name a pool among those with waiting jobs, where it is lost."""
         self._lines.run("pool/name_pool", pool)
 
+    def paused(self) -> set[PoolName]:
+        """The pools from which nobody draws.
+
+        Raises:
+          redis.ResponseError: The key is of another type than ours.
+        """
+        found: Any = self.client.smembers(self.keys.paused)
+        return {PoolName(name.decode(errors="replace")) for name in found}
+
+    def set_paused(self, pools: Collection[PoolName]) -> tuple[int, int]:
+        """Let nobody draw from these pools, and from all others again: their waiting workers are woken.
+
+        Returns:
+          How many pools were paused by that, and how many resumed.
+        """
+        paused, resumed = self._lines.run("pool/set_paused", *sorted(pools))
+        return paused, resumed
+
     def _run_each(
         self, name: str, calls: Sequence[tuple[Argument, ...]], read: Callable[[str], _Answer]
     ) -> list[_Answer | Exception]:

@@ -39,6 +39,9 @@ _DECIDED_BY_REDIS = frozenset(
 )
 """States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
 
+_IN_POOL = frozenset({JobState.ACCEPTED, JobState.PLACED})
+"""States of a job that waits in a pool, or for room there."""
+
 MIN_ROWS = 20
 """Rows that are read at once, of which Redis may know that they are in other states."""
 
@@ -175,6 +178,9 @@ class JobReads:
           JobNotFound: There is no such job of this tenant's.
         """
         found = self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
+        if found.status.state in _IN_POOL:
+            words = self._plane.scheduler.why_paused(found.status.pool)
+            return found._replace(status=replace(found.status, waits_for=words))
         if found.status.state is not JobState.PARKED:
             return found
         parked = self._plane.store.read(needs_of_job, job_id)

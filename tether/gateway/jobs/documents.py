@@ -98,8 +98,9 @@ JobDocument = document_of(
         "where one may have."
     ),
     waits_for=Field(
-        description="Why a parked job waits, in words: until when it may not start, that no pool meets what "
-        "it asks for, or that its pools take no more jobs. Empty where it is none of these, and in lists."
+        description="Why a job waits, in words. Parked: until when it may not start, that no pool meets what "
+        "it asks for, that its pools take no more jobs, or that they are paused. In a pool: that this is "
+        "paused. Empty where it is none of these, and in lists."
     ),
 )
 

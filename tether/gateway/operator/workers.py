@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,11 +11,11 @@ from starlette.responses import Response
 
 from tether.core.fleet_commands import tell_worker, whole_cache
 from tether.core.fleet_documents import drawing_of, fleet_to_json, list_fleet, whole_worker_to_json
-from tether.core.fleet_reading import FleetReading, meant_member, open_fleet
+from tether.core.fleet_reading import meant_member
 from tether.core.pool_backlogs import last_worker_of, owed_jobs
 from tether.discovery.commands.command import Action, Command
 from tether.discovery.fleet.shown_states import shown_state
-from tether.errors import BrokerUnavailable, ConfigError, InvalidRequest, TooManyRequests, WorkerNotFound
+from tether.errors import InvalidRequest, WorkerNotFound
 from tether.gateway.acts import act_of, log_of
 from tether.gateway.fleet_watch import FleetChangeEncoder
 from tether.gateway.jobs.queries import single
@@ -29,6 +28,7 @@ from tether.gateway.operator.documents import (
     WholeWorkerDocument,
     WorkerListDocument,
 )
+from tether.gateway.operator.fleet_reads import whole_fleet
 from tether.gateway.responses import json_answer
 from tether.gateway.routes import Handler, Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
@@ -133,41 +133,14 @@ for _action, _about in _ABOUT.items():
     )(_handler_of(_action))
 
 
-@contextmanager
-def _fleet(edge: GatewayServices) -> Iterator[FleetReading]:
-    """The fleet as Redis has it now.
-
-    Raises:
-      TooManyRequests: As many as may are reading it.
-      BrokerUnavailable: Redis does not tell.
-      ConfigError: The operator's key cannot be used.
-    """
-    reads = edge.core().fleet_reads
-    if not reads.acquire(blocking=False):
-        error = TooManyRequests("the fleet is being read by others: try again in a moment")
-        error.retry_after = 1
-        raise error
-    try:
-        with open_fleet(edge.settings) as reading:
-            yield reading
-    except BrokerUnavailable as error:
-        error.outward = "Redis does not respond: try again once it is back"
-        raise
-    except ConfigError as error:
-        error.outward = "the gateway cannot use its operator's key: its log says why"
-        raise
-    finally:
-        reads.release()
-
-
 def _list(edge: GatewayServices) -> Response:
-    with _fleet(edge) as reading:
+    with whole_fleet(edge) as reading:
         found = list_fleet(reading)
     return json_answer(fleet_to_json(found))
 
 
 def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
-    with _fleet(edge) as reading:
+    with whole_fleet(edge) as reading:
         fleet, names, now = reading.view.fleet, reading.names, reading.now
         member = meant_member(worker, fleet, names)
         drawing = drawing_of(member, fleet, reading.view.evidence, reading.held_pools())
@@ -181,7 +154,7 @@ def _show(edge: GatewayServices, worker: str, *, is_full: bool) -> Response:
 
 def _tell(edge: GatewayServices, caller: Caller, request: Request, worker: str, action: Action) -> Response:
     log, name = log_of(edge), f"fleet.{action.value}"
-    with _fleet(edge) as reading:
+    with whole_fleet(edge) as reading:
         try:
             member = meant_member(worker, reading.view.fleet, reading.names)
         except (WorkerNotFound, InvalidRequest) as error:

@@ -32,7 +32,7 @@ for i = 3, #ARGV, 2 do
 end
 
 local function has_work(pool)
-  if apply('SISMEMBER', key('core:pools'), pool) == 0 then
+  if apply('SISMEMBER', key('core:pools'), pool) == 0 or is_paused(pool) then
     return false
   end
   for _, class in ipairs(CLASSES) do

@@ -4,21 +4,32 @@ local worker_id = worker_of(worker)
 local boot, cursor, run, worker_rest =
   unpack(redis.call('MGET', key('core:restarts'), key('cursor:' .. worker), run_of(worker), key('rest:' .. worker_id)))
 boot, run, worker_rest = boot or '0', read_run(run, now), whole(worker_rest, MAX_INTEGER) or 0
-local pool_count, first = #ARGV - FIRST_POOL + 1, number
 local PRIORITIES = {'interactive', 'standard', 'batch'}
 
 local function wants_more()
   return #answer - 2 < count and not is_full
 end
 
+-- Its pools but those that are paused. It waits for jobs of these too: once they are resumed it is woken.
+local open_pools = {unpack(ARGV, FIRST_POOL)}
+if #open_pools > 0 and wants_more() and apply('SCARD', key('core:paused')) > 0 then
+  local marks = apply('SMISMEMBER', key('core:paused'), unpack(open_pools))
+  for i = #open_pools, 1, -1 do
+    if marks[i] == 1 then
+      table.remove(open_pools, i)
+    end
+  end
+end
+local pool_count, first = #open_pools, number
+
 -- This worker's pools in which jobs wait that must run alone.
 local alone_pools = {}
 if pool_count > 0 and wants_more() then
-  local marks = apply('SMISMEMBER', key('core:alone'), unpack(ARGV, FIRST_POOL))
+  local marks = apply('SMISMEMBER', key('core:alone'), unpack(open_pools))
   for i = 0, pool_count - 1 do
     local at = (first + i) % pool_count
     if marks[at + 1] == 1 then
-      alone_pools[#alone_pools + 1] = ARGV[FIRST_POOL + at]
+      alone_pools[#alone_pools + 1] = open_pools[at + 1]
     end
   end
 end
@@ -30,17 +41,17 @@ end
 -- Whether the last job that this worker began runs alone.
 local is_others_turn = #alone_pools > 0 and redis.call('EXISTS', key('turn:' .. worker)) == 1
 
-if pool_count > 0 and count > 0 then
+if #ARGV >= FIRST_POOL and count > 0 then
   note_drawing(worker, worker_id, {unpack(ARGV, FIRST_POOL)}, now)
 end
 
 -- Pools from which this worker is held, with its records.
 local holds = {}
 if pool_count > 0 and wants_more() then
-  for i, text in ipairs(apply('HMGET', health_of(worker_id), unpack(ARGV, FIRST_POOL))) do
+  for i, text in ipairs(apply('HMGET', health_of(worker_id), unpack(open_pools))) do
     local record = read_health(text, now)
     if record and record.pause > 0 then
-      holds[ARGV[FIRST_POOL + i - 1]] = record
+      holds[open_pools[i]] = record
       local state, runner = read(job_of(record.probe), 'state', 'worker')
       if is_pausing(record, now) then
         record.is_closed = true

@@ -7,8 +7,8 @@ do
   local function are_others_waiting()
     if others_wait == nil then
       others_wait = false
-      for i = FIRST_POOL, #ARGV do
-        others_wait = others_wait or do_others_wait(ARGV[i], apart[ARGV[i]])
+      for _, pool in ipairs(open_pools) do
+        others_wait = others_wait or do_others_wait(pool, apart[pool])
       end
     end
     return others_wait

@@ -14,7 +14,7 @@ do
         if not wants_more() then
           return
         end
-        local pool = ARGV[FIRST_POOL + (first + i) % pool_count]
+        local pool = open_pools[(first + i) % pool_count + 1]
         if draw_of_pool(pool, class) then
           still_open[#still_open + 1] = i
         elseif discarded == MAX_DISCARDED then
@@ -33,7 +33,7 @@ do
     at, rank, its_first = whole(at, pool_count - 1), whole(rank, MAX_TOKENS), whole(its_first, MAX_INTEGER - pool_count)
     if is_priority(class) and at and rank and its_first then
       first_class, first_at, first, goes_on = class, at, its_first, true
-      ranks[tenants_of(ARGV[FIRST_POOL + (first + at) % pool_count], class)] = rank
+      ranks[tenants_of(open_pools[(first + at) % pool_count + 1], class)] = rank
     end
   end
   for _, class in ipairs(PRIORITIES) do

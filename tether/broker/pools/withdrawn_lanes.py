@@ -1,9 +1,9 @@
-"""Takes out of Redis what waits in a pool that nobody serves, one page at a time."""
+"""Takes out of Redis what waits in a pool, one page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import redis
 
@@ -32,8 +32,19 @@ class WithdrawnPage(NamedTuple):
     errors: dict[JobId, Exception]
 
 
+ChosenOfPage: TypeAlias = Callable[[Sequence[WaitingDispatch]], Sequence[WaitingDispatch]]
+"""Returns those of a page of jobs that are to be withdrawn."""
+
+
+def _all_of_page(waiting: Sequence[WaitingDispatch]) -> Sequence[WaitingDispatch]:
+    return waiting
+
+
 def pages_withdrawn(
-    pools: Pools, pool: PoolName, tenants: Collection[TenantId] | None = None
+    pools: Pools,
+    pool: PoolName,
+    tenants: Collection[TenantId] | None = None,
+    choose: ChosenOfPage = _all_of_page,
 ) -> Iterator[WithdrawnPage]:
     """Withdraw what waits in a pool, a page of it at each step. A page may be empty.
 
@@ -41,17 +52,18 @@ def pages_withdrawn(
 
     Args:
       tenants: Whose jobs; None is everybody's.
+      choose: Called with each page before any of it is withdrawn.
     """
     if tenants is None:
-        yield from _withdraw_all(pools, pool)
+        yield from _withdraw_all(pools, pool, choose)
         return
     for waiting_class in WAITING_CLASSES:
         yield from _withdraw_lanes(
-            pools, [LanePlace(pool, waiting_class, tenant) for tenant in sorted(tenants)]
+            pools, [LanePlace(pool, waiting_class, tenant) for tenant in sorted(tenants)], choose
         )
 
 
-def _withdraw_all(pools: Pools, pool: PoolName) -> Iterator[WithdrawnPage]:
+def _withdraw_all(pools: Pools, pool: PoolName, choose: ChosenOfPage) -> Iterator[WithdrawnPage]:
     for waiting_class in WAITING_CLASSES:
         behind = 0
         while True:
@@ -65,7 +77,7 @@ def _withdraw_all(pools: Pools, pool: PoolName) -> Iterator[WithdrawnPage]:
                 break
             lanes = [LanePlace(pool, waiting_class, tenant) for tenant in tenants]
             # Lanes that are empty are no longer among the class's: those that are left are passed over.
-            behind += yield from _withdraw_lanes(pools, lanes)
+            behind += yield from _withdraw_lanes(pools, lanes, choose)
 
 
 def first_jobs(pools: Pools, names: Sequence[PoolName]) -> dict[PoolName, JobId]:
@@ -86,13 +98,15 @@ def first_jobs(pools: Pools, names: Sequence[PoolName]) -> dict[PoolName, JobId]
     return found
 
 
-def _withdraw_lanes(pools: Pools, lanes: list[LanePlace]) -> Generator[WithdrawnPage, None, int]:
+def _withdraw_lanes(
+    pools: Pools, lanes: list[LanePlace], choose: ChosenOfPage
+) -> Generator[WithdrawnPage, None, int]:
     """Return how many lanes are left, since something in them could not be withdrawn."""
     left = 0
     while lanes:
         size = max(1, PAGE // len(lanes))
         waiting = waiting_dispatches(pools.client, pools.keys, lanes, size)
-        withdrawn = _withdraw(pools, waiting)
+        withdrawn = _withdraw(pools, choose(waiting))
         further = []
         for lane, tidied in zip(lanes, pools.tidy_lists(lanes, size), strict=True):
             if isinstance(tidied, Exception):
