@@ -26,7 +26,7 @@ from tether.discovery.over_redis.redis_presence import RedisPresence
 from tether.discovery.port import PresenceSource
 from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust.trusted_keys import TrustedKeys
-from tether.ids import PoolName, TenantId
+from tether.ids import BootId, PoolName, TenantId, worker_of
 from tether.jobs import DEFAULT_TENANT
 from tether.models.registry import Registry
 from tether.scheduling.cancellation import Cancellation
@@ -167,6 +167,13 @@ class ControlPlane:
                     self.fleet.judge()
             self._opened = stack.pop_all()
         return self
+
+    def distrust_loser(self, boot_id: BootId) -> None:
+        """Make a worker that lost an attempt unroutable for all until its next announcement, also one that
+        the fleet is not to know."""
+        self.fleet.distrust_boot(boot_id)
+        if self.followed_models is not None and worker_of(boot_id) not in self.fleet.fleet.members:
+            self.presence.distrust_newest(boot_id)
 
     def watches(self, pool: PoolName) -> bool:
         """Whether the fleet has all workers of a pool, and not only those of other models."""

@@ -37,7 +37,7 @@ class TickLeases:
     @classmethod
     def make(cls, context: LoopContext) -> Self:
         plane = context.plane
-        return cls(plane.pools, lease_ms=plane.settings.jobs.lease, on_lost=plane.fleet.distrust_boot)
+        return cls(plane.pools, lease_ms=plane.settings.jobs.lease, on_lost=plane.distrust_loser)
 
     def __call__(self) -> float:
         tick = self._pools.tick(self._lease_ms, BATCH_AGE_MS)

@@ -52,6 +52,23 @@ def test_over_redis_each_knows_the_workers_of_its_models_alone(cluster):
     eventually(lambda: not of_b.fleet.fleet.members, PATIENCE_SECONDS, "nobody is left")
 
 
+def test_a_worker_that_is_not_followed_and_lost_an_attempt_is_distrusted_by_those_that_know_it(cluster):
+    everything, of_a = open_plane(cluster), open_plane(cluster, "a")
+    cluster._stack.enter_context(Orchestrator(everything))
+    cluster.start_worker(TETHER_MODELS='[{"name": "b", "engine": "null"}]')
+    eventually(lambda: served(everything) == {"b"}, PATIENCE_SECONDS, "it is known")
+    (member,) = everything.fleet.fleet.members.values()
+    lost = []
+    everything.fleet.on_change(lambda fleet: lost.extend(fleet.unroutable))
+
+    def is_told():
+        # A heartbeat may come in between, and then it counts.
+        of_a.distrust_loser(member.presence.boot_id)
+        return member.presence.worker_id in lost
+
+    eventually(is_told, PATIENCE_SECONDS, "it is told")
+
+
 def test_orchestrators_of_different_models_place_the_jobs_of_theirs_beside_each_other(cluster):
     client = cluster.client()
     orchestrators = {

@@ -17,7 +17,7 @@ from tether.broker.scripts import Argument, Scripts
 from tether.discovery.announcements.presence import Order, Presence, WorkerState
 from tether.discovery.port import MAX_AT_ONCE, Accepted, Heard, News, Unroutable
 from tether.discovery.topics import is_presence_topic
-from tether.ids import WorkerId
+from tether.ids import BootId, WorkerId, worker_of
 
 MAX_PER_BATCH = 256
 """Announcements that one call of the script writes."""
@@ -81,6 +81,20 @@ class RedisPresence:
         """
         key = self._keys.fleet_unroutable
         return bool(PRESENCE_SCRIPTS.run(self._client, "distrust", key, worker_id, *order))
+
+    def distrust_newest(self, boot_id: BootId) -> bool:
+        """The same up to the newest announcement that was written of a worker, where that is of this run of
+        it or an older one. Return False where nothing was written, or it is of a newer one.
+
+        Raises:
+          OUTAGE_ERRORS: It cannot be published now.
+        """
+        worker, counter = worker_of(boot_id), boot_id.partition(".")[2]
+        written: Any = self._client.hget(self._keys.fleet_order, worker)
+        order = _orders([(worker.encode(), written or b"")]).get(worker)
+        if order is None or not counter.isdigit() or int(counter) < order.boot_counter:
+            return False
+        return self.distrust(worker, order)
 
     def orders(self) -> Mapping[WorkerId, Order]:
         """The newest order that was written of each worker, also of those that are gone.

@@ -25,7 +25,7 @@ from tether.discovery.announcements.wire import sign, verify_envelope
 from tether.discovery.fleet.fleet_view import FleetView
 from tether.discovery.over_redis.mirror import FleetMirror
 from tether.discovery.over_redis.redis_presence import RedisPresence
-from tether.discovery.port import Accepted, Heard
+from tether.discovery.port import Accepted, Heard, Unroutable
 from tether.discovery.static import StaticPresence
 from tether_workers.presence.health import parts_by_model
 
@@ -429,6 +429,15 @@ def test_of_a_worker_that_is_gone_nothing_is_left_after_an_hour(port):
     assert port.mirror([accepted(OTHER_KEY, sequence=next(sequences))]) == 1
     assert left() == {OTHER}
     assert set(living(port)) == {OTHER}
+
+
+def test_a_worker_that_one_does_not_follow_is_distrusted_up_to_what_was_written_of_it(port):
+    port.mirror([Accepted(told, sign(told, KEY), NEVER_MS) for told in [presence(boot=2, sequence=5)]])
+    assert not port.distrust_newest(f"{WORKER}.1"), "another run of it lost the attempt"
+    assert not port.distrust_newest(f"{OTHER}.1")
+    assert not port.distrust_newest(f"{WORKER}.x")
+    assert port.distrust_newest(f"{WORKER}.2")
+    assert Unroutable(WORKER, Order(2, 5)) in port.read_newer({})
 
 
 def test_a_redis_that_is_full_learns_whom_to_distrust(connect, redis_server):
