@@ -66,7 +66,11 @@ DEFAULT_ASSUMPTIONS = Assumptions()
 
 def assumed_slot_rate(pool: PoolView, assumptions: Assumptions = DEFAULT_ASSUMPTIONS) -> float:
     """Tokens that a busy slot of a pool decodes a second."""
-    return max(pool.slot_tokens_per_second or assumptions.tokens_per_second, MIN_RATE)
+    return _possible(pool.slot_tokens_per_second or assumptions.tokens_per_second)
+
+
+def _possible(rate: float) -> float:
+    return rate if rate > MIN_RATE else MIN_RATE
 
 
 def expected_times(
@@ -83,12 +87,13 @@ def expected_times(
       ahead: Jobs that have not ended and that the pool's workers have: those in the pool, and their share of
         those in the other pools that they draw from.
     """
-    slots = max(pool.slots, 1)
+    slots = pool.slots or 1
     rate = assumed_slot_rate(pool, assumptions)
-    prefill_rate = max(pool.prefill_tokens_per_second or assumptions.prefill_tokens_per_second, MIN_RATE)
+    prefill_rate = _possible(pool.prefill_tokens_per_second or assumptions.prefill_tokens_per_second)
     service = request.prompt_tokens / prefill_rate + max(1, request.output_tokens) / rate
     load = 0.0 if pool.warm else pool.load_seconds or assumptions.load_seconds
-    wait = service * max(0, ahead + 1 - slots) / slots + load
+    waiting = ahead + 1 - slots
+    wait = load + service * waiting / slots if waiting > 0 else load
     way = ROUND_TRIPS * SECONDS_PER_HOP * pool.latency_hops
     is_measured = pool.slot_tokens_per_second > 0
     return ExpectedTimes(wait, wait + service + way, ahead, slots, rate, is_measured, load)
@@ -344,4 +349,6 @@ def can_serve(request: PlacementRequest, pools: Sequence[PoolView]) -> bool:
 
 
 def _clamped(value: float) -> float:
+    if 0.0 <= value <= 1.0:
+        return value
     return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0

@@ -34,30 +34,25 @@ class MeasuredRates(NamedTuple):
 
 
 class ToldRates:
-    """What several tell, each of its own: those that know nothing of something do not count in it."""
+    """What several tell, each of its own: those that know nothing of something do not stand in it.
 
-    __slots__ = ("_load_seconds", "_prefill_rates", "_slot_rates")
+    Attributes:
+      slot_rates, prefill_rates, load_seconds: Each greater than 0.
+    """
+
+    __slots__ = ("load_seconds", "prefill_rates", "slot_rates")
 
     def __init__(self) -> None:
-        self._slot_rates: list[float] = []
-        self._prefill_rates: list[float] = []
-        self._load_seconds: list[float] = []
-
-    def add(self, slot_rate: float, prefill_rate: float, load_seconds: float) -> None:
-        """Each is 0 where it is not known."""
-        if slot_rate:
-            self._slot_rates.append(slot_rate)
-        if prefill_rate:
-            self._prefill_rates.append(prefill_rate)
-        if load_seconds:
-            self._load_seconds.append(load_seconds)
+        self.slot_rates: list[float] = []
+        self.prefill_rates: list[float] = []
+        self.load_seconds: list[float] = []
 
     def medians(self) -> MeasuredRates:
         """Of each the median; of two in the middle the one that promises less."""
         return MeasuredRates(
-            median_low(self._slot_rates) if self._slot_rates else 0.0,
-            median_low(self._prefill_rates) if self._prefill_rates else 0.0,
-            median_high(self._load_seconds) if self._load_seconds else 0.0,
+            median_low(self.slot_rates) if self.slot_rates else 0.0,
+            median_low(self.prefill_rates) if self.prefill_rates else 0.0,
+            median_high(self.load_seconds) if self.load_seconds else 0.0,
         )
 
 
@@ -79,7 +74,10 @@ def with_those_of_the_like(
     """
     like: defaultdict[Hashable, ToldRates] = defaultdict(ToldRates)
     for name, rates in measured.items():
-        like[kinds[name]].add(*rates)
+        told = like[kinds[name]]
+        told.slot_rates += filter(None, (rates.slot_tokens_per_second,))
+        told.prefill_rates += filter(None, (rates.prefill_tokens_per_second,))
+        told.load_seconds += filter(None, (rates.load_seconds,))
     medians = {kind: told.medians() for kind, told in like.items()}
     return {
         name: rates if all(rates) else MeasuredRates(*_first_known(rates, medians[kinds[name]]))

@@ -113,7 +113,7 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
         drawn_from = tuple(name for name, _ in member.serves if name not in silent_there)
         if len(drawn_from) > 1:
             shared.append((drawn_from, presence.slots))
-        rate = slot_rate(presence)
+        rate, prefill = slot_rate(presence), presence.prefill_tokens_per_second
         for name, model in member.serves:
             total = sums.get(name)
             if total is None:
@@ -129,7 +129,12 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
                 total.add_held(fleet.held[worker][name])
             total.slots.append(presence.slots)
             total.free.append(presence.free)
-            total.told.add(rate, presence.prefill_tokens_per_second, model.load_seconds)
+            if rate:
+                total.told.slot_rates.append(rate)
+            if prefill:
+                total.told.prefill_rates.append(prefill)
+            if model.load_seconds:
+                total.told.load_seconds.append(model.load_seconds)
             total.warm = total.warm or model.state is ModelState.WARM
             total.queue_depth += presence.queue_depth
             if presence.latency_hops < total.latency_hops:
@@ -137,11 +142,13 @@ def pools(fleet: Fleet, now: int) -> tuple[PoolView, ...]:
             # A worker that has not touched its GPU yet knows nothing of it.
             if presence.vram_total and not 0 < total.vram <= presence.vram_total:
                 total.vram = presence.vram_total
-    for total in sums.values():
-        total.max_slots = max_slots(total.slots)
+    # Mostly there are none, and those of all workers need not be looked through.
+    bounding = [total for total in sums.values() if total.bounds_slots()]
     slots_by_pools: Counter[tuple[PoolName, ...]] = Counter()
     for names, slots in shared:
-        slots_by_pools[names] += min(slots, *(sums[name].max_slots for name in names))
+        if bounding:
+            slots = min(slots, *(sums[name].max_slots for name in names))
+        slots_by_pools[names] += slots
     for names, slots in slots_by_pools.items():
         group = WorkerGroup(names, slots)
         for name in names:
@@ -194,6 +201,11 @@ class _Sum:
             self.held += 1
         else:
             self.held_from.update(held.tenants)
+
+    def bounds_slots(self) -> bool:
+        """Set with how many slots a worker counts at most. Return whether one says that it has more."""
+        self.max_slots = max_slots(self.slots)
+        return max(self.slots, default=0) > self.max_slots
 
     def view(self, measured: MeasuredRates) -> PoolView:
         return PoolView(
