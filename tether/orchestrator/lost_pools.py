@@ -4,10 +4,11 @@ gets them, or they are parked."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Self
 
 from tether.broker.pools.pools import Pools
+from tether.broker.pools.waiting_lanes import WaitingDispatch
 from tether.broker.pools.withdrawn_lanes import WithdrawnPage, pages_withdrawn
 from tether.clocks import monotonic_ms
 from tether.ids import JobId, PoolName, TenantId
@@ -22,6 +23,7 @@ from tether.scheduling.lost_pools import PoolLook, PoolPatience, PoolWatch, lost
 from tether.store.holds import depths
 from tether.store.placements import states
 from tether.store.store import Store
+from tether.store.waiting_jobs import needed_of_jobs
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -36,6 +38,9 @@ MAX_LOOKS = 64
 
 BETWEEN_PASSES_MS = 1_000
 """A pool is passed over again so long after a pass has ended: or many that are empty would keep it busy."""
+
+BETWEEN_CHOICES_MS = 10_000
+"""The same where some of its jobs stay, since no other pool may have them: all are looked at in each pass."""
 
 MAX_UNSETTLED = 256
 """No more is withdrawn while the outcomes of so many are not settled: what others end shall not wait behind
@@ -81,6 +86,7 @@ class GiveBackLost:
         self._store = store
         self._pools = pools
         self._view = view
+        self._models = models
         self._looks = LooksAtPools(store, pools, view, models, watches)
         self._patience = patience
         self._now_ms = now_ms
@@ -128,7 +134,7 @@ class GiveBackLost:
         if not lost:
             return IDLE
         now_ms = self._now_ms()
-        parked = self._owed.park(lost, now_ms)
+        parked = self._owed.park(lost, now_ms, self._may_leave)
         withdrawn = self._withdraw(now_ms)
         metrics.JOBS_GIVEN_BACK.labels(waited_in="outbox").inc(parked)
         metrics.JOBS_GIVEN_BACK.labels(waited_in="redis").inc(withdrawn)
@@ -153,10 +159,10 @@ class GiveBackLost:
         passing = {name for name, _ in self._passes}
         at = self._monotonic()
         self._passed = {
-            name: ended for name, ended in self._passed.items() if 0 <= at - ended < BETWEEN_PASSES_MS
+            name: until for name, until in self._passed.items() if 0 < until - at <= BETWEEN_CHOICES_MS
         }
         fresh = sorted(self._lost.keys() - passing - self._passed.keys())
-        self._passes.extend((name, pages_withdrawn(self._pools, name, self._lost[name])) for name in fresh)
+        self._passes.extend((name, self._pages_of(name)) for name in fresh)
         count = full = 0
         unsettled = self._unsettled_now(now_ms)
         for _ in range(MAX_LOOKS):
@@ -165,15 +171,36 @@ class GiveBackLost:
             name, pages = self._passes.popleft()
             page = next(pages, None)
             if page is None:
-                self._passed[name] = at
+                pause = BETWEEN_CHOICES_MS if self._some_stay(name) else BETWEEN_PASSES_MS
+                self._passed[name] = at + pause
                 continue
             self._passes.append((name, pages))
-            full += bool(page.withdrawn or page.errors)
+            full += bool(page.withdrawn or page.errors or self._some_stay(name))
             count += len(page.withdrawn)
             self._unsettled.update({job_id: (dispatch, now_ms) for job_id, dispatch in page.withdrawn})
             for job_id, error in page.errors.items():
                 self._failed.fail(job_id, error, now_ms, job=job_id)
         return count
+
+    def _some_stay(self, name: PoolName) -> bool:
+        """Whether a pool has workers, and none does its jobs: what no other pool may have waits for them."""
+        last = self._watch.last
+        return last is not None and name in last.pools and last.pools[name].workers > 0
+
+    def _pages_of(self, name: PoolName) -> Iterator[WithdrawnPage]:
+        def leaving(waiting: Sequence[WaitingDispatch]) -> list[WaitingDispatch]:
+            may_leave = self._may_leave(name, [each.job_id for each in waiting])
+            return [each for each in waiting if each.job_id in may_leave]
+
+        return pages_withdrawn(self._pools, name, self._lost[name], leaving)
+
+    def _may_leave(self, name: PoolName, job_ids: Sequence[JobId]) -> Collection[JobId]:
+        if not self._some_stay(name):
+            return job_ids
+        rows, errors = self._store.read_each(needed_of_jobs, list(job_ids))
+        for job_id, error in errors.items():
+            self._failed.fail(job_id, error, self._now_ms(), job=job_id)
+        return self._models.may_go_elsewhere(name, [row.job for row in rows])
 
     def _unsettled_now(self, now_ms: int) -> int:
         """How many of those that were withdrawn are not settled yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from tether.ids import JobId, PoolName, TenantId
@@ -22,6 +22,9 @@ JOBS = 256
 
 LostShares: TypeAlias = Mapping[PoolName, Collection[TenantId] | None]
 
+MayLeave: TypeAlias = Callable[[PoolName, Sequence[JobId]], Collection[JobId]]
+"""Returns those of a pool's jobs that are given back."""
+
 
 class ParkOwedLanes:
     """Walks over the lanes of the outbox, round and round. One thread uses it."""
@@ -38,25 +41,31 @@ class ParkOwedLanes:
         # Where the next page of a lane begins: what cannot be parked keeps nothing else from it.
         self._behind: dict[tuple[int, str], tuple[int, JobId]] = {}
 
-    def park(self, lost: LostShares, now_ms: int) -> int:
+    def park(self, lost: LostShares, now_ms: int, may_leave: MayLeave | None = None) -> int:
         """Park some of what is owed to lost pools, whenever it is due. Return how much that was.
 
         Args:
           lost: By pool whose jobs; None is everybody's.
+          may_leave: None is all.
         """
-        return sum(self._park_class(rank, lost, now_ms) for rank in self._after)
+        return sum(self._park_class(rank, lost, now_ms, may_leave) for rank in self._after)
 
-    def _park_class(self, rank: int, lost: LostShares, now_ms: int) -> int:
+    def _park_class(self, rank: int, lost: LostShares, now_ms: int, may_leave: MayLeave | None) -> int:
         lanes = self._store.read(owing_lanes, rank, self._after[rank], LANES)
         self._after[rank] = lanes[-1].name if len(lanes) == LANES else BEFORE_ALL
         theirs = [lane.name for lane in lanes if _is_lost(lane.name, lost)]
         size = max(1, JOBS // len(theirs)) if theirs else 0
-        return sum(self._park_lane(rank, name, size, now_ms) for name in theirs)
+        return sum(self._park_lane(rank, name, size, now_ms, may_leave) for name in theirs)
 
-    def _park_lane(self, rank: int, lane: str, size: int, now_ms: int) -> int:
+    def _park_lane(self, rank: int, lane: str, size: int, now_ms: int, may_leave: MayLeave | None) -> int:
         key = (rank, lane)
         owed = self._store.read(owed_in_lane, rank, lane, MAX_TIME_MS, size, self._behind.pop(key, None))
-        items = [OwedParking(item.job_id, item.dispatch, _pool_of(lane), now_ms) for item in owed]
+        pool, leaving = _pool_of(lane), {item.job_id for item in owed}
+        if may_leave is not None:
+            leaving &= set(may_leave(pool, sorted(leaving)))
+        items = [
+            OwedParking(item.job_id, item.dispatch, pool, now_ms) for item in owed if item.job_id in leaving
+        ]
         answers = self._store.write_each(self._park, items)
         for item, answer in zip(items, answers, strict=True):
             if isinstance(answer, Exception):

@@ -12,7 +12,8 @@ from tether.broker.pools.withdrawn_lanes import first_jobs
 from tether.discovery.fleet.fleet import Fleet
 from tether.discovery.fleet.liveness import MAX_SILENCE_MS, Evidence, last_seen_in, may_only_load
 from tether.discovery.fleet.pool_views import PoolView
-from tether.ids import PoolName, TenantId
+from tether.envelopes import Placeable
+from tether.ids import JobId, PoolName, TenantId
 from tether.scheduling.lost_pools import FleetLook, PoolLook
 from tether.store.placements import models_of
 from tether.store.pool_pauses import pool_pauses
@@ -49,6 +50,9 @@ class KnowsModels(Protocol):
 
     def serving_pools(self) -> Mapping[KeptModel, Sequence[PoolView]]:
         """The pools that can serve a model now."""
+
+    def may_go_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable]) -> Collection[JobId]:
+        """Those of a pool's jobs that another pool can serve."""
 
 
 class _Loading(NamedTuple):

@@ -277,6 +277,16 @@ class PoolChoice:
                 found |= crowded(request, pools, known, self._shared, bounds, rule)
         return found
 
+    def is_served_beside(self, pool: PoolName, job: Placeable) -> bool:
+        """Return whether another pool than this one can serve a job now, and has room for it.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
+          StoreUnavailable: The database is unavailable.
+        """
+        decision = self.explain(self._request_of(job), job.priority)
+        return any(row.exclusion is None and row.pool != pool for row in decision.table)
+
     def is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
         """Return whether a job of a pool would be done much sooner in the pool that would be chosen now.
         If so, it counts there from now on.

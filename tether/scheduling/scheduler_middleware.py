@@ -235,6 +235,20 @@ class SchedulerMiddleware(Middleware):
         """
         return {job.job_id for job in jobs if self._is_sooner_elsewhere(pool, job, rule)}
 
+    def may_go_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable]) -> set[JobId]:
+        """Those of a pool's jobs that another pool can serve, and has room for.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return {job.job_id for job in jobs if self._may_go_elsewhere(pool, job)}
+
+    def _may_go_elsewhere(self, pool: PoolName, job: Placeable) -> bool:
+        try:
+            return self._choice.is_served_beside(pool, job)
+        except UnknownModel:
+            return False
+
     def _is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
         try:
             return self._choice.is_sooner_elsewhere(pool, job, rule)

@@ -42,6 +42,7 @@ class Watcher(BoundlessPools):
         self.cold = []
         self.held = {}
         self.unwatched = set()
+        self.asked_of = []
         self.at = 1_000_000
         self.looked_again = 0
         self.evidence = None
@@ -76,6 +77,10 @@ class Watcher(BoundlessPools):
 
     def serving_pools(self):
         return {DEMO: [self.view(name) for name in {*self.loaded, *self.cold}]}
+
+    def may_go_elsewhere(self, pool, jobs):
+        self.asked_of = [*self.asked_of, *(job.job_id for job in jobs)]
+        return {job.job_id for job in jobs if job.region != "here"}
 
     def view(self, name):
         return PoolView(
@@ -272,6 +277,27 @@ def test_where_jobs_wait_for_another_pools_load_already_none_follow_them(core, w
         watcher.asked[Draws("loader", OTHER_POOL)] = watcher.at
         loading.wait(MAX_GAP_MS, drawing=())
     assert core.states(1, 2) == ["placed", "placed"]
+
+
+@pytest.mark.parametrize("why", ["it only loads", "held"])
+def test_jobs_that_no_other_pool_may_have_stay_and_are_not_looked_at_again_and_again(core, watcher, why):
+    core.submit(1)
+    core.submit(2, region="here")
+    core.submit(3, places=False)
+    core.submit(4, places=False, region="here")
+    loading = Loading(watcher)
+    if why == "held":
+        watcher.held = {POOL: ["default"]}
+        watcher.wait(PATIENCE.elsewhere_ms + MAX_GAP_MS)
+    else:
+        loading.wait(PATIENCE.loading_ms + 2 * MAX_GAP_MS)
+    watcher.give_back()
+    assert core.states(1, 2, 3, 4) == ["parked", "placed", "parked", "accepted"]
+    asked = watcher.asked_of.count("job-000002")
+    for _ in range(20):
+        watcher.pass_time(100)
+    assert watcher.asked_of.count("job-000002") == asked
+    assert core.states(2, 4) == ["placed", "accepted"]
 
 
 def submit_for_two(core):
