@@ -56,8 +56,9 @@ def move_target(
     what = f"model {pool.model}@{pool.version}" if pool.model else "its model, which is not configured,"
     if not parks:
         raise NoOtherPool(
-            f"no pool other than {pool.name} can serve {what} now: start a worker elsewhere, or pause the "
-            "pool and use --park, by which its jobs wait in the database until any pool can serve them"
+            f"no pool other than {pool.name} can serve {what} now: start a worker elsewhere, or "
+            f"{'' if pool.pause else 'pause the pool and '}use --park, by which its jobs wait in the "
+            "database until any pool can serve them"
         )
     if pool.pause is None:
         raise InvalidRequest(

@@ -29,6 +29,9 @@ MAX_SETTLING_SECONDS = 60.0
 """For so long that is waited for, without any progress."""
 
 
+_NOTHING_DONE = {"jobs": 0, "failed": 0, "errors": [], "has_more": False}
+
+
 @click.command()
 @click.argument("pool", metavar="POOL")
 @click.option("--to", metavar="POOL", help="The pool that is to get them.  [default: any that can]")
@@ -82,7 +85,11 @@ def purge(gateway: Connection | None, pool: str, is_sure: bool, is_json: bool, w
         goal = _waiting(found)
         if goal and not is_sure:
             _confirm(goal, found["pool"])
-        document = in_steps(lambda count: pools.purge(pool, count), max(1, goal))
+        if goal or found["waiting"] is None:
+            document = in_steps(lambda count: pools.purge(pool, count), max(1, goal))
+        else:
+            # What comes from here on was not counted, and nobody was asked about it.
+            document = {"object": "pool_purge", "pool": found["pool"], **_NOTHING_DONE}
     _tell(document, "cancelled", is_json=is_json)
 
 
