@@ -9,6 +9,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from support.boundless_pools import choice_of
 from support.cluster import Cluster
 from support.databases import fresh_postgres
 from support.waiting import PATIENCE_SECONDS, eventually
@@ -22,7 +23,7 @@ from tether.discovery.trust.identity import Identity
 from tether.jobs import JobState
 from tether.loops import Loop
 from tether.models.registry import Registry, pool_name
-from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.telemetry.logs import get_logger
 from tether_cli.environment import CommandEnvironment
 from tether_cli.main import main
@@ -74,7 +75,7 @@ class Regions:
     def submit(self, model):
         """A job that was placed in region a."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(PoolChoice, "choose", lambda *_, **__: self.pool(model))
+            patch.setattr(SchedulerMiddleware, "_first_choice", lambda *_: choice_of(self.pool(model)))
             return self.client.submit(model, "hello")
 
     def verb(self, *words):
