@@ -147,7 +147,7 @@ def show(connection: Connection, job_id: str, all_tenants: bool, as_json: bool) 
     if waits:
         why = why_waiting(status, models, health)
         lines.insert(2, ("why", why.removeprefix("waits: ")))
-        lines.insert(3, ("its pool", f"why that one: tether explain --job {job_id}"))
+        lines.insert(3, ("explained", f"by tether explain --job {job_id}"))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         click.echo(f"{name:<{width}}  {one_line(value)}")

@@ -30,9 +30,10 @@ def print_explanation(explanation: Explanation) -> None:
     if explanation.pools:
         click.echo()
         names = tuple(explanation.worth)
-        columns = ("POOL", "COST", "WAIT", "TOTAL", "AHEAD", "SLOTS", "TOKENS/S", *names, "NOT BECAUSE")
+        columns = ("POOL", "COST", "WAIT", "TOTAL", "AHEAD", "SLOTS", "TOKENS/S", *names, "EXCLUDED")
         print_table(columns, [_pool_row(each, names) for each in explanation.pools])
-        say_aside(_cost_text(explanation))
+        if any(each.terms for each in explanation.pools):
+            say_aside(_cost_text(explanation))
     if explanation.omitted:
         say_aside(f"{explanation.omitted} further pools are not told.")
 

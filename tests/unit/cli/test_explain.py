@@ -54,7 +54,7 @@ def test_the_pick_and_why_and_each_pool_are_printed(line, asked):
     ]
     rows = [each.split("\t") for each in lines[5:]]
     assert rows == [
-        ["POOL", "COST", "WAIT", "TOTAL", "AHEAD", "SLOTS", "TOKENS/S", "warm", "region", "NOT BECAUSE"],
+        ["POOL", "COST", "WAIT", "TOTAL", "AHEAD", "SLOTS", "TOKENS/S", "warm", "region", "EXCLUDED"],
         ["gpu.cpu.eu.m-1", "-4.25 s", "12.50 s", "20.00 s", "3.5", "2", "40", "0", "1", ""],
         ["gpu.cpu.us.m-1", *["-"] * 8, "region: is in region us, not eu"],
     ]
