@@ -60,8 +60,11 @@ class JobStatus(JobRecord):
       expires_at: When it expires unless a worker has begun it, in milliseconds since the epoch; None if never
         and where one may have.
       waits_for: Why it waits, in words. Parked: until when it may not start, that no pool meets what it asks
-        for, that its pools take no more jobs, or that they are paused. In a pool: that this is paused. Empty
-        where it is none of these, and in lists.
+        for, that its pools take no more jobs, or that they are paused. In a pool: that this is paused, has no
+        worker, has only such as are held back or have not loaded the model, or has more jobs than slots.
+        Empty where it is none of these, and in lists.
+      expected_at: When it was expected to begin as its pool was chosen, in milliseconds since the epoch. None
+        where that is not known, as while it is parked, once it has begun, and in lists.
     """
 
     offset: int
@@ -69,6 +72,7 @@ class JobStatus(JobRecord):
     deadline: int | None = None
     expires_at: int | None = None
     waits_for: str = ""
+    expected_at: int | None = None
 
 
 def status_of(*sources: object, **values: Any) -> JobStatus:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tether.clocks import wall_clock_ms
 from tether.jobs import JobState
 from tether_cli.terminal.output import Notes
 from tether_cli.terminal.printable import one_line
@@ -36,15 +37,19 @@ class JobNews:
         handle: JobHandle,
         notes: Notes,
         health: Callable[[], Mapping[str, str] | None] = lambda: None,
+        *,
+        now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         """
         Args:
           health: Returns what the gateway says of itself; None where it says nothing.
+          now_ms: Milliseconds since the epoch.
         """
         self._client = client
         self._health = health
         self._handle = handle
         self._notes = notes
+        self._now_ms = now_ms
         self._why = ""
         self._has_output = False
         self._told_dispatch = 0
@@ -82,13 +87,17 @@ class JobNews:
             if status.state.is_final or (status.state is JobState.RUNNING and self._has_output):
                 return
             why = why_waiting(status, self._client.models(), health)
+            more = ""
             if status.state is not JobState.RUNNING:
-                why += f". Why there: tether explain --job {self._handle.job_id}"
-            self._tell_why(why)
+                expected = expectation_text(status, self._now_ms())
+                more = (
+                    f"{expected and f'; {expected}'}. Why there: tether explain --job {self._handle.job_id}"
+                )
+            self._tell_why(why, more)
 
-    def _tell_why(self, why: str) -> None:
+    def _tell_why(self, why: str, more: str = "") -> None:
         if why != self._why:
-            self._say(why)
+            self._say(why + more)
         self._why = why
 
     def _tell_failures(self) -> None:
@@ -138,6 +147,14 @@ def is_without_orchestrator(health: Mapping[str, str] | None) -> bool:
     return health is not None and health.get("orchestrator") == "absent"
 
 
+def expectation_text(status: JobStatus, now_ms: int) -> str:
+    """When a job is expected to begin, in words; empty where that is not known."""
+    if status.expected_at is None:
+        return ""
+    seconds = math.ceil((status.expected_at - now_ms) / 1000)
+    return f"expected to begin {f'in about {seconds} s' if seconds > 0 else f'{-seconds} s ago'}"
+
+
 def why_waiting(
     status: JobStatus, models: Sequence[ModelInfo], health: Mapping[str, str] | None = None
 ) -> str:
@@ -163,7 +180,10 @@ def why_waiting(
         return f"waits: model {status.model!r} is no longer configured. It goes on once it is again"
     workers = sum(model.workers for model in versions)
     if status.state in (JobState.ACCEPTED, JobState.PLACED, JobState.PARKED) and status.waits_for:
-        return f"waits: {one_line(status.waits_for)}"
+        why = f"waits: {one_line(status.waits_for)}"
+        if workers:
+            return why + _without_first_orchestrator(health)
+        return "; ".join((why, *_absence(versions[0])))
     if is_in_lost_pool(status, versions):
         return (
             f"waits: no worker draws from pool {status.pool!r} now. Another pool that serves model "
@@ -194,16 +214,23 @@ def why_waiting(
         )
     if workers:
         why = f"waits: the workers of model {status.model!r} are busy, or are loading it"
-        if is_without_orchestrator(health):
-            why += (
-                "; or Redis was empty when it started, and workers draw from it once an orchestrator has "
-                "run: none does, `tether orchestrator` starts one"
-            )
-        return why
+        return why + _without_first_orchestrator(health)
+    return "; ".join((f"waits: no worker serves model {status.model!r} now", *_absence(versions[0])))
+
+
+def _without_first_orchestrator(health: Mapping[str, str] | None) -> str:
+    if not is_without_orchestrator(health):
+        return ""
+    return (
+        "; or Redis was empty when it started, and workers draw from it once an orchestrator has run: none "
+        "does, `tether orchestrator` starts one"
+    )
+
+
+def _absence(model: ModelInfo) -> list[str]:
     from tether.statuses import absence_text
 
-    told = "; ".join(text for text in (_place_text(versions[0]), absence_text(versions[0])) if text)
-    return f"waits: no worker serves model {status.model!r} now{f'; {told}' if told else ''}"
+    return [text for text in (_place_text(model), absence_text(model)) if text]
 
 
 def _place_text(model: ModelInfo) -> str:

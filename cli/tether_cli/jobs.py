@@ -282,6 +282,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         ("ended", time_text(status.finished_at)),
         *([("deadline", time_text(status.deadline))] if status.deadline else []),
         *([("to begin by", time_text(status.expires_at))] if status.expires_at else []),
+        *([("expected", f"to begin at {time_text(status.expected_at)}")] if status.expected_at else []),
         ("attempts", str(status.attempts)),
         ("input tokens", str(status.input_tokens)),
         ("output tokens", str(status.output_tokens or status.offset)),

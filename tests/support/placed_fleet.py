@@ -57,14 +57,22 @@ class PlacedFleet:
         worker = settings.worker.model_copy(update={"region": region})
         return settings.model_copy(update={"worker": worker, **changes})
 
-    def start(self, region="local", gpu_class="cpu", *, version="1", is_warm=True, threads=1):
-        """A worker that serves one version; one that is not warm never ends to load it."""
+    def start(
+        self, region="local", gpu_class="cpu", *, version="1", is_warm=True, threads=1, fails=lambda: False
+    ):
+        """A worker that serves one version; one that is not warm never ends to load it.
+
+        Args:
+          fails: Whether it fails to load it now.
+        """
         settings = self._settings(region)
         models = [each for each in settings.models if (each.name, each.version) == ("m", version)]
         worker = settings.worker.model_copy(update={"gpu_class": gpu_class})
         settings = settings.model_copy(update={"models": tuple(models), "worker": worker})
 
         def make(model, adapter):
+            if fails():
+                raise RuntimeError("no room for it")
             if not is_warm:
                 self._let_load.wait()
             return NullEngine.from_settings(model, adapter)

@@ -312,6 +312,14 @@ class PoolChoice:
             self._depths[pool] = self._depths.get(pool, 0) - 1
         return True
 
+    def jobs_ahead(self, pool: PoolName) -> tuple[int, float]:
+        """How many jobs a pool has, and how many of other pools its workers have.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return max(0, self._fresh_depths().get(pool, 0)), self._shared.get(pool, 0.0)
+
     def read_depths(self) -> None:
         """Read anew how many jobs pools have.
 

@@ -191,6 +191,14 @@ class SchedulerMiddleware(Middleware):
         words = None if pool is None else self._choice.pauses.in_words().get(pool)
         return "" if words is None else f"pool {pool} {words}"
 
+    def jobs_ahead(self, pool: PoolName) -> tuple[int, float]:
+        """How many jobs a pool has, and how many of other pools its workers have, as of about a second ago.
+
+        Raises:
+          StoreUnavailable: The database is unavailable.
+        """
+        return self._choice.jobs_ahead(pool)
+
     def served_models(self) -> list[KeptModel]:
         """The models that live workers serve now, as rows of jobs keep them."""
         return [kept for model in self._choice.served() for kept in self._kept(model)]

@@ -60,6 +60,7 @@ class FakeJobPort:
                 deadline=job.request.deadline or None,
                 expires_at=None if job.records else job.request.expires_at or None,
                 waits_for="",
+                expected_at=None,
             )
 
     def history(self, job_id: JobId) -> JobHistory:

@@ -33,11 +33,17 @@ class NoLiveStates:
         return {}
 
 
+def plane_of(store, list_reads):
+    """As much of a control plane as statuses and lists ask, without workers."""
+    scheduler = SimpleNamespace(why_paused=lambda pool: "", jobs_ahead=lambda pool: (0, 0.0))
+    fleet = SimpleNamespace(pools=lambda: ())
+    return SimpleNamespace(store=store, list_reads=list_reads, scheduler=scheduler, fleet=fleet)
+
+
 @pytest.fixture
 def port(store):
     list_reads = ListReads(max_waiting=MAX_WAITING_HERE, patience_seconds=PATIENCE_SECONDS)
-    plane = SimpleNamespace(store=store, list_reads=list_reads)
-    return DirectJobPort(plane, NoLiveStates(), Lifetime(), "default")
+    return DirectJobPort(plane_of(store, list_reads), NoLiveStates(), Lifetime(), "default")
 
 
 def test_a_status_and_a_key_are_read_while_every_list_hangs(store, port, monkeypatch):
@@ -88,7 +94,7 @@ def test_a_status_and_a_key_are_read_on_a_gateways_threads_while_200_lists_wait(
         return direct_jobs_scan(connection, *args)
 
     monkeypatch.setattr(direct_jobs, "scan_jobs", hang)
-    plane = SimpleNamespace(store=store, list_reads=ListReads(patience_seconds=PATIENCE_SECONDS))
+    plane = plane_of(store, ListReads(patience_seconds=PATIENCE_SECONDS))
     ports = {
         tenant: DirectJobPort(plane, NoLiveStates(), Lifetime(), tenant) for tenant in ("default", "other")
     }

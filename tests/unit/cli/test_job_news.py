@@ -182,6 +182,36 @@ def test_why_a_job_waits(changes, workers, silent, why):
     assert why_waiting(replace(status, **changes), models) == why
 
 
+@pytest.mark.parametrize(("seconds", "is_told"), [(12, "in about 12 s"), (0, "0 s ago"), (-5, "5 s ago")])
+def test_a_wait_is_told_once_with_what_the_gateway_knows_and_when_it_is_expected_to_end(
+    monkeypatch, capsys, seconds, is_told
+):
+    client = Tether(backend=FakeBackend(autorun=False))
+    handle = client.submit("echo", "hi")
+    words = f"pool {handle.status().pool} has 12 jobs for 4 slots"
+    status = replace(
+        handle.status(), state=JobState.PLACED, waits_for=words, expected_at=100_000 + seconds * 1000
+    )
+    monkeypatch.setattr(type(handle), "status", lambda handle: status)
+    times = iter((100_000, 101_000))
+    news = JobNews(client, handle, open_output()[1], now_ms=lambda: next(times))
+    news.tell_silence()
+    news.tell_silence()
+    assert capsys.readouterr().err == (
+        f"job {handle.job_id}: waits: {words}; expected to begin {is_told}. "
+        f"Why there: tether explain --job {handle.job_id}\n"
+    )
+
+
+def test_who_is_absent_is_told_beside_what_the_gateway_says_of_a_pool_without_workers():
+    status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
+    status = replace(status, state=JobState.PLACED, waits_for="no worker serves model 'echo' now")
+    models = [ModelInfo(name="echo", version="1", context=100, silent_workers=1)]
+    assert why_waiting(status, models) == (
+        "waits: no worker serves model 'echo' now; 1 announced, but draws no jobs"
+    )
+
+
 @pytest.mark.parametrize(
     ("places", "why"),
     [
@@ -225,10 +255,11 @@ def test_a_job_that_only_an_orchestrator_can_place_waits_for_one(state, orchestr
     assert ("no orchestrator runs" in why and "`tether orchestrator` starts one" in why) is is_told
 
 
+@pytest.mark.parametrize("words", ["", "pool here has 12 jobs for 4 slots"])
 @pytest.mark.parametrize(("orchestrator", "is_told"), [("absent", True), ("ok", False)])
-def test_a_placed_job_may_wait_for_the_first_orchestrator_of_an_empty_redis(orchestrator, is_told):
+def test_a_placed_job_may_wait_for_the_first_orchestrator_of_an_empty_redis(orchestrator, is_told, words):
     status = Tether(backend=FakeBackend(autorun=False)).submit("echo", "hi").status()
-    status = replace(status, pool="here", state=JobState.PLACED)
+    status = replace(status, pool="here", state=JobState.PLACED, waits_for=words)
     models = [ModelInfo(name="echo", version="1", context=100, workers=1, pools=("here",))]
     why = why_waiting(status, models, {"redis": "ok", "orchestrator": orchestrator})
     assert ("Redis was empty" in why and "`tether orchestrator` starts one" in why) is is_told

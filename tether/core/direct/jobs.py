@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import redis
@@ -13,6 +12,7 @@ from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
+from tether.core.direct.job_waits import JobWaits
 from tether.core.job_histories import history_of
 from tether.core.job_placements import placements_of
 from tether.core.live_states import LiveStates
@@ -32,22 +32,14 @@ from tether.store.job_lists import MAX_SCANNED, scan_jobs
 from tether.store.letter_retries import retried_jobs
 from tether.store.rows import JobRow
 from tether.store.store import Store
-from tether.store.waiting_jobs import needs_of_job
 
 _DECIDED_BY_REDIS = frozenset(
     {JobState.PLACED, JobState.RUNNING, JobState.SUCCEEDED, JobState.CANCELLED, JobState.EXPIRED}
 )
 """States of which the database only makes a record: whoever saw a stream's end finds it in the status."""
 
-_IN_POOL = frozenset({JobState.ACCEPTED, JobState.PLACED})
-"""States of a job that waits in a pool, or for room there."""
-
 MIN_ROWS = 20
 """Rows that are read at once, of which Redis may know that they are in other states."""
-
-
-YEAR_10000_MS = 253_402_300_800_000
-"""Times from then on cannot be written as others are."""
 
 
 class DirectJobPort:
@@ -170,6 +162,7 @@ class JobReads:
         self._plane = plane
         self._live = live
         self._tenant = tenant
+        self._waits = JobWaits(plane, live)
 
     def one(self, job_id: JobId) -> JobOfTenant:
         """One job.
@@ -177,20 +170,10 @@ class JobReads:
         Raises:
           JobNotFound: There is no such job of this tenant's.
         """
-        found = self._statuses([job_of_tenant(self._plane.store, job_id, self._tenant)])[0]
-        if found.status.state in _IN_POOL:
-            words = self._plane.scheduler.why_paused(found.status.pool)
-            return found._replace(status=replace(found.status, waits_for=words))
-        if found.status.state is not JobState.PARKED:
-            return found
-        parked = self._plane.store.read(needs_of_job, job_id)
-        if parked is None:
-            return found
-        if parked.not_before > self._plane.clock.now_ms():
-            words = f"it may not start before {_shown_time(parked.not_before)}"
-        else:
-            words = self._plane.scheduler.why_unserved(parked)
-        return found._replace(status=replace(found.status, waits_for=words))
+        row = job_of_tenant(self._plane.store, job_id, self._tenant)
+        known = {} if row.state.is_final else self._live.known([job_id])
+        found = self._statuses([row], known)[0]
+        return found._replace(status=self._waits.told(row, found.status, known.get(job_id)))
 
     def history(self, job_id: JobId) -> HistoryOfTenant:
         """The attempts of one job.
@@ -232,7 +215,9 @@ class JobReads:
             # One more than the page tells whether another page follows.
             wanted = max(limit + 1 - len(found), MIN_ROWS)
             listed = self._plane.store.read(scan_jobs, self._tenant, asked, after, wanted, left)
-            for one in self._statuses(listed.rows):
+            # While Redis owns a job, the database knows no better than that it was handed over.
+            known = self._live.known([row.job_id for row in listed.rows if not row.state.is_final])
+            for one in self._statuses(listed.rows, known):
                 if not job_filter.states or one.status.state in job_filter.states:
                     found.append(one)
             if len(found) > limit:
@@ -243,9 +228,7 @@ class JobReads:
             left -= listed.scanned
         return found, after
 
-    def _statuses(self, rows: Sequence[JobRow]) -> list[JobOfTenant]:
-        # While Redis owns a job, the database knows no better than that it was handed over.
-        known = self._live.known([row.job_id for row in rows if not row.state.is_final])
+    def _statuses(self, rows: Sequence[JobRow], known: Mapping[JobId, KnownJob | None]) -> list[JobOfTenant]:
         dead = [row.job_id for row in rows if row.state is JobState.DEAD]
         retries = dict(self._plane.store.read_each(retried_jobs, dead)[0]) if dead else {}
         return [
@@ -286,6 +269,7 @@ def _status(row: JobRow, known: KnownJob | None, retried_as: JobId | None = None
         deadline=row.deadline or None,
         expires_at=None if known is not None and known.has_begun else row.expires_at or None,
         waits_for="",
+        expected_at=None,
     )
 
 
@@ -295,9 +279,3 @@ def in_database(job_filter: JobFilter) -> JobFilter:
     if states & _DECIDED_BY_REDIS:
         states |= {JobState.PLACED, JobState.RUNNING}
     return replace(job_filter, states=tuple(sorted(states)))
-
-
-def _shown_time(time_ms: int) -> str:
-    if time_ms >= YEAR_10000_MS:
-        return "the year 10000"
-    return datetime.fromtimestamp(time_ms // 1000, UTC).isoformat().replace("+00:00", "Z")

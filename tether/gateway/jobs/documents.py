@@ -100,7 +100,12 @@ JobDocument = document_of(
     waits_for=Field(
         description="Why a job waits, in words. Parked: until when it may not start, that no pool meets what "
         "it asks for, that its pools take no more jobs, or that they are paused. In a pool: that this is "
-        "paused. Empty where it is none of these, and in lists."
+        "paused, has no worker, has only such as are held back or have not loaded the model, or has more "
+        "jobs than slots. Empty where it is none of these, and in lists."
+    ),
+    expected_at=Field(
+        description="When it was expected to begin as its pool was chosen, in ms since the epoch; null where "
+        "that is not known, as while it is parked, once it has begun, and in lists."
     ),
 )
 
