@@ -232,6 +232,11 @@ class Keys:
         """A string: which models the worker cannot load."""
         return f"{self.prefix}:fleet:failing:{worker_id}"
 
+    @property
+    def failing_workers(self) -> str:
+        """A sorted set: workers that cannot load models, by when they last said so."""
+        return f"{self.prefix}:fleet:failing-workers"
+
     def fleet_manifest(self, worker_id: WorkerId) -> str:
         """A string; and a channel that says that it was written."""
         return f"{self.prefix}:fleet:manifest:{worker_id}"

@@ -48,7 +48,7 @@ def _workers_to_json(view: PoolView | None) -> dict[str, Any]:
     return {
         "workers": view.workers,
         "suspect_workers": view.suspects,
-        "held_workers": view.held,
+        "held_workers": view.held - view.unloadable,
         "silent_workers": view.silent,
         "slots": view.slots,
         "free": view.free,

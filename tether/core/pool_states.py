@@ -16,7 +16,7 @@ class PoolState(StrEnum):
 
     Values:
       SERVING: A worker has its model loaded, and draws from it.
-      COLD: It has workers, and none has loaded its model.
+      COLD: It has workers, and none has loaded its model, or can.
       PAUSED: An operator has paused it.
       NO_WORKERS: No live worker draws from it.
       HELD_BACK: All its workers are held back, since they fail what others do.
@@ -62,7 +62,7 @@ class PoolFacts:
             return PoolState.PAUSED
         if self.view is None or self.view.workers == 0:
             return PoolState.NO_WORKERS
-        if self.view.able(None) <= 0:
+        if self.view.able(None) <= 0 and not self.view.unloadable:
             return PoolState.HELD_BACK
         return PoolState.SERVING if self.view.warm else PoolState.COLD
 
@@ -90,5 +90,5 @@ def others_that_serve(pool: PoolFacts, digest: str, found: Mapping[PoolName, Poo
         and other.view is not None
         and other.view.digest == digest
         and other.state in able
-        and (other.view.sure > 0 or pool.pause is not None)
+        and (min(other.view.sure, other.view.able(None)) > 0 or pool.pause is not None)
     )

@@ -278,6 +278,8 @@ TENANT_FULL = Exclusion(Unfit.FULL, "has as many jobs of the tenant as it takes 
 
 HELD = Exclusion(Unfit.HELD, "all its workers fail what others do, and others can serve")
 
+UNLOADABLE = Exclusion(Unfit.UNLOADABLE, "none of its workers can load the model, and others can serve")
+
 AVOIDED = Exclusion(
     Unfit.AVOIDED, "it kept the job in vain before, or was left by a move, and others can serve it"
 )
@@ -296,9 +298,9 @@ def choose(
     """The pool with the least cost; of equal ones the first by name.
 
     Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
-    whose workers are all held back. A pool that takes no more jobs is not chosen: the job waits until one
-    does, rather than go to one of those. A pool that an operator named for the
-    job comes before all.
+    whose workers are all held back, or cannot load the model. A pool that takes no more jobs is not
+    chosen: the job waits until one does, rather than go to one of those. A pool that an operator named for
+    the job comes before all.
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
@@ -313,7 +315,10 @@ def choose(
     # A suspect worker is mostly there, and one that is held back mostly fails.
     able = {pool.name for pool in pools if pool.able(request.tenant) > 0 or pool.name in request.may_try}
     if any(name in able and exclusion is None for name, exclusion in excluded.items()):
-        excluded |= {pool.name: excluded[pool.name] or HELD for pool in pools if pool.name not in able}
+        for pool in pools:
+            if pool.name not in able:
+                why = UNLOADABLE if pool.unloadable >= pool.workers else HELD
+                excluded[pool.name] = excluded[pool.name] or why
     if any(pool.sure and excluded[pool.name] is None for pool in pools):
         for pool in pools:
             if not pool.sure:

@@ -61,6 +61,7 @@ class Unfit(StrEnum):
       NO_WORKER: None of its workers lives and takes jobs.
       SUSPECT: All its workers are suspect, and another pool can serve the job.
       HELD: All its workers are held back since they fail what others do, and another pool can serve the job.
+      UNLOADABLE: None of its workers can load the model, and another pool can serve the job.
       AVOIDED: It kept the job in vain before, or an operator moved the job out of it, and another pool can
         serve it.
       MOVED: An operator moved the job to another pool, which can serve it.
@@ -76,6 +77,7 @@ class Unfit(StrEnum):
     NO_WORKER = "no_worker"
     SUSPECT = "suspect"
     HELD = "held"
+    UNLOADABLE = "unloadable"
     AVOIDED = "avoided"
     MOVED = "moved"
     GPU_CLASS = "gpu_class"

@@ -47,7 +47,7 @@ def why_in_pool(pool: WaitedPool, tenant: TenantId) -> str:
                 "gets the job, unless a worker comes back soon"
             )
         return f"no worker serves model {pool.model!r} now"
-    if view.able(tenant) <= 0:
+    if view.able(tenant) <= 0 and not view.unloadable:
         return f"all workers of pool {pool.name} are held back{_first_of(pool.held, ', as worker')}"
     words = [] if view.warm else [_why_not_loaded(pool, view)]
     return "; ".join(words + _why_busy(pool, view.slots or 1))

@@ -382,3 +382,15 @@ def test_what_can_be_served_is_what_gets_a_pool(request, some):
 def test_a_scorer_that_cannot_be_loaded_is_told_by_name(wrong):
     with pytest.raises(ConfigError, match="mine"):
         load_scorers(lambda: [entry(wrong)])
+
+
+def test_a_pool_whose_workers_cannot_load_the_model_is_chosen_only_where_no_other_can_serve():
+    failing = pool("a", warm=False, load_seconds=0.1, held=1, unloadable=1)
+    choice = choose(REQUEST, [failing, pool("b", warm=False)], {"b": 50})
+    assert (choice.pool, choice.table[1].exclusion.unfit) == ("b", Unfit.UNLOADABLE)
+    assert chosen([failing, pool("b", workers=0)]) == "a"
+    assert chosen([failing, pool("b", held=1)], depths={"b": 50}) == "a"
+    one_can = pool("a", workers=2, warm=False, load_seconds=0.1, held=1, unloadable=1)
+    assert chosen([one_can, pool("b", warm=False)], depths={"b": 50}) == "a"
+    both = choose(REQUEST, [pool("a", workers=2, held=2, unloadable=1), pool("b")], {})
+    assert both.table[1].exclusion.unfit is Unfit.HELD

@@ -53,6 +53,8 @@ def test_a_job_is_told_why_its_model_cannot_be_loaded():
     cold = replace(VIEW, warm=False, load_seconds=8.0)
     words = "worker w1 cannot load model 'm', and tries again by itself: no room for it"
     assert why(view=cold, failing={"w1": "no room for it"}) == words
+    unloadable = replace(cold, held=2, unloadable=2)
+    assert why(view=unloadable, failing={"w1": "no room for it"}) == words
     assert (
         why(view=cold, failing={"w1": "no room for it", "w2": "broken"}) == f"{words}; 1 more cannot either"
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeAlias
 
-from tether.discovery.announcements.presence import Order, Presence, Supported, WorkerState
+from tether.discovery.announcements.presence import ModelState, Order, Presence, Supported, WorkerState
 from tether.discovery.fleet.announced_parts import further_part, with_known_parts
-from tether.discovery.fleet.held_back import Held
+from tether.discovery.fleet.held_back import Held, HeldBack
 from tether.ids import BootId, PoolName, WorkerId, worker_of
 from tether.models.registry import pool_name
 
@@ -83,7 +83,7 @@ class Fleet:
         one back. Its size is bounded by the number of trusted keys.
       unroutable: The order up to which a worker's announcements do not make it routable.
       silent: The pools that members announce and do not draw from, by what was last seen of them.
-      held: Who is held back from pools, since it fails what others do.
+      held: Who is held back from pools, since it fails what others do, or cannot load their models.
       served: How many members serve each pool, by its name. It stays the same object as long as no member
         joins, leaves, becomes unroutable or silent, or serves something else.
       next_expiry: No member expires before.
@@ -239,6 +239,27 @@ def judged(fleet: Fleet, silent: Silent, held: Held = MappingProxyType({})) -> F
     members = [(worker, fleet.members.get(worker)) for worker in {*silent, *fleet.silent}]
     served = _served(fleet, members, members, silent=silent)
     return replace(fleet, silent=silent, held=held, served=served)
+
+
+def held_or_failing(
+    members: Mapping[WorkerId, Member], held: Held, without_hope: Mapping[WorkerId, Mapping[str, bool]]
+) -> Held:
+    """Who is held back from pools, and who cannot load their models: that is held back from everybody's jobs.
+
+    Args:
+      without_hope: See :class:`~tether.discovery.fleet.liveness.Evidence`.
+    """
+    found = dict(held)
+    for worker, models in without_hope.items():
+        member = members.get(worker)
+        failing = {
+            pool: HeldBack(tenants=frozenset(), is_for_all=True, may_try=models[name], cannot_load=True)
+            for pool, model in (() if member is None else member.serves)
+            if (name := f"{model.name}@{model.version}") in models and model.state is not ModelState.WARM
+        }
+        if failing:
+            found[worker] = {**found.get(worker, {}), **failing}
+    return found
 
 
 def silent_in(member: Member, silent: Silent) -> frozenset[PoolName]:

@@ -234,7 +234,8 @@ class FleetView:
         with self._news:
             former, self.evidence = self._fleet, evidence
             silent = silent_pools(former.members.values(), evidence, self._clock())
-            self._fleet = fleets.judged(former, silent, evidence.held)
+            held = fleets.held_or_failing(former.members, evidence.held, evidence.without_hope)
+            self._fleet = fleets.judged(former, silent, held)
         for worker_id in silent.keys() - former.silent.keys():
             self._log.warning(
                 "A worker announces itself and draws no jobs: none are placed there. Look whether it reaches "

@@ -52,12 +52,14 @@ class HeldBack:
       tenants: Whose jobs it failed, as far as they are named.
       is_for_all: Whether it is held from everybody's jobs, and not only from theirs.
       may_try: Whether it would be given its next job at once, to show whether it works again.
+      cannot_load: Whether that is since it fails to load the model again and again.
       why: What is told of it, which changes with time: it does not count where two are compared.
     """
 
     tenants: frozenset[TenantId]
     is_for_all: bool
     may_try: bool = False
+    cannot_load: bool = False
     why: HeldPool | None = field(default=None, compare=False)
 
     def keeps_from(self, tenant: TenantId | None) -> bool:

@@ -67,6 +67,8 @@ class Evidence:
       copied: When a process was last refused jobs since another one draws with the same key.
       known: Since when workers are known.
       held: Who is held back from pools, since it fails what others do.
+      without_hope: Which models workers say that they fail to load again and again, each with whether a try
+        may begin now.
       paused, resumed: The last time in which Redis or all orchestrators were away; 0 where none is known.
     """
 
@@ -78,6 +80,7 @@ class Evidence:
     copied: Mapping[WorkerId, int] = field(default_factory=lambda: MappingProxyType({}))
     known: Mapping[WorkerId, Appearance] = field(default_factory=lambda: MappingProxyType({}))
     held: Held = field(default_factory=lambda: MappingProxyType({}))
+    without_hope: Mapping[WorkerId, Mapping[str, bool]] = field(default_factory=lambda: MappingProxyType({}))
     paused: int = 0
     resumed: int = 0
 

@@ -52,7 +52,9 @@ class PoolView:
       workers: Live ones that take jobs, suspect ones among them.
       suspects: How many of them are suspect.
       silent: How many more announce the pool and do not draw from it. They count in nothing else.
-      held: How many of the live ones are held back from everybody's jobs, since they fail what others do.
+      held: How many of the live ones are held back from everybody's jobs, since they fail what others do, or
+        cannot load the model.
+      unloadable: How many of these cannot load it.
       held_from: How many more are held back from a tenant's jobs, by tenant.
       may_try: Whether one of those that are held back would be given a job at once, to show what it can.
       slots, free: Sums over the workers, of which none counts with more than a few times their median.
@@ -77,6 +79,7 @@ class PoolView:
     suspects: int = 0
     silent: int = 0
     held: int = 0
+    unloadable: int = 0
     held_from: Mapping[TenantId, int] = field(default_factory=lambda: MappingProxyType({}))
     may_try: bool = False
     slots: int = 0
@@ -178,7 +181,7 @@ class _Sum:
             "queue_depth",
         ),
         "silent",
-        *("slots", "suspects", "told", "vram", "warm", "workers"),
+        *("slots", "suspects", "told", "unloadable", "vram", "warm", "workers"),
     )
 
     def __init__(self, name: PoolName, model: Supported, first: Presence) -> None:
@@ -186,7 +189,7 @@ class _Sum:
         self.model = model
         self.first = first
         self.workers = self.suspects = self.silent = self.queue_depth = 0
-        self.held = self.vram = self.max_slots = 0
+        self.held = self.unloadable = self.vram = self.max_slots = 0
         self.slots: list[int] = []
         self.free: list[int] = []
         self.told = ToldRates()
@@ -199,6 +202,7 @@ class _Sum:
         self.may_try = self.may_try or held.may_try
         if held.is_for_all:
             self.held += 1
+            self.unloadable += held.cannot_load
         else:
             self.held_from.update(held.tenants)
 
@@ -219,6 +223,7 @@ class _Sum:
             suspects=self.suspects,
             silent=self.silent,
             held=self.held,
+            unloadable=self.unloadable,
             held_from=MappingProxyType(dict(self.held_from)),
             may_try=self.may_try,
             slots=bounded_sum(self.slots, self.max_slots),

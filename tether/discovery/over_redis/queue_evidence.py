@@ -13,6 +13,7 @@ from tether.broker.keys import Keys
 from tether.broker.redis.connections import each_answer, without_retries
 from tether.broker.scripts import Scripts, rows
 from tether.discovery.fleet.liveness import Appearance, Draws, Evidence
+from tether.discovery.over_redis.load_failures import MAX_FAILING_WORKERS, read_without_hope
 from tether.discovery.over_redis.worker_health import MAX_HELD, read_held_back
 from tether.ids import PoolName, WorkerId
 
@@ -36,6 +37,7 @@ class Noted(NamedTuple):
       since: By worker since when it is known, as words ``<ms> <ms> <ms>``.
       orders: By worker its newest order.
       held: Workers that may be held back from pools.
+      failing: Workers that cannot load models.
       tick: The last tick of the lease loop, and when its last pause began and ended.
     """
 
@@ -45,6 +47,7 @@ class Noted(NamedTuple):
     since: Mapping[bytes, bytes] = {}
     orders: Mapping[bytes, bytes] = {}
     held: Sequence[bytes] = ()
+    failing: Sequence[bytes] = ()
     tick: Sequence[bytes | None] = _NO_TICK
 
 
@@ -70,7 +73,9 @@ class QueueEvidence:
         noted = self._read_notes()
         workers = [WorkerId(_text(worker)) for worker in noted.held]
         held = read_held_back(self._client, self._keys, workers, noted.now)
-        evidence = replace(read_evidence(noted), held=held)
+        failing = [WorkerId(_text(worker)) for worker in noted.failing]
+        without_hope = read_without_hope(self._client, self._keys, failing)
+        evidence = replace(read_evidence(noted), held=held, without_hope=without_hope)
         former = _boot_ids_that_note_nothing(noted.orders, evidence)
         if not former:
             return evidence
@@ -92,13 +97,14 @@ class QueueEvidence:
         pipeline.hgetall(keys.fleet_order)
         pipeline.hmget(keys.lease_tick, "at", "paused", "resumed")
         pipeline.zrange(keys.held_workers, 0, MAX_HELD - 1, desc=True)
-        time, seen, asked, since, order, tick, held = each_answer(pipeline)
+        pipeline.zrange(keys.failing_workers, 0, MAX_FAILING_WORKERS - 1, desc=True)
+        time, seen, asked, since, order, tick, held, failing = each_answer(pipeline)
         for answer in (time, seen, asked):
             if isinstance(answer, redis.ResponseError):
                 raise answer
-        since, order, tick, held = (
+        since, order, tick, held, failing = (
             None if isinstance(answer, redis.ResponseError) else answer
-            for answer in (since, order, tick, held)
+            for answer in (since, order, tick, held, failing)
         )
         return Noted(
             now=time[0] * 1000 + time[1] // 1000,
@@ -107,6 +113,7 @@ class QueueEvidence:
             since=since or {},
             orders=order or {},
             held=held or (),
+            failing=failing or (),
             tick=tick or _NO_TICK,
         )
 

@@ -5,7 +5,7 @@ from nacl.signing import SigningKey
 
 from support.presences import DIGEST, KEY, MODEL, OTHER_KEY, apply, presence
 from tether.discovery.announcements.presence import ModelState, Supported, WorkerState
-from tether.discovery.fleet.fleet import Fleet, expire, judged, unroutable
+from tether.discovery.fleet.fleet import Fleet, expire, held_or_failing, judged, unroutable
 from tether.discovery.fleet.held_back import HeldBack
 from tether.discovery.fleet.measured_rates import MAX_SLOT_TOKENS_PER_SECOND
 from tether.discovery.fleet.pool_views import PoolViews, pools
@@ -98,6 +98,27 @@ def test_who_is_held_back_is_counted_where_it_is_and_for_whom():
     assert able({worker: {POOL: of_one}, "stranger": {POOL: of_all}}) == ([1, 2, 2], False)
     assert able({worker: {POOL: of_one}, other: {ELSEWHERE: of_all}}) == ([1, 2, 2], False)
     assert able({worker: {POOL: of_one}, other: {POOL: of_all}}) == ([0, 1, 1], True)
+
+
+def test_who_cannot_load_a_model_is_held_back_from_its_pool_alone_and_counts_again_once_it_has():
+    cold = (Supported("tiny", "1", DIGEST, ModelState.COLD),)
+    both = apply(apply(Fleet(), presence(supported=cold), 0), presence(OTHER_KEY, supported=cold), 0)
+    worker, other = presence().worker_id, presence(OTHER_KEY).worker_id
+    of_one = HeldBack(tenants=frozenset({"one"}), is_for_all=False)
+
+    def counted(fleet, without_hope, held=None):
+        found = held_or_failing(fleet.members, held or {}, without_hope)
+        (pool,) = pools(judged(fleet, {}, found), 1)
+        return pool.able(None), pool.held, pool.unloadable, pool.may_try
+
+    assert counted(both, {}) == (2, 0, 0, False)
+    assert counted(both, {worker: {"tiny@1": False}}) == (1, 1, 1, False)
+    assert counted(both, {worker: {"tiny@1": False}, other: {"tiny@1": True}}) == (0, 2, 2, True)
+    assert counted(both, {worker: {"tiny@2": False}, "stranger": {"tiny@1": False}}) == (2, 0, 0, False)
+    assert counted(both, {worker: {"tiny@1": False}}, {worker: {POOL: of_one}}) == (1, 1, 1, False)
+    warm = (Supported("tiny", "1", DIGEST, ModelState.WARM),)
+    loaded = apply(both, presence(sequence=2, supported=warm), 0)
+    assert counted(loaded, {worker: {"tiny@1": False}}) == (2, 0, 0, False)
 
 
 def test_workers_that_draw_from_several_pools_are_told_with_all_of_them():
