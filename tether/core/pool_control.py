@@ -111,20 +111,15 @@ class PoolControl:
           PoolNotFound: There is none.
           InvalidRequest: As many pools are paused as may be.
         """
-        store = self._sources.store
+        details = {"reason": reason}
+        pool = self._named(text, "pools.pause", details)
 
-        def change(pool: PoolName) -> dict[str, Any]:
-            act = self._act("pools.pause", pool, {"reason": reason})
+        def write(connection: Connection) -> tuple[PoolPause, bool] | InvalidRequest:
+            return pause_pool(connection, pool, reason, self._sources.now_ms())
 
-            def write(connection: Connection) -> tuple[PoolPause, bool] | InvalidRequest:
-                return pause_pool(connection, pool, reason, self._sources.now_ms())
-
-            pause, was_paused = self._log.write(act, write)
-            return pause_to_json(pool, pause, was_paused=was_paused)
-
-        document = change(self._named(text, "pools.pause", {"reason": reason}))
-        self._tell_redis(store)
-        return document
+        pause, was_paused = self._log.write(self._act("pools.pause", pool, details), write)
+        self._tell_redis()
+        return pause_to_json(pool, pause, was_paused=was_paused)
 
     def resume(self, text: str) -> dict[str, Any]:
         """Let a pool get jobs again, and workers draw from it. One that is not paused stays as it is.
@@ -135,7 +130,7 @@ class PoolControl:
         pool = self._named(text, "pools.resume", {})
         act = self._act("pools.resume", pool, {})
         was_paused = self._log.write(act, lambda connection: resume_pool(connection, pool))
-        self._tell_redis(self._sources.store)
+        self._tell_redis()
         return pause_to_json(pool, None, was_paused=was_paused)
 
     def move(self, text: str, to: str | None, limit: int, *, parks: bool) -> dict[str, Any]:
@@ -239,10 +234,10 @@ class PoolControl:
             )
         return found
 
-    def _tell_redis(self, store: Store) -> None:
+    def _tell_redis(self) -> None:
         # Only sooner: the orchestrator's mirror writes it too, each second.
         with contextlib.suppress(redis.RedisError, *OUTAGE_ERRORS):
-            self._sources.pools.set_paused(store.read(pool_pauses))
+            self._sources.pools.set_paused(self._sources.store.read(pool_pauses))
 
     @contextlib.contextmanager
     def _redis(self) -> Iterator[None]:

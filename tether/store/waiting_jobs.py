@@ -168,15 +168,6 @@ def _pool_in(value: object) -> PoolName | None:
     return PoolName(value) if isinstance(value, str) else None
 
 
-def needs_of_job(connection: Connection, job_id: JobId) -> Placeable | None:
-    """A job as it is placed, but without its payload; None where it is not known or cannot be read."""
-    row = connection.execute(_NEEDS_OF_JOB, {"job_id": job_id}).one_or_none()
-    try:
-        return None if row is None else placeable_of(row)
-    except ValueError:
-        return None
-
-
 class NeededJob(NamedTuple):
     """A job as far as a pool is chosen for it; its payload is empty.
 
@@ -335,7 +326,6 @@ _WITHOUT_PAYLOAD = tuple(
     literal_column("''", Text).label("payload") if each.name == "payload" else each
     for each in PLACEABLE_COLUMNS
 )
-_NEEDS_OF_JOB = select(*_WITHOUT_PAYLOAD).where(jobs.c.job_id == bindparam("job_id"))
 
 
 @cache

@@ -15,7 +15,7 @@ from tether.scheduling.pool_waits import WaitedPool, why_in_pool
 from tether.statuses import JobStatus
 from tether.store.decisions import expected_waits
 from tether.store.rows import JobRow
-from tether.store.waiting_jobs import needs_of_job
+from tether.store.waiting_jobs import needed_of_jobs
 
 _IN_POOL = frozenset({JobState.ACCEPTED, JobState.PLACED})
 """States of a job that waits in a pool, or for room there."""
@@ -46,9 +46,10 @@ class JobWaits:
         return replace(status, waits_for=words, expected_at=self._expected_at(row) if is_unbegun else None)
 
     def _why_parked(self, row: JobRow) -> str:
-        parked = self._plane.store.read(needs_of_job, row.job_id)
-        if parked is None:
+        found = self._plane.store.read(needed_of_jobs, [row.job_id])
+        if not found:
             return ""
+        parked = found[0].job
         if parked.not_before > self._plane.clock.now_ms():
             return f"it may not start before {_shown_time(parked.not_before)}"
         return self._plane.scheduler.why_unserved(parked)

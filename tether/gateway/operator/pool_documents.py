@@ -126,7 +126,7 @@ class PoolPauseDocument(Document):
     paused_at: int | None
 
 
-class JobErrorBody(Document):
+class UnchangedJobBody(Document):
     """A job that could not be changed."""
 
     job_id: str
@@ -138,7 +138,7 @@ class _ChangeDocument(Document):
     pool: str
     jobs: int = Field(description="How many jobs it was done to.")
     failed: int = Field(description="How many could not be changed: they are where they were.")
-    errors: list[JobErrorBody] = Field(description="Why, of the first of them.")
+    errors: list[UnchangedJobBody] = Field(description="Why, of the first of them.")
     has_more: bool = Field(description="Whether there may be more.")
 
 
