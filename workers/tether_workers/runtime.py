@@ -61,7 +61,7 @@ from tether_workers.presence.health import HealthReporter, WorkerStatus
 from tether_workers.presence.load_report import LoadReport
 from tether_workers.presence.manifest import ManifestWriter
 from tether_workers.presence.prefill import PrefillThroughput
-from tether_workers.presence.video_memory import video_memory
+from tether_workers.presence.video_memory import driver_memory, video_memory
 from tether_workers.served_models import ServedModel
 
 
@@ -100,6 +100,7 @@ class WorkerRuntime:
           ConfigError: No identity can be claimed.
         """
         self._settings = settings
+        self._driver_memory = driver_memory(os.environ)
         self._served = tuple(served)
         self._base = base
         self._log = structlog.stdlib.get_logger("tether.worker")
@@ -302,7 +303,9 @@ class WorkerRuntime:
 
     def _status(self) -> WorkerStatus:
         self._log_health()
+        # One that has not used its GPU yet would else get no job that asks for memory, and never use it.
         memory = video_memory()
+        memory = memory if memory.total else self._driver_memory
         waiting = sum(attempt.phase is AttemptPhase.WAITING for attempt in self.attempts.all())
         return WorkerStatus(
             gpu_class=self._settings.worker.gpu_class,

@@ -15,7 +15,7 @@ from tether.discovery.announcements.wire import MAX_ENVELOPE_BYTES, verify_envel
 from tether.models.registry import ModelVersion
 from tether_workers.loading import EngineLoader
 from tether_workers.presence.cache_report import ArtifactUse, CacheReport, adapter_digest, size_on_disk
-from tether_workers.presence.video_memory import VideoMemory, video_memory
+from tether_workers.presence.video_memory import VideoMemory, driver_memory, video_memory
 from tether_workers.served_models import ServedModel
 
 
@@ -135,3 +135,37 @@ def test_a_gpu_that_fails_does_not_silence_its_worker(monkeypatch):
 def test_torch_half_imported_is_no_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
     assert video_memory() == VideoMemory(0, 0)
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """Makes an `nvidia-smi` that prints something and notes how it was called; returns its variables."""
+
+    def make(text, status=0):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/called\nprintf '{text}'\nexit {status}\n")
+        program.chmod(0o755)
+        return {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    return make
+
+
+def test_the_driver_tells_what_a_gpu_has_that_nobody_uses_yet(driver, tmp_path):
+    environ = driver("143771, 143160\\n81559, 80000\\n")
+    assert driver_memory(environ) == VideoMemory(143_771 * 2**20, 143_160 * 2**20)
+    assert "-i" not in (tmp_path / "called").read_text()
+    assert driver_memory({**environ, "CUDA_VISIBLE_DEVICES": "GPU-5a, 1"}).total
+    assert (tmp_path / "called").read_text().endswith("-i GPU-5a\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "status"), [("", 0), ("No devices were found\\n", 6), ("[N/A], [N/A]\\n", 0), ("1\\n", 0)]
+)
+def test_a_driver_that_does_not_tell_leaves_it_unknown(driver, text, status):
+    assert driver_memory(driver(text, status)) == VideoMemory()
+
+
+def test_without_a_gpu_nothing_is_started(driver, tmp_path):
+    assert driver_memory({**driver("1, 1"), "CUDA_VISIBLE_DEVICES": ""}) == VideoMemory()
+    assert driver_memory({"PATH": str(tmp_path / "nowhere")}) == VideoMemory()
+    assert not (tmp_path / "called").exists()
