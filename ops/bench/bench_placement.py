@@ -23,6 +23,7 @@ from tether.discovery.fleet.fleet import Fleet, apply_all
 from tether.discovery.fleet.pool_views import PoolView, pools
 from tether.models.registry import ModelVersion, Registry, pool_name
 from tether.scheduling.pool_choice import PoolChoice
+from tether.store.holds import depths
 
 LIBRARIES = ("tether",)
 SIZES = (10, 1_000, 10_000)
@@ -68,8 +69,8 @@ def measure(size: int, decisions: int, source: random.Random) -> Iterator[Figure
     models = make_models(MODELS)
     fleet = make_fleet(size, models, source)
     views = pools(fleet, NOW_MS + 1)
-    depths = {view.name: source.randint(0, 40) for view in views}
-    store = cast("Any", SimpleNamespace(read=lambda _: dict(depths)))
+    held = {view.name: source.randint(0, 40) for view in views}
+    store = cast("Any", SimpleNamespace(read=lambda asked: dict(held) if asked is depths else {}))
     choice = PoolChoice(_Standing(views), Registry(models), SchedulingSettings(), store)
     served = {view.model for view in views}
     jobs = [

@@ -15,6 +15,7 @@ from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName
 from tether.models.registry import Registry
 from tether.scheduling.pool_choice import PoolChoice
+from tether.store.holds import depths
 
 
 class Gateway(Protocol):
@@ -28,7 +29,7 @@ class Gateway(Protocol):
 class Policy(Protocol):
     """Places the jobs of one gateway."""
 
-    def choose(self, job: SimulatedJob) -> PoolName: ...
+    def choose(self, job: SimulatedJob) -> PoolName | None: ...
 
     def note_depth(self, pool: PoolName, depth: int) -> None:
         """The claim on a pool has returned this depth."""
@@ -44,15 +45,14 @@ class TetherPolicy:
     def __init__(
         self, scenario: Scenario, gateway: Gateway, clock: Callable[[], float], source: random.Random
     ) -> None:
-        store = cast("Any", SimpleNamespace(read=lambda _: dict(gateway.depths())))
+        known: dict[object, Callable[[], object]] = {depths: lambda: dict(gateway.depths())}
+        store = cast("Any", SimpleNamespace(read=lambda asked: known.get(asked, dict)()))
         self._choice = PoolChoice(
             gateway, Registry(scenario.models), SchedulingSettings(), store, clock=clock
         )
 
-    def choose(self, job: SimulatedJob) -> PoolName:
-        pool = self._choice.choose(placeable(job), is_new=True).pool
-        assert pool is not None
-        return pool
+    def choose(self, job: SimulatedJob) -> PoolName | None:
+        return self._choice.choose(placeable(job), is_new=True).pool
 
     def note_depth(self, pool: PoolName, depth: int) -> None:
         self._choice.note_depth(pool, depth)

@@ -64,6 +64,7 @@ class PlacementSimulation:
             group = WorkerGroup(tuple(worker.about.pools.values()), worker.about.machines.slots)
             for pool in group.pools:
                 self._groups[pool].append(group)
+        self._without_room: dict[str, deque[SimulatedJob]] = {}
         self._times: list[JobTimes] = []
         self._gateways = [_Gateway(self, region) for region in scenario.gateways]
         source = random.Random(seed)
@@ -102,14 +103,22 @@ class PlacementSimulation:
         return look
 
     def _submit(self, job: SimulatedJob) -> None:
+        if not self._place(job):
+            self._without_room.setdefault(job.model.name, deque()).append(job)
+
+    def _place(self, job: SimulatedJob) -> bool:
+        """Give a job to a pool. Return whether one takes it."""
         policy = self._policies[job.gateway]
         pool = policy.choose(job)
+        if pool is None:
+            return False
         self._depths[pool] += 1
         policy.note_depth(pool, self._depths[pool])
         self._waiting[pool].append(job)
         for worker in sorted(self._drawing[pool], key=lambda each: job.model.name not in each.resident):
             if worker.free and self._draw(worker):
                 break
+        return True
 
     def _draw(self, worker: _Worker) -> bool:
         """Give a free slot the job that waits longest, of the models in memory first.
@@ -142,6 +151,9 @@ class PlacementSimulation:
         self._depths[pool] -= 1
         while worker.free and self._draw(worker):
             pass
+        waiting = self._without_room.get(model)
+        while waiting and self._place(waiting[0]):
+            waiting.popleft()
 
     def _has_room(self, worker: _Worker) -> bool:
         if len(worker.resident) < worker.about.machines.resident:

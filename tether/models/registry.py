@@ -126,6 +126,7 @@ class Registry:
         self._by_name: dict[str, ModelVersion] = {}
         for model in self.models:
             self._by_name.setdefault(model.name, model)
+        self._by_version = {f"{model.name}@{model.version}": model for model in reversed(self.models)}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -140,10 +141,8 @@ class Registry:
         """
         if name in self._by_name:
             return self._by_name[name]
-        base, _, version = name.rpartition("@")
-        for model in self.models:
-            if (model.name, model.version) == (base, version):
-                return model
+        if name in self._by_version:
+            return self._by_version[name]
         known = sorted(self._by_name)
         near = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.5)
         if near:

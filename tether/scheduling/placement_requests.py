@@ -69,7 +69,9 @@ def placement_request(
       output_tokens: Most tokens of its answer; 0 where that is not known.
       avoid, moved_to, paused, tenant: See :class:`~tether.scheduling.filters.PlacementRequest`.
     """
-    others = [each for each in models if each.name == model.name and each.digest != model.digest]
+    others: list[ModelVersion] = []
+    if job.any_version:
+        others = [each for each in models if each.name == model.name and each.digest != model.digest]
     return PlacementRequest(
         model=model,
         any_version=job.any_version,
@@ -80,7 +82,7 @@ def placement_request(
         prompt_tokens=cost,
         least_prompt_tokens=max(cost - 1, 0) * CHARACTERS_PER_TOKEN // MAX_CHARACTERS_PER_TOKEN,
         output_tokens=output_tokens or PlacementRequest.output_tokens,
-        contexts={each.digest: each.context for each in others} if job.any_version else {},
+        contexts={each.digest: each.context for each in others},
         avoid=avoid,
         moved_to=moved_to,
         paused=paused,

@@ -179,7 +179,8 @@ class PoolChoice:
     def _as_new(self, request: PlacementRequest) -> PlacementRequest:
         if self._full_until and request.tenant is not None:
             request = replace(request, full=self._full_for(request.tenant))
-        return replace(request, may_try=self._may_try(self._pools_of(request.model), request.tenant))
+        may_try = self._may_try(self._pools_of(request.model), request.tenant)
+        return replace(request, may_try=may_try) if may_try else request
 
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]
