@@ -12,7 +12,13 @@ from tether.jobs import Priority
 from tether.scheduling.pool_bounds import BATCH_AGE_MS
 from tether.store.store import Store
 from tether.store.waiting_jobs import KeptModel
-from tether.store.waiting_tenants import FIRST_TENANT, WaitingTenant, waiting_ids_of, waiting_tenants
+from tether.store.waiting_tenants import (
+    FIRST_TENANT,
+    WaitingTenant,
+    waiting_ids_of,
+    waiting_ids_of_no_class,
+    waiting_tenants,
+)
 
 TENANTS = 64
 """Tenants that are read at once."""
@@ -22,6 +28,9 @@ MAX_PAGES = 16
 
 MIN_HEAD = 4
 """Least number of jobs that are read of a tenant."""
+
+MAX_OF_NO_CLASS = 16
+"""Jobs that are read in a step of those whose class is none that there is."""
 
 MAX_CURSORS = 4_096
 """Models and classes of which it is known whose turn is next."""
@@ -61,6 +70,7 @@ class WaitingTurns:
         self._store = store
         self._rooms = rooms
         self._is_others_turn = False
+        self._has_room = False
         self._after: OrderedDict[tuple[KeptModel, Priority], TenantId] = OrderedDict()
 
     def read(self, kept: KeptModel, now_ms: int, limit: int) -> list[JobId]:
@@ -77,11 +87,16 @@ class WaitingTurns:
             if len(ids) >= limit:
                 break
         self._is_others_turn ^= bool(ids)
+        if len(ids) < limit and self._has_room:
+            # What has no class has no turn: read behind all others, it is set aside, and does not stay due.
+            few = min(MAX_OF_NO_CLASS, limit - len(ids))
+            ids |= dict.fromkeys(self._store.read(waiting_ids_of_no_class, kept, now_ms, few))
         return list(ids)
 
     def _heads(self, kept: KeptModel, turn: _Turn, now_ms: int, limit: int) -> list[list[JobId]]:
         """The beginnings of what tenants have waiting, of those that come next."""
-        if limit <= 0 or self._rooms(kept, [FIRST_TENANT], turn.counts_as)[FIRST_TENANT] <= 0:
+        self._has_room = limit > 0 and self._rooms(kept, [FIRST_TENANT], turn.counts_as)[FIRST_TENANT] > 0
+        if not self._has_room:
             # Not even who has nothing there finds room. Whose turn is next stays so.
             return []
         due_by = now_ms - turn.min_wait_ms

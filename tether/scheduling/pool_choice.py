@@ -38,8 +38,8 @@ FRESH_SECONDS = 1.0
 FULL_SECONDS = 1.0
 """For so long a pool is passed over that a claim found to take no more jobs of a tenant."""
 
-MAX_FULL = 10_000
-"""Pools and tenants of which that is remembered."""
+MAX_FULL = 1_000
+"""Tenants of which that is remembered, and pools of each."""
 
 TRY_SECONDS = 10.0
 """Between two jobs for a pool whose workers are all held back, where others can serve them. Without any,
@@ -93,7 +93,7 @@ class PoolChoice:
         self._shared: dict[PoolName, float] = {}
         self._tried_at: dict[PoolName, float] = {}
         self._read_at = -FRESH_SECONDS
-        self._full_until: dict[tuple[PoolName, TenantId], float] = {}
+        self._full_until: dict[TenantId, dict[PoolName, float]] = {}
         self._sorted = _Sorted((), {}, {priority: {} for priority in Priority})
 
     def choose(
@@ -153,17 +153,19 @@ class PoolChoice:
     def _full_for(self, tenant: TenantId) -> frozenset[PoolName]:
         now = self._clock()
         with self._lock:
-            full = list(self._full_until.items())
-        return frozenset(pool for (pool, whose), until in full if whose == tenant and now < until)
+            return frozenset(pool for pool, until in self._full_until.get(tenant, {}).items() if now < until)
 
     def note_full(self, pool: PoolName, tenant: TenantId) -> None:
         """A claim found that a pool takes no more jobs of a tenant now."""
         now = self._clock()
         with self._lock:
-            if len(self._full_until) >= MAX_FULL:
-                self._full_until = {key: at for key, at in self._full_until.items() if now < at}
-            if len(self._full_until) < MAX_FULL:
-                self._full_until[pool, tenant] = now + FULL_SECONDS
+            if tenant not in self._full_until and len(self._full_until) >= MAX_FULL:
+                # What is forgotten is asked again, and nothing else.
+                self._full_until.clear()
+            pools = self._full_until.setdefault(tenant, {})
+            if len(pools) >= MAX_FULL:
+                pools.clear()
+            pools[pool] = now + FULL_SECONDS
 
     def explanation(self, job: Placeable) -> Explanation:
         """Return what would be chosen now for a job that was never placed, and why. Nothing is claimed.
@@ -177,7 +179,7 @@ class PoolChoice:
         return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
 
     def _as_new(self, request: PlacementRequest) -> PlacementRequest:
-        if self._full_until and request.tenant is not None:
+        if request.tenant in self._full_until:
             request = replace(request, full=self._full_for(request.tenant))
         may_try = self._may_try(self._pools_of(request.model), request.tenant)
         return replace(request, may_try=may_try) if may_try else request

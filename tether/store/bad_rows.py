@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from sqlalchemy import ColumnElement, LargeBinary, cast
 from sqlalchemy.exc import SQLAlchemyError
 
 from tether.errors import StoreUnavailable
@@ -17,6 +18,21 @@ from tether.store.failures import Meaning, meaning_of
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+def undecoded(postgres: bool, column: ColumnElement[str]) -> ColumnElement[Any]:
+    """A column of texts for a read of many rows: where it may hold what is no text, as bytes."""
+    return column if postgres else cast(column, LargeBinary).label(column.key)
+
+
+def decoded(value: object) -> str | None:
+    """The text of a column that was read :func:`undecoded`; None where it is none."""
+    if not isinstance(value, bytes):
+        return value if isinstance(value, str) else None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def read_each(

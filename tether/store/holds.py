@@ -15,9 +15,12 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Integer,
+    Select,
     Subquery,
     Text,
     and_,
+    cast,
     delete,
     func,
     literal_column,
@@ -29,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
 from tether.ids import JobId, PoolName, TenantId
+from tether.store.bad_rows import decoded, undecoded
 from tether.store.bulk import insert_into, is_among, is_postgres
 from tether.store.capacity import share_name
 from tether.store.rows import AnyRow
@@ -37,6 +41,12 @@ from tether.store.schema import IS_FINAL, counters, holds, jobs
 QUOTA: Final = "quota"
 CAPACITY: Final = "capacity"
 SHARE: Final = "share"
+
+MAX_NAMES = 10_000
+"""Counters that are read at once: statements take a bounded number of parameters."""
+
+MAX_DROPPED = 10_000
+"""Shares that a sweep deletes."""
 
 Moves = Counter[tuple[str, str]]
 """By how much each counter, named by (kind, name), rises or falls."""
@@ -53,9 +63,9 @@ def move_counters(connection: Connection, moves: Mapping[tuple[str, str], int]) 
 
 
 def depths(connection: Connection) -> dict[PoolName, int]:
-    """Jobs with a hold on each pool's capacity."""
-    query = select(counters.c.name, counters.c.held).where(counters.c.kind == CAPACITY)
-    return {PoolName(row.name): row.held for row in connection.execute(query)}
+    """Jobs with a hold on each pool's capacity. A counter whose name is no text is none of a pool."""
+    found = connection.execute(_depths(is_postgres(connection)))
+    return {PoolName(name): row.held for row in found if (name := decoded(row.name)) is not None}
 
 
 def note_capacity(moves: Moves, pool: PoolName, tenant: TenantId) -> None:
@@ -66,9 +76,12 @@ def note_capacity(moves: Moves, pool: PoolName, tenant: TenantId) -> None:
 
 def shares(connection: Connection, names: Collection[str]) -> dict[str, int]:
     """What tenants hold of pools, by :func:`~tether.store.capacity.share_name`; what is missing is 0."""
-    query = select(counters.c.name, counters.c.held).where(counters.c.kind == SHARE)
-    found = connection.execute(query.where(counters.c.name.in_(sorted(names))))
-    return {row.name: row.held for row in found}
+    statement, wanted = _shares(is_postgres(connection)), sorted(names)
+    found: dict[str, int] = {}
+    for start in range(0, len(wanted), MAX_NAMES):
+        rows = connection.execute(statement, {"ids": wanted[start : start + MAX_NAMES]})
+        found |= {row.name: row.held for row in rows}
+    return found
 
 
 def free_holds(
@@ -82,7 +95,8 @@ def free_holds(
 
 
 def sweep_holds(connection: Connection) -> int:
-    """Free leaked holds of jobs that are final or deleted, and correct counters that differ from their sum.
+    """Free leaked holds of jobs that are final or deleted, correct counters that differ from their sum, and
+    delete some of the shares that are used up: there is one for every tenant that ever had a job in a pool.
 
     A hold is judged by its job's row alone, never by its age. Every transaction maintains this itself:
     a result other than 0 means that something else changed the database.
@@ -95,7 +109,10 @@ def sweep_holds(connection: Connection) -> int:
     freed = connection.execute(delete(holds).where(~has_open_job).returning(*_FREED)).all()
     _note(freed, moves)
     move_counters(connection, moves)
-    return len(freed) + _put_right(connection)
+    number = len(freed) + _put_right(connection)
+    # After all else: nothing waits for a row that is skipped, and none of these locks is held for long.
+    connection.execute(_DROP_EMPTY)
+    return number
 
 
 _FREED = (holds.c.kind, holds.c.name, holds.c.amount, holds.c.tenant_id)
@@ -108,6 +125,31 @@ def counted_holds() -> Subquery:
     by_tenant = select(share, of_tenant, holds.c.amount)
     by_tenant = by_tenant.where(holds.c.kind == CAPACITY, holds.c.tenant_id != "")
     return union_all(select(holds.c.kind, holds.c.name, holds.c.amount), by_tenant).subquery("counted")
+
+
+_HELD = cast(counters.c.held, Integer).label("held")
+"""As a number whatever it is: SQLite keeps a text in a column of numbers."""
+
+_EMPTY = (
+    select(counters.c.name)
+    .where(counters.c.kind == SHARE, counters.c.held == 0)
+    .limit(MAX_DROPPED)
+    .with_for_update(skip_locked=True)
+)
+_DROP_EMPTY = delete(counters).where(
+    counters.c.kind == SHARE, counters.c.held == 0, counters.c.name.in_(_EMPTY)
+)
+
+
+@cache
+def _depths(postgres: bool) -> Select[Any]:
+    return select(undecoded(postgres, counters.c.name), _HELD).where(counters.c.kind == CAPACITY)
+
+
+@cache
+def _shares(postgres: bool) -> Select[Any]:
+    query = select(counters.c.name, _HELD).where(counters.c.kind == SHARE)
+    return query.where(is_among(postgres, counters.c.name))
 
 
 @cache

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import BigInteger, Connection, Select, cast, delete, select
 
 from tether.errors import InvalidRequest
 from tether.ids import PoolName
 from tether.requests.rules import Text
+from tether.store.bad_rows import decoded, undecoded
 from tether.store.bulk import insert_into, is_postgres
 from tether.store.schema import paused_pools
 
@@ -49,16 +51,14 @@ def check_reason(reason: object) -> str:
 
 
 def pool_pauses(connection: Connection) -> dict[PoolName, PoolPause]:
-    """All pauses, by pool. A row counts whatever its reason and time are: columns of SQLite hold anything."""
-    query = select(paused_pools.c.pool, paused_pools.c.reason, paused_pools.c.paused_at)
-    return {
-        PoolName(row.pool): PoolPause(
-            row.reason if isinstance(row.reason, str) else "",
-            row.paused_at if isinstance(row.paused_at, int) else 0,
-        )
-        for row in connection.execute(query.order_by(paused_pools.c.pool).limit(MAX_PAUSED_POOLS))
-        if isinstance(row.pool, str)
-    }
+    """All pauses, by pool. A row counts whatever its reason and time are: columns of SQLite hold anything.
+    One whose pool is no text pauses none."""
+    found: dict[PoolName, PoolPause] = {}
+    for row in connection.execute(_pauses(is_postgres(connection))):
+        pool = decoded(row.pool)
+        if pool is not None:
+            found[PoolName(pool)] = PoolPause(decoded(row.reason) or "", row.paused_at)
+    return found
 
 
 def pause_pool(
@@ -84,3 +84,11 @@ def pause_pool(
 def resume_pool(connection: Connection, pool: PoolName) -> bool:
     """Resume a pool. Return whether it was paused."""
     return connection.execute(delete(paused_pools).where(paused_pools.c.pool == pool)).rowcount > 0
+
+
+@cache
+def _pauses(postgres: bool) -> Select[Any]:
+    texts = (undecoded(postgres, each) for each in (paused_pools.c.pool, paused_pools.c.reason))
+    # As a number whatever it is.
+    paused_at = cast(paused_pools.c.paused_at, BigInteger).label("paused_at")
+    return select(*texts, paused_at).order_by(paused_pools.c.pool).limit(MAX_PAUSED_POOLS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -11,10 +13,14 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Text,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
+    true,
+    union_all,
 )
 
 from tether.ids import JobId, TenantId
@@ -27,7 +33,8 @@ FIRST_TENANT = TenantId("")
 
 
 class WaitingTenant(NamedTuple):
-    """A tenant with jobs of a class that wait for a model, and since when the first is due."""
+    """A tenant with jobs of a class that wait for a model, and since when the first is due; ``MAX_TIME_MS``
+    where that cannot be read of any."""
 
     tenant_id: TenantId
     due_at: int
@@ -42,11 +49,12 @@ def waiting_tenants(
     """
     given = {**_given(kept, priority), "after": after, "limit": limit}
     found = connection.execute(_tenants(), given)
-    # Columns of SQLite hold whatever was written to them.
+    # Columns of SQLite hold whatever was written to them. A tenant of whose jobs none has a time stays in the
+    # page: one that is not full is the last.
     return [
-        WaitingTenant(TenantId(row.tenant_id), row.due_at)
+        WaitingTenant(TenantId(row.tenant_id), MAX_TIME_MS if row.due_at is None else row.due_at)
         for row in found
-        if isinstance(row.tenant_id, str) and isinstance(row.due_at, int)
+        if isinstance(row.tenant_id, str)
     ]
 
 
@@ -59,22 +67,32 @@ def waiting_ids_of(
     return list(connection.execute(_ids(), given).scalars())
 
 
-def _given(kept: KeptModel, priority: Priority) -> dict[str, Any]:
+def waiting_ids_of_no_class(connection: Connection, kept: KeptModel, due_by: int, limit: int) -> list[JobId]:
+    """Jobs that wait for a model and are due by a time in milliseconds since the epoch, and whose class is
+    none that there is."""
+    given = {**_given(kept), "due_by": due_by, "limit": limit}
+    return list(connection.execute(_ids_of_no_class(), given).scalars())
+
+
+def _given(kept: KeptModel, priority: Priority | None = None) -> dict[str, Any]:
+    of_class = {} if priority is None else {"priority": priority.value}
     return {
         "model": kept.model,
         "model_version": kept.model_version,
         "needs": kept.needs,
         "needed_vram": kept.vram,
-        "priority": priority.value,
+        **of_class,
     }
 
 
-def _is_waiting(table: Any = jobs) -> tuple[ColumnElement[bool], ...]:
-    equal = ("model", "model_version", "needs", "priority")
+_MODEL = ("model", "model_version", "needs")
+
+
+def _is_waiting(equal: Sequence[str] = (*_MODEL, "priority")) -> tuple[ColumnElement[bool], ...]:
     return (
         IS_PLACEABLE,
-        *(table.c[name] == bindparam(name) for name in equal),
-        table.c.needed_vram <= bindparam("needed_vram", type_=BigInteger),
+        *(jobs.c[name] == bindparam(name) for name in equal),
+        jobs.c.needed_vram <= bindparam("needed_vram", type_=BigInteger),
     )
 
 
@@ -98,7 +116,7 @@ def _tenants() -> Select[Any]:
         )
     )
     due_at = (
-        select(func.min(jobs.c.due_at))
+        select(cast(func.min(jobs.c.due_at), BigInteger))
         .where(
             *_is_waiting(),
             jobs.c.tenant_id == found.c.tenant_id,
@@ -120,3 +138,23 @@ def _ids() -> Select[Any]:
         .order_by(jobs.c.due_at, jobs.c.job_id)
         .limit(bindparam("limit"))
     )
+
+
+@cache
+def _ids_of_no_class() -> Select[Any]:
+    # What lies before, between and behind the classes: each is a look into the index.
+    limits = [None, *sorted(priority.value for priority in Priority), None]
+    parts = [
+        select(jobs.c.job_id)
+        .where(
+            *_is_waiting(_MODEL),
+            true() if after is None else jobs.c.priority > literal_column(f"'{after}'", Text),
+            true() if before is None else jobs.c.priority < literal_column(f"'{before}'", Text),
+            jobs.c.due_at <= bindparam("due_by"),
+        )
+        .limit(bindparam("limit"))
+        .subquery()
+        for after, before in pairwise(limits)
+    ]
+    found = union_all(*map(select, parts)).subquery()
+    return select(found.c.job_id).limit(bindparam("limit"))

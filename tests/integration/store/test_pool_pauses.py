@@ -1,10 +1,22 @@
 """Pauses of pools are kept, with both databases; and where an operator moves jobs."""
 
 import pytest
+from sqlalchemy import text
 
-from support.databases import NOW, OTHER_POOL, POOL, accept, new_job, outcome, settle_each, write
+from support.databases import (
+    NOW,
+    OTHER_POOL,
+    POOL,
+    accept,
+    fresh_sqlite,
+    new_job,
+    outcome,
+    settle_each,
+    write,
+)
 from tether.errors import InvalidRequest
 from tether.outcomes import OutcomeKind
+from tether.store import Store
 from tether.store import pool_pauses as pauses
 from tether.store.moved_jobs import JobMove, note_moves
 from tether.store.pool_pauses import PoolPause, check_reason, pause_pool, pool_pauses, resume_pool
@@ -63,3 +75,17 @@ def test_who_chooses_the_next_pool_of_a_job_knows_where_it_was_moved(store):
     write(store, note_moves, JobMove("job-000001", POOL, None))
     (moved,) = store.read(waiting, ["job-000001"])
     assert (moved.avoided_pool, moved.moved_to) == (POOL, None)
+
+
+@pytest.mark.parametrize("value", ["CAST(x'736563726574ff' AS TEXT)", "x'ff'"])
+@pytest.mark.parametrize("column", ["pool", "reason", "paused_at"])
+def test_a_pause_that_is_no_text_costs_no_other(tmp_path, column, value):
+    with Store(fresh_sqlite(tmp_path / "tether.db")) as opened:
+        pause(opened, reason="new driver")
+        pause(opened, OTHER_POOL, reason="old driver")
+        change = text(f"UPDATE paused_pools SET {column} = {value} WHERE pool = '{OTHER_POOL}'")
+        opened.write_alone(lambda connection: connection.execute(change) and None).result()
+        found = opened.read(pool_pauses)
+        assert found[POOL] == PoolPause("new driver", NOW)
+        assert list(found) == ([POOL] if column == "pool" else [POOL, OTHER_POOL])
+        assert pause(opened, reason="again")[1] is True
