@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 
 from tether.errors import ConfigError
-from tether.scheduling.affinity import Candidate, Scorer
+from tether.scheduling.affinity import DEFAULT_AFFINITY, Candidate, Scorer
 from tether.scheduling.filters import PlacementRequest
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
@@ -60,9 +60,10 @@ def load_scorers(find: Callable[[], Iterable[EntryPoint]] = _installed) -> tuple
     """The scorers that installed packages offer, by name. Each entry point is called without arguments.
 
     Raises:
-      ConfigError: One cannot be loaded, or is no scorer.
+      ConfigError: One cannot be loaded, is no scorer, or has the name of another term.
     """
     scorers: list[Scorer] = []
+    taken = {scorer.name for scorer in DEFAULT_AFFINITY.scorers}
     for entry in sorted(find(), key=lambda entry: entry.name):
         try:
             scorer = entry.load()()
@@ -73,6 +74,15 @@ def load_scorers(find: Callable[[], Iterable[EntryPoint]] = _installed) -> tuple
                 "repair or uninstall its package"
             ) from error
         if not is_scorer:
-            raise ConfigError(f"scorer {entry.name!r} ({entry.value}) needs a name, a weight and score()")
+            raise ConfigError(
+                f"scorer {entry.name!r} ({entry.value}) needs a name, a weight of 0 or more, and score()"
+            )
+        if scorer.name in taken:
+            # Terms are kept and told by their names: one would count for both.
+            raise ConfigError(
+                f"scorer {entry.name!r} ({entry.value}) has the name {scorer.name!r}, as another term of the "
+                "score: give it another one"
+            )
+        taken.add(scorer.name)
         scorers.append(IsolatedScorer(scorer))
     return tuple(scorers)

@@ -378,6 +378,18 @@ def test_what_can_be_served_is_what_gets_a_pool(request, some):
     assert can_serve(request, some) is (choose(request, some, {}).pool is not None)
 
 
+@pytest.mark.parametrize("name", ["region", "mine"])
+def test_a_scorer_with_the_name_of_another_term_is_refused(name):
+    taken = type("Taken", (Mine,), {"name": name})
+    with pytest.raises(ConfigError, match=f"'second' .* has the name '{name}'"):
+        load_scorers(lambda: [entry(Mine), entry(taken, "second")])
+
+
+def test_a_scorer_with_a_weight_below_0_is_refused():
+    with pytest.raises(ConfigError, match="a weight of 0 or more"):
+        load_scorers(lambda: [entry(type("Below", (Mine,), {"weight": -1.0}))])
+
+
 @pytest.mark.parametrize("wrong", [object, lambda: 1 / 0, None])
 def test_a_scorer_that_cannot_be_loaded_is_told_by_name(wrong):
     with pytest.raises(ConfigError, match="mine"):
