@@ -274,7 +274,9 @@ class PlacementDecision:
 
 SUSPECT = Exclusion(Unfit.SUSPECT, "all its workers are suspect, and others can serve")
 
-TENANT_FULL = Exclusion(Unfit.FULL, "has as many jobs of the tenant as it takes beside others")
+TENANT_FULL = Exclusion(
+    Unfit.FULL, "has as many jobs of this tenant as it takes: some room is kept for others"
+)
 
 HELD = Exclusion(Unfit.HELD, "all its workers fail what others do, and others can serve")
 

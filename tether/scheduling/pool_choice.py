@@ -25,7 +25,7 @@ from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.relief import MoveRule, crowded
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.shared_depth import shared_depths
-from tether.store.capacity import Claim, room_of_tenant, share_name
+from tether.store.capacity import Claim, has_room, room_of_tenant, share_name
 from tether.store.decision_texts import explanation_of
 from tether.store.decisions import Decision
 from tether.store.holds import depths, shares
@@ -172,9 +172,11 @@ class PoolChoice:
 
         Raises:
           UnknownModel: Its model is configured no longer.
+          StoreUnavailable: The database is unavailable.
           ValueError, OverflowError: A pool has names or numbers that cannot be told.
         """
-        decision = self.explain(self._as_new(self._request_of(job)), job.priority)
+        request = self._with_full(self._as_new(self._request_of(job)), job)
+        decision = self.explain(request, job.priority)
         # By way of the text that would be kept: it says the same before and after.
         return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
 
@@ -183,6 +185,23 @@ class PoolChoice:
             request = replace(request, full=self._full_for(request.tenant))
         may_try = self._may_try(self._pools_of(request.model), request.tenant)
         return replace(request, may_try=may_try) if may_try else request
+
+    def _with_full(self, request: PlacementRequest, job: Placeable) -> PlacementRequest:
+        # Who hands a job over learns it of the claim. Where nothing is claimed the counters have to tell.
+        bounds, held = self._bounds_of(request.model, job.priority), self._fresh_depths()
+        names = {name: share_name(name, job.tenant_id) for name in bounds}
+        of_tenant = self._store.read(shares, list(names.values()))
+        full = {
+            name
+            for name, bound in bounds.items()
+            if not has_room(bound, held.get(name, 0), of_tenant.get(names[name], 0))
+        }
+        return replace(request, full=request.full | full)
+
+    def _bounds_of(self, model: ModelVersion, priority: Priority) -> dict[PoolName, int]:
+        pools = self._pools_of(model)
+        bounds = self._sorted.bounds[priority]
+        return {pool.name: bounds[pool.name] for pool in pools}
 
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]
@@ -201,9 +220,11 @@ class PoolChoice:
 
         Raises:
           UnknownModel: Its model is configured no longer.
+          StoreUnavailable: The database is unavailable.
         """
         if isinstance(job, Placeable):
-            return why_unplaced(self.explain(self._request_of(job), job.priority))
+            request = self._with_full(self._request_of(job), job)
+            return why_unplaced(self.explain(request, job.priority))
         return why_unplaced(self.explain(self._asked_by(job), job.priority))
 
     def _asked_by(self, request: JobRequest) -> PlacementRequest:

@@ -12,7 +12,10 @@ from tether.envelopes import Placeable
 from tether.errors import StoreUnavailable
 from tether.jobs import JobRequest, Priority
 from tether.scheduling.known_pauses import FRESH_PAUSES_SECONDS
+from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.pool_choice import TRY_SECONDS, PoolChoice
+from tether.store.capacity import share_name
+from tether.store.holds import depths, shares
 from tether.store.pool_pauses import PoolPause, pool_pauses
 
 
@@ -23,7 +26,7 @@ class Chooser:
         self.now = 100.0
         self.may_try = True
         registry = SimpleNamespace(find=lambda model: MODEL, models=[MODEL])
-        store = SimpleNamespace(read=lambda query: {})
+        store = SimpleNamespace(read=lambda query, *asked: {})
         self.choice = PoolChoice(self, registry, SchedulingSettings(), store, clock=lambda: self.now)
 
     def pools(self):
@@ -103,6 +106,25 @@ def test_no_need_is_named_where_a_pool_that_meets_it_has_nobody_to_take_jobs(cho
     assert "is in region local, not asia" in chooser.choice.why_unserved(job_of(region="asia"))
 
 
+def test_a_pool_that_has_enough_of_a_tenant_is_told_to_be_full_though_nothing_is_claimed(chooser):
+    only = chooser.view("only")
+    bound = bound_of_class(pool_bound(only, SchedulingSettings()), Priority.STANDARD)
+    held = {"only": bound - 1, share_name("only", "greedy"): bound - 1}
+    registry = SimpleNamespace(find=lambda model: MODEL, models=[MODEL])
+    found = SimpleNamespace(
+        read=lambda query, *asked: held if query is depths or query is shares else {},
+    )
+    chooser.choice = PoolChoice(chooser, registry, SchedulingSettings(), found, clock=lambda: chooser.now)
+    chooser.pools = lambda: (only,)
+    words = "has as many jobs of this tenant as it takes: some room is kept for others"
+    why = f"its pools take no more jobs now: pool only {words}; it is placed in turn once they do"
+    assert chooser.choice.why_unserved(job_of("greedy")) == why
+    told = chooser.choice.explanation(job_of("greedy"))
+    assert (told.pool, [(row.pool, row.words) for row in told.pools]) == (None, [("only", words)])
+    assert chooser.choice.why_unserved(job_of("modest")) == ""
+    assert chooser.choice.explanation(job_of("modest")).pool == "only"
+
+
 class Pauses:
     """A database in which a test pauses pools."""
 
@@ -111,7 +133,7 @@ class Pauses:
         self.is_away = False
         self.looks = 0
 
-    def read(self, query):
+    def read(self, query, *asked):
         if query is not pool_pauses:
             return {}
         self.looks += 1
