@@ -64,7 +64,7 @@ class JobStatus(JobRecord):
         worker, has only such as are held back or have not loaded the model, or has more jobs than slots.
         Empty where it is none of these, and in lists.
       expected_at: When it was expected to begin as its pool was chosen, in milliseconds since the epoch. None
-        where that is not known, as while it is parked, once it has begun, and in lists.
+        where that is not known, as while it is parked or its pool paused, once it has begun, and in lists.
     """
 
     offset: int

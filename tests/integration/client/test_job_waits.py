@@ -68,6 +68,11 @@ def test_a_job_says_how_many_are_before_it_and_when_it_is_expected_to_begin(flee
         assert "to begin at " in text
         told = json.loads(shown(fleet, gateway, "jobs", "show", last.job_id, "--json").stdout)
         assert told["expected_at"] == expected_at
+        pool = last.status().pool
+        shown(fleet, gateway, "pools", "pause", pool)
+        says(last, f"pool {pool} is paused")
+        assert last.status().expected_at is None
+        assert "to begin at " not in shown(fleet, gateway, "jobs", "show", last.job_id).stdout
         for job in (*jobs, first):
             job.cancel()
         eventually(lambda: last.status().state.is_final, PATIENCE_SECONDS, "all end")

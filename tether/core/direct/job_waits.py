@@ -41,7 +41,10 @@ class JobWaits:
             return replace(status, waits_for=self._why_parked(row))
         if status.state not in _IN_POOL or status.pool is None:
             return status
-        words = self._plane.scheduler.why_paused(status.pool) or self._why_in_pool(row, status.pool)
+        if words := self._plane.scheduler.why_paused(status.pool):
+            # What was expected did not reckon with the pause, and nobody knows how long it lasts.
+            return replace(status, waits_for=words)
+        words = self._why_in_pool(row, status.pool)
         is_unbegun = status.state is JobState.ACCEPTED if known is None else not known.has_begun
         return replace(status, waits_for=words, expected_at=self._expected_at(row) if is_unbegun else None)
 

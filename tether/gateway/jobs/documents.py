@@ -105,7 +105,7 @@ JobDocument = document_of(
     ),
     expected_at=Field(
         description="When it was expected to begin as its pool was chosen, in ms since the epoch; null where "
-        "that is not known, as while it is parked, once it has begun, and in lists."
+        "that is not known, as while it is parked or its pool paused, once it has begun, and in lists."
     ),
 )
 
