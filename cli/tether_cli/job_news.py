@@ -152,7 +152,9 @@ def expectation_text(status: JobStatus, now_ms: int) -> str:
     if status.expected_at is None:
         return ""
     seconds = math.ceil((status.expected_at - now_ms) / 1000)
-    return f"expected to begin {f'in about {seconds} s' if seconds > 0 else f'{-seconds} s ago'}"
+    if seconds < 0:
+        return f"was expected to begin {-seconds} s ago"
+    return f"expected to begin in about {seconds} s" if seconds else "expected to begin now"
 
 
 def why_waiting(

@@ -48,7 +48,10 @@ def print_placements(found: JobPlacements, dispatch: int | None = None) -> None:
     for name, value in lines:
         click.echo(f"{name:<8}{value}")
     if not found.placements:
-        say_aside("It has got no pool yet, and nothing is kept of a choice.")
+        say_aside(
+            "It has got no pool yet, and nothing is kept of a choice. "
+            f"Why it waits says tether jobs show {found.job_id}"
+        )
         return
     click.echo()
     columns = ("DISPATCH", "DECIDED", "POOL", "WAIT EXPECTED", "WAITED", "HOW")

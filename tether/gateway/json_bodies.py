@@ -34,7 +34,10 @@ def parse_json(body: bytes) -> dict[str, Any]:
       RequestTooLarge: It has more values than a body may have.
     """
     if not body.strip():
-        raise MalformedBody('the body is empty: send a JSON object, as in {"model": "...", "prompt": "..."}')
+        raise MalformedBody(
+            'the body is empty: send a JSON object, such as {"model": "...", "prompt": "..."} for a job, '
+            "or {} where no field is needed"
+        )
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

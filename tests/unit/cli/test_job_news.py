@@ -182,7 +182,14 @@ def test_why_a_job_waits(changes, workers, silent, why):
     assert why_waiting(replace(status, **changes), models) == why
 
 
-@pytest.mark.parametrize(("seconds", "is_told"), [(12, "in about 12 s"), (0, "0 s ago"), (-5, "5 s ago")])
+@pytest.mark.parametrize(
+    ("seconds", "is_told"),
+    [
+        (12, "expected to begin in about 12 s"),
+        (0, "expected to begin now"),
+        (-5, "was expected to begin 5 s ago"),
+    ],
+)
 def test_a_wait_is_told_once_with_what_the_gateway_knows_and_when_it_is_expected_to_end(
     monkeypatch, capsys, seconds, is_told
 ):
@@ -198,8 +205,7 @@ def test_a_wait_is_told_once_with_what_the_gateway_knows_and_when_it_is_expected
     news.tell_silence()
     news.tell_silence()
     assert capsys.readouterr().err == (
-        f"job {handle.job_id}: waits: {words}; expected to begin {is_told}. "
-        f"Why there: tether explain --job {handle.job_id}\n"
+        f"job {handle.job_id}: waits: {words}; {is_told}. Why there: tether explain --job {handle.job_id}\n"
     )
 
 

@@ -146,7 +146,8 @@ def _check_served(core: GatewayCore, backend: DirectBackend, asked: ChatRequest)
         error = NoLiveWorker(
             f"no worker serves model {asked.model.name!r} now{f' ({others})' if others else ''}: try again "
             "later, or submit a job to /v1/jobs, which waits for one. The operator of this gateway starts "
-            "one with `tether worker`, or lets one take jobs again that is cordoned"
+            "one with `tether worker`, lets one take jobs again that is cordoned, or resumes a pool that is "
+            "paused"
         )
         error.retry_after = core.plane.settings.presence.interval / 1000
         raise error
