@@ -85,19 +85,22 @@ class PoolChanges:
             return {job_id for job_id, answer in zip(job_ids, noted, strict=True) if answer is True}
 
         for page in self._owed_pages(pool):
-            if change.done >= limit:
-                change.has_more = True
-                return change
-            wanted = page[: limit - change.done]
-            noted = chosen([owed.job_id for owed in wanted])
-            parkings = [
-                OwedParking(owed.job_id, owed.dispatch, pool, self._now_ms())
-                for owed in wanted
-                if owed.job_id in noted
-            ]
-            answers = self._store.write_each(_park_at_once, parkings)
-            _keep_errors(change, [item.job_id for item in parkings], answers)
-            change.done += sum(answer is True for answer in answers)
+            left = page
+            while left:
+                if change.done >= limit:
+                    change.has_more = True
+                    return change
+                # What fails leaves its place to what stands behind it.
+                wanted, left = left[: limit - change.done], left[limit - change.done :]
+                noted = chosen([owed.job_id for owed in wanted])
+                parkings = [
+                    OwedParking(owed.job_id, owed.dispatch, pool, self._now_ms())
+                    for owed in wanted
+                    if owed.job_id in noted
+                ]
+                answers = self._store.write_each(_park_at_once, parkings)
+                _keep_errors(change, [item.job_id for item in parkings], answers)
+                change.done += sum(answer is True for answer in answers)
 
         def choose(waiting: Sequence[WaitingDispatch]) -> Sequence[WaitingDispatch]:
             wanted = waiting[: limit - change.done]
@@ -118,10 +121,14 @@ class PoolChanges:
         """
         change = PoolChange()
         for page in self._owed_pages(pool):
-            if change.done >= limit:
-                change.has_more = True
-                return change
-            self._cancel(change, [owed.job_id for owed in page[: limit - change.done]])
+            left = page
+            while left:
+                if change.done >= limit:
+                    change.has_more = True
+                    return change
+                # What fails leaves its place to what stands behind it.
+                wanted, left = left[: limit - change.done], left[limit - change.done :]
+                self._cancel(change, [owed.job_id for owed in wanted])
 
         def choose(waiting: Sequence[WaitingDispatch]) -> Sequence[WaitingDispatch]:
             return waiting[: limit - change.done]

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
-    func,
     literal_column,
     select,
     true,
@@ -96,18 +95,30 @@ def _is_waiting(equal: Sequence[str] = (*_MODEL, "priority")) -> tuple[ColumnEle
     )
 
 
+_IN_TURN = (jobs.c.tenant_id, jobs.c.due_at, jobs.c.job_id)
+"""The order of the index of turns, which no other index has: by less Postgres may choose one in which it goes
+over the jobs of all tenants, or over all that ever were."""
+
+
+def _is_of(whose: ColumnElement[str]) -> tuple[ColumnElement[bool], ...]:
+    # As a range: for one that is equal the tenant is none of the order.
+    return jobs.c.tenant_id >= whose, jobs.c.tenant_id <= whose
+
+
 @cache
 def _tenants() -> Select[Any]:
     """A loose index scan (wiki.postgresql.org/wiki/Loose_indexscan)."""
+    one = literal_column("1", Integer)
 
     def next_tenant(after: ColumnElement[str]) -> ColumnElement[str]:
         return (
-            select(func.min(jobs.c.tenant_id))
+            select(jobs.c.tenant_id)
             .where(*_is_waiting(), jobs.c.tenant_id > after)
+            .order_by(*_IN_TURN)
+            .limit(one)
             .scalar_subquery()
         )
 
-    one = literal_column("1", Integer)
     first = select(next_tenant(bindparam("after")).label("tenant_id"), one.label("n"))
     found = first.cte("found", recursive=True)
     found = found.union_all(
@@ -116,13 +127,15 @@ def _tenants() -> Select[Any]:
         )
     )
     due_at = (
-        select(cast(func.min(jobs.c.due_at), BigInteger))
+        select(cast(jobs.c.due_at, BigInteger))
         .where(
             *_is_waiting(),
-            jobs.c.tenant_id == found.c.tenant_id,
+            *_is_of(found.c.tenant_id),
             # In SQLite a column of numbers may hold a text, which is above all numbers.
             jobs.c.due_at < literal_column(str(MAX_TIME_MS), BigInteger),
         )
+        .order_by(*_IN_TURN)
+        .limit(one)
         .scalar_subquery()
     )
     return select(found.c.tenant_id, due_at.label("due_at")).where(found.c.tenant_id.is_not(None))
@@ -130,14 +143,15 @@ def _tenants() -> Select[Any]:
 
 @cache
 def _ids() -> Select[Any]:
-    return (
-        select(jobs.c.job_id)
-        .where(
-            *_is_waiting(), jobs.c.tenant_id == bindparam("tenant_id"), jobs.c.due_at <= bindparam("due_by")
-        )
-        .order_by(jobs.c.due_at, jobs.c.job_id)
+    first = (
+        select(jobs.c.job_id, jobs.c.due_at)
+        .where(*_is_waiting(), *_is_of(bindparam("tenant_id")))
+        .order_by(*_IN_TURN)
         .limit(bindparam("limit"))
+        .subquery()
     )
+    query = select(first.c.job_id).where(first.c.due_at <= bindparam("due_by"))
+    return query.order_by(first.c.due_at, first.c.job_id)
 
 
 @cache

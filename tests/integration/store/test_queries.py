@@ -1,5 +1,6 @@
 """Queries, leases, the epoch, pruning, the sweep of holds, tenants."""
 
+import re
 from functools import partial
 
 import pytest
@@ -22,7 +23,7 @@ from support.databases import (
 from tether.dead_letters import LetterFilter
 from tether.errors import StoreError
 from tether.job_filters import JobFilter
-from tether.jobs import JobState
+from tether.jobs import JobState, Priority
 from tether.outcomes import OutcomeKind
 from tether.store.admissions import AdmissionKind, admit
 from tether.store.audit_pages import audit_page
@@ -42,6 +43,7 @@ from tether.store.queries import job
 from tether.store.schema import counters, dead_letters, holds, jobs
 from tether.store.tenants import Tenant, all_tenants, change_tenant, create_tenant, tenant
 from tether.store.waiting_jobs import due_retry_ids, models_with_needs, next_waiting, waiting_ids
+from tether.store.waiting_tenants import waiting_tenants
 
 
 def test_jobs_are_listed_newest_first_and_filtered(store):
@@ -298,6 +300,14 @@ def plan_of(store, function, *args):
         return str(connection.exec_driver_sql(f"{prefix} {query}", parameters).all())
 
     return store.read(explain)
+
+
+def test_whose_turn_is_next_is_found_in_the_index_of_turns_alone(store):
+    accept(store, *(new_job(number, pool=None) for number in range(1_000)))
+    if store.place.startswith("postgresql"):
+        store.write_alone(lambda connection: connection.exec_driver_sql("ANALYZE jobs") and None).result()
+    plan = plan_of(store, waiting_tenants, DEMO, Priority.STANDARD, "", 64)
+    assert set(re.findall(r"ix_jobs_\w+", plan)) == {"ix_jobs_waiting_turns"}
 
 
 NEEDING = (DEMO._replace(needs="region=eu"), DEMO._replace(needs="vram", vram=80))
