@@ -79,7 +79,9 @@ class BacklogStage(Stage):
     def statements_of_a_step(self) -> int:
         """How many statements a step of the loop takes that places waiting jobs, where nothing is due."""
         with ControlPlane(self.settings()) as plane:
-            step = PlaceWaiting(plane.store, plane.scheduler, plane.reservations, now_ms=wall_clock_ms)
+            step = PlaceWaiting(
+                plane.store, plane.waiting_placement, plane.reservations, now_ms=wall_clock_ms
+            )
             step()
             asked: list[str] = []
             for engine in (plane.store._readers, plane.store._writers):

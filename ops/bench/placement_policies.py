@@ -55,7 +55,7 @@ class TetherPolicy:
         return self._choice.choose(placeable(job), is_new=True).pool
 
     def note_depth(self, pool: PoolName, depth: int) -> None:
-        self._choice.note_depth(pool, depth)
+        self._choice.depths.note(pool, depth)
 
 
 class _Simple(ABC):

@@ -35,6 +35,7 @@ from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.scheduling.tenants import Tenants
+from tether.scheduling.waiting_placement import WaitingPlacement
 from tether.store.fleet_keys import StoreEnrolment, enrol_new
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
@@ -57,6 +58,7 @@ class ControlPlane:
       followed_models: The models whose workers the fleet has; None is all.
       fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending, priorities: What changes jobs.
+      waiting_placement: Which waiting jobs pools can take, and where they go.
       clock: By which all of them go: Redis's.
       redis_safety: Logs how Redis is set up, if that is unsafe.
     """
@@ -121,8 +123,10 @@ class ControlPlane:
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
         self.priorities = Reprioritisation(self.store, self.pools)
         self.registry = Registry.from_settings(settings)
+        choice = PoolChoice(self.fleet, self.registry, settings.scheduling, self.store)
+        self.waiting_placement = WaitingPlacement(choice, self.clock.now_ms)
         self.scheduler = SchedulerMiddleware(
-            PoolChoice(self.fleet, self.registry, settings.scheduling, self.store),
+            choice,
             self.reservations,
             Tenants(self.store),
             tenant=tenant,

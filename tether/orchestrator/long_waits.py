@@ -86,7 +86,7 @@ class MoveLongWaits:
     def make(cls, context: LoopContext) -> Self:
         plane, scheduling = context.plane, context.plane.settings.scheduling
         rule = MoveRule(scheduling.move_factor, scheduling.move_gain / 1000, scheduling.moves)
-        return cls(plane.store, plane.pools, plane.scheduler, rule=rule, now_ms=context.now_ms)
+        return cls(plane.store, plane.pools, plane.waiting_placement, rule=rule, now_ms=context.now_ms)
 
     def __call__(self) -> float:
         found = self._scheduler.crowded_pools(self._rule) if self._rule.moves else {}

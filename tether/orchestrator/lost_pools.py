@@ -108,7 +108,7 @@ class GiveBackLost:
             plane.store,
             plane.pools,
             plane.fleet,
-            models=plane.scheduler,
+            models=plane.waiting_placement,
             patience=PoolPatience(
                 scheduling.lost_pool_grace,
                 scheduling.lost_pool_parking,

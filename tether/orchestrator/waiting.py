@@ -112,7 +112,7 @@ class PlaceWaiting:
         plane = context.plane
         step = cls(
             plane.store,
-            plane.scheduler,
+            plane.waiting_placement,
             plane.reservations,
             now_ms=context.now_ms,
             short_of_room=context.short_of_room,

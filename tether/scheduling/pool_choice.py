@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
 
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
@@ -18,46 +15,24 @@ from tether.jobs import JobRequest, Priority
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.filters import PlacementRequest, exclusion_of
-from tether.scheduling.kept_decisions import kept_decision
+from tether.scheduling.full_pools import FullPools
+from tether.scheduling.kept_decisions import ChosenPools, kept_decision
+from tether.scheduling.known_depths import KnownDepths, SeesPools
 from tether.scheduling.known_pauses import KnownPauses
 from tether.scheduling.placement_requests import estimated_cost, placement_request, why_unplaced
-from tether.scheduling.pool_bounds import bound_of_class, pool_bound
 from tether.scheduling.relief import MoveRule, crowded
 from tether.scheduling.scorer_plugins import load_scorers
-from tether.scheduling.shared_depth import shared_depths
+from tether.scheduling.sorted_pools import SortedPools
 from tether.store.capacity import Claim, has_room, room_of_tenant, share_name
 from tether.store.decision_texts import explanation_of
 from tether.store.decisions import Decision
-from tether.store.holds import depths, shares
+from tether.store.holds import shares
 from tether.store.store import Store
 from tether.telemetry.logs import get_logger
-
-FRESH_SECONDS = 1.0
-"""Maximum age of a depth that was not updated by a claim of this process."""
-
-FULL_SECONDS = 1.0
-"""For so long a pool is passed over that a claim found to take no more jobs of a tenant."""
-
-MAX_FULL = 1_000
-"""Tenants of which that is remembered, and pools of each."""
 
 TRY_SECONDS = 10.0
 """Between two jobs for a pool whose workers are all held back, where others can serve them. Without any,
 nothing would show that they work again."""
-
-
-class _Sorted(NamedTuple):
-    """A fleet's pools by their models, and how many jobs each takes of each class."""
-
-    pools: tuple[PoolView, ...]
-    by_model: Mapping[str, Sequence[PoolView]]
-    bounds: Mapping[Priority, Mapping[PoolName, int]]
-
-
-class SeesPools(Protocol):
-    """The fleet, as far as it is needed here."""
-
-    def pools(self) -> tuple[PoolView, ...]: ...
 
 
 class PoolChoice:
@@ -69,6 +44,8 @@ class PoolChoice:
     Attributes:
       registry: The configured models.
       pauses: Pools that get no jobs.
+      depths: How many jobs pools have.
+      full: Pools that are passed over for new jobs, since they were found full.
     """
 
     def __init__(
@@ -88,13 +65,10 @@ class PoolChoice:
         self._clock = clock
         self._log = get_logger("tether.scheduling")
         self.pauses = KnownPauses(store, clock)
-        self._lock = threading.Lock()
-        self._depths: dict[PoolName, int] = {}
-        self._shared: dict[PoolName, float] = {}
+        self.depths = KnownDepths(fleet, store, clock)
+        self.full = FullPools(clock)
         self._tried_at: dict[PoolName, float] = {}
-        self._read_at = -FRESH_SECONDS
-        self._full_until: dict[TenantId, dict[PoolName, float]] = {}
-        self._sorted = _Sorted((), {}, {priority: {} for priority in Priority})
+        self._sorted = SortedPools()
 
     def choose(
         self,
@@ -105,7 +79,6 @@ class PoolChoice:
         is_new: bool = False,
     ) -> PlacementDecision:
         """Choose the best pool for a job; the decision has none if none can serve it now, or has room.
-
 
         Args:
           avoid: A pool that is chosen only where no other can serve it.
@@ -126,46 +99,28 @@ class PoolChoice:
             if pool in request.may_try:
                 self._tried_at[pool] = self._clock()
             # Until its claim is known: of many jobs at once, not all go to the pool that is empty now.
-            with self._lock:
-                self._depths[pool] = self._depths.get(pool, 0) + 1
+            self.depths.add(pool, 1)
         return decision
 
-    def kept(self, decision: PlacementDecision, now_ms: int) -> Decision | None:
-        """Return what is kept of a choice; None where that cannot be written, which is no reason to place no
-        job.
+    def chosen_pools(self, decision: PlacementDecision, priority: Priority, now_ms: int) -> ChosenPools:
+        """Return the pools that can serve a job of a class, and what is kept of the choice.
 
         Args:
           now_ms: When it was made, in milliseconds since the epoch.
         """
+        bounds = self._sorted.bounds[priority]
+        able = (row.pool for row in decision.table if row.exclusion is None)
+        claims = tuple(Claim(name, bounds[name]) for name in able if name in bounds)
+        return ChosenPools(claims, self._kept(decision, now_ms), decision.is_full)
+
+    def _kept(self, decision: PlacementDecision, now_ms: int) -> Decision | None:
+        """None where it cannot be written, which is no reason to place no job."""
         try:
             return kept_decision(decision, self._affinity, now_ms)
         except (ValueError, OverflowError) as error:
             # Names and numbers come from workers' announcements.
             self._log.warning("Why a job was placed where it was is not kept.", error=str(error))
             return None
-
-    def claims(self, decision: PlacementDecision, priority: Priority) -> tuple[Claim, ...]:
-        """Return the pools that can serve a job of a class, the best first."""
-        bounds = self._sorted.bounds[priority]
-        able = (row.pool for row in decision.table if row.exclusion is None)
-        return tuple(Claim(name, bounds[name]) for name in able if name in bounds)
-
-    def _full_for(self, tenant: TenantId) -> frozenset[PoolName]:
-        now = self._clock()
-        with self._lock:
-            return frozenset(pool for pool, until in self._full_until.get(tenant, {}).items() if now < until)
-
-    def note_full(self, pool: PoolName, tenant: TenantId) -> None:
-        """A claim found that a pool takes no more jobs of a tenant now."""
-        now = self._clock()
-        with self._lock:
-            if tenant not in self._full_until and len(self._full_until) >= MAX_FULL:
-                # What is forgotten is asked again, and nothing else.
-                self._full_until.clear()
-            pools = self._full_until.setdefault(tenant, {})
-            if len(pools) >= MAX_FULL:
-                pools.clear()
-            pools[pool] = now + FULL_SECONDS
 
     def explanation(self, job: Placeable) -> Explanation:
         """Return what would be chosen now for a job that was never placed, and why. Nothing is claimed.
@@ -181,27 +136,23 @@ class PoolChoice:
         return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
 
     def _as_new(self, request: PlacementRequest) -> PlacementRequest:
-        if request.tenant in self._full_until:
-            request = replace(request, full=self._full_for(request.tenant))
-        may_try = self._may_try(self._pools_of(request.model), request.tenant)
+        if full := self.full.of(request.tenant):
+            request = replace(request, full=full)
+        may_try = self._may_try(self._seen().of_model(request.model), request.tenant)
         return replace(request, may_try=may_try) if may_try else request
 
     def _with_full(self, request: PlacementRequest, job: Placeable) -> PlacementRequest:
         # Who hands a job over learns it of the claim. Where nothing is claimed the counters have to tell.
-        bounds, held = self._bounds_of(request.model, job.priority), self._fresh_depths()
-        names = {name: share_name(name, job.tenant_id) for name in bounds}
+        seen, held = self._seen(), self.depths.fresh().jobs
+        of_class = seen.bounds[job.priority]
+        names = {pool.name: share_name(pool.name, job.tenant_id) for pool in seen.of_model(request.model)}
         of_tenant = self._store.read(shares, list(names.values()))
         full = {
             name
-            for name, bound in bounds.items()
-            if not has_room(bound, held.get(name, 0), of_tenant.get(names[name], 0))
+            for name, share in names.items()
+            if not has_room(of_class[name], held.get(name, 0), of_tenant.get(share, 0))
         }
         return replace(request, full=request.full | full)
-
-    def _bounds_of(self, model: ModelVersion, priority: Priority) -> dict[PoolName, int]:
-        pools = self._pools_of(model)
-        bounds = self._sorted.bounds[priority]
-        return {pool.name: bounds[pool.name] for pool in pools}
 
     def _may_try(self, pools: Sequence[PoolView], tenant: TenantId | None) -> frozenset[PoolName]:
         held = [pool.name for pool in pools if pool.may_try and pool.able(tenant) == 0]
@@ -213,7 +164,7 @@ class PoolChoice:
     def is_served(self, request: JobRequest) -> bool:
         """Return whether a pool can serve a job now."""
         asked = self._asked_by(request)
-        return can_serve(asked, self._pools_of(asked.model))
+        return can_serve(asked, self._seen().of_model(asked.model))
 
     def why_unserved(self, job: Placeable | JobRequest) -> str:
         """Return why no pool gets a job, in words; empty where one can, or there is no pool.
@@ -254,17 +205,13 @@ class PoolChoice:
             tenant=job.tenant_id,
         )
 
-    def served(self) -> list[ModelVersion]:
-        """The models for which there is a pool now."""
-        return list(self.serving())
-
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
-        paused = self.pauses.in_words()
+        paused, seen = self.pauses.in_words(), self._seen()
         for model in self.registry.models:
             request = PlacementRequest(model=model, paused=paused)
-            views = tuple(pool for pool in self._pools_of(model) if exclusion_of(request, pool) is None)
+            views = tuple(pool for pool in seen.of_model(model) if exclusion_of(request, pool) is None)
             if views:
                 found[model] = views
         return found
@@ -272,18 +219,23 @@ class PoolChoice:
     def serving_needs(self, names: Collection[str]) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve jobs of each of these models that take any version of it."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
-        paused = self.pauses.in_words()
+        paused, seen = self.pauses.in_words(), self._seen()
         for model in self.registry.models:
-            if model.name in names and (pools := self._pools_of(model)):
+            if model.name in names and (pools := seen.of_model(model)):
                 request = PlacementRequest(model=model, any_version=True, paused=paused)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found
 
     def explain(self, request: PlacementRequest, priority: Priority = Priority.STANDARD) -> PlacementDecision:
         """Return the choice with the cost of each of the model's pools, or why it was excluded."""
-        pools, known = self._pools_of(request.model), self._fresh_depths()
-        bounds = self._sorted.bounds[priority]
-        return choose(request, pools, known, self._shared, self._affinity, bounds)
+        seen = self._seen()
+        return self._decide(request, seen.of_model(request.model), seen.bounds[priority])
+
+    def _decide(
+        self, request: PlacementRequest, pools: Sequence[PoolView], bounds: Mapping[PoolName, int]
+    ) -> PlacementDecision:
+        jobs, shared = self.depths.fresh()
+        return choose(request, pools, jobs, shared, self._affinity, bounds)
 
     def crowded(self, rule: MoveRule) -> dict[PoolName, int]:
         """Return the pools whose last jobs would be done much sooner in another one, and how many are to be
@@ -292,13 +244,13 @@ class PoolChoice:
         Raises:
           StoreUnavailable: The database is unavailable.
         """
-        known = self._fresh_depths()
+        jobs, shared = self.depths.fresh()
         found: dict[PoolName, int] = {}
         for model, pools in self.serving().items():
             if len(pools) > 1:
                 bounds = self._sorted.bounds[Priority.BATCH]
                 request = PlacementRequest(model=model)
-                found |= crowded(request, pools, known, self._shared, bounds, rule)
+                found |= crowded(request, pools, jobs, shared, bounds, rule)
         return found
 
     def is_served_beside(self, pool: PoolName, job: Placeable) -> bool:
@@ -320,20 +272,19 @@ class PoolChoice:
           StoreUnavailable: The database is unavailable.
         """
         request = self._request_of(job)
-        pools, known = self._pools_of(request.model), self._fresh_depths()
-        of_class = self._sorted.bounds[job.priority]
+        seen = self._seen()
+        pools, of_class = seen.of_model(request.model), seen.bounds[job.priority]
         # Its own pool may be full: it is in it.
         bounds = {each.name: of_class[each.name] for each in pools if each.name != pool}
-        decision = choose(request, pools, known, self._shared, self._affinity, bounds)
+        decision = self._decide(request, pools, bounds)
         times = {row.pool: row.expected for row in decision.table if row.expected is not None}
         chosen, here = decision.pool, times.get(pool)
         if chosen is None or chosen == pool or here is None:
             return False
         if not rule.is_worth_it(here.seconds, times[chosen].seconds):
             return False
-        with self._lock:
-            self._depths[chosen] = self._depths.get(chosen, 0) + 1
-            self._depths[pool] = self._depths.get(pool, 0) - 1
+        self.depths.add(chosen, 1)
+        self.depths.add(pool, -1)
         return True
 
     def jobs_ahead(self, pool: PoolName) -> tuple[int, float]:
@@ -342,23 +293,15 @@ class PoolChoice:
         Raises:
           StoreUnavailable: The database is unavailable.
         """
-        return max(0, self._fresh_depths().get(pool, 0)), self._shared.get(pool, 0.0)
-
-    def read_depths(self) -> None:
-        """Read anew how many jobs pools have.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        with self._lock:
-            self._read_at = -FRESH_SECONDS
-        self._fresh_depths()
+        jobs, shared = self.depths.fresh()
+        return max(0, jobs.get(pool, 0)), shared.get(pool, 0.0)
 
     def room_of(self, pools: Sequence[PoolView]) -> int:
         """How many more jobs these pools take together, as of the last reading: of all tenants, of the most
         urgent class."""
         bounds = self._sorted.bounds[Priority.INTERACTIVE]
-        return sum(max(0, bounds.get(pool.name, 0) - self._depths.get(pool.name, 0)) for pool in pools)
+        jobs = self.depths.last.jobs
+        return sum(max(0, bounds.get(pool.name, 0) - jobs.get(pool.name, 0)) for pool in pools)
 
     def rooms_of_tenants(
         self, pools: Sequence[PoolView], tenants: Collection[TenantId], priority: Priority
@@ -370,47 +313,18 @@ class PoolChoice:
         """
         bounds = self._sorted.bounds[priority]
         names = [pool.name for pool in pools if pool.name in bounds]
+        jobs = self.depths.last.jobs
         held = self._store.read(shares, [share_name(name, tenant) for name in names for tenant in tenants])
         return {
             tenant: sum(
-                room_of_tenant(bounds[name], self._depths.get(name, 0), held.get(share_name(name, tenant), 0))
+                room_of_tenant(bounds[name], jobs.get(name, 0), held.get(share_name(name, tenant), 0))
                 for name in names
             )
             for tenant in tenants
         }
 
-    def _pools_of(self, model: ModelVersion) -> Sequence[PoolView]:
-        """The pools of a model, of all its versions. They are sorted by model once for each fleet: decisions
-        look at few of many."""
+    def _seen(self) -> SortedPools:
         known, pools = self._sorted, self._fleet.pools()
         if pools is not known.pools:
-            by_model: dict[str, list[PoolView]] = {}
-            for pool in pools:
-                by_model.setdefault(pool.model, []).append(pool)
-            taken = {pool.name: pool_bound(pool, self._settings) for pool in pools}
-            bounds = {
-                priority: MappingProxyType(
-                    {name: bound_of_class(bound, priority) for name, bound in taken.items()}
-                )
-                for priority in Priority
-            }
-            known = self._sorted = _Sorted(pools, by_model, bounds)
-        return known.by_model.get(model.name, ())
-
-    def note_depth(self, pool: PoolName | None, depth: int) -> None:
-        """Remember the depth returned by a claim on a pool; 0 is unknown."""
-        if pool is not None and depth > 0:
-            with self._lock:
-                self._depths[pool] = depth
-
-    def _fresh_depths(self) -> dict[PoolName, int]:
-        now = self._clock()
-        with self._lock:
-            if now - self._read_at < FRESH_SECONDS:
-                return self._depths
-            self._read_at = now
-        fresh = self._store.read(depths)
-        shared = shared_depths(self._fleet.pools(), fresh)
-        with self._lock:
-            self._depths, self._shared = fresh, shared
-            return fresh
+            known = self._sorted = SortedPools.of(pools, self._settings)
+        return known

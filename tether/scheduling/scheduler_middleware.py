@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +10,6 @@ from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import first_refusal
-from tether.discovery.fleet.pool_views import PoolView
 from tether.envelopes import Placeable, travelling_options
 from tether.errors import (
     KeyConflict,
@@ -22,24 +21,19 @@ from tether.errors import (
 )
 from tether.explanations import Explanation
 from tether.ids import JobId, PoolName, TenantId
-from tether.jobs import JobRequest, Priority, Submitted, canonical_json, new_job_id
+from tether.jobs import JobRequest, Submitted, canonical_json, new_job_id
 from tether.models.registry import ModelVersion
 from tether.requests.fields import TABLE
 from tether.requests.payload import payload_of
-from tether.scheduling.affinity import PlacementDecision
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.placement_requests import estimated_cost
-from tether.scheduling.pool_bounds import BATCH_AGE_MS
 from tether.scheduling.pool_choice import PoolChoice
-from tether.scheduling.relief import MoveRule
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
 from tether.store.capacity import NO_BOUND, Claim
-from tether.store.needs import needs_met_in
-from tether.store.waiting_jobs import KeptModel, WaitingJob
 
 _SETTLED = frozenset(("model", "retry_on", "expires_in_ms", "region", "prefer"))
 """What the envelope has in another form than the request: the model with its version, codes in one text, the
@@ -137,12 +131,13 @@ class SchedulerMiddleware(Middleware):
 
     def _note_claim(self, new_job: NewJob, admission: Admission) -> None:
         """Remember what a claim showed of the pools that were tried."""
-        self._choice.note_depth(admission.pool, admission.depth)
+        if admission.pool is not None and admission.depth > 0:
+            self._choice.depths.note(admission.pool, admission.depth)
         if admission.kind is AdmissionKind.ACCEPTED and admission.pool != new_job.pool is not None:
             for claim in (Claim(new_job.pool), *new_job.others):
                 if claim.pool == admission.pool:
                     break
-                self._choice.note_full(claim.pool, new_job.tenant_id)
+                self._choice.full.note(claim.pool, new_job.tenant_id)
 
     def job_of_message(self, message: Message[Any]) -> JobId | None:
         """The job that a message to ``infer`` with its own idempotency key became; None where there is none.
@@ -198,145 +193,6 @@ class SchedulerMiddleware(Middleware):
           StoreUnavailable: The database is unavailable.
         """
         return self._choice.jobs_ahead(pool)
-
-    def served_models(self) -> list[KeptModel]:
-        """The models that live workers serve now, as rows of jobs keep them."""
-        return [kept for model in self._choice.served() for kept in self._kept(model)]
-
-    def served_needs(self, with_needs: Callable[[Collection[str]], Collection[str]]) -> list[KeptModel]:
-        """The models that live workers serve to jobs with needs, once for all needs that a pool meets.
-
-        Args:
-          with_needs: Returns those of these models for which such jobs wait. There are many needs that pools
-            meet, and mostly no such jobs.
-        """
-        most: dict[tuple[KeptModel, str], int] = {}
-        wanted = with_needs({model.name for model in self._choice.registry.models})
-        for model, pools in self._choice.serving_needs(wanted).items():
-            for pool in pools:
-                is_own_version = pool.digest == model.digest
-                for needs, has_size in needs_met_in(
-                    pool.region, pool.gpu_class, has_vram=pool.vram > 0, is_own_version=is_own_version
-                ):
-                    for kept in self._kept(model):
-                        size = pool.vram if has_size else 0
-                        most[kept, needs] = max(size, most.get((kept, needs), 0))
-        return [kept._replace(needs=needs, vram=size) for (kept, needs), size in most.items()]
-
-    def serving_pools(self) -> dict[KeptModel, tuple[PoolView, ...]]:
-        """The pools that can serve a model now, by models as rows of jobs keep them."""
-        return {kept: pools for model, pools in self._choice.serving().items() for kept in self._kept(model)}
-
-    def crowded_pools(self, rule: MoveRule) -> dict[PoolName, int]:
-        """The pools whose last jobs would be done much sooner elsewhere, and how many are to be moved.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        return self._choice.crowded(rule)
-
-    def done_sooner_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable], rule: MoveRule) -> set[JobId]:
-        """Those of these jobs of a pool that would be done much sooner in another that meets their needs.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        return {job.job_id for job in jobs if self._is_sooner_elsewhere(pool, job, rule)}
-
-    def may_go_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable]) -> set[JobId]:
-        """Those of a pool's jobs that another pool can serve, and has room for.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        return {job.job_id for job in jobs if self._may_go_elsewhere(pool, job)}
-
-    def _may_go_elsewhere(self, pool: PoolName, job: Placeable) -> bool:
-        try:
-            return self._choice.is_served_beside(pool, job)
-        except UnknownModel:
-            return False
-
-    def _is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
-        try:
-            return self._choice.is_sooner_elsewhere(pool, job, rule)
-        except UnknownModel:
-            return False
-
-    def _kept(self, model: ModelVersion) -> list[KeptModel]:
-        kept = [KeptModel(model.name, model.version)]
-        # Rows of programs that kept no version mean the one that is configured first.
-        if self._choice.registry.find(model.name) == model:
-            kept.append(KeptModel(model.name, ""))
-        return kept
-
-    def read_depths(self) -> None:
-        """Read anew how many jobs pools have.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        self._choice.read_depths()
-
-    def room_for(self, kept: KeptModel) -> int:
-        """How many more jobs the pools of a model take that meet what such jobs need."""
-        return self._choice.room_of(self._pools_of(kept))
-
-    def rooms_of_tenants(
-        self, kept: KeptModel, tenants: Collection[TenantId], priority: Priority
-    ) -> dict[TenantId, int]:
-        """How many more jobs of a class these pools take of each tenant, if nobody else comes.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        return self._choice.rooms_of_tenants(self._pools_of(kept), tenants, priority)
-
-    def _pools_of(self, kept: KeptModel) -> list[PoolView]:
-        name = f"{kept.model}@{kept.model_version}" if kept.model_version else kept.model
-        try:
-            model = self._choice.registry.find(name)
-        except UnknownModel:
-            return []
-        if not kept.needs:
-            return list(self._choice.serving().get(model, ()))
-        return [
-            pool
-            for pool in self._choice.serving_needs({model.name}).get(model, ())
-            if any(
-                needs == kept.needs
-                for needs, _ in needs_met_in(
-                    pool.region,
-                    pool.gpu_class,
-                    has_vram=pool.vram > 0,
-                    is_own_version=pool.digest == model.digest,
-                )
-            )
-        ]
-
-    def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPools | Exception]:
-        """A choice for each job that waits in the database; an error where choosing failed.
-
-        Raises:
-          StoreUnavailable: The database is unavailable.
-        """
-        now_ms = self._now_ms()
-        return [self._choose(waiting, now_ms) for waiting in jobs]
-
-    def _choose(self, waiting: WaitingJob, now_ms: int) -> ChosenPools | Exception:
-        job = waiting.job
-        if job.priority is Priority.BATCH and now_ms - waiting.due_at >= BATCH_AGE_MS:
-            job = replace(job, priority=Priority.STANDARD)
-        try:
-            decision = self._choice.choose(job, avoid=waiting.avoided_pool, moved_to=waiting.moved_to)
-        except UnknownModel:
-            # It was known when the job was accepted: it waits until somebody configures it again.
-            return ChosenPools(())
-        except StoreUnavailable:
-            raise
-        except Exception as error:
-            return error
-        return self._kept_choice(decision, job.priority, now_ms)
 
     def _prepare(
         self, broker: Broker, message: Message[Any], delay: int | None
@@ -417,11 +273,7 @@ class SchedulerMiddleware(Middleware):
         if job.not_before > now_ms:
             # It is placed when it may start, by the fleet of then: until then it is to keep nobody out.
             return ChosenPools(())
-        return self._kept_choice(self._choice.choose(job, is_new=True), job.priority, now_ms)
-
-    def _kept_choice(self, decision: PlacementDecision, priority: Priority, now_ms: int) -> ChosenPools:
-        claims = self._choice.claims(decision, priority)
-        return ChosenPools(claims, self._choice.kept(decision, now_ms), decision.is_full)
+        return self._choice.chosen_pools(self._choice.choose(job, is_new=True), job.priority, now_ms)
 
     def _placeable(self, envelope: InferMessage, request: JobRequest, facts: AdmissionFacts) -> Placeable:
         version = facts.registry.find(request.model)

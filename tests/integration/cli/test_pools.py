@@ -250,11 +250,10 @@ def test_an_unknown_pool_gets_the_nearest_name_and_stands_in_the_audit_log(pools
 def test_synchronous_routes_are_refused_with_the_reason(pools):
     pools.pause(pools.eu, "--reason", "new driver")
     pools.pause(pools.us)
-    scheduler = pools.client._backend._plane.scheduler
     (job,) = pools.submit(1)
     words = f"pool {pools.eu} is paused: new driver; pool {pools.us} is paused"
     assert job.status().waits_for == words
-    assert scheduler.served_models() == []
+    assert pools.client._backend._plane.waiting_placement.served_models() == []
     assert NoLiveWorker.http_status == 503
 
 

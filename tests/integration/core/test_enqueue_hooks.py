@@ -246,10 +246,10 @@ def test_a_program_gets_back_what_it_sent_under_the_jobs_id(client, seen):
 
 @pytest.mark.parametrize(("kept", "asked"), [("1", "counter@1"), ("", "counter")])
 def test_a_waiting_job_keeps_its_version_where_it_has_one(client, monkeypatch, kept, asked):
-    scheduler = client._backend._plane.scheduler
-    registry, names = scheduler._choice.registry, []
+    plane = client._backend._plane
+    registry, names = plane.registry, []
     find = registry.find
     monkeypatch.setattr(registry, "find", lambda name: names.append(name) or find(name))
     waiting = WaitingJob(job=new_job(1, model="counter", model_version=kept).job, dispatch=0, attempts=0)
-    assert scheduler.choose_pools([waiting])[0].pool is None, "nobody serves it"
+    assert plane.waiting_placement.choose_pools([waiting])[0].pool is None, "nobody serves it"
     assert names == [asked]
