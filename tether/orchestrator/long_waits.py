@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, Self
 
 import redis
@@ -17,7 +17,7 @@ from tether.broker.pools.waiting_lanes import (
 from tether.broker.redis.connections import raise_if_refused
 from tether.clocks import monotonic_ms
 from tether.envelopes import Placeable
-from tether.ids import JobId, PoolName
+from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import Priority
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
@@ -35,7 +35,10 @@ MAX_MOVED = 64
 """Jobs of a pool that a step moves, at most."""
 
 LANES = 16
-"""Lanes of a class from which they are taken."""
+"""Lanes of a class that are read together."""
+
+MAX_PAGES = 8
+"""Pages of a pool's jobs that a step looks at, where none of the first may go elsewhere."""
 
 
 class KnowsCrowds(Protocol):
@@ -79,6 +82,7 @@ class MoveLongWaits:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._watch = CrowdWatch()
+        self._pages: dict[PoolName, Iterator[list[WaitingDispatch]]] = {}
         self._log = get_logger("tether.orchestrator")
         self._failed: FailedEntries[JobId] = FailedEntries(LONG_WAITS, self._log)
 
@@ -91,6 +95,7 @@ class MoveLongWaits:
     def __call__(self) -> float:
         found = self._scheduler.crowded_pools(self._rule) if self._rule.moves else {}
         self._watch, due = self._watch.look(found, self._monotonic())
+        self._pages = {pool: pages for pool, pages in self._pages.items() if pool in found}
         for pool, count in due.items():
             moved = self._move(pool, min(count, MAX_MOVED))
             metrics.JOBS_MOVED.inc(moved)
@@ -103,10 +108,27 @@ class MoveLongWaits:
     def lapse(self) -> None:
         """Another orchestrator watches from here on, and this one begins anew if it does again."""
         self._watch = CrowdWatch()
+        self._pages.clear()
 
     def _move(self, pool: PoolName, count: int) -> int:
-        """Withdraw some of the last jobs of a pool. Return how many."""
-        waiting = self._last(pool, count)
+        """Withdraw some of the last jobs of a pool. Return how many.
+
+        Where none of a page may go elsewhere, the next looks go on behind it: those that stay hide no others.
+        """
+        for _ in range(MAX_PAGES):
+            pages = self._pages.setdefault(pool, last_pages(self._pools, pool))
+            page = next(pages, None)
+            if page is None:
+                del self._pages[pool]
+                return 0
+            for end in range(len(page), 0, -count):
+                if moved := self._move_of(pool, page[max(0, end - count) : end]):
+                    # What is last now is looked at first the next time.
+                    del self._pages[pool]
+                    return moved
+        return 0
+
+    def _move_of(self, pool: PoolName, waiting: Sequence[WaitingDispatch]) -> int:
         rows, errors = self._store.read_each(needed_of_jobs, [each.job_id for each in waiting])
         for job_id, error in errors.items():
             self._failed.fail(job_id, error, self._now_ms(), job=job_id)
@@ -121,20 +143,28 @@ class MoveLongWaits:
                 self._failed.fail(each.job_id, answer, self._now_ms(), job=each.job_id)
         return answers.count("withdrawn")
 
-    def _last(self, pool: PoolName, count: int) -> list[WaitingDispatch]:
-        """The last jobs of a pool's lanes, the least urgent class first. Suspects, which wait to run alone,
-        are left where they are."""
-        found: list[WaitingDispatch] = []
-        for priority in (Priority.BATCH, Priority.STANDARD, Priority.INTERACTIVE):
-            try:
-                tenants = tenants_waiting(self._pools.client, self._pools.keys, pool, priority, 0, LANES)
-            except redis.ResponseError as error:
-                raise_if_refused(error)
-                continue
-            if tenants:
-                size = max(1, (count - len(found)) // len(tenants))
-                lanes = [LanePlace(pool, priority, tenant, -size) for tenant in tenants]
-                found += waiting_dispatches(self._pools.client, self._pools.keys, lanes, size)
-            if len(found) >= count:
-                break
-        return found[:count]
+
+def last_pages(pools: Pools, pool: PoolName) -> Iterator[list[WaitingDispatch]]:
+    """The jobs that wait in a pool, from the ends of its lanes on, the least urgent class first. A page may
+    be empty. Suspects, which wait to run alone, are left out."""
+    for priority in (Priority.BATCH, Priority.STANDARD, Priority.INTERACTIVE):
+        start = 0
+        while tenants := _tenants(pools, pool, priority, start):
+            size = max(1, MAX_MOVED // len(tenants))
+            behind = 0
+            while True:
+                lanes = [LanePlace(pool, priority, tenant, -behind - size) for tenant in tenants]
+                page = waiting_dispatches(pools.client, pools.keys, lanes, size)
+                yield page
+                if not page:
+                    break
+                behind += size
+            start += LANES
+
+
+def _tenants(pools: Pools, pool: PoolName, priority: Priority, start: int) -> list[TenantId]:
+    try:
+        return tenants_waiting(pools.client, pools.keys, pool, priority, start, LANES)
+    except redis.ResponseError as error:
+        raise_if_refused(error)
+        return []

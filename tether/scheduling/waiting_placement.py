@@ -140,6 +140,10 @@ def _of_known_models(jobs: Sequence[Placeable], fits: Callable[[Placeable], bool
         try:
             if fits(job):
                 found.add(job.job_id)
-        except UnknownModel:
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # What cannot be judged stays where it is, and keeps no other: its model is configured no longer,
+            # or a filter failed.
             continue
     return found
