@@ -61,6 +61,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
     from tether.local.fleet_check import check_fleet
     from tether.local.hook_check import backlog_at, check_death_hook
     from tether.local.orchestrator_check import check_orchestrator
+    from tether.local.pause_check import check_pauses, pauses_at
     from tether.local.redis_check import check_clock, check_redis
     from tether.local.running import find_running
     from tether.local.set_up import gateway_here, runs_apart
@@ -108,6 +109,7 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("orchestrator", lambda: check_orchestrator(running, told_url, readiness, url_here)),
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
+        ("paused pools", lambda: check_pauses(pauses_at(database))),
         ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead, lambda: backlog_at(database))),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )
