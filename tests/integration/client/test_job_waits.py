@@ -40,7 +40,7 @@ def says(job, words):
 
 
 def expected_time(job):
-    """When it is expected to begin: None for a moment where a slow Redis does not tell whether it has begun."""
+    """When it is expected to begin. A slow Redis does not tell for a moment whether it has begun."""
     found = []
 
     def is_told():

@@ -32,7 +32,8 @@ for i = 3, #ARGV, 2 do
 end
 
 local function has_work(pool)
-  if apply('SISMEMBER', key('core:pools'), pool) == 0 or is_paused(pool) then
+  -- Nobody draws from a pool that an operator has paused.
+  if apply('SISMEMBER', key('core:pools'), pool) == 0 or apply('SISMEMBER', key('core:paused'), pool) == 1 then
     return false
   end
   for _, class in ipairs(CLASSES) do

@@ -20,14 +20,14 @@ if #open_pools > 0 and wants_more() and apply('SCARD', key('core:paused')) > 0 t
     end
   end
 end
-local pool_count, first = #open_pools, number
+local first = number
 
 -- This worker's pools in which jobs wait that must run alone.
 local alone_pools = {}
-if pool_count > 0 and wants_more() then
+if #open_pools > 0 and wants_more() then
   local marks = apply('SMISMEMBER', key('core:alone'), unpack(open_pools))
-  for i = 0, pool_count - 1 do
-    local at = (first + i) % pool_count
+  for i = 0, #open_pools - 1 do
+    local at = (first + i) % #open_pools
     if marks[at + 1] == 1 then
       alone_pools[#alone_pools + 1] = open_pools[at + 1]
     end
@@ -47,7 +47,7 @@ end
 
 -- Pools from which this worker is held, with its records.
 local holds = {}
-if pool_count > 0 and wants_more() then
+if #open_pools > 0 and wants_more() then
   for i, text in ipairs(apply('HMGET', health_of(worker_id), unpack(open_pools))) do
     local record = read_health(text, now)
     if record and record.pause > 0 then

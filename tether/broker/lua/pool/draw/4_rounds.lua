@@ -5,7 +5,7 @@ do
   -- Takes jobs of a class: one of each pool in turn, from the pool at `at` on.
   local function draw_of_all(class, at)
     local open = {}
-    for i = at, pool_count - 1 do
+    for i = at, #open_pools - 1 do
       open[#open + 1] = i
     end
     while #open > 0 do
@@ -14,7 +14,7 @@ do
         if not wants_more() then
           return
         end
-        local pool = open_pools[(first + i) % pool_count + 1]
+        local pool = open_pools[(first + i) % #open_pools + 1]
         if draw_of_pool(pool, class) then
           still_open[#still_open + 1] = i
         elseif discarded == MAX_DISCARDED then
@@ -30,10 +30,10 @@ do
   if cursor then
     redis.call('DEL', key('cursor:' .. worker))
     local class, at, rank, its_first = string.match(cursor, '^(%a+) (%d+) (%d+) (%d+)$')
-    at, rank, its_first = whole(at, pool_count - 1), whole(rank, MAX_TOKENS), whole(its_first, MAX_INTEGER - pool_count)
+    at, rank, its_first = whole(at, #open_pools - 1), whole(rank, MAX_TOKENS), whole(its_first, MAX_INTEGER - #open_pools)
     if is_priority(class) and at and rank and its_first then
       first_class, first_at, first, goes_on = class, at, its_first, true
-      ranks[tenants_of(open_pools[(first + at) % pool_count + 1], class)] = rank
+      ranks[tenants_of(open_pools[(first + at) % #open_pools + 1], class)] = rank
     end
   end
   for _, class in ipairs(PRIORITIES) do

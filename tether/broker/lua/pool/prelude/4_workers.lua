@@ -28,11 +28,6 @@ local function revocation_check()
   end
 end
 
--- Whether nobody draws from a pool, since an operator has paused it.
-local function is_paused(pool)
-  return apply('SISMEMBER', key('core:paused'), pool) == 1
-end
-
 -- What a worker was last seen to do, by Redis's clock: who places jobs believes this, and not what a worker announces.
 local function seen_doing()
   return key('core:seen')
