@@ -100,11 +100,11 @@ class WaitingPlacement:
 
     def done_sooner_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable], rule: MoveRule) -> set[JobId]:
         """Those of these jobs of a pool that would be done much sooner in another that meets their needs."""
-        return _of_known_models(jobs, lambda job: self._choice.is_sooner_elsewhere(pool, job, rule))
+        return _fitting(jobs, lambda job: self._choice.is_sooner_elsewhere(pool, job, rule))
 
     def may_go_elsewhere(self, pool: PoolName, jobs: Sequence[Placeable]) -> set[JobId]:
         """Those of a pool's jobs that another pool can serve, and has room for."""
-        return _of_known_models(jobs, lambda job: self._choice.is_served_beside(pool, job))
+        return _fitting(jobs, lambda job: self._choice.is_served_beside(pool, job))
 
     def _kept(self, model: ModelVersion) -> list[KeptModel]:
         kept = [KeptModel(model.name, model.version)]
@@ -133,8 +133,8 @@ def _needs_met(pool: PoolView, model: ModelVersion) -> Collection[tuple[str, boo
     )
 
 
-def _of_known_models(jobs: Sequence[Placeable], fits: Callable[[Placeable], bool]) -> set[JobId]:
-    """Those of these jobs that fit, but for those whose model is configured no longer."""
+def _fitting(jobs: Sequence[Placeable], fits: Callable[[Placeable], bool]) -> set[JobId]:
+    """Those of these jobs that fit, but for those that cannot be judged."""
     found: set[JobId] = set()
     for job in jobs:
         try:

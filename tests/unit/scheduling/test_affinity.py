@@ -20,7 +20,7 @@ from tether.scheduling.affinity import (
     choose,
     expected_times,
 )
-from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit
+from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclusion_of
 from tether.scheduling.scorer_plugins import LOG_SECONDS, IsolatedScorer, load_scorers
 from tether.telemetry import metrics
 
@@ -406,3 +406,21 @@ def test_a_pool_whose_workers_cannot_load_the_model_is_chosen_only_where_no_othe
     assert chosen([one_can, pool("b", warm=False)], depths={"b": 50}) == "a"
     both = choose(REQUEST, [pool("a", workers=2, held=2, unloadable=1), pool("b")], {})
     assert both.table[1].exclusion.unfit is Unfit.HELD
+
+
+@given(
+    requests,
+    st.lists(pools, max_size=4, unique_by=lambda one: one.name),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9)),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9)),
+)
+def test_no_pool_is_chosen_that_a_filter_drops_or_that_takes_no_more(request, some, depths, bounds):
+    choice = choose(request, some, depths, bounds=bounds)
+    views = {view.name: view for view in some}
+    for row in choice.table:
+        if row.exclusion is None:
+            assert exclusion_of(request, views[row.pool]) is None
+            assert depths.get(row.pool, 0) < bounds.get(row.pool, 10)
+    assert choice.pool is None or choice.table[0].exclusion is None
+    if choice.is_full:
+        assert any(depths.get(view.name, 0) >= bounds.get(view.name, 10) for view in some)
