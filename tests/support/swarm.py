@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -24,7 +25,6 @@ from tether.jobs import canonical_json
 
 HERE = Path(__file__).parent
 PACKAGES = HERE.parents[1] / ".venv" / "swarm"
-SECRET = b"a network of tests"
 LOOPBACK = "127.0.0.1"
 OFTEN = {"interval_ms": 500, "expiry_ms": 1_500}
 NEVER_EXPIRES = {"interval_ms": 500, "expiry_ms": 600_000}
@@ -78,10 +78,11 @@ class Enrolled(NamedTuple):
 class Network:
     """Keys, and members that have them. All trust the keys of one folder, and are of one region."""
 
-    def __init__(self, folder, bootstrap, *, secret=SECRET):
+    def __init__(self, folder, bootstrap, *, secret=None):
         self.folder = folder
         self.bootstrap = bootstrap
-        self.secret = secret
+        # Test processes side by side may meet: a port of one that has ended is given to another.
+        self.secret = secret or hashlib.blake2b(os.fsencode(folder), digest_size=32).digest()
         self.region = next(regions)
         self.topic = presence_topic(self.region)
         self.control = control_topic(self.region)

@@ -125,6 +125,8 @@ class Identity:
         """Release the key to other processes. Idempotent."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
+            # A process that another thread has just forked still has this file until it runs its own program.
+            fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     def __repr__(self) -> str:

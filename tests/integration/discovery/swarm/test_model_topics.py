@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.waiting import PATIENCE_SECONDS, eventually
+from support.waiting import PATIENCE_SECONDS
 from tether.discovery.followed_models import FollowedModels
 from tether.discovery.topics import model_topic
 from tether.models.registry import ModelVersion
@@ -36,7 +36,8 @@ def fleet(network):
 
 def knows(watcher, expected):
     wanted = {worker.worker: sorted(names) for worker, names in expected.items()}
-    eventually(lambda: served(watcher) == wanted, PATIENCE_SECONDS, f"{watcher.enrolled.name} knows {wanted}")
+    found = watcher.view.wait_for(lambda _: served(watcher) == wanted, PATIENCE_SECONDS)
+    assert found, f"{watcher.enrolled.name} knows {served(watcher)}, not {wanted}; {watcher.transport.status}"
 
 
 def test_each_knows_exactly_those_of_its_models_while_all_of_them_talk(network, fleet):

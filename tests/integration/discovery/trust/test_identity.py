@@ -73,6 +73,25 @@ def test_a_key_is_free_again_after_close_and_not_before(tmp_path):
         identity.close()
 
 
+def test_a_key_is_free_after_close_while_a_forked_process_still_has_the_files_of_its_parent(tmp_path):
+    identity = Identity.claim(tmp_path)
+    waits, goes = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.close(goes)
+        os.read(waits, 1)
+        os._exit(0)
+    try:
+        identity.close()
+        again = Identity.claim(tmp_path)
+        again.close()
+    finally:
+        os.close(goes)
+        os.close(waits)
+        os.waitpid(forked, 0)
+    assert (again.name, again.pub_key) == (identity.name, identity.pub_key)
+
+
 def test_only_the_owner_can_read_the_key_and_it_is_not_shown(tmp_path):
     with IdentityHere(tmp_path / "deep" / "er") as identity:
         file = tmp_path / "deep" / "er" / "worker-1.key"
