@@ -33,6 +33,7 @@ __all__ = [
     "InvalidCommand",
     "InvalidMessage",
     "InvalidName",
+    "InvalidPolicy",
     "InvalidRequest",
     "JobCancelled",
     "JobEnded",
@@ -53,6 +54,10 @@ __all__ = [
     "NoOtherPool",
     "NotServed",
     "OutputLost",
+    "PolicyConflict",
+    "PolicyNotFound",
+    "PolicyRefused",
+    "PolicyUnreadable",
     "PoolNotFound",
     "QuotaExceeded",
     "ReaderTooSlow",
@@ -509,6 +514,16 @@ class OutputLost(JobFailed):
     code = "output_lost"
 
 
+class InvalidPolicy(InvalidRequest):
+    """The document of a policy is invalid: fields are unknown, of the wrong type, or contradict others.
+
+    What to do: Correct every field that the message names. ``tether policies check`` validates a document
+    without setting it.
+    """
+
+    code = "policy_invalid"
+
+
 class MalformedBody(InvalidRequest):
     """The body of a request is not a JSON object in UTF-8.
 
@@ -594,6 +609,60 @@ class Forbidden(TetherError):
     code = "forbidden"
     http_status = 403
     exit_status = 6
+
+
+class PolicyRefused(TetherError):
+    """The tenant's policy does not allow this model, region, GPU class or priority: nothing was accepted.
+
+    What to do: Ask for what the message says is allowed, or have an operator change the policy (``tether
+    policies show``, ``tether policies set``).
+
+    Attributes:
+      param: The field that is not allowed, as the client calls it.
+    """
+
+    code = "policy_refused"
+    http_status = 403
+    exit_status = 6
+    param: str | None = None
+
+
+class PolicyUnreadable(TetherError):
+    """The tenant's policy cannot be read: it is damaged, or was written by a newer version of Tether.
+
+    Nothing of this tenant is accepted, and its waiting jobs stay where they are, until it can be read. Other
+    tenants are not affected.
+
+    What to do: Update all gateways and orchestrators to the newest version that runs, or set the policy anew
+    (``tether policies set``).
+    """
+
+    code = "policy_unreadable"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class PolicyConflict(TetherError):
+    """The policy has another version than the one that was to be replaced: somebody has set it meanwhile.
+
+    What to do: Look at what it is now (``tether policies show``, ``tether policies diff``), and set it again.
+    """
+
+    code = "policy_conflict"
+    http_status = 409
+    exit_status = 2
+
+
+class PolicyNotFound(TetherError, LookupError):
+    """The tenant's policy has no such version.
+
+    What to do: ``tether policies show`` tells the newest version; all from 1 on are kept.
+    """
+
+    code = "policy_unknown"
+    http_status = 404
+    exit_status = 2
 
 
 class KeyNotFound(TetherError, LookupError):

@@ -46,6 +46,7 @@ LAYERS = (
     ("telemetry", ["tether.telemetry"]),
     ("threads", ["tether.threads", "tether.loops"]),
     ("config", ["tether.config"]),
+    ("policies", ["tether.policies"]),
     ("models", ["tether.models"]),
     ("processes", ["tether.processes"]),
     ("broker", ["tether.broker"]),

@@ -33,7 +33,7 @@ ACTIONS = (
     *("jobs.cancel", "jobs.cancel_where", "jobs.reprioritise", "jobs.reprioritise_where"),
     *("keys.create", "keys.revoke", "tenants.create", "tenants.set"),
     *("admin.rebuild", "admin.reconcile"),
-    *("pools.move", "pools.pause", "pools.purge", "pools.resume"),
+    *("policies.set", "pools.move", "pools.pause", "pools.purge", "pools.resume"),
 )
 """All that can be done, as the log calls it."""
 

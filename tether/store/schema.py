@@ -57,6 +57,21 @@ tenants = Table(
     CheckConstraint("quota >= 0", name="quota"),
 )
 
+policies = Table(
+    "policies",
+    metadata,
+    Column("tenant_id", Text, ForeignKey("tenants.tenant_id"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    # Of all tenants, in the order of the commits.
+    Column("revision", BigInteger, nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    # SQLite would keep a text, too, which is above all numbers.
+    CheckConstraint("version BETWEEN 1 AND 2147483647", name="version"),
+    CheckConstraint("revision BETWEEN 1 AND 9007199254740991", name="revision"),
+)
+
 api_keys = Table(
     "api_keys",
     metadata,

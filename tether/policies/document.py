@@ -1,0 +1,87 @@
+"""The document of a policy: its fields and what they may hold.
+
+A further section is a class beside :class:`PolicyDefaults` and a field of :class:`Policy`; reading, the JSON
+schema and differences follow from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from tether.config.types import TEN_YEARS_MS, Expected, Section
+from tether.requests.fields import MAX_NAME_BYTES, Priority
+from tether.requests.needs import PLACE_NAME
+
+MAX_POLICY_BYTES = 65_536
+"""Of a document, as JSON in UTF-8."""
+
+MAX_POLICY_NAMES = 256
+"""Names in a list of a policy, and aliases."""
+
+_NAME = rf"^[^\x00-\x20\x7f]{{1,{MAX_NAME_BYTES}}}$"
+_ModelName = Annotated[str, Field(pattern=_NAME)]
+_Place = Annotated[str, Field(pattern=PLACE_NAME)]
+_PLACES = Expected(
+    f"a list of 1 to {MAX_POLICY_NAMES} names, each of a to z, 0 to 9 and '-', at most 32 of them; leave it "
+    "out to allow all"
+)
+
+
+class PolicyDefaults(Section):
+    """What jobs get that do not say it themselves."""
+
+    time_limit_ms: Annotated[
+        int | None,
+        Field(ge=1, le=TEN_YEARS_MS),
+        Expected(f"an integer number of milliseconds from 1 to {TEN_YEARS_MS}"),
+    ] = None
+    """Milliseconds after which a job that has no deadline expires, from when it may start."""
+
+
+class Policy(Section):
+    """What a tenant may do. An empty one allows everything."""
+
+    models: Annotated[
+        tuple[_ModelName, ...] | None,
+        Field(max_length=MAX_POLICY_NAMES),
+        Expected(
+            f"a list of at most {MAX_POLICY_NAMES} models, each as NAME or NAME@VERSION without spaces, in "
+            "which * stands for any characters; leave it out to allow all"
+        ),
+    ] = None
+    """Models that the tenant may use, as `NAME` or `NAME@VERSION`; `*` stands for any characters."""
+
+    regions: Annotated[
+        tuple[_Place, ...] | None, Field(min_length=1, max_length=MAX_POLICY_NAMES), _PLACES
+    ] = None
+    """Regions in which its jobs may run."""
+
+    gpu_classes: Annotated[
+        tuple[_Place, ...] | None, Field(min_length=1, max_length=MAX_POLICY_NAMES), _PLACES
+    ] = None
+    """GPU classes on which its jobs may run."""
+
+    aliases: Annotated[
+        Mapping[_ModelName, _ModelName],
+        Field(max_length=MAX_POLICY_NAMES),
+        Expected(
+            f"an object of at most {MAX_POLICY_NAMES} names, each with the model that it stands for: NAME or "
+            "NAME@VERSION, without spaces"
+        ),
+    ] = {}
+    """Names by which the tenant may ask for models, each with the model that it stands for."""
+
+    priority_ceiling: Annotated[
+        Priority | None, Expected("interactive, standard or batch; leave it out for no ceiling")
+    ] = None
+    """The most urgent priority class that its jobs may have."""
+
+    defaults: PolicyDefaults = PolicyDefaults()
+    """What its jobs get that do not say it themselves."""
+
+
+NO_POLICY = Policy()
+"""That of tenants for which none was set: it allows everything."""
