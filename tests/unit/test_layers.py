@@ -38,6 +38,7 @@ WORDS = [
     "dead_messages",
     "letter_filters",
     "hooks",
+    "rate_limits",
     "streams",
 ]
 

@@ -83,6 +83,10 @@ class Keys:
     def begun(self, broker_id: str, queue_name: str) -> str:
         return f"{self.prefix}:begun:{broker_id}.{queue_name}"
 
+    def bucket(self, tenant: TenantId) -> str:
+        """A string: what is taken of a tenant's rate limits."""
+        return f"{self.prefix}:bucket:{tenant}"
+
     # Pool jobs. The scripts build all other keys themselves; these are the ones that programs read.
 
     @property
