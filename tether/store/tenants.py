@@ -14,6 +14,7 @@ from tether.store.bulk import insert_into, is_postgres
 from tether.store.rows import AnyRow
 from tether.store.schema import tenants
 
+MIN_WEIGHT = 0.001
 MAX_WEIGHT = 1_000
 MAX_QUOTA = 2**31 - 1
 MAX_TENANT_NAME_CHARACTERS = 100
@@ -61,8 +62,10 @@ def check_tenant(tenant_id: TenantId, values: TenantValues) -> None:
         raise InvalidRequest(
             f"the name of a tenant must be at most {MAX_TENANT_NAME_CHARACTERS} printable characters"
         )
-    if not 0 < weight <= MAX_WEIGHT:
-        raise InvalidRequest(f"the weight of a tenant must be above 0 and at most {MAX_WEIGHT}, not {weight}")
+    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        raise InvalidRequest(
+            f"the weight of a tenant must be from {MIN_WEIGHT} to {MAX_WEIGHT}, not {weight}"
+        )
     if quota is not None and not 0 <= quota <= MAX_QUOTA:
         raise InvalidRequest(f"the quota of a tenant must be from 0 to {MAX_QUOTA}, not {quota}")
 

@@ -14,7 +14,7 @@ from tether.gateway.keys.api_keys import MAX_KEY_NAME_CHARACTERS, Scope
 from tether.gateway.schemas import Document
 from tether.requests.rules import PRINTABLE
 from tether.store.fleet_keys import MAX_WORKER_NAME_CHARACTERS
-from tether.store.tenants import MAX_QUOTA, MAX_TENANT_NAME_CHARACTERS, MAX_WEIGHT
+from tether.store.tenants import MAX_QUOTA, MAX_TENANT_NAME_CHARACTERS, MAX_WEIGHT, MIN_WEIGHT
 
 OPERATOR = "/v1/operator"
 """What the paths of all these routes begin with."""
@@ -49,7 +49,7 @@ class SetTenantBody(Document):
     )
     weight: float = Field(
         1.0,
-        gt=0,
+        ge=MIN_WEIGHT,
         le=MAX_WEIGHT,
         description="Share of a busy pool, relative to the weights of other tenants.",
     )

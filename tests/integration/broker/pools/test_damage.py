@@ -1,6 +1,7 @@
 """Arguments that no program of ours sends, and keys that none of ours wrote: they cost one job at most."""
 
 import json
+from collections import Counter
 
 import pytest
 import redis
@@ -440,6 +441,83 @@ def test_a_pool_of_another_type_keeps_no_other_pool_waiting(stage, kind):
     assert ids(draw(worker, 1, pools=(POOL, "other"))) == ["in another pool"]
     stage.place("a")
     assert ids(draw(worker, 1, pools=(POOL, "other"))) == ["a"]
+
+
+SERVED = f"served:{POOL}:standard"
+LANE = f"pool:{POOL}:standard"
+
+
+def shares(stage, worker, count, jobs):
+    """Draw so many jobs, one at a time, and return how many of each tenant these were."""
+    found = Counter()
+    for _ in range(count):
+        (job,) = draw(worker)
+        found[job.tenant] += 1
+        worker.finish(growth(job, 1), input_tokens=jobs)
+    return found
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "-1e15", "1e300", "4503599627370497"])
+@pytest.mark.parametrize("with_floor", [True, False])
+def test_a_broken_counter_of_one_that_waits_costs_nobody_else(stage, score, with_floor):
+    worker = stage.worker("w")
+    for tenant in ("broken", "one", "two"):
+        stage.place_all([f"{tenant}-{i}" for i in range(30)], tenant=tenant, cost=10)
+    shares(stage, worker, 6, 10)
+    stage.redis.zadd(f"{stage.keys.prefix}:{LANE}", {"broken": float(score)})
+    if not with_floor:
+        stage.redis.hdel(f"{stage.keys.prefix}:{SERVED}", "floor")
+    stage.place_all([f"new-{i}" for i in range(30)], tenant="new", cost=10)
+    found = shares(stage, worker, 40, 10)
+    assert all(9 <= found[tenant] <= 15 for tenant in ("one", "two", "new")), found
+    while draw(worker, 8):
+        pass
+    # Nor has what it had become what others begin with.
+    for tenant in ("one", "two"):
+        stage.place_all([f"{tenant}-later-{i}" for i in range(8)], tenant=tenant, cost=10)
+    assert shares(stage, worker, 10, 10) == {"one": 5, "two": 5}
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "-5", "1e300", "junk", ""])
+@pytest.mark.parametrize("field", ["t:one", "floor", "last"])
+def test_what_is_no_counter_keeps_the_others(stage, field, text):
+    worker = stage.worker("w")
+    for tenant in ("one", "two", "three"):
+        stage.place_all([f"{tenant}-{i}" for i in range(4)], tenant=tenant, cost=10)
+    running = draw(worker, 12)
+    served = f"{stage.keys.prefix}:{SERVED}"
+    stage.redis.hset(served, field, text)
+    kept = float(stage.redis.hget(served, "t:three"))
+    for job in running:
+        worker.append(growth(job, 2))
+    assert float(stage.redis.hget(served, "t:three")) == kept + 16
+    for tenant in ("one", "two", "three"):
+        stage.place_all([f"{tenant}-later-{i}" for i in range(30)], tenant=tenant, cost=10)
+    found = shares(stage, worker, 40, 10)
+    assert all(10 <= found[tenant] <= 15 for tenant in ("two", "three")), found
+
+
+@pytest.mark.parametrize(("cost", "weight"), [(2**53 - 1, 1e-9), (1, 1e-9), (1, 2.0**53 - 1)])
+def test_a_weight_beyond_reason_costs_its_own_tenant_alone(stage, cost, weight):
+    worker = stage.worker("w")
+    stage.place_all([f"odd-{i}" for i in range(20)], tenant="odd", cost=cost, weight=weight)
+    assert len(draw(worker, 3)) == 3
+    for tenant in ("one", "two"):
+        stage.place_all([f"{tenant}-{i}" for i in range(40)], tenant=tenant, cost=10)
+    found = shares(stage, worker, 40, 10)
+    assert abs(found["one"] - found["two"]) <= 1, found
+    assert found["one"] > 9
+
+
+def test_counters_that_have_grown_for_years_count_single_tokens(stage):
+    worker = stage.worker("w")
+    for tenant, weight in (("heavy", 1000.0), ("light", 1.0)):
+        stage.place_all([f"{tenant}-{i}" for i in range(40)], tenant=tenant, cost=1, weight=weight)
+    lane = f"{stage.keys.prefix}:{LANE}"
+    stage.redis.zadd(lane, {"heavy": 2.0**51, "light": 2.0**51})
+    assert [job.tenant for job in draw(worker, 3)].count("light") == 1
+    assert max(score for _, score in stage.redis.zrange(lane, 0, -1, withscores=True)) < 10
+    assert float(stage.redis.hget(f"{stage.keys.prefix}:{SERVED}", "floor")) < 10
 
 
 # Arbitrary arguments.

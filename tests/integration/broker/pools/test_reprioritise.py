@@ -146,7 +146,7 @@ def test_a_running_job_goes_on_and_its_next_attempt_has_the_new_priority(stage):
     assert move(stage, "a", INTERACTIVE) is MoveResult.RUNNING
     assert move(stage, "a", INTERACTIVE) is MoveResult.KNOWN
     assert worker.append_many([growth(drawn, 3)])[0].answer == "ok"
-    assert float(stage.redis.hget(served + "standard", "t:default")) == 4
+    assert float(stage.redis.hget(served + "standard", "t:default")) == 1 + 2 * 3
     assert not stage.redis.exists(served + "interactive")
     stage.lose("a")
     assert (lane(stage, STANDARD), lane(stage, INTERACTIVE)) == ([], ["a"])

@@ -90,7 +90,7 @@ for i = 3, #ARGV, 9 do
     end
     if made > 0 then
       local account = pool .. ' ' .. priority .. ' ' .. tenant
-      charges[account] = (charges[account] or 0) + made / weight
+      charges[account] = (charges[account] or 0) + made * FAIR.OUTPUT_PRICE / weight
     end
     code = end_code
   elseif code == 'unreadable' then

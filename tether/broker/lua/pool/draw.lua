@@ -50,78 +50,80 @@ local ALONE_PATIENCE = 5000
 local is_kept_short = busy and again ~= '1' and count > 0 and is_at_memory_limit()
 local now = now_ms()
 pass_memory_limit()
-local has_lost_trust = is_revoked(worker)
-
-local answer_of_lower, is_twin
-do
-  -- Of the processes that have a worker's key one draws: that of the greatest boot counter, of equal ones the first, for as
-  -- long as it draws or beats. Returns what the others are answered, and whether the one that draws has the same boot id.
-  local function outranked()
-    local boot = whole(string.match(worker, '%.(%d+)$'), MAX_INTEGER)
-    if not boot then
-      return nil
-    end
-    local lead = lead_of(worker)
-    local lead_boot, lead_process = string.match(apply('GET', lead) or '', '^(%d+) (%S+)$')
-    lead_boot = whole(lead_boot, MAX_INTEGER)
-    if lead_boot == boot and lead_process == process then
-      if count == 0 then
-        redis.call('DEL', lead)
-        return nil
-      end
-    elseif lead_boot and lead_boot >= boot then
-      if count > 0 then
-        apply('ZADD', seen_doing(), now, 'c ' .. worker_of(worker))
-      end
-      return {'outranked', integer(lead_boot), '0'}, lead_boot == boot
-    elseif not lead_boot then
-      -- Announcements with lower numbers count no more, whoever made them.
-      local announced = string.match(apply('HGET', key('fleet:order'), worker_of(worker)) or '', '^%d+')
-      announced = whole(announced, MAX_INTEGER - 1) or 0
-      if announced > boot or comes_back == '1' then
-        return {'outranked', integer(math.max(announced, boot)), '1'}
-      end
-    end
-    if count > 0 then
-      redis.call('SET', lead, integer(boot) .. ' ' .. process, 'PX', WAKING.LEAD_LIFE)
-    end
-  end
-
-  if not has_lost_trust then
-    answer_of_lower, is_twin = outranked()
-  end
-end
-if is_twin then
-  -- What stands under that boot id, as that it is idle or was woken, is of the one that draws.
-  return answer_of_lower
-end
--- It is noted whatever the worker is given.
-if count > 0 and not has_lost_trust and not answer_of_lower and #ARGV >= FIRST_POOL then
-  note_asking(worker, {unpack(ARGV, FIRST_POOL)}, now)
-end
-if is_kept_short and not has_lost_trust and not answer_of_lower then
-  local FULL_PAUSE = 500
-  return {'ok', FULL_PAUSE}
-end
-
 local answer = {'ok', 0}
 local skipped, discarded = 0, 0
 local is_full = false
 
-if apply('ZREM', leases, 'w ' .. worker) == 1 then
-  local pool, will_look = apply('HGET', key('core:woken'), worker), false
-  apply('HDEL', key('core:woken'), worker)
-  for i = FIRST_POOL, #ARGV do
-    will_look = will_look or ARGV[i] == pool
+do
+  local has_lost_trust = is_revoked(worker)
+
+  local answer_of_lower, is_twin
+  do
+    -- Of the processes that have a worker's key one draws: that of the greatest boot counter, of equal ones the first, for as
+    -- long as it draws or beats. Returns what the others are answered, and whether the one that draws has the same boot id.
+    local function outranked()
+      local boot = whole(string.match(worker, '%.(%d+)$'), MAX_INTEGER)
+      if not boot then
+        return nil
+      end
+      local lead = lead_of(worker)
+      local lead_boot, lead_process = string.match(apply('GET', lead) or '', '^(%d+) (%S+)$')
+      lead_boot = whole(lead_boot, MAX_INTEGER)
+      if lead_boot == boot and lead_process == process then
+        if count == 0 then
+          redis.call('DEL', lead)
+          return nil
+        end
+      elseif lead_boot and lead_boot >= boot then
+        if count > 0 then
+          apply('ZADD', seen_doing(), now, 'c ' .. worker_of(worker))
+        end
+        return {'outranked', integer(lead_boot), '0'}, lead_boot == boot
+      elseif not lead_boot then
+        -- Announcements with lower numbers count no more, whoever made them.
+        local announced = string.match(apply('HGET', key('fleet:order'), worker_of(worker)) or '', '^%d+')
+        announced = whole(announced, MAX_INTEGER - 1) or 0
+        if announced > boot or comes_back == '1' then
+          return {'outranked', integer(math.max(announced, boot)), '1'}
+        end
+      end
+      if count > 0 then
+        redis.call('SET', lead, integer(boot) .. ' ' .. process, 'PX', WAKING.LEAD_LIFE)
+      end
+    end
+
+    if not has_lost_trust then
+      answer_of_lower, is_twin = outranked()
+    end
   end
-  if pool and (has_lost_trust or answer_of_lower or count == 0 or not will_look) then
+  if is_twin then
+    -- What stands under that boot id, as that it is idle or was woken, is of the one that draws.
+    return answer_of_lower
+  end
+  -- It is noted whatever the worker is given.
+  if count > 0 and not has_lost_trust and not answer_of_lower and #ARGV >= FIRST_POOL then
+    note_asking(worker, {unpack(ARGV, FIRST_POOL)}, now)
+  end
+  if is_kept_short and not has_lost_trust and not answer_of_lower then
+    local FULL_PAUSE = 500
+    return {'ok', FULL_PAUSE}
+  end
+
+  if apply('ZREM', leases, 'w ' .. worker) == 1 then
+    local pool, will_look = apply('HGET', key('core:woken'), worker), false
+    apply('HDEL', key('core:woken'), worker)
+    for i = FIRST_POOL, #ARGV do
+      will_look = will_look or ARGV[i] == pool
+    end
+    if pool and (has_lost_trust or answer_of_lower or count == 0 or not will_look) then
+      leave_idle(worker)
+      wake_one(pool, now, worker)
+    end
+  end
+  if has_lost_trust or answer_of_lower then
     leave_idle(worker)
-    wake_one(pool, now, worker)
+    return answer_of_lower or {'revoked'}
   end
-end
-if has_lost_trust or answer_of_lower then
-  leave_idle(worker)
-  return answer_of_lower or {'revoked'}
 end
 
 -- Who draws lives: what was taken from it was not lost by a death, whether it knew of it or not.

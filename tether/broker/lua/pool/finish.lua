@@ -29,6 +29,15 @@ if not stands_at or not say(id, ending.run, ending.end_offset, n, 'finished', la
 end
 redis.call('HSET', job_of(id), 'state', 'succeeded', 'offset', stands_at, 'n', integer(n), 'said', '1')
 let_go(id, ending.worker)
+if ending.cost then
+  -- It was drawn at an estimate.
+  local rest = (input - ending.cost) * FAIR.INPUT_PRICE / ending.weight
+  if rest > 0 then
+    charge(ending.pool, ending.priority, ending.tenant, rest)
+  elseif rest < 0 then
+    give_back(ending.pool, ending.priority, ending.tenant, -rest)
+  end
+end
 note_good_end(id, ending.worker, ending.pool, ending.tenant, now)
 log_attempt(id, now, 'succeeded', 'end')
 note_succeeded(worker_of(ending.worker), ending.pool, now)

@@ -54,11 +54,11 @@ end
 local function tidy_served(pool, priority, life)
   local served = served_of(pool, priority)
   local floor_text, swept = unpack(redis.call('HMGET', served, 'floor', 'swept'))
-  local floor = tonumber(floor_text or '0')
+  local floor = counter_of(floor_text) or 0
   local removed = 0
   for i = 5, #ARGV do
-    local counter = tonumber(redis.call('HGET', served, 't:' .. ARGV[i]) or '0')
-    if not counter or not floor or counter <= floor then
+    local counter = counter_of(redis.call('HGET', served, 't:' .. ARGV[i]))
+    if not counter or counter <= floor then
       removed = removed + redis.call('HDEL', served, 't:' .. ARGV[i])
     end
   end

@@ -14,7 +14,7 @@ local function note_beginning(pool)
 end
 
 -- What is tried by this draw, in which pool, and when it has shown that it was not the cause.
-local tried, trial_pool, proved_at = {}, nil, 0
+local trial = {ids = {}, pool = nil, proved_at = 0}
 -- Whether jobs were drawn that need not run alone or apart.
 local has_drawn_others = false
 
@@ -31,6 +31,44 @@ do
       redis.call('LPOP', list)
     else
       redis.call('LREM', list, 1, entry)
+    end
+  end
+
+  -- Lowers all counters of a pool and class by the least of those that wait.
+  local function lower_counters(pool, class)
+    local tenants, served = tenants_of(pool, class), served_of(pool, class)
+    local scores, values = apply('ZRANGE', tenants, 0, -1, 'WITHSCORES'), redis.call('HGETALL', served)
+    local base = counter_of(scores[2])
+    if not base or base <= FAIR.LOWER_AT then
+      return
+    end
+    for i = 1, #scores, 2 do
+      redis.call('ZADD', tenants, (counter_of(scores[i + 1]) or base) - base, scores[i])
+    end
+    for i = 1, #values, 2 do
+      local counter = counter_of(values[i + 1])
+      if counter and counter > base then
+        redis.call('HSET', served, values[i], counter - base)
+      elseif values[i] == 'floor' then
+        redis.call('HSET', served, 'floor', 0)
+      elseif values[i] ~= 'last' then
+        redis.call('HDEL', served, values[i])
+      end
+    end
+  end
+
+  -- Charges the tenant of a job that is drawn for its prompt.
+  local function charge_draw(pool, class, tenant, tokens)
+    local tenants, served = tenants_of(pool, class), served_of(pool, class)
+    tokens = math.min(tokens, FAIR.MAX_CHARGE)
+    local counter = counter_of(apply('ZINCRBY', tenants, tokens, tenant))
+    if not counter then
+      counter = (counter_of(apply('HGET', served, 'floor')) or 0) + tokens
+      redis.call('ZADD', tenants, counter, tenant)
+    end
+    apply('HSET', served, 't:' .. tenant, counter, 'floor', counter - tokens, 'last', tenant)
+    if counter - tokens > FAIR.LOWER_AT then
+      lower_counters(pool, class)
     end
   end
 
@@ -128,16 +166,16 @@ do
     apply('HSET', drawn_of(worker), id, integer(number))
     number = number + 1
     note_probe(pool, tenant, id)
-    cost = cost / weight
-    local charged = tonumber(apply('ZINCRBY', tenants_of(pool, class), cost, tenant))
-    apply('HSET', served_of(pool, class), 't:' .. tenant, charged, 'floor', charged - cost)
+    cost = cost * FAIR.INPUT_PRICE / weight
+    charge_draw(pool, class, tenant, cost)
     if priority then
       charge(pool, priority, tenant, cost)
-      trial_pool = pool
-      tried[#tried + 1] = id
-      proved_at = math.max(proved_at, now + (whole(proof, BLAME.MAX_PROOF_MS) or BLAME.MAX_PROOF_MS))
+      trial.pool = pool
+      trial.ids[#trial.ids + 1] = id
+      trial.proved_at = math.max(trial.proved_at, now + (whole(proof, BLAME.MAX_PROOF_MS) or BLAME.MAX_PROOF_MS))
       note_beginning(pool)
-      note_quarantine(pool, 'since', integer(now), 'tried', table.concat(tried, '\n'), 'proved_at', integer(proved_at))
+      note_quarantine(pool, 'since', integer(now), 'tried', table.concat(trial.ids, '\n'), 'proved_at',
+        integer(trial.proved_at))
       redis.call('SET', key('turn:' .. worker), '1', 'PX', TURN_LIFE)
     elseif turn_of ~= tenant then
       has_drawn_others = true
@@ -226,14 +264,21 @@ local function draw_of_pool(pool, class)
   end
   while discarded < MAX_DISCARDED do
     local rank = ranks[tenants] or 0
-    local tenant = apply('ZRANGE', tenants, rank, rank)[1]
+    local tenant, score = unpack(apply('ZRANGE', tenants, rank, rank, 'WITHSCORES'))
     if not tenant then
       return false
     end
-    local became = draw_of_lane(pool, class, tenant)
+    local became = 'mended'
+    if counter_of(score) then
+      became = draw_of_lane(pool, class, tenant)
+    else
+      -- No counter: it costs its tenant what it had, and nobody else.
+      redis.call('ZADD', tenants, counter_of(apply('HGET', served_of(pool, class), 'floor')) or 0, tenant)
+      discarded = discarded + 1
+    end
     if became == 'taken' then
       return true
-    elseif became ~= 'empty' then
+    elseif became ~= 'empty' and became ~= 'mended' then
       ranks[tenants] = rank + 1
       if became == 'cut' then
         cut[#cut + 1] = {pool, class, tenant}

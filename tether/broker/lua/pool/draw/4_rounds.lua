@@ -75,8 +75,8 @@ end
 if wants_more() and (discarded == MAX_DISCARDED or goes_on) then
   soon(1)
 end
-if trial_pool and apart[trial_pool] then
-  take_turn(trial_pool, proved_at)
+if trial.pool and apart[trial.pool] then
+  take_turn(trial.pool, trial.proved_at)
 end
 if has_drawn_others then
   if run then
@@ -86,7 +86,7 @@ if has_drawn_others then
   local function raise_counters(pool, tenants)
     for _, class in ipairs(PRIORITIES) do
       local floor = apply('HGET', served_of(pool, class), 'floor')
-      for _, record in ipairs(tonumber(floor or '') and tenants or {}) do
+      for _, record in ipairs(counter_of(floor) and tenants or {}) do
         apply('ZADD', tenants_of(pool, class), 'XX', 'GT', floor, record.tenant)
       end
     end

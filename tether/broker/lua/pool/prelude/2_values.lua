@@ -55,12 +55,12 @@ local function whole(text, most)
   end
 end
 
--- Return the share that a text is, or nil.
+-- Return the share that a text is, or nil. Less than the least counts as that.
 local function share(text)
   local MIN_SHARE = 1e-9
   local number = tonumber(text)
-  if number and number >= MIN_SHARE and number <= MAX_INTEGER then
-    return number
+  if number and number > 0 and number <= MAX_INTEGER then
+    return math.max(number, MIN_SHARE)
   end
 end
 

@@ -169,9 +169,9 @@ local function read_ending(more)
     return ending
   end
   local name = job_of(id)
-  local job_fence, job_run, job_offset, n, state, worker, pool, priority, tenant, weight, deaths, max_tokens =
+  local job_fence, job_run, job_offset, n, state, worker, pool, priority, tenant, weight, deaths, max_tokens, cost =
     read(name, 'fence', 'run', 'offset', 'n', 'state', 'worker', 'pool', 'priority', 'tenant', 'weight', 'deaths',
-      'max_tokens')
+      'max_tokens', 'cost')
   if job_fence == false then
     ending.code = 'unknown'
     return ending
@@ -202,7 +202,7 @@ local function read_ending(more)
   end
   ending.n, ending.worker, ending.pool, ending.priority, ending.tenant = n, worker, pool, priority, tenant
   ending.weight, ending.deaths, ending.end_offset = weight, deaths, offset + made
-  ending.dispatch, ending.attempt = dispatch, attempt
+  ending.dispatch, ending.attempt, ending.cost = dispatch, attempt, whole(cost, MAX_INTEGER)
   return ending
 end
 
@@ -214,7 +214,7 @@ local function add_last_tokens(ending)
     if not say(ending.id, ending.run, ending.end_offset, ending.n, 'delta', ending.data) then
       return nil
     end
-    charge(ending.pool, ending.priority, ending.tenant, ending.made / ending.weight)
+    charge(ending.pool, ending.priority, ending.tenant, ending.made * FAIR.OUTPUT_PRICE / ending.weight)
   end
   return integer(ending.end_offset)
 end
