@@ -33,6 +33,11 @@ VERBS: dict[str, Verb] = {
         "orchestrator",
         "Run the loops that relay, settle, retry and expire jobs.",
     ),
+    "policies": (
+        "tether_cli.policies.group",
+        "policies",
+        "Show, check, compare and set what tenants may do.",
+    ),
     "pools": (
         "tether_cli.pools.group",
         "pools",

@@ -49,6 +49,8 @@ VERBS = {
     "GET /v1/operator/tenants": ("tenants list", ""),
     "POST /v1/operator/tenants": ("tenants create", "tenants.create"),
     "PATCH /v1/operator/tenants/{tenant_id}": ("tenants set", "tenants.set"),
+    "GET /v1/operator/tenants/{tenant_id}/policy": ("policies show", ""),
+    "POST /v1/operator/tenants/{tenant_id}/policy": ("policies set", "policies.set"),
     "GET /v1/operator/keys": ("keys list", ""),
     "POST /v1/operator/keys": ("keys create", "keys.create"),
     "DELETE /v1/operator/keys/{key_id}": ("keys revoke", "keys.revoke"),

@@ -9,6 +9,8 @@ from tether.errors import TetherError
 from tether.ids import TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import Registry
+from tether.policies.document import NO_POLICY
+from tether.policies.kept import TenantPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +22,14 @@ class AdmissionFacts:
       tenant_id: On whose behalf it is submitted.
       tenant_weight: The tenant's share against others'; None where there is no such tenant.
       now_ms: Milliseconds since the epoch.
+      policy: What the tenant may do.
     """
 
     registry: Registry
     tenant_id: TenantId
     tenant_weight: float | None
     now_ms: int
+    policy: TenantPolicy = NO_POLICY
 
 
 Gate = Callable[[JobRequest, AdmissionFacts], TetherError | None]

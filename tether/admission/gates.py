@@ -6,11 +6,15 @@ from tether.admission.facts import AdmissionFacts, Gate
 from tether.admission.fits_model import fits_model
 from tether.admission.known_model import known_model
 from tether.admission.known_tenant import known_tenant
+from tether.admission.policy_gates import allowed_by_policy, readable_policy
 from tether.errors import TetherError
 from tether.jobs import JobRequest
 
-GATES: tuple[Gate, ...] = (known_model, known_tenant, fits_model)
+GATES: tuple[Gate, ...] = (readable_policy, known_model, known_tenant, allowed_by_policy, fits_model)
 """The tenant's quota is no gate: two requests at once could both pass it, so the commit itself counts."""
+
+POLICY_GATES: tuple[Gate, ...] = (readable_policy, known_model, allowed_by_policy)
+"""What a synchronous route asks before it looks whether anybody could serve the job."""
 
 
 def first_refusal(

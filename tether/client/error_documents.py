@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tether.errors import InvalidRequest, TetherError, UnexpectedAnswer, UnknownModel, error_of
+from tether.errors import (
+    InvalidRequest,
+    PolicyRefused,
+    TetherError,
+    UnexpectedAnswer,
+    UnknownModel,
+    error_of,
+)
 
 
 def error_to_json(error: TetherError) -> dict[str, Any]:
@@ -16,7 +23,9 @@ def error_to_json(error: TetherError) -> dict[str, Any]:
             "code": error.code,
             "message": str(error),
             "type": error_type(error.http_status),
-            "param": error.param if isinstance(error, InvalidRequest | UnknownModel) else None,
+            "param": error.param
+            if isinstance(error, InvalidRequest | UnknownModel | PolicyRefused)
+            else None,
             "retryable": error.retryable,
             "retry_after_ms": retry_after_ms,
         }

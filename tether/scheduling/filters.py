@@ -10,6 +10,9 @@ from types import MappingProxyType
 from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName, TenantId
 from tether.models.registry import ModelVersion
+from tether.policies.decisions import why_not_gpu_class, why_not_model, why_not_region
+from tether.policies.document import NO_POLICY
+from tether.policies.kept import TenantPolicy, UnreadablePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class PlacementRequest:
       moved_to: The only pool that will do, where it can serve the job: an operator named it.
       paused: Pools that are paused, each with that and the reason in words.
       tenant: Whose it is.
+      policy: What that tenant may use.
       full: Pools that were found to take no more jobs of this tenant.
       may_try: Pools whose workers may have it though they are held back, to show whether they work again.
     """
@@ -48,6 +52,7 @@ class PlacementRequest:
     moved_to: PoolName | None = None
     paused: Mapping[PoolName, str] = field(default_factory=lambda: MappingProxyType({}))
     tenant: TenantId | None = None
+    policy: TenantPolicy = NO_POLICY
     may_try: frozenset[PoolName] = frozenset()
     full: frozenset[PoolName] = frozenset()
 
@@ -66,6 +71,8 @@ class Unfit(StrEnum):
         serve it.
       MOVED: An operator moved the job to another pool, which can serve it.
       GPU_CLASS, REGION: It is not where, or not on what, the job or the model may run.
+      POLICY: The policy of the job's tenant does not allow its region, its GPU class or its version of the
+        model, or cannot be read.
       VRAM: It has a worker with less GPU memory than the job needs, or one that does not say what it has.
       CONTEXT: The job does not fit into the context of the version that it serves.
       FULL: It has as many jobs as it takes, of all tenants or of this one.
@@ -82,6 +89,7 @@ class Unfit(StrEnum):
     MOVED = "moved"
     GPU_CLASS = "gpu_class"
     REGION = "region"
+    POLICY = "policy"
     VRAM = "vram"
     CONTEXT = "context"
     FULL = "full"
@@ -145,6 +153,23 @@ def in_region(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     return None
 
 
+def is_allowed_to_tenant(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """What the policy of the job's tenant allows now, whatever it did when the job was accepted."""
+    policy = request.policy
+    if policy is NO_POLICY:
+        return None
+    if isinstance(policy, UnreadablePolicy):
+        return Exclusion(
+            Unfit.POLICY, f"is not known to be allowed: the policy of the tenant, {policy.in_words}"
+        )
+    why = (
+        why_not_region(policy, pool.region)
+        or why_not_gpu_class(policy, pool.gpu_class)
+        or why_not_model(policy, pool.model, pool.version)
+    )
+    return Exclusion(Unfit.POLICY, f"is not allowed by the policy of the tenant: {why}") if why else None
+
+
 def has_vram(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
     """The GPU memory that the job requires: any of the pool's workers may draw it."""
     if "min_vram" in request.preferred or request.min_vram <= pool.vram:
@@ -176,6 +201,7 @@ FILTERS: tuple[Filter, ...] = (
     serves_model,
     has_gpu_class,
     in_region,
+    is_allowed_to_tenant,
     has_vram,
     fits_context,
     not_paused,

@@ -10,6 +10,8 @@ from tether.admission.fits_model import MAX_CHARACTERS_PER_TOKEN
 from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion
+from tether.policies.document import NO_POLICY
+from tether.policies.kept import TenantPolicy
 from tether.scheduling.affinity import PlacementDecision, Scored
 from tether.scheduling.filters import PlacementRequest, Unfit
 
@@ -25,7 +27,7 @@ def estimated_cost(request: JobRequest) -> int:
     return request.characters // CHARACTERS_PER_TOKEN + 1
 
 
-_ASKED_OF_POOLS = frozenset({Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT})
+_ASKED_OF_POOLS = frozenset({Unfit.POLICY, Unfit.GPU_CLASS, Unfit.REGION, Unfit.VRAM, Unfit.CONTEXT})
 
 
 class HasNeeds(Protocol):
@@ -58,6 +60,7 @@ def placement_request(
     moved_to: PoolName | None = None,
     paused: Mapping[PoolName, str] = MappingProxyType({}),
     tenant: TenantId | None = None,
+    policy: TenantPolicy = NO_POLICY,
 ) -> PlacementRequest:
     """Return what a job needs of a pool.
 
@@ -67,7 +70,7 @@ def placement_request(
       cost: Its prompt's tokens as they were estimated when it was accepted. Of a version, fewer count: what
         surely does not fit is refused, and nothing else.
       output_tokens: Most tokens of its answer; 0 where that is not known.
-      avoid, moved_to, paused, tenant: See :class:`~tether.scheduling.filters.PlacementRequest`.
+      avoid, moved_to, paused, tenant, policy: See :class:`~tether.scheduling.filters.PlacementRequest`.
     """
     others: list[ModelVersion] = []
     if job.any_version:
@@ -87,6 +90,7 @@ def placement_request(
         moved_to=moved_to,
         paused=paused,
         tenant=tenant,
+        policy=policy,
     )
 
 
@@ -105,7 +109,11 @@ def why_unplaced(decision: PlacementDecision) -> str:
         return _told(paused)
     if paused:
         return _told([*paused, *unmet])
-    return f"no pool meets what the job asks for: {_told(unmet)}" if unmet else ""
+    if not unmet:
+        return ""
+    is_policy = any(row.exclusion is not None and row.exclusion.unfit is Unfit.POLICY for row in unmet)
+    what = "what the job asks for and its tenant may use" if is_policy else "what the job asks for"
+    return f"no pool meets {what}: {_told(unmet)}"
 
 
 def _rows(decision: PlacementDecision, unfit: Collection[Unfit]) -> list[Scored]:

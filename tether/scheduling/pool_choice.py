@@ -19,7 +19,9 @@ from tether.scheduling.full_pools import FullPools
 from tether.scheduling.kept_decisions import ChosenPools, kept_decision
 from tether.scheduling.known_depths import KnownDepths, SeesPools
 from tether.scheduling.known_pauses import KnownPauses
-from tether.scheduling.placement_requests import estimated_cost, placement_request, why_unplaced
+from tether.scheduling.known_policies import KnownPolicies
+from tether.scheduling.placement_facts import PlacementFacts
+from tether.scheduling.placement_requests import why_unplaced
 from tether.scheduling.relief import MoveRule, crowded
 from tether.scheduling.scorer_plugins import load_scorers
 from tether.scheduling.sorted_pools import SortedPools
@@ -44,6 +46,7 @@ class PoolChoice:
     Attributes:
       registry: The configured models.
       pauses: Pools that get no jobs.
+      policies: What tenants may do.
       depths: How many jobs pools have.
       full: Pools that are passed over for new jobs, since they were found full.
     """
@@ -65,6 +68,8 @@ class PoolChoice:
         self._clock = clock
         self._log = get_logger("tether.scheduling")
         self.pauses = KnownPauses(store, clock)
+        self.policies = KnownPolicies(store, clock)
+        self._facts = PlacementFacts(registry, self.pauses, self.policies)
         self.depths = KnownDepths(fleet, store, clock)
         self.full = FullPools(clock)
         self._tried_at: dict[PoolName, float] = {}
@@ -90,7 +95,7 @@ class PoolChoice:
         Raises:
           UnknownModel: Its model is configured no longer.
         """
-        request = self._request_of(job, avoid=avoid, moved_to=moved_to)
+        request = self._facts.of_job(job, avoid=avoid, moved_to=moved_to)
         if is_new:
             request = self._as_new(request)
         decision = self.explain(request, job.priority)
@@ -130,7 +135,7 @@ class PoolChoice:
           StoreUnavailable: The database is unavailable.
           ValueError, OverflowError: A pool has names or numbers that cannot be told.
         """
-        request = self._with_full(self._as_new(self._request_of(job)), job)
+        request = self._with_full(self._as_new(self._facts.of_job(job)), job)
         decision = self.explain(request, job.priority)
         # By way of the text that would be kept: it says the same before and after.
         return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
@@ -161,49 +166,29 @@ class PoolChoice:
         now = self._clock()
         return frozenset(name for name in held if now - self._tried_at.get(name, -TRY_SECONDS) >= TRY_SECONDS)
 
-    def is_served(self, request: JobRequest) -> bool:
+    def is_served(self, request: JobRequest, tenant: TenantId) -> bool:
         """Return whether a pool can serve a job now."""
-        asked = self._asked_by(request)
+        asked = self._facts.of_request(request, tenant)
         return can_serve(asked, self._seen().of_model(asked.model))
 
-    def why_unserved(self, job: Placeable | JobRequest) -> str:
+    def why_unserved(self, job: Placeable) -> str:
         """Return why no pool gets a job, in words; empty where one can, or there is no pool.
 
         Raises:
           UnknownModel: Its model is configured no longer.
           StoreUnavailable: The database is unavailable.
         """
-        if isinstance(job, Placeable):
-            request = self._with_full(self._request_of(job), job)
-            return why_unplaced(self.explain(request, job.priority))
-        return why_unplaced(self.explain(self._asked_by(job), job.priority))
+        request = self._with_full(self._facts.of_job(job), job)
+        return why_unplaced(self.explain(request, job.priority))
 
-    def _asked_by(self, request: JobRequest) -> PlacementRequest:
-        return placement_request(
-            request,
-            self.registry.find(request.model),
-            self.registry.models,
-            cost=estimated_cost(request),
-            output_tokens=request.sampling.max_tokens,
-            paused=self.pauses.in_words(),
-        )
+    def why_not_served(self, request: JobRequest, tenant: TenantId) -> str:
+        """The same of a request that is no job yet.
 
-    def _request_of(
-        self, job: Placeable, *, avoid: PoolName | None = None, moved_to: PoolName | None = None
-    ) -> PlacementRequest:
-        # Only an older program that still runs beside this one keeps no version.
-        name = f"{job.model}@{job.model_version}" if job.model_version else job.model
-        return placement_request(
-            job,
-            self.registry.find(name),
-            self.registry.models,
-            cost=job.cost,
-            output_tokens=job.max_tokens,
-            avoid=avoid,
-            moved_to=moved_to,
-            paused=self.pauses.in_words(),
-            tenant=job.tenant_id,
-        )
+        Raises:
+          UnknownModel: No such model is configured.
+          StoreUnavailable: The database is unavailable.
+        """
+        return why_unplaced(self.explain(self._facts.of_request(request, tenant), request.priority))
 
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""
@@ -260,7 +245,7 @@ class PoolChoice:
           UnknownModel: Its model is configured no longer.
           StoreUnavailable: The database is unavailable.
         """
-        decision = self.explain(self._request_of(job), job.priority)
+        decision = self.explain(self._facts.of_job(job), job.priority)
         return any(row.exclusion is None and row.pool != pool for row in decision.table)
 
     def is_sooner_elsewhere(self, pool: PoolName, job: Placeable, rule: MoveRule) -> bool:
@@ -271,7 +256,7 @@ class PoolChoice:
           UnknownModel: Its model is configured no longer.
           StoreUnavailable: The database is unavailable.
         """
-        request = self._request_of(job)
+        request = self._facts.of_job(job)
         seen = self._seen()
         pools, of_class = seen.of_model(request.model), seen.bounds[job.priority]
         # Its own pool may be full: it is in it.

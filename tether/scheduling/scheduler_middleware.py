@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
-from tether.admission.gates import first_refusal
-from tether.envelopes import Placeable, travelling_options
+from tether.admission.gates import POLICY_GATES, first_refusal
+from tether.admission.policy_terms import request_meant
+from tether.envelopes import Placeable
 from tether.errors import (
     KeyConflict,
     QuotaExceeded,
@@ -21,26 +22,16 @@ from tether.errors import (
 )
 from tether.explanations import Explanation
 from tether.ids import JobId, PoolName, TenantId
-from tether.jobs import JobRequest, Submitted, canonical_json, new_job_id
-from tether.models.registry import ModelVersion
-from tether.requests.fields import TABLE
-from tether.requests.payload import payload_of
+from tether.jobs import JobRequest, Submitted, new_job_id
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.kept_decisions import ChosenPools
-from tether.scheduling.placement_requests import estimated_cost
+from tether.scheduling.new_placeables import new_placeable
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
 from tether.store.capacity import NO_BOUND, Claim
-
-_SETTLED = frozenset(("model", "retry_on", "expires_in_ms", "region", "prefer"))
-"""What the envelope has in another form than the request: the model with its version, codes in one text, the
-time from when the job may start, this process's region where none is named."""
-_ENVELOPE = frozenset(field.name for field in fields(Placeable))
-_AS_ASKED_FOR = tuple((name, field) for name, field in TABLE.fields.items() if name in _ENVELOPE - _SETTLED)
-"""Fields of a request that stand in the envelope under the same name, as they are."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +73,8 @@ class SchedulerMiddleware(Middleware):
           randomness: Return so many random bytes.
         """
         self._choice = choice
+        self.policies = choice.policies
+        """What tenants may do."""
         self._reservations = reservations
         self._tenants = tenants
         self._tenant = tenant
@@ -151,15 +144,23 @@ class SchedulerMiddleware(Middleware):
         found = self._reservations.job_with_key(self._tenant, correlation_id, retry_token)
         return None if found is None else found.job_id
 
-    def is_served(self, request: JobRequest) -> bool:
-        """Whether a worker that lives can serve this job now.
+    def why_not_now(self, request: JobRequest, tenant: TenantId) -> str | None:
+        """Why no worker that lives can serve a request now, in words, which may be empty; None where one can.
 
         Raises:
-          UnknownModel: No such model is configured.
+          UnknownModel, PolicyRefused, PolicyUnreadable: It would be refused anyway.
+          StoreUnavailable: The database is unavailable.
         """
-        return self._choice.is_served(request)
+        facts = self._facts(tenant)
+        meant = request_meant(request, facts.policy, facts.now_ms)
+        refusal = first_refusal(meant, facts, POLICY_GATES)
+        if refusal is not None:
+            raise refusal
+        if self._choice.is_served(meant, tenant):
+            return None
+        return self._choice.why_not_served(meant, tenant)
 
-    def why_unserved(self, job: Placeable | JobRequest) -> str:
+    def why_unserved(self, job: Placeable) -> str:
         """Why no pool gets a job, in words; empty where one can, and where its model is served nowhere or is
         no longer configured."""
         try:
@@ -175,11 +176,12 @@ class SchedulerMiddleware(Middleware):
           StoreUnavailable: The database is unavailable.
         """
         envelope = self.envelope(request, tenant)
-        facts = self._facts(envelope)
-        refusal = first_refusal(request, facts)
+        facts = self._facts(tenant)
+        meant = request_meant(request, facts.policy, facts.now_ms)
+        refusal = first_refusal(meant, facts)
         if refusal is not None:
             raise refusal
-        return self._choice.explanation(self._placeable(envelope, request, facts))
+        return self._choice.explanation(self._placeable(envelope, meant, facts))
 
     def why_paused(self, pool: PoolName | None) -> str:
         """That a pool is paused, and why, in words; empty where it is not."""
@@ -200,25 +202,27 @@ class SchedulerMiddleware(Middleware):
         """The job to admit; or the one that its keys belong to already, or why it is refused."""
         try:
             envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
-            facts = self._facts(envelope)
-            refusal = first_refusal(envelope.request, facts)
+            facts = self._facts(envelope.tenant_id)
+            meant = request_meant(envelope.request, facts.policy, facts.now_ms)
+            refusal = first_refusal(meant, facts)
             if refusal is not None:
                 # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
                 return self._earlier(envelope) or refusal
             broker.emit_before("enqueue", envelope, delay)
-            return self._new_job(envelope, facts)
+            return self._new_job(envelope, meant, facts)
         except StoreUnavailable:
             raise
         except Exception as error:
             # A hook's refusal, or a message that no program can have meant: it costs itself alone.
             return error
 
-    def _facts(self, envelope: InferMessage) -> AdmissionFacts:
+    def _facts(self, tenant: TenantId) -> AdmissionFacts:
         return AdmissionFacts(
             registry=self._choice.registry,
-            tenant_id=envelope.tenant_id,
-            tenant_weight=self._tenants.weight(envelope.tenant_id),
+            tenant_id=tenant,
+            tenant_weight=self._tenants.weight(tenant),
             now_ms=self._now_ms(),
+            policy=self.policies.of_tenant(tenant),
         )
 
     def _envelope_of(self, message: Message[Any], delay: int | None) -> InferMessage:
@@ -244,15 +248,17 @@ class SchedulerMiddleware(Middleware):
         keyed = replace(request, correlation_id=correlation_id)
         return _answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
 
-    def _new_job(self, envelope: InferMessage, facts: AdmissionFacts) -> _Prepared:
+    def _new_job(self, envelope: InferMessage, meant: JobRequest, facts: AdmissionFacts) -> _Prepared:
+        """
+        Args:
+          meant: The request as the tenant's policy has it; its keys and digest are those of the one that was
+            sent.
+        """
         job_id, asked = JobId(envelope.message_id), envelope.request
         retry_token = asked.retry_token or job_id
-        request = replace(
-            asked,
-            retry_token=retry_token,
-            correlation_id=asked.correlation_id or retry_token,
-        )
-        job = self._placeable(envelope, request, facts)
+        correlation_id = asked.correlation_id or retry_token
+        request = replace(asked, retry_token=retry_token, correlation_id=correlation_id)
+        job = self._placeable(envelope, replace(meant, correlation_id=correlation_id), facts)
         chosen = self._first_choice(job, facts.now_ms)
         new_job = NewJob(
             job=job,
@@ -276,46 +282,15 @@ class SchedulerMiddleware(Middleware):
         return self._choice.chosen_pools(self._choice.choose(job, is_new=True), job.priority, now_ms)
 
     def _placeable(self, envelope: InferMessage, request: JobRequest, facts: AdmissionFacts) -> Placeable:
-        version = facts.registry.find(request.model)
         assert facts.tenant_weight is not None
-        return Placeable(
-            job_id=JobId(envelope.message_id),
-            tenant_id=envelope.tenant_id,
-            model=version.name,
-            model_version=version.version,
+        return new_placeable(
+            envelope,
+            request,
+            facts.registry.find(request.model),
             weight=facts.tenant_weight,
-            cost=estimated_cost(request),
-            options=travelling_options(envelope.options),
-            retry_on=" ".join(request.retry_on),
-            region=request.region or self._region,
-            prefer=" ".join(
-                request.prefer if request.region or not self._region else (*request.prefer, "region")
-            ),
-            expires_in_ms=_time_to_begin(request, facts.now_ms),
-            payload=_payload(request, version, envelope.tenant_id),
-            **{name: field.value_in(request) for name, field in _AS_ASKED_FOR},
+            region=self._region,
+            now_ms=facts.now_ms,
         )
-
-
-def _time_to_begin(request: JobRequest, now_ms: int) -> int:
-    """For how long a job waits for a worker at most, from when it may start; 0 is for ever."""
-    if not request.expires_at:
-        return 0
-    asked_at = request.expires_at - request.expires_in_ms if request.expires_in_ms else now_ms
-    return max(request.expires_at - max(asked_at, request.not_before), 1)
-
-
-def _payload(request: JobRequest, version: ModelVersion, tenant: TenantId) -> str:
-    body = {
-        **payload_of(request),
-        "model": version.name,
-        "version": version.version,
-        "tenant": tenant,
-        "correlation_id": request.correlation_id,
-    }
-    if request.any_version:
-        body["any_version"] = True
-    return canonical_json(body).decode()
 
 
 def _returned(sent: Message[Any], answer: InferMessage | Exception) -> Message[Any] | Exception:

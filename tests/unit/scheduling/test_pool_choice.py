@@ -86,8 +86,8 @@ def test_why_no_pool_serves_a_job_is_told_of_each_and_only_where_pools_lack_what
     )
     assert chooser.choice.why_unserved(job_of(region="eu")) == words
     request = JobRequest(model="tiny", prompt="p", region="eu")
-    assert chooser.choice.why_unserved(request) == words
-    assert not chooser.choice.is_served(request)
+    assert chooser.choice.why_not_served(request, "one") == words
+    assert not chooser.choice.is_served(request, "one")
     assert chooser.choice.why_unserved(job_of()) == ""
     chooser.pools = lambda: ()
     assert chooser.choice.why_unserved(job_of(region="eu")) == ""
@@ -101,7 +101,7 @@ def test_no_need_is_named_where_a_pool_that_meets_it_has_nobody_to_take_jobs(cho
     away = {"gpu_class": "cpu", "region": "eu", "workers": 0, "silent": 1}
     there = PoolView(name="away", model="tiny", version="1", digest=DIGEST, **away)
     chooser.pools = lambda: (chooser.view("elsewhere"), there)
-    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p", region="eu"))
+    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p", region="eu"), "one")
     assert chooser.choice.why_unserved(job_of(region="eu")) == ""
     assert "is in region local, not asia" in chooser.choice.why_unserved(job_of(region="asia"))
 
@@ -160,7 +160,7 @@ def test_a_paused_pool_gets_no_job_and_is_served_by_nobody(chooser, pauses):
     chooser.now += FRESH_PAUSES_SECONDS
     assert chooser.new("two") is None
     assert chooser.choice.serving() == {}
-    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p"))
+    assert not chooser.choice.is_served(JobRequest(model="tiny", prompt="p"), "one")
     words = "pool better is paused: new driver; pool worse is paused"
     assert chooser.choice.why_unserved(job_of("two")) == words
 

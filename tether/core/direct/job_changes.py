@@ -18,6 +18,7 @@ from tether.job_changes import JobChange, JobChanges, cancellable, check_change_
 from tether.job_filters import JobFilter
 from tether.job_names import check_job_id, no_such_job
 from tether.jobs import JobError, JobState, Priority
+from tether.scheduling.allowed_priorities import change_allowed
 from tether.statuses import check_page
 from tether.store.end_requests import Request, RequestedRow
 from tether.store.failures import after_commit
@@ -102,7 +103,7 @@ class DirectChangePort:
         """The state of each job after its change; None where there is no such job any more."""
         now_ms = self._plane.clock.now_ms()
         changes = [PriorityChange(one.tenant_id, one.status.job_id, priority, now_ms) for one in found]
-        rows = self._plane.priorities.change(changes)
+        rows = change_allowed(self._plane.scheduler.policies, self._plane.priorities, changes)
         in_redis = self._followed([row.job_id for row in rows if isinstance(row, PrioritisedRow)])
         return [
             _after(row, one, in_redis.get(row.job_id)) if isinstance(row, PrioritisedRow) else row

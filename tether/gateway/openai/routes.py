@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tether.admission.policy_terms import version_meant
 from tether.broker.redis.connections import address_of
 from tether.core.direct.backend import DirectBackend
 from tether.errors import BrokerUnavailable, InvalidRequest, NoLiveWorker, TetherError
@@ -68,7 +69,12 @@ ROUTES = RoomRoutes("chat")
 )
 async def complete(edge: GatewayServices, caller: Caller, request: Request) -> Response:
     plane, headers = edge.core().plane, request.headers
-    now_ms, find = plane.clock.now_ms(), plane.registry.find
+    now_ms, tenant, policies = plane.clock.now_ms(), caller.tenant_id, plane.scheduler.policies
+    at_hand = policies.at_hand(tenant)
+    policy = await edge.call(policies.of_tenant, tenant) if at_hand is None else at_hand
+
+    def find(name: str) -> ModelVersion:
+        return version_meant(plane.registry, tenant, policy, name)
 
     def read(values: Mapping[str, Any]) -> ChatRequest:
         return read_chat(
@@ -115,7 +121,7 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     job = asked.job
     key = (tenant, job.correlation_id or job.retry_token, job.retry_token)
     if not job.retry_token or core.plane.store.read(queries.job_with_key, key) is None:
-        _check_served(core, backend, asked)
+        _check_served(core, backend, tenant, asked)
     (answer,) = backend.job_port.submit([job])
     if isinstance(answer, InvalidRequest):
         raise in_words_of(answer, asked.names)
@@ -124,7 +130,7 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     return answer
 
 
-def _check_served(core: GatewayCore, backend: DirectBackend, asked: ChatRequest) -> None:
+def _check_served(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest) -> None:
     error: TetherError
     if not core.redis_answers():
         error = BrokerUnavailable(
@@ -136,13 +142,14 @@ def _check_served(core: GatewayCore, backend: DirectBackend, asked: ChatRequest)
         )
         error.retry_after = REDIS_RETRY_SECONDS
         raise error
-    if not core.plane.scheduler.is_served(asked.job):
+    why = core.plane.scheduler.why_not_now(asked.job, tenant)
+    if why is not None:
         # Who announces a model and is given no jobs is for its operator to look at; the client learns whether
         # there is hope.
         others = next(
             (absence_text(one) for one in backend.model_port.models() if _is_asked(one, asked.model)), ""
         )
-        others = core.plane.scheduler.why_unserved(asked.job) or others
+        others = why or others
         error = NoLiveWorker(
             f"no worker serves model {asked.model.name!r} now{f' ({others})' if others else ''}: try again "
             "later, or submit a job to /v1/jobs, which waits for one. The operator of this gateway starts "

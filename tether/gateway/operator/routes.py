@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from tether.gateway.dead_letters import routes as letters
 from tether.gateway.job_changes import routes as job_changes
-from tether.gateway.operator import audit, dead_messages, jobs, keys, pools, tenants, worker_keys, workers
+from tether.gateway.operator import (
+    audit,
+    dead_messages,
+    jobs,
+    keys,
+    policies,
+    pools,
+    tenants,
+    worker_keys,
+    workers,
+)
 
 OPERATOR_ROOMS = (
     *(workers.ROUTES, worker_keys.ROUTES, pools.ROUTES),
     *(jobs.ROUTES, job_changes.OPERATOR_ROUTES, letters.OPERATOR_ROUTES, dead_messages.ROUTES),
-    *(tenants.ROUTES, keys.ROUTES, audit.ROUTES),
+    *(tenants.ROUTES, policies.ROUTES, keys.ROUTES, audit.ROUTES),
 )
 """By room, as the documentation lists them."""

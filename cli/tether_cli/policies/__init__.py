@@ -1,0 +1,1 @@
+"""`tether policies`: what tenants may do."""

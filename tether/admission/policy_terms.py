@@ -1,0 +1,49 @@
+"""What a tenant's policy makes of a request before the gates judge it: pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tether.admission.policy_gates import unreadable
+from tether.errors import UnknownModel
+from tether.ids import TenantId
+from tether.jobs import JobRequest
+from tether.models.registry import ModelVersion, Registry
+from tether.policies.decisions import model_meant
+from tether.policies.kept import TenantPolicy, UnreadablePolicy
+from tether.requests.fields import MAX_TIME_MS
+
+
+def version_meant(registry: Registry, tenant: TenantId, policy: TenantPolicy, name: str) -> ModelVersion:
+    """Return the version of a model that a tenant means by a name.
+
+    Raises:
+      UnknownModel: No such model is configured.
+      PolicyUnreadable: Nor is known for what the name stands.
+    """
+    if not isinstance(policy, UnreadablePolicy):
+        return registry.find(model_meant(policy, name))
+    try:
+        return registry.find(name)
+    except UnknownModel:
+        raise unreadable(tenant, policy) from None
+
+
+def request_meant(request: JobRequest, policy: TenantPolicy, now_ms: int) -> JobRequest:
+    """Return the request with the model that an alias stands for, and with the policy's defaults.
+
+    It says what the job is. Whether two requests are the same is said by the one that was given: a policy may
+    change between the two.
+
+    Args:
+      now_ms: Milliseconds since the epoch.
+    """
+    if isinstance(policy, UnreadablePolicy):
+        return request
+    model = model_meant(policy, request.model)
+    if model != request.model:
+        request = replace(request, model=model)
+    limit = policy.defaults.time_limit_ms
+    if limit is not None and not request.deadline:
+        request = replace(request, deadline=min(max(now_ms, request.not_before) + limit, MAX_TIME_MS))
+    return request
