@@ -12,6 +12,8 @@ from __future__ import annotations
 from functools import cache
 from typing import ClassVar
 
+from tether.rate_limits import RateMeasure, RateStanding
+
 __all__ = [
     "AddressInUse",
     "AlreadyRunning",
@@ -60,6 +62,7 @@ __all__ = [
     "PolicyUnreadable",
     "PoolNotFound",
     "QuotaExceeded",
+    "RateLimited",
     "ReaderTooSlow",
     "RequestTimeout",
     "RequestTooLarge",
@@ -379,6 +382,25 @@ class QuotaExceeded(TetherError):
     exit_status = 4
     retryable = True
     retry_after: float | None = 1.0
+
+
+class RateLimited(TetherError):
+    """The tenant asks for more than its policy's rate limits allow: nothing was accepted or charged.
+
+    What to do: Try again after ``retry_after`` seconds (``Retry-After`` over HTTP); our clients do so while
+    their patience lasts. An operator changes ``limits`` in the tenant's policy.
+
+    Attributes:
+      measure: What ran out: ``requests`` or ``tokens``. None where only the gateway knows.
+      standings: What is left of each limit; empty where only the gateway knows.
+    """
+
+    code = "rate_limited"
+    http_status = 429
+    exit_status = 4
+    retryable = True
+    measure: RateMeasure | None = None
+    standings: tuple[RateStanding, ...] = ()
 
 
 class JobNotFound(TetherError, LookupError):

@@ -83,7 +83,7 @@ class RateBuckets:
             arguments += (group.change.value, group.tenant)
             arguments += (limits.requests_per_minute, limits.tokens_per_minute, limits.burst_seconds)
             arguments += (group.taken_at_ms, len(group.costs), *group.costs)
-        answer = iter(self._lines.run("charge", *arguments))
+        answer = map(int, self._lines.run("charge", *arguments).split())
         charged = []
         for group in groups:
             now_ms, requests, tokens = next(answer), next(answer), next(answer)

@@ -29,6 +29,15 @@ FENCED_WRITES = _counter(
 )
 
 
+RATE_LIMITED = _counter(
+    "tether_rate_limited", "Jobs refused by a rate limit of their tenant, by what ran out.", "limit"
+)
+RATE_LIMITS_ASKED_LOCALLY = Counter(
+    "tether_rate_limits_asked_locally",
+    "Jobs of which this process judged the rate limits by itself, since Redis was away.",
+    registry=REGISTRY,
+)
+
 LETTERS_WRITTEN = _counter("tether_dead_letters_written", "Dead letters of jobs, by reason.", "reason")
 LETTERS_EXPIRED = Counter(
     "tether_dead_letters_expired", "Dead letters that expired, open.", registry=REGISTRY

@@ -3,7 +3,7 @@
 -- ARGV, for each group of requests of one tenant: how ('take', 'owe' or 'give'), tenant, requests a minute, tokens a
 -- minute (0 is any number), seconds' worth of a full bucket, when these were taken (ms, of 'give'), the number of
 -- requests, and the tokens of each.
--- Returns for each group now (ms), the units that are taken of requests and of tokens, and with 'take' for each request
+-- Returns, in one text, for each group now (ms), the units that are taken of requests and of tokens, and with 'take' for each request
 -- in how many milliseconds it may come by the limit of requests, and by that of tokens: both 0 where it is admitted.
 -- bucket:<tenant> is '1 <ms> <units of requests> <units of tokens>', until both buckets are full again. Anything else
 -- there is taken for full buckets, and written over.
@@ -53,6 +53,11 @@ local function keep(bucket, now, requests, tokens, requests_rate, tokens_rate)
 end
 
 local now, answer, place = now_ms(), {}, 1
+
+local function say(number)
+  answer[#answer + 1] = string.format('%.0f', number)
+end
+
 -- A full Redis is no reason to let each process count for itself.
 pass_memory_limit()
 while place <= #ARGV do
@@ -84,22 +89,22 @@ while place <= #ARGV do
     tokens = math.max(tokens - math.max(all * UNITS - tokens_rate * (now - since), 0), 0)
   end
   keep(bucket, now, requests, tokens, requests_rate, tokens_rate)
-  table.insert(answer, now)
-  table.insert(answer, requests)
-  table.insert(answer, tokens)
+  say(now)
+  say(requests)
+  say(tokens)
   if how == 'take' then
     local wanted_requests, wanted_tokens = requests - requests_full, tokens - tokens_full
     for number = 1, count do
       if refused[number] then
         wanted_requests = wanted_requests + UNITS
         wanted_tokens = wanted_tokens + tonumber(ARGV[first + number - 1]) * UNITS
-        table.insert(answer, time_to_flow(wanted_requests, requests_rate))
-        table.insert(answer, time_to_flow(wanted_tokens, tokens_rate))
+        say(time_to_flow(wanted_requests, requests_rate))
+        say(time_to_flow(wanted_tokens, tokens_rate))
       else
-        table.insert(answer, 0)
-        table.insert(answer, 0)
+        say(0)
+        say(0)
       end
     end
   end
 end
-return answer
+return table.concat(answer, ' ')
