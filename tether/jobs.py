@@ -8,13 +8,14 @@ All types here are frozen values; nothing here reads a clock, a random source or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
 from tether.ids import JobId, TenantId
 from tether.ids import first_id_at as first_id_at
 from tether.ids import new_job_id as new_job_id
+from tether.rate_limits import RateStanding
 from tether.requests.fields import JobRequest as JobRequest
 from tether.requests.fields import Priority as Priority
 from tether.requests.fields import Sampling as Sampling
@@ -106,6 +107,7 @@ class Submitted:
 
     Attributes:
       is_new: Whether this call created it.
+      standings: How its tenant stands with its rate limits, where they were asked in this process.
     """
 
     job_id: JobId
@@ -113,3 +115,4 @@ class Submitted:
     retry_token: str
     state: JobState
     is_new: bool
+    standings: tuple[RateStanding, ...] = field(default=(), compare=False, repr=False)

@@ -16,7 +16,10 @@ def request_to_json(request: JobRequest) -> dict[str, Any]:
 
 
 def submitted_to_json(submitted: Submitted) -> dict[str, Any]:
-    return {"object": "job.submitted", **value_to_json(submitted)}
+    document = {"object": "job.submitted", **value_to_json(submitted)}
+    # Over HTTP, these are headers.
+    del document["standings"]
+    return document
 
 
 def submitted_from_json(value: Mapping[str, Any]) -> Submitted:

@@ -11,6 +11,7 @@ import redis
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Pools
+from tether.broker.rate_buckets import RateBuckets
 from tether.broker.redis.clock import RedisClockFollower
 from tether.broker.redis.connections import connect
 from tether.broker.redis.safety import RedisSafety
@@ -31,6 +32,7 @@ from tether.jobs import DEFAULT_TENANT
 from tether.models.registry import Registry
 from tether.scheduling.cancellation import Cancellation
 from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.rate_limiter import RateLimiter
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
@@ -125,10 +127,12 @@ class ControlPlane:
         self.registry = Registry.from_settings(settings)
         choice = PoolChoice(self.fleet, self.registry, settings.scheduling, self.store)
         self.waiting_placement = WaitingPlacement(choice, self.clock.now_ms)
+        self._limiter = RateLimiter(RateBuckets(self.client, self.keys))
         self.scheduler = SchedulerMiddleware(
             choice,
             self.reservations,
             Tenants(self.store),
+            self._limiter,
             tenant=tenant,
             region=settings.worker.region,
             now_ms=self.clock.now_ms,
@@ -152,6 +156,7 @@ class ControlPlane:
             stack.callback(self._clock_follower.stop)
             stack.callback(self.broker.close)
             stack.callback(self.pools.close)
+            stack.callback(self._limiter.close)
             self.store.open()
             stack.callback(self.store.close)
             stack.callback(self.trusted.close)

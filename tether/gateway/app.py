@@ -23,6 +23,7 @@ from tether.gateway.models import routes as models
 from tether.gateway.openai import routes as chat
 from tether.gateway.openapi import DESCRIPTION, finish
 from tether.gateway.operator.routes import OPERATOR_ROOMS
+from tether.gateway.rate_headers import OPENAI_RATE_HEADERS, RATE_HEADERS
 from tether.gateway.responses import error_answer
 from tether.gateway.server.addresses import hint_for
 from tether.gateway.server.middleware import PreflightLimit, RequestMiddleware
@@ -31,7 +32,7 @@ from tether.version import __version__
 
 TOLD_HEADERS = (
     *("location", "retry-after", "x-request-id", "x-should-retry", "x-tether-ignored", "x-tether-job-id"),
-    "www-authenticate",
+    *("www-authenticate", *RATE_HEADERS, *OPENAI_RATE_HEADERS),
 )
 """Headers of answers that a page in a browser may read."""
 

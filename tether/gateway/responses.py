@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from tether.client.documents import json_bytes
 from tether.client.error_documents import error_to_json
-from tether.errors import TetherError
+from tether.errors import RateLimited, TetherError
+from tether.gateway.rate_headers import openai_rate_headers, rate_headers
 from tether.telemetry.logs import get_logger
 
 MAX_IGNORED_NAMES, MAX_IGNORED_NAME_CHARACTERS = 20, 80
@@ -35,6 +36,8 @@ def error_answer(
       status: In place of the error's own; 0 is that.
     """
     all_headers = dict(headers or {})
+    if isinstance(error, RateLimited):
+        all_headers = {**rate_headers(error.standings), **all_headers}
     if error.retry_after is not None:
         all_headers["retry-after"] = str(max(math.ceil(error.retry_after), 1))
     if error.http_status == 408:
@@ -77,4 +80,6 @@ def openai_error_answer(error: TetherError, headers: Mapping[str, str] | None = 
     ``x-should-retry`` is false.
     """
     told = {**(headers or {}), "x-should-retry": "true" if error.retryable else "false"}
+    if isinstance(error, RateLimited):
+        told |= openai_rate_headers(error.standings)
     return error_answer(error, told, status=400 if error.http_status == 422 else 0)

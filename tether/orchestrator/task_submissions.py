@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import redis
@@ -61,7 +62,8 @@ class AdmitSubmits:
         for entry_id, fields in entries:
             try:
                 tenant, request = _read(fields)
-                self._broker.enqueue(self._scheduler.envelope(request, tenant))
+                envelope = self._scheduler.envelope(request, tenant)
+                self._broker.enqueue(replace(envelope, is_promised=True))
             except PASSING_ERRORS:
                 raise
             except Exception as error:

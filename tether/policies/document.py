@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tether.config.types import TEN_YEARS_MS, Expected, Section
+from tether.rate_limits import DEFAULT_BURST_SECONDS, MAX_BURST_SECONDS, MAX_PER_MINUTE, RateLimits
 from tether.requests.fields import MAX_NAME_BYTES, Priority
 from tether.requests.needs import PLACE_NAME
 
@@ -39,6 +40,33 @@ class PolicyDefaults(Section):
         Expected(f"an integer number of milliseconds from 1 to {TEN_YEARS_MS}"),
     ] = None
     """Milliseconds after which a job that has no deadline expires, from when it may start."""
+
+
+class PolicyLimits(Section):
+    """How much a tenant may ask for: see :class:`~tether.rate_limits.RateLimits`."""
+
+    requests_per_minute: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_PER_MINUTE),
+        Expected(f"an integer from 1 to {MAX_PER_MINUTE}; leave it out for any number"),
+    ] = None
+    """Jobs that the tenant may submit in a minute."""
+
+    tokens_per_minute: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_PER_MINUTE),
+        Expected(f"an integer from 1 to {MAX_PER_MINUTE}; leave it out for any number"),
+    ] = None
+    """Tokens that these may have in a minute: each counts with its prompt, as estimated, and `max_tokens`."""
+
+    burst_seconds: Annotated[
+        int, Field(ge=1, le=MAX_BURST_SECONDS), Expected(f"an integer from 1 to {MAX_BURST_SECONDS}")
+    ] = DEFAULT_BURST_SECONDS
+    """So many seconds' worth of either may be asked for at once, after a rest."""
+
+    @property
+    def rates(self) -> RateLimits:
+        return RateLimits(self.requests_per_minute or 0, self.tokens_per_minute or 0, self.burst_seconds)
 
 
 class Policy(Section):
@@ -81,6 +109,9 @@ class Policy(Section):
 
     defaults: PolicyDefaults = PolicyDefaults()
     """What its jobs get that do not say it themselves."""
+
+    limits: PolicyLimits = PolicyLimits()
+    """How much the tenant may ask for."""
 
 
 NO_POLICY = Policy()

@@ -23,12 +23,15 @@ class InferMessage(Message[Any]):
       request: What is asked for, checked.
       tenant_id: On whose behalf.
       retry_of: The dead job that it retries; None if it retries none.
+      is_promised: Whether a worker was told already that it will be a job: rate limits count it, and do not
+        refuse it.
       submitted: What became of it; None until it is enqueued.
     """
 
     request: JobRequest
     tenant_id: TenantId
     retry_of: JobId | None = None
+    is_promised: bool = False
     submitted: Submitted | None = None
 
     @classmethod

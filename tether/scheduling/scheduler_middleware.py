@@ -13,22 +13,26 @@ from tether.admission.gates import POLICY_GATES, first_refusal
 from tether.admission.policy_terms import request_meant
 from tether.envelopes import Placeable
 from tether.errors import (
-    KeyConflict,
-    QuotaExceeded,
-    RetryTokenSpent,
+    InvalidRequest,
+    RateLimited,
     StoreUnavailable,
     TetherError,
     UnknownModel,
 )
 from tether.explanations import Explanation
 from tether.ids import JobId, PoolName, TenantId
-from tether.jobs import JobRequest, Submitted, new_job_id
+from tether.jobs import JobRequest, new_job_id
+from tether.policies.document import Policy
+from tether.rate_limits import RateStanding
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.new_placeables import new_placeable
+from tether.scheduling.placement_requests import estimated_cost
 from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.rate_limiter import ChargedRequests, RateCharge, RateLimiter, WantedCharge, counted
 from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.submission_answers import admission_answer, message_or_error
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
 from tether.store.capacity import NO_BOUND, Claim
@@ -41,6 +45,20 @@ class _Prepared:
     envelope: InferMessage
     keyed: JobRequest
     new_job: NewJob
+    standings: tuple[RateStanding, ...]
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """A request that passed all gates.
+
+    Attributes:
+      meant: As the tenant's policy has it; its keys and digest are those of the one that was sent.
+    """
+
+    envelope: InferMessage
+    meant: JobRequest
+    facts: AdmissionFacts
 
 
 class SchedulerMiddleware(Middleware):
@@ -56,6 +74,7 @@ class SchedulerMiddleware(Middleware):
         choice: PoolChoice,
         reservations: ReservationManager,
         tenants: Tenants,
+        limiter: RateLimiter,
         *,
         tenant: TenantId,
         region: str = "",
@@ -67,6 +86,7 @@ class SchedulerMiddleware(Middleware):
           choice: Which pool can serve a job best.
           reservations: Makes it durable, and hands it over.
           tenants: Their shares.
+          limiter: Asks their rate limits.
           tenant: On whose behalf messages are enqueued in this process, where they do not say it.
           region: Where jobs are best served that name no region; empty is anywhere.
           now_ms: Milliseconds since the epoch.
@@ -77,6 +97,7 @@ class SchedulerMiddleware(Middleware):
         """What tenants may do."""
         self._reservations = reservations
         self._tenants = tenants
+        self._limiter = limiter
         self._tenant = tenant
         self._region = region
         self._now_ms = now_ms
@@ -103,22 +124,38 @@ class SchedulerMiddleware(Middleware):
         Raises:
           StoreUnavailable: Nothing was accepted; where it is a ``CommitUnknown``, that is not known.
         """
-        prepared = [self._prepare(broker, message, delay) for message in messages]
+        passed = [self._judge(message, delay) for message in messages]
+        with self._limiter.charged([_charge_of(one) for one in passed]) as charges:
+            prepared = [
+                self._prepare(broker, one, charge, delay)
+                for one, charge in zip(passed, charges.answers, strict=True)
+            ]
+            return self._admit(broker, messages, prepared, charges, delay)
+
+    def _admit(
+        self,
+        broker: Broker,
+        messages: Sequence[Message[Any]],
+        prepared: Sequence[_Prepared | InferMessage | Exception],
+        charges: ChargedRequests,
+        delay: int | None,
+    ) -> list[Message[Any] | Exception]:
         new_jobs = [outcome for outcome in prepared if isinstance(outcome, _Prepared)]
         admissions = iter(self._reservations.reserve([outcome.new_job for outcome in new_jobs]))
         answers: list[Message[Any] | Exception] = []
-        for sent, outcome in zip(messages, prepared, strict=True):
+        for number, (sent, outcome) in enumerate(zip(messages, prepared, strict=True)):
             if not isinstance(outcome, _Prepared):
-                answers.append(_returned(sent, outcome))
+                answers.append(message_or_error(sent, outcome))
                 continue
             admission = next(admissions)
             if isinstance(admission, Exception):
-                answers.append(_returned(sent, admission))
+                answers.append(message_or_error(sent, admission))
                 continue
             self._note_claim(outcome.new_job, admission)
-            answer = _answer(outcome.envelope, outcome.keyed, admission)
-            answers.append(_returned(sent, answer))
+            answer = admission_answer(outcome.envelope, outcome.keyed, admission, outcome.standings)
+            answers.append(message_or_error(sent, answer))
             if isinstance(answer, Message) and admission.kind is AdmissionKind.ACCEPTED:
+                charges.keep(number)
                 broker.emit_after("enqueue", answer, delay)
         return answers
 
@@ -196,10 +233,8 @@ class SchedulerMiddleware(Middleware):
         """
         return self._choice.jobs_ahead(pool)
 
-    def _prepare(
-        self, broker: Broker, message: Message[Any], delay: int | None
-    ) -> _Prepared | InferMessage | Exception:
-        """The job to admit; or the one that its keys belong to already, or why it is refused."""
+    def _judge(self, message: Message[Any], delay: int | None) -> _Passed | InferMessage | Exception:
+        """The request that passed all gates; or the job that its keys belong to, or why it is refused."""
         try:
             envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
             facts = self._facts(envelope.tenant_id)
@@ -208,12 +243,32 @@ class SchedulerMiddleware(Middleware):
             if refusal is not None:
                 # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
                 return self._earlier(envelope) or refusal
-            broker.emit_before("enqueue", envelope, delay)
-            return self._new_job(envelope, meant, facts)
+            return _Passed(envelope, meant, facts)
         except StoreUnavailable:
             raise
         except Exception as error:
-            # A hook's refusal, or a message that no program can have meant: it costs itself alone.
+            # A message that no program can have meant: it costs itself alone.
+            return error
+
+    def _prepare(
+        self,
+        broker: Broker,
+        passed: _Passed | InferMessage | Exception,
+        charge: RateCharge | RateLimited | InvalidRequest | None,
+        delay: int | None,
+    ) -> _Prepared | InferMessage | Exception:
+        """The job to admit; or the one that its keys belong to already, or why it is refused."""
+        if not isinstance(passed, _Passed):
+            return passed
+        try:
+            if isinstance(charge, Exception):
+                return self._earlier(passed.envelope) or counted(charge)
+            broker.emit_before("enqueue", passed.envelope, delay)
+            return self._new_job(passed, charge.standings if charge else ())
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            # A hook's refusal: it costs itself alone.
             return error
 
     def _facts(self, tenant: TenantId) -> AdmissionFacts:
@@ -246,14 +301,10 @@ class SchedulerMiddleware(Middleware):
         is_same = is_same_job(earlier.digest, earlier.retry_of, request.digest(), envelope.retry_of)
         kind = AdmissionKind.KNOWN if is_same else AdmissionKind.CONFLICT
         keyed = replace(request, correlation_id=correlation_id)
-        return _answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
+        return admission_answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
 
-    def _new_job(self, envelope: InferMessage, meant: JobRequest, facts: AdmissionFacts) -> _Prepared:
-        """
-        Args:
-          meant: The request as the tenant's policy has it; its keys and digest are those of the one that was
-            sent.
-        """
+    def _new_job(self, passed: _Passed, standings: tuple[RateStanding, ...]) -> _Prepared:
+        envelope, meant, facts = passed.envelope, passed.meant, passed.facts
         job_id, asked = JobId(envelope.message_id), envelope.request
         retry_token = asked.retry_token or job_id
         correlation_id = asked.correlation_id or retry_token
@@ -273,7 +324,7 @@ class SchedulerMiddleware(Middleware):
             bound=chosen.claims[0].bound if chosen.claims else NO_BOUND,
             others=chosen.claims[1:],
         )
-        return _Prepared(envelope, request, new_job)
+        return _Prepared(envelope, request, new_job, standings)
 
     def _first_choice(self, job: Placeable, now_ms: int) -> ChosenPools:
         if job.not_before > now_ms:
@@ -293,36 +344,11 @@ class SchedulerMiddleware(Middleware):
         )
 
 
-def _returned(sent: Message[Any], answer: InferMessage | Exception) -> Message[Any] | Exception:
-    """What a program gets back: the message that it sent, under the job's id."""
-    if isinstance(answer, Exception) or isinstance(sent, InferMessage):
-        return answer
-    return sent.copy(message_id=answer.message_id)
-
-
-def _answer(envelope: InferMessage, request: JobRequest, admission: Admission) -> InferMessage | TetherError:
-    """The envelope under the id of the job that has the request's keys, or why there is none."""
-    tenant = envelope.tenant_id
-    if admission.kind is AdmissionKind.CONFLICT:
-        return KeyConflict(
-            f"correlation id {request.correlation_id!r} with retry token {request.retry_token!r} belongs to "
-            f"job {admission.job_id}, which is a different request: send the same request, or use other keys"
-        )
-    if admission.kind is AdmissionKind.OVER_QUOTA:
-        return QuotaExceeded(
-            f"tenant {tenant!r} has {admission.depth} open jobs, which is its quota: wait until some "
-            "have ended"
-        )
-    if admission.kind is AdmissionKind.LETTER_CLOSED:
-        return RetryTokenSpent(
-            f"the dead letter of job {envelope.retry_of} was closed meanwhile: `tether dlq show` tells how"
-        )
-    assert admission.state is not None
-    submitted = Submitted(
-        admission.job_id,
-        request.correlation_id,
-        request.retry_token,
-        admission.state,
-        admission.kind is AdmissionKind.ACCEPTED,
-    )
-    return replace(envelope, message_id=admission.job_id, request=request, submitted=submitted)
+def _charge_of(passed: _Passed | InferMessage | Exception) -> WantedCharge | None:
+    if not isinstance(passed, _Passed) or not isinstance(passed.facts.policy, Policy):
+        return None
+    limits = passed.facts.policy.limits.rates
+    if not limits:
+        return None
+    tokens = estimated_cost(passed.meant) + passed.meant.sampling.max_tokens
+    return WantedCharge(passed.envelope.tenant_id, limits, tokens, passed.envelope.is_promised)

@@ -17,6 +17,7 @@ from tether.histories import JobHistory
 from tether.jobs import JobRequest, JobState, Sampling
 from tether.models.registry import Registry
 from tether.scheduling.pool_choice import PoolChoice
+from tether.scheduling.rate_limiter import RateLimiter
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.store.decisions import decisions_of
@@ -46,6 +47,7 @@ class Door:
             self.choice,
             WithoutRedis(store, None),
             SimpleNamespace(weight=lambda tenant: 1.0),
+            RateLimiter(None),
             tenant="default",
             now_ms=itertools.count(NOW).__next__,
             randomness=random.Random(1).randbytes,

@@ -26,7 +26,7 @@ from tether.client.submission_documents import submitted_to_json
 from tether.core.direct.backend import DirectBackend
 from tether.core.direct.jobs import DirectJobPort
 from tether.core.direct.streams import StoreArchive
-from tether.errors import InvalidRequest, TetherError
+from tether.errors import InvalidRequest, RateLimited, TetherError
 from tether.gateway.bodies import read_batch, read_job_request
 from tether.gateway.jobs.documents import (
     BatchDocument,
@@ -44,6 +44,7 @@ from tether.gateway.jobs.queries import JOBS_PER_PAGE, ListQuery, read_list_quer
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openapi import KEY_HEADERS, in_header, in_query
+from tether.gateway.rate_headers import rate_headers
 from tether.gateway.responses import error_document, ignored_header, json_answer
 from tether.gateway.routes import Reply, RoomRoutes
 from tether.gateway.services import GatewayServices
@@ -123,7 +124,11 @@ async def submit_job(edge: GatewayServices, caller: Caller, request: Request) ->
     return json_answer(
         submitted_to_json(answer),
         202 if answer.is_new else 200,
-        {"location": f"/v1/jobs/{answer.job_id}", **ignored_header(ignored or ())},
+        {
+            "location": f"/v1/jobs/{answer.job_id}",
+            **rate_headers(answer.standings),
+            **ignored_header(ignored or ()),
+        },
     )
 
 
@@ -316,9 +321,15 @@ def _submit_batch(
 ) -> Response:
     """Submit what is possible of a batch. The answer may be large: it is written on this thread."""
     accepted = [one for one in wanted if isinstance(one, JobRequest)]
-    answers = iter(port.submit(accepted) if accepted else [])
+    submitted = port.submit(accepted) if accepted else []
+    answers = iter(submitted)
     items = [_item(next(answers) if isinstance(one, JobRequest) else one) for one in wanted]
-    return json_answer({"object": "list", "data": items}, headers=ignored_header(ignored))
+    # Those of one call tell the same, where they were asked.
+    told = next(
+        (one.standings for one in submitted if isinstance(one, Submitted | RateLimited) and one.standings), ()
+    )
+    headers = {**rate_headers(told), **ignored_header(ignored)}
+    return json_answer({"object": "list", "data": items}, headers=headers)
 
 
 def _item(answer: Submitted | Exception) -> dict[str, Any]:

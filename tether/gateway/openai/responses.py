@@ -10,10 +10,12 @@ from starlette.responses import Response
 from tether.errors import TetherError
 from tether.gateway.openai.chunks import ChatChunkEncoder, GatheredChat, error_frame
 from tether.gateway.openai.job import ChatJob
+from tether.gateway.rate_headers import openai_rate_headers
 from tether.gateway.responses import ignored_header, json_answer, openai_error_answer
 from tether.gateway.sse.open_stream import OpenStream
 from tether.gateway.sse.open_streams import OpenStreams
 from tether.gateway.sse.response import EventStreamResponse
+from tether.rate_limits import RateStanding
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -31,11 +33,13 @@ class _ChatAnswer(EventStreamResponse):
         frames: ChatChunkEncoder | GatheredChat,
         job: ChatJob,
         ignored: Sequence[str],
+        standings: Sequence[RateStanding],
     ) -> None:
         # OpenAI's clients show x-request-id with whatever they answer or raise.
         self.told_headers = {
             "x-tether-job-id": job.job_id,
             "x-request-id": job.job_id,
+            **openai_rate_headers(standings),
             **ignored_header(ignored),
         }
         super().__init__(streams, stream, self.told_headers)

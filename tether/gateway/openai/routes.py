@@ -106,8 +106,8 @@ async def _answer(edge: GatewayServices, caller: Caller, asked: ChatRequest) -> 
         await job.leave()
         raise
     if isinstance(frames, GatheredChat):
-        return ChatDocumentAnswer(edge.streams, stream, frames, job, asked.ignored)
-    return ChatStreamAnswer(edge.streams, stream, frames, job, asked.ignored)
+        return ChatDocumentAnswer(edge.streams, stream, frames, job, asked.ignored, submitted.standings)
+    return ChatStreamAnswer(edge.streams, stream, frames, job, asked.ignored, submitted.standings)
 
 
 def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest) -> Submitted:
