@@ -1,0 +1,142 @@
+"""What the gates of admission cost: submissions through one gateway, of a tenant whose rates are limited and
+of one whose are not. Run it with `ops/bench/run admission`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from admission_load import Load, submit_for
+from bench_queue import percentile, say
+from core_databases import POSTGRES, SQLITE, PostgresServer, postgres
+from edges_stage import EdgesStage
+from report import Figure, describe_machine, table, versions, write_json
+
+from tether.config.loading import load_settings
+from tether.gateway.keys.api_keys import Scope, make_key
+from tether.ids import TenantId
+from tether.local.redis_server import find_redis_server
+from tether.policies.document import Policy, PolicyLimits
+from tether.policies.reading import policy_text
+from tether.store.api_keys import add_key
+from tether.store.policies import set_policy
+from tether.store.store import Store
+from tether.store.tenants import Tenant, create_tenant
+
+LIBRARIES = ("tether", "redis", "fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg")
+OFF, ON = "off", "on"
+LIMITS = PolicyLimits(requests_per_minute=1_000_000_000, tokens_per_minute=1_000_000_000)
+"""More than any gateway admits: nothing is refused, and all is asked."""
+
+MIN_RATIO = 0.9
+CLIENTS = (1, 8, 32)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: so many rounds, each of so many seconds with the gates off and on."""
+
+    rounds: int
+    seconds: float
+
+
+FULL = Plan(9, 5.0)
+QUICK = Plan(3, 0.8)
+
+
+def make_tenant(stage: EdgesStage, name: str, limits: PolicyLimits | None) -> str:
+    """A tenant with these limits. Return its API key."""
+    tenant = TenantId(name)
+    key, kept = make_key(tenant, [Scope.SUBMIT], now_ms=1, randomness=secrets.token_bytes)
+    with Store(load_settings(environ={}, file=stage.settings_file()).database.url) as store:
+        store.write_alone(create_tenant, Tenant(tenant, name, 1.0, None, 1)).result()
+        store.write_alone(add_key, kept).result()
+        if limits is not None:
+            document = policy_text(Policy(limits=limits))
+            store.write_alone(set_policy, tenant, document, "bench", 1).result()
+    return key
+
+
+def measure(plan: Plan, database: str, server: PostgresServer | None) -> Iterator[Figure]:
+    """Submit with the gates off and on in turn, the first of a round being another one each time."""
+    with EdgesStage(postgres=server) as stage:
+        stage.open_epoch()
+        keys = {OFF: make_tenant(stage, OFF, None), ON: make_tenant(stage, ON, LIMITS)}
+        port = int(stage.start_gateway().rpartition(":")[2])
+        for key in keys.values():
+            submit_for(port, key, clients=8, seconds=plan.seconds)
+        for clients in CLIENTS:
+            say(f"{database}, {clients} clients")
+            loads: dict[str, list[Load]] = {OFF: [], ON: []}
+            spent = {OFF: 0.0, ON: 0.0}
+            for number in range(plan.rounds):
+                for gates in (OFF, ON) if number % 2 else (ON, OFF):
+                    before = stage.processor_seconds()["gateway"]
+                    loads[gates].append(submit_for(port, keys[gates], clients=clients, seconds=plan.seconds))
+                    spent[gates] += stage.processor_seconds()["gateway"] - before
+            yield from _figures(database, clients, loads, spent)
+
+
+def _figures(
+    database: str, clients: int, loads: dict[str, list[Load]], spent: dict[str, float]
+) -> Iterator[Figure]:
+    what = f"{clients} client{'s' if clients > 1 else ''}"
+    for gates, rounds in loads.items():
+        rates = [load.rate for load in rounds]
+        yield Figure(
+            f"{what}, gates {gates}",
+            statistics.median(rates),
+            "/s",
+            database,
+            spread=(min(rates), max(rates)),
+        )
+    ratios = [on.rate / off.rate for off, on in zip(loads[OFF], loads[ON], strict=True)]
+    ratio = statistics.median(ratios)
+    yield Figure(
+        f"{what}, on over off",
+        ratio,
+        "",
+        database,
+        spread=(min(ratios), max(ratios)),
+        goal=f"{database} at least {MIN_RATIO:g}",
+        met=ratio >= MIN_RATIO,
+    )
+    for gates, rounds in loads.items():
+        cost = spent[gates] * 1e6 / sum(len(load.milliseconds) for load in rounds)
+        yield Figure(f"{what}, processor time of the gateway, a submit, gates {gates}", cost, "µs", database)
+    if clients == 1:
+        taken = {
+            gates: [one for load in rounds for one in load.milliseconds] for gates, rounds in loads.items()
+        }
+        for percent, word in ((50, "median"), (95, "p95")):
+            off, on = percentile(taken[OFF], percent), percentile(taken[ON], percent)
+            yield Figure(f"one submit, gates off, {word}", off, "ms", database)
+            yield Figure(f"one submit, added, {word}", on - off, "ms", database)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything: under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE")
+    parser.add_argument("--date", default="", help="the date to write into FILE")
+    arguments = parser.parse_args()
+
+    plan = QUICK if arguments.quick else FULL
+    with contextlib.ExitStack() as stack:
+        figures = list(measure(plan, SQLITE, None))
+        figures += measure(plan, POSTGRES, stack.enter_context(postgres()))
+    machine = describe_machine(".".join(map(str, find_redis_server().version)))
+    libraries = versions(LIBRARIES)
+    print(f"{machine.cpu}, {machine.cores} cores, {machine.memory} GiB; Redis {machine.redis}\n")
+    print(table(figures))
+    if arguments.json:
+        write_json(arguments.json, "admission", arguments.date, machine, libraries, figures)
+
+
+if __name__ == "__main__":
+    main()
