@@ -86,14 +86,21 @@ class BreakerMachine(RuleBasedStateMachine):
             )
         self.judge()
 
-    @rule(failures=st.integers(1, 3), silent=st.integers(0, 6))
-    def few_fail(self, failures, silent):
+    @precondition(lambda self: self.breaker.cause is None)
+    @rule()
+    def slow_down(self):
+        for ms_per_token in (FAST, SLOW):
+            self.now += RULES.window_ms
+            self.all_do_alike(0.0, ms_per_token)
+            self.judge()
+
+    @rule(count=st.integers(1, 3), silent=st.integers(0, 6), fails=st.booleans())
+    def few_are_bad(self, count, silent, fails):
         self.now += RULES.window_ms
-        for number in range(failures + silent):
-            blame = 1.0 if number < failures else None
-            self.note(
-                f"job-{next(self.numbers)}", TENANTS[number % 3], WORKERS[number % 2], blame, 0.0, self.now
-            )
+        for number in range(count + silent):
+            blame = float(fails) if number < count else None
+            job, tenant, worker = f"job-{next(self.numbers)}", TENANTS[number % 3], WORKERS[number % 2]
+            self.note(job, tenant, worker, blame, 0.0 if fails else SLOW, self.now)
         self.judge()
 
     @precondition(lambda self: self.breaker.cause is not None)

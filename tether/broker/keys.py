@@ -138,6 +138,28 @@ class Keys:
         """A set: pools from which nobody draws, as the database has them."""
         return f"{self.prefix}:core:paused"
 
+    def breaker(self, name: str) -> str:
+        """A hash: what is kept of a breaker.
+
+        Args:
+          name: ``<model>@<version>:<region>``.
+        """
+        return f"{self.prefix}:breaker:{name}"
+
+    def breaker_attempts(self, name: str) -> str:
+        """A list: the attempts that ended lately of a breaker's model in its region."""
+        return f"{self.prefix}:attempts:{name}"
+
+    @property
+    def breakers(self) -> str:
+        """A sorted set: breakers by when an attempt was last noted."""
+        return f"{self.prefix}:core:breakers"
+
+    @property
+    def open_breakers(self) -> str:
+        """A hash: what readers are told of breakers that are not closed, by name."""
+        return f"{self.prefix}:core:open_breakers"
+
     # Whose keys count. The two are read together with the version of the database's that they are of.
 
     @property

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import Field, PrivateAttr, TypeAdapter, model_validator
 from pydantic.fields import FieldInfo
 
+from tether.config.breaker_settings import BreakerSettings
 from tether.config.hook_settings import HookSettings
 from tether.config.models import ModelSettings, duplicates
 from tether.config.retry_settings import RetrySettings
@@ -34,6 +35,7 @@ from tether.errors import ConfigError
 
 __all__ = [
     "MODELS",
+    "BreakerSettings",
     "BrokerSettings",
     "DatabaseSettings",
     "GatewaySettings",
@@ -80,6 +82,7 @@ class Settings(Section):
     jobs: JobSettings = Field(default_factory=JobSettings)
     retries: RetrySettings = Field(default_factory=RetrySettings)
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     orchestrator: OrchestratorSettings = Field(default_factory=OrchestratorSettings)
     gateway: GatewaySettings = Field(default_factory=GatewaySettings)
     hooks: HookSettings = Field(default_factory=HookSettings)

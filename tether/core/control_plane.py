@@ -7,13 +7,14 @@ import os
 from typing import Self
 
 import redis
+import structlog
 
 from tether.broker import TetherBroker
 from tether.broker.keys import Keys
 from tether.broker.pools.pools import Pools
 from tether.broker.rate_buckets import RateBuckets
 from tether.broker.redis.clock import RedisClockFollower
-from tether.broker.redis.connections import connect
+from tether.broker.redis.connections import OUTAGE_ERRORS, connect
 from tether.broker.redis.safety import RedisSafety
 from tether.clocks import SharedClock
 from tether.config.settings import Settings
@@ -29,13 +30,16 @@ from tether.discovery.topics import is_presence_topic, network_id
 from tether.discovery.trust.trusted_keys import TrustedKeys
 from tether.ids import BootId, PoolName, TenantId, worker_of
 from tether.jobs import DEFAULT_TENANT
+from tether.loops import Loop, Outage
 from tether.models.registry import Registry
 from tether.scheduling.cancellation import Cancellation
+from tether.scheduling.known_breakers import FRESH_BREAKERS_SECONDS, KnownBreakers, breaker_rules
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.rate_limiter import RateLimiter
 from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
+from tether.scheduling.shared_breakers import SharedBreakers
 from tether.scheduling.tenants import Tenants
 from tether.scheduling.waiting_placement import WaitingPlacement
 from tether.store.fleet_keys import StoreEnrolment, enrol_new
@@ -60,6 +64,7 @@ class ControlPlane:
       followed_models: The models whose workers the fleet has; None is all.
       fleet, registry: Who can serve what, and what there is.
       scheduler, reservations, ending, priorities: What changes jobs.
+      breakers, known_breakers: The breakers of models in regions, and which of them are not closed.
       waiting_placement: Which waiting jobs pools can take, and where they go.
       clock: By which all of them go: Redis's.
       redis_safety: Logs how Redis is set up, if that is unsafe.
@@ -125,6 +130,11 @@ class ControlPlane:
         self.ending = Cancellation(self.store, self.pools, settings.jobs.result_ttl)
         self.priorities = Reprioritisation(self.store, self.pools)
         self.registry = Registry.from_settings(settings)
+        self.breakers = SharedBreakers(self.pools, self.registry, breaker_rules(settings.breaker))
+        self.known_breakers = KnownBreakers(self.breakers, self.clock.now_ms)
+        self._breaker_follower = Loop(
+            "breakers", self.known_breakers, interval=FRESH_BREAKERS_SECONDS, outage=_unreadable_breakers(log)
+        )
         choice = PoolChoice(self.fleet, self.registry, settings.scheduling, self.store)
         self.waiting_placement = WaitingPlacement(choice, self.clock.now_ms)
         self._limiter = RateLimiter(RateBuckets(self.client, self.keys))
@@ -157,6 +167,8 @@ class ControlPlane:
             stack.callback(self.broker.close)
             stack.callback(self.pools.close)
             stack.callback(self._limiter.close)
+            self._breaker_follower.start()
+            stack.callback(self._breaker_follower.stop)
             self.store.open()
             stack.callback(self.store.close)
             stack.callback(self.trusted.close)
@@ -197,3 +209,12 @@ class ControlPlane:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _unreadable_breakers(log: structlog.stdlib.BoundLogger) -> Outage:
+    return Outage(
+        OUTAGE_ERRORS,
+        log,
+        begins="Redis does not tell which circuit breakers are open. All count as closed after a while.",
+        ends="Redis tells again which circuit breakers are open.",
+    )

@@ -99,7 +99,8 @@ class HasDigest(Protocol):
 def pool_name(gpu_class: str, region: str, model: HasDigest) -> PoolName:
     """``gpu.<class>.<region>.<slug>-<8 hexadecimal digits of the digest>``, at most 128 bytes.
 
-    It is made here and compared; nothing takes it apart but :func:`is_pool_of`.
+    It is made here and compared; nothing takes it apart but :func:`is_pool_of` and
+    :func:`region_of_pool`.
 
     Raises:
       InvalidName: The class or the region is not of the allowed form.
@@ -116,6 +117,12 @@ def is_pool_of(name: str, model: HasDigest) -> bool:
     """Whether a pool, whatever its class and region, is one of this version. Versions with the same first
     digits of their digests are taken for one, as in the names of pools."""
     return name.endswith(f"-{model.digest[:_DIGEST_DIGITS]}")
+
+
+def region_of_pool(name: str) -> str | None:
+    """The region in a pool's name, of which nothing else may be read; None where it is no pool's name."""
+    parts = name.split(".")
+    return parts[2] if len(parts) == 4 and parts[0] == "gpu" and _PLACE.match(parts[2]) else None
 
 
 class Registry:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tether.config.settings import Settings
 from tether.discovery.followed_models import FollowedModels
 from tether.loops import IDLE, Step
+from tether.orchestrator.breakers import BREAKERS, JudgeBreakers
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.deadlines import EndOverdue
 from tether.orchestrator.death_hook import DEATH_HOOK, TellOfDeaths
@@ -25,6 +26,7 @@ from tether.orchestrator.port_scripts import PublishPortScripts
 from tether.orchestrator.pruning import Prune
 from tether.orchestrator.reconcile import Reconcile
 from tether.orchestrator.redis_sweep import SweepRedis
+from tether.orchestrator.shut_pools import SHUT_POOLS, GiveBackShut
 from tether.orchestrator.task_submissions import AdmitSubmits
 from tether.orchestrator.trust_mirror import MirrorTrust
 from tether.orchestrator.waiting import WAITING, PlaceWaiting
@@ -82,6 +84,8 @@ LOOPS = (
     RegisteredLoop("outbox", RelayOutbox.make, _outbox),
     RegisteredLoop(LOST_POOLS, GiveBackLost.make, every(1.0), looks_at_fleet=True),
     RegisteredLoop(LONG_WAITS, MoveLongWaits.make, every(1.0), looks_at_fleet=True),
+    RegisteredLoop(BREAKERS, JudgeBreakers.make, every(1.0)),
+    RegisteredLoop(SHUT_POOLS, GiveBackShut.make, every(0.5), looks_at_fleet=True),
     RegisteredLoop(HELD_WORKERS, TellOfHeldWorkers.make, every(5.0), looks_at_fleet=True),
     RegisteredLoop("deadlines", EndOverdue.make, every(1.0)),
     RegisteredLoop("reconcile", Reconcile.make, every(0.5)),

@@ -11,10 +11,11 @@ from tether.broker.pools.known_jobs import KnownJob
 from tether.broker.pools.outcomes import OutcomeEntry, Outcomes
 from tether.broker.pools.pools import Pools
 from tether.errors import OutputLost
-from tether.ids import JobId
+from tether.ids import JobId, TenantId
 from tether.jobs import JobError, JobState
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.death_hook import DEATH_HOOK
+from tether.orchestrator.noted_attempts import NoteAttempts
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.wait_errors import observe_waits
 from tether.orchestrator.waiting import WAITING
@@ -55,6 +56,7 @@ class SettleOutcomes:
         short_of_room: threading.Event | None = None,
         has_hook: bool = False,
         on_dead: Callable[[], None] = lambda: None,
+        on_settled: Callable[[Sequence[tuple[Outcome, TenantId]]], None] = lambda ended: None,
     ) -> None:
         """
         Args:
@@ -65,6 +67,7 @@ class SettleOutcomes:
             ``short_of_room`` is set.
           has_hook: Whether there is a hook that is to hear of dead letters.
           on_dead: Called when dead letters were written.
+          on_settled: Called with outcomes that were settled for the first time, each with its job's tenant.
         """
         self._store = store
         self._pools = pools
@@ -76,6 +79,7 @@ class SettleOutcomes:
         # Made once: the store brings together what has the same operation.
         self._settle = Settle(retries.decide, has_hook=has_hook)
         self._on_dead = on_dead
+        self._on_settled = on_settled
         self._claimed_at = 0
         self._has_failed = False
         self._log = get_logger("tether.orchestrator")
@@ -97,6 +101,7 @@ class SettleOutcomes:
             short_of_room=context.short_of_room,
             has_hook=bool(plane.settings.hooks.on_dead),
             on_dead=lambda: context.wake(DEATH_HOOK),
+            on_settled=NoteAttempts(plane.breakers, plane.known_breakers),
         )
 
     def __call__(self) -> float:
@@ -141,14 +146,15 @@ class SettleOutcomes:
             elif self._gives_up(entry, error, now_ms):
                 done.append(entry.entry_id)
         self._outcomes.acknowledge(done)
-        observe_waits(
-            self._store,
-            [
-                entry.outcome
-                for entry, answer in zip(entries, answers, strict=True)
-                if isinstance(answer, Settled) and answer.kind is SettledKind.SETTLED
-            ],
-        )
+        ended = [
+            (entry.outcome, answer.tenant_id)
+            for entry, answer in zip(entries, answers, strict=True)
+            if isinstance(answer, Settled)
+            and answer.kind is SettledKind.SETTLED
+            and answer.tenant_id is not None
+        ]
+        observe_waits(self._store, [outcome for outcome, _ in ended])
+        self._on_settled(ended)
         for answer in settled:
             metrics.OUTCOMES_SETTLED.labels(answer=answer.kind).inc()
             if answer.reason is not None:

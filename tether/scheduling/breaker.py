@@ -47,9 +47,14 @@ class BreakerName(NamedTuple):
     region: str
 
     @property
+    def full_model(self) -> str:
+        """``<model>@<version>``."""
+        return f"{self.model}@{self.version}"
+
+    @property
     def text(self) -> str:
         """``<model>@<version>:<region>``: only a model's name may have a colon."""
-        return f"{self.model}@{self.version}:{self.region}"
+        return f"{self.full_model}:{self.region}"
 
     @classmethod
     def of_text(cls, text: str) -> Self:

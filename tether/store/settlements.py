@@ -11,7 +11,7 @@ from sqlalchemy import Connection, update
 
 from tether.deaths import deaths_in_words
 from tether.errors import WorkerLost
-from tether.ids import JobId, worker_of
+from tether.ids import JobId, TenantId, worker_of
 from tether.jobs import JobError, JobState
 from tether.outcomes import Letter, Outcome, OutcomeKind, Verdict
 from tether.store.attempt_rows import AttemptRows, newest_attempts
@@ -70,6 +70,7 @@ class Settled:
       dispatch: The row's latest dispatch.
       error: Why the job failed, or its last attempt.
       reason: Of the dead letter that was written; None if there was none.
+      tenant_id: Whose job it is; None if it is unknown.
     """
 
     kind: SettledKind
@@ -78,6 +79,7 @@ class Settled:
     dispatch: int
     error: JobError | None
     reason: str | None = None
+    tenant_id: TenantId | None = None
 
 
 class Settle:
@@ -151,7 +153,7 @@ def _settle_one(changes: _Changes, settlement: Settlement, decide: Decide) -> Se
 
 
 def _settled(kind: SettledKind, row: JobRow) -> Settled:
-    return Settled(kind, row.job_id, row.state, row.dispatch, row.error)
+    return Settled(kind, row.job_id, row.state, row.dispatch, row.error, tenant_id=row.tenant_id)
 
 
 def _after(row: JobRow, outcome: Outcome, verdict: Verdict, now_ms: int) -> JobRow:

@@ -91,6 +91,23 @@ HELD_WORKERS = Gauge(
     ["pool"],
     registry=REGISTRY,
 )
+BREAKER_STATES = Gauge(
+    "tether_breaker_state",
+    "The circuit breaker of a model in a region: 0 closed, 1 half-open, 2 open.",
+    ["model", "region"],
+    registry=REGISTRY,
+)
+BREAKER_TRIPS = Counter(
+    "tether_breaker_trips",
+    "How often a circuit breaker opened, or opened again after a probe, by why.",
+    ["model", "region", "cause"],
+    registry=REGISTRY,
+)
+JOBS_SHUT_OUT = Counter(
+    "tether_jobs_shut_out",
+    "Jobs that were taken from pools whose circuit breaker was open, to be placed again or parked.",
+    registry=REGISTRY,
+)
 SET_ASIDE = Counter(
     "tether_set_aside",
     "Jobs and entries that scripts in Redis could not read and set aside, once they were looked at.",

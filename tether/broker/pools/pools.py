@@ -229,6 +229,10 @@ class Pools:
         paused, resumed = self._lines.run("pool/set_paused", *sorted(pools))
         return paused, resumed
 
+    def run_script(self, name: str, *arguments: Argument) -> Any:
+        """Run a script, and return its reply."""
+        return self._lines.run(name, *arguments)
+
     def _run_each(
         self, name: str, calls: Sequence[tuple[Argument, ...]], read: Callable[[str], _Answer]
     ) -> list[_Answer | Exception]:
