@@ -17,6 +17,7 @@ from tether.rate_limits import RateMeasure, RateStanding
 __all__ = [
     "AddressInUse",
     "AlreadyRunning",
+    "BreakerOpen",
     "BrokerUnavailable",
     "ChangeUnfinished",
     "ClientClosed",
@@ -233,6 +234,20 @@ class NoLiveWorker(TetherError):
     """
 
     code = "no_live_worker"
+    http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class BreakerOpen(TetherError):
+    """The circuit breaker of the model is open in every region that could serve a synchronous or interactive
+    request, since attempts failed there: nothing was accepted.
+
+    What to do: Retry after the time that it says, or submit a job of class ``standard`` to ``/v1/jobs``,
+    which waits. An operator looks at ``tether breakers list``.
+    """
+
+    code = "breaker_open"
     http_status = 503
     exit_status = 4
     retryable = True

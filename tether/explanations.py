@@ -21,8 +21,8 @@ class PoolExplanation:
     Attributes:
       pool: Its name.
       excluded: Why it cannot serve the job, as a code: ``model``, ``version``, ``paused``, ``no_worker``,
-        ``suspect``, ``held``, ``unloadable``, ``full``, ``avoided``, ``moved``, ``gpu_class``, ``region``,
-        ``policy``, ``vram``, ``context``; programs must expect others. Null where it can.
+        ``breaker``, ``suspect``, ``held``, ``unloadable``, ``full``, ``avoided``, ``moved``, ``gpu_class``,
+        ``region``, ``policy``, ``vram``, ``context``; programs must expect others. Null where it can.
       words: The same in words; empty where it can.
       cost_seconds: By what pools are compared: the least cost is chosen.
       wait_seconds: Expected until a worker begins with the job.

@@ -209,6 +209,10 @@ def clock(stage):
     return follower.stop
 
 
+def known_breakers(stage):
+    return started_loop("known-breakers")
+
+
 def swarm(stage):
     # Where there is no Node the thread rests until it is stopped, and no process is started.
     stage.monkeypatch.setattr("tether.discovery.swarm.packages._candidates", lambda environ: iter(()))
@@ -393,6 +397,7 @@ THREADS = {
     "http-again": http_again,
     "http-lookup": http_lookup,
     "http-streams": http_streams,
+    "known-breakers": known_breakers,
     "lifeline": lifeline,
     "load": load,
     "local-models": local_models,

@@ -58,12 +58,21 @@ class PlacedFleet:
         return settings.model_copy(update={"worker": worker, **changes})
 
     def start(
-        self, region="local", gpu_class="cpu", *, version="1", is_warm=True, threads=1, fails=lambda: False
+        self,
+        region="local",
+        gpu_class="cpu",
+        *,
+        version="1",
+        is_warm=True,
+        threads=1,
+        fails=lambda: False,
+        engine=NullEngine.from_settings,
     ):
         """A worker that serves one version; one that is not warm never ends to load it.
 
         Args:
           fails: Whether it fails to load it now.
+          engine: Makes its engine.
         """
         settings = self._settings(region)
         models = [each for each in settings.models if (each.name, each.version) == ("m", version)]
@@ -75,7 +84,7 @@ class PlacedFleet:
                 raise RuntimeError("no room for it")
             if not is_warm:
                 self._let_load.wait()
-            return NullEngine.from_settings(model, adapter)
+            return engine(model, adapter)
 
         broker = make_worker(settings, factories={"null": make})
         self._stack.callback(broker.close)

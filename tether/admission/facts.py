@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tether.errors import TetherError
+from tether.errors import BreakerOpen, TetherError
 from tether.ids import TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import Registry
@@ -23,6 +23,8 @@ class AdmissionFacts:
       tenant_weight: The tenant's share against others'; None where there is no such tenant.
       now_ms: Milliseconds since the epoch.
       policy: What the tenant may do.
+      shut_out: That a breaker keeps a request which does not wait from all pools that could serve it; None
+        where none does, or the request waits.
     """
 
     registry: Registry
@@ -30,6 +32,7 @@ class AdmissionFacts:
     tenant_weight: float | None
     now_ms: int
     policy: TenantPolicy = NO_POLICY
+    shut_out: BreakerOpen | None = None
 
 
 Gate = Callable[[JobRequest, AdmissionFacts], TetherError | None]

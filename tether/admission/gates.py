@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tether.admission.breaker_closed import breaker_closed
 from tether.admission.facts import AdmissionFacts, Gate
 from tether.admission.fits_model import fits_model
 from tether.admission.known_model import known_model
@@ -10,7 +11,14 @@ from tether.admission.policy_gates import allowed_by_policy, readable_policy
 from tether.errors import TetherError
 from tether.jobs import JobRequest
 
-GATES: tuple[Gate, ...] = (readable_policy, known_model, known_tenant, allowed_by_policy, fits_model)
+GATES: tuple[Gate, ...] = (
+    readable_policy,
+    known_model,
+    known_tenant,
+    allowed_by_policy,
+    fits_model,
+    breaker_closed,
+)
 """The tenant's quota is no gate: two requests at once could both pass it, so the commit itself counts."""
 
 POLICY_GATES: tuple[Gate, ...] = (readable_policy, known_model, allowed_by_policy)

@@ -133,9 +133,14 @@ class ControlPlane:
         self.breakers = SharedBreakers(self.pools, self.registry, breaker_rules(settings.breaker))
         self.known_breakers = KnownBreakers(self.breakers, self.clock.now_ms)
         self._breaker_follower = Loop(
-            "breakers", self.known_breakers, interval=FRESH_BREAKERS_SECONDS, outage=_unreadable_breakers(log)
+            "known-breakers",
+            self.known_breakers,
+            interval=FRESH_BREAKERS_SECONDS,
+            outage=_unreadable_breakers(log),
         )
-        choice = PoolChoice(self.fleet, self.registry, settings.scheduling, self.store)
+        choice = PoolChoice(
+            self.fleet, self.registry, settings.scheduling, self.store, breakers=self.known_breakers
+        )
         self.waiting_placement = WaitingPlacement(choice, self.clock.now_ms)
         self._limiter = RateLimiter(RateBuckets(self.client, self.keys))
         self.scheduler = SchedulerMiddleware(

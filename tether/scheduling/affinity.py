@@ -16,7 +16,7 @@ from typing import Protocol
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName
-from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclusion_of
+from tether.scheduling.filters import Exclusion, PlacementRequest, Unfit, exclusion_of, is_fast_enough
 
 SECONDS_PER_HOP = 0.025
 MIN_RATE = 0.001
@@ -300,9 +300,9 @@ def choose(
     """The pool with the least cost; of equal ones the first by name.
 
     Pools whose workers are all suspect are chosen only where no other can serve the job, and so are those
-    whose workers are all held back, or cannot load the model. A pool that takes no more jobs is not
-    chosen: the job waits until one does, rather than go to one of those. A pool that an operator named for
-    the job comes before all.
+    whose workers are all held back, or cannot load the model, and those where the model is slow. A pool that
+    takes no more jobs is not chosen: the job waits until one does, rather than go to one of those. A
+    pool that an operator named for the job comes before all.
 
     Args:
       depths: Jobs in each pool that have not ended, by name; 0 where it is missing.
@@ -325,6 +325,9 @@ def choose(
         for pool in pools:
             if not pool.sure:
                 excluded[pool.name] = excluded[pool.name] or SUSPECT
+    slow = {pool.name: is_fast_enough(request, pool) for pool in pools} if request.breakers else {}
+    if any(excluded[name] is None and exclusion is None for name, exclusion in slow.items()):
+        excluded |= {name: excluded[name] or exclusion for name, exclusion in slow.items()}
     if any(pool.name != request.avoid and excluded[pool.name] is None for pool in pools):
         excluded |= {
             pool.name: excluded[pool.name] or AVOIDED for pool in pools if pool.name == request.avoid

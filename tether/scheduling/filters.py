@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tether.discovery.fleet.pool_views import PoolView
 from tether.ids import PoolName, TenantId
@@ -13,6 +14,21 @@ from tether.models.registry import ModelVersion
 from tether.policies.decisions import why_not_gpu_class, why_not_model, why_not_region
 from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy, UnreadablePolicy
+from tether.scheduling.breaker import BreakerName
+
+
+class ShutBreaker(NamedTuple):
+    """A breaker that does not let a job pass.
+
+    Attributes:
+      words: That it does not, since when and why.
+      is_slow: Whether its model is only slow there: such a pool is better than none.
+      seconds: After so many a job may try, at the earliest.
+    """
+
+    words: str
+    is_slow: bool
+    seconds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +48,7 @@ class PlacementRequest:
       avoid: A pool that will do only where no other does.
       moved_to: The only pool that will do, where it can serve the job: an operator named it.
       paused: Pools that are paused, each with that and the reason in words.
+      breakers: Breakers that do not let the job pass, by model and region.
       tenant: Whose it is.
       policy: What that tenant may use.
       full: Pools that were found to take no more jobs of this tenant.
@@ -51,6 +68,7 @@ class PlacementRequest:
     avoid: PoolName | None = None
     moved_to: PoolName | None = None
     paused: Mapping[PoolName, str] = field(default_factory=lambda: MappingProxyType({}))
+    breakers: Mapping[BreakerName, ShutBreaker] = field(default_factory=lambda: MappingProxyType({}))
     tenant: TenantId | None = None
     policy: TenantPolicy = NO_POLICY
     may_try: frozenset[PoolName] = frozenset()
@@ -64,6 +82,8 @@ class Unfit(StrEnum):
       MODEL, VERSION: It serves another model, or another version of it.
       PAUSED: An operator has paused it.
       NO_WORKER: None of its workers lives and takes jobs.
+      BREAKER: The circuit breaker of its model in its region is open: attempts failed there; or they were
+        slow, and another pool can serve the job.
       SUSPECT: All its workers are suspect, and another pool can serve the job.
       HELD: All its workers are held back since they fail what others do, and another pool can serve the job.
       UNLOADABLE: None of its workers can load the model, and another pool can serve the job.
@@ -82,6 +102,7 @@ class Unfit(StrEnum):
     VERSION = "version"
     PAUSED = "paused"
     NO_WORKER = "no_worker"
+    BREAKER = "breaker"
     SUSPECT = "suspect"
     HELD = "held"
     UNLOADABLE = "unloadable"
@@ -101,6 +122,11 @@ class Exclusion:
 
     unfit: Unfit
     words: str
+
+    @property
+    def is_breaker(self) -> bool:
+        """Whether a breaker keeps the job out."""
+        return self.unfit is Unfit.BREAKER
 
 
 Filter = Callable[[PlacementRequest, PoolView], Exclusion | None]
@@ -129,6 +155,23 @@ def has_live_workers(request: PlacementRequest, pool: PoolView) -> Exclusion | N
     if pool.silent:
         return Exclusion(Unfit.NO_WORKER, "its workers announce themselves and draw no jobs")
     return Exclusion(Unfit.NO_WORKER, "no live worker accepts jobs")
+
+
+def breaker_of(pool: PoolView) -> BreakerName:
+    """The name of a pool's breaker, which all pools of its model in its region have in common."""
+    return BreakerName(pool.model, pool.version, pool.region)
+
+
+def passes_breaker(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """Models that fail in the pool's region."""
+    shut = request.breakers.get(breaker_of(pool)) if request.breakers else None
+    return None if shut is None or shut.is_slow else Exclusion(Unfit.BREAKER, shut.words)
+
+
+def is_fast_enough(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
+    """Models that are slow in the pool's region: a reason only where another pool can serve the job."""
+    shut = request.breakers.get(breaker_of(pool)) if request.breakers else None
+    return Exclusion(Unfit.BREAKER, f"{shut.words}; and others can serve") if shut and shut.is_slow else None
 
 
 def has_gpu_class(request: PlacementRequest, pool: PoolView) -> Exclusion | None:
@@ -206,8 +249,10 @@ FILTERS: tuple[Filter, ...] = (
     fits_context,
     not_paused,
     has_live_workers,
+    passes_breaker,
 )
-"""In this order: a pool that is paused, or without live workers, meets all else that is asked for."""
+"""In this order: a pool that is paused, without live workers, or whose breaker is open, meets all else that
+is asked for."""
 
 
 def exclusion_of(

@@ -1,4 +1,4 @@
-"""What is asked of pools for a job, with what is known beside it: pauses, and its tenant's policy."""
+"""What is asked of pools for a job, with what is known beside it: pauses, breakers, its tenant's policy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tether.envelopes import Placeable
 from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import Registry
+from tether.scheduling.breaker_passes import BreakerPasses
 from tether.scheduling.filters import PlacementRequest
 from tether.scheduling.known_pauses import KnownPauses
 from tether.scheduling.known_policies import KnownPolicies
@@ -22,6 +23,7 @@ class PlacementFacts:
     registry: Registry
     pauses: KnownPauses
     policies: KnownPolicies
+    passes: BreakerPasses
 
     def of_request(self, request: JobRequest, tenant: TenantId) -> PlacementRequest:
         """What a request that is no job yet needs of a pool."""
@@ -32,6 +34,7 @@ class PlacementFacts:
             cost=estimated_cost(request),
             output_tokens=request.sampling.max_tokens,
             paused=self.pauses.in_words(),
+            breakers=self.passes.shut_for(tenant),
             policy=self.policies.of_tenant(tenant),
         )
 
@@ -54,6 +57,7 @@ class PlacementFacts:
             avoid=avoid,
             moved_to=moved_to,
             paused=self.pauses.in_words(),
+            breakers=self.passes.shut(),
             tenant=job.tenant_id,
             policy=self.policies.of_tenant(job.tenant_id),
         )

@@ -13,7 +13,8 @@ from tether.models.registry import ModelVersion
 from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy
 from tether.scheduling.affinity import PlacementDecision, Scored
-from tether.scheduling.filters import PlacementRequest, Unfit
+from tether.scheduling.breaker import BreakerName
+from tether.scheduling.filters import PlacementRequest, ShutBreaker, Unfit
 
 CHARACTERS_PER_TOKEN = 4
 """By which a prompt's tokens are estimated before an engine has counted them."""
@@ -59,6 +60,7 @@ def placement_request(
     avoid: PoolName | None = None,
     moved_to: PoolName | None = None,
     paused: Mapping[PoolName, str] = MappingProxyType({}),
+    breakers: Mapping[BreakerName, ShutBreaker] = MappingProxyType({}),
     tenant: TenantId | None = None,
     policy: TenantPolicy = NO_POLICY,
 ) -> PlacementRequest:
@@ -70,7 +72,8 @@ def placement_request(
       cost: Its prompt's tokens as they were estimated when it was accepted. Of a version, fewer count: what
         surely does not fit is refused, and nothing else.
       output_tokens: Most tokens of its answer; 0 where that is not known.
-      avoid, moved_to, paused, tenant, policy: See :class:`~tether.scheduling.filters.PlacementRequest`.
+      avoid, moved_to, paused, breakers, tenant, policy: See
+        :class:`~tether.scheduling.filters.PlacementRequest`.
     """
     others: list[ModelVersion] = []
     if job.any_version:
@@ -89,14 +92,15 @@ def placement_request(
         avoid=avoid,
         moved_to=moved_to,
         paused=paused,
+        breakers=breakers,
         tenant=tenant,
         policy=policy,
     )
 
 
 def why_unplaced(decision: PlacementDecision) -> str:
-    """Why no pool gets a job, in words: none meets what it asks for, or those that do are paused or take no
-    more jobs.
+    """Why no pool gets a job, in words: none meets what it asks for, or those that do are paused, have an
+    open breaker or take no more jobs.
 
     Empty where one can get it, and where its pools' workers are away.
     """
@@ -104,7 +108,7 @@ def why_unplaced(decision: PlacementDecision) -> str:
         return ""
     if full := _rows(decision, (Unfit.FULL,)):
         return f"its pools take no more jobs now: {_told(full)}; it is placed in turn once they do"
-    paused, unmet = _rows(decision, (Unfit.PAUSED,)), _rows(decision, _ASKED_OF_POOLS)
+    paused, unmet = _rows(decision, (Unfit.PAUSED, Unfit.BREAKER)), _rows(decision, _ASKED_OF_POOLS)
     if _rows(decision, (Unfit.NO_WORKER,)):
         return _told(paused)
     if paused:

@@ -14,9 +14,11 @@ from tether.ids import PoolName, TenantId
 from tether.jobs import JobRequest, Priority
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
-from tether.scheduling.filters import PlacementRequest, exclusion_of
+from tether.scheduling.breaker_passes import BreakerPasses, first_shut
+from tether.scheduling.filters import PlacementRequest, ShutBreaker, exclusion_of
 from tether.scheduling.full_pools import FullPools
 from tether.scheduling.kept_decisions import ChosenPools, kept_decision
+from tether.scheduling.known_breakers import KnownBreakers
 from tether.scheduling.known_depths import KnownDepths, SeesPools
 from tether.scheduling.known_pauses import KnownPauses
 from tether.scheduling.known_policies import KnownPolicies
@@ -59,6 +61,7 @@ class PoolChoice:
         store: Store,
         *,
         clock: Callable[[], float] = time.monotonic,
+        breakers: KnownBreakers | None = None,
     ) -> None:
         self._fleet = fleet
         self.registry = registry
@@ -69,7 +72,8 @@ class PoolChoice:
         self._log = get_logger("tether.scheduling")
         self.pauses = KnownPauses(store, clock)
         self.policies = KnownPolicies(store, clock)
-        self._facts = PlacementFacts(registry, self.pauses, self.policies)
+        self._passes = BreakerPasses(breakers)
+        self._facts = PlacementFacts(registry, self.pauses, self.policies, self._passes)
         self.depths = KnownDepths(fleet, store, clock)
         self.full = FullPools(clock)
         self._tried_at: dict[PoolName, float] = {}
@@ -98,7 +102,9 @@ class PoolChoice:
         request = self._facts.of_job(job, avoid=avoid, moved_to=moved_to)
         if is_new:
             request = self._as_new(request)
-        decision = self.explain(request, job.priority)
+        decision = self._passes.decide(
+            request, job, self._seen().of_model(request.model), lambda one: self.explain(one, job.priority)
+        )
         pool = decision.pool
         if pool is not None:
             if pool in request.may_try:
@@ -136,6 +142,7 @@ class PoolChoice:
           ValueError, OverflowError: A pool has names or numbers that cannot be told.
         """
         request = self._with_full(self._as_new(self._facts.of_job(job)), job)
+        request = replace(request, breakers=self._passes.shut_for(job.tenant_id))
         decision = self.explain(request, job.priority)
         # By way of the text that would be kept: it says the same before and after.
         return explanation_of(kept_decision(decision, self._affinity, 0).choice, decision.pool)
@@ -190,12 +197,25 @@ class PoolChoice:
         """
         return why_unplaced(self.explain(self._facts.of_request(request, tenant), request.priority))
 
+    def first_shut(self, request: JobRequest, tenant: TenantId) -> ShutBreaker | None:
+        """The breaker that keeps a request from all pools which could serve it, and lets a job try the
+        soonest. None where it is no breaker that keeps it.
+
+        Raises:
+          UnknownModel: No such model is configured.
+          StoreUnavailable: The database is unavailable.
+        """
+        if not self._passes.shut():
+            return None
+        asked = self._facts.of_request(request, tenant)
+        return first_shut(self.explain(asked), asked, self._seen().of_model(asked.model))
+
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
-        paused, seen = self.pauses.in_words(), self._seen()
+        paused, seen, shut = self.pauses.in_words(), self._seen(), self._passes.shut_for(None)
         for model in self.registry.models:
-            request = PlacementRequest(model=model, paused=paused)
+            request = PlacementRequest(model=model, paused=paused, breakers=shut)
             views = tuple(pool for pool in seen.of_model(model) if exclusion_of(request, pool) is None)
             if views:
                 found[model] = views
@@ -204,10 +224,10 @@ class PoolChoice:
     def serving_needs(self, names: Collection[str]) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve jobs of each of these models that take any version of it."""
         found: dict[ModelVersion, tuple[PoolView, ...]] = {}
-        paused, seen = self.pauses.in_words(), self._seen()
+        paused, seen, shut = self.pauses.in_words(), self._seen(), self._passes.shut_for(None)
         for model in self.registry.models:
             if model.name in names and (pools := seen.of_model(model)):
-                request = PlacementRequest(model=model, any_version=True, paused=paused)
+                request = PlacementRequest(model=model, any_version=True, paused=paused, breakers=shut)
                 found[model] = tuple(pool for pool in pools if exclusion_of(request, pool) is None)
         return found
 

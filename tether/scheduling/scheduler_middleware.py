@@ -24,6 +24,7 @@ from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobRequest, new_job_id
 from tether.policies.document import Policy
 from tether.rate_limits import RateStanding
+from tether.scheduling.breaker_refusals import refusal_by_breaker, with_breakers
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.kept_decisions import ChosenPools
@@ -186,6 +187,7 @@ class SchedulerMiddleware(Middleware):
 
         Raises:
           UnknownModel, PolicyRefused, PolicyUnreadable: It would be refused anyway.
+          BreakerOpen: It fails wherever it is served.
           StoreUnavailable: The database is unavailable.
         """
         facts = self._facts(tenant)
@@ -195,6 +197,8 @@ class SchedulerMiddleware(Middleware):
             raise refusal
         if self._choice.is_served(meant, tenant):
             return None
+        if shut_out := refusal_by_breaker(self._choice, meant, tenant):
+            raise shut_out
         return self._choice.why_not_served(meant, tenant)
 
     def why_unserved(self, job: Placeable) -> str:
@@ -215,7 +219,7 @@ class SchedulerMiddleware(Middleware):
         envelope = self.envelope(request, tenant)
         facts = self._facts(tenant)
         meant = request_meant(request, facts.policy, facts.now_ms)
-        refusal = first_refusal(meant, facts)
+        refusal = first_refusal(meant, with_breakers(self._choice, meant, facts))
         if refusal is not None:
             raise refusal
         return self._choice.explanation(self._placeable(envelope, meant, facts))
@@ -239,7 +243,7 @@ class SchedulerMiddleware(Middleware):
             envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
             facts = self._facts(envelope.tenant_id)
             meant = request_meant(envelope.request, facts.policy, facts.now_ms)
-            refusal = first_refusal(meant, facts)
+            refusal = first_refusal(meant, with_breakers(self._choice, meant, facts))
             if refusal is not None:
                 # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
                 return self._earlier(envelope) or refusal

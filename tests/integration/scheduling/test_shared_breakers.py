@@ -13,7 +13,7 @@ from tether.models.registry import ModelVersion, Registry, pool_name
 from tether.orchestrator.breakers import JudgeBreakers
 from tether.orchestrator.noted_attempts import NoteAttempts
 from tether.outcomes import Fence, Outcome, OutcomeKind
-from tether.scheduling.breaker import BreakerName, BreakerRules, BreakerState
+from tether.scheduling.breaker import BreakerName, BreakerRules, BreakerState, TripCause
 from tether.scheduling.known_breakers import STALE_BREAKERS_SECONDS, KnownBreakers
 from tether.scheduling.shared_breakers import SharedBreakers
 
@@ -173,7 +173,9 @@ def test_unreadable_bytes_cost_one_breaker_and_are_put_right(core, shared, bytes
     core.redis.hset(core.keys.breaker(NAME.text), "kept", bytes_there)
     core.redis.hset(core.keys.open_breakers, mapping={NAME.text: bytes_there, "odd": b"x"})
     core.redis.rpush(core.keys.breaker_attempts(NAME.text), bytes_there)
-    shared.change(other, lambda breaker, samples, now: replace(breaker, cause="failures", until=now + 10**6))
+    shared.change(
+        other, lambda breaker, samples, now: replace(breaker, cause=TripCause.FAILURES, until=now + 10**6)
+    )
     assert other in shared.told()
     shared.note([ended(core, number) for number in range(8)], silent_too=False)
     judge(core, shared)

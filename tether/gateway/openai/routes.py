@@ -116,6 +116,7 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
     Raises:
       BrokerUnavailable: Redis is away.
       NoLiveWorker: Nobody serves the model now.
+      BreakerOpen: It fails wherever it is served.
       TetherError: The job is refused.
     """
     job = asked.job
