@@ -73,6 +73,7 @@ __all__ = [
     "RouteUnknown",
     "ServerMissing",
     "ServerStartFailed",
+    "SpendingExceeded",
     "StoreError",
     "StoreUnavailable",
     "StreamDiverged",
@@ -416,6 +417,17 @@ class RateLimited(TetherError):
     retryable = True
     measure: RateMeasure | None = None
     standings: tuple[RateStanding, ...] = ()
+
+
+class SpendingExceeded(QuotaExceeded):
+    """The job has no room in what its tenant may spend in this day or month, of requests or tokens.
+
+    What to do: Wait until the day or the month ends, in UTC, ask for fewer tokens, or raise the quota in the
+    tenant's policy. ``tether tenants usage`` shows what is spent and held.
+    """
+
+    code = "spending_exceeded"
+    retry_after: float | None = None
 
 
 class JobNotFound(TetherError, LookupError):

@@ -14,6 +14,7 @@ from tether_cli.acts import act_of_user, audited
 from tether_cli.admin_store import admin_store, tenant_of
 from tether_cli.terminal.asides import say_aside
 from tether_cli.terminal.tables import print_json, print_table, time_text
+from tether_cli.usage import usage
 
 if TYPE_CHECKING:
     from tether.store.tenants import Tenant, TenantValues
@@ -122,6 +123,9 @@ def change(tenant_id: str, name: str | None, weight: str | None, quota: str | No
         changed = audited(store).write(act, lambda connection: change_tenant(connection, tenant, values))
     assert changed is not None, "no tenant is ever removed"
     _say(changed, f"Tenant {tenant_id} was changed.", is_json=is_json)
+
+
+tenants.add_command(usage)
 
 
 def _values(name: str | None, weight: str | None, quota: str | None) -> TenantValues:

@@ -54,6 +54,7 @@ VERBS = {
     "GET /v1/operator/keys": ("keys list", ""),
     "POST /v1/operator/keys": ("keys create", "keys.create"),
     "DELETE /v1/operator/keys/{key_id}": ("keys revoke", "keys.revoke"),
+    "GET /v1/operator/usage": ("tenants usage", ""),
     "GET /v1/operator/audit": ("audit", ""),
 }
 """By route, the verb that does the same on the machine with the database or Redis, or by this route

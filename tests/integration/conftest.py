@@ -9,6 +9,7 @@ from support.swarm import BootstrapNode, Network
 from tether.local.redis_server import RedisServer
 from tether.store import Store
 from tether.store.holds import sweep_holds
+from tether.store.spending import sweep_spending
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -38,6 +39,7 @@ def store(database_url):
         yield opened
         check(opened)
         assert opened.write_alone(sweep_holds).result() == 0
+        assert opened.write_alone(sweep_spending).result() == 0
 
 
 @pytest.fixture(scope="module")

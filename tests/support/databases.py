@@ -23,7 +23,7 @@ from tether.store.holds import SHARE
 from tether.store.job_labels import label_digest, unindexed_up_to
 from tether.store.migrations import upgrade
 from tether.store.outbox import BEFORE_ALL, RANKS, due_dispatches, owed_in_lane, owing_lanes
-from tether.store.schema import counters, dispatches, holds, job_labels, jobs
+from tether.store.schema import counters, dispatches, holds, job_labels, jobs, spending, spending_holds
 from tether.store.settlements import Settle, SettledKind, Settlement
 from tether.store.tenants import Tenant, change_tenant, create_tenant
 from tether.store.waiting_jobs import KeptModel, waiting, waiting_ids
@@ -278,9 +278,25 @@ def check(store):
 
         if unindexed_up_to(connection) is None:
             check_labels(connection)
+        check_spending(connection)
 
     store.read(look)
     all_held(store)
+
+
+def check_spending(connection):
+    """Windows hold what open jobs hold of them, and no ended job holds anything."""
+    held = defaultdict(lambda: (0, 0))
+    for hold in connection.execute(select(spending_holds)):
+        state = connection.scalar(select(jobs.c.state).where(jobs.c.job_id == hold.job_id))
+        assert state is not None, hold.job_id
+        assert not JobState(state).is_final, (hold.job_id, state)
+        for window in ((hold.tenant_id, "day", hold.day), (hold.tenant_id, "month", hold.month)):
+            requests, tokens = held[window]
+            held[window] = (requests + 1, tokens + hold.tokens)
+    windows = {tuple(row[:3]): tuple(row[3:]) for row in connection.execute(select(spending))}
+    assert {key: row[:2] for key, row in windows.items() if row[:2] != (0, 0)} == held
+    assert all(amount >= 0 for row in windows.values() for amount in row)
 
 
 def indexed_labels(connection):

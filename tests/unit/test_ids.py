@@ -71,6 +71,7 @@ TEXT_COMES_IN = {
     "cli/tether_cli/policies/asking.py": "arguments of the command",
     "cli/tether_cli/policies/group.py": "arguments of the command",
     "cli/tether_cli/tenants.py": "arguments of the command",
+    "cli/tether_cli/usage.py": "arguments of the command",
     "tether/store/migrations/versions/v0004_envelopes.py": "a migration stays as it was written",
 }
 """Files in which parameters of these names may be plain strings, and why."""

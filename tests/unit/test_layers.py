@@ -31,6 +31,7 @@ WORDS = [
     "job_filters",
     "job_changes",
     "envelopes",
+    "spending",
     "statuses",
     "histories",
     "explanations",

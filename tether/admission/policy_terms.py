@@ -9,9 +9,11 @@ from tether.errors import UnknownModel
 from tether.ids import TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
-from tether.policies.decisions import model_meant
+from tether.policies.decisions import model_meant, spending_quotas
+from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy, UnreadablePolicy
 from tether.requests.fields import MAX_TIME_MS
+from tether.spending import UNLIMITED, SpendingQuotas
 
 
 def version_meant(registry: Registry, tenant: TenantId, policy: TenantPolicy, name: str) -> ModelVersion:
@@ -47,3 +49,10 @@ def request_meant(request: JobRequest, policy: TenantPolicy, now_ms: int) -> Job
     if limit is not None and not request.deadline:
         request = replace(request, deadline=min(max(now_ms, request.not_before) + limit, MAX_TIME_MS))
     return request
+
+
+def quotas_meant(policy: TenantPolicy) -> SpendingQuotas:
+    """Return how much the tenant may spend. One whose policy is unreadable is refused before."""
+    if policy is NO_POLICY or isinstance(policy, UnreadablePolicy):
+        return UNLIMITED
+    return spending_quotas(policy)

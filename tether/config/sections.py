@@ -145,7 +145,7 @@ class WorkerSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """Where the metadata store is, and how long the audit log is kept."""
+    """Where the metadata store is, and how long the audit log and usage are kept."""
 
     url: Annotated[
         str,
@@ -159,6 +159,9 @@ class DatabaseSettings(Section):
     shown with its password and query masked."""
     audit_retention: Lifetime = 34_560_000_000
     """Age at which entries of the audit log are deleted; `none`: never. At most ten years. The default is 400
+    days."""
+    usage_retention: Lifetime = 34_560_000_000
+    """Age at which what tenants used is deleted; `none`: never. At most ten years. The default is 400
     days."""
 
 

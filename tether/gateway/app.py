@@ -22,6 +22,7 @@ from tether.gateway.keys import routes as keys
 from tether.gateway.models import routes as models
 from tether.gateway.openai import routes as chat
 from tether.gateway.openapi import DESCRIPTION, finish
+from tether.gateway.operator import usage
 from tether.gateway.operator.routes import OPERATOR_ROOMS
 from tether.gateway.rate_headers import OPENAI_RATE_HEADERS, RATE_HEADERS
 from tether.gateway.responses import error_answer
@@ -38,6 +39,7 @@ TOLD_HEADERS = (
 
 ROOMS = (
     *(jobs.ROUTES, job_changes.ROUTES, letters.ROUTES, chat.ROUTES, models.ROUTES, keys.ROUTES),
+    usage.ROUTES,
     *OPERATOR_ROOMS,
     health.ROUTES,
 )

@@ -1,5 +1,5 @@
 """Removes what nobody needs any more: settled outcomes in Redis, jobs that ended long ago, old entries of the
-audit log."""
+audit log, what was used long ago."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tether.orchestrator.set_aside import FailedEntries
 from tether.store.audit import count_audit, prune_audit
 from tether.store.holds import sweep_holds
 from tether.store.pruning import prunable_jobs, prune
+from tether.store.spending import prune_spending, sweep_spending
 from tether.store.store import Store
+from tether.store.usage import prune_usage
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -23,6 +25,10 @@ BATCH = 64
 AUDIT_BATCH = 1_000
 AUDIT_BATCHES = 20
 """Entries of the audit log that are deleted in one transaction, and such transactions in one step."""
+
+USAGE_BATCH = 500
+USAGE_BATCHES = 100
+"""Rows of usage that are deleted in one transaction, and such transactions in one step."""
 
 PAUSE_SECONDS = 0.05
 """Between two transactions. Whoever writes in another process to the same SQLite file gets in then."""
@@ -34,8 +40,8 @@ deleted, steps follow each other much faster."""
 
 
 class Prune:
-    """Trims the stream of outcomes up to what is settled, frees orphaned holds, deletes old jobs and old
-    entries of the audit log."""
+    """Trims the stream of outcomes up to what is settled, frees orphaned holds, deletes old jobs, old entries
+    of the audit log and what tenants used long ago."""
 
     def __init__(
         self,
@@ -44,17 +50,20 @@ class Prune:
         *,
         retention_ms: int | None,
         audit_retention_ms: int | None = None,
+        usage_retention_ms: int | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         """
         Args:
           retention_ms: Age from their end at which jobs are deleted; None is never.
           audit_retention_ms: Age at which entries of the audit log are; None is never.
+          usage_retention_ms: Age at which what tenants used in a day is; None is never.
         """
         self._store = store
         self._outcomes = outcomes
         self._retention_ms = retention_ms
         self._audit_retention_ms = audit_retention_ms
+        self._usage_retention_ms = usage_retention_ms
         self._now_ms = now_ms
         self._trimmed_at = 0
         self._swept_at = now_ms()
@@ -73,6 +82,7 @@ class Prune:
             outcomes,
             retention_ms=plane.settings.jobs.retention,
             audit_retention_ms=plane.settings.database.audit_retention,
+            usage_retention_ms=plane.settings.database.usage_retention,
             now_ms=context.now_ms,
         )
 
@@ -84,6 +94,8 @@ class Prune:
             self._trimmed_at = now_ms
         if now_ms - self._swept_at >= SWEEP_MS:
             self._try("holds", self._sweep, now_ms)
+            self._try("spending", self._sweep_spending, now_ms)
+            self._try("usage", self._prune_usage, now_ms)
             self._has_old_entries = True
             self._swept_at = now_ms
         if self._has_old_entries:
@@ -106,12 +118,27 @@ class Prune:
             self._failed.succeed(what, what=what)
 
     def _sweep(self) -> None:
-        freed = self._store.write_alone(sweep_holds).result()
+        self._report(self._store.write_alone(sweep_holds).result())
+
+    def _sweep_spending(self) -> None:
+        self._report(self._store.write_alone(sweep_spending).result())
+
+    def _report(self, freed: int) -> None:
         if freed:
             self._log.error(
                 "Holds without an open job were released: something else wrote to this database.",
                 count=freed,
             )
+
+    def _prune_usage(self) -> None:
+        if self._usage_retention_ms is None:
+            return
+        oldest_ms = self._now_ms() - self._usage_retention_ms
+        for _ in range(USAGE_BATCHES):
+            used = self._store.write_alone(prune_usage, oldest_ms, USAGE_BATCH).result()
+            spent = self._store.write_alone(prune_spending, oldest_ms, USAGE_BATCH).result()
+            if used == spent == 0:
+                break
 
     def _prune_audit(self) -> None:
         self._has_old_entries = self._audit_retention_ms is not None and self._prune_entries(

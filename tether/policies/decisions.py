@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tether.policies.document import Policy
 from tether.requests.fields import Priority
+from tether.spending import UNLIMITED, SpendingQuotas
 
 MAX_NAMES_TOLD = 5
 """Allowed names that a message tells."""
@@ -60,6 +61,12 @@ def why_not_priority(policy: Policy, priority: Priority) -> str:
         return ""
     allowed = " or ".join(classes[classes.index(ceiling) :])
     return f"priority {priority} is above its ceiling: use {allowed}"
+
+
+def spending_quotas(policy: Policy) -> SpendingQuotas:
+    """Return how much the tenant may spend in each day and month."""
+    quotas = SpendingQuotas(**policy.quotas.model_dump())
+    return UNLIMITED if quotas.is_unlimited else quotas
 
 
 def told(names: tuple[str, ...]) -> str:

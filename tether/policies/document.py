@@ -22,6 +22,9 @@ MAX_POLICY_BYTES = 65_536
 MAX_POLICY_NAMES = 256
 """Names in a list of a policy, and aliases."""
 
+MAX_SPENDING_QUOTA = 10**15
+"""Requests or tokens in a day or month."""
+
 _NAME = rf"^[^\x00-\x20\x7f]{{1,{MAX_NAME_BYTES}}}$"
 _ModelName = Annotated[str, Field(pattern=_NAME)]
 _Place = Annotated[str, Field(pattern=PLACE_NAME)]
@@ -69,6 +72,26 @@ class PolicyLimits(Section):
         return RateLimits(self.requests_per_minute or 0, self.tokens_per_minute or 0, self.burst_seconds)
 
 
+_Quota = Annotated[
+    int | None,
+    Field(ge=0, le=MAX_SPENDING_QUOTA),
+    Expected(f"an integer from 0 to {MAX_SPENDING_QUOTA}; leave it out for no limit"),
+]
+
+
+class PolicyQuotas(Section):
+    """How much the tenant may spend in each day and month of UTC."""
+
+    requests_per_day: _Quota = None
+    """Jobs in a day."""
+    tokens_per_day: _Quota = None
+    """Tokens of prompts and answers in a day."""
+    requests_per_month: _Quota = None
+    """Jobs in a month."""
+    tokens_per_month: _Quota = None
+    """Tokens of prompts and answers in a month."""
+
+
 class Policy(Section):
     """What a tenant may do. An empty one allows everything."""
 
@@ -106,6 +129,9 @@ class Policy(Section):
         Priority | None, Expected("interactive, standard or batch; leave it out for no ceiling")
     ] = None
     """The most urgent priority class that its jobs may have."""
+
+    quotas: PolicyQuotas = PolicyQuotas()
+    """How much it may spend in each day and month."""
 
     defaults: PolicyDefaults = PolicyDefaults()
     """What its jobs get that do not say it themselves."""

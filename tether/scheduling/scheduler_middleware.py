@@ -10,7 +10,8 @@ from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import POLICY_GATES, first_refusal
-from tether.admission.policy_terms import request_meant
+from tether.admission.policy_terms import quotas_meant, request_meant
+from tether.admission.spending_refusals import spending_refusal
 from tether.envelopes import Placeable
 from tether.errors import (
     InvalidRequest,
@@ -151,6 +152,10 @@ class SchedulerMiddleware(Middleware):
             admission = next(admissions)
             if isinstance(admission, Exception):
                 answers.append(message_or_error(sent, admission))
+                continue
+            if admission.overspent is not None:
+                refusal = spending_refusal(admission.overspent, outcome.new_job.now_ms)
+                answers.append(message_or_error(sent, refusal))
                 continue
             self._note_claim(outcome.new_job, admission)
             answer = admission_answer(outcome.envelope, outcome.keyed, admission, outcome.standings)
@@ -327,6 +332,7 @@ class SchedulerMiddleware(Middleware):
             decision=chosen.decision,
             bound=chosen.claims[0].bound if chosen.claims else NO_BOUND,
             others=chosen.claims[1:],
+            quotas=quotas_meant(facts.policy),
         )
         return _Prepared(envelope, request, new_job, standings)
 

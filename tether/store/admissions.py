@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -26,6 +26,7 @@ from tether.dead_letters import LetterState
 from tether.envelopes import Placeable
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
+from tether.spending import UNLIMITED, Overspent, SpendingQuotas
 from tether.store.bulk import (
     delete_of_jobs,
     insert_new_rows,
@@ -43,6 +44,7 @@ from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
 from tether.store.placeables import placeable_columns
 from tether.store.rows import AnyRow, compact_json
 from tether.store.schema import decisions, dispatches, holds, jobs, tenants
+from tether.store.spending import WantedSpending, free_spending, hold_spending
 
 SUBMITTER_GRACE_MS = 1_000
 """How long the submitter of a job has to place it, before the outbox relay does."""
@@ -67,6 +69,7 @@ class NewJob:
       others: Where else it may go if that has no room, the best first. It is not tried here.
       now_ms: Milliseconds since the epoch.
       decision: Why it is to be placed there, to be kept.
+      quotas: What its tenant may spend in a day and a month.
     """
 
     job: Placeable
@@ -80,6 +83,7 @@ class NewJob:
     decision: Decision | None = None
     bound: int = NO_BOUND
     others: tuple[Claim, ...] = ()
+    quotas: SpendingQuotas = UNLIMITED
 
     @property
     def job_id(self) -> JobId:
@@ -102,6 +106,7 @@ class AdmissionKind(StrEnum):
     KNOWN = "known"
     CONFLICT = "conflict"
     OVER_QUOTA = "over_quota"
+    OVERSPENT = "overspent"
     LETTER_CLOSED = "letter_closed"
 
 
@@ -112,6 +117,7 @@ class Admission:
     Attributes:
       kind: ``accepted``: it is a job now. ``known``: a duplicate; the key already has this job. ``conflict``:
         the key has a different request. ``over_quota``: the tenant has reached its quota of open jobs.
+        ``overspent``: the job has no room in what its tenant may spend in this day or month.
         ``letter_closed``: it would retry a dead letter that is closed, and whose retry is gone.
       job_id: The job that has the key; if rejected, the rejected one.
       state: Of the job that has the key; None if rejected.
@@ -119,6 +125,7 @@ class Admission:
       pool: The pool of that.
       depth: Open jobs with a hold on the pool, this one counted; over quota, the tenant's open jobs;
         otherwise 0.
+      overspent: What it has no room in.
     """
 
     kind: AdmissionKind
@@ -127,6 +134,7 @@ class Admission:
     dispatch: int = 0
     pool: PoolName | None = None
     depth: int = 0
+    overspent: Overspent | None = None
 
 
 def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
@@ -167,8 +175,7 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
         elif key in earlier:
             answers.append(_known_row(earlier[key], job))
         elif first.job_id in claims.refused:
-            held = claims.refused[first.job_id]
-            answers.append(Admission(AdmissionKind.OVER_QUOTA, job.job_id, None, depth=held))
+            answers.append(replace(claims.refused[first.job_id], job_id=job.job_id))
         else:
             kind, depth = AdmissionKind.ACCEPTED, claims.depths.get(first.job_id, 0)
             if key in answered:
@@ -184,10 +191,9 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
 
 @dataclass
 class _Claims:
-    """What the counters said: who is over quota, with what its tenant holds, whose pool has no room, and the
-    others' depths."""
+    """What the counters said: who is over quota, whose pool has no room, and the others' depths."""
 
-    refused: dict[JobId, int] = field(default_factory=dict)
+    refused: dict[JobId, Admission] = field(default_factory=dict)
     without_room: set[JobId] = field(default_factory=set)
     depths: dict[JobId, int] = field(default_factory=dict)
 
@@ -275,23 +281,29 @@ def _jobs_by_key(connection: Connection, keys: list[_Key]) -> dict[_Key, AnyRow]
 
 
 def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
+    claims = _Claims()
+    claims.refused = _overspent(connection, accepted)
+    if claims.refused:
+        accepted = [job for job in accepted if job.job_id not in claims.refused]
     if not accepted:
-        return _Claims()
+        return claims
     ids = [job.job_id for job in accepted]
     _insert_holds(connection, ids)
     insert_labels(connection, _label_keys(accepted))
     insert_decisions(connection, [Decided(job.job_id, 1, job.pool, job.decision) for job in accepted])
-    claims = _Claims()
     moves = _moves(accepted)
     quotas = _quotas(connection, {job.tenant_id for job in accepted})
     if quotas:
         held = move_counters(connection, dict.fromkeys(moves, 0))
-        claims.refused = _over_quota(accepted, quotas, held)
-        if claims.refused:
-            refused = [job for job in accepted if job.job_id in claims.refused]
+        over_quota = _over_quota(accepted, quotas, held)
+        if over_quota:
+            claims.refused |= over_quota
+            refused = [job for job in accepted if job.job_id in over_quota]
             delete_labels(connection, _label_keys(refused))
             for table in (dispatches, decisions, holds, jobs):
-                delete_of_jobs(connection, table, claims.refused)
+                delete_of_jobs(connection, table, over_quota)
+            # Its windows are locked already.
+            free_spending(connection, [job.job_id for job in refused if not job.quotas.is_unlimited])
             accepted = [job for job in accepted if job.job_id not in claims.refused]
             moves = _moves(accepted)
     after = move_counters(connection, moves)
@@ -304,6 +316,23 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
             claims.depths[job.job_id] = after[CAPACITY, job.pool]
             after[CAPACITY, job.pool] -= 1
     return claims
+
+
+def _overspent(connection: Connection, accepted: list[NewJob]) -> dict[JobId, Admission]:
+    """Hold what jobs may spend, and delete those that have no room for it."""
+    wanted = [
+        WantedSpending(job.job_id, job.tenant_id, job.quotas, job.job.cost + job.job.max_tokens, job.now_ms)
+        for job in accepted
+        # Looked at as it is first: of most jobs it is this one.
+        if job.quotas is not UNLIMITED and not job.quotas.is_unlimited
+    ]
+    refused = hold_spending(connection, wanted)
+    if refused:
+        delete_of_jobs(connection, jobs, refused)
+    return {
+        job_id: Admission(AdmissionKind.OVERSPENT, job_id, None, overspent=why)
+        for job_id, why in refused.items()
+    }
 
 
 def _without_room(accepted: list[NewJob], moves: Moves, after: Mapping[tuple[str, str], int]) -> list[NewJob]:
@@ -396,12 +425,13 @@ def _tenants_with_quota(postgres: bool) -> Select[Any]:
 
 def _over_quota(
     accepted: list[NewJob], quotas: dict[TenantId, int], held: dict[tuple[str, str], int]
-) -> dict[JobId, int]:
-    refused: dict[JobId, int] = {}
+) -> dict[JobId, Admission]:
+    refused: dict[JobId, Admission] = {}
     for job in accepted:
         counter = (QUOTA, job.tenant_id)
         if job.tenant_id in quotas and held[counter] >= quotas[job.tenant_id]:
-            refused[job.job_id] = held[counter]
+            kind = AdmissionKind.OVER_QUOTA
+            refused[job.job_id] = Admission(kind, job.job_id, None, depth=held[counter])
         else:
             held[counter] += 1
     return refused

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, select
 
 from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobState
+from tether.store.accounting import account_for
 from tether.store.bulk import delete_of_jobs, is_among, is_postgres, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
 from tether.store.rows import AnyRow, JobRow, optional_state, result_to_text
@@ -146,7 +147,7 @@ def conclude(connection: Connection, conclusions: list[Conclusion]) -> list[bool
         if may_end:
             ends[item.job_id] = item
     if ends:
-        _end(connection, ends)
+        _end(connection, ends, rows)
     return answers
 
 
@@ -208,7 +209,7 @@ def rows_where(
     return [_requested_row(row) for row in connection.execute(query, {"ids": list(job_ids)})]
 
 
-def _end(connection: Connection, ends: dict[JobId, Conclusion]) -> None:
+def _end(connection: Connection, ends: dict[JobId, Conclusion], rows: Mapping[JobId, JobRow]) -> None:
     changes = [
         {
             "job_id": job_id,
@@ -222,9 +223,19 @@ def _end(connection: Connection, ends: dict[JobId, Conclusion]) -> None:
     ]
     update_rows(connection, jobs, "job_id", changes)
     delete_of_jobs(connection, dispatches, ends)
+    account_for(connection, [_ended(rows[job_id], ends[job_id]) for job_id in sorted(ends)])
     moves: Moves = Counter()
     free_holds(connection, list(ends), (CAPACITY, QUOTA), moves)
     move_counters(connection, moves)
+
+
+def _ended(row: JobRow, end: Conclusion) -> JobRow:
+    return replace(
+        row,
+        state=JobState(end.state),
+        output_tokens=len(end.made.pieces),
+        finished_at=end.now_ms,
+    )
 
 
 def _may_see(row: JobRow, tenant_id: TenantId | None) -> bool:

@@ -293,6 +293,45 @@ counters = Table(
     Column("held", Integer, nullable=False),
 )
 
+# Of tenants that may spend so much only: jobs of others have none.
+spending_holds = Table(
+    "spending_holds",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("month", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("span", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("held_requests", BigInteger, nullable=False),
+    Column("held_tokens", BigInteger, nullable=False),
+    Column("spent_requests", BigInteger, nullable=False),
+    Column("spent_tokens", BigInteger, nullable=False),
+    CheckConstraint("span IN ('day', 'month')", name="span"),
+)
+
+# By the day on which jobs ended.
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("model", Text, primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Index("ix_usage_day", "day"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

@@ -14,6 +14,7 @@ from tether.errors import WorkerLost
 from tether.ids import JobId, TenantId, worker_of
 from tether.jobs import JobError, JobState
 from tether.outcomes import Letter, Outcome, OutcomeKind, Verdict
+from tether.store.accounting import account_for
 from tether.store.attempt_rows import AttemptRows, newest_attempts
 from tether.store.bulk import delete_of_jobs, insert_rows, lock_jobs, update_rows
 from tether.store.holds import CAPACITY, QUOTA, Moves, free_holds, move_counters
@@ -226,6 +227,7 @@ def _write(connection: Connection, changes: _Changes) -> None:
         moved = update(holds).where(holds.c.job_id == job_id, holds.c.kind == CAPACITY)
         connection.execute(moved.values(dispatch=changes.raised[job_id]))
     delete_of_jobs(connection, dispatches, [row.job_id for row in changed])
+    account_for(connection, [row for row in changed if row.state.is_final])
     moves: Moves = Counter()
     final = [row.job_id for row in changed if row.state.is_final]
     # What waits for its next attempt is in no pool: it would keep others out.

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from support.databases import NOW, OTHER_POOL, POOL, SETTLE, check, give_quota, new_job, outcome, write
 from tether.jobs import NEXT, JobState, Priority
 from tether.outcomes import OutcomeKind
+from tether.spending import SpendingQuotas
 from tether.store.admissions import admit
 from tether.store.end_requests import Conclusion, Request, conclude, request
 from tether.store.holds import depths
@@ -28,6 +29,8 @@ from tether.store.waiting_jobs import Postponement, postpone
 JOBS = 4
 BOUND = 3
 """Jobs that a pool takes."""
+
+QUOTAS = SpendingQuotas(requests_per_day=3, tokens_per_month=60)
 
 numbers = st.integers(0, JOBS - 1)
 dispatch_numbers = st.integers(0, 3)
@@ -54,7 +57,7 @@ def name(number):
 def run(store, step):
     match step:
         case "admit", number, pool:
-            job = new_job(number, tenant_id="small", pool=pool, bound=BOUND)
+            job = new_job(number, tenant_id="small", pool=pool, bound=BOUND, quotas=QUOTAS)
             write(store, admit, job, job)
         case "placed", number, dispatch, priority:
             write(store, record_placed, PlacedDispatch(name(number), dispatch, priority))

@@ -12,6 +12,7 @@ from tether.gateway.operator import (
     policies,
     pools,
     tenants,
+    usage,
     worker_keys,
     workers,
 )
@@ -19,6 +20,6 @@ from tether.gateway.operator import (
 OPERATOR_ROOMS = (
     *(workers.ROUTES, worker_keys.ROUTES, pools.ROUTES),
     *(jobs.ROUTES, job_changes.OPERATOR_ROUTES, letters.OPERATOR_ROUTES, dead_messages.ROUTES),
-    *(tenants.ROUTES, policies.ROUTES, keys.ROUTES, audit.ROUTES),
+    *(tenants.ROUTES, policies.ROUTES, usage.OPERATOR_ROUTES, keys.ROUTES, audit.ROUTES),
 )
 """By room, as the documentation lists them."""
