@@ -22,6 +22,12 @@ MAX_BURST_SECONDS = 3_600
 
 DEFAULT_BURST_SECONDS = 60
 
+LEASE_MS, LEASES_PER_BURST = 200, 300
+"""For so long a process may keep what it has taken ahead of time, or a 300th of the burst if that is less."""
+
+MIN_REQUESTS_OF_LEASE, MIN_TOKENS_OF_LEASE = 10, 1_000
+"""Requests and tokens that the rates must allow in that time: below, each is asked for by itself."""
+
 
 @dataclass(frozen=True)
 class RateLimits:
@@ -31,7 +37,7 @@ class RateLimits:
       requests_per_minute: Jobs a minute, in the long run; 0 is any number.
       tokens_per_minute: Tokens a minute, as estimated for each job when it is submitted; 0 is any number.
       burst_seconds: After a rest of so many seconds, or longer, so many seconds' worth can be asked for at
-        once, one request at least: the capacity of both buckets.
+        once, one request at least: the capacity of both buckets, but for :attr:`burst_ms`.
     """
 
     requests_per_minute: int = 0
@@ -43,14 +49,33 @@ class RateLimits:
         return self.requests_per_minute > 0 or self.tokens_per_minute > 0
 
     @property
+    def lease_ms(self) -> int:
+        """For how long a process may keep what it has taken ahead of time; 0 where it may take nothing."""
+        lease_ms = min(LEASE_MS, self.burst_seconds * 1_000 // LEASES_PER_BURST)
+        is_high = all(
+            not rate or rate * lease_ms >= least * UNITS
+            for rate, least in (
+                (self.requests_per_minute, MIN_REQUESTS_OF_LEASE),
+                (self.tokens_per_minute, MIN_TOKENS_OF_LEASE),
+            )
+        )
+        return lease_ms if is_high and self else 0
+
+    @property
+    def burst_ms(self) -> int:
+        """Milliseconds in which an empty bucket fills. What is leased may be used as much later as a lease
+        lasts: by that much of the rate the bucket is smaller, so that the bounds hold."""
+        return self.burst_seconds * 1_000 - self.lease_ms
+
+    @property
     def request_capacity(self) -> int:
         """Units of requests in a full bucket."""
-        return max(self.requests_per_minute * self.burst_seconds * 1_000, UNITS)
+        return max(self.requests_per_minute * self.burst_ms, UNITS)
 
     @property
     def token_capacity(self) -> int:
         """Units of tokens in a full bucket."""
-        return max(self.tokens_per_minute * self.burst_seconds * 1_000, UNITS)
+        return max(self.tokens_per_minute * self.burst_ms, UNITS)
 
     @property
     def max_tokens(self) -> int | None:

@@ -81,7 +81,7 @@ class RateBuckets:
         for group in groups:
             limits = group.limits
             arguments += (group.change.value, group.tenant)
-            arguments += (limits.requests_per_minute, limits.tokens_per_minute, limits.burst_seconds)
+            arguments += (limits.requests_per_minute, limits.tokens_per_minute, limits.burst_ms)
             arguments += (group.taken_at_ms, len(group.costs), *group.costs)
         answer = map(int, self._lines.run("charge", *arguments).split())
         charged = []

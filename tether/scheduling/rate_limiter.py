@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import redis
 
@@ -15,6 +13,7 @@ from tether.clocks import boot_seconds
 from tether.errors import CommitUnknown, InvalidRequest, RateLimited
 from tether.ids import TenantId
 from tether.rate_limits import (
+    MAX_BURST_SECONDS,
     RateLimits,
     RateMeasure,
     RateStanding,
@@ -26,6 +25,8 @@ from tether.rate_limits import (
     standings,
     take_from_buckets,
 )
+from tether.scheduling.rate_charges import ChargedRequests, RateCharge, WantedCharge
+from tether.scheduling.rate_leases import RateLeases
 from tether.scheduling.shared_charges import SharedCharges
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
@@ -35,60 +36,6 @@ REST_SECONDS = 2.0
 
 LOCAL_BUCKETS = 4_096
 """Buckets that are kept here before those are looked for that are full again."""
-
-
-class WantedCharge(NamedTuple):
-    """A request that is to be charged.
-
-    Attributes:
-      tokens: Of its prompt and of its answer at most, as estimated.
-      is_owed: Whether it counts, and is not refused.
-    """
-
-    tenant: TenantId
-    limits: RateLimits
-    tokens: int
-    is_owed: bool = False
-
-
-@dataclass(frozen=True)
-class RateCharge:
-    """What was taken for one request.
-
-    Attributes:
-      at_ms: When, by the clock of those buckets.
-      is_local: Whether from those of this process.
-      standings: How its tenant stands after this call.
-    """
-
-    wanted: WantedCharge
-    at_ms: int
-    is_local: bool
-    standings: tuple[RateStanding, ...]
-
-
-class ChargedRequests:
-    """The requests of one call.
-
-    Attributes:
-      answers: What was taken for each, or why it is refused; None where nobody limits it.
-    """
-
-    def __init__(self, answers: Sequence[RateCharge | RateLimited | InvalidRequest | None]) -> None:
-        self.answers = answers
-        self._kept: set[int] = set()
-
-    def keep(self, number: int) -> None:
-        """The request, counted from 0, became a job: what was taken for it stays."""
-        self._kept.add(number)
-
-    def unused(self) -> list[RateCharge]:
-        """What was taken for the others."""
-        return [
-            answer
-            for number, answer in enumerate(self.answers)
-            if isinstance(answer, RateCharge) and number not in self._kept
-        ]
 
 
 class RateLimiter:
@@ -110,6 +57,7 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._local: dict[TenantId, tuple[RateLimits, TakenUnits]] = {}
         self._prune_above = LOCAL_BUCKETS
+        self._leases = RateLeases(self._shared.charge, self._known, clock)
         self._is_away = False
         self._next_try = 0.0
         self._log = get_logger("tether.scheduling")
@@ -141,12 +89,13 @@ class RateLimiter:
         ]
         if not groups:
             return answers
-        charged = self._shared.charge(groups)
-        is_local = charged is None
-        if charged is None:
-            metrics.RATE_LIMITS_ASKED_LOCALLY.inc(sum(len(group.costs) for group in groups))
-            charged = [self._here(group) for group in groups]
-        for numbers, group, result in zip(members.values(), groups, charged, strict=True):
+        for numbers, group, charged in zip(
+            members.values(), groups, self._leases.charge(groups), strict=True
+        ):
+            is_local = charged is None
+            if is_local:
+                metrics.RATE_LIMITS_ASKED_LOCALLY.inc(len(numbers))
+            result = charged or self._here(group)
             left = standings(result.taken, group.limits)
             verdicts = result.verdicts or (RateVerdict(),) * len(numbers)
             for number, verdict in zip(numbers, verdicts, strict=True):
@@ -239,6 +188,11 @@ class RateLimiter:
             self._prune(now_ms)
         return ChargedGroup(taken, verdicts)
 
+    def _known(self, tenant: TenantId) -> TakenUnits | None:
+        with self._lock:
+            known = self._local.get(tenant)
+        return None if known is None else known[1]
+
     def _prune(self, now_ms: int) -> None:
         if len(self._local) <= self._prune_above:
             return
@@ -248,6 +202,7 @@ class RateLimiter:
             if taken.at_ms + full_again_ms(taken, limits) > now_ms
         }
         self._prune_above = max(2 * len(self._local), LOCAL_BUCKETS)
+        self._leases.forget(MAX_BURST_SECONDS)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

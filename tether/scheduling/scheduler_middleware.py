@@ -32,7 +32,8 @@ from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.new_placeables import new_placeable
 from tether.scheduling.placement_requests import estimated_cost
 from tether.scheduling.pool_choice import PoolChoice
-from tether.scheduling.rate_limiter import ChargedRequests, RateCharge, RateLimiter, WantedCharge, counted
+from tether.scheduling.rate_charges import ChargedRequests, RateCharge, WantedCharge
+from tether.scheduling.rate_limiter import RateLimiter, counted
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.submission_answers import admission_answer, message_or_error
 from tether.scheduling.tenants import Tenants

@@ -13,7 +13,8 @@ from tether.rate_limits import (
     take_from_buckets,
 )
 from tether.scheduling import rate_limiter
-from tether.scheduling.rate_limiter import REST_SECONDS, RateCharge, RateLimiter, WantedCharge
+from tether.scheduling.rate_charges import RateCharge, WantedCharge
+from tether.scheduling.rate_limiter import REST_SECONDS, RateLimiter
 
 ONE_A_SECOND = RateLimits(requests_per_minute=60, burst_seconds=2)
 

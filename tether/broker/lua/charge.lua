@@ -1,7 +1,7 @@
 -- Takes requests and tokens from tenants' buckets (tether/rate_limits.py tells the rule, which is the same), and gives
 -- them back.
 -- ARGV, for each group of requests of one tenant: how ('take', 'owe' or 'give'), tenant, requests a minute, tokens a
--- minute (0 is any number), seconds' worth of a full bucket, when these were taken (ms, of 'give'), the number of
+-- minute (0 is any number), milliseconds' worth of a full bucket, when these were taken (ms, of 'give'), the number of
 -- requests, and the tokens of each.
 -- Returns, in one text, for each group now (ms), the units that are taken of requests and of tokens, and with 'take' for each request
 -- in how many milliseconds it may come by the limit of requests, and by that of tokens: both 0 where it is admitted.
@@ -10,7 +10,7 @@
 local UNITS = 60000
 
 local function capacity_of(rate, burst)
-  return math.max(rate * burst * 1000, UNITS)
+  return math.max(rate * burst, UNITS)
 end
 
 local function flowed(units, rate, capacity, rested)
