@@ -184,6 +184,16 @@ def _print_submitted(handle: JobHandle, as_json: bool) -> None:
         click.echo(handle.job_id)
 
 
+def _priority_of(handle: JobHandle) -> str | None:
+    """The priority that a job got which names none; None where the gateway does not say it now."""
+    from tether.errors import TetherError
+
+    try:
+        return handle.status().priority.value
+    except TetherError:
+        return None
+
+
 def _print_whole(handle: JobHandle, events: Iterator[StreamEvent], asked: dict[str, Any]) -> None:
     """Print what is known at the end, or when waiting for it ends."""
     from tether.client.handles import Gathering
@@ -210,7 +220,7 @@ def _print_whole(handle: JobHandle, events: Iterator[StreamEvent], asked: dict[s
                 **_submitted(handle),
                 "object": "job.result",
                 "model": asked["model"],
-                "priority": asked["priority"],
+                "priority": asked.get("priority") or _priority_of(handle),
                 "labels": asked["labels"],
                 "state": state,
                 "text": "".join(piece.text for piece in gathering.pieces),

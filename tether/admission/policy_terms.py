@@ -9,7 +9,7 @@ from tether.errors import UnknownModel
 from tether.ids import TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
-from tether.policies.decisions import model_meant, spending_quotas
+from tether.policies.decisions import model_meant, priority_unnamed, spending_quotas
 from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy, UnreadablePolicy
 from tether.requests.fields import MAX_TIME_MS
@@ -45,6 +45,10 @@ def request_meant(request: JobRequest, policy: TenantPolicy, now_ms: int) -> Job
     model = model_meant(policy, request.model)
     if model != request.model:
         request = replace(request, model=model)
+    if not request.names("priority"):
+        priority = priority_unnamed(policy, request.priority)
+        if priority is not request.priority:
+            request = replace(request, priority=priority)
     limit = policy.defaults.time_limit_ms
     if limit is not None and not request.deadline:
         request = replace(request, deadline=min(max(now_ms, request.not_before) + limit, MAX_TIME_MS))

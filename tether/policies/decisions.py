@@ -69,6 +69,14 @@ def spending_quotas(policy: Policy) -> SpendingQuotas:
     return UNLIMITED if quotas.is_unlimited else quotas
 
 
+def priority_unnamed(policy: Policy, usual: Priority) -> Priority:
+    """Return the priority class of a job that names none: that of the policy's defaults, else the usual one,
+    and never one above the ceiling."""
+    classes = list(Priority)
+    wanted = policy.defaults.priority or usual
+    return max(wanted, policy.priority_ceiling or wanted, key=classes.index)
+
+
 def told(names: tuple[str, ...]) -> str:
     """Names in a message, the first of them; ``none`` where there are none."""
     shown = ", ".join(names[:MAX_NAMES_TOLD])

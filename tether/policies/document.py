@@ -37,6 +37,11 @@ _PLACES = Expected(
 class PolicyDefaults(Section):
     """What jobs get that do not say it themselves."""
 
+    priority: Annotated[
+        Priority | None, Expected("interactive, standard or batch; leave it out for standard")
+    ] = None
+    """Their priority class."""
+
     time_limit_ms: Annotated[
         int | None,
         Field(ge=1, le=TEN_YEARS_MS),

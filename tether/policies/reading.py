@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from tether.config.quoting import bare, shown_wrong
 from tether.config.types import Section, expected, suggestion
 from tether.errors import InvalidPolicy
-from tether.policies.decisions import may_allow_model
+from tether.policies.decisions import may_allow_model, why_not_priority
 from tether.policies.document import MAX_POLICY_BYTES, Policy
 
 MAX_POLICY_PROBLEMS = 20
@@ -130,6 +130,8 @@ def _place(location: Sequence[int | str], value: object) -> tuple[str, str]:
 
 def _contradictions(policy: Policy) -> Iterator[_Problem]:
     """What cannot be meant, of a policy whose fields are valid."""
+    if policy.defaults.priority is not None and (why := why_not_priority(policy, policy.defaults.priority)):
+        yield "defaults.priority", why
     for name, model in policy.aliases.items():
         path = f"aliases.{bare(name)}"
         if "*" in name + model:

@@ -158,9 +158,14 @@ class JobRequest:
             Place.PAYLOAD,
         ),
     ] = field(default_factory=dict)
-    priority: Annotated[Priority, About("Priority class.", Choice(Priority), written=Written.ALWAYS)] = (
-        Priority.STANDARD
-    )
+    priority: Annotated[
+        Priority,
+        About(
+            "Priority class; if absent that of the tenant's policy, else standard.",
+            Choice(Priority),
+            written=Written.IF_NAMED,
+        ),
+    ] = Priority.STANDARD
     delay_ms: Annotated[int, About("Delay before the job may start.", _DELAY, written=Written.AT_REST)] = 0
     not_before: Annotated[
         int, About("The same as an absolute time, in ms since the epoch.", _TIME, written=Written.AT_REST)
@@ -263,6 +268,16 @@ class JobRequest:
         ),
     ] = ""
     traceparent: Annotated[str, About("W3C trace context.", _NAME, is_key=True)] = ""
+    # Of no meaning for what the job is: two requests that differ in it alone are the same.
+    named: frozenset[str] | None = field(default=None, compare=False, repr=False)
+
+    def names(self, name: str) -> bool:
+        """Return whether somebody named this field. Of a request that was made without its being said which
+        are, those are taken for named that have another value than their default."""
+        if self.named is None:
+            row = TABLE.fields[name]
+            return bool(row.value_in(self) != row.default)
+        return name in self.named
 
     @property
     def preferred(self) -> frozenset[str]:

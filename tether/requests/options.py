@@ -94,7 +94,7 @@ def check_request(request: object) -> JobRequest:
     ]
     if without_time:
         raise InvalidRequest("; ".join(without_time))
-    return replace(read_request(values), **delays)
+    return replace(read_request(values), **delays, named=request.named)
 
 
 def moment_ms(name: str, value: datetime | None) -> int | None:

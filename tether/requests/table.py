@@ -23,6 +23,9 @@ DELAYS: Mapping[str, str] = {
 }
 """Fields that are delays → the time that each counts into."""
 
+NAMED = "named"
+"""The attribute of a request that says which of its fields were given. It is no field itself."""
+
 LIMITS = ("time_limit_ms", "expires_in_ms")
 """Those of them that may not be 0: that is no time at all, whatever the clock."""
 
@@ -51,12 +54,14 @@ class Written(Enum):
     Values:
       ALWAYS: Everywhere.
       AT_REST: In payloads and digests; a client does not send it.
+      IF_NAMED: In payloads and digests; a client sends it where somebody named it, whatever its value.
       IF_SET: Nowhere. A field that is new is such a one: digests of jobs that exist stay as they are, and
         gateways and workers that do not know it yet are not told of it in vain.
     """
 
     ALWAYS = "always"
     AT_REST = "at rest"
+    IF_NAMED = "if named"
     IF_SET = "if set"
 
 
@@ -125,9 +130,13 @@ class Form:
         Args:
           at_rest: Whether for a payload or a digest, which hold sampling for itself, not for a submission.
         """
-        always = (Written.ALWAYS, Written.AT_REST) if at_rest else (Written.ALWAYS,)
+        at_rest_too = (Written.AT_REST, Written.IF_NAMED) if at_rest else ()
+        always = (Written.ALWAYS, *at_rest_too)
         rows = list(rows)
         self._is_flat = not at_rest
+        self._if_named = tuple(
+            each.name for each in rows if each.about.written is Written.IF_NAMED and not at_rest
+        )
         self._times = {each.name: _DELAY_OF[each.name] for each in rows if each.name in _DELAY_OF}
         # Looked up once: requests are written by the thousand.
         self._values_of = attrgetter(
@@ -154,6 +163,9 @@ class Form:
             if is_always or value != default:
                 written = value if to_json is None else to_json(value)
                 (nested if is_nested else own)[name] = written
+        for name in self._if_named:
+            if request.names(name):
+                own.setdefault(name, str(getattr(request, name)))
         for time, delay in self._times.items():
             if time in own and getattr(request, delay):
                 if self._is_flat:
@@ -197,7 +209,7 @@ class Table(Generic[RequestT]):
         for name, value in values.items():
             is_nested, read = self._reading[name]
             (nested if is_nested else own)[name] = value if read is None else read(value)
-        return self.request_type(**own, **{NESTED: self.sampling_type(**nested)})
+        return self.request_type(**own, **{NESTED: self.sampling_type(**nested), NAMED: frozenset(values)})
 
 
 def _fields_of(holder: type[Any], hints: Mapping[str, Any]) -> Iterator[Field]:
@@ -205,6 +217,8 @@ def _fields_of(holder: type[Any], hints: Mapping[str, Any]) -> Iterator[Field]:
         if each.name == NESTED:
             nested = hints[NESTED]
             yield from _fields_of(nested, get_type_hints(nested, include_extras=True))
+            continue
+        if each.name == NAMED:
             continue
         (about,) = (part for part in get_args(hints[each.name])[1:] if isinstance(part, About))
         yield Field(name=each.name, default=_default_of(each), about=about)

@@ -64,6 +64,7 @@ def request_of_dead_job(
         correlation_id=correlation_id,
         retry_token=retry_token,
         traceparent=str(options_from_text(job.options).get(TRACEPARENT) or ""),
+        named=frozenset(of_envelope),
         **of_envelope,
     )
     if job.expires_in_ms:

@@ -10,7 +10,7 @@ import click
 from tether.requests import fields
 from tether.requests.needs import PREFERABLE, Flag, MemorySize, NeedNames
 from tether.requests.rules import Choice, NamedTexts, Number, Texts, Whole
-from tether.requests.table import DELAYS, Field
+from tether.requests.table import DELAYS, Field, Written
 from tether.requests.template_variables import TemplateVariables
 from tether_cli.options.values import read_duration, read_json_object, read_labels
 
@@ -58,6 +58,9 @@ def _option(each: Field) -> Callable[[Verb], Verb]:
         return click.option(*flags, metavar="TIME", callback=read_duration, help=text)
     if isinstance(rule, Choice):
         choice = click.Choice([value.value for value in rule.kind])
+        if each.about.written is Written.IF_NAMED:
+            # What is not given has no default here: that is the gateway's to say.
+            return click.option(*flags, type=choice, help=text)
         return click.option(*flags, type=choice, default=each.default.value, show_default=True, help=text)
     if isinstance(rule, NamedTexts):
         return click.option(

@@ -299,3 +299,31 @@ def test_a_default_time_limit_ends_what_says_none(gateway, client, tenants):
     statuses = [job.status() for job in (limited, own)]
     limits = [round((status.deadline - status.created_at) / 1000, -2) for status in statuses]
     assert limits == [600, 5_000]
+
+
+def test_a_job_that_names_no_priority_gets_the_tenant_s(fleet, gateway, client, tenants):
+    tenants.set(defaults={"priority": "batch"}, regions=["eu"])
+    with Tether.direct(fleet.cluster.settings, tenant="acme") as direct:
+        sent = by_command(fleet, gateway, "submit", "-m", "m", "--no-wait", "p").stdout.strip()
+        jobs = [
+            client.submit("m", "p", max_tokens=2),
+            direct.submit("m", "p", max_tokens=2),
+            client.job(sent),
+            client.job(direct.infer.send(model="m", prompt="p", max_tokens=2).message_id),
+        ]
+        named = client.submit("m", "p", max_tokens=2, priority="standard")
+        assert [job.status().priority for job in jobs] == ["batch"] * 4
+    assert named.status().priority == "standard"
+
+
+def test_a_chat_completion_that_names_no_priority_has_the_most_urgent_one_that_is_allowed(
+    gateway, client, tenants
+):
+    tenants.set(priority_ceiling="standard")
+    chat = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    status, document = ask(gateway, "POST", "/v1/chat/completions", chat)
+    assert status == 200, document
+    [job] = client.jobs()
+    assert job.priority == "standard"
+    status, document = ask(gateway, "POST", "/v1/chat/completions", {**chat, "priority": "interactive"})
+    assert (status, document["error"]["code"]) == (403, "policy_refused")

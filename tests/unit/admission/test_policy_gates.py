@@ -47,7 +47,7 @@ def refusal(request, policy):
         ({"regions": ("eu",)}, {"model": "there"}, "region"),
         ({"gpu_classes": ("h100",)}, {"gpu_class": "cpu"}, "gpu_class"),
         ({"priority_ceiling": "standard"}, {"priority": Priority.INTERACTIVE}, "priority"),
-        ({"priority_ceiling": "batch"}, {}, "priority"),
+        ({"priority_ceiling": "batch"}, {"named": frozenset({"priority"})}, "priority"),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused_with_the_field_and_what_to_do(policy, changes, param):
@@ -73,6 +73,29 @@ def test_what_the_policy_does_not_allow_is_refused_with_the_field_and_what_to_do
 )
 def test_what_the_policy_allows_passes(policy, changes):
     assert refusal(asked(**changes), Policy(**policy)) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "usual", "priority"),
+    [
+        ({}, "standard", "standard"),
+        ({}, "interactive", "interactive"),
+        ({"defaults": {"priority": "interactive"}}, "standard", "interactive"),
+        ({"defaults": {"priority": "batch"}}, "interactive", "batch"),
+        ({"priority_ceiling": "standard"}, "interactive", "standard"),
+        ({"priority_ceiling": "batch"}, "standard", "batch"),
+        ({"priority_ceiling": "interactive"}, "standard", "standard"),
+    ],
+)
+def test_a_job_that_names_no_priority_has_the_default_and_never_one_above_the_ceiling(
+    document, usual, priority
+):
+    policy = Policy(**document)
+    unnamed = asked(priority=Priority(usual), named=frozenset({"model", "prompt"}))
+    assert request_meant(unnamed, policy, 100).priority == priority
+    assert refusal(unnamed, policy) is None
+    named = asked(priority=Priority(usual), named=frozenset({"priority"}))
+    assert request_meant(named, policy, 100).priority == usual
 
 
 def test_an_unknown_model_is_unknown_whatever_the_policy_allows():
@@ -144,7 +167,7 @@ def test_nothing_passes_that_the_document_forbids(policy, request):
     assert policy.regions is None or request.region in ("", "eu")
     assert policy.gpu_classes is None or request.gpu_class in ("", "us")
     if policy.priority_ceiling is not None:
-        assert list(Priority).index(request.priority) >= list(Priority).index(policy.priority_ceiling)
+        assert list(Priority).index(meant.priority) >= list(Priority).index(policy.priority_ceiling)
 
 
 @pytest.mark.parametrize(

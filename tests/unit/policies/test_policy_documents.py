@@ -12,7 +12,11 @@ from tether.policies.reading import policy_document, policy_from_text, policy_te
 
 MODELS = st.from_regex(r"[a-z][a-z0-9./:-]{0,20}(@[a-z0-9.]{1,8})?", fullmatch=True)
 PLACES = st.lists(st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True), min_size=1, max_size=5).map(tuple)
-DEFAULTS = st.builds(PolicyDefaults, time_limit_ms=st.none() | st.integers(1, 10**9))
+DEFAULTS = st.builds(
+    PolicyDefaults,
+    priority=st.sampled_from([None, "batch"]),
+    time_limit_ms=st.none() | st.integers(1, 10**9),
+)
 POLICIES = st.builds(
     Policy,
     models=st.none() | st.lists(MODELS | MODELS.map(lambda name: f"{name[:3]}*"), max_size=5).map(tuple),
@@ -92,6 +96,10 @@ def test_all_problems_are_told_at_once_with_their_paths():
         ({"models": ["de mo"]}, r"models[0]: 'de mo' is not valid"),
         ({"defaults": {"time_limit_ms": 1.5}}, "defaults.time_limit_ms: 1.5"),
         ({"defaults": {"time_limit_ms": True}}, "defaults.time_limit_ms: True"),
+        (
+            {"defaults": {"priority": "interactive"}, "priority_ceiling": "batch"},
+            "defaults.priority: priority interactive is above its ceiling: use batch",
+        ),
         ({"aliases": {"fast": "fast"}}, "aliases.fast: it stands for itself"),
         ({"aliases": {"a": "b", "b": "demo"}}, "aliases.a: 'b' is an alias itself"),
         ({"aliases": {"a": "demo*"}}, "aliases.a: an alias has no *"),

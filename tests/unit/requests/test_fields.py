@@ -224,3 +224,33 @@ def test_a_worker_leaves_alone_what_only_a_newer_gateway_knows():
     payload = payload_of(read_request(LEAST))
     payload["sampling"]["whimsy"] = 5
     assert read_payload({**payload, "more": 1}) == read_payload(payload_of(read_request(LEAST)))
+
+
+def test_whether_a_priority_was_named_is_known_behind_every_door():
+    def names(request):
+        return request.names("priority")
+
+    body = {**LEAST, "priority": "standard"}
+    assert [names(read_body(each, NOW, {})) for each in (LEAST, body)] == [False, True]
+    made = [
+        make_request("echo", "hi", now_ms=NOW),
+        make_request("echo", "hi", now_ms=NOW, priority="standard"),
+    ]
+    assert [names(check_request(each)) for each in made] == [False, True]
+    # What a client sends says it as well.
+    sent = [request_to_json(each) for each in made]
+    assert [each.get("priority") for each in sent] == [None, "standard"]
+    assert [names(read_body(each, NOW, {})) for each in sent] == [False, True]
+    assert made[0] == made[1]
+    assert made[0].digest() == made[1].digest()
+    chat = {"model": "echo", "messages": MESSAGES}
+    find = REGISTRY.find
+    for given, is_named in ((chat, False), ({**chat, "priority": "interactive"}, True)):
+        job = read_chat(given, NOW, {}, find=find, randomness=bytes).job
+        assert (job.priority, names(job)) == ("interactive", is_named)
+
+
+def test_a_request_that_does_not_say_which_fields_were_named_names_those_that_are_not_as_by_default():
+    request = JobRequest(model="echo", prompt="hi", priority="batch")
+    assert [request.names(name) for name in ("priority", "labels", "model")] == [True, False, True]
+    assert not JobRequest(model="echo", prompt="hi").names("priority")

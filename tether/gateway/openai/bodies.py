@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tether.errors import InvalidRequest
@@ -104,6 +104,7 @@ def read_chat(
     if _is_whole_vocabulary(body.get("top_k")):
         body["top_k"] = 0
     body.setdefault("temperature", DEFAULT_TEMPERATURE)
+    names_priority = "priority" in body
     body.setdefault("priority", Priority.INTERACTIVE.value)
     if "enable_thinking" in given:
         body["chat_template_kwargs"] = _with_thinking(given, problems)
@@ -121,6 +122,8 @@ def read_chat(
     body["seed"] = _seed(given.get("seed"), body, headers, randomness)
     try:
         job = read_job_request(body, now_ms, headers, names=names)
+        if not names_priority and job.named is not None:
+            job = replace(job, named=job.named - {"priority"})
     except InvalidRequest as error:
         problems.append((error.param or "", str(error)))
     if problems:

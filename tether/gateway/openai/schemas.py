@@ -75,7 +75,10 @@ _RENAMED = {
     "max_tokens": ("max_tokens", "Deprecated name of max_completion_tokens."),
     "metadata": ("labels", "The job's labels."),
 }
-_OTHER_DEFAULTS = {"temperature": "1 if absent.", "priority": "interactive if absent."}
+_OTHER_DEFAULTS = {
+    "temperature": "1 if absent.",
+    "priority": "Of chat completions interactive, not standard.",
+}
 _IN_HEADERS = ("correlation_id", "retry_token")
 
 
