@@ -17,6 +17,7 @@ from tether.rate_limits import RateMeasure, RateStanding
 __all__ = [
     "AddressInUse",
     "AlreadyRunning",
+    "BreakerNotFound",
     "BreakerOpen",
     "BrokerUnavailable",
     "ChangeUnfinished",
@@ -743,6 +744,17 @@ class PoolNotFound(TetherError, LookupError):
     """
 
     code = "pool_unknown"
+    http_status = 404
+    exit_status = 2
+
+
+class BreakerNotFound(TetherError, LookupError):
+    """There is no such circuit breaker: no attempt of the model has ended in the region lately.
+
+    What to do: Check the names with ``tether breakers list``.
+    """
+
+    code = "breaker_unknown"
     http_status = 404
     exit_status = 2
 

@@ -54,10 +54,12 @@ def doctor(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
 
 
 def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[Check]:
+    from tether.clocks import wall_clock_ms
     from tether.config.loading import load_settings
     from tether.config.settings import Settings
     from tether.errors import ConfigError
     from tether.local import doctor as look
+    from tether.local.breaker_check import check_breakers, shut_breakers
     from tether.local.fleet_check import check_fleet
     from tether.local.hook_check import backlog_at, check_death_hook
     from tether.local.orchestrator_check import check_orchestrator
@@ -110,6 +112,10 @@ def _checks(folder: StateFolder, surroundings: CommandEnvironment) -> Iterator[C
         ("workers", lambda: look.check_workers(_models(folder, surroundings, url_here))),
         ("fleet", lambda: check_fleet(settings, running, os.environ, is_apart=is_apart)),
         ("paused pools", lambda: check_pauses(pauses_at(database))),
+        (
+            "breakers",
+            lambda: check_breakers(shut_breakers(settings, running, is_apart=is_apart), wall_clock_ms()),
+        ),
         ("hook on_dead", lambda: check_death_hook(settings.hooks.on_dead, lambda: backlog_at(database))),
         ("gpu", lambda: look.check_gpu(os.environ)),
     )

@@ -12,6 +12,11 @@ from tether_cli.verb_groups import LazyVerbs, Verb
 VERBS: dict[str, Verb] = {
     "admin": ("tether_cli.admin", "admin", "Check both stores, reconcile them, or place all jobs anew."),
     "audit": ("tether_cli.audit", "audit", "Read the audit log: who changed what."),
+    "breakers": (
+        "tether_cli.breakers",
+        "breakers",
+        "List the circuit breakers of models in regions, and reset them.",
+    ),
     "completion": ("tether_cli.completion", "completion", "Print a shell completion script."),
     "config": ("tether_cli.config", "config", "Show and validate the configuration."),
     "dht": ("tether_cli.dht", "dht", "Run a DHT bootstrap node for a private network."),

@@ -26,6 +26,8 @@ VERBS = {
     "POST /v1/operator/pools/{pool}/resume": ("pools resume", "pools.resume"),
     "POST /v1/operator/pools/{pool}/move": ("pools move", "pools.move"),
     "POST /v1/operator/pools/{pool}/purge": ("pools purge", "pools.purge"),
+    "GET /v1/operator/breakers": ("breakers list", ""),
+    "POST /v1/operator/breakers/reset": ("breakers reset", "breakers.reset"),
     "GET /v1/operator/jobs": ("jobs list", ""),
     "POST /v1/operator/jobs:cancel-where": ("jobs cancel", "jobs.cancel_where"),
     "POST /v1/operator/jobs:reprioritise-where": ("jobs reprioritise", "jobs.reprioritise_where"),

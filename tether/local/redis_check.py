@@ -23,7 +23,7 @@ MIN_VERSION = (6, 2)
 ANSWER_SECONDS = 3.0
 
 
-def _client_of(settings: Settings, running: Running | None, *, is_apart: bool) -> redis.Redis | None:
+def checked_client(settings: Settings, running: Running | None, *, is_apart: bool) -> redis.Redis | None:
     """A client of the Redis that is meant; None where that is `tether up`'s own, which is not running."""
     if is_apart or not settings.is_default("redis.url"):
         return redis.Redis.from_url(
@@ -47,7 +47,7 @@ def check_clock(
       running, is_apart: As for :func:`check_redis`.
       host_ms: This machine's wall clock, in milliseconds since the epoch.
     """
-    client = _client_of(settings, running, is_apart=is_apart)
+    client = checked_client(settings, running, is_apart=is_apart)
     if client is None:
         return Check(CLOCK, CheckStatus.OK, "Redis is not running")
     try:
@@ -78,7 +78,7 @@ def check_redis(settings: Settings, running: Running | None, *, is_apart: bool =
       is_apart: Whether parts are run by verbs of their own, which use ``redis.url`` also where it is not set.
     """
     is_own = settings.is_default("redis.url") and not is_apart
-    client = _client_of(settings, running, is_apart=is_apart)
+    client = checked_client(settings, running, is_apart=is_apart)
     if client is None:
         return Check(NAME, CheckStatus.OK, "not running: tether up starts it")
     mend = "tether logs redis" if is_own else "start that server, or correct redis.url"

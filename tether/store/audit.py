@@ -27,6 +27,7 @@ _Answer = TypeVar("_Answer")
 
 
 ACTIONS = (
+    "breakers.reset",
     *("dead_letters.purge", "dead_letters.retry", "dead_letters.retry_where"),
     *("dead_messages.purge", "dead_messages.retry"),
     *("fleet.cordon", "fleet.drain", "fleet.revoke", "fleet.trust", "fleet.uncordon"),

@@ -6,6 +6,7 @@ from tether.gateway.dead_letters import routes as letters
 from tether.gateway.job_changes import routes as job_changes
 from tether.gateway.operator import (
     audit,
+    breakers,
     dead_messages,
     jobs,
     keys,
@@ -18,7 +19,7 @@ from tether.gateway.operator import (
 )
 
 OPERATOR_ROOMS = (
-    *(workers.ROUTES, worker_keys.ROUTES, pools.ROUTES),
+    *(workers.ROUTES, worker_keys.ROUTES, pools.ROUTES, breakers.ROUTES),
     *(jobs.ROUTES, job_changes.OPERATOR_ROUTES, letters.OPERATOR_ROUTES, dead_messages.ROUTES),
     *(tenants.ROUTES, policies.ROUTES, usage.OPERATOR_ROUTES, keys.ROUTES, audit.ROUTES),
 )
