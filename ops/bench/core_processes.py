@@ -10,9 +10,10 @@ from pathlib import Path
 def families(roots: dict[int, str]) -> dict[int, str]:
     """The processes with these ids and all that descend from them, each with the name of its root."""
     parents = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
+    # Processes end while they are looked at.
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            parents[int(file.parent.name)] = int(_fields(file)[1])
+            parents[int(name)] = int(_fields(Path(f"/proc/{name}/stat"))[1])
     found = {}
     for pid in parents:
         ancestor = pid
