@@ -1,5 +1,6 @@
-"""What the gates of admission cost: submissions through one gateway, of a tenant whose rates are limited and
-of one whose are not. Run it with `ops/bench/run admission`."""
+"""What the gates of admission cost: submissions through one gateway, of a tenant with a policy in which
+everything is set, rate limits and quotas among it, and of one without. Run it with
+`ops/bench/run admission`."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ from tether.config.loading import load_settings
 from tether.gateway.keys.api_keys import Scope, make_key
 from tether.ids import TenantId
 from tether.local.redis_server import find_redis_server
-from tether.policies.document import Policy, PolicyLimits
+from tether.policies.document import Policy, PolicyLimits, PolicyQuotas
 from tether.policies.reading import policy_text
+from tether.requests.fields import Priority
 from tether.store.api_keys import add_key
 from tether.store.policies import set_policy
 from tether.store.store import Store
@@ -30,8 +32,19 @@ from tether.store.tenants import Tenant, create_tenant
 
 LIBRARIES = ("tether", "redis", "fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg")
 OFF, ON = "off", "on"
-LIMITS = PolicyLimits(requests_per_minute=1_000_000_000, tokens_per_minute=1_000_000_000)
-"""More than any gateway admits: nothing is refused, and all is asked."""
+MUCH = 1_000_000_000
+ALL_GATES = Policy(
+    models=("counter*", "other@1"),
+    regions=("local", "eu"),
+    gpu_classes=("cpu", "h100"),
+    aliases={"fast": "counter"},
+    priority_ceiling=Priority.STANDARD,
+    limits=PolicyLimits(requests_per_minute=MUCH, tokens_per_minute=MUCH),
+    quotas=PolicyQuotas(
+        requests_per_day=MUCH, tokens_per_day=MUCH, requests_per_month=MUCH, tokens_per_month=MUCH
+    ),
+)
+"""It asks all, and refuses nothing: no gateway admits as much. There is a quota of open jobs besides."""
 
 MIN_RATIO = 0.9
 CLIENTS = (1, 8, 32)
@@ -49,16 +62,16 @@ FULL = Plan(9, 5.0)
 QUICK = Plan(3, 0.8)
 
 
-def make_tenant(stage: EdgesStage, name: str, limits: PolicyLimits | None) -> str:
-    """A tenant with these limits. Return its API key."""
+def make_tenant(stage: EdgesStage, name: str, policy: Policy | None) -> str:
+    """A tenant with this policy. Return its API key."""
     tenant = TenantId(name)
     key, kept = make_key(tenant, [Scope.SUBMIT], now_ms=1, randomness=secrets.token_bytes)
     with Store(load_settings(environ={}, file=stage.settings_file()).database.url) as store:
-        store.write_alone(create_tenant, Tenant(tenant, name, 1.0, None, 1)).result()
+        quota = None if policy is None else MUCH
+        store.write_alone(create_tenant, Tenant(tenant, name, 1.0, quota, 1)).result()
         store.write_alone(add_key, kept).result()
-        if limits is not None:
-            document = policy_text(Policy(limits=limits))
-            store.write_alone(set_policy, tenant, document, "bench", 1).result()
+        if policy is not None:
+            store.write_alone(set_policy, tenant, policy_text(policy), "bench", 1).result()
     return key
 
 
@@ -66,7 +79,7 @@ def measure(plan: Plan, database: str, server: PostgresServer | None) -> Iterato
     """Submit with the gates off and on in turn, the first of a round being another one each time."""
     with EdgesStage(postgres=server) as stage:
         stage.open_epoch()
-        keys = {OFF: make_tenant(stage, OFF, None), ON: make_tenant(stage, ON, LIMITS)}
+        keys = {OFF: make_tenant(stage, OFF, None), ON: make_tenant(stage, ON, ALL_GATES)}
         port = int(stage.start_gateway().rpartition(":")[2])
         for key in keys.values():
             submit_for(port, key, clients=8, seconds=plan.seconds)
