@@ -36,6 +36,8 @@ OPERATIONS = [
         "DELETE /v1/operator/worker-keys/{worker}",
         *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),
         *("GET /v1/operator/tenants", "POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}"),
+        *(f"{method} /v1/operator/tenants/{{tenant_id}}/policy" for method in ("GET", "POST")),
+        *("GET /v1/usage", "GET /v1/operator/usage"),
         *("GET /v1/operator/keys", "POST /v1/operator/keys", "DELETE /v1/operator/keys/{key_id}"),
         *(f"GET /v1/operator/jobs/{{job_id}}/{part}" for part in ("attempts", "placements")),
         "GET /v1/operator/audit",
@@ -73,6 +75,9 @@ CONTRADICT = (
     *(*LETTERS, *MESSAGES, *CHANGES),
     *("POST /v1/jobs", "POST /v1/chat/completions", "GET /v1/jobs", "GET /v1/operator/jobs"),
     "POST /v1/explain",
+    # Aliases can stand for what a policy does not allow, and days be in the wrong order.
+    *("GET /v1/usage", "GET /v1/operator/usage"),
+    "POST /v1/operator/tenants/{tenant_id}/policy",
     # Not every such number is a key; and a tenant can be made once.
     *("POST /v1/operator/worker-keys", "POST /v1/operator/tenants"),
 )
