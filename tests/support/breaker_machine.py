@@ -141,11 +141,14 @@ class BreakerMachine(RuleBasedStateMachine):
             assert (again.until, again.trips) == (after.until, after.trips), "the same attempts count once"
 
     def window(self, breaker):
-        return [
+        found = [
             one
             for one in self.samples
             if self.now - RULES.window_ms < one.at and one.began_at > breaker.since and one.blame is not None
         ]
+        found.sort(key=lambda one: -one.at)
+        by_tenant = {tenant: [one for one in found if one.tenant == tenant] for tenant in TENANTS}
+        return [one for of_tenant in by_tenant.values() for one in of_tenant[: 2 * RULES.min_samples]]
 
     def check_opening(self, former, after):
         bad = [one for one in self.window(former) if self.is_bad(former, after.cause, one)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -49,3 +49,14 @@ def least_share(samples: Sequence[AttemptSample], weigh: Callable[[AttemptSample
             if others:
                 shares.append(max(0.0, total - math.fsum(group)) / others)
     return min(shares)
+
+
+def newest_of_tenants(samples: Sequence[AttemptSample], count: int) -> list[AttemptSample]:
+    """Of each tenant the newest, at most so many."""
+    kept: list[AttemptSample] = []
+    counts: Counter[TenantId] = Counter()
+    for one in sorted(samples, key=lambda each: each.at, reverse=True):
+        counts[one.tenant] += 1
+        if counts[one.tenant] <= count:
+            kept.append(one)
+    return kept

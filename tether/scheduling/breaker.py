@@ -21,7 +21,7 @@ from statistics import median
 from typing import NamedTuple, Self
 
 from tether.ids import JobId, TenantId
-from tether.scheduling.attempt_samples import AttemptSample, least_share
+from tether.scheduling.attempt_samples import AttemptSample, least_share, newest_of_tenants
 
 SLOW_SHARE = 0.5
 """If more of the attempts are slow, so is their median."""
@@ -181,7 +181,8 @@ def judged_breaker(
     window = [
         one for one in samples if now - rules.window_ms < one.at <= now and one.began_at > breaker.since
     ]
-    counted = [one for one in window if one.blame is not None]
+    # What went well before must not hide that nothing does now, nor one tenant's attempts those of others.
+    counted = newest_of_tenants([one for one in window if one.blame is not None], 2 * rules.min_samples)
     share = least_share(counted, lambda one: one.blame or 0.0)
     if len(counted) >= rules.min_samples and share >= rules.failure_share:
         return _opened(breaker, TripCause.FAILURES, share, len(counted), rules, now)

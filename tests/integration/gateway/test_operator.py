@@ -628,6 +628,7 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "dead-letters:purge": {"where": {"model": "counter"}},
         "dead-messages:retry": {"queue": "default", "retry_token": "never issued"},
         "dead-messages:purge": {"queue": "default"},
+        "reset": {"model": "none", "region": "local"},
         **{verb: {} for verb in ("pause", "move", "purge")},
     }
     target = {

@@ -99,6 +99,18 @@ def test_one_broken_worker_of_four_opens_nothing_and_three_do():
     assert judged_breaker(CLOSED_BREAKER, ends(3), REAL, NOW).cause is TripCause.FAILURES
 
 
+def test_much_that_went_well_before_does_not_hide_that_nothing_does_now():
+    well = [sample(number, at=NOW - 1_000) for number in range(3_000)]
+    fails = [sample(number, 1.0) for number in range(3 * REAL.min_samples)]
+    assert judged_breaker(CLOSED_BREAKER, well + fails, REAL, NOW).cause is TripCause.FAILURES
+
+
+def test_a_flood_of_one_tenant_s_failures_hides_nobody_else_s_success():
+    well = [sample(0, tenant="blue", at=NOW - 50_000)]
+    flood = [sample(number, 1.0, tenant="red") for number in range(4_000)]
+    assert judged_breaker(CLOSED_BREAKER, well + flood, REAL, NOW).cause is None
+
+
 def test_a_death_is_one_failure_among_all_that_ran_beside():
     died = [sample(number, 1 / 16) for number in range(16 * 3)]
     assert judged_breaker(CLOSED_BREAKER, died, REAL, NOW).cause is None

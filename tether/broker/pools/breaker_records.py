@@ -10,7 +10,7 @@ import redis
 from tether.broker.pools.pools import Pools
 from tether.broker.redis.connections import each_answer, is_wrong_type, raise_if_refused
 
-MAX_ATTEMPTS_NOTED = 1_024
+MAX_ATTEMPTS_NOTED = 4_096
 """Attempts of a breaker that are kept, at most."""
 
 MAX_BREAKERS = 4_096
