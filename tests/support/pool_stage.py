@@ -58,10 +58,10 @@ class Stage:
         self.ports.append(port)
         return port
 
-    def tick(self, age_ms=AGE_MS):
+    def tick(self, age_ms=AGE_MS, standard_age_ms=AGE_MS, standard_share=0.1):
         """A tick of the lease loop, as if the last one had only just been."""
         note_recent_tick(self.redis, self.keys)
-        return self.pools.tick(LEASE_MS, age_ms)
+        return self.pools.tick(LEASE_MS, age_ms, standard_age_ms, standard_share)
 
     def cancel(self, job_id):
         (answer,) = self.pools.cancel_many([(job_id, JobState.CANCELLED)])

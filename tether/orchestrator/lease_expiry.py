@@ -22,25 +22,37 @@ class TickLeases:
         pools: Pools,
         *,
         lease_ms: int,
+        standard_age_ms: int = 0,
+        standard_share: float = 0.0,
         on_lost: Callable[[BootId], None] = lambda boot_id: None,
     ) -> None:
         """
         Args:
           lease_ms: Life of a lease.
+          standard_age_ms, standard_share: See :meth:`~tether.broker.pools.pools.Pools.tick`.
           on_lost: Called with the boot id of a worker that lost an attempt: nothing goes there for now.
         """
         self._pools = pools
         self._lease_ms = lease_ms
+        self._standard_age_ms = standard_age_ms
+        self._standard_share = standard_share
         self._on_lost = on_lost
         self._log = get_logger("tether.orchestrator")
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
         plane = context.plane
-        return cls(plane.pools, lease_ms=plane.settings.jobs.lease, on_lost=plane.distrust_loser)
+        scheduling = plane.settings.scheduling
+        return cls(
+            plane.pools,
+            lease_ms=plane.settings.jobs.lease,
+            standard_age_ms=scheduling.standard_age,
+            standard_share=scheduling.standard_share,
+            on_lost=plane.distrust_loser,
+        )
 
     def __call__(self) -> float:
-        tick = self._pools.tick(self._lease_ms, BATCH_AGE_MS)
+        tick = self._pools.tick(self._lease_ms, BATCH_AGE_MS, self._standard_age_ms, self._standard_share)
         for boot_id, became in tick.lost:
             self._log.warning("The lease of an attempt expired.", worker=boot_id, job_is=became)
             metrics.LEASES_LOST.inc()

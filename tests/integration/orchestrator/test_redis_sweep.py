@@ -225,6 +225,8 @@ def test_no_key_of_a_job_is_left_whatever_became_of_it(core):
         lambda: not of_kind(core, KeyKind.JOB, KeyKind.STREAM), PATIENCE_SECONDS, "all keys of jobs expire"
     )
     sweep(core)
+    note_recent_tick(core.redis, core.keys)
+    core.pools.tick(LEASE_MS, DAY_MS)
     assert of_kind(core, *(set(KeyKind) - {KeyKind.IDLE, KeyKind.SERVED})) == []
     for key in of_kind(core, KeyKind.SERVED):
         assert 0 < core.redis.pttl(key) <= SERVED_LIFE_MS

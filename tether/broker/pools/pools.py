@@ -238,9 +238,20 @@ class Pools:
     ) -> list[_Answer | Exception]:
         return [_read_answer(answer, read) for answer in self._lines.run_many(name, calls)]
 
-    def tick(self, lease_ms: int, batch_age_ms: int) -> LeaseTick:
-        """One tick of the lease loop."""
-        answer = self._lines.run("pool/expire", lease_ms, batch_age_ms, MAX_LEASES_PER_TICK)
+    def tick(
+        self, lease_ms: int, batch_age_ms: int, standard_age_ms: int = 0, standard_share: float = 0.0
+    ) -> LeaseTick:
+        """One tick of the lease loop.
+
+        Args:
+          lease_ms: Life of a lease.
+          batch_age_ms: Age from which batch jobs count as standard ones.
+          standard_age_ms: Age from which standard jobs are late, and no longer wait for all interactive ones.
+          standard_share: Their share of a pool then, below 1; 0: they always wait.
+        """
+        per_mille = round(1_000 * standard_share)
+        ages = batch_age_ms, MAX_LEASES_PER_TICK, standard_age_ms, per_mille
+        answer = self._lines.run("pool/expire", lease_ms, *ages)
         extended, taken, *lost = answer
         return LeaseTick(extended, taken, tuple(_taken_attempts(lost)))
 

@@ -551,7 +551,7 @@ def calls(stage, job):
         "replace": ("a", 2, POOL, "default", "standard", 0, 0, *own),
         "cancel": ("a", "cancelled", 60_000),
         "withdraw": ("a", 1, "1"),
-        "expire": (LEASE_MS, AGE_MS, 100),
+        "expire": (LEASE_MS, AGE_MS, 100, AGE_MS, 100),
         "seal": ("a", "dead", 60_000, "{}"),
         "revoke": ("a",),
         "tidy_list": ("list", POOL, "standard", "default", 0, 10),

@@ -70,7 +70,7 @@ def test_a_script_that_redis_does_not_know_runs_all_the_same(stage):
     stage.redis.script_flush()
     stage.place("a")
     stage.redis.script_flush()
-    arguments = (LEASE_MS, AGE_MS, 1)
+    arguments = (LEASE_MS, AGE_MS, 1, AGE_MS, 100)
     assert BROKER_SCRIPTS.run(stage.redis, "pool/expire", stage.keys.leases, *arguments) == [0, 0]
     assert stage.redis.script_exists(BROKER_SCRIPTS.sha1("pool/expire")) == [True]
 

@@ -15,7 +15,7 @@ end
 local now = now_ms()
 local until_ms = now + lease
 local answer = {'ok'}
-local charges, renewed, renewing = {}, {}, nil
+local charges, totals, renewed, renewing = {}, {}, {}, nil
 -- Arguments of one command.
 local MAX_AT_ONCE = 1000
 
@@ -90,6 +90,8 @@ for i = 3, #ARGV, 9 do
     end
     if made > 0 then
       local account = pool .. ' ' .. priority .. ' ' .. tenant
+      totals[pool] = totals[pool] or {}
+      totals[pool][priority] = (totals[pool][priority] or 0) + made * FAIR.OUTPUT_PRICE
       charges[account] = (charges[account] or 0) + made * FAIR.OUTPUT_PRICE / weight
     end
     code = end_code
@@ -108,5 +110,8 @@ for account, tokens in pairs(charges) do
   if pool then
     charge(pool, priority, tenant, tokens)
   end
+end
+if next(totals) then
+  note_classes(worker_of(renewing), totals, now)
 end
 return answer

@@ -42,8 +42,6 @@ local MAX_SKIPPED = 16
 -- Entries of jobs that do not wait there any more.
 local MAX_DISCARDED = 256
 local MAX_DISCARDED_OF_LANE = 8
--- Jobs that must run alone get what is left over, for so long (ms).
-local ALONE_PATIENCE = 5000
 
 -- Where Redis is at its memory limit, a worker that runs something draws no more: what runs needs the memory. One that
 -- runs nothing draws, so that there is always something that can end.

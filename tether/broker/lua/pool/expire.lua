@@ -1,10 +1,12 @@
 -- One tick of the lease loop: what ran out goes back to its pool; woken workers that did not come are passed over.
--- ARGV: lease (ms), age from which batch jobs count as standard (ms), most leases to take in one call
+-- ARGV: lease (ms), age from which batch jobs count as standard (ms), most leases to take in one call, age from which
+-- standard jobs are late (ms), their share then (per mille; 0: none)
 -- Returns: {leases extended, leases taken, worker, what became of its job, worker, ...}
 pass_memory_limit()
 local lease, age, max_leases = whole(ARGV[1], MAX_LEASE), whole(ARGV[2], MAX_LIFE), whole(ARGV[3], MAX_SET_ASIDE)
-if #ARGV ~= 3 or not (lease and lease > 0 and age and max_leases) then
-  return refuse('expire: a lease and an age in ms and a number of leases are needed')
+local late_age, late_share = whole(ARGV[4], MAX_LIFE), whole(ARGV[5], 999)
+if #ARGV ~= 5 or not (lease and lease > 0 and age and max_leases and late_age and late_share) then
+  return refuse('expire: a lease and an age in ms, a number of leases, an age in ms and a share per mille are needed')
 end
 -- Ticks that lie further apart than this mean that Redis or everybody was away (ms).
 local LONGEST_PAUSE = 1000
@@ -179,10 +181,56 @@ for _, member in ipairs(apply('ZRANGEBYSCORE', aging, '-inf', integer(now - age)
   end
 end
 
+-- Whether a standard job of the pool has waited for so long. Only what stands at the head of a lane is looked at: lanes are
+-- in the order of age, but for few.
+local function is_late(pool)
+  for _ = 1, MAX_HEADS do
+    local tenant, oldest = unpack(apply('ZRANGE', ages_of(pool), 0, 0, 'WITHSCORES'))
+    oldest = tonumber(oldest)
+    if not tenant or oldest and oldest + late_age > now then
+      return false
+    end
+    local list = tenants_of(pool, 'standard') .. ':' .. tenant
+    local entry = apply('LINDEX', list, 0)
+    local id, ticket = string.match(entry or '', '^(.+) (%d+)$')
+    local placed_at, state, job_ticket = read(job_of(id or ''), 'placed_at', 'state', 'ticket')
+    placed_at = whole(placed_at, MAX_INTEGER)
+    if not entry then
+      redis.call('ZREM', ages_of(pool), tenant)
+    elseif state == WAITING and job_ticket == ticket and placed_at then
+      if placed_at + late_age <= now then
+        return true
+      end
+      redis.call('ZADD', ages_of(pool), integer(placed_at), tenant)
+    else
+      redis.call('LPOP', list)
+      if not is_state(state) then
+        set_aside(id or entry, 'expire')
+      end
+    end
+  end
+  return false
+end
+
+local late = apply('HGETALL', key('core:late'))
+for i = 1, #late, 2 do
+  late[late[i]] = read_late(late[i + 1], now)
+  if not late[late[i]] then
+    redis.call('HDEL', key('core:late'), late[i])
+  end
+end
+
 for _, pool in ipairs(apply('SMEMBERS', key('core:pools'))) do
   local lanes, alone_lanes = {}, {}
   for i, priority in ipairs({'interactive', 'standard', 'batch'}) do
     lanes[i], alone_lanes[i] = tenants_of(pool, priority), tenants_of(pool, alone_class(priority))
+  end
+  if redis.call('EXISTS', lanes[2]) == 0 then
+    redis.call('DEL', ages_of(pool))
+  elseif late_share > 0 and is_late(pool) then
+    local state = late[pool] or {debt = 0, began = now, former = 0, current = 0}
+    state.age, state.share = late_age, late_share
+    write_late(pool, state, now)
   end
   if redis.call('EXISTS', unpack(alone_lanes)) == 0 then
     apply(redis.call('EXISTS', apart_of(pool)) == 1 and 'SADD' or 'SREM', key('core:alone'), pool)

@@ -17,13 +17,15 @@ local function leave_empty_list(tenants, tenant)
   return 0
 end
 
--- Lanes of batch jobs that an older version left do not stand by their age yet.
+-- Lanes that an older version left do not stand by their age yet.
 local function note_age(pool, class, tenant)
-  if class == 'batch' or class == 'alone.batch' then
+  if class == 'batch' or class == 'alone.batch' or class == 'standard' then
     local head = redis.pcall('LINDEX', tenants_of(pool, class) .. ':' .. tenant, 0)
     local id = type(head) == 'string' and string.match(head, '^(.+) %d+$')
     local placed_at = id and whole(read(job_of(id), 'placed_at'), MAX_INTEGER)
-    if placed_at then
+    if placed_at and class == 'standard' then
+      apply('ZADD', ages_of(pool), 'NX', integer(placed_at), tenant)
+    elseif placed_at then
       apply('ZADD', key('core:aging'), 'NX', integer(placed_at), pool .. ' ' .. class .. ' ' .. tenant)
     end
   end

@@ -15,8 +15,8 @@ end
 
 -- What is tried by this draw, in which pool, and when it has shown that it was not the cause.
 local trial = {ids = {}, pool = nil, proved_at = 0}
--- Whether jobs were drawn that need not run alone or apart.
-local has_drawn_others = false
+-- By pool and class, the price of what was drawn; and whether of that something need not run alone or apart.
+local drawn = {totals = {}, has_others = false}
 
 local draw_entry
 do
@@ -125,7 +125,7 @@ do
     if must_be_alone and not priority then
       pop(list, i, entry)
       let_wait_alone(id, ticket, pool, class, tenant, placed_at, false, now)
-      soon(ALONE_PATIENCE)
+      soon(BLAME.ALONE_PATIENCE)
       return 'discarded'
     end
     if avoid == worker and skipped < MAX_SKIPPED then
@@ -166,6 +166,8 @@ do
     apply('HSET', drawn_of(worker), id, integer(number))
     number = number + 1
     note_probe(pool, tenant, id)
+    drawn.totals[pool] = drawn.totals[pool] or {}
+    drawn.totals[pool][class] = (drawn.totals[pool][class] or 0) + cost * FAIR.INPUT_PRICE
     cost = cost * FAIR.INPUT_PRICE / weight
     charge_draw(pool, class, tenant, cost)
     if priority then
@@ -178,7 +180,7 @@ do
         integer(trial.proved_at))
       redis.call('SET', key('turn:' .. worker), '1', 'PX', TURN_LIFE)
     elseif turn_of ~= tenant then
-      has_drawn_others = true
+      drawn.has_others = true
       if is_others_turn then
         redis.call('DEL', key('turn:' .. worker))
         is_others_turn = false

@@ -155,10 +155,10 @@ do
       return true
     elseif not kept.since or kept.since > now then
       note_quarantine(pool, 'since', integer(now))
-      soon(ALONE_PATIENCE)
+      soon(BLAME.ALONE_PATIENCE)
       return false
-    elseif kept.since + ALONE_PATIENCE > now then
-      soon(kept.since + ALONE_PATIENCE - now)
+    elseif kept.since + BLAME.ALONE_PATIENCE > now then
+      soon(kept.since + BLAME.ALONE_PATIENCE - now)
       return false
     end
     return true

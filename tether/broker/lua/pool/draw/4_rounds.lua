@@ -36,6 +36,17 @@ do
       ranks[tenants_of(open_pools[(first + at) % #open_pools + 1], class)] = rank
     end
   end
+  -- Where standard jobs are late, and owed one, that comes first. A draw that goes on begins where the last one stopped.
+  if not cursor and wants_more() and #open_pools > 0 then
+    local late = apply('HMGET', key('core:late'), unpack(open_pools))
+    for i = 0, #open_pools - 1 do
+      local at = (first + i) % #open_pools + 1
+      local state = read_late(late[at], now)
+      if state and state.debt == 0 and wants_more() then
+        draw_of_pool(open_pools[at], 'standard')
+      end
+    end
+  end
   for _, class in ipairs(PRIORITIES) do
     if class == first_class then
       first_class = nil
@@ -78,7 +89,7 @@ end
 if trial.pool and apart[trial.pool] then
   take_turn(trial.pool, trial.proved_at)
 end
-if has_drawn_others then
+if drawn.has_others then
   if run then
     redis.call('DEL', run_of(worker))
   end
@@ -98,6 +109,9 @@ if has_drawn_others then
       raise_counters(pool, state.apart)
     end
   end
+end
+if next(drawn.totals) then
+  note_classes(worker_id, drawn.totals, now)
 end
 if #answer > 2 then
   redis.call('SET', process_of(worker), process, 'PX', MAX_LEASE)

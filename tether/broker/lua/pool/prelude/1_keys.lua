@@ -27,6 +27,11 @@ local function served_of(pool, priority)
   return key('served:' .. pool .. ':' .. priority)
 end
 
+-- Tenants with standard jobs in a pool, by when the oldest at a lane's head was placed, or earlier.
+local function ages_of(pool)
+  return key('pool:' .. pool .. ':ages')
+end
+
 local function idle_of(pool)
   return key('pool:' .. pool .. ':idle')
 end

@@ -11,6 +11,8 @@ local FAIR = {
   LOWER_AT = 2 ^ 36,
   -- No counter that stands in a key is greater.
   MAX_COUNTER = 2 ^ 52,
+  -- So long after a tick of the lease loop found a pool's standard jobs late they count as that (ms).
+  LATE_LIFE = 5000,
 }
 
 -- The counter that a text is; nil where it is none.
@@ -29,6 +31,8 @@ local function note_waiting(pool, class, tenant, placed_at)
   local tenants = tenants_of(pool, class)
   if class == 'batch' or class == 'alone.batch' then
     apply('ZADD', key('core:aging'), 'LT', integer(placed_at), pool .. ' ' .. class .. ' ' .. tenant)
+  elseif class == 'standard' then
+    apply('ZADD', ages_of(pool), 'LT', integer(placed_at), tenant)
   end
   if not apply('ZSCORE', tenants, tenant) then
     local served = served_of(pool, class)

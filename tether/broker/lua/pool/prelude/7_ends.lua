@@ -215,6 +215,7 @@ local function add_last_tokens(ending)
       return nil
     end
     charge(ending.pool, ending.priority, ending.tenant, ending.made * FAIR.OUTPUT_PRICE / ending.weight)
+    note_classes(worker_of(ending.worker), {[ending.pool] = {[ending.priority] = ending.made * FAIR.OUTPUT_PRICE}}, now_ms())
   end
   return integer(ending.end_offset)
 end

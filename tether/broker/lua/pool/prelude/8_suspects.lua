@@ -11,6 +11,8 @@ local BLAME = {
   SURVIVAL_FACTOR = 10,
   -- For so long a job that died alone waits for that (ms).
   SURVIVAL_PATIENCE = 60000,
+  -- Jobs that must run alone get what is left over, for so long (ms).
+  ALONE_PATIENCE = 5000,
 }
 
 -- What is held against a job: how long it had run at its last death (ms), when its first one was, how often it died
