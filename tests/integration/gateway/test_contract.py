@@ -32,6 +32,7 @@ OPERATIONS = [
         *(f"POST /v1/operator/workers/{{worker}}/{action}" for action in ("cordon", "drain", "uncordon")),
         *("GET /v1/operator/pools", "GET /v1/operator/pools/{pool}"),
         *(f"POST /v1/operator/pools/{{pool}}/{verb}" for verb in ("pause", "resume", "move", "purge")),
+        *("GET /v1/operator/breakers", "POST /v1/operator/breakers/reset"),
         *("GET /v1/operator/worker-keys", "POST /v1/operator/worker-keys"),
         "DELETE /v1/operator/worker-keys/{worker}",
         *("GET /v1/operator/jobs", "GET /v1/operator/jobs/{job_id}", "DELETE /v1/operator/jobs/{job_id}"),
