@@ -630,6 +630,7 @@ def test_the_log_calls_an_act_as_the_guide_says(ask, log, service, submit, metho
         "dead-messages:purge": {"queue": "default"},
         "reset": {"model": "none", "region": "local"},
         **{verb: {} for verb in ("pause", "move", "purge")},
+        "policy": {"document": {}},
     }
     target = {
         "{worker}": lambda: "nobody" if "worker-keys" not in path else trusted(ask),

@@ -87,8 +87,10 @@ class JobWaits:
         }
 
     def _expected_at(self, row: JobRow) -> int | None:
+        # Hand-overs for which no pool was chosen, as to a Redis that was built anew, go to the one chosen before.
         waits = self._plane.store.read(expected_waits, [row.job_id])
-        kept = next((one for one in waits if one.dispatch == row.dispatch), None)
+        before = [one for one in waits if one.dispatch <= row.dispatch]
+        kept = max(before, key=lambda one: one.dispatch, default=None)
         return None if kept is None else max(kept.decided_at + kept.wait_ms, kept.not_before)
 
 
