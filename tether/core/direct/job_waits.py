@@ -87,7 +87,7 @@ class JobWaits:
         }
 
     def _expected_at(self, row: JobRow) -> int | None:
-        # Hand-overs for which no pool was chosen, as to a Redis that was built anew, go to the one chosen before.
+        # Where none was chosen, as for a Redis that was built anew, it goes to the pool chosen before.
         waits = self._plane.store.read(expected_waits, [row.job_id])
         before = [one for one in waits if one.dispatch <= row.dispatch]
         kept = max(before, key=lambda one: one.dispatch, default=None)
