@@ -39,7 +39,6 @@ OPERATIONS = [
         *("GET /v1/operator/tenants", "POST /v1/operator/tenants", "PATCH /v1/operator/tenants/{tenant_id}"),
         *(f"{method} /v1/operator/tenants/{{tenant_id}}/policy" for method in ("GET", "POST")),
         *("GET /v1/usage", "GET /v1/operator/usage"),
-        *("GET /v1/operator/breakers", "POST /v1/operator/breakers/reset"),
         *("GET /v1/operator/keys", "POST /v1/operator/keys", "DELETE /v1/operator/keys/{key_id}"),
         *(f"GET /v1/operator/jobs/{{job_id}}/{part}" for part in ("attempts", "placements")),
         "GET /v1/operator/audit",

@@ -145,8 +145,8 @@ PoolExplanationBody = document_of(
     PoolExplanation,
     excluded=Field(
         description="Why it cannot serve the job: model, version, paused, no_worker, suspect, held, "
-        "unloadable, full, avoided, moved, gpu_class, region, policy, vram, context, or another word of a "
-        "later version; null where it can."
+        "unloadable, full, avoided, moved, gpu_class, region, policy, breaker, vram, context, or another "
+        "word of a later version; null where it can."
     ),
     words=Field(description="The same in words; empty where it can."),
     cost_seconds=Field(description="By what pools are compared: the least cost is chosen."),

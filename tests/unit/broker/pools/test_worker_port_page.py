@@ -36,7 +36,7 @@ from tether.orchestrator.port_scripts import (
     port_settings,
 )
 from tether.requests.payload import payload_of
-from tether.scheduling import scheduler_middleware
+from tether.scheduling import new_placeables
 from tether_workers.engine import FinishReason
 
 PAGE = (ROOT / "docs/reference/worker-port.md").read_text("utf-8")
@@ -125,7 +125,7 @@ def test_the_fields_of_a_body_stand_in_the_page():
         model="m", messages=(message,), chat_template_kwargs={"deep": True}, sampling=Sampling()
     )
     written = payload_of(request)
-    source = inspect.getsource(scheduler_middleware._payload)
+    source = inspect.getsource(new_placeables._payload)
     added = set(re.findall(r'^\s+(?:body\[)?"(\w+)"(?::|\] =)', source, re.M))
     assert added
     assert set(table("draw", "field of the body")) == set(written) | added
