@@ -27,6 +27,7 @@ _NAMESPACE_WIDE = frozenset(
         *(f"core:{name}" for name in ("leases", "woken", "epoch", "worker_port", "restarts", "lease_tick")),
         *(f"core:{name}" for name in ("trust", "revoked", "trust_version", "asked", "seen", "set_aside")),
         *(f"core:{name}" for name in ("pools", "alone", "aging", "held", "health", "tick")),
+        *(f"core:{name}" for name in ("breakers", "open_breakers", "late")),
         *(f"fleet:{name}" for name in ("presence", "expiry", "order", "since", "unroutable")),
         *("__heartbeats__", "infer.XQ", "infer.XQ.msgs"),
     }

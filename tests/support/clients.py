@@ -71,6 +71,8 @@ class Direct(Service):
         super().__init__()
         # One worker has a model that always fails: held back for that, it would let its jobs live.
         retries = "[retries]\nworker_failures = 100\n"
+        # One model is there to fail: its breaker would keep its jobs from that.
+        retries += "[breaker]\nenabled = false\n"
         config = f"[jobs]\nretry_base = 10\nretry_cap = 20\nmax_attempts = {MAX_ATTEMPTS}\n{retries}"
         self.cluster = cluster = self._stack.enter_context(
             Cluster(database=database, models=MODELS, config=config)

@@ -91,5 +91,7 @@ def test_what_cannot_be_noted_is_not_done(run):
 
 def test_an_act_that_there_is_not_is_refused_with_those_that_there_are(run):
     told = run("audit", "--action", "nope", status=2).stderr
-    assert told.startswith("tether: action='nope' is not in any audit log: use one of dead_letters.purge, ")
+    assert told.startswith(
+        "tether: action='nope' is not in any audit log: use one of breakers.reset, dead_letters.purge, "
+    )
     assert run("audit", "--action", "fleet.cordon").exit_code == 0

@@ -133,7 +133,9 @@ def watcher(core):
 
 
 def pool_keys(core, pool=POOL):
-    return sorted(core.redis.scan_iter(f"{core.keys.prefix}:pool:{pool}:*"))
+    """All but how old its jobs are: who ends leases forgets that once no standard job is left."""
+    names = core.redis.scan_iter(f"{core.keys.prefix}:pool:{pool}:*")
+    return sorted(name for name in names if not name.endswith(b":ages"))
 
 
 def kinds(core, number):

@@ -57,7 +57,6 @@ PLANTED = {
     ),
     "an estimate that was too low stays": ("finish", "  if rest > 0 then\n", "  if false then\n"),
     "an estimate that was too high stays": ("finish", "  elseif rest < 0 then\n", "  elseif false then\n"),
-    "what is given back is credit": ("finish", "math.max(own - tokens, floor)", "own - tokens"),
     "counters are lowered by what nobody has": (
         "draw",
         "(counter_of(scores[i + 1]) or base) - base",
