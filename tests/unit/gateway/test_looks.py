@@ -20,7 +20,7 @@ class Database:
 
 
 def test_those_who_ask_meanwhile_share_a_look_and_one_that_hangs_is_begun_anew_with_time():
-    database, patience = Database(), 0.5
+    database, patience = Database(), 2.0
 
     async def ask():
         looks = SharedLooks(patience)
