@@ -8,11 +8,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from support.hand_worker import growth
+from support.planted_bugs import plant
 from support.pool_stage import OTHER, POOL, Stage, draw
 from tether.broker.pools.attempt_log import read_attempt_log
 from tether.broker.pools.outcomes import Outcomes
 from tether.broker.pools.worker_port import WriteStatus
-from tether.broker.scripts import BROKER_SCRIPTS
 from tether.jobs import JobError, JobState
 
 ERROR = JobError("engine_failed", "it broke")
@@ -359,15 +359,6 @@ MUTE = {
 @pytest.mark.mutants
 @pytest.mark.parametrize("script", MUTE)
 def test_an_end_that_is_not_noted_is_missed(stage, monkeypatch, script):
-    sound = BROKER_SCRIPTS.source
-
-    def source(name):
-        text = sound(name)
-        if name == f"pool/{script}":
-            assert text.count(MUTE[script][0]) == 1
-            text = text.replace(*MUTE[script])
-        return text
-
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+    plant(monkeypatch, (script, *MUTE[script]))
     with pytest.raises(AssertionError):
         check_histories(stage, derandomize=True, phases=(Phase.generate,))

@@ -4,7 +4,7 @@ import pytest
 
 from support.counter_machine import CounterMachine
 from support.machines import MachineServer, catches_bug, run_machine
-from tether.broker.scripts import BROKER_SCRIPTS
+from support.planted_bugs import plant
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
 
@@ -69,15 +69,5 @@ PLANTED = {
 @pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_in_counting_is_caught(bug, attributes, monkeypatch):
-    script, original, planted = PLANTED[bug]
-    sound = BROKER_SCRIPTS.source
-
-    def source(name):
-        text = sound(name)
-        if name != f"pool/{script}":
-            return text
-        assert original in text
-        return text.replace(original, planted)
-
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+    plant(monkeypatch, PLANTED[bug])
     assert catches_bug(CounterMachine, attributes, max_examples=100, number=0)

@@ -6,6 +6,7 @@ import pytest
 
 from support.fairness_machine import SMALL_BOUNDS, FairnessMachine
 from support.machines import MachineServer, catches_bug, run_machine
+from support.planted_bugs import plant
 from tether.broker.scripts import BROKER_SCRIPTS
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
@@ -16,28 +17,13 @@ def attributes(machine_redis_url):
     return {"server": MachineServer(machine_redis_url), "namespace": "fairness"}
 
 
-def with_texts(monkeypatch, *changes):
-    """Change (script, what stands there once, what is to stand there)."""
-    sound = BROKER_SCRIPTS.source
-
-    def source(name):
-        text = sound(name)
-        for script, original, planted in changes:
-            if name == f"pool/{script}":
-                assert text.count(original) == 1, original
-                text = text.replace(original, planted)
-        return text
-
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
-
-
 @pytest.fixture
 def small_bounds(monkeypatch):
     changes = []
     for (script, name), value in SMALL_BOUNDS.items():
         line = re.search(rf"local {name} = \d+\n", BROKER_SCRIPTS.source(f"pool/{script}"))
         changes.append((script, line[0], f"local {name} = {value}\n"))
-    with_texts(monkeypatch, *changes)
+    plant(monkeypatch, *changes)
 
 
 @pytest.mark.parametrize("examples", [6, pytest.param(300, marks=pytest.mark.long)])
@@ -61,8 +47,8 @@ PLANTED = {
     ),
     "alone beside others": (
         "draw",
-        "and (busy or #answer > 2) then\n        note",
-        "and false then\n        note",
+        "if busy or #answer > 2 then\n        if (is_trial",
+        "if false then\n        if (is_trial",
     ),
     "old lanes are looked at in the same order": (
         "expire",
@@ -90,5 +76,5 @@ FOUND_SOON = {"the next draw begins anew": 1}
 @pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_caught(bug, attributes, small_bounds, monkeypatch):
-    with_texts(monkeypatch, PLANTED[bug])
+    plant(monkeypatch, PLANTED[bug])
     assert catches_bug(FairnessMachine, attributes, max_examples=60, number=FOUND_SOON.get(bug, 0))

@@ -4,7 +4,7 @@ import pytest
 
 from support.health_machine import HealthMachine
 from support.machines import MachineServer, catches_bug, run_machine
-from tether.broker.scripts import BROKER_SCRIPTS
+from support.planted_bugs import plant
 
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.usefixtures("quiet_logs")]
 
@@ -20,14 +20,18 @@ def test_workers_are_judged_by_what_others_do(attributes, examples):
 
 
 PLANTED = {
-    "a success changes nothing": ("finish", "  apply('HDEL', health_of(worker_id), pool)\n", ""),
+    "a success changes nothing": (
+        "finish",
+        "  if apply('HDEL', health_of(worker_id), pool) == 1 and",
+        "  if false and",
+    ),
     "others' success does not count": ("fail", "newest[i] ~= worker_id and", "false and"),
     "held from all at once": (
         "draw",
         "(is_held_for_all(record) or is_among(record.tenants, tenant))",
         "true",
     ),
-    "held from nobody": ("draw", "  if is_barred(pool, tenant) then", "  if false then"),
+    "held from nobody": ("draw", "    if is_barred(pool, tenant)\n", "    if false\n"),
     "many probes": ("draw", "  note_probe(pool, tenant, id)\n", ""),
     "bad requests count": ("fail", "elseif reason.retryable ~= true then", "elseif false then"),
 }
@@ -37,15 +41,5 @@ PLANTED = {
 @pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_in_judging_is_caught(bug, attributes, monkeypatch):
-    script, original, planted = PLANTED[bug]
-    sound = BROKER_SCRIPTS.source
-
-    def source(name):
-        text = sound(name)
-        if name != f"pool/{script}":
-            return text
-        assert text.count(original) == 1, original
-        return text.replace(original, planted)
-
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+    plant(monkeypatch, PLANTED[bug])
     assert catches_bug(HealthMachine, attributes, max_examples=100, number=0)

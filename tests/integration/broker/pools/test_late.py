@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from support.hand_worker import growth
+from support.planted_bugs import plant
 from support.pool_stage import OTHER, POOL, Stage, draw, ids
-from tether.broker.scripts import BROKER_SCRIPTS
 from tether.jobs import Priority
 
 INTERACTIVE, STANDARD, BATCH = Priority
@@ -212,17 +212,7 @@ PLANTED = {
 @pytest.mark.mutants
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_in_shares_is_caught(stage, bug, monkeypatch):
-    script, original, planted = PLANTED[bug]
-    sound = BROKER_SCRIPTS.source
-
-    def source(name):
-        text = sound(name)
-        if name != f"pool/{script}":
-            return text
-        assert text.count(original) == 1, original
-        return text.replace(original, planted)
-
-    monkeypatch.setattr(BROKER_SCRIPTS, "source", source)
+    plant(monkeypatch, PLANTED[bug])
     wait_for_long(stage)
     flood = Flood(stage, 4, lengths={INTERACTIVE: 20, STANDARD: 60})
     stage.tick(standard_age_ms=0)

@@ -8,6 +8,7 @@ import pytest
 from support.hand_worker import growth
 from support.paths import ROOT
 from support.pieces import read_pieces
+from support.planted_bugs import plant
 from support.pool_stage import AGE_MS, LEASE_MS, OTHER, POOL, Stage, draw, ids
 from support.waiting import join
 from tether.broker.pools.dispatches import Dispatch, PlaceResult
@@ -306,6 +307,34 @@ def test_a_tenant_gets_no_credit_for_having_been_away(stage):
         stage.place(f"back-{i}", tenant="back", cost=100)
     tenants = [job.tenant for job in draw(worker, 4)]
     assert tenants.count("back") == 2
+
+
+def give_back_more_than_is_left(stage):
+    """A tenant was drawn at a high estimate, the other was served meanwhile. Return whose jobs come next."""
+    worker = stage.worker("w")
+    stage.place("guessed", tenant="a", cost=1_000)
+    (job,) = draw(worker)
+    for i in range(12):
+        stage.place(f"b-{i}", tenant="b", cost=100)
+    assert {one.tenant for one in draw(worker, 6)} == {"b"}
+    for i in range(12):
+        stage.place(f"a-{i}", tenant="a", cost=100)
+    worker.finish(growth(job, 1), input_tokens=1)
+    return [one.tenant for one in draw(worker, 6)]
+
+
+def test_an_estimate_that_was_too_high_leaves_no_credit(stage):
+    assert give_back_more_than_is_left(stage) == ["a", "a", "b", "a", "b", "a"]
+
+
+@pytest.mark.mutants
+def test_credit_for_an_estimate_is_found(stage, monkeypatch):
+    bound = "field, math.max(own - tokens, floor)", "'XX', math.max(own - tokens, floor)"
+    plant(
+        monkeypatch,
+        *(("finish", each, each.replace("math.max(own - tokens, floor)", "own - tokens")) for each in bound),
+    )
+    assert give_back_more_than_is_left(stage) == ["a"] * 6
 
 
 def test_one_placement_wakes_one_idle_worker(stage):

@@ -217,7 +217,7 @@ do
     local tenants = tenants_of(pool, class)
     local list = tenants .. ':' .. tenant
     local i, most = passed[list] or 0, math.min(discarded + MAX_DISCARDED_OF_LANE, MAX_DISCARDED)
-    if is_barred(pool, tenant) 
+    if is_barred(pool, tenant)
         or is_priority(class) and turn_of ~= tenant and is_apart(apart[pool], tenant) then
       return 'passed'
     end
