@@ -337,12 +337,13 @@ class SchedulingSettings(Section):
     moves: Annotated[int, Field(ge=0, le=100), Expected("an integer from 0 to 100")] = 2
     """How often a job is moved so at most, 0 to 100; 0 moves none."""
     standard_age: Grace = 30_000
-    """Milliseconds that a `standard` job of a pool waits until such jobs no longer wait for all `interactive`
-    ones there: 1 s to a day."""
+    """Milliseconds that a `standard` job waits in a pool, or for room in one, until such jobs no longer wait
+    for all `interactive` ones there: 1 s to a day."""
     standard_share: Annotated[
         float, Field(ge=0, le=0.9, allow_inf_nan=False), Expected("a number from 0 to 0.9")
     ] = 0.1
-    """Their share of the pool's tokens from then on, 0 to 0.9; 0: they always wait."""
+    """Their share from then on of the pool's tokens, and of the places that become free in it, 0 to 0.9; 0:
+    they always wait."""
     lost_pool_grace: Grace = 15_000
     """Milliseconds without any worker after which a pool's waiting jobs are given back, if another pool can
     serve them: longer than a worker takes to start again. 1 s to a day."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, Self
 
 from tether.broker.pools.dispatches import Dispatch
@@ -13,7 +14,7 @@ from tether.jobs import Priority
 from tether.loops import IDLE, seconds_until
 from tether.orchestrator.context import LoopContext
 from tether.orchestrator.set_aside import FailedEntries
-from tether.orchestrator.waiting_turns import WaitingTurns
+from tether.orchestrator.waiting_turns import NEVER_LATE, LateStandard, NextJobs, WaitingTurns
 from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.reservations import ClaimedJob, Hold, ReservationManager
 from tether.store.placements import NotPlaced
@@ -91,11 +92,13 @@ class PlaceWaiting:
         *,
         now_ms: Callable[[], int],
         short_of_room: threading.Event | None = None,
+        late: LateStandard = NEVER_LATE,
     ) -> None:
         """
         Args:
           now_ms: Milliseconds since the epoch.
           short_of_room: Set while jobs are due for which no pool has room.
+          late: When standard jobs no longer wait for all interactive ones.
         """
         self._store = store
         self._scheduler = scheduler
@@ -103,19 +106,21 @@ class PlaceWaiting:
         self._now_ms = now_ms
         self._short_of_room = short_of_room or threading.Event()
         self._short: set[KeptModel] = set()
-        self._turns = WaitingTurns(store, scheduler.rooms_of_tenants)
+        self._turns = WaitingTurns(store, scheduler.rooms_of_tenants, late)
         self._served: Mapping[PoolName, int] = {}
         self._failed: FailedEntries[JobId] = FailedEntries(WAITING, get_logger("tether.orchestrator"))
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
         plane = context.plane
+        scheduling = plane.settings.scheduling
         step = cls(
             plane.store,
             plane.waiting_placement,
             plane.reservations,
             now_ms=context.now_ms,
             short_of_room=context.short_of_room,
+            late=LateStandard(scheduling.standard_age, scheduling.standard_share),
         )
 
         def on_change(fleet: Fleet) -> None:
@@ -165,10 +170,15 @@ class PlaceWaiting:
 
     def _place(self, kept: KeptModel, now_ms: int) -> int:
         """Place a batch of the jobs that wait for a model. Return how many were due and are no longer."""
-        job_ids = self._next(kept, now_ms)
+        job_ids, late = self._next(kept, now_ms)
         rows, errors = self._store.read_each(waiting, job_ids)
         turns = {job_id: turn for turn, job_id in enumerate(job_ids)}
-        jobs = sorted((row for row in rows if isinstance(row, WaitingJob)), key=lambda job: turns[job.job_id])
+        jobs = [
+            replace(row, is_late=True) if row.job_id in late else row
+            for row in rows
+            if isinstance(row, WaitingJob)
+        ]
+        jobs.sort(key=lambda job: turns[job.job_id])
         failed = list(errors.items())
         failed += [(row.job_id, ValueError(row.reason)) for row in rows if isinstance(row, UnreadableRow)]
         chosen: list[tuple[WaitingJob, ClaimedJob]] = []
@@ -202,23 +212,23 @@ class PlaceWaiting:
             self._short.add(kept)
         return len(job_ids) - without_room - self._delay(failed, now_ms)
 
-    def _next(self, kept: KeptModel, now_ms: int) -> Sequence[JobId]:
+    def _next(self, kept: KeptModel, now_ms: int) -> NextJobs:
         """The jobs that are placed next."""
         was_short = kept in self._short
         self._short.discard(kept)
         limit = min(BATCH, self._scheduler.room_for(kept))
         if limit <= 0:
             self._short.add(kept)
-            return []
+            return NextJobs([])
         if not was_short:
             job_ids = self._store.read(waiting_ids, kept, now_ms, min(BATCH, limit + 1))
             if len(job_ids) < min(BATCH, limit + 1):
-                return job_ids
-        job_ids = self._turns.read(kept, now_ms, limit)
-        if len(job_ids) < limit:
+                return NextJobs(job_ids)
+        next_jobs = self._turns.read(kept, now_ms, limit)
+        if len(next_jobs.ids) < limit:
             # There may be more, of tenants for which there is no room.
             self._short.add(kept)
-        return job_ids
+        return next_jobs
 
     def _park(self, served: Mapping[tuple[str, str, str], int], now_ms: int) -> int:
         """Park retries that are due and that nobody serves. Return how many retries were due.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import NamedTuple
 
 from tether.ids import JobId, TenantId
@@ -33,7 +33,8 @@ MAX_OF_NO_CLASS = 16
 """Jobs that are read in a step of those whose class is none that there is."""
 
 MAX_CURSORS = 4_096
-"""Models and classes of which it is known whose turn is next."""
+"""Models and classes of which it is known whose turn is next, and models of which it is what late jobs are
+owed."""
 
 
 class _Turn(NamedTuple):
@@ -59,6 +60,29 @@ _TURNS = (
 )
 """What is more urgent comes first; a batch job that has waited long stands among the standard ones."""
 
+
+class LateStandard(NamedTuple):
+    """When standard jobs no longer wait for all interactive ones.
+
+    Attributes:
+      age_ms: How long one has been due by then.
+      share: Their share of the places from then on, below 1; 0: they always wait.
+    """
+
+    age_ms: int = 0
+    share: float = 0.0
+
+
+NEVER_LATE = LateStandard()
+
+
+class NextJobs(NamedTuple):
+    """Jobs that are placed next; the ``late`` ones among them may fill the part of interactive jobs."""
+
+    ids: list[JobId]
+    late: frozenset[JobId] = frozenset()
+
+
 RoomsOfTenants = Callable[[KeptModel, Collection[TenantId], Priority], Mapping[TenantId, int]]
 """Returns how many more jobs of a class the pools of a model take of each tenant."""
 
@@ -66,32 +90,55 @@ RoomsOfTenants = Callable[[KeptModel, Collection[TenantId], Priority], Mapping[T
 class WaitingTurns:
     """Reads the jobs that wait for a model, and remembers whose turn is next. One thread uses it."""
 
-    def __init__(self, store: Store, rooms: RoomsOfTenants) -> None:
+    def __init__(self, store: Store, rooms: RoomsOfTenants, late: LateStandard) -> None:
         self._store = store
         self._rooms = rooms
+        self._late_turns = (
+            _Turn(Priority.STANDARD, Priority.INTERACTIVE, late.age_ms),
+            _Turn(Priority.BATCH, Priority.INTERACTIVE, BATCH_AGE_MS + late.age_ms),
+        )
+        self._share = late.share
+        self._owed: OrderedDict[KeptModel, float] = OrderedDict()
         self._is_others_turn = False
         self._has_room = False
         self._after: OrderedDict[tuple[KeptModel, Priority], TenantId] = OrderedDict()
 
-    def read(self, kept: KeptModel, now_ms: int, limit: int) -> list[JobId]:
+    def read(self, kept: KeptModel, now_ms: int, limit: int) -> NextJobs:
         """Jobs that are due and find room: no more than ``limit``, and no more of a tenant than its room."""
-        ids: dict[JobId, None] = {}
+        late = self._in_turn(kept, self._late_turns, now_ms, min(limit, int(self._owed.get(kept, 0.0))))
+        ids = dict.fromkeys(late)
+        interactive = 0
         for turns in _TURNS:
-            # Where there is one place at a time, no class of those that stand together is always the first.
-            ordered = turns[::-1] if self._is_others_turn else turns
-            heads = [head for turn in ordered for head in self._heads(kept, turn, now_ms, limit - len(ids))]
-            in_turn = chain.from_iterable(zip_longest(*heads))
-            for job_id in in_turn:
-                if job_id is not None and len(ids) < limit:
+            before = len(ids)
+            for job_id in self._in_turn(kept, turns, now_ms, limit - before):
+                if len(ids) < limit:
                     ids.setdefault(job_id)
+            if turns[0].priority is Priority.INTERACTIVE:
+                interactive = len(ids) - before
             if len(ids) >= limit:
                 break
         self._is_others_turn ^= bool(ids)
+        self._note_owed(kept, interactive, len(ids) - interactive, limit)
         if len(ids) < limit and self._has_room:
             # What has no class has no turn: read behind all others, it is set aside, and does not stay due.
             few = min(MAX_OF_NO_CLASS, limit - len(ids))
             ids |= dict.fromkeys(self._store.read(waiting_ids_of_no_class, kept, now_ms, few))
-        return list(ids)
+        return NextJobs(list(ids), frozenset(late))
+
+    def _in_turn(self, kept: KeptModel, turns: Sequence[_Turn], now_ms: int, limit: int) -> list[JobId]:
+        # Where there is one place at a time, no class of those that stand together is always the first.
+        ordered = turns[::-1] if self._is_others_turn else turns
+        heads = [head for turn in ordered for head in self._heads(kept, turn, now_ms, limit)]
+        found = chain.from_iterable(zip_longest(*heads))
+        return list(islice((job_id for job_id in found if job_id is not None), max(0, limit)))
+
+    def _note_owed(self, kept: KeptModel, interactive: int, others: int, limit: int) -> None:
+        """Count what the other classes have not had of their share, and no more than a step's."""
+        owed = self._owed.get(kept, 0.0) + self._share * (interactive + others) - others
+        self._owed[kept] = min(max(0.0, owed), max(1.0, self._share * limit))
+        self._owed.move_to_end(kept)
+        if len(self._owed) > MAX_CURSORS:
+            self._owed.popitem(last=False)
 
     def _heads(self, kept: KeptModel, turn: _Turn, now_ms: int, limit: int) -> list[list[JobId]]:
         """The beginnings of what tenants have waiting, of those that come next."""

@@ -42,7 +42,9 @@ class WaitingPlacement:
 
     def _choose(self, waiting: WaitingJob, now_ms: int) -> ChosenPools | Exception:
         job = waiting.job
-        if job.priority is Priority.BATCH and now_ms - waiting.due_at >= BATCH_AGE_MS:
+        if waiting.is_late:
+            job = replace(job, priority=Priority.INTERACTIVE)
+        elif job.priority is Priority.BATCH and now_ms - waiting.due_at >= BATCH_AGE_MS:
             job = replace(job, priority=Priority.STANDARD)
         try:
             decision = self._choice.choose(job, avoid=waiting.avoided_pool, moved_to=waiting.moved_to)

@@ -70,6 +70,7 @@ class WaitingJob:
       moved_from, moved_to: The pool out of which an operator moved it last, and the one that was named for
         it; None where there is none.
       due_at: Since when it may be placed, in milliseconds since the epoch.
+      is_late: Whether it is placed before more urgent ones, and may fill their part of a pool.
     """
 
     job: Placeable
@@ -79,6 +80,7 @@ class WaitingJob:
     due_at: int = 0
     moved_from: PoolName | None = None
     moved_to: PoolName | None = None
+    is_late: bool = False
 
     @property
     def avoided_pool(self) -> PoolName | None:

@@ -11,6 +11,7 @@ from tether.jobs import Priority
 from tether.loops import IDLE
 from tether.orchestrator import waiting_turns
 from tether.orchestrator.waiting import BATCH, SHORT_SECONDS, PlaceWaiting
+from tether.orchestrator.waiting_turns import NEVER_LATE, LateStandard
 from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.pool_bounds import BATCH_AGE_MS, bound_of_class
 from tether.scheduling.reservations import ReservationManager
@@ -24,13 +25,15 @@ OTHER = KeptModel("other", "1")
 class Bounded(BoundlessPools):
     """A scheduler with one pool, which takes so many jobs."""
 
-    def __init__(self, store, bound):
+    def __init__(self, store, bound, late=NEVER_LATE):
         self.store = store
         self.bound = bound
         self.placed = []
         self.claim = ReservationManager(store, None).claim
         self.short_of_room = threading.Event()
-        self.step = PlaceWaiting(store, self, self, now_ms=lambda: NOW, short_of_room=self.short_of_room)
+        self.step = PlaceWaiting(
+            store, self, self, now_ms=lambda: NOW, short_of_room=self.short_of_room, late=late
+        )
 
     def served_models(self):
         return [DEMO]
@@ -65,6 +68,8 @@ class Bounded(BoundlessPools):
 
 
 def counts_as(job):
+    if job.is_late:
+        return Priority.INTERACTIVE
     is_old = NOW - job.due_at >= BATCH_AGE_MS
     return Priority.STANDARD if is_old and job.job.priority is Priority.BATCH else job.job.priority
 
@@ -134,6 +139,65 @@ def test_what_is_more_urgent_comes_first_and_what_has_waited_long_is_not_forgott
         placed += fleet.run()[0]
         end(store, *placed[-1:])
     assert {number // 100 for number in placed} == {1, 3}
+
+
+LATE = LateStandard(age_ms=30_000, share=0.25)
+
+
+def placed_in_turn(store, fleet, steps):
+    """What is placed while each job that has a place ends, one after another."""
+    waiting, order = [], []
+    for _ in range(steps):
+        waiting += fleet.run()[0]
+        order.append(waiting.pop(0))
+        end(store, order[-1])
+    return order
+
+
+def test_interactive_jobs_leave_late_standard_ones_their_share(store):
+    fleet = Bounded(store, 4, LATE)
+    parked(store, range(100), "a", Priority.INTERACTIVE)
+    parked(store, range(1000, 1020), "b", Priority.STANDARD, now_ms=NOW - LATE.age_ms)
+    order = placed_in_turn(store, fleet, 48)
+    assert sum(number >= 1000 for number in order) == pytest.approx(48 / 4, abs=3)
+
+
+def test_a_late_standard_job_passes_the_part_that_is_kept_for_interactive_ones(store):
+    """A pool that is full of interactive jobs has no room for its class."""
+    fleet = Bounded(store, 8, LATE)
+    parked(store, range(100), "a", Priority.INTERACTIVE)
+    parked(store, [1000], "b", Priority.STANDARD, now_ms=NOW - LATE.age_ms)
+    order = placed_in_turn(store, fleet, 30)
+    assert 1000 in order
+    assert len(set(order)) == 30
+
+
+@pytest.mark.parametrize(
+    ("late", "age_ms"), [(NEVER_LATE, 10**9), (LATE, LATE.age_ms - 1), (LateStandard(30_000, 0.0), 10**9)]
+)
+def test_others_wait_for_all_interactive_jobs(store, late, age_ms):
+    fleet = Bounded(store, 4, late)
+    parked(store, range(60), "a", Priority.INTERACTIVE)
+    parked(store, [1000], "b", Priority.STANDARD, now_ms=NOW - age_ms)
+    assert 1000 not in placed_in_turn(store, fleet, 40)
+
+
+def test_a_batch_job_is_late_once_it_counts_as_a_standard_one_that_is(store):
+    fleet = Bounded(store, 4, LATE)
+    parked(store, range(60), "a", Priority.INTERACTIVE)
+    parked(store, [1000], "b", Priority.BATCH, now_ms=NOW - BATCH_AGE_MS - LATE.age_ms)
+    parked(store, [2000], "c", Priority.BATCH, now_ms=NOW - BATCH_AGE_MS)
+    order = placed_in_turn(store, fleet, 40)
+    assert 1000 in order
+    assert 2000 not in order
+
+
+def test_a_tenant_with_many_late_jobs_leaves_another_its_turn(store):
+    fleet = Bounded(store, 4, LATE)
+    parked(store, range(100), "a", Priority.INTERACTIVE)
+    parked(store, range(1000, 1050), "b", now_ms=NOW - 2 * LATE.age_ms)
+    parked(store, range(2000, 2002), "c", now_ms=NOW - LATE.age_ms)
+    assert {2000, 2001} <= set(placed_in_turn(store, fleet, 40))
 
 
 def test_nothing_is_read_of_what_waits_while_there_is_no_room(store):

@@ -51,7 +51,7 @@ def test_many_more_jobs_than_the_pools_take_are_all_done(fleet):
     fleet.start("ap", threads=2)
     fleet.start("us")
     clients = [fleet.client(2) for _ in range(2)]
-    jobs = [clients[number % 2].submit("m", "x", max_tokens=2) for number in range(60)]
+    jobs = [clients[number % 2].submit("m", "x", max_tokens=2) for number in range(40)]
     for job in jobs:
         assert len(job.result(PATIENCE_SECONDS).token_ids) == 2
     assert {place_of(job)[1] for job in jobs} == {"ap", "us"}
@@ -64,3 +64,20 @@ def test_a_delayed_job_keeps_nobody_out(fleet):
     assert {job.status().state for job in later} == {"parked"}
     assert later[0].status().waits_for.startswith("it may not start before 20")
     assert len(client.submit("m", "x", max_tokens=2).result(PATIENCE_SECONDS).token_ids) == 2
+
+
+@pytest.mark.parametrize("share", ["0.5", "0"])
+def test_a_standard_job_waits_for_all_interactive_ones_only_if_it_has_no_share(monkeypatch, database, share):
+    config = FEW + f'standard_age = "1s"\nstandard_share = {share}\n'
+    fleet = PlacedFleet(monkeypatch, rate=200, config=config, **database)
+    try:
+        fleet.start("ap")
+        client = fleet.client(1)
+        urgent = [client.submit("m", "x", max_tokens=40, priority="interactive") for _ in range(40)]
+        waiting = client.submit("m", "x", max_tokens=2)
+        assert waiting.status().state == "parked"
+        waiting.result(PATIENCE_SECONDS)
+        ended = [job.status().state == "succeeded" for job in urgent]
+        assert all(ended) == (share == "0")
+    finally:
+        fleet.close()
