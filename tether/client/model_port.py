@@ -13,4 +13,9 @@ class ModelPort(Protocol):
 
     @over_http("GET", "/v1/models")
     def models(self) -> list[ModelInfo]:
-        """What can be asked for, in the order of configuration."""
+        """What the caller can ask for, in the order of configuration: without models that its policy does not
+        allow.
+
+        Raises:
+          PolicyUnreadable: Nobody knows which it allows.
+        """

@@ -259,6 +259,24 @@ def test_a_policy_that_cannot_be_read_costs_its_tenant_alone(gateway, client, te
     assert waiting.result(PATIENCE_SECONDS).token_ids
 
 
+def test_only_models_are_shown_that_may_be_used(gateway, client, tenants):
+    with client_of(gateway, "other") as other:
+        everything = [model.name for model in other.models()]
+        assert "m" in everything
+        tenants.set(models=["m@*"], aliases={"good": "m"})
+        assert [model.name for model in client.models()] == ["m"]
+        assert ask(gateway, "GET", "/v1/models/good")[1]["id"] == "m"
+        tenants.set(models=["elsewhere"])
+        assert client.models() == []
+        status, answer = ask(gateway, "GET", "/v1/models/m")
+        assert (status, answer["error"]["code"]) == (404, "model_unknown")
+        tenants.damage("{")
+        for path in ("/v1/models", "/v1/models/m"):
+            status, answer = ask(gateway, "GET", path)
+            assert (status, answer["error"]["code"]) == (503, "policy_unreadable")
+        assert [model.name for model in other.models()] == everything
+
+
 def test_a_patient_client_waits_until_the_policy_can_be_read(fleet, gateway, tenants):
     tenants.damage("{")
     with (

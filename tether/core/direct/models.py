@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from tether.admission.policy_gates import unreadable
 from tether.client.lifetime import Lifetime
 from tether.core.control_plane import ControlPlane
 from tether.core.live_states import LiveStates
 from tether.discovery.fleet.fleet_view import FleetView
+from tether.errors import StoreUnavailable
 from tether.ids import PoolName, TenantId, WorkerId
+from tether.models.registry import ModelVersion
+from tether.policies.decisions import is_model_allowed
+from tether.policies.document import NO_POLICY
+from tether.policies.kept import TenantPolicy, UnreadablePolicy
 from tether.statuses import ModelInfo
 
 
@@ -21,6 +27,7 @@ class DirectModelPort:
 
     def models(self) -> list[ModelInfo]:
         with self._lifetime.call():
+            models = self._allowed()
             pools = self._plane.fleet.pools()
             unavailable = self._plane.fleet.unavailable()
             held = held_from(self._plane.fleet, self._tenant)
@@ -50,8 +57,25 @@ class DirectModelPort:
                 region=model.region,
                 is_loaded=any(pool.warm for pool in pools if pool.digest == model.digest),
             )
-            for model in self._plane.registry.models
+            for model in models
         ]
+
+    def _allowed(self) -> list[ModelVersion]:
+        policy = self._policy()
+        if isinstance(policy, UnreadablePolicy):
+            raise unreadable(self._tenant, policy)
+        return [
+            model
+            for model in self._plane.registry.models
+            if is_model_allowed(policy, model.name, model.version)
+        ]
+
+    def _policy(self) -> TenantPolicy:
+        try:
+            return self._plane.scheduler.policies.of_tenant(self._tenant)
+        except StoreUnavailable:
+            # What is served is known without the database. Whoever submits is still judged.
+            return NO_POLICY
 
 
 def held_from(view: FleetView, tenant: TenantId) -> dict[PoolName, dict[WorkerId, str]]:
