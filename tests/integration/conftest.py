@@ -9,7 +9,7 @@ from support.swarm import BootstrapNode, Network
 from tether.local.redis_server import RedisServer
 from tether.store import Store
 from tether.store.holds import sweep_holds
-from tether.store.spending import sweep_spending
+from tether.store.spending_sweeps import sweep_spending
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

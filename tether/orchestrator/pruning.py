@@ -13,7 +13,7 @@ from tether.orchestrator.set_aside import FailedEntries
 from tether.store.audit import count_audit, prune_audit
 from tether.store.holds import sweep_holds
 from tether.store.pruning import prunable_jobs, prune
-from tether.store.spending import prune_spending, sweep_spending
+from tether.store.spending_sweeps import prune_spending, sweep_spending
 from tether.store.store import Store
 from tether.store.usage import prune_usage
 from tether.telemetry import metrics

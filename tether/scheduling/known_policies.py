@@ -92,7 +92,8 @@ class KnownPolicies:
                 found = self._store.read(policy_revisions, self._revision, REVISIONS_PER_READ)
                 with self._lock:
                     for each in found:
-                        self._newest[each.tenant_id] = each.version
+                        if each.tenant_id is not None:
+                            self._newest[each.tenant_id] = each.version
                         self._revision = each.revision
                 if len(found) < REVISIONS_PER_READ:
                     break

@@ -28,6 +28,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
@@ -148,6 +149,28 @@ def delete_rows(connection: Connection, table: Table, rows: Rows) -> None:
     else:
         keys = [{f"of_{name}": value for name, value in row.items()} for row in rows]
         connection.execute(_delete_one(table, names), keys)
+
+
+def delete_some(
+    connection: Connection,
+    table: Table,
+    where: ColumnElement[bool],
+    order: tuple[ColumnElement[Any], ...],
+    limit: int,
+) -> int:
+    """Delete rows of a table, the first in this order, ``limit`` at most, and return how many.
+
+    Nothing of them is read, so that one that cannot be keeps no other. A row that another transaction has
+    locked is left.
+    """
+    # What each database calls a row's place.
+    place: ColumnElement[Any] = literal_column("ctid" if is_postgres(connection) else "rowid")
+    some = select(place).select_from(table).where(where).order_by(*order).limit(limit)
+    some = some.with_for_update(skip_locked=True)
+    # As an array: for a subquery alone Postgres may read the whole table.
+    array = any_(func.array(some.scalar_subquery()))
+    is_one = place == array if is_postgres(connection) else place.in_(some)
+    return connection.execute(delete(table).where(is_one)).rowcount
 
 
 def update_rows(connection: Connection, table: Table, key: str, rows: Rows) -> None:

@@ -38,9 +38,10 @@ class PolicyRow(NamedTuple):
 
 
 class PolicyRevision(NamedTuple):
-    """That a tenant has a version of its policy. A greater revision was committed later, of all tenants."""
+    """That a tenant has a version of its policy. A greater revision was committed later, of all tenants.
+    ``tenant_id`` is None where the column holds no text: such a row is of no tenant."""
 
-    tenant_id: TenantId
+    tenant_id: TenantId | None
     version: int
     revision: int
 
@@ -56,8 +57,13 @@ def policy_of(connection: Connection, tenant_id: TenantId, version: int | None =
 
 def policy_revisions(connection: Connection, after: int, limit: int) -> Sequence[PolicyRevision]:
     """Return what was set after a revision, in its order: of all tenants, and no more than ``limit``."""
-    found = connection.execute(_REVISIONS, {"after": after, "limit": limit})
-    return [PolicyRevision(TenantId(row.tenant_id), row.version, row.revision) for row in found]
+    found = connection.execute(_revisions(is_postgres(connection)), {"after": after, "limit": limit})
+    return [PolicyRevision(_tenant_in(row.tenant_id), row.version, row.revision) for row in found]
+
+
+def _tenant_in(value: object) -> TenantId | None:
+    text = decoded(value)
+    return None if text is None else TenantId(text)
 
 
 def set_policy(
@@ -119,9 +125,8 @@ def _policies(postgres: bool) -> Select[Any]:
     )
 
 
-_REVISIONS = (
-    select(policies.c.tenant_id, policies.c.version, policies.c.revision)
-    .where(policies.c.revision > bindparam("after"))
-    .order_by(policies.c.revision)
-    .limit(bindparam("limit"))
-)
+@cache
+def _revisions(postgres: bool) -> Select[Any]:
+    columns = (undecoded(postgres, policies.c.tenant_id), policies.c.version, policies.c.revision)
+    query = select(*columns).where(policies.c.revision > bindparam("after"))
+    return query.order_by(policies.c.revision).limit(bindparam("limit"))

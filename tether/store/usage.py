@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, cast, delete, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, cast, select
 from sqlalchemy.sql.dml import Insert
 
 from tether.ids import TenantId
 from tether.spending import DAY_MS
-from tether.store.bulk import insert_into, is_postgres
+from tether.store.amounts import kept_amount, saturating_sum
+from tether.store.bad_rows import undecoded
+from tether.store.bulk import delete_some, insert_into, is_postgres
+from tether.store.rows import AnyRow
 from tether.store.schema import usage
 
 MAX_USAGE_ROWS = 10_000
@@ -67,7 +70,12 @@ def count_usage(connection: Connection, ended: Iterable[UsedByJob]) -> None:
     if not sums:
         return
     rows = [
-        {"tenant_id": key[0], "day": key[1], "model": key[2], **dict(zip(_SUMS, sums[key], strict=True))}
+        {
+            "tenant_id": key[0],
+            "day": key[1],
+            "model": key[2],
+            **{name: kept_amount(added) for name, added in zip(_SUMS, sums[key], strict=True)},
+        }
         for key in sorted(sums)
     ]
     connection.execute(_add(is_postgres(connection)), rows)
@@ -79,36 +87,44 @@ def usage_of(
     """What tenants used from one day to another, both included: by tenant, day and model, at most
     ``MAX_USAGE_ROWS`` rows; of all tenants where none is named."""
     columns = (usage.c.tenant_id, usage.c.day, usage.c.model)
-    sums = (cast(usage.c[name], BigInteger).label(name) for name in _SUMS)
-    query = select(*columns, *sums).where(usage.c.day.between(first_day, last_day))
+    names = (undecoded(is_postgres(connection), usage.c[name]) for name in ("tenant_id", "model"))
+    sums = (_whole(name) for name in ("day", *_SUMS))
+    query = select(*names, *sums).where(usage.c.day.between(first_day, last_day))
     if tenant_ids:
         query = query.where(usage.c.tenant_id.in_(sorted(tenant_ids)))
     query = query.order_by(*columns).limit(MAX_USAGE_ROWS)
-    return [Usage(**row._mapping) for row in connection.execute(query)]
+    return [_usage(row) for row in connection.execute(query)]
+
+
+def _usage(row: AnyRow) -> Usage:
+    tenant, model = _shown(row.tenant_id), _shown(row.model)
+    return Usage(
+        TenantId(tenant), row.day, model, row.jobs, row.succeeded, row.input_tokens, row.output_tokens
+    )
+
+
+def _shown(value: object) -> str:
+    """A name to be read: where it is no text, with U+FFFD in the place of what cannot be."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _whole(name: str) -> ColumnElement[int]:
+    """A column as a number whatever it is: SQLite keeps a text in a column of numbers."""
+    return cast(usage.c[name], BigInteger).label(name)
 
 
 def prune_usage(connection: Connection, before_ms: int, limit: int) -> int:
-    """Delete what was used on days that ended before that, in milliseconds since the epoch: the oldest day
-    first, at most ``limit`` rows of it. Return how many."""
-    oldest = connection.execute(
-        select(usage.c.day).where(usage.c.day < before_ms // DAY_MS).order_by(usage.c.day).limit(1)
-    ).scalar()
-    if oldest is None:
-        return 0
-    keys = (usage.c.tenant_id, usage.c.model)
-    found = connection.execute(select(*keys).where(usage.c.day == oldest).order_by(*keys).limit(limit)).all()
-    for row in found:
-        connection.execute(
-            delete(usage).where(
-                usage.c.day == oldest, usage.c.tenant_id == row.tenant_id, usage.c.model == row.model
-            )
-        )
-    return len(found)
+    """Delete what was used on days that ended before that, in milliseconds since the epoch: ``limit`` rows at
+    most, the oldest first. Return how many."""
+    is_old = usage.c.day < before_ms // DAY_MS
+    return delete_some(connection, usage, is_old, (usage.c.day,), limit)
 
 
 @cache
 def _add(postgres: bool) -> Insert:
     insert = insert_into(postgres, usage)
     keys = [usage.c.tenant_id, usage.c.day, usage.c.model]
-    changed: dict[str, Any] = {name: usage.c[name] + insert.excluded[name] for name in _SUMS}
+    changed: dict[str, Any] = {
+        name: saturating_sum(postgres, usage.c[name], insert.excluded[name]) for name in _SUMS
+    }
     return insert.on_conflict_do_update(index_elements=keys, set_=changed)

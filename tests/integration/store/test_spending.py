@@ -25,7 +25,8 @@ from tether.store import Store
 from tether.store.admissions import admit
 from tether.store.end_requests import Conclusion, Request, conclude, request
 from tether.store.settlements import Settlement
-from tether.store.spending import prune_spending, spending_in, sweep_spending
+from tether.store.spending import spending_in
+from tether.store.spending_sweeps import prune_spending, sweep_spending
 
 HELD = Amount(1, 7 + 16)
 """By a job of the tests: a prompt of 7 tokens, and 16 at most for the answer."""

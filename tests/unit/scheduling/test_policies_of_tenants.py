@@ -126,6 +126,14 @@ def known(kept, now):
     return KnownPolicies(kept, lambda: now[0])
 
 
+def test_a_policy_of_no_tenant_that_can_be_read_keeps_no_other_from_being_known(known, kept):
+    kept.set(None)
+    kept.set("acme", '{"regions":["eu"]}')
+    kept.set(None)
+    assert known.of_tenant("acme").regions == ("eu",)
+    assert known.of_tenant("other") is NO_POLICY
+
+
 def test_a_change_counts_a_second_later_and_only_that_is_read(known, kept, now):
     kept.set("acme", '{"regions":["eu"]}')
     for _ in range(5):
