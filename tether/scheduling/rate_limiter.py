@@ -57,8 +57,9 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._local: dict[TenantId, tuple[RateLimits, TakenUnits]] = {}
         self._prune_above = LOCAL_BUCKETS
-        self._leases = RateLeases(self._shared.charge, self._known, clock)
+        self._leases = RateLeases(self._ask, self._known, clock)
         self._is_away = False
+        self._is_tried = False
         self._next_try = 0.0
         self._log = get_logger("tether.scheduling")
 
@@ -138,19 +139,32 @@ class RateLimiter:
         in_redis = [group for (*_, is_local), group in back.items() if not is_local]
         if in_redis:
             # Where Redis is away, they fill again by themselves.
-            self._shared.charge(in_redis)
+            self._ask(in_redis)
         for (*_, is_local), group in back.items():
             if is_local:
                 self._here(group)
 
+    def _ask(self, groups: Sequence[ChargeGroup]) -> list[ChargedGroup] | None:
+        """Charge groups in Redis, with those of other threads; None while it is away."""
+        is_mine = False
+        with self._lock:
+            if self._is_away:
+                if self._is_tried or self._clock() < self._next_try:
+                    return None
+                # Others go on without it while this one waits: they do not even stand behind it.
+                self._is_tried = is_mine = True
+        try:
+            return self._shared.charge(groups)
+        finally:
+            if is_mine:
+                with self._lock:
+                    self._is_tried = False
+
     def _in_redis(self, groups: Sequence[ChargeGroup]) -> list[ChargedGroup] | None:
         """What Redis says; None while it is away."""
         with self._lock:
-            if self._is_away:
-                if self._clock() < self._next_try:
-                    return None
-                # Others go on without it while this one waits.
-                self._next_try = self._clock() + REST_SECONDS
+            if self._is_away and not self._is_tried:
+                return None
         try:
             charged = self._buckets.charge(groups)
         except redis.RedisError as error:

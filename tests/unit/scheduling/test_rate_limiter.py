@@ -1,8 +1,11 @@
 """Rate limits while Redis answers, is away, and is back, without one."""
 
+import threading
+
 import pytest
 import redis
 
+from support.waiting import PATIENCE_SECONDS, join
 from tether.broker.rate_buckets import BucketChange, ChargedGroup
 from tether.errors import CommitUnknown, InvalidRequest, RateLimited, StoreUnavailable
 from tether.rate_limits import (
@@ -156,6 +159,32 @@ def test_without_redis_the_process_goes_on_from_what_it_knew_and_asks_again_afte
     assert admitted(limiter, want(), want(), want()) == [True, True, False]
     assert admitted(limiter) == [False]
     assert shared.calls == 5
+
+
+def test_nobody_waits_for_the_one_who_tries_whether_redis_is_back(limiter, shared, time):
+    shared.error = redis.ConnectionError("away")
+    assert admitted(limiter) == [True]
+    time.seconds += REST_SECONDS
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def hang(groups):
+        is_asked.set()
+        assert may_answer.wait(2 * PATIENCE_SECONDS)
+        raise shared.error
+
+    shared.charge = hang
+    trying = threading.Thread(target=admitted, args=(limiter,))
+    others = [threading.Thread(target=admitted, args=(limiter, want(name))) for name in ("two", "three")]
+    trying.start()
+    assert is_asked.wait(PATIENCE_SECONDS)
+    try:
+        for other in others:
+            other.start()
+        for other in others:
+            join(other)
+    finally:
+        may_answer.set()
+        join(trying)
 
 
 def test_what_this_process_took_is_put_back_here(limiter, shared):
