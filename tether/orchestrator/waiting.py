@@ -13,6 +13,7 @@ from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import Priority
 from tether.loops import IDLE, seconds_until
 from tether.orchestrator.context import LoopContext
+from tether.orchestrator.postponements import MAX_POSTPONED_MS, Postponements
 from tether.orchestrator.set_aside import FailedEntries
 from tether.orchestrator.waiting_turns import NEVER_LATE, LateStandard, NextJobs, WaitingTurns
 from tether.scheduling.kept_decisions import ChosenPools
@@ -35,6 +36,7 @@ from tether.store.waiting_jobs import (
     waiting,
     waiting_ids,
 )
+from tether.store.waiting_tenants import PostponedJobs, postponed_ids
 from tether.telemetry.logs import get_logger
 
 WAITING = "waiting"
@@ -44,8 +46,8 @@ BATCH = 256
 SHORT_SECONDS = 0.25
 """Between two looks while jobs are due for which no pool has room, unless jobs end in this process."""
 
-POSTPONED_MS = 10_000
-"""When a job is looked at again whose model is served, but by no pool that can serve this job."""
+RECALLED = 1_000
+"""Jobs of a tenant that were postponed and are made due at once, in one step."""
 
 
 class ServesModels(Protocol):
@@ -107,6 +109,7 @@ class PlaceWaiting:
         self._short_of_room = short_of_room or threading.Event()
         self._short: set[KeptModel] = set()
         self._turns = WaitingTurns(store, scheduler.rooms_of_tenants, late)
+        self._postponements = Postponements()
         self._served: Mapping[PoolName, int] = {}
         self._failed: FailedEntries[JobId] = FailedEntries(WAITING, get_logger("tether.orchestrator"))
 
@@ -194,7 +197,7 @@ class PlaceWaiting:
                 without_room += 1
             else:
                 # What no pool can serve now holds up nobody else.
-                due_at = now_ms + POSTPONED_MS
+                due_at = self._postponements.due_at(kept, job.job.tenant_id, now_ms)
                 unserved.append(Postponement(job.job_id, job.dispatch, due_at, now_ms, choice.decision))
         dispatches: list[Dispatch] = []
         results = self._reservations.claim([claimed for _, claimed in chosen])
@@ -210,6 +213,7 @@ class PlaceWaiting:
         failed += self._postpone(unserved)
         if without_room:
             self._short.add(kept)
+        self._recall(kept, {job.job.tenant_id for job, _ in chosen}, now_ms)
         return len(job_ids) - without_room - self._delay(failed, now_ms)
 
     def _next(self, kept: KeptModel, now_ms: int) -> NextJobs:
@@ -257,6 +261,15 @@ class PlaceWaiting:
             for item, answer in zip(postponements, answers, strict=True)
             if isinstance(answer, Exception)
         ]
+
+    def _recall(self, kept: KeptModel, tenants: Collection[TenantId], now_ms: int) -> None:
+        """A pool was found for these tenants: what was postponed since there was none is due now."""
+        for tenant, before_ms in self._postponements.recalls(kept, tenants, now_ms):
+            wanted = PostponedJobs(kept, tenant, before_ms, now_ms, now_ms + MAX_POSTPONED_MS)
+            job_ids = self._store.read(postponed_ids, wanted, RECALLED)
+            self._store.write_each(delay_waiting, [DelayedJob(job_id, now_ms) for job_id in job_ids])
+            if len(job_ids) < RECALLED:
+                self._postponements.has_recalled(kept, tenant, now_ms)
 
     def _delay(self, failed: list[tuple[JobId, Exception]], now_ms: int) -> int:
         """Set jobs aside: they are due again later, behind others. Return how many could not be delayed."""

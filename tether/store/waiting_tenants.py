@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from tether.ids import JobId, TenantId
-from tether.jobs import Priority
+from tether.jobs import JobState, Priority
 from tether.store.schema import IS_PLACEABLE, jobs
 from tether.store.waiting_jobs import MAX_TIME_MS, KeptModel
 
@@ -64,6 +64,38 @@ def waiting_ids_of(
     the longest due first."""
     given = {**_given(kept, priority), "tenant_id": tenant, "due_by": due_by, "limit": limit}
     return list(connection.execute(_ids(), given).scalars())
+
+
+class PostponedJobs(NamedTuple):
+    """Which jobs are asked for; times in milliseconds since the epoch.
+
+    Attributes:
+      before_ms: They were postponed before that.
+      now_ms: They may have begun by then, and are due later.
+      due_by_ms: They are due by that.
+    """
+
+    kept: KeptModel
+    tenant: TenantId
+    before_ms: int
+    now_ms: int
+    due_by_ms: int
+
+
+def postponed_ids(connection: Connection, wanted: PostponedJobs, limit: int) -> list[JobId]:
+    """A tenant's jobs that wait for a model and were made due later, the soonest first of each class."""
+    ids: list[JobId] = []
+    times = {"before": wanted.before_ms, "now_ms": wanted.now_ms, "due_by": wanted.due_by_ms}
+    for priority in Priority:
+        if len(ids) < limit:
+            given = {
+                **_given(wanted.kept, priority),
+                **times,
+                "tenant_id": wanted.tenant,
+                "limit": limit - len(ids),
+            }
+            ids += connection.execute(_postponed_ids(), given).scalars()
+    return ids
 
 
 def waiting_ids_of_no_class(connection: Connection, kept: KeptModel, due_by: int, limit: int) -> list[JobId]:
@@ -152,6 +184,19 @@ def _ids() -> Select[Any]:
     )
     query = select(first.c.job_id).where(first.c.due_at <= bindparam("due_by"))
     return query.order_by(first.c.due_at, first.c.job_id)
+
+
+@cache
+def _postponed_ids() -> Select[Any]:
+    is_postponed = (
+        jobs.c.due_at > bindparam("now_ms"),
+        jobs.c.due_at <= bindparam("due_by"),
+        jobs.c.not_before <= bindparam("now_ms"),
+        jobs.c.updated_at < bindparam("before"),
+        jobs.c.state == JobState.PARKED.value,
+    )
+    query = select(jobs.c.job_id).where(*_is_waiting(), *_is_of(bindparam("tenant_id")), *is_postponed)
+    return query.order_by(*_IN_TURN).limit(bindparam("limit"))
 
 
 @cache

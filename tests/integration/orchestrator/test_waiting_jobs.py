@@ -6,9 +6,21 @@ import pytest
 from sqlalchemy import event
 
 from support.boundless_pools import BoundlessPools, choice_of
-from support.databases import DEMO, NOW, POOL, accept, new_job, outcome, settle_each, state_of, write
+from support.databases import (
+    DEMO,
+    NOW,
+    POOL,
+    accept,
+    make_tenants,
+    new_job,
+    outcome,
+    settle_each,
+    state_of,
+    write,
+)
 from tether.loops import IDLE
-from tether.orchestrator.waiting import BATCH, POSTPONED_MS, PlaceWaiting
+from tether.orchestrator.postponements import AT_ONCE, GAP_MS, POSTPONED_MS
+from tether.orchestrator.waiting import BATCH, PlaceWaiting
 from tether.outcomes import OutcomeKind
 from tether.scheduling.reservations import ReservationManager
 from tether.store.end_requests import Request, request
@@ -16,6 +28,7 @@ from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
 
 DEAD = KeptModel("dead", "1")
 RETRIED_MS = 60_000
+MINUTE_MS = 60_000
 
 
 class Fleet(BoundlessPools):
@@ -26,6 +39,8 @@ class Fleet(BoundlessPools):
         self.needs = list(needs)
         self.placed = []
         self.has_room = True
+        self.barred = set()
+        self.looks = 0
 
     def served_models(self):
         return self.served
@@ -35,7 +50,11 @@ class Fleet(BoundlessPools):
         return [kept for kept in self.needs if kept.model in models]
 
     def choose_pools(self, jobs):
-        return [choice_of(POOL if self.has_room else None) for _ in jobs]
+        self.looks += len(jobs)
+        return [
+            choice_of(POOL if self.has_room and each.job.tenant_id not in self.barred else None)
+            for each in jobs
+        ]
 
     def hand_over(self, dispatches):
         self.placed += [dispatch.job_id for dispatch in dispatches]
@@ -115,6 +134,31 @@ def test_a_job_of_a_served_model_that_no_pool_takes_is_postponed_and_passed(stor
     assert fleet.placed == ["job-000002"]
     run(step_of(store, fleet, NOW + POSTPONED_MS))
     assert sorted(fleet.placed) == ["job-000000", "job-000001", "job-000002"]
+
+
+def test_what_no_pool_takes_is_looked_at_no_oftener_however_much_it_is_and_at_once_when_one_does(store):
+    make_tenants(store, "barred", "other")
+    accept(store, *parked(0, 2 * AT_ONCE + 40, tenant_id="barred"), *parked(5_000, 1, tenant_id="other"))
+    delayed = parked(6_000, 1, tenant_id="barred", not_before=NOW + MINUTE_MS)
+    accept(store, *delayed)
+    fleet, now = Fleet(DEMO), [NOW]
+    fleet.barred = {"barred"}
+    step = step_of(store, fleet)
+    step._now_ms = lambda: now[0]
+    run(step)
+    assert fleet.placed == ["job-005000"]
+    fleet.looks = 0
+    now[0] += POSTPONED_MS
+    run(step)
+    assert AT_ONCE <= fleet.looks <= AT_ONCE + 1
+    assert fleet.placed == ["job-005000"]
+
+    fleet.barred = set()
+    now[0] += GAP_MS
+    for _ in range(5):
+        run(step)
+    assert len(fleet.placed) == 2 * AT_ONCE + 40 + 1
+    assert "job-006000" not in fleet.placed
 
 
 def test_a_retry_whose_model_is_gone_is_parked_once_and_placed_when_it_is_back(store):
