@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Self
 
+from tether.broker.redis.connections import OUTAGE_ERRORS
 from tether.loops import IDLE
 from tether.orchestrator.context import LoopContext
+from tether.orchestrator.ended_probes import FreeProbes
+from tether.orchestrator.set_aside import FailedEntries
 from tether.scheduling.breaker import Breaker, BreakerName, BreakerState, judged_breaker
 from tether.scheduling.breaker_words import why_opened
 from tether.scheduling.shared_breakers import ReadBreaker, SharedBreakers
+from tether.store.store import Store
 from tether.telemetry import metrics
 from tether.telemetry.logs import get_logger
 
@@ -25,19 +29,21 @@ _LEVELS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN:
 class JudgeBreakers:
     """One look at all breakers with attempts in the window, and at those that are not closed."""
 
-    def __init__(self, shared: SharedBreakers, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, shared: SharedBreakers, *, now_ms: Callable[[], int]) -> None:
         """
         Args:
           now_ms: Milliseconds since the epoch, by Redis's clock.
         """
         self._shared = shared
+        self._free_probes = FreeProbes(store, shared)
         self._now_ms = now_ms
         self._counted: frozenset[BreakerName] = frozenset()
         self._log = get_logger("tether.orchestrator")
+        self._failed: FailedEntries[BreakerName] = FailedEntries(BREAKERS, self._log)
 
     @classmethod
     def make(cls, context: LoopContext) -> Self:
-        return cls(context.plane.breakers, now_ms=context.now_ms)
+        return cls(context.plane.store, context.plane.breakers, now_ms=context.now_ms)
 
     def __call__(self) -> float:
         rules = self._shared.rules
@@ -45,16 +51,29 @@ class JudgeBreakers:
         told = self._shared.told()
         states: dict[BreakerName, BreakerState] = {}
         for read in found:
-            after = judged_breaker(read.breaker, read.samples, rules, read.now)
-            states[read.name] = after.state(read.now)
-            if _is_worth_writing(read, after, told.get(read.name)) and self._shared.write(read, after):
-                self._tell(read, after)
+            try:
+                states[read.name] = self._judge(read, told.get(read.name))
+            except OUTAGE_ERRORS:
+                raise
+            except Exception as error:
+                # What is wrong with one breaker is no reason not to judge the others.
+                self._failed.fail(read.name, error, read.now)
+            else:
+                self._failed.succeed(read.name)
         self._count(states)
+        self._free_probes(found)
         return IDLE
+
+    def _judge(self, read: ReadBreaker, told: Breaker | None) -> BreakerState:
+        after = judged_breaker(read.breaker, read.samples, self._shared.rules, read.now)
+        if _is_worth_writing(read, after, told) and self._shared.write(read, after):
+            self._tell(read, after)
+        return after.state(read.now)
 
     def lapse(self) -> None:
         """Another orchestrator tells of them from here on."""
         self._count({})
+        self._free_probes.forget()
 
     def _count(self, states: Mapping[BreakerName, BreakerState]) -> None:
         for name in self._counted | states.keys():
@@ -96,7 +115,7 @@ def _is_worth_writing(read: ReadBreaker, after: Breaker, told: Breaker | None) -
     if told != (None if after.cause is None else after):
         return True
     before = read.breaker
-    if after.measured_at - before.measured_at >= BASELINE_WRITES_MS:
+    if abs(after.measured_at - before.measured_at) >= BASELINE_WRITES_MS:
         return True
     return (after.cause, after.since, after.trips) != (before.cause, before.since, before.trips) or (
         before.baseline == 0 < after.baseline

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import median, median_high
 
 from tether.ids import JobId, TenantId, WorkerId
 
@@ -60,3 +61,14 @@ def newest_of_tenants(samples: Sequence[AttemptSample], count: int) -> list[Atte
         if counts[one.tenant] <= count:
             kept.append(one)
     return kept
+
+
+def normal_speed(measured: Sequence[AttemptSample]) -> float:
+    """Milliseconds for a token: the median of the workers' medians; the slower of two.
+
+    A worker that says that it is much faster than it is would otherwise make all others slow.
+    """
+    of_workers: defaultdict[WorkerId, list[float]] = defaultdict(list)
+    for one in measured:
+        of_workers[one.worker].append(one.ms_per_token)
+    return median_high(median(speeds) for speeds in of_workers.values())

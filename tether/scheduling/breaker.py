@@ -17,11 +17,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import median
 from typing import NamedTuple, Self
 
 from tether.ids import JobId, TenantId
-from tether.scheduling.attempt_samples import AttemptSample, least_share, newest_of_tenants
+from tether.scheduling.attempt_samples import AttemptSample, least_share, newest_of_tenants, normal_speed
 
 SLOW_SHARE = 0.5
 """If more of the attempts are slow, so is their median."""
@@ -112,6 +111,11 @@ class BreakerRules:
     probe_ms: int = 60_000
     baseline_ms: int = 3_600_000
 
+    @property
+    def max_of_tenant(self) -> int:
+        """Attempts of one tenant that count, its newest."""
+        return 2 * self.min_samples
+
     def open_for_ms(self, trips: int) -> int:
         """How long it stays open when it has tripped so often in a row: twice as long each time."""
         return min(self.max_open_ms, self.open_ms << min(trips - 1, MAX_DOUBLINGS_OF_OPEN))
@@ -176,13 +180,14 @@ def judged_breaker(
     """
     if not rules.is_enabled:
         return replace(closed_breaker(breaker, now), trips=0) if breaker.cause is not None else breaker
+    breaker = _within_bounds(breaker, rules, now)
     if breaker.cause is not None:
-        return _judged_open(_within_bounds(breaker, rules, now), samples, rules, now)
+        return _judged_open(breaker, samples, rules, now)
     window = [
         one for one in samples if now - rules.window_ms < one.at <= now and one.began_at > breaker.since
     ]
     # What went well before must not hide that nothing does now, nor one tenant's attempts those of others.
-    counted = newest_of_tenants([one for one in window if one.blame is not None], 2 * rules.min_samples)
+    counted = newest_of_tenants([one for one in window if one.blame is not None], rules.max_of_tenant)
     share = least_share(counted, lambda one: one.blame or 0.0)
     if len(counted) >= rules.min_samples and share >= rules.failure_share:
         return _opened(breaker, TripCause.FAILURES, share, len(counted), rules, now)
@@ -192,7 +197,7 @@ def judged_breaker(
     share = least_share(measured, lambda one: float(is_slow(breaker, one, rules)))
     if share > SLOW_SHARE:
         return _opened(breaker, TripCause.SLOWNESS, share, len(measured), rules, now)
-    return _followed(breaker, median(one.ms_per_token for one in measured), rules, now)
+    return _followed(breaker, normal_speed(measured), rules, now)
 
 
 def is_slow(breaker: Breaker, sample: AttemptSample, rules: BreakerRules) -> bool:
@@ -213,12 +218,23 @@ def claimed_breaker(breaker: Breaker, job: BreakerProbe, rules: BreakerRules) ->
     return replace(breaker, probe=job) if is_turn_of(breaker, job.tenant, rules, job.claimed_at) else None
 
 
-def is_turn_of(breaker: Breaker, tenant: TenantId | None, rules: BreakerRules, now: int) -> bool:
-    """Whether a job of a tenant may try at this time; None asks for anybody's."""
+def is_turn_of(
+    breaker: Breaker, tenant: TenantId | None, rules: BreakerRules, now: int, *, comes_first: bool = True
+) -> bool:
+    """Whether a job of a tenant may try at this time; None asks for anybody's.
+
+    Args:
+      comes_first: Whether it need not wait a moment for others.
+    """
     if breaker.state(now) is not BreakerState.HALF_OPEN or _has_probe(breaker, rules, now):
         return False
     turn_ms = min(MAX_TURN_MS, rules.open_ms // 2)
-    return tenant not in breaker.passed_over or now >= breaker.until + turn_ms
+    return (comes_first and tenant not in breaker.passed_over) or now >= breaker.until + turn_ms
+
+
+def freed_breaker(breaker: Breaker, probe: BreakerProbe) -> Breaker | None:
+    """The breaker once a probe is over without an attempt; None where it is another's turn by now."""
+    return replace(breaker, probe=None) if breaker.probe == probe else None
 
 
 def closed_breaker(breaker: Breaker, now: int) -> Breaker:
@@ -230,7 +246,9 @@ def _judged_open(
     breaker: Breaker, samples: Sequence[AttemptSample], rules: BreakerRules, now: int
 ) -> Breaker:
     # What was drawn while it was open had been placed before: it says nothing new.
-    fresh = sorted((one for one in samples if breaker.until <= one.began_at), key=lambda one: one.at)
+    fresh = sorted(
+        (one for one in samples if breaker.until <= one.began_at and one.at <= now), key=lambda one: one.at
+    )
     good = 0
     for sample in fresh:
         if sample.blame is None:
@@ -296,8 +314,14 @@ def _followed(breaker: Breaker, measured: float, rules: BreakerRules, now: int) 
 
 
 def _within_bounds(breaker: Breaker, rules: BreakerRules, now: int) -> Breaker:
-    """A clock that was set back, or settings that were changed, keep it open no longer than it may be."""
-    return replace(breaker, until=min(breaker.until, now + rules.max_open_ms))
+    """A clock that was set back, or settings that were changed, keep it open no longer than it may be, nor
+    closed for ever."""
+    return replace(
+        breaker,
+        until=min(breaker.until, now + rules.max_open_ms),
+        since=min(breaker.since, now),
+        measured_at=min(breaker.measured_at, now),
+    )
 
 
 def _has_probe(breaker: Breaker, rules: BreakerRules, now: int) -> bool:

@@ -44,7 +44,8 @@ class BreakerPasses:
         explain: Callable[[PlacementRequest], PlacementDecision],
     ) -> PlacementDecision:
         """Choose a pool for a job that is going to be placed. Where the best one's breaker is half-open and
-        nobody tries, the job does, if no other process has been faster.
+        nobody tries, the job does, if no other process has been faster. One that has failed before, and that
+        another pool can serve, leaves the first moment to others: it may fail again, and would wait for long.
 
         Args:
           request: With all breakers that are not closed.
@@ -54,6 +55,12 @@ class BreakerPasses:
         passable = self._passable(job.tenant_id) if request.breakers else set()
         if not passable or self._known is None:
             return explain(request)
+        if job.failed_on:
+            elsewhere = explain(request)
+            if elsewhere.pool is not None:
+                passable = self._passable(job.tenant_id, comes_first=False)
+            if not passable:
+                return elsewhere
         decision = explain(_without(request, passable))
         names = {pool.name: breaker_of(pool) for pool in pools}
         chosen = None if decision.pool is None else names[decision.pool]
@@ -63,9 +70,9 @@ class BreakerPasses:
         # None of the others that it could try may get it by way of a claim: it would be a second one there.
         return explain(_without(request, {chosen}) if may_pass else request)
 
-    def _passable(self, tenant: TenantId | None) -> set[BreakerName]:
+    def _passable(self, tenant: TenantId | None, *, comes_first: bool = True) -> set[BreakerName]:
         known = self._known
-        return set() if known is None else known.passable(known.shut(), tenant)
+        return set() if known is None else known.passable(known.shut(), tenant, comes_first=comes_first)
 
     def _shut(self, passable: Callable[[], Collection[BreakerName]]) -> Mapping[BreakerName, ShutBreaker]:
         known = {} if self._known is None else self._known.shut()

@@ -64,10 +64,20 @@ class KnownBreakers:
         known = self._known
         return known if known and self._clock() - self._read_at < STALE_BREAKERS_SECONDS else _NONE
 
-    def passable(self, shut: Mapping[BreakerName, Breaker], tenant: TenantId | None) -> set[BreakerName]:
-        """Those of these that a job of a tenant may try to pass now; None asks for anybody's."""
+    def passable(
+        self, shut: Mapping[BreakerName, Breaker], tenant: TenantId | None, *, comes_first: bool = True
+    ) -> set[BreakerName]:
+        """Those of these that a job of a tenant may try to pass now; None asks for anybody's.
+
+        Args:
+          comes_first: As for :func:`~tether.scheduling.breaker.is_turn_of`.
+        """
         now, rules = self._now_ms(), self._shared.rules
-        return {name for name, breaker in shut.items() if is_turn_of(breaker, tenant, rules, now)}
+        return {
+            name
+            for name, breaker in shut.items()
+            if is_turn_of(breaker, tenant, rules, now, comes_first=comes_first)
+        }
 
     def claim(self, name: BreakerName, job_id: JobId, tenant: TenantId) -> bool:
         """Whether a job may pass a breaker that is not closed; it is the probe then. That takes a round trip.

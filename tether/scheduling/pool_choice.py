@@ -205,10 +205,14 @@ class PoolChoice:
           UnknownModel: No such model is configured.
           StoreUnavailable: The database is unavailable.
         """
-        if not self._passes.shut():
+        if not self.has_shut():
             return None
         asked = self._facts.of_request(request, tenant)
         return first_shut(self.explain(asked), asked, self._seen().of_model(asked.model))
+
+    def has_shut(self) -> bool:
+        """Whether a breaker is known that is not closed."""
+        return bool(self._passes.shut())
 
     def serving(self) -> dict[ModelVersion, tuple[PoolView, ...]]:
         """The pools that can serve each model now; models that none can serve are left out."""

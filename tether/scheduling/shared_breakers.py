@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from tether.scheduling.breaker import (
     BreakerRules,
     claimed_breaker,
     closed_breaker,
+    freed_breaker,
 )
 from tether.scheduling.breaker_codec import (
     breaker_from_bytes,
@@ -30,6 +32,9 @@ from tether.scheduling.outcome_samples import samples_of
 
 MAX_TRIES = 8
 """How often a change is tried while others write the same breaker."""
+
+MAX_NAME_BYTES = 512
+"""Of a breaker's name, as the scripts have it."""
 
 Decision = Callable[[Breaker, Sequence[AttemptSample], int], Breaker | None]
 """What becomes of a breaker, by the attempts that ended lately and the time; None where it stays as it is."""
@@ -79,7 +84,7 @@ class SharedBreakers:
                 if name is not None:
                     texts.setdefault(name.text, []).append(sample_to_bytes(sample))
         if texts:
-            self._records.note(texts, 2 * self.rules.window_ms)
+            self._records.note(texts, 2 * self.rules.window_ms, self.rules.max_of_tenant)
 
     def read_all(self, since: int) -> list[ReadBreaker]:
         """All breakers with attempts since a time by Redis's clock, and all that are not closed."""
@@ -132,6 +137,11 @@ class SharedBreakers:
             return False
         return may_pass
 
+    def free(self, name: BreakerName, probe: BreakerProbe) -> None:
+        """Let another job try: this one is over. Where others write the breaker all the while, it stays."""
+        with contextlib.suppress(BreakerContended):
+            self.change(name, lambda breaker, samples, now: freed_breaker(breaker, probe))
+
     def reset(self, name: BreakerName) -> Breaker:
         """Close a breaker and forget what it knows, its baseline too. Return what it was.
 
@@ -168,6 +178,9 @@ class BreakerContended(Exception):
 
 
 def _name(text: str) -> BreakerName | None:
+    # What was no UTF-8 is not ours, and could not be written again by this name.
+    if not text.isprintable() or "\ufffd" in text or len(text.encode()) > MAX_NAME_BYTES:
+        return None
     try:
         return BreakerName.of_text(text)
     except ValueError:

@@ -38,7 +38,13 @@ class WaitingPlacement:
     def choose_pools(self, jobs: Sequence[WaitingJob]) -> list[ChosenPools | Exception]:
         """A choice for each job that waits in the database; an error where choosing failed."""
         now_ms = self._now_ms()
-        return [self._choose(waiting, now_ms) for waiting in jobs]
+        if not self._choice.has_shut():
+            return [self._choose(waiting, now_ms) for waiting in jobs]
+        # Of jobs that could show whether a model works again, one does that has failed the least.
+        choices = {
+            job.job_id: self._choose(job, now_ms) for job in sorted(jobs, key=lambda one: one.attempts)
+        }
+        return [choices[job.job_id] for job in jobs]
 
     def _choose(self, waiting: WaitingJob, now_ms: int) -> ChosenPools | Exception:
         job = waiting.job

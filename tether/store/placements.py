@@ -137,6 +137,15 @@ def states(connection: Connection, job_ids: list[JobId]) -> dict[JobId, tuple[Jo
     return {JobId(row.job_id): (JobState(row.state), row.dispatch) for row in found}
 
 
+def pools_of(connection: Connection, job_ids: list[JobId]) -> dict[JobId, PoolName]:
+    """The pools of those of these jobs that are recorded as placed or running."""
+    query = select(jobs.c.job_id, jobs.c.pool).where(
+        IS_IN_REDIS, is_among(is_postgres(connection), jobs.c.job_id)
+    )
+    found = connection.execute(query, {"ids": job_ids})
+    return {JobId(row.job_id): PoolName(row.pool or "") for row in found}
+
+
 def models_of(connection: Connection, job_ids: list[JobId]) -> dict[JobId, KeptModel]:
     """The models of these jobs; a job that is not known is left out."""
     are_these = is_among(is_postgres(connection), jobs.c.job_id)

@@ -4,16 +4,21 @@ import threading
 from dataclasses import replace
 
 import pytest
+import redis
 
 from support.core_steps import CoreSteps
 from support.hand_worker import growth
 from tether.attempts import AttemptEnd
+from tether.broker.pools.breaker_records import MAX_ATTEMPTS_NOTED
 from tether.jobs import JobError
 from tether.models.registry import ModelVersion, Registry, pool_name
 from tether.orchestrator.breakers import JudgeBreakers
+from tether.orchestrator.ended_probes import PLACED_WITHIN_MS
 from tether.orchestrator.noted_attempts import NoteAttempts
 from tether.outcomes import Fence, Outcome, OutcomeKind
-from tether.scheduling.breaker import BreakerName, BreakerRules, BreakerState, TripCause
+from tether.scheduling.attempt_samples import AttemptSample
+from tether.scheduling.breaker import Breaker, BreakerName, BreakerRules, BreakerState, TripCause
+from tether.scheduling.breaker_codec import breaker_to_bytes, sample_to_bytes
 from tether.scheduling.known_breakers import STALE_BREAKERS_SECONDS, KnownBreakers
 from tether.scheduling.shared_breakers import SharedBreakers
 
@@ -62,7 +67,7 @@ def ended(core, number, error=BROKE, *, tenant=None, pool=None, age=0, cause="fa
 
 
 def judge(core, shared):
-    JudgeBreakers(shared, now_ms=lambda: redis_now(core))()
+    JudgeBreakers(core.store, shared, now_ms=lambda: redis_now(core))()
 
 
 def opened(core, shared):
@@ -219,3 +224,125 @@ def test_settling_notes_what_failed_with_its_tenant_once(core, shared):
     }
     assert read.name == NAME
     assert len(read.samples) == 2
+
+
+@pytest.mark.parametrize("number", [b"x", b"9999999999999999", b"1e3", b"0x10", b"007", b""])
+def test_a_number_of_writes_that_is_none_keeps_nobody_from_writing(core, shared, number):
+    opened(core, shared)
+    core.redis.hset(core.keys.breaker(NAME.text), "write", number)
+    shared.reset(NAME)
+    assert shared.told() == {}
+
+
+def test_a_breaker_that_cannot_be_written_costs_itself(core, shared, monkeypatch):
+    odd = BreakerName("a", "1", "local")
+    write = shared.write
+    shared.change(odd, lambda breaker, samples, now: replace(breaker, cause=TripCause.FAILURES))
+    core.redis.hdel(core.keys.open_breakers, odd.text)
+
+    def broken(read, breaker):
+        if read.name == odd:
+            raise ValueError("surrogates not allowed")
+        return write(read, breaker)
+
+    monkeypatch.setattr(shared, "write", broken)
+    assert NAME not in shared.told()
+    opened(core, shared)
+
+
+def test_names_that_are_none_of_ours_are_passed_over(core, shared):
+    text = breaker_to_bytes(Breaker(cause=TripCause.FAILURES, until=2**52))
+    names = ("x" * 1_000 + "@1:local", b"\xff@1:local", "a@1:lo\ncal")
+    core.redis.hset(core.keys.open_breakers, mapping=dict.fromkeys(names, text))
+    assert shared.told() == {}
+    opened(core, shared)
+
+
+def test_attempts_of_one_breaker_that_are_refused_cost_no_others(core, shared, monkeypatch):
+    records = shared._records
+    run = records._pools.run_script
+
+    def refused(name, breaker, *arguments):
+        if breaker == "a":
+            raise redis.ResponseError("ERR it is too long")
+        return run(name, breaker, *arguments)
+
+    monkeypatch.setattr(records._pools, "run_script", refused)
+    records.note({"a": [b"x"], NAME.text: [b"y"]}, 60_000, 40)
+    assert core.redis.lrange(core.keys.breaker_attempts(NAME.text), 0, -1) == [b"y"]
+
+
+def attempts_of(tenant, count, at, blame=1.0):
+    return [
+        sample_to_bytes(
+            AttemptSample(
+                at=at, began_at=at, job_id=f"{tenant}-{n}", tenant=tenant, worker=f"w-{n % 3}", blame=blame
+            )
+        )
+        for n in range(count)
+    ]
+
+
+def test_a_tenant_with_many_failures_pushes_out_nobody_s_success(core, shared):
+    at = redis_now(core)
+    records = shared._records
+    records.note({NAME.text: attempts_of("blue", 3, at, 0.0)}, 60_000, 8)
+    for _ in range(3):
+        records.note({NAME.text: attempts_of("red", 2_000, at)}, 60_000, 8)
+    (read,) = shared.read_all(0)
+    assert [one.job_id for one in read.samples if one.tenant == "blue"] == ["blue-0", "blue-1", "blue-2"]
+    assert len(read.samples) <= MAX_ATTEMPTS_NOTED
+    judge(core, shared)
+    assert shared.told() == {}
+
+
+def test_many_tenants_keep_some_of_each_the_newest_last(core, shared):
+    at = redis_now(core)
+    for n in range(0, 1_500, 100):
+        texts = [text for m in range(n, n + 100) for text in attempts_of(f"t-{m}", 4, at)]
+        shared._records.note({NAME.text: texts}, 60_000, 8)
+    (read,) = shared.read_all(0)
+    assert len({one.tenant for one in read.samples}) == 1_500
+    assert [one.job_id for one in read.samples if one.tenant == "t-1499"] == [f"t-1499-{n}" for n in range(4)]
+
+
+def test_garbage_among_attempts_is_dropped_where_there_are_too_many(core, shared):
+    name = core.keys.breaker_attempts(NAME.text)
+    core.redis.rpush(name, *[b"\xff"] * 5_000)
+    opened(core, shared)
+    assert core.redis.llen(name) == 8
+
+
+@pytest.mark.parametrize("job_id", ["job-that-never-came", "job-000001"])
+def test_a_probe_whose_job_is_in_no_pool_of_it_frees_the_way(core, shared, job_id):
+    half_opened(core, shared)
+    core.submit(1, 2)
+    core.redis.delete(core.keys.breaker_attempts(NAME.text))
+    loop = JudgeBreakers(core.store, shared, now_ms=lambda: redis_now(core))
+
+    def aged(breaker, samples, now):
+        return replace(breaker, probe=replace(breaker.probe, claimed_at=now - PLACED_WITHIN_MS))
+
+    assert shared.claim(NAME, job_id, "red")
+    shared.change(NAME, aged)
+    if job_id == "job-000001":
+        loop()
+        loop()
+        assert shared.told()[NAME].probe.job_id == job_id, "it waits in its pool"
+        core.pools.withdraw_many([(job_id, 1)], running=False)
+        core.settle()
+        assert core.states(1) == ["parked"]
+    loop()
+    assert shared.told()[NAME].probe is not None, "what became of it may not be known yet"
+    loop()
+    assert shared.told()[NAME].probe is None
+    assert shared.claim(NAME, "next", "red")
+
+
+def test_a_probe_that_was_claimed_a_moment_ago_is_not_freed(core, shared):
+    half_opened(core, shared)
+    assert shared.claim(NAME, "not-yet-placed", "red")
+    loop = JudgeBreakers(core.store, shared, now_ms=lambda: redis_now(core))
+    for _ in range(3):
+        loop()
+    assert shared.told()[NAME].probe.job_id == "not-yet-placed"

@@ -21,6 +21,7 @@ from tether.scheduling.breaker import (
     BreakerState,
     TripCause,
     claimed_breaker,
+    freed_breaker,
     judged_breaker,
 )
 
@@ -229,6 +230,40 @@ def test_a_probe_that_the_client_cancelled_frees_the_way_for_the_next():
     assert asks(breaker, "next", now + 5).probe.job_id == "next"
 
 
+def test_a_probe_that_is_over_is_freed_and_another_one_is_not():
+    breaker = opened()
+    breaker = asks(breaker, "job-7", breaker.until)
+    freed = freed_breaker(breaker, breaker.probe)
+    assert asks(freed, "next", breaker.until).probe.job_id == "next"
+    assert freed_breaker(freed, breaker.probe) is None
+
+
+def test_an_attempt_from_the_future_neither_keeps_it_open_nor_closes_it():
+    breaker = opened()
+    for blame in (0.0, 1.0):
+        odd = sample(1, blame, at=NOW + 10**12)
+        assert judged_breaker(breaker, [odd], REAL, breaker.until) == breaker
+
+
+def test_times_from_the_future_neither_keep_it_closed_nor_hold_its_baseline():
+    odd = replace(CLOSED_BREAKER, since=NOW + 10**12, baseline=10.0, measured_at=NOW + 10**12)
+    odd = judged_breaker(odd, [], REAL, NOW)
+    assert (odd.since, odd.measured_at) == (NOW, NOW)
+    later = NOW + 1_000
+    assert judged_breaker(odd, measured(20.0, at=later), REAL, later).baseline > 10.0
+    failed = [sample(number, 1.0, at=later) for number in range(20)]
+    assert judged_breaker(odd, failed, REAL, later).cause is TripCause.FAILURES
+
+
+def test_a_worker_that_claims_to_be_fast_makes_nobody_slow():
+    claims = [sample(number, worker="liar", ms=0.001) for number in range(30)]
+    honest = [sample(number, worker="honest", ms=20.0) for number in range(10)]
+    learned = judged_breaker(CLOSED_BREAKER, claims + honest, REAL, NOW)
+    assert learned.baseline == 20.0
+    later = NOW + REAL.window_ms
+    assert judged_breaker(learned, measured(20.0, at=later), REAL, later).cause is None
+
+
 def test_a_clock_that_was_set_back_keeps_it_open_no_longer():
     breaker = opened()
     past = NOW - 10**9
@@ -283,8 +318,13 @@ PLANTED = {
         "probe.claimed_at <= now < probe.claimed_at + rules.probe_ms",
         "True",
     ),
-    "the same tenant tries again": (breakers, "is_turn_of", "tenant not in breaker.passed_over or ", ""),
-    "what was placed before decides": (breakers, "_judged_open", "if breaker.until <= one.began_at", ""),
+    "the same tenant tries again": (
+        breakers,
+        "is_turn_of",
+        "(comes_first and tenant not in breaker.passed_over) or ",
+        "",
+    ),
+    "what was placed before decides": (breakers, "_judged_open", "breaker.until <= one.began_at and ", ""),
     "a bad probe is forgotten": (breakers, "_judged_open", "if slow or sample.blame >= 0.5:", "if slow:"),
     "a slow probe closes it": (breakers, "_judged_open", "if slow or sample", "if sample"),
     "an ended probe stays": (breakers, "_judged_open", "return replace(breaker, probe=None)", "pass"),

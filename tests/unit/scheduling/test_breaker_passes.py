@@ -16,6 +16,7 @@ from tether.scheduling.breaker import Breaker, BreakerName, BreakerProbe, Breake
 from tether.scheduling.breaker_refusals import refusal_by_breaker, waits_not
 from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.waiting_placement import WaitingPlacement
+from tether.store.waiting_jobs import WaitingJob
 
 NOW = 1_800_000_000_000
 RULES = BreakerRules()
@@ -41,8 +42,12 @@ class Known:
     def shut(self):
         return self.breakers
 
-    def passable(self, shut, tenant):
-        return {name for name, breaker in shut.items() if is_turn_of(breaker, tenant, RULES, NOW)}
+    def passable(self, shut, tenant, *, comes_first=True):
+        return {
+            name
+            for name, breaker in shut.items()
+            if is_turn_of(breaker, tenant, RULES, NOW, comes_first=comes_first)
+        }
 
     def claim(self, name, job_id, tenant):
         self.claims.append((name, job_id))
@@ -178,6 +183,24 @@ def test_a_tenant_whose_probe_failed_lets_others_try_first(chooser):
     chooser.known.breakers = {EU: replace(HALF_OPEN, passed_over=("one",))}
     assert chooser.place() is None
     assert chooser.place(tenant_id="two") == "eu-cpu"
+
+
+def test_a_job_that_has_failed_leaves_the_first_moment_to_others_where_it_is_served_elsewhere(chooser):
+    chooser.known.breakers = {EU: HALF_OPEN}
+    assert chooser.place(failed_on="worker") == "us-cpu"
+    assert chooser.known.claims == []
+    assert chooser.place(failed_on="worker", region="eu") == "eu-cpu"
+    assert chooser.known.claims == [(EU, "job")]
+    chooser.known.breakers = {EU: replace(HALF_OPEN, until=NOW - RULES.open_ms)}
+    assert chooser.place(failed_on="worker") == "eu-cpu"
+
+
+def test_of_waiting_jobs_one_tries_that_has_failed_the_least(chooser):
+    chooser.regions = ("eu",)
+    chooser.known.breakers = {EU: HALF_OPEN}
+    waiting = [WaitingJob(job(job_id=f"job-{n}"), n, attempts=n) for n in (3, 1, 2)]
+    assert len(chooser.placement.choose_pools(waiting)) == 3
+    assert chooser.known.claims[0] == (EU, "job-1")
 
 
 def test_waiting_jobs_do_not_go_to_where_one_tries(chooser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from tether.broker.pools.pools import Pools
 from tether.broker.redis.connections import each_answer, is_wrong_type, raise_if_refused
 
 MAX_ATTEMPTS_NOTED = 4_096
-"""Attempts of a breaker that are kept, at most."""
+"""Attempts of a breaker that are kept, at most. Where there are more, those of tenants that have many go."""
 
 MAX_BREAKERS = 4_096
 """Breakers that are looked at, those with the newest attempts."""
@@ -91,14 +92,19 @@ class BreakerRecords:
         """
         return bool(self._pools.run_script("pool/write_breaker", name, record.write, kept, told, KEPT_MS))
 
-    def note(self, attempts: Mapping[str, Sequence[bytes]], life_ms: int) -> None:
+    def note(self, attempts: Mapping[str, Sequence[bytes]], life_ms: int, per_tenant: int) -> None:
         """Note attempts that ended, by breaker.
 
         Args:
+          per_tenant: Attempts of each tenant that are kept, at most, where not all can be.
           life_ms: They say nothing any more after so long.
         """
         for name, texts in attempts.items():
-            self._pools.run_script("pool/note_attempts", name, MAX_ATTEMPTS_NOTED, life_ms, *texts)
+            # What one breaker's keys refuse is no reason not to note the attempts of others.
+            with contextlib.suppress(redis.ResponseError):
+                self._pools.run_script(
+                    "pool/note_attempts", name, MAX_ATTEMPTS_NOTED, per_tenant, life_ms, *texts
+                )
 
     def _put_right(self, answers: Mapping[str, Any]) -> None:
         """Throw away what is of another type than ours: nobody can read it."""

@@ -3,13 +3,19 @@
 -- told (JSON; '' where it is closed), for how long it is kept (ms)
 -- Returns: the number of this write; 0 where somebody was faster, and nothing was written.
 pass_memory_limit()
-local name, read_write, life = ARGV[1], whole(ARGV[2], MAX_INTEGER - 1), whole(ARGV[5], MAX_LIFE)
+local MAX_WRITES, MAX_DIGITS = 999999999999999, 15
+local name, read_write, life = ARGV[1], whole(ARGV[2], MAX_WRITES), whole(ARGV[5], MAX_LIFE)
 if not read_write or not life or #name > MAX_NAME_BYTES or not is_json(ARGV[3], MAX_ERROR_BYTES)
     or ARGV[4] ~= '' and not is_json(ARGV[4], MAX_ERROR_BYTES) then
   return refuse('write_breaker: an argument')
 end
 local kept = key('breaker:' .. name)
-if (whole(apply('HGET', kept, 'write'), MAX_INTEGER) or 0) ~= read_write then
+local written = apply('HGET', kept, 'write') or ''
+-- Read as readers do: what is no number of ours is 0 for both.
+if #written > MAX_DIGITS or not string.find(written, '^%d+$') then
+  written = '0'
+end
+if tonumber(written) ~= read_write then
   return 0
 end
 redis.call('HSET', kept, 'write', integer(read_write + 1), 'kept', ARGV[3])
