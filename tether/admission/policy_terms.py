@@ -55,6 +55,12 @@ def request_meant(request: JobRequest, policy: TenantPolicy, now_ms: int) -> Job
     return request
 
 
+def retention_meant(policy: TenantPolicy) -> int | None:
+    """Return for how many milliseconds the tenant's jobs are kept once they have ended; None is as long as
+    any."""
+    return None if isinstance(policy, UnreadablePolicy) else policy.defaults.retention_ms
+
+
 def quotas_meant(policy: TenantPolicy) -> SpendingQuotas:
     """Return how much the tenant may spend. One whose policy is unreadable is refused before."""
     if policy is NO_POLICY or isinstance(policy, UnreadablePolicy):

@@ -55,7 +55,8 @@ class Prune:
     ) -> None:
         """
         Args:
-          retention_ms: Age from their end at which jobs are deleted; None is never.
+          retention_ms: Age from their end at which jobs are deleted that have no shorter time of their own;
+            None is never.
           audit_retention_ms: Age at which entries of the audit log are; None is never.
           usage_retention_ms: Age at which what tenants used in a day is; None is never.
         """
@@ -101,9 +102,8 @@ class Prune:
         if self._has_old_entries:
             # A flood of entries grows old as fast as it was written: what is left is for the next step.
             self._try("audit log", self._prune_audit, now_ms)
-        if self._retention_ms is None:
-            return IDLE
-        return self._prune(now_ms - self._retention_ms, now_ms)
+        older_than_ms = 0 if self._retention_ms is None else now_ms - self._retention_ms
+        return self._prune(older_than_ms, now_ms)
 
     def _try(self, what: str, carry_out: Callable[[], None], now_ms: int) -> None:
         if not self._failed.is_due(what, now_ms):
@@ -155,7 +155,7 @@ class Prune:
 
     def _prune(self, older_than_ms: int, now_ms: int) -> float:
         """Delete a batch of old jobs. What cannot be deleted is passed over until the last was looked at."""
-        job_ids = self._store.read(prunable_jobs, older_than_ms, BATCH, self._passed_over)
+        job_ids = self._store.read(prunable_jobs, older_than_ms, BATCH, self._passed_over, now_ms=now_ms)
         due = [job_id for job_id in job_ids if self._failed.is_due(job_id, now_ms)]
         kept = len(job_ids) - len(due)
         for job_id, answer in zip(due, self._store.write_each(prune, due), strict=True):

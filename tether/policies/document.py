@@ -22,6 +22,9 @@ MAX_POLICY_BYTES = 65_536
 MAX_POLICY_NAMES = 256
 """Names in a list of a policy, and aliases."""
 
+MIN_RETENTION_MS = 60_000
+"""A client that waits for a job is to find its result."""
+
 MAX_SPENDING_QUOTA = 10**15
 """Requests or tokens in a day or month."""
 
@@ -48,6 +51,16 @@ class PolicyDefaults(Section):
         Expected(f"an integer number of milliseconds from 1 to {TEN_YEARS_MS}"),
     ] = None
     """Milliseconds after which a job that has no deadline expires, from when it may start."""
+
+    retention_ms: Annotated[
+        int | None,
+        Field(ge=MIN_RETENTION_MS, le=TEN_YEARS_MS),
+        Expected(
+            f"an integer number of milliseconds from {MIN_RETENTION_MS} to {TEN_YEARS_MS}; leave it out to "
+            "keep jobs for jobs.retention"
+        ),
+    ] = None
+    """Milliseconds from its end after which a job is deleted, if `jobs.retention` does not come first."""
 
 
 class PolicyLimits(Section):

@@ -10,7 +10,7 @@ from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import POLICY_GATES, first_refusal
-from tether.admission.policy_terms import quotas_meant, request_meant
+from tether.admission.policy_terms import quotas_meant, request_meant, retention_meant
 from tether.admission.spending_refusals import spending_refusal
 from tether.envelopes import Placeable
 from tether.errors import (
@@ -334,6 +334,7 @@ class SchedulerMiddleware(Middleware):
             bound=chosen.claims[0].bound if chosen.claims else NO_BOUND,
             others=chosen.claims[1:],
             quotas=quotas_meant(facts.policy),
+            retention_ms=retention_meant(facts.policy),
         )
         return _Prepared(envelope, request, new_job, standings)
 

@@ -70,6 +70,7 @@ class NewJob:
       now_ms: Milliseconds since the epoch.
       decision: Why it is to be placed there, to be kept.
       quotas: What its tenant may spend in a day and a month.
+      retention_ms: How long it is kept once it has ended, at most; None is as long as any.
     """
 
     job: Placeable
@@ -84,6 +85,7 @@ class NewJob:
     bound: int = NO_BOUND
     others: tuple[Claim, ...] = ()
     quotas: SpendingQuotas = UNLIMITED
+    retention_ms: int | None = None
 
     @property
     def job_id(self) -> JobId:
@@ -264,6 +266,7 @@ def _columns(job: NewJob) -> dict[str, object]:
         "created_at": job.now_ms,
         "updated_at": job.now_ms,
         "due_at": _due_at(job),
+        "retention_ms": job.retention_ms,
     }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, exists, or_, select, union_all
+from sqlalchemy import Connection, delete, exists, or_, select, union
 
 from tether.ids import JobId
 from tether.store.job_labels import delete_labels, labels_of
 from tether.store.schema import (
+    HAS_RETENTION,
     IS_CLOSED,
     IS_FINAL,
     IS_FINAL_BUT_DEAD,
+    KEPT_UNTIL,
     attempts,
     dead_letters,
     decisions,
@@ -18,14 +20,24 @@ from tether.store.schema import (
 )
 
 
-def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset: int = 0) -> list[JobId]:
-    """Ids of jobs that ended before ``older_than_ms`` (milliseconds since the epoch), the oldest first, but
-    the first ``offset`` of them. Of the dead those whose dead letters were closed before that."""
-    # Each half ends after as many as can be needed of it: neither is ever sorted as a whole.
+def prunable_jobs(
+    connection: Connection, older_than_ms: int, limit: int, offset: int = 0, *, now_ms: int
+) -> list[JobId]:
+    """Ids of jobs that ended before ``older_than_ms`` (milliseconds since the epoch), or whose own retention
+    is over at ``now_ms``, the oldest first, but the first ``offset`` of them. Of the dead those whose dead
+    letters were closed before that."""
+    # Each part ends after as many as can be needed of it: neither is ever sorted as a whole.
     ended = (
         select(jobs.c.job_id, jobs.c.finished_at.label("ended_at"))
         .where(IS_FINAL_BUT_DEAD, jobs.c.finished_at < older_than_ms)
         .order_by(jobs.c.finished_at)
+        .limit(limit + offset)
+        .subquery()
+    )
+    own = (
+        select(jobs.c.job_id, jobs.c.finished_at.label("ended_at"))
+        .where(IS_FINAL_BUT_DEAD, HAS_RETENTION, now_ms > KEPT_UNTIL)
+        .order_by(KEPT_UNTIL)
         .limit(limit + offset)
         .subquery()
     )
@@ -42,8 +54,9 @@ def prunable_jobs(connection: Connection, older_than_ms: int, limit: int, offset
         .limit(limit + offset)
         .subquery()
     )
-    both = union_all(select(ended), select(closed)).subquery()
-    query = select(both.c.job_id).order_by(both.c.ended_at, both.c.job_id).limit(limit).offset(offset)
+    # A job may be in two of them.
+    found = union(select(ended), select(own), select(closed)).subquery()
+    query = select(found.c.job_id).order_by(found.c.ended_at, found.c.job_id).limit(limit).offset(offset)
     return list(connection.execute(query).scalars())
 
 

@@ -134,6 +134,7 @@ jobs = Table(
     Column("needed_vram", BigInteger, nullable=False, server_default="0"),
     Column("moved_from", Text),
     Column("moved_to", Text),
+    Column("retention_ms", BigInteger),
     UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
     CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
     CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),
@@ -153,6 +154,12 @@ HAS_DEADLINE: ColumnElement[bool] = jobs.c.deadline > literal_column("0", BigInt
 MAY_EXPIRE_UNBEGUN: ColumnElement[bool] = jobs.c.expires_at > literal_column("0", BigInteger)
 HAS_REQUEST: ColumnElement[bool] = jobs.c.requested.is_not(None)
 IS_FINAL_BUT_DEAD: ColumnElement[bool] = jobs.c.state.in_(_literals(FINAL_STATES - {JobState.DEAD}))
+# In SQLite a column may hold a text, which is above all numbers.
+HAS_RETENTION: ColumnElement[bool] = and_(
+    jobs.c.retention_ms > literal_column("0", BigInteger),
+    jobs.c.retention_ms < literal_column("9007199254740991", BigInteger),
+)
+KEPT_UNTIL: ColumnElement[int] = jobs.c.finished_at + jobs.c.retention_ms
 
 
 def _index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) -> Index:
@@ -198,6 +205,7 @@ _index("ix_jobs_deadline", jobs.c.deadline, where=and_(IS_OPEN, HAS_DEADLINE))
 _index("ix_jobs_expires_at", jobs.c.expires_at, where=and_(IS_OPEN, MAY_EXPIRE_UNBEGUN))
 _index("ix_jobs_requested", jobs.c.requested_at, where=and_(IS_OPEN, HAS_REQUEST))
 _index("ix_jobs_finished_at", jobs.c.finished_at, where=IS_FINAL_BUT_DEAD)
+_index("ix_jobs_kept_until", KEPT_UNTIL, where=and_(IS_FINAL_BUT_DEAD, HAS_RETENTION))
 Index("ix_jobs_tenant_id_job_id", jobs.c.tenant_id, jobs.c.job_id)
 # For lists of some of a tenant's jobs, each in the order of the list.
 Index("ix_jobs_tenant_id_model_job_id", jobs.c.tenant_id, jobs.c.model, jobs.c.job_id)

@@ -7,20 +7,23 @@ import sys
 
 import openai
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from support.gateways import RunningGateway
 from support.placed_fleet import PlacedFleet, place_of
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether import JobState, Tether
 from tether.core.policy_control import PolicyControl
-from tether.errors import KeyConflict, PolicyRefused, PolicyUnreadable
+from tether.errors import JobNotFound, KeyConflict, PolicyRefused, PolicyUnreadable
 from tether.explanations import PlacementOrigin
 from tether.gateway.keys.api_keys import Scope
+from tether.orchestrator.pruning import Prune
 from tether.policies.reading import read_policy
+from tether.requests.fields import MAX_TIME_MS
 from tether.scheduling import known_policies
 from tether.store import Store
 from tether.store.audit import Act
+from tether.store.schema import jobs
 from tether.store.tenants import Tenant, create_tenant
 
 LONG = 8_000
@@ -317,6 +320,30 @@ def test_a_default_time_limit_ends_what_says_none(gateway, client, tenants):
     statuses = [job.status() for job in (limited, own)]
     limits = [round((status.deadline - status.created_at) / 1000, -2) for status in statuses]
     assert limits == [600, 5_000]
+
+
+def test_jobs_are_kept_for_as_long_as_the_policy_says(fleet, client, tenants):
+    def kept(job):
+        query = select(jobs.c.retention_ms).where(jobs.c.job_id == job.job_id)
+        return tenants.store.read(lambda connection: connection.execute(query).scalar_one())
+
+    tenants.set(defaults={"retention_ms": 60_000})
+    short = client.submit("m", "p", max_tokens=2)
+    tenants.set()
+    usual = client.submit("m", "p", max_tokens=2)
+    assert (kept(short), kept(usual)) == (60_000, None)
+    for job in (short, usual):
+        job.result(PATIENCE_SECONDS)
+    eventually(
+        lambda: short.status().finished_at and usual.status().finished_at, PATIENCE_SECONDS, "both ended"
+    )
+    later = short.status().finished_at + 60_001
+    prune = Prune(tenants.store, None, retention_ms=None, now_ms=lambda: later)
+    prune._trimmed_at = MAX_TIME_MS
+    prune()
+    with pytest.raises(JobNotFound):
+        short.status()
+    assert usual.status().state is JobState.SUCCEEDED
 
 
 def test_a_job_that_names_no_priority_gets_the_tenant_s(fleet, gateway, client, tenants):

@@ -61,7 +61,7 @@ def test_what_may_be_deleted_is_found_after_going_down_and_up(filled):
     upgrade(filled)
     assert {"ix_jobs_finished_at", "ix_dead_letters_closed"} <= indexes(filled)
     with Store(filled) as store:
-        assert store.read(prunable_jobs, NOW + 1, 10) == ["job-000000", "job-000002"]
+        assert store.read(prunable_jobs, NOW + 1, 10, now_ms=0) == ["job-000000", "job-000002"]
 
 
 def test_what_waited_before_jobs_had_needs_is_placed_after_going_up(filled):

@@ -4,7 +4,7 @@ import re
 from functools import partial
 
 import pytest
-from sqlalchemy import delete, event, insert, update
+from sqlalchemy import delete, event, insert, text, update
 
 from support.databases import (
     DEMO,
@@ -193,15 +193,34 @@ def test_pruning_removes_what_ended_long_ago_and_frees_its_key(store):
     settle_each(store, outcome(1, OutcomeKind.POISONED), now_ms=NOW)
     settle_each(store, outcome(2), now_ms=NOW + 10)
     retry(store, 1)
-    assert store.read(prunable_jobs, NOW + 1, 10) == []
-    assert store.read(prunable_jobs, NOW + 2, 10) == ["job-000001"]
-    assert store.read(prunable_jobs, NOW + 99, 10, 1) == ["job-000002"]
+    assert store.read(prunable_jobs, NOW + 1, 10, now_ms=0) == []
+    assert store.read(prunable_jobs, NOW + 2, 10, now_ms=0) == ["job-000001"]
+    assert store.read(prunable_jobs, NOW + 99, 10, 1, now_ms=0) == ["job-000002"]
     assert write(store, prune, "job-000001", "job-000003") == [True, False]
     assert store.read(job, "job-000001") is None
     assert store.read(dead_letter, "job-000001") is None
-    assert store.read(prunable_jobs, NOW + 99, 10) == ["job-000002"]
+    assert store.read(prunable_jobs, NOW + 99, 10, now_ms=0) == ["job-000002"]
     assert state_of(store, 3) == ("accepted", 1)
     assert write(store, admit, new_job(1))[0].kind is AdmissionKind.ACCEPTED
+
+
+def test_a_job_with_a_retention_of_its_own_is_kept_no_longer(store):
+    accept(store, new_job(1, retention_ms=1_000), new_job(2, retention_ms=5_000), new_job(3))
+    settle_each(store, *(outcome(number) for number in (1, 2, 3)), now_ms=NOW)
+    assert store.read(prunable_jobs, 0, 10, now_ms=NOW + 1_000) == []
+    assert store.read(prunable_jobs, 0, 10, now_ms=NOW + 1_001) == ["job-000001"]
+    assert store.read(prunable_jobs, NOW + 1, 10, now_ms=NOW + 1_001) == [f"job-00000{n}" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("damaged", ["'soon'", "x'ff'", "-1", "0", "9223372036854775807"])
+def test_a_retention_that_is_none_costs_neither_its_job_nor_others(store, damaged):
+    if "'" in damaged and store.read(lambda connection: connection.dialect.name) != "sqlite":
+        pytest.skip("Postgres keeps numbers in that column")
+    accept(store, new_job(1), new_job(2, retention_ms=1_000))
+    settle_each(store, outcome(1), outcome(2), now_ms=NOW)
+    change = text(f"UPDATE jobs SET retention_ms = {damaged} WHERE job_id = 'job-000001'")
+    store.write_alone(lambda connection: connection.execute(change) and None).result(60)
+    assert store.read(prunable_jobs, 0, 10, now_ms=NOW + 10**12) == ["job-000002"]
 
 
 def test_a_dead_job_is_kept_until_its_dead_letter_was_closed(store):
@@ -210,8 +229,8 @@ def test_a_dead_job_is_kept_until_its_dead_letter_was_closed(store):
         settle_each(store, outcome(number, kind), now_ms=NOW + number)
     retry(store, 2)
     old = [f"job-{number:06}" for number in (1, 2, 3, 5)]
-    assert store.read(prunable_jobs, NOW + 99, 10) == old
-    pages = [store.read(prunable_jobs, NOW + 99, 2, offset) for offset in (0, 2, 4)]
+    assert store.read(prunable_jobs, NOW + 99, 10, now_ms=0) == old
+    pages = [store.read(prunable_jobs, NOW + 99, 2, offset, now_ms=0) for offset in (0, 2, 4)]
     assert pages == [old[:2], old[2:], []]
 
 
@@ -336,12 +355,13 @@ NEEDING = (DEMO._replace(needs="region=eu"), DEMO._replace(needs="vram", vram=80
         ("ix_dispatches_lane", strays, (10,)),
         ("ix_dispatches_lane", owing_lanes, (1, "", 10)),
         ("ix_dispatches_lane", owed_in_lane, (1, "pool tenant", NOW, 10, (NOW, "job"))),
-        ("ix_jobs_finished_at", prunable_jobs, (NOW, 10)),
+        ("ix_jobs_finished_at", partial(prunable_jobs, now_ms=NOW), (NOW, 10)),
+        ("ix_jobs_kept_until", partial(prunable_jobs, now_ms=NOW), (NOW, 10)),
         ("ix_audit_log_actor_entry_id", partial(audit_page, actor="key", before=9), ()),
         ("ix_audit_log_target_entry_id", partial(audit_page, target="key"), ()),
         ("ix_audit_log_tenant_id_entry_id", partial(audit_page, tenant_id="default"), ()),
         ("ix_audit_log_action_entry_id", partial(audit_page, action="keys.create"), ()),
-        ("ix_dead_letters_closed", prunable_jobs, (NOW, 10)),
+        ("ix_dead_letters_closed", partial(prunable_jobs, now_ms=NOW), (NOW, 10)),
         ("ix_dead_letters_open", scan_letters, (LetterFilter(),)),
         ("ix_dead_letters_open", open_letters, (None, 10)),
         ("ix_dead_letters_open", old_letters, (NOW, 10)),
