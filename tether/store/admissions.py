@@ -294,22 +294,23 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
     _insert_holds(connection, ids)
     insert_labels(connection, _label_keys(accepted))
     insert_decisions(connection, [Decided(job.job_id, 1, job.pool, job.decision) for job in accepted])
-    moves = _moves(accepted)
     quotas = _quotas(connection, {job.tenant_id for job in accepted})
-    if quotas:
-        held = move_counters(connection, dict.fromkeys(moves, 0))
-        over_quota = _over_quota(accepted, quotas, held)
-        if over_quota:
-            claims.refused |= over_quota
-            refused = [job for job in accepted if job.job_id in over_quota]
-            delete_labels(connection, _label_keys(refused))
-            for table in (dispatches, decisions, holds, jobs):
-                delete_of_jobs(connection, table, over_quota)
-            # Its windows are locked already.
-            free_spending(connection, [job.job_id for job in refused if not job.quotas.is_unlimited])
-            accepted = [job for job in accepted if job.job_id not in claims.refused]
-            moves = _moves(accepted)
+    moves = _moves(accepted)
+    # All are counted first, and who is over its quota is taken out again: mostly nobody is.
     after = move_counters(connection, moves)
+    held = {counter: after[counter] - change for counter, change in moves.items()}
+    over_quota = _over_quota(accepted, quotas, held) if quotas else {}
+    if over_quota:
+        claims.refused |= over_quota
+        refused = [job for job in accepted if job.job_id in over_quota]
+        delete_labels(connection, _label_keys(refused))
+        for table in (dispatches, decisions, holds, jobs):
+            delete_of_jobs(connection, table, over_quota)
+        # Its windows are locked already.
+        free_spending(connection, [job.job_id for job in refused if not job.quotas.is_unlimited])
+        accepted = [job for job in accepted if job.job_id not in claims.refused]
+        moves = _moves(accepted)
+        after |= move_counters(connection, _less(_moves(refused)))
     without_room = _without_room(accepted, moves, after)
     if without_room:
         after |= _park(connection, without_room)
@@ -319,6 +320,10 @@ def _claim(connection: Connection, accepted: list[NewJob]) -> _Claims:
             claims.depths[job.job_id] = after[CAPACITY, job.pool]
             after[CAPACITY, job.pool] -= 1
     return claims
+
+
+def _less(moves: Moves) -> Moves:
+    return Counter({counter: -change for counter, change in moves.items()})
 
 
 def _overspent(connection: Connection, accepted: list[NewJob]) -> dict[JobId, Admission]:

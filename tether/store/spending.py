@@ -82,24 +82,34 @@ def hold_spending(connection: Connection, wanted: Sequence[WantedSpending]) -> d
     """Hold what jobs may spend, each if its windows have room. Return why the others have none."""
     if not wanted:
         return {}
-    windows = {window for each in wanted for window in each.windows}
-    found = move_windows(connection, dict.fromkeys(windows, SpendingState(NOTHING, NOTHING)))
-    so_far = {window: state.held.plus(state.spent) for window, state in found.items()}
+    all_of_it: WindowMoves = defaultdict(lambda: SpendingState(NOTHING, NOTHING))
+    for each in wanted:
+        _hold(all_of_it, each, each.amount)
+    # All is held first, and what has no room for it is freed again: mostly there is nothing.
+    so_far = {
+        window: state.held.plus(state.spent).minus(all_of_it[window].held)
+        for window, state in move_windows(connection, all_of_it).items()
+    }
     refused: dict[JobId, Overspent] = {}
-    moves: WindowMoves = defaultdict(lambda: SpendingState(NOTHING, NOTHING))
+    back: WindowMoves = defaultdict(lambda: SpendingState(NOTHING, NOTHING))
     held = []
     for each in wanted:
         refusal = overspent(each.quotas, each.amount, so_far, each.windows)
         if refusal is not None:
             refused[each.job_id] = refusal
+            _hold(back, each, NOTHING.minus(each.amount))
             continue
         held.append(each)
         for window in each.windows:
             so_far[window] = so_far[window].plus(each.amount)
-            moves[window] = SpendingState(moves[window].held.plus(each.amount), NOTHING)
     insert_rows(connection, spending_holds, [_hold_columns(each) for each in held])
-    move_windows(connection, moves)
+    move_windows(connection, back)
     return refused
+
+
+def _hold(moves: WindowMoves, wanted: WantedSpending, amount: Amount) -> None:
+    for window in wanted.windows:
+        moves[window] = SpendingState(moves[window].held.plus(amount), NOTHING)
 
 
 def settle_spending(

@@ -5,7 +5,7 @@ import threading
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from support.databases import (
     NOW,
@@ -232,3 +232,14 @@ def test_concurrent_requests_never_overrun_a_quota_and_leave_no_phantom(stores, 
     assert state[day].spent == Amount(succeeded, succeeded * TRUTH.tokens)
     assert accepted or limit == 0
     check(stores[0])
+
+
+def test_quotas_cost_two_statements_a_commit(store):
+    give_quota(store, 10, "t")
+    kinds(store, new_job(90, tenant_id="other"), job(91, requests_per_day=99))
+    found = []
+    event.listen(store._writers, "before_cursor_execute", lambda *call: found.append(call[2]))
+    kinds(store, new_job(1, tenant_id="other"))
+    without = len(found)
+    kinds(store, job(2, requests_per_day=99), job(3, tokens_per_month=10**6))
+    assert len(found) - without <= without + 2
