@@ -7,8 +7,9 @@ import re
 import secrets
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from core_processes import families
 from core_stage import Stage
@@ -30,17 +31,18 @@ MAX_STREAMS = 10_000
 class EdgesStage(Stage):
     """The stage of the core benchmark, with a door."""
 
-    def start_gateway(self) -> str:
+    def start_gateway(self, more: Mapping[str, str] = MappingProxyType({})) -> str:
         """Start `tether gateway`, with room for all readers. Return its address, once it listens."""
         with self.settings_file().open("a", encoding="utf-8") as file:
             file.write(f"[gateway]\nstreams_per_tenant = {MAX_STREAMS}\n")
-        address = self.launch_gateway("gateway")
+        address = self.launch_gateway("gateway", more)
         self.gateway = self._processes["gateway"]
         return address
 
-    def launch_gateway(self, name: str) -> str:
-        """Start `tether gateway` under a name of its own. Return its address, once it listens."""
-        self._launch(name, ["-m", "tether_cli", "gateway", "--port", "0"])
+    def launch_gateway(self, name: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Start `tether gateway` under a name of its own, with more variables in its environment. Return its
+        address, once it listens."""
+        self._launch(name, ["-m", "tether_cli", "gateway", "--port", "0"], more=more)
         self.wait_until_child_is_ready(name)
         found = re.search(r"http://[\d.:]+", self.log_of(name))
         assert found is not None
