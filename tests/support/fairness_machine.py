@@ -22,7 +22,7 @@ POOLS = (POOL, OTHER)
 FAR = 2**52
 
 SMALL_BOUNDS = {
-    ("draw", "AVOID_LIFE"): FAR,
+    ("draw", "MAX_AVOID_LIFE"): FAR,
     ("draw", "MAX_SKIPPED"): 4,
     ("draw", "MAX_DISCARDED"): 12,
     ("draw", "MAX_DISCARDED_OF_LANE"): 4,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import redis
 
+from tether.broker.pools.draw_limits import NO_LIMITS
 from tether.broker.pools.worker_port import DrawResult, LoadAdvice, WriteResult, WriteStatus
 from tether.errors import EpochChanged
 from tether.streams.token_log import decode_pieces
@@ -39,6 +40,9 @@ class FakePort:
         self.is_away = threading.Event()
         self.epoch = self.said_epoch = 1
         self.waits = []
+        self.limits = []
+        self.avoided = []
+        self.while_drawing = lambda: None
         self.advice = {}
         self.tried = threading.Semaphore(0)
 
@@ -52,18 +56,28 @@ class FakePort:
         self.said_epoch = self.epoch
         return self.epoch
 
-    def draw(self, count, pools, *, busy, wait_seconds=0.0):
+    def draw(self, count, pools, *, busy, wait_seconds=0.0, limits=NO_LIMITS):
         self.waits.append(wait_seconds)
+        self.limits.append(limits)
+
+        self.while_drawing()
 
         def draw():
-            jobs = []
+            jobs, passed = [], []
             while count > len(jobs) and self.draws:
+                if self.draws[0].tenant in limits.after(job.tenant for job in jobs).passed_over:
+                    passed.append(self.draws.popleft())
+                    continue
                 jobs.append(self.hold(self.draws.popleft()))
                 if jobs[-1].alone:
                     break
-            return DrawResult(tuple(jobs))
+            self.draws.extendleft(reversed(passed))
+            return DrawResult(tuple(jobs), passed_over=len({job.tenant for job in passed}))
 
         return self._call("draw", draw)
+
+    def ring(self):
+        self._call("ring", lambda: None, checks_epoch=False)
 
     def demand(self, pools):
         self._call("demand", lambda: None, checks_epoch=False)
@@ -106,7 +120,8 @@ class FakePort:
     def fail(self, growth, *, kind, error):
         return self._call("fail", lambda: self._end(growth, kind, {"error": error}))
 
-    def release(self, growth, *, to_tail=False):
+    def release(self, growth, *, to_tail=False, avoid_ms=None):
+        self.avoided.append(avoid_ms)
         return self._call("release", lambda: self._release(growth, to_tail))
 
     def _release(self, growth, to_tail):

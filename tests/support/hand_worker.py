@@ -61,8 +61,11 @@ class HandWorker(RedisWorkerPort):
     def fail(self, growth, *, kind, error, expect=WriteStatus.OK):
         return self._end("fail", growth, kind, json.dumps(value_to_json(error)), expect=expect)
 
-    def release(self, growth, *, to_tail=False, expect=WriteStatus.OK):
-        return self._end("release", growth, *([1] if to_tail else []), expect=expect)
+    def release(self, growth, *, to_tail=False, avoid_ms=None, expect=WriteStatus.OK):
+        more = [1] if to_tail else []
+        return self._end(
+            "release", growth, *(more if avoid_ms is None else (int(to_tail), avoid_ms)), expect=expect
+        )
 
     def beat(self, pulses, *, expect=WriteStatus.OK):
         answers = super().beat(pulses)

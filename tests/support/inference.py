@@ -103,7 +103,7 @@ class InferenceBench:
 
     # Jobs.
 
-    def place(self, number=1, *, max_tokens=20, deadline=0, dispatch=1, body=None):
+    def place(self, number=1, *, max_tokens=20, deadline=0, dispatch=1, body=None, tenant="tenant"):
         job_id = f"job-{number}"
         placed = self.pools.place(
             [
@@ -111,7 +111,7 @@ class InferenceBench:
                     job_id=job_id,
                     dispatch=dispatch,
                     pool=self.pool,
-                    tenant="tenant",
+                    tenant=tenant,
                     priority=Priority.STANDARD,
                     weight=1.0,
                     deadline=deadline,

@@ -17,9 +17,11 @@ from tether.config.types import (
     Lifetime,
     Milliseconds,
     PlaceName,
+    PositiveShare,
     Secret,
     Section,
     Share,
+    TokenRate,
     Weight,
     as_milliseconds,
     as_tuple,
@@ -138,6 +140,12 @@ class WorkerSettings(Section):
     fork_server: Annotated[bool, Expected("true or false")] = True
     """Whether a process that has imported everything stays beside them, from which they begin within tens of
     milliseconds. Without it each imports everything itself, also after it was killed."""
+    tenant_share: PositiveShare = 1.0
+    """Share of a process's slots that one tenant may fill, above 0 and at most 1, which is no limit. At least
+    one slot."""
+    tenant_tokens_per_second: TokenRate = None
+    """Tokens a second that one tenant may generate in a process, from 0.1: above it no further job of it is
+    begun, and what runs goes on. `none`: no limit."""
     region: PlaceName = "local"
     """The worker's region: `a-z`, `0-9`, `-`, at most 32."""
     gpu_class: PlaceName = "cpu"

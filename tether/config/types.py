@@ -92,6 +92,15 @@ AnyPlace = Annotated[
 Weight = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False), Expected("a number from 0 to 1000")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Expected("a number from 0 to 1")]
 
+PositiveShare = Annotated[
+    float, Field(gt=0, le=1, allow_inf_nan=False), Expected("a number above 0, and 1 at most")
+]
+TokenRate = Annotated[
+    Annotated[float, Field(ge=0.1, le=1_000_000, allow_inf_nan=False)] | None,
+    BeforeValidator(none_word),
+    Expected('"none", or a number of tokens from 0.1 to 1000000'),
+]
+
 
 class Section(BaseModel):
     """Base of every group of settings: frozen, and shown without secrets."""

@@ -27,7 +27,11 @@ FENCED_WRITES = _counter(
     "Writes rejected by fencing: the message or attempt was no longer the writer's.",
     "command",
 )
-
+TENANT_SHARES = _counter(
+    "tether_tenant_shares",
+    "How often a worker's share kept a tenant's jobs back: passed_over by a draw, or handed_back after it.",
+    "action",
+)
 
 RATE_LIMITED = _counter(
     "tether_rate_limited", "Jobs refused by a rate limit of their tenant, by what ran out.", "limit"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
+from tether.broker.pools.slots import Slots
 from tether.broker.pools.worker_port import WorkerPort
 from tether.errors import TetherError
 from tether.ids import DrawId, PoolName
@@ -21,17 +22,24 @@ from tether_workers.stages.authorize import AuthorizeJob
 from tether_workers.stages.encode import EncodePrompt
 from tether_workers.stages.end import EndAttempt, dropped
 from tether_workers.stages.generate import GenerateTokens
+from tether_workers.stages.guard import QuotaGuard
 from tether_workers.stages.load import LoadModel
 from tether_workers.stages.outcome import job_error_of
 from tether_workers.stages.work import InferenceStage, InferenceWork
+from tether_workers.tenant_shares import TenantShares
 
 
 def inference_stages(
-    loader: ModelLoader, base: BaseWorker, prefill: PrefillThroughput | None = None
+    loader: ModelLoader,
+    base: BaseWorker,
+    shares: TenantShares,
+    slots: Slots,
+    prefill: PrefillThroughput | None = None,
 ) -> tuple[InferenceStage, ...]:
     """The stages of every attempt, in their order. ``end`` follows whatever becomes of them."""
     return (
         AuthorizeJob(base),
+        QuotaGuard(shares, slots),
         LoadModel(loader),
         EncodePrompt(),
         GenerateTokens(prefill),

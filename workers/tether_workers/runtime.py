@@ -63,6 +63,7 @@ from tether_workers.presence.manifest import ManifestWriter
 from tether_workers.presence.prefill import PrefillThroughput
 from tether_workers.presence.video_memory import driver_memory, video_memory
 from tether_workers.served_models import ServedModel
+from tether_workers.tenant_shares import TenantShare, TenantShares
 
 
 class WorkerRuntime:
@@ -122,11 +123,13 @@ class WorkerRuntime:
         self._operators = OperatorKeys.from_settings(settings)
         self._swarm = self._swarm_of(settings)
         self.slots = Slots(slots)
+        self._shares = TenantShares(TenantShare.of(settings.worker, slots), time.monotonic)
         self._flush = TokenWriter(self.port)
         self.attempts = Attempts(
             clock=time.monotonic,
             on_unwritten=self._flush.note,
             on_began=lambda attempt: self._beat.note_begun(attempt),
+            on_generated=self._shares.note if self._shares.share.tokens_per_second is not None else None,
         )
         self._beat = LeaseRenewal(
             self.port,
@@ -165,7 +168,7 @@ class WorkerRuntime:
             ).tell,
         )
         self._prefill = PrefillThroughput()
-        stages = inference_stages(self._loader, base, self._prefill)
+        stages = inference_stages(self._loader, base, self._shares, self.slots, self._prefill)
         self.inference = Inference(
             self.port, self.attempts, stages, base, {one.pool: one.version for one in served}
         )
@@ -231,7 +234,12 @@ class WorkerRuntime:
     def consumer(self, timeout: int) -> PoolConsumer:
         """A consumer of the worker's pools, whose calls block for at most ``timeout`` milliseconds."""
         return PoolConsumer(
-            self.port, self.slots, self._demand.pools, timeout=timeout, listener=self.attempts
+            self.port,
+            self.slots,
+            self._demand.pools,
+            timeout=timeout,
+            listener=self.attempts,
+            limiter=self._shares if self._shares.share.is_limited else None,
         )
 
     def start(self) -> None:

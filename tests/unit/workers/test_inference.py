@@ -9,6 +9,7 @@ import structlog
 from support.drawn_jobs import body_of, drawn_job
 from support.fake_port import FakePort
 from support.waiting import eventually, join
+from tether.broker.pools.slots import Slots
 from tether.broker.pools.worker_port import WriteResult, WriteStatus
 from tether.config.settings import ModelSettings
 from tether.errors import JobRefused, UnknownModel
@@ -27,6 +28,7 @@ from tether_workers.inference import Inference, inference_stages
 from tether_workers.job import read_drawn_job
 from tether_workers.loading import EngineLoader
 from tether_workers.stages.load import LoadModel
+from tether_workers.tenant_shares import TenantShare, TenantShares
 
 SECRET = "hunter2"
 
@@ -79,6 +81,8 @@ class Bench:
         self.attempts = Attempts(clock=lambda: 0.0, on_unwritten=self.flush.note)
         self.base = Team()
         self.stages = None
+        self.slots = Slots(4)
+        self.shares = TenantShares(TenantShare(), lambda: 0.0)
         self.engine = NullEngine()
         self.model = ModelSettings(name="count", engine="null")
         self.served = {}
@@ -92,7 +96,7 @@ class Bench:
         )
 
     def inference(self):
-        stages = self.stages or inference_stages(self.loader(), self.base)
+        stages = self.stages or inference_stages(self.loader(), self.base, self.shares, self.slots)
         return Inference(self.port, self.attempts, stages, self.base, self.served)
 
     def draw(self, *arguments, **changes):
@@ -538,8 +542,8 @@ class ScriptedStage:
 
 
 def test_the_stages_of_an_attempt_in_their_order(bench):
-    names = [stage.name for stage in inference_stages(bench.loader(), bench.base)]
-    assert names == ["authorize", "load", "encode", "generate"]
+    names = [stage.name for stage in inference_stages(bench.loader(), bench.base, bench.shares, bench.slots)]
+    assert names == ["authorize", "guard", "load", "encode", "generate"]
 
 
 @pytest.mark.parametrize(
@@ -576,7 +580,7 @@ def test_a_job_whose_adapter_takes_long_to_load_is_handed_back(bench):
         def load(self, model, version, adapter, cancelled):
             return None
 
-    bench.stages = inference_stages(Loader(), bench.base)
+    bench.stages = inference_stages(Loader(), bench.base, bench.shares, bench.slots)
     assert bench.run(bench.draw()).kind is ResultKind.RELEASED
     assert bench.port.calls == ["release"]
 

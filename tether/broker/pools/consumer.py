@@ -16,6 +16,8 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.logging import get_logger
 
 from tether.broker.keys import INFER
+from tether.broker.pools.draw_limits import DrawLimiter, DrawLimits
+from tether.broker.pools.limited_draws import LimitedDraws
 from tether.broker.pools.slots import Slots
 from tether.broker.pools.worker_port import DrawnJob, DrawResult, Growth, WorkerPort
 from tether.broker.redis.connections import OUTAGE_ERRORS
@@ -68,6 +70,7 @@ class PoolConsumer(Consumer):
         *,
         timeout: int,
         listener: DrawListener,
+        limiter: DrawLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -77,6 +80,7 @@ class PoolConsumer(Consumer):
           pools: Names of the pools to draw from, now.
           timeout: Most milliseconds for which :meth:`__next__` blocks.
           listener: Told what begins and what is over.
+          limiter: How many slots one tenant may fill; without it all.
           clock: Seconds.
         """
         self.logger = get_logger(__name__, type(self))
@@ -85,6 +89,7 @@ class PoolConsumer(Consumer):
         self._pools = pools
         self._timeout = timeout / 1000
         self._listener = listener
+        self._limited = LimitedDraws(port, slots, limiter)
         self._clock = clock
         self._draw_again_at: float | None = None
         self._has_left = False
@@ -145,9 +150,10 @@ class PoolConsumer(Consumer):
             wait = 0.0
         elif self._draw_again_at is not None:
             wait = min(wait, max(self._draw_again_at - self._clock(), 0.0))
+        limits, wait = self._limited.next(wait)
         try:
             busy = self._slots.outstanding > 0
-            draw = self._ask(self._slots.free, pools, busy, wait)
+            draw = self._ask(self._slots.free, pools, busy, wait, limits)
             self._note_contact()
         except EpochChanged:
             self._begin_anew()
@@ -155,6 +161,7 @@ class PoolConsumer(Consumer):
         except (WorkerRevoked, WorkerOutranked) as error:
             self._wait_while_refused(error)
             return
+        self._limited.note(limits, draw)
         if self._refused_by is not None:
             self.logger.info(_DRAWS_AGAIN[self._refused_by])
         self._refused_by = None
@@ -168,13 +175,15 @@ class PoolConsumer(Consumer):
             # The worker was told to stop or to pause while the draw was under way.
             self._release(draw.jobs)
 
-    def _ask(self, count: int, pools: Sequence[PoolName], busy: bool, wait: float) -> DrawResult:
+    def _ask(
+        self, count: int, pools: Sequence[PoolName], busy: bool, wait: float, limits: DrawLimits
+    ) -> DrawResult:
         try:
-            return self._port.draw(count, pools, busy=busy, wait_seconds=wait)
+            return self._port.draw(count, pools, busy=busy, wait_seconds=wait, limits=limits)
         except OUTAGE_ERRORS:
             # Where only the connection broke, jobs may have been drawn, and their leases run: Dramatiq would
             # come back in some seconds, which is too late for them.
-            return self._port.draw(count, pools, busy=busy)
+            return self._port.draw(count, pools, busy=busy, limits=limits)
 
     def _wait_while_refused(self, error: WorkerRevoked | WorkerOutranked) -> None:
         if self._refused_by is not type(error):
@@ -213,11 +222,11 @@ class PoolConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Free the slot. The attempt has ended itself."""
-        self._slots.clear(DrawId(message.message_id))
+        self._limited.free(DrawId(message.message_id))
 
     def nack(self, message: MessageProxy) -> None:
         """Free the slot. Where the attempt has not ended itself, its lease runs out."""
-        self._slots.clear(DrawId(message.message_id))
+        self._limited.free(DrawId(message.message_id))
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Hand the jobs of messages over to other workers: no thread has begun them."""

@@ -11,8 +11,10 @@ import redis
 
 from tether.broker.keys import Keys
 from tether.broker.pools.carried_job import CarriedJob, FieldReader
+from tether.broker.pools.draw_limits import NO_LIMITS, DrawLimits
 from tether.broker.pools.queue_contact import QueueContact
 from tether.broker.pools.worker_port import (
+    MAX_AVOID_MS,
     DrawnJob,
     DrawResult,
     Growth,
@@ -42,6 +44,9 @@ _DRAW_ID = 3
 
 READINESS_LIFE_MS = 15_000
 """For so long others believe that a worker has loaded a pool; it says so every few seconds."""
+
+BELL_LIFE_MS = 60_000
+"""Life of a bell that nobody listens to: as in the scripts."""
 
 NO_EPOCH = 0
 """What is said before an orchestrator has written the first epoch: it is refused like any other wrong one."""
@@ -100,7 +105,13 @@ class RedisWorkerPort:
         return self._epoch
 
     def draw(
-        self, count: int, pools: Sequence[PoolName], *, busy: bool, wait_seconds: float = 0.0
+        self,
+        count: int,
+        pools: Sequence[PoolName],
+        *,
+        busy: bool,
+        wait_seconds: float = 0.0,
+        limits: DrawLimits = NO_LIMITS,
     ) -> DrawResult:
         again = self._is_answer_owed
         # An answer that is lost, with a line or with a thread, is asked for once more.
@@ -108,6 +119,9 @@ class RedisWorkerPort:
         arguments: list[Argument] = [self._epoch, self.boot_id, count, self._number, self._lease]
         arguments += [int(again), int(busy), self.process, int(self.rank.is_outranked)]
         arguments += [len(_CARRIED.names) + 1, *_CARRIED.names, "proof", *pools]
+        told = limits.to_argument()
+        if told is not None:
+            arguments.append(told)
         # Nobody rings for a worker that does not stand in the idle sets.
         wait = wait_seconds if self._stands_idle and not again else 0.0
         with self.contact.call(wait):
@@ -118,18 +132,26 @@ class RedisWorkerPort:
         self._refuse_stale(answer)
         self._refuse_revoked(answer)
         if answer[0] == b"outranked":
-            return self._draw_above(int(answer[1]), answer[2] == b"1", count, pools, busy=busy)
+            return self._draw_above(int(answer[1]), answer[2] == b"1", count, pools, busy=busy, limits=limits)
         self.rank.note(is_outranked=False)
         _, again_in_ms, *drawn = answer
+        passed_over = drawn.pop() if drawn and isinstance(drawn[-1], int) else 0
         numbers = [int(job[_DRAW_ID].rpartition(b":")[2]) for job in drawn]
         jobs = tuple(job for raw in drawn if (job := self._read_drawn(raw)) is not None)
         self._number = max([self._number - 1, *numbers]) + 1
         self._is_answer_owed = False
         self._stands_idle = len(drawn) < count and not any(job.alone for job in jobs)
-        return DrawResult(jobs, int(again_in_ms))
+        return DrawResult(jobs, int(again_in_ms), passed_over)
 
     def _draw_above(
-        self, boot_counter: int, is_gone: bool, count: int, pools: Sequence[PoolName], *, busy: bool
+        self,
+        boot_counter: int,
+        is_gone: bool,
+        count: int,
+        pools: Sequence[PoolName],
+        *,
+        busy: bool,
+        limits: DrawLimits,
     ) -> DrawResult:
         """What is drawn with a greater boot counter than that of the process that had the lead, once it is
         gone.
@@ -155,7 +177,7 @@ class RedisWorkerPort:
             )
         self.boot_id = boot_id
         self.rank.note(is_outranked=False)
-        return self.draw(count, pools, busy=busy)
+        return self.draw(count, pools, busy=busy, limits=limits)
 
     def _read_drawn(self, raw: Sequence[Any]) -> DrawnJob | None:
         """A drawn job; None where it cannot be read: then its attempt has failed, and others go on."""
@@ -185,6 +207,11 @@ class RedisWorkerPort:
             line.close()
             raise
 
+    def ring(self) -> None:
+        bell = self._keys.wake(self.boot_id)
+        self._lines.post("RPUSH", bell, "draw")
+        self._lines.post("PEXPIRE", bell, BELL_LIFE_MS)
+
     def demand(self, pools: Sequence[tuple[PoolName, PoolReadiness]]) -> list[LoadAdvice]:
         pairs = [part for pair in pools for part in pair]
         with self.contact.call():
@@ -211,7 +238,9 @@ class RedisWorkerPort:
     def fail(self, growth: Growth, *, kind: str, error: JobError) -> WriteResult:
         return self._end("fail", growth, kind, json.dumps(value_to_json(error), ensure_ascii=False))
 
-    def release(self, growth: Growth, *, to_tail: bool = False) -> WriteResult:
+    def release(self, growth: Growth, *, to_tail: bool = False, avoid_ms: int | None = None) -> WriteResult:
+        if avoid_ms is not None:
+            return self._end("release", growth, int(to_tail), min(max(avoid_ms, 0), MAX_AVOID_MS))
         return self._end("release", growth, *([1] if to_tail else []))
 
     def _end(self, verb: str, growth: Growth, *more: Argument) -> WriteResult:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from tether.broker.pools.worker_port import DrawnJob
-from tether.ids import DrawId
+from tether.ids import DrawId, TenantId
 
 
 class Slots:
@@ -83,6 +84,18 @@ class Slots:
         """The next job that was not handed out."""
         with self._changed:
             return self._waiting.popleft() if self._waiting and not self._rests() else None
+
+    def running(self) -> dict[TenantId, int]:
+        """How many slots each tenant fills."""
+        with self._changed:
+            return Counter(drawn.tenant for drawn in self._held.values())
+
+    def position(self, draw_id: DrawId) -> int:
+        """How many slots the tenant of a draw filled when it got this one: so many are of earlier draws."""
+        with self._changed:
+            earlier = itertools.takewhile(lambda each: each != draw_id, self._held)
+            its = self._held.get(draw_id)
+            return sum(its is not None and self._held[each].tenant == its.tenant for each in earlier)
 
     def find(self, draw_id: DrawId) -> DrawnJob | None:
         """The job of a draw, while it fills a slot."""

@@ -8,9 +8,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from tether.broker.pools.carried_job import CarriedJob
+from tether.broker.pools.draw_limits import NO_LIMITS, DrawLimits
 from tether.ids import BootId, JobId, PoolName
 from tether.jobs import JobError
 from tether.outcomes import Fence
+
+MAX_AVOID_MS = 10_000
+"""No longer does a hint of :meth:`WorkerPort.release` count."""
 
 
 class WriteStatus(StrEnum):
@@ -70,10 +74,13 @@ class DrawResult:
     Attributes:
       jobs: The drawn jobs.
       again_in_ms: When to draw again without being woken; 0 if unknown.
+      passed_over: How many tenants with waiting jobs were passed over for the limits of the draw: each counts
+        once in each pool and priority in which it was come by.
     """
 
     jobs: tuple[DrawnJob, ...]
     again_in_ms: int = 0
+    passed_over: int = 0
 
 
 class PoolReadiness(StrEnum):
@@ -166,16 +173,29 @@ class WorkerPort(Protocol):
         """Fetch the epoch, which all other calls carry from then on."""
 
     def draw(
-        self, count: int, pools: Sequence[PoolName], *, busy: bool, wait_seconds: float = 0.0
+        self,
+        count: int,
+        pools: Sequence[PoolName],
+        *,
+        busy: bool,
+        wait_seconds: float = 0.0,
+        limits: DrawLimits = NO_LIMITS,
     ) -> DrawResult:
         """Draw up to ``count`` jobs, after waiting for the bell if ``wait_seconds`` is not 0.
 
         Only one thread at a time may draw.
 
+        Args:
+          limits: How many of one tenant, as known before the wait. Tenants without any left are passed over,
+            and nobody wakes this worker for their jobs.
+
         Raises:
           WorkerRevoked: The worker's key was revoked. Its current attempts go to other workers.
           WorkerOutranked: Another process draws with the worker's key.
         """
+
+    def ring(self) -> None:
+        """End the wait of a draw in another thread, or that of the next one."""
 
     def demand(self, pools: Sequence[tuple[PoolName, PoolReadiness]]) -> list[LoadAdvice]:
         """Say which pools this worker has loaded, and learn which it should load: one advice for each."""
@@ -189,11 +209,13 @@ class WorkerPort(Protocol):
     def fail(self, growth: Growth, *, kind: str, error: JobError) -> WriteResult:
         """End an attempt unsuccessfully: ``failed``, ``cancelled`` or ``expired``."""
 
-    def release(self, growth: Growth, *, to_tail: bool = False) -> WriteResult:
+    def release(self, growth: Growth, *, to_tail: bool = False, avoid_ms: int | None = None) -> WriteResult:
         """Hand the job over to another worker, which continues at its offset.
 
         Args:
           to_tail: It waits behind its tenant's other jobs, not in front of them.
+          avoid_ms: A hint: for so long this worker is not given it again, up to :data:`MAX_AVOID_MS`. None:
+            for two seconds.
         """
 
     def beat(self, pulses: Sequence[Pulse]) -> list[WriteStatus]:

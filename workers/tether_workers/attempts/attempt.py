@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum, StrEnum
 
 from tether.broker.pools.worker_port import DrawnJob, Growth, WriteResult, WriteStatus
+from tether.ids import TenantId
 from tether.jobs import Piece
 from tether.streams.token_log import encode_pieces
 from tether_workers.presence.throughput import DecodeThroughput
@@ -48,6 +49,7 @@ class Attempt:
 
     Attributes:
       drawn: What was drawn.
+      began_at: When, by the clock of the process.
       cancelled: Set as soon as the engine shall stop.
       dropped: Set as soon as nothing may be written any more.
     """
@@ -59,10 +61,12 @@ class Attempt:
         clock: Callable[[], float],
         on_unwritten: Callable[[Attempt], None],
         throughput: DecodeThroughput | None = None,
+        on_generated: Callable[[TenantId, int], None] | None = None,
     ) -> None:
         """
         Args:
           throughput: That of the process, to which this attempt's is added.
+          on_generated: Told how many tokens a tenant's engine has generated, as they come.
         """
         self.drawn = drawn
         self.cancelled = threading.Event()
@@ -70,9 +74,10 @@ class Attempt:
         self._clock = clock
         self._on_unwritten = on_unwritten
         self._throughput = throughput or DecodeThroughput(clock)
+        self._on_generated = on_generated
         self._changed = threading.Condition()
         self._phase = AttemptPhase.WAITING
-        self._phase_since = clock()
+        self._phase_since = self.began_at = clock()
         self._ending: AttemptEnding | None = None
         self._run = drawn.run
         self._offset = drawn.offset
@@ -86,6 +91,7 @@ class Attempt:
         self._lost_tokens = False
         self._is_refused = False
         self._gives_way = False
+        self._avoid_seconds: float | None = None
 
     @property
     def phase(self) -> AttemptPhase:
@@ -114,6 +120,11 @@ class Attempt:
     def gives_way(self) -> bool:
         """Whether its job waits behind others when it is handed back."""
         return self._gives_way
+
+    @property
+    def avoid_seconds(self) -> float | None:
+        """For how long this worker cannot run its job when it is handed back; None: not known."""
+        return self._avoid_seconds
 
     # The slot's side.
 
@@ -166,6 +177,8 @@ class Attempt:
             else:
                 self._unwritten += pieces
             self._generated_tokens += len(pieces)
+        if self._on_generated is not None:
+            self._on_generated(self.drawn.tenant, len(pieces))
         if not is_last:
             self._on_unwritten(self)
 
@@ -301,6 +314,16 @@ class Attempt:
         """Let the attempt end, and its job wait behind others: what it needs is not ready yet."""
         with self._changed:
             self._gives_way = True
+            self._end(AttemptEnding.RELEASE)
+
+    def hand_back(self, avoid_seconds: float | None) -> None:
+        """Let the attempt end, and its job go to another worker: this one cannot run it now.
+
+        Args:
+          avoid_seconds: For so long; None: not known.
+        """
+        with self._changed:
+            self._avoid_seconds = avoid_seconds
             self._end(AttemptEnding.RELEASE)
 
     def end(self, ending: AttemptEnding) -> None:

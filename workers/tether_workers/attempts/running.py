@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from tether.broker.pools.worker_port import DrawnJob
-from tether.ids import DrawId
+from tether.ids import DrawId, TenantId
 from tether_workers.attempts.attempt import Attempt, AttemptEnding, AttemptPhase
 from tether_workers.presence.throughput import DecodeThroughput
 
@@ -24,24 +24,31 @@ class Attempts:
         clock: Callable[[], float],
         on_unwritten: Callable[[Attempt], None],
         on_began: Callable[[Attempt], None] = lambda attempt: None,
+        on_generated: Callable[[TenantId, int], None] | None = None,
     ) -> None:
         """
         Args:
           clock: Seconds.
           on_unwritten: Called where an attempt has something to write.
           on_began: Called once an attempt is kept.
+          on_generated: Told how many tokens a tenant's engine has generated, as they come.
         """
         self.throughput = DecodeThroughput(clock)
         self._clock = clock
         self._on_unwritten = on_unwritten
         self._on_began = on_began
+        self._on_generated = on_generated
         self._changed = threading.Condition()
         self._running: dict[DrawId, Attempt] = {}
 
     def began(self, drawn: DrawnJob) -> None:
         """Keep a job that was drawn."""
         attempt = Attempt(
-            drawn, clock=self._clock, on_unwritten=self._on_unwritten, throughput=self.throughput
+            drawn,
+            clock=self._clock,
+            on_unwritten=self._on_unwritten,
+            throughput=self.throughput,
+            on_generated=self._on_generated,
         )
         with self._changed:
             self._running[drawn.fence.draw_id] = attempt

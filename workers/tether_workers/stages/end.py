@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import structlog
 
 from tether.broker.pools.worker_port import Growth, WorkerPort, WriteResult, WriteStatus
@@ -82,7 +84,7 @@ class EndAttempt:
         pause = 0.0
         while True:
             try:
-                return self._write_once(outcome, rest, input_tokens, to_tail=attempt.gives_way)
+                return self._write_once(attempt, outcome, rest, input_tokens)
             except EpochChanged:
                 return None
             except OUTAGE_ERRORS as error:
@@ -93,13 +95,15 @@ class EndAttempt:
                     return None
 
     def _write_once(
-        self, outcome: AttemptOutcome, rest: Growth, input_tokens: int, *, to_tail: bool
+        self, attempt: Attempt, outcome: AttemptOutcome, rest: Growth, input_tokens: int
     ) -> WriteResult:
         if outcome.finish_reason is not None:
             return self._port.finish(rest, input_tokens=input_tokens, reason=outcome.finish_reason)
         if outcome.error is not None:
             return self._port.fail(rest, kind=outcome.kind.value, error=outcome.error)
-        return self._port.release(rest, to_tail=to_tail)
+        seconds = attempt.avoid_seconds
+        avoid_ms = None if seconds is None else math.ceil(seconds * 1000)
+        return self._port.release(rest, to_tail=attempt.gives_way, avoid_ms=avoid_ms)
 
 
 def dropped(attempt: Attempt) -> AttemptResult:

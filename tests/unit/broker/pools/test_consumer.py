@@ -210,7 +210,7 @@ def test_it_draws_again_when_it_was_told_to(port, make, monkeypatch):
     answers = [DrawResult((), 40), DrawResult(()), DrawResult(())]
     waits = []
 
-    def draw(count, pools, *, busy, wait_seconds=0.0):
+    def draw(count, pools, *, busy, wait_seconds=0.0, limits):
         waits.append(wait_seconds)
         return answers.pop(0)
 

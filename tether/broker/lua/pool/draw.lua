@@ -6,29 +6,40 @@
 -- It goes on in the files of the folder `draw`.
 -- ARGV: epoch, worker, count, first draw number, lease (ms), again ('1': the last draw's answer may be lost),
 -- busy ('1': the worker runs other jobs), process (a name that no other process has), comes back ('1': it was outranked
--- when it drew last), how many fields, that many names of fields of a job's hash, pools...
+-- when it drew last), how many fields, that many names of fields of a job's hash, pools..., limits (may be missing; JSON:
+-- {"others": so many jobs of any tenant may be drawn, "left": {tenant: so many of this one}}, each may be missing. Who has
+-- none left is passed over, and keeps its place and its counter: docs/decisions/quota-guard.md)
 -- Returns: {'epoch'}, {'revoked'}, {'outranked', boot counter, '1' where nobody draws with that any more and this worker
--- may count on from there}, or {'ok', ms after which to draw again (0: when woken), drawn...}. Each drawn is
+-- may count on from there}, or {'ok', ms after which to draw again (0: when woken), drawn...}, and behind these, where limits
+-- were given, how many tenants were passed over for them, as an integer. Each drawn is
 -- {job, dispatch, attempt, draw, run, offset, alone, lossy, deaths, {the fields; nil where the hash has none},
 -- {data of the deltas that former attempts wrote}}.
 if is_stale(ARGV[1]) then
   return {'epoch'}
 end
 local FIRST_FIELD = 11
-local _, worker, count, number, lease, again, busy, process, comes_back, field_count = unpack(ARGV, 1, 10)
+local limits
+if string.sub(ARGV[#ARGV] or '', 1, 1) == '{' then
+  limits = read_limits(table.remove(ARGV))
+  if not limits then
+    return refuse('draw: the limits are not JSON of whole numbers up to 1024, "others" from 1 on, "left" of 8192 tenants')
+  end
+end
+local worker, count, number, lease, again, busy, process, comes_back = unpack(ARGV, 2, 9)
+local FIRST_POOL
 do
   -- So many jobs are drawn at once, and so many fields told of each.
   local MAX_COUNT = 1024
   local MAX_FIELDS = 64
   count, number, lease, busy = whole(count, MAX_COUNT), whole(number, MAX_INTEGER), whole(lease, MAX_LEASE), busy == '1'
-  field_count = whole(field_count, math.min(#ARGV - FIRST_FIELD + 1, MAX_FIELDS))
+  local field_count = whole(ARGV[10], math.min(#ARGV - FIRST_FIELD + 1, MAX_FIELDS))
   if not (count and number and lease and lease > 0 and field_count and field_count > 0)
       or not is_word(worker) or not is_word(process) then
     return refuse('draw: a worker, up to ' .. MAX_COUNT .. ' jobs, a number, a lease of up to a day in ms, a process and 1 to '
       .. MAX_FIELDS .. ' names of fields are needed')
   end
+  FIRST_POOL = FIRST_FIELD + field_count
 end
-local FIRST_POOL = FIRST_FIELD + field_count
 if #ARGV - FIRST_POOL + 1 > MAX_ASKED_POOLS then
   return refuse('draw: ' .. #ARGV - FIRST_POOL + 1 .. ' pools are named, and one draw may name ' .. MAX_ASKED_POOLS)
 end
@@ -110,6 +121,9 @@ do
   if apply('ZREM', leases, 'w ' .. worker) == 1 then
     local pool, will_look = apply('HGET', key('core:woken'), worker), false
     apply('HDEL', key('core:woken'), worker)
+    if limits then
+      limits.woken_for = pool
+    end
     for i = FIRST_POOL, #ARGV do
       will_look = will_look or ARGV[i] == pool
     end
@@ -151,8 +165,8 @@ end
 if again == '1' then
   local function tell_again(id)
     local name = job_of(id)
-    local state, dispatch, attempt, draw, run, offset, alone, lossy, deaths =
-      read(name, 'state', 'dispatch', 'attempt', 'draw', 'run', 'offset', 'alone', 'lossy', 'deaths')
+    local state, dispatch, attempt, draw, run, offset, alone, lossy, deaths, tenant =
+      read(name, 'state', 'dispatch', 'attempt', 'draw', 'run', 'offset', 'alone', 'lossy', 'deaths', 'tenant')
     dispatch, attempt, run, offset, deaths = whole(dispatch, MAX_TOKENS), whole(attempt, MAX_TOKENS), whole(run, MAX_RUN),
       whole(offset, MAX_TOKENS), whole(deaths, MAX_TOKENS)
     if state ~= RUNNING or not (dispatch and attempt and run and offset and deaths) then
@@ -160,6 +174,9 @@ if again == '1' then
       return
     end
     apply('ZADD', leases, now + lease, 'j ' .. id)
+    if limits and tenant then
+      limits.take(tenant)
+    end
     tell(id, dispatch, attempt, draw, run, offset, alone, lossy, deaths,
       redis.call('HMGET', name, unpack(ARGV, FIRST_FIELD, FIRST_POOL - 1)))
   end

@@ -131,7 +131,7 @@ do
     if avoid == worker and skipped < MAX_SKIPPED then
       avoid_until = whole(avoid_until, MAX_INTEGER)
       -- A clock that was set back makes no hint last longer.
-      if avoid_until and avoid_until > now and avoid_until <= now + AVOID_LIFE then
+      if avoid_until and avoid_until > now and avoid_until <= now + MAX_AVOID_LIFE then
         soon(avoid_until - now)
         return 'skipped'
       end
@@ -166,6 +166,9 @@ do
     apply('HSET', drawn_of(worker), id, integer(number))
     number = number + 1
     note_probe(pool, tenant, id)
+    if limits then
+      limits.take(tenant)
+    end
     drawn.totals[pool] = drawn.totals[pool] or {}
     drawn.totals[pool][class] = (drawn.totals[pool][class] or 0) + cost * FAIR.INPUT_PRICE
     cost = cost * FAIR.INPUT_PRICE / weight
@@ -201,7 +204,9 @@ do
     for i = 1, most do
       local class, tenant = alone_class(others[i].priority), others[i].tenant
       local list = tenants_of(pool, class) .. ':' .. tenant
-      draw_entry(pool, class, tenant, list, nil, others[i].id .. ' ' .. others[i].ticket)
+      if not limits or not limits.is_out(tenant) then
+        draw_entry(pool, class, tenant, list, nil, others[i].id .. ' ' .. others[i].ticket)
+      end
       if redis.call('EXISTS', list) == 0 then
         apply('ZREM', tenants_of(pool, class), tenant)
       end
@@ -217,7 +222,10 @@ do
     local tenants = tenants_of(pool, class)
     local list = tenants .. ':' .. tenant
     local i, most = passed[list] or 0, math.min(discarded + MAX_DISCARDED_OF_LANE, MAX_DISCARDED)
-    if is_barred(pool, tenant)
+    if limits and limits.is_out(tenant) then
+      limits.note_passed(pool, tenant)
+      return 'passed'
+    elseif is_barred(pool, tenant)
         or is_priority(class) and turn_of ~= tenant and is_apart(apart[pool], tenant) then
       return 'passed'
     end
@@ -271,7 +279,10 @@ local function draw_of_pool(pool, class)
       return false
     end
     local became = 'mended'
-    if counter_of(score) then
+    if limits and limits.is_out(tenant) then
+      became = 'limited'
+      ranks[tenants] = limits.pass_over(pool, tenants, rank)
+    elseif counter_of(score) then
       became = draw_of_lane(pool, class, tenant)
     else
       -- No counter: it costs its tenant what it had, and nobody else.
@@ -280,7 +291,7 @@ local function draw_of_pool(pool, class)
     end
     if became == 'taken' then
       return true
-    elseif became ~= 'empty' and became ~= 'mended' then
+    elseif became ~= 'empty' and became ~= 'mended' and became ~= 'limited' then
       ranks[tenants] = rank + 1
       if became == 'cut' then
         cut[#cut + 1] = {pool, class, tenant}

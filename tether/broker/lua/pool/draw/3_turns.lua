@@ -100,7 +100,8 @@ do
             break
           end
           local list = tenants .. ':' .. tenant
-          local entry = apply('LINDEX', list, at[2])
+          local is_out = limits and limits.is_out(tenant)
+          local entry = not is_out and apply('LINDEX', list, at[2])
           local is_there, suspicion = false, nil
           if entry then
             is_there, suspicion = does_wait(list, entry)
@@ -112,6 +113,8 @@ do
             end
             soon(wait)
             at[2] = at[2] + 1
+          elseif is_out then
+            at = {limits.pass_over(pool, tenants, at[1]), 0}
           elseif not entry and at[2] > 0 then
             at = {at[1] + 1, 0}
           elseif not entry then
@@ -127,7 +130,7 @@ do
       for _, record in ipairs(apart[pool] and apart[pool].apart or {}) do
         for _, priority in ipairs(record.since > 0 and PRIORITIES or {}) do
           local list = tenants_of(pool, priority) .. ':' .. record.tenant
-          for _ = 1, MAX_DISCARDED_OF_LANE do
+          for _ = 1, limits and limits.is_out(record.tenant) and 0 or MAX_DISCARDED_OF_LANE do
             local entry = apply('LINDEX', list, 0)
             if not entry then
               break

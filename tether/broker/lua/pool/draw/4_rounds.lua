@@ -116,12 +116,12 @@ end
 if #answer > 2 then
   redis.call('SET', process_of(worker), process, 'PX', MAX_LEASE)
 end
-local pools = table.concat(ARGV, ' ', FIRST_POOL)
 if #answer - 2 >= count or is_full then
   leave_idle(worker)
 else
   -- An idle worker draws every few seconds; one that does not for so long is not woken any more (ms).
   local IDLE_LIFE = 60000
+  local pools = table.concat(ARGV, ' ', FIRST_POOL) .. (limits and limits.as_note() or '')
   if apply('GET', key('idle:' .. worker)) ~= pools then
     leave_idle(worker)
     for i = FIRST_POOL, #ARGV do
@@ -129,5 +129,12 @@ else
     end
   end
   redis.call('SET', key('idle:' .. worker), pools, 'PX', IDLE_LIFE)
+  -- What it was woken for may be what it passed over: another is, who may have that.
+  for tenant in pairs(limits and limits.passed[limits.woken_for or ''] or {}) do
+    wake_one(limits.woken_for, now, worker, tenant)
+  end
+end
+if limits then
+  answer[#answer + 1] = limits.count
 end
 return answer

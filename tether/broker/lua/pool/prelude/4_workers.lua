@@ -85,7 +85,8 @@ local function leave_idle(worker)
   local standing = key('idle:' .. worker)
   local pools = apply('GET', standing)
   if pools then
-    for pool in string.gmatch(pools, '%S+') do
+    -- Behind them, in a line of its own, stands who is passed over.
+    for pool in string.gmatch(string.match(pools, '^[^\n]*'), '%S+') do
       apply('SREM', idle_of(pool), worker)
     end
     redis.call('DEL', standing)
@@ -103,8 +104,15 @@ local function ring(worker, pool, now)
 end
 
 -- Wakes one idle worker of the pool: another than `avoid`, and than those that failed the job, where there is one. Those
--- that are held come by themselves.
+-- that are held, and those that pass the tenant over, come by themselves.
 local function wake_one(pool, now, avoid, tenant, failed_on)
+  -- Whether a worker with this note takes no job of the tenant now.
+  local function does_pass_over(standing)
+    local note = tenant and string.match(standing, '\n(.*)')
+    local is_read, names = pcall(cjson.decode, note or '')
+    return is_read and type(names) == 'table' and names[tenant] ~= nil
+  end
+
   local idle, last = idle_of(pool), nil
   -- Each of them once; asked for several, Redis answers a small set in its own order, so that one says where to begin.
   local first, found = apply('SRANDMEMBER', idle), apply('SRANDMEMBER', idle, WAKING.MAX_LOOKED_AT)
@@ -114,9 +122,10 @@ local function wake_one(pool, now, avoid, tenant, failed_on)
   end
   for i = 0, #found - 1 do
     local worker = found[(at + i) % #found + 1]
-    if redis.call('EXISTS', key('idle:' .. worker)) == 0 then
+    local standing = apply('GET', key('idle:' .. worker))
+    if not standing then
       redis.call('SREM', idle, worker)
-    elseif would_get(worker_of(worker), pool, tenant, now) then
+    elseif not does_pass_over(standing) and would_get(worker_of(worker), pool, tenant, now) then
       if worker ~= avoid and not is_listed(failed_on, worker_of(worker)) then
         return ring(worker, pool, now)
       end

@@ -2,6 +2,8 @@
 
 -- The worker that lost a job is not given it again for so long, where others may be had (ms).
 local AVOID_LIFE = 2000
+-- A worker that hands a job back may say for how long it could not run it; for no longer (ms).
+local MAX_AVOID_LIFE = 10000
 
 local function fence(dispatch, attempt, draw)
   return dispatch .. '|' .. attempt .. '|' .. draw
