@@ -1,7 +1,8 @@
 """A state machine that draws from pools, and holds each draw against a pure Virtual Token Counter.
 
 Tenants of different weights come, leave and return; several workers draw from several pools; jobs are
-handed back, cancelled, end well or not, and years pass. Weights are powers of two: nothing is rounded.
+handed back, cancelled, end well or not, some draws are limited, and years pass. Weights are powers of two:
+nothing is rounded.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from support.hand_worker import growth
 from support.pool_stage import OTHER, POOL, Stage
 from support.token_counters import TokenCounters, WaitingJob
+from tether.broker.pools.draw_limits import NO_LIMITS, DrawLimits
 from tether.jobs import JobError, Priority
 
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 1.0, "e": 4.0}
@@ -105,18 +107,34 @@ class CounterMachine(RuleBasedStateMachine):
             self.draw(2, POOL, 8)
 
     @rule(index=st.integers(0, 2), pool=pools, count=st.integers(1, 8))
-    def draw(self, index, pool, count):
-        found = self.workers[index].draw(count, [pool], busy=True).jobs
+    def draw(self, index, pool, count, limits=NO_LIMITS):
+        found = self.workers[index].draw(count, [pool], busy=True, limits=limits).jobs
         expected = []
+
+        def has_its_share(tenant):
+            most = limits.left.get(tenant, limits.others)
+            return most is not None and sum(job.tenant == tenant for job, _ in expected) >= most
+
         for priority in Priority:
             counters = self.counters[pool, priority]
-            while len(expected) < count and (job := counters.draw()) is not None:
+            while len(expected) < count and (job := counters.draw(has_its_share)) is not None:
                 expected.append((job, counters))
         assert [each.job_id for each in found] == [job.job_id for job, _ in expected], (
             "the least served first"
         )
         for drawn, (job, counters) in zip(found, expected, strict=True):
             self.running.append(RunningJob(drawn, self.workers[index], job, counters))
+
+    @rule(
+        index=st.integers(0, 2),
+        pool=pools,
+        count=st.integers(1, 8),
+        others=st.sampled_from((None, 1, 2)),
+        left=st.dictionaries(tenants, st.integers(0, 2)),
+    )
+    def draw_with_limits(self, index, pool, count, others, left):
+        """Some have their share of that worker, or little left of it."""
+        self.draw(index, pool, count, DrawLimits(others, left))
 
     @rule(at=st.integers(0, 30), count=st.integers(1, 500))
     def make(self, at, count):

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from support.hand_worker import growth
 from support.pool_stage import OTHER, POOL, Stage
 from tether.broker.keys import WAITING_CLASSES
+from tether.broker.pools.draw_limits import NO_LIMITS, DrawLimits
 from tether.broker.pools.lane_moves import LaneMove, MoveResult
 from tether.jobs import JobState, Priority
 
@@ -166,10 +167,10 @@ class FairnessMachine(RuleBasedStateMachine):
         self.a_pool_has_been_patient(pool)
         self.end(self.workers[index], self.draw(self.workers[index], 2, busy=True))
 
-    def draw(self, worker, count, busy):
+    def draw(self, worker, count, busy, limits=NO_LIMITS):
         """A draw, in what it takes and in what it costs."""
         self.stage.redis.config_resetstat()
-        drawn = list(worker.draw(count, POOLS, busy=busy).jobs)
+        drawn = list(worker.draw(count, POOLS, busy=busy, limits=limits).jobs)
         stats = self.stage.redis.info("commandstats")
         commands = sum(each["calls"] for name, each in stats.items() if not name.startswith("cmdstat_config"))
         entries = count + SMALL_BOUNDS["draw", "MAX_SKIPPED"] + SMALL_BOUNDS["draw", "MAX_DISCARDED"]
@@ -181,16 +182,26 @@ class FairnessMachine(RuleBasedStateMachine):
             assert known is not None, "what is drawn waits"
             assert job.alone == known.must_be_alone
             assert not job.alone or (len(drawn) == 1 and not busy), "alone is alone"
+        for tenant, taken in Counter(job.tenant for job in drawn).items():
+            most = limits.left.get(tenant, limits.others)
+            assert most is None or taken <= most, "nobody gets more than its share"
         return drawn
 
     def end(self, worker, drawn):
         for job in drawn:
             worker.finish(growth(job, 1))
 
-    @rule(index=st.integers(0, 1), count=st.integers(1, 4), busy=st.booleans())
-    def some_are_drawn(self, index, count, busy):
+    limits = st.builds(DrawLimits, st.sampled_from((None, 1, 2)), st.dictionaries(tenants, st.integers(0, 2)))
+
+    @rule(index=st.integers(0, 1), count=st.integers(1, 4), busy=st.booleans(), limits=limits)
+    def some_are_drawn(self, index, count, busy, limits):
         worker = self.workers[index]
-        self.end(worker, self.draw(worker, count, busy))
+        self.end(worker, self.draw(worker, count, busy, limits))
+
+    @rule(count=st.integers(1, 3), full=st.sets(tenants, min_size=1))
+    def who_has_its_share_hides_nobody(self, count, full):
+        """However many these are, and whatever stands in front of their lanes."""
+        self.a_few_draws_reach_everybody(count, full=full)
 
     @rule(count=st.integers(1, 3), index=st.integers(0, 1))
     def hints_hide_nobody(self, count, index):
@@ -199,18 +210,23 @@ class FairnessMachine(RuleBasedStateMachine):
         self.a_few_draws_reach_everybody(count, self.workers[index], SMALL_BOUNDS["draw", "MAX_SKIPPED"])
 
     @rule(count=st.integers(1, 3))
-    def a_few_draws_reach_everybody(self, count, worker=None, left_over=0):
-        """A worker that is busy, with free slots, gets all that need not run alone."""
+    def a_few_draws_reach_everybody(self, count, worker=None, left_over=0, full=frozenset()):
+        """A worker that is busy, with free slots, gets all that need not run alone, but of tenants that have
+        their share."""
         worker = worker or self.stage.worker(f"w-{next(self.numbers)}.1")
         self.release_quarantines()
         lanes = self.rubbish.keys() | {job.lane for job in self.jobs.values()}
         draws_per_round = 2 + -(-len(lanes) // LANES_PER_DRAW)
         in_vain = 0
-        while len(drawable := self.drawable()) > left_over:
+        limits = DrawLimits(left=dict.fromkeys(full, 0))
+        while (
+            len(drawable := [each for each in self.drawable() if self.jobs[each].tenant not in full])
+            > left_over
+        ):
             # Each round takes some of what stands before a job in its own lane.
             before = min(self.rubbish[self.jobs[job_id].lane] for job_id in drawable)
             patience = draws_per_round * (1 + -(-before // SMALL_BOUNDS["draw", "MAX_DISCARDED_OF_LANE"]))
-            drawn = self.draw(worker, count, busy=True)
+            drawn = self.draw(worker, count, busy=True, limits=limits)
             self.end(worker, drawn)
             in_vain = 0 if drawn else in_vain + 1
             assert in_vain <= patience, "nobody's heads hide another's"

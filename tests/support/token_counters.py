@@ -47,10 +47,11 @@ class TokenCounters:
         least = min(others) if others else max(self.floor, self.counters.get(self.last, 0.0))
         self.counters[tenant] = max(self.counters.get(tenant, 0.0), least)
 
-    def draw(self):
-        """The next job, or None where none waits."""
-        while self.waiting:
-            tenant = min(self.waiting, key=lambda each: (self.counters[each], each))
+    def draw(self, passes_over=lambda tenant: False):
+        """The next job, or None where none waits but of tenants that are passed over: these keep what they
+        have."""
+        while drawable := [tenant for tenant in self.waiting if not passes_over(tenant)]:
+            tenant = min(drawable, key=lambda each: (self.counters[each], each))
             jobs = self.waiting[tenant]
             while jobs and jobs[0].is_cancelled:
                 jobs.popleft()

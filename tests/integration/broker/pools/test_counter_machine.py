@@ -48,6 +48,16 @@ PLANTED = {
         "ending.made * FAIR.OUTPUT_PRICE / ending.weight)",
         "0)",
     ),
+    "who is passed over loses its place": (
+        "draw",
+        "      ranks[tenants] = limits.pass_over(pool, tenants, rank)\n",
+        "      ranks[tenants] = rank + 1\n      redis.call('ZINCRBY', tenants, 1000, tenant)\n",
+    ),
+    "one draw takes any number of one tenant": (
+        "draw",
+        "      limits.take(tenant)\n    end\n    drawn.totals",
+        "    end\n    drawn.totals",
+    ),
     "input is not charged": ("draw", "    charge_draw(pool, class, tenant, cost)\n", ""),
     "output costs as much as input": ("append_many", "  OUTPUT_PRICE = 2,", "  OUTPUT_PRICE = 1,"),
     "who waits is not charged": (

@@ -45,6 +45,16 @@ PLANTED = {
         "local is_trial = not is_trying(pool, now) and has_alone(pool)",
         "local is_trial = has_alone(pool)",
     ),
+    "who has its share hides the others": (
+        "draw",
+        "      ranks[tenants] = limits.pass_over(pool, tenants, rank)\n",
+        "      return false\n",
+    ),
+    "one draw takes any number of one tenant": (
+        "draw",
+        "      limits.take(tenant)\n    end\n    drawn.totals",
+        "    end\n    drawn.totals",
+    ),
     "alone beside others": (
         "draw",
         "if busy or #answer > 2 then\n        if (is_trial",
