@@ -225,7 +225,8 @@ do
     if limits and limits.is_out(tenant) then
       limits.note_passed(pool, tenant)
       return 'passed'
-    elseif is_barred(pool, tenant)
+    end
+    if is_barred(pool, tenant)
         or is_priority(class) and turn_of ~= tenant and is_apart(apart[pool], tenant) then
       return 'passed'
     end
