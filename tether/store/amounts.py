@@ -17,10 +17,12 @@ MAX_HELD_TOKENS = 2**40
 """What one job can hold: a row that says more is damaged."""
 
 
-def saturating_sum(postgres: bool, column: ColumnElement[Any], added: ColumnElement[Any]) -> Any:
-    """The sum of a column and of what is added to it, from ``-MAX_AMOUNT`` to ``MAX_AMOUNT``."""
+def saturating_sum(
+    postgres: bool, column: ColumnElement[Any], added: ColumnElement[Any], most: int = MAX_AMOUNT
+) -> Any:
+    """The sum of a column and of what is added to it, from ``-most`` to ``most``."""
     total = (cast(column, Numeric) if postgres else column) + added
-    return _within(postgres, total, -MAX_AMOUNT, MAX_AMOUNT)
+    return _within(postgres, total, -most, most)
 
 
 def held_tokens(postgres: bool, column: ColumnElement[Any]) -> ColumnElement[int]:

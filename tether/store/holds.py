@@ -14,12 +14,14 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Integer,
     Select,
     Subquery,
     Text,
     and_,
+    case,
     cast,
     delete,
     func,
@@ -32,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert
 
 from tether.ids import JobId, PoolName, TenantId
+from tether.store.amounts import saturating_sum
 from tether.store.bad_rows import decoded, undecoded
 from tether.store.bulk import insert_into, is_among, is_postgres
 from tether.store.capacity import share_name
@@ -47,6 +50,9 @@ MAX_NAMES = 10_000
 
 MAX_DROPPED = 10_000
 """Shares that a sweep deletes."""
+
+MAX_OF_HOLD, MAX_OF_COUNTER = 2**20, 2**30
+"""What a hold, and a counter, can have: more than that is damaged."""
 
 Moves = Counter[tuple[str, str]]
 """By how much each counter, named by (kind, name), rises or falls."""
@@ -106,7 +112,9 @@ def sweep_holds(connection: Connection) -> int:
     """
     has_open_job = select(jobs.c.job_id).where(jobs.c.job_id == holds.c.job_id, ~IS_FINAL).exists()
     moves: Moves = Counter()
-    freed = connection.execute(delete(holds).where(~has_open_job).returning(*_FREED)).all()
+    freed = connection.execute(
+        delete(holds).where(~has_open_job).returning(*_freed(is_postgres(connection)))
+    ).all()
     _note(freed, moves)
     move_counters(connection, moves)
     number = len(freed) + _put_right(connection)
@@ -115,16 +123,29 @@ def sweep_holds(connection: Connection) -> int:
     return number
 
 
-_FREED = (holds.c.kind, holds.c.name, holds.c.amount, holds.c.tenant_id)
+_AMOUNT = cast(
+    case((holds.c.amount.between(0, MAX_OF_HOLD), holds.c.amount), else_=literal_column("1", Integer)),
+    Integer,
+).label("amount")
+"""What a job holds; where that is damaged, one, as of nearly all jobs."""
+
+
+def _freed(postgres: bool) -> tuple[ColumnElement[Any], ...]:
+    return (
+        holds.c.kind,
+        undecoded(postgres, holds.c.name),
+        _AMOUNT,
+        undecoded(postgres, holds.c.tenant_id),
+    )
 
 
 def counted_holds() -> Subquery:
     """What counters are sums of: rows of ``kind``, ``name`` and ``amount``."""
     share = literal_column(f"'{SHARE}'", Text).label("kind")
     of_tenant = (holds.c.name + literal_column("' '") + holds.c.tenant_id).label("name")
-    by_tenant = select(share, of_tenant, holds.c.amount)
+    by_tenant = select(share, of_tenant, _AMOUNT)
     by_tenant = by_tenant.where(holds.c.kind == CAPACITY, holds.c.tenant_id != "")
-    return union_all(select(holds.c.kind, holds.c.name, holds.c.amount), by_tenant).subquery("counted")
+    return union_all(select(holds.c.kind, holds.c.name, _AMOUNT), by_tenant).subquery("counted")
 
 
 _HELD = cast(counters.c.held, Integer).label("held")
@@ -157,7 +178,7 @@ def _move(postgres: bool) -> ReturningInsert[Any]:
     insert = insert_into(postgres, counters)
     moved = insert.on_conflict_do_update(
         index_elements=[counters.c.kind, counters.c.name],
-        set_={"held": counters.c.held + insert.excluded.held},
+        set_={"held": saturating_sum(postgres, counters.c.held, insert.excluded.held, MAX_OF_COUNTER)},
     )
     return moved.returning(counters.c.kind, counters.c.name, counters.c.held)
 
@@ -165,14 +186,17 @@ def _move(postgres: bool) -> ReturningInsert[Any]:
 @cache
 def _free(postgres: bool, kinds: tuple[str, ...]) -> ReturningDelete[Any]:
     are_these = is_among(postgres, holds.c.job_id)
-    return delete(holds).where(are_these, holds.c.kind.in_(kinds)).returning(*_FREED)
+    return delete(holds).where(are_these, holds.c.kind.in_(kinds)).returning(*_freed(postgres))
 
 
 def _note(freed: Sequence[AnyRow], moves: Moves) -> None:
     for hold in freed:
-        moves[hold.kind, hold.name] -= hold.amount
-        if hold.kind == CAPACITY and hold.tenant_id:
-            moves[SHARE, share_name(hold.name, hold.tenant_id)] -= hold.amount
+        name, tenant = decoded(hold.name), decoded(hold.tenant_id)
+        # What cannot be read is of no counter that is known. A sweep puts right what it was counted in.
+        if name is not None:
+            moves[hold.kind, name] -= hold.amount
+        if name is not None and hold.kind == CAPACITY and tenant:
+            moves[SHARE, share_name(PoolName(name), TenantId(tenant))] -= hold.amount
 
 
 def _put_right(connection: Connection) -> int:
@@ -185,12 +209,17 @@ def _put_right(connection: Connection) -> int:
     held = func.coalesce(counters.c.held, 0)
     amount = func.coalesce(sums.c.amount, 0)
     same = and_(counters.c.kind == sums.c.kind, counters.c.name == sums.c.name)
+    key = (func.coalesce(counters.c[name], sums.c[name]).label(name) for name in ("kind", "name"))
     wrong = (
-        select(func.coalesce(counters.c.kind, sums.c.kind), func.coalesce(counters.c.name, sums.c.name))
+        select(*(undecoded(is_postgres(connection), each) for each in key))
         .select_from(counters.join(sums, same, full=True))
         .where(held != amount)
     )
-    suspects: Moves = Counter(dict.fromkeys(connection.execute(wrong), 0))
+    suspects: Moves = Counter()
+    for row in connection.execute(wrong):
+        kind, name = decoded(row.kind), decoded(row.name)
+        if kind is not None and name is not None:
+            suspects[kind, name] = 0
     if not suspects:
         return 0
     # Whoever changes a hold locks its counter before it commits: under these locks the sums stand still.

@@ -3,11 +3,22 @@
 import pytest
 from sqlalchemy import text
 
-from support.databases import NOW, SETTLE, fresh_sqlite, make_tenants, new_job, outcome, settle_each, write
+from support.databases import (
+    NOW,
+    POOL,
+    SETTLE,
+    fresh_sqlite,
+    make_tenants,
+    new_job,
+    outcome,
+    settle_each,
+    write,
+)
 from tether.spending import DAY_MS, Amount, SpendingQuotas, windows_at
 from tether.store import Store
 from tether.store.admissions import admit
 from tether.store.amounts import MAX_AMOUNT
+from tether.store.holds import depths, sweep_holds
 from tether.store.policies import policy_revisions, set_policy
 from tether.store.settlements import Settlement
 from tether.store.spending import spending_in
@@ -118,3 +129,56 @@ def test_sums_end_at_a_number_that_all_can_read(store):
     execute(store, f"UPDATE usage SET jobs = {MAX_AMOUNT} WHERE tenant_id = 't'")
     settle_each(store, outcome(0))
     assert store.read(usage_of, TODAY, TODAY, ("t",))[0].jobs == MAX_AMOUNT
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *[
+            f"INSERT INTO counters VALUES ('{kind}', {NO_UTF_8}, 3)"
+            for kind in ("capacity", "quota", "share")
+        ],
+        f"INSERT INTO counters VALUES ({NO_UTF_8}, 'x', 3)",
+        "UPDATE counters SET held = 'x'",
+        f"UPDATE holds SET name = {NO_UTF_8} {HOLD_OF_0}",
+        f"UPDATE holds SET tenant_id = {NO_UTF_8} {HOLD_OF_0}",
+        f"UPDATE holds SET amount = 'x' {HOLD_OF_0}",
+        f"UPDATE holds SET amount = x'ff' {HOLD_OF_0}",
+        f"UPDATE holds SET amount = 9223372036854775807 {HOLD_OF_0}",
+        f"UPDATE holds SET job_id = {NO_UTF_8} {HOLD_OF_0}",
+        f"INSERT INTO holds VALUES ('a', 'capacity', {NO_UTF_8}, 1, 1, 1, 't')",
+    ],
+)
+def test_a_damaged_hold_or_counter_keeps_no_job_from_ending_and_is_swept_past(tmp_path, statement):
+    with Store(fresh_sqlite(tmp_path / "tether.db")) as store:
+        fill(store)
+        execute(store, statement)
+        holds_go_on(store)
+
+
+@pytest.mark.parametrize("extreme", [2**31 - 1, -(2**31)])
+def test_a_counter_or_hold_at_the_end_of_its_column_is_put_right(database_url, extreme):
+    with Store(database_url) as store:
+        fill(store)
+        execute(
+            store,
+            f"UPDATE counters SET held = {extreme}",
+            f"UPDATE holds SET amount = {extreme} {HOLD_OF_0}",
+        )
+        holds_go_on(store)
+
+
+def holds_go_on(store):
+    """All is admitted and ends; a sweep puts right the counters of the pool."""
+    assert [answer.kind for answer in store.write_each(admit, [job(8, "t"), job(9, "other")])] == [
+        "accepted"
+    ] * 2
+    settled = store.write_each(SETTLE, [Settlement(outcome(number), NOW) for number in (0, 2)])
+    assert [answer.kind for answer in settled] == ["settled"] * 2
+    execute(store, f"UPDATE counters SET held = 70 WHERE kind = 'capacity' AND name = '{POOL}'")
+    assert store.write_alone(sweep_holds).result() >= 1
+    open_jobs = store.read(lambda connection: connection.execute(text(OPEN_IN_POOL)).scalar_one())
+    assert store.read(depths)[POOL] == open_jobs
+
+
+OPEN_IN_POOL = "SELECT count(*) FROM holds WHERE kind = 'capacity' AND amount = 1"
