@@ -46,6 +46,12 @@ BATCH = 256
 SHORT_SECONDS = 0.25
 """Between two looks while jobs are due for which no pool has room, unless jobs end in this process."""
 
+SHUT_MS = 1_000
+"""When a job is looked at again that a breaker keeps back, and that may soon have its turn to try."""
+
+MAX_AT_HAND = 8
+"""Such jobs of each step, each of another tenant. The others wait as whatever finds no pool."""
+
 RECALLED = 1_000
 """Jobs of a tenant that were postponed and are made due at once, in one step."""
 
@@ -185,7 +191,7 @@ class PlaceWaiting:
         failed = list(errors.items())
         failed += [(row.job_id, ValueError(row.reason)) for row in rows if isinstance(row, UnreadableRow)]
         chosen: list[tuple[WaitingJob, ClaimedJob]] = []
-        unserved: list[Postponement] = []
+        unserved: list[tuple[WaitingJob, ChosenPools]] = []
         without_room = 0
         for job, choice in zip(jobs, self._scheduler.choose_pools(jobs), strict=True):
             if isinstance(choice, Exception):
@@ -197,8 +203,7 @@ class PlaceWaiting:
                 without_room += 1
             else:
                 # What no pool can serve now holds up nobody else.
-                due_at = self._postponements.due_at(kept, job.job.tenant_id, now_ms)
-                unserved.append(Postponement(job.job_id, job.dispatch, due_at, now_ms, choice.decision))
+                unserved.append((job, choice))
         dispatches: list[Dispatch] = []
         results = self._reservations.claim([claimed for _, claimed in chosen])
         for (job, _), result in zip(chosen, results, strict=True):
@@ -210,7 +215,7 @@ class PlaceWaiting:
             elif result is NotPlaced.NO_ROOM:
                 without_room += 1
         self._reservations.hand_over(dispatches)
-        failed += self._postpone(unserved)
+        failed += self._postpone(self._postponed(kept, unserved, now_ms))
         if without_room:
             self._short.add(kept)
         self._recall(kept, {job.job.tenant_id for job, _ in chosen}, now_ms)
@@ -252,6 +257,23 @@ class PlaceWaiting:
             ]
         )
         return len(job_ids) - self._delay(failed, now_ms)
+
+    def _postponed(
+        self, kept: KeptModel, unserved: Sequence[tuple[WaitingJob, ChosenPools]], now_ms: int
+    ) -> list[Postponement]:
+        """When these jobs are due again. Of each tenant whose jobs a breaker keeps back, the one that has
+        failed the least is at hand for its turn to try."""
+        at_hand: set[TenantId] = set()
+        found: list[Postponement] = []
+        for job, choice in sorted(unserved, key=lambda one: one[0].attempts):
+            tenant = job.job.tenant_id
+            if choice.is_shut and tenant not in at_hand and len(at_hand) < MAX_AT_HAND:
+                at_hand.add(tenant)
+                due_at = now_ms + SHUT_MS
+            else:
+                due_at = self._postponements.due_at(kept, tenant, now_ms)
+            found.append(Postponement(job.job_id, job.dispatch, due_at, now_ms, choice.decision))
+        return found
 
     def _postpone(self, postponements: list[Postponement]) -> list[tuple[JobId, Exception]]:
         """Return those that failed, with their errors."""

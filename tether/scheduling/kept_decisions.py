@@ -19,11 +19,13 @@ class ChosenPools:
       claims: The pools that can serve it now, the best first.
       decision: What is kept of it; None where nothing is.
       is_full: Whether pools could serve it, and take no more jobs.
+      is_shut: Whether a breaker keeps it from a pool that might serve it soon.
     """
 
     claims: tuple[Claim, ...]
     decision: Decision | None = None
     is_full: bool = False
+    is_shut: bool = False
 
     @property
     def pool(self) -> PoolName | None:

@@ -122,7 +122,10 @@ class PoolChoice:
         bounds = self._sorted.bounds[priority]
         able = (row.pool for row in decision.table if row.exclusion is None)
         claims = tuple(Claim(name, bounds[name]) for name in able if name in bounds)
-        return ChosenPools(claims, self._kept(decision, now_ms), decision.is_full)
+        is_shut = not claims and any(
+            row.exclusion is not None and row.exclusion.is_breaker for row in decision.table
+        )
+        return ChosenPools(claims, self._kept(decision, now_ms), decision.is_full, is_shut)
 
     def _kept(self, decision: PlacementDecision, now_ms: int) -> Decision | None:
         """None where it cannot be written, which is no reason to place no job."""

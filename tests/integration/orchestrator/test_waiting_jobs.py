@@ -20,8 +20,9 @@ from support.databases import (
 )
 from tether.loops import IDLE
 from tether.orchestrator.postponements import AT_ONCE, GAP_MS, POSTPONED_MS
-from tether.orchestrator.waiting import BATCH, PlaceWaiting
+from tether.orchestrator.waiting import BATCH, SHUT_MS, PlaceWaiting
 from tether.outcomes import OutcomeKind
+from tether.scheduling.kept_decisions import ChosenPools
 from tether.scheduling.reservations import ReservationManager
 from tether.store.end_requests import Request, request
 from tether.store.waiting_jobs import KeptModel, due_retry_ids, next_waiting
@@ -41,6 +42,7 @@ class Fleet(BoundlessPools):
         self.has_room = True
         self.barred = set()
         self.looks = 0
+        self.shut = False
 
     def served_models(self):
         return self.served
@@ -51,6 +53,8 @@ class Fleet(BoundlessPools):
 
     def choose_pools(self, jobs):
         self.looks += len(jobs)
+        if self.shut:
+            return [ChosenPools((), is_shut=True) for _ in jobs]
         return [
             choice_of(POOL if self.has_room and each.job.tenant_id not in self.barred else None)
             for each in jobs
@@ -159,6 +163,24 @@ def test_what_no_pool_takes_is_looked_at_no_oftener_however_much_it_is_and_at_on
         run(step)
     assert len(fleet.placed) == 2 * AT_ONCE + 40 + 1
     assert "job-006000" not in fleet.placed
+
+
+def test_of_what_a_breaker_keeps_back_a_job_of_each_tenant_is_at_hand_for_its_turn(store):
+    make_tenants(store, "one", "two")
+    accept(store, *parked(0, 20, tenant_id="one"), *parked(20, 20, tenant_id="two"))
+    fleet, now = Fleet(DEMO), [NOW]
+    fleet.shut = True
+    step = step_of(store, fleet)
+    step._now_ms = lambda: now[0]
+    assert run(step) == SHUT_MS / 1000
+    fleet.looks = 0
+    now[0] += SHUT_MS
+    run(step)
+    assert fleet.looks == 2
+    now[0] += SHUT_MS
+    fleet.shut = False
+    run(step)
+    assert len(fleet.placed) >= 2
 
 
 def test_a_retry_whose_model_is_gone_is_parked_once_and_placed_when_it_is_back(store):

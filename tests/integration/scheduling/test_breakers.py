@@ -13,7 +13,7 @@ CONFIG = """
 window = "20s"
 min_samples = 4
 open_time = "1s"
-max_open_time = "2s"
+max_open_time = "1s"
 [jobs]
 retry_base = 10
 retry_cap = 100

@@ -203,6 +203,18 @@ def test_of_waiting_jobs_one_tries_that_has_failed_the_least(chooser):
     assert chooser.known.claims[0] == (EU, "job-1")
 
 
+def test_a_choice_says_whether_a_breaker_keeps_the_job_back(chooser):
+    chooser.regions = ("eu",)
+    for breakers, is_shut in (({EU: OPEN}, True), ({}, False)):
+        chooser.known.breakers = breakers
+        (choice,) = chooser.placement.choose_pools([WaitingJob(job(region="eu"), 1, attempts=0)])
+        assert choice.is_shut is is_shut
+    chooser.known.breakers = {EU: OPEN}
+    chooser.regions = ("eu", "us")
+    (choice,) = chooser.placement.choose_pools([WaitingJob(job(), 1, attempts=0)])
+    assert not choice.is_shut
+
+
 def test_waiting_jobs_do_not_go_to_where_one_tries(chooser):
     chooser.known.breakers = {US: HALF_OPEN}
     assert chooser.placement.may_go_elsewhere("eu-cpu", [job()]) == set()
