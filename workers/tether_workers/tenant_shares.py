@@ -80,6 +80,11 @@ class TenantShares:
         self._lock = threading.Lock()
         self._paid_at: dict[TenantId, float] = {}
         self._over_since: dict[TenantId, float] = {}
+        self._tell: Callable[[], None] = lambda: None
+
+    def on_tightened(self, call: Callable[[], None]) -> None:
+        """Call this, and nothing that was given before, when a tenant has generated too much."""
+        self._tell = call
 
     def note(self, tenant: TenantId, tokens: int) -> None:
         """A job of a tenant has generated so many tokens."""
@@ -90,10 +95,13 @@ class TenantShares:
         with self._lock:
             paid_at = paid_off_at(self._paid_at.get(tenant, now), tokens, rate, now)
             self._paid_at[tenant] = paid_at
-            if seconds_kept_back(paid_at, now):
-                self._over_since.setdefault(tenant, now)
+            is_newly_over = tenant not in self._over_since and seconds_kept_back(paid_at, now) > 0
+            if is_newly_over:
+                self._over_since[tenant] = now
             if len(self._paid_at) > MAX_TENANTS:
                 self._forget(now)
+        if is_newly_over:
+            self._tell()
 
     def _forget(self, now: float) -> None:
         """Forget who has paid; and where that is not enough, a quarter of all, those that owe least."""

@@ -72,6 +72,21 @@ def test_who_makes_more_tokens_than_its_rate_is_kept_back_until_it_has_paid(shar
     assert shares.kept_back("a", clock.now) == 0
 
 
+def test_whoever_draws_is_told_once_that_a_tenant_has_too_much(shares, clock):
+    told = []
+    shares.on_tightened(lambda: told.append("former"))
+    shares.on_tightened(lambda: told.append(clock.now))
+    shares.note("a", 90)
+    assert told == []
+    for _ in range(3):
+        shares.note("a", 20)
+    assert len(told) == 1
+    clock.now += 60
+    assert shares.limits({}).left == {}
+    shares.note("a", 101)
+    assert len(told) == 2
+
+
 def test_the_first_that_may_begin_again_says_when_to_draw(shares):
     shares.note("a", 150)
     shares.note("b", 110)

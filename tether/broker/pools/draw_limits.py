@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -69,3 +69,7 @@ class DrawLimiter(Protocol):
         Args:
           running: How many slots each tenant fills.
         """
+
+    def on_tightened(self, call: Callable[[], None]) -> None:
+        """Call this, and nothing that was given before, whenever a tenant has its share though no slot was
+        filled: from any thread, and soon done."""

@@ -31,6 +31,8 @@ class LimitedDraws:
         self._limiter = limiter
         self._passed_over: frozenset[TenantId] = frozenset()
         self._may_wait = False
+        if limiter is not None:
+            limiter.on_tightened(self._end_wait)
 
     def next(self, wait_seconds: float) -> tuple[DrawLimits, float]:
         """The limits of the next draw, and for how many seconds, so many at most, it may wait."""
@@ -63,7 +65,12 @@ class LimitedDraws:
         longer."""
         drawn = self._slots.find(draw_id)
         self._slots.clear(draw_id)
-        if drawn is not None and self._may_wait and drawn.tenant in self._passed_over:
-            # In an outage it does not wait for its bell.
+        if drawn is not None and drawn.tenant in self._passed_over:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        """Let a draw that waits come to its end: the next one has the limits of now."""
+        if self._may_wait:
+            # In an outage none waits for its bell.
             with contextlib.suppress(*OUTAGE_ERRORS):
                 self._port.ring()

@@ -18,6 +18,9 @@ class Limiter:
     def __init__(self):
         self.kept_back = {}
 
+    def on_tightened(self, call):
+        self.tell = call
+
     def limits(self, running):
         left = {tenant: max(1 - count, 0) for tenant, count in running.items()}
         left |= dict.fromkeys(self.kept_back, 0)
@@ -75,6 +78,16 @@ def test_a_slot_that_gets_free_during_the_wait_ends_it(port, consumer):
     port.while_drawing = lambda: None
     _, job_ids = taken(consumer, 1)
     assert (job_ids, port.waits[-1]) == (["job-1"], 0)
+
+
+def test_a_tenant_that_reaches_its_share_during_the_wait_ends_it(port, consumer, limiter):
+    limiter.tell()
+    assert next(consumer) is None
+    limiter.tell()
+    assert "ring" not in port.calls, "nothing waited"
+    port.while_drawing = limiter.tell
+    assert next(consumer) is None
+    assert port.calls.count("ring") == 1
 
 
 def test_nobody_rings_for_a_slot_of_others_or_outside_a_draw(port, consumer, limiter):
