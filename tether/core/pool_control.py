@@ -22,6 +22,8 @@ from tether.discovery.fleet.fleet_view import FleetView
 from tether.errors import BrokerUnavailable, InvalidRequest, PoolNotFound
 from tether.ids import PoolName, WorkerId
 from tether.models.registry import ModelVersion, Registry, is_pool_of
+from tether.scheduling.breaker import Breaker, BreakerName
+from tether.scheduling.breaker_words import why_shut
 from tether.scheduling.cancellation import Cancellation
 from tether.store.audit import Act, Audited
 from tether.store.holds import depths
@@ -41,6 +43,7 @@ class PoolSources:
       names: What workers are called, by their ids.
       now: Milliseconds of the clock that the fleet's times are of.
       now_ms: Milliseconds since the epoch.
+      shut: The circuit breakers that are not closed; it may raise what Redis's client does.
     """
 
     store: Store
@@ -51,6 +54,7 @@ class PoolSources:
     names: Callable[[], Mapping[WorkerId, str]]
     now: Callable[[], int]
     now_ms: Callable[[], int]
+    shut: Callable[[], Mapping[BreakerName, Breaker]]
 
 
 class PoolControl:
@@ -74,7 +78,15 @@ class PoolControl:
         return {
             "object": "list",
             "data": [pool_to_json(found[name]) for name in sorted(found) if is_worth_listing(found[name])],
+            "breakers": self._shut(),
         }
+
+    def _shut(self) -> list[str]:
+        """The breakers that are not closed, in words; none where Redis is away."""
+        with contextlib.suppress(redis.RedisError):
+            now = self._sources.now_ms()
+            return [why_shut(name, breaker, now) for name, breaker in sorted(self._sources.shut().items())]
+        return []
 
     def show(self, text: str) -> dict[str, Any]:
         """One pool, with its workers and what waits there of each class.

@@ -62,6 +62,8 @@ def _pools_here(within: float | None) -> Iterator[PoolControl]:
     from tether.core.pool_control import PoolControl, PoolSources
     from tether.models.registry import Registry
     from tether.scheduling.cancellation import Cancellation
+    from tether.scheduling.known_breakers import breaker_rules
+    from tether.scheduling.shared_breakers import SharedBreakers
 
     settings = admin_settings()
     with open_fleet(settings, within=within) as reading, open_store(settings) as store:
@@ -72,15 +74,18 @@ def _pools_here(within: float | None) -> Iterator[PoolControl]:
             lane_bytes=settings.redis.lane_bytes,
         )
         with contextlib.closing(pools):
+            registry = Registry.from_settings(settings)
+            breakers = SharedBreakers(pools, registry, breaker_rules(settings.breaker))
             sources = PoolSources(
                 store=store,
                 pools=pools,
                 view=reading.view,
-                registry=Registry.from_settings(settings),
+                registry=registry,
                 ending=Cancellation(store, pools, settings.jobs.result_ttl),
                 names=lambda: reading.names,
                 now=monotonic_ms,
                 now_ms=wall_clock_ms,
+                shut=breakers.told,
             )
             yield PoolControl(sources, lambda action, target, details: act_of_user(action, target, **details))
 

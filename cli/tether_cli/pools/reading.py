@@ -43,6 +43,10 @@ def list_pools(gateway: Connection | None, is_json: bool, within: float | None) 
     for pool in found["data"]:
         if pool["paused_at"] is not None and pool["reason"]:
             say_aside(one_line(f"Pool {pool['pool']} is paused: {pool['reason']}"))
+    # An older gateway tells none.
+    if shut := found.get("breakers"):
+        more = f", and {len(shut) - 1} more" if len(shut) > 1 else ""
+        say_aside(one_line(f"Jobs are kept away: {shut[0]}{more}. `tether breakers list` shows it"))
 
 
 @click.command()

@@ -14,6 +14,7 @@ from tether.errors import NoLiveWorker
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.jobs import JobState
 from tether.scheduling import known_pauses
+from tether.scheduling.breaker import Breaker, BreakerName, TripCause
 from tether.store import Store
 from tether.store.audit_pages import audit_page
 from tether_cli.environment import CommandEnvironment
@@ -150,6 +151,20 @@ def test_a_job_whose_only_pool_is_paused_waits_says_why_and_goes_on_once_it_is_r
     assert not pools.json("resume", pools.eu)["was_paused"]
     acts = [(action, result) for action, target, result in pools.audited() if target == pools.eu]
     assert acts == [(f"pools.{verb}", "ok") for verb in ("pause", "pause", "resume", "resume")]
+
+
+def test_a_list_of_pools_tells_of_breakers_that_are_not_closed(pools):
+    assert pools.json("list")["breakers"] == []
+
+    def opened(breaker, samples, now):
+        return Breaker(cause=TripCause.FAILURES, opened_at=now, until=now + 10**5, share=0.75, count=40)
+
+    pools.client._backend._plane.breakers.change(BreakerName("m", "1", "eu"), opened)
+    (words,) = pools.json("list")["breakers"]
+    assert "circuit breaker of m@1 in region eu is open" in words
+    (line,) = [line for line in pools.run("list").stderr.splitlines() if "breaker" in line]
+    assert "75% of 40 attempts had failed" in line
+    assert "`tether breakers list`" in line
 
 
 def test_what_runs_goes_on_and_what_waits_stays_until_the_pool_is_resumed(pools):

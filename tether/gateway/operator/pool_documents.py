@@ -83,6 +83,7 @@ class PoolListDocument(Document):
 
     object: Literal["list"]
     data: list[PoolDocument]
+    breakers: list[str] = Field(description="The circuit breakers that are not closed, in words.")
 
 
 class PoolClassBody(Document):

@@ -171,6 +171,7 @@ def _carried_out(
             },
             now=monotonic_ms,
             now_ms=plane.clock.now_ms,
+            shut=plane.breakers.told,
         )
         return json_answer(do(PoolControl(sources, act)))
 
