@@ -114,6 +114,7 @@ class ModelInfo:
       held_workers: Why workers that serve it are held back from the caller's jobs, by their ids: they fail
         what others do, and get one at a time.
       failing_workers: Why workers cannot load it, by their ids. They try again by themselves.
+      shut_regions: Why circuit breakers keep jobs from regions, by region: it fails there, or is slow.
       pools: Names of the pools in which live workers serve it.
       gpu_class, region: The only ones in which it may be served; empty is any.
       is_loaded: Whether one of the workers has it loaded. Else its next job waits until one has. True where
@@ -129,6 +130,7 @@ class ModelInfo:
     unavailable_workers: Mapping[str, int] = field(default_factory=dict)
     held_workers: Mapping[str, str] = field(default_factory=dict)
     failing_workers: Mapping[str, str] = field(default_factory=dict)
+    shut_regions: Mapping[str, str] = field(default_factory=dict)
     pools: tuple[PoolName, ...] = ()
     gpu_class: str = ""
     region: str = ""

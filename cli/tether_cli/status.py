@@ -153,6 +153,9 @@ def _print(document: dict[str, Any]) -> None:
         click.echo(f"model    {one_line(model['id'])}  {_served_text(model, is_redis_away=is_redis_away)}")
         for worker, why in model["held_workers"].items():
             click.echo(f"held     {one_line(model['id'])}  worker {one_line(worker)}: {one_line(why)}")
+        # An older gateway tells none.
+        for why in model.get("shut_regions", {}).values():
+            click.echo(f"breaker  {one_line(model['id'])}  {one_line(why)}: tether breakers list")
         for worker, why in model["failing_workers"].items():
             click.echo(
                 f"failing  {one_line(model['id'])}  worker {one_line(worker)} cannot load it: {one_line(why)}"

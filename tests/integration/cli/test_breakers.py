@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from support.gateways import RunningGateway
 from support.placed_fleet import PlacedFleet
+from support.waiting import PATIENCE_SECONDS, eventually
 from tether.gateway.keys.api_keys import TENANT_SCOPES, Scope
 from tether.local.breaker_check import check_breakers, shut_breakers
 from tether.local.doctor import CheckStatus
@@ -36,6 +37,10 @@ class Verbs:
         result = CliRunner(env=environ).invoke(main, ["breakers", *words], obj=surroundings)
         assert result.exit_code == status, result.output
         return result
+
+    def status(self):
+        environ = {"TETHER_API_KEY": self.gateway.key("default", TENANT_SCOPES)}
+        return CliRunner(env=environ).invoke(main, ["status", "--url", self.gateway.url]).output
 
     def json(self, *words, **options):
         return json.loads(self.run(*words, "--json", **options).stdout)
@@ -99,6 +104,29 @@ def test_only_operators_may(verbs):
         return
     verbs.open()
     verbs.run("reset", "m", "eu", status=6, scopes=TENANT_SCOPES)
+
+
+def test_what_is_served_tells_of_an_open_one(verbs):
+    assert [model.shut_regions for model in verbs.client.models() if model.name == "m"] == [{}]
+    verbs.open()
+
+    def shut():
+        return {f"{each.name}@{each.version}": each.shut_regions for each in verbs.client.models()}
+
+    found = eventually(
+        lambda: any(shut().values()) and shut(), PATIENCE_SECONDS, "the client knows the breaker"
+    )
+    (why,) = found.pop("m@1").values()
+    assert "circuit breaker of m@1 in region eu is open" in why
+    assert not any(found.values())
+    if verbs.gateway is not None:
+        line = eventually(
+            lambda: [line for line in verbs.status().splitlines() if line.startswith("breaker")],
+            PATIENCE_SECONDS,
+            "the gateway knows it",
+        )
+        assert "region eu" in line[0]
+        assert line[0].endswith("tether breakers list")
 
 
 def test_doctor_warns_of_an_open_one(verbs):

@@ -13,6 +13,7 @@ from tether.models.registry import ModelVersion
 from tether.policies.decisions import is_model_allowed
 from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy, UnreadablePolicy
+from tether.scheduling.breaker_words import why_shut
 from tether.statuses import ModelInfo
 
 
@@ -31,6 +32,7 @@ class DirectModelPort:
             pools = self._plane.fleet.pools()
             unavailable = self._plane.fleet.unavailable()
             held = held_from(self._plane.fleet, self._tenant)
+            shut, now_ms = self._plane.known_breakers.shut(), self._plane.clock.now_ms()
             failing = self._live.load_failures(sorted(self._plane.fleet.fleet.members))
         return [
             ModelInfo(
@@ -51,6 +53,11 @@ class DirectModelPort:
                     worker: reasons[name]
                     for worker, reasons in failing.items()
                     if (name := f"{model.name}@{model.version}") in reasons
+                },
+                shut_regions={
+                    name.region: why_shut(name, breaker, now_ms)
+                    for name, breaker in shut.items()
+                    if (name.model, name.version) == (model.name, model.version)
                 },
                 pools=tuple(pool.name for pool in pools if pool.digest == model.digest and pool.workers),
                 gpu_class=model.gpu_class,

@@ -37,6 +37,16 @@ class ModelDocument(Document):
         description="Why workers cannot load the model, by their ids. They try again by themselves.",
         examples=[{"b96e7cb22d0f2c7a": "its files are damaged"}],
     )
+    shut_regions: dict[str, str] = Field(
+        description="Why circuit breakers keep jobs from regions, by region: the model fails there, or "
+        "is slow.",
+        examples=[
+            {
+                "eu": "the circuit breaker of m@1 in region eu is open since 2026-12-01T08:00:00Z: 80% of 20 "
+                "attempts had failed; the next job tries at 2026-12-01T08:00:10Z"
+            }
+        ],
+    )
     pools: list[str] = Field(description="Names of the pools in which live workers serve the model.")
     gpu_class: str = Field(description="The only GPU class on which it may be served; empty is any.")
     region: str = Field(description="The only region in which it may be served; empty is any.")
