@@ -63,6 +63,7 @@ __all__ = [
     "PolicyRefused",
     "PolicyUnreadable",
     "PoolNotFound",
+    "QueueFull",
     "QuotaExceeded",
     "RateLimited",
     "ReaderTooSlow",
@@ -229,14 +230,28 @@ class BrokerUnavailable(TetherError):
 
 
 class NoLiveWorker(TetherError):
-    """No live worker serves the model of a synchronous request: nothing was accepted.
+    """No live worker serves the model of a synchronous or interactive request: nothing was accepted.
 
-    What to do: Start a worker for the model, retry later, or submit a job to ``/v1/jobs``, which waits
-    for a worker.
+    What to do: Start a worker for the model, retry later, or submit a job of class ``standard`` to
+    ``/v1/jobs``, which waits for a worker.
     """
 
     code = "no_live_worker"
     http_status = 503
+    exit_status = 4
+    retryable = True
+
+
+class QueueFull(TetherError):
+    """The pools of the model take no more jobs of the tenant, and a synchronous or interactive request is not
+    to wait: nothing was accepted.
+
+    What to do: Retry after the time that it says, in which the request would have begun; our clients do so
+    while their patience lasts. Or submit a job of class ``standard`` to ``/v1/jobs``, which waits.
+    """
+
+    code = "queue_full"
+    http_status = 429
     exit_status = 4
     retryable = True
 

@@ -107,6 +107,8 @@ class Submitted:
 
     Attributes:
       is_new: Whether this call created it.
+      degraded_from: The version of a model that was asked for, as ``NAME@VERSION``, where the job runs on a
+        lesser one, as the tenant's policy allows; else None.
       standings: How its tenant stands with its rate limits, where they were asked in this process.
     """
 
@@ -115,4 +117,5 @@ class Submitted:
     retry_token: str
     state: JobState
     is_new: bool
+    degraded_from: str | None = None
     standings: tuple[RateStanding, ...] = field(default=(), compare=False, repr=False)

@@ -29,6 +29,8 @@ class JobRecord:
       error: Why the job, or its last attempt, failed; or, if it succeeded, that its output is lost.
       input_tokens: Number of tokens of the prompt; 0 until the end is recorded.
       retry_of: The dead job whose dead letter it retries; None if it retries none.
+      degraded_from: The version of a model that was asked for, as ``NAME@VERSION``, where the tenant's policy
+        let it run on a lesser one rather than be refused; else None.
     """
 
     job_id: JobId
@@ -47,6 +49,7 @@ class JobRecord:
     input_tokens: int
     output_tokens: int
     retry_of: JobId | None = None
+    degraded_from: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -288,6 +288,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         ("output tokens", str(status.output_tokens or status.offset)),
         ("correlation id", status.correlation_id),
         ("retry token", status.retry_token),
+        *([("degraded from", status.degraded_from)] if status.degraded_from else []),
         *([("retry of", status.retry_of)] if status.retry_of else []),
         *([("retried as", status.retried_as)] if status.retried_as else []),
         *((f"label {one_line(name)}", value) for name, value in sorted(status.labels.items())),

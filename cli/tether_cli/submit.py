@@ -92,6 +92,8 @@ def submit(
             given: dict[str, Any] = {"prompt": text} if messages is None else {"messages": messages}
             handle = client.submit(name, **given, **options)
             handle = replace(handle, is_new=handle.is_new or is_own)
+            if handle.degraded_from:
+                notes.warning(f"{handle.degraded_from} cannot begin with it now: it runs on a lesser model")
         if no_wait:
             _print_submitted(handle, as_json)
             return
@@ -174,6 +176,7 @@ def _submitted(handle: JobHandle) -> dict[str, Any]:
         "correlation_id": handle.correlation_id,
         "retry_token": handle.retry_token,
         "is_new": handle.is_new,
+        "degraded_from": handle.degraded_from,
     }
 
 

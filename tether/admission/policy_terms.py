@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tether.admission.policy_gates import unreadable
@@ -9,7 +10,7 @@ from tether.errors import UnknownModel
 from tether.ids import TenantId
 from tether.jobs import JobRequest
 from tether.models.registry import ModelVersion, Registry
-from tether.policies.decisions import model_meant, priority_unnamed, spending_quotas
+from tether.policies.decisions import lesser_models, model_meant, priority_unnamed, spending_quotas
 from tether.policies.document import NO_POLICY
 from tether.policies.kept import TenantPolicy, UnreadablePolicy
 from tether.requests.fields import MAX_TIME_MS
@@ -53,6 +54,20 @@ def request_meant(request: JobRequest, policy: TenantPolicy, now_ms: int) -> Job
     if limit is not None and not request.deadline:
         request = replace(request, deadline=min(max(now_ms, request.not_before) + limit, MAX_TIME_MS))
     return request
+
+
+def degraded_requests(request: JobRequest, policy: TenantPolicy, model: ModelVersion) -> Iterator[JobRequest]:
+    """Yield what the tenant's policy lets run instead of a request that would be refused since nobody can
+    begin with it now, the best first.
+
+    Args:
+      model: The version that the request asks for.
+    """
+    if isinstance(policy, UnreadablePolicy) or request.adapter:
+        return
+    for rule in lesser_models(policy, model.name, model.version):
+        tokens = min(rule.max_tokens or request.sampling.max_tokens, request.sampling.max_tokens)
+        yield replace(request, model=rule.to, sampling=replace(request.sampling, max_tokens=tokens))
 
 
 def retention_meant(policy: TenantPolicy) -> int | None:

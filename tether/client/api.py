@@ -189,7 +189,12 @@ class Tether:
     def _handle(self, submitted: Submitted) -> lazy.JobHandle:
         # The handle's module is loaded when there is a job: it runs meanwhile.
         return lazy.JobHandle(
-            submitted.job_id, self._backend, submitted.correlation_id, submitted.retry_token, submitted.is_new
+            submitted.job_id,
+            self._backend,
+            submitted.correlation_id,
+            submitted.retry_token,
+            submitted.is_new,
+            submitted.degraded_from,
         )
 
     def close(self) -> None:

@@ -133,6 +133,7 @@ class AsyncTether:
             submitted.correlation_id,
             submitted.retry_token,
             submitted.is_new,
+            submitted.degraded_from,
         )
 
     async def close(self) -> None:

@@ -31,6 +31,7 @@ class AsyncJobHandle(WithoutClient):
     correlation_id: str = ""
     retry_token: str = ""
     is_new: bool = False
+    degraded_from: str | None = None
 
     async def events(
         self, *, offset: int = 0, timeout: float | None = None

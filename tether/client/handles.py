@@ -102,6 +102,9 @@ def late_result(job_id: JobId, timeout: float | None) -> ResultTimeout:
 class JobHandle(WithoutClient):
     """A submitted job. Any process can make a handle from the job's id: ``tether.job(job_id)``.
 
+    ``degraded_from`` is the model that was asked for, where it runs on a lesser one as the tenant's policy
+    allows, and the job was just submitted; else None.
+
     A pickle of it holds the id and the keys, and no client: ``tether.job(handle.job_id)`` goes on with it.
     """
 
@@ -110,6 +113,7 @@ class JobHandle(WithoutClient):
     correlation_id: str = ""
     retry_token: str = ""
     is_new: bool = False
+    degraded_from: str | None = None
 
     def events(self, *, offset: int = 0, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
         """Iterate over the job's events from token ``offset`` to the last one.

@@ -30,8 +30,9 @@ def submitted_from_json(value: Mapping[str, Any]) -> Submitted:
         retry_token=value["retry_token"],
         state=JobState(value["state"]),
         is_new=value["is_new"],
+        degraded_from=value.get("degraded_from"),
     )
-    texts = (submitted.job_id, submitted.correlation_id, submitted.retry_token)
+    texts = [submitted.job_id, submitted.correlation_id, submitted.retry_token, submitted.degraded_from or ""]
     if not all(isinstance(text, str) for text in texts) or type(submitted.is_new) is not bool:
         raise ValueError("a field of what was submitted is of another type")
     return submitted

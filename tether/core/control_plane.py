@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Self
 
 import redis
@@ -40,6 +41,7 @@ from tether.scheduling.reprioritisation import Reprioritisation
 from tether.scheduling.reservations import ReservationManager
 from tether.scheduling.scheduler_middleware import SchedulerMiddleware
 from tether.scheduling.shared_breakers import SharedBreakers
+from tether.scheduling.shedding import Shedding
 from tether.scheduling.tenants import Tenants
 from tether.scheduling.waiting_placement import WaitingPlacement
 from tether.store.fleet_keys import StoreEnrolment, enrol_new
@@ -143,11 +145,19 @@ class ControlPlane:
         )
         self.waiting_placement = WaitingPlacement(choice, self.clock.now_ms)
         self._limiter = RateLimiter(RateBuckets(self.client, self.keys))
+        tenants = Tenants(self.store)
         self.scheduler = SchedulerMiddleware(
             choice,
             self.reservations,
-            Tenants(self.store),
+            tenants,
             self._limiter,
+            Shedding(
+                choice,
+                self.store,
+                tenants,
+                absence_seconds=settings.presence.interval / 1000,
+                clock=time.monotonic,
+            ),
             tenant=tenant,
             region=settings.worker.region,
             now_ms=self.clock.now_ms,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tether.policies.document import Policy
+from collections.abc import Iterator
+
+from tether.policies.document import DegradeRule, Policy
 from tether.requests.fields import Priority
 from tether.spending import UNLIMITED, SpendingQuotas
 
@@ -75,6 +77,11 @@ def priority_unnamed(policy: Policy, usual: Priority) -> Priority:
     classes = list(Priority)
     wanted = policy.defaults.priority or usual
     return max(wanted, policy.priority_ceiling or wanted, key=classes.index)
+
+
+def lesser_models(policy: Policy, name: str, version: str) -> Iterator[DegradeRule]:
+    """Yield the rules for a version of a model that cannot be served now, the best first."""
+    return (rule for rule in policy.degrade if _matches(rule.model, name, version))
 
 
 def told(names: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from tether.config.types import TEN_YEARS_MS, Expected, Section
 from tether.rate_limits import DEFAULT_BURST_SECONDS, MAX_BURST_SECONDS, MAX_PER_MINUTE, RateLimits
-from tether.requests.fields import MAX_NAME_BYTES, Priority
+from tether.requests.fields import MAX_NAME_BYTES, MAX_TOKENS, Priority
 from tether.requests.needs import PLACE_NAME
 
 MAX_POLICY_BYTES = 65_536
@@ -21,6 +21,9 @@ MAX_POLICY_BYTES = 65_536
 
 MAX_POLICY_NAMES = 256
 """Names in a list of a policy, and aliases."""
+
+MAX_DEGRADE_RULES = 16
+"""Each is tried for what is refused."""
 
 MIN_RETENTION_MS = 60_000
 """A client that waits for a job is to find its result."""
@@ -90,6 +93,25 @@ class PolicyLimits(Section):
         return RateLimits(self.requests_per_minute or 0, self.tokens_per_minute or 0, self.burst_seconds)
 
 
+class DegradeRule(Section):
+    """A lesser model for what would be refused since nobody can begin with it now."""
+
+    model: Annotated[
+        _ModelName, Expected("a model as NAME or NAME@VERSION without spaces, in which * stands for anything")
+    ] = ""
+    """The model that was asked for, as `NAME` or `NAME@VERSION`; `*` stands for any characters."""
+
+    to: Annotated[_ModelName, Expected("a model as NAME or NAME@VERSION, without spaces")] = ""
+    """The model that runs instead."""
+
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, le=MAX_TOKENS),
+        Expected(f"an integer from 1 to {MAX_TOKENS}; leave it out for as many as were asked for"),
+    ] = None
+    """The most tokens that it generates then."""
+
+
 _Quota = Annotated[
     int | None,
     Field(ge=0, le=MAX_SPENDING_QUOTA),
@@ -147,6 +169,13 @@ class Policy(Section):
         Priority | None, Expected("interactive, standard or batch; leave it out for no ceiling")
     ] = None
     """The most urgent priority class that its jobs may have."""
+
+    degrade: Annotated[
+        tuple[DegradeRule, ...],
+        Field(max_length=MAX_DEGRADE_RULES),
+        Expected(f"a list of at most {MAX_DEGRADE_RULES} objects, each with model and to"),
+    ] = ()
+    """Which lesser models run what would be refused since nobody can begin with it now, the best first."""
 
     quotas: PolicyQuotas = PolicyQuotas()
     """How much it may spend in each day and month."""

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,10 +15,13 @@ from tether.config.quoting import bare, shown_wrong
 from tether.config.types import Section, expected, suggestion
 from tether.errors import InvalidPolicy
 from tether.policies.decisions import may_allow_model, why_not_priority
-from tether.policies.document import MAX_POLICY_BYTES, Policy
+from tether.policies.document import MAX_DEGRADE_RULES, MAX_POLICY_BYTES, DegradeRule, Policy
 
 MAX_POLICY_PROBLEMS = 20
 """Problems that a message tells."""
+
+MAX_SECTIONS = MAX_DEGRADE_RULES
+"""Of a longer list only its length is told."""
 
 _Problem = tuple[str, str]
 """The path of a field, and what is wrong with it."""
@@ -93,11 +96,21 @@ def _section(
         if isinstance(inner, type) and issubclass(inner, Section):
             read[name] = _section(inner, value, f"{path}.", problems)
             continue
+        each = _section_in_list(inner)
+        if each is not None and isinstance(value, list) and len(value) <= MAX_SECTIONS:
+            read[name] = tuple(_section(each, one, f"{path}[{i}].", problems) for i, one in enumerate(value))
+            continue
         try:
             read[name] = _adapter(kind, name).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             problems += _problems_of(error, path, known[name], value)
     return kind.model_construct(**read) if len(problems) == before else None
+
+
+def _section_in_list(annotation: object) -> type[Section] | None:
+    """What a list of sections is made of; None where a field is no such list."""
+    kind = next(iter(get_args(annotation)), None) if get_origin(annotation) is tuple else None
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 @cache
@@ -143,6 +156,23 @@ def _contradictions(policy: Policy) -> Iterator[_Problem]:
             yield path, f"{model!r} is an alias itself: name the model that that one stands for"
         elif not may_allow_model(policy, model):
             yield path, f"it stands for {model!r}, which models does not allow: add that there"
+    for number, rule in enumerate(policy.degrade):
+        yield from _contradictions_of_rule(policy, rule, f"degrade[{number}]")
+
+
+def _contradictions_of_rule(policy: Policy, rule: DegradeRule, path: str) -> Iterator[_Problem]:
+    if not rule.model:
+        yield f"{path}.model", "it is missing: name the model that is asked for, as NAME, NAME@VERSION or *"
+    if not rule.to:
+        yield f"{path}.to", "it is missing: name the model that runs instead, as NAME or NAME@VERSION"
+    elif "*" in rule.to:
+        yield f"{path}.to", "it has a *: name one model"
+    elif rule.to == rule.model:
+        yield f"{path}.to", "it is the model that was asked for: name a lesser one"
+    elif rule.to in policy.aliases:
+        yield f"{path}.to", f"{rule.to!r} is an alias: name the model that it stands for"
+    elif not may_allow_model(policy, rule.to):
+        yield f"{path}.to", f"it is {rule.to!r}, which models does not allow: add that there"
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

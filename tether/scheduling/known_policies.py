@@ -79,10 +79,14 @@ class KnownPolicies:
         looked_at = self._looked_at
         return looked_at is not None and 0 <= self._clock() - looked_at < FRESH_POLICIES_SECONDS
 
+    def _is_too_old(self) -> bool:
+        looked_at = self._looked_at
+        return looked_at is None or not 0 <= self._clock() - looked_at < 2 * FRESH_POLICIES_SECONDS
+
     def _look(self) -> None:
-        # One looks. Who comes meanwhile goes by what is known, which is a moment older; but until something
-        # is known, all wait.
-        if not self._looking.acquire(blocking=self._looked_at is None):
+        # One looks. Who comes meanwhile goes by what is known, which is a moment older; but all wait where
+        # nothing is known, or what is known is too old.
+        if not self._looking.acquire(blocking=self._is_too_old()):
             return
         try:
             if self._is_fresh():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tether.config.settings import SchedulingSettings
 from tether.discovery.fleet.pool_views import PoolView
@@ -15,7 +15,7 @@ from tether.jobs import JobRequest, Priority
 from tether.models.registry import ModelVersion, Registry
 from tether.scheduling.affinity import Affinity, PlacementDecision, can_serve, choose
 from tether.scheduling.breaker_passes import BreakerPasses, first_shut
-from tether.scheduling.filters import PlacementRequest, ShutBreaker, exclusion_of
+from tether.scheduling.filters import PlacementRequest, ShutBreaker, Unfit, exclusion_of
 from tether.scheduling.full_pools import FullPools
 from tether.scheduling.kept_decisions import ChosenPools, kept_decision
 from tether.scheduling.known_breakers import KnownBreakers
@@ -37,6 +37,20 @@ from tether.telemetry.logs import get_logger
 TRY_SECONDS = 10.0
 """Between two jobs for a pool whose workers are all held back, where others can serve them. Without any,
 nothing would show that they work again."""
+
+
+@dataclass(frozen=True)
+class FullPool:
+    """A pool that could serve a job, and takes no more.
+
+    Attributes:
+      request: What the job needs.
+      of_other_pools: Jobs of other pools that its workers have.
+    """
+
+    request: PlacementRequest
+    view: PoolView
+    of_other_pools: float
 
 
 class PoolChoice:
@@ -307,6 +321,21 @@ class PoolChoice:
         """
         jobs, shared = self.depths.fresh()
         return max(0, jobs.get(pool, 0)), shared.get(pool, 0.0)
+
+    def full_pools(self, job: Placeable, decision: PlacementDecision) -> list[FullPool]:
+        """Return the pools of a choice that could serve the job, and take no more.
+
+        Raises:
+          UnknownModel: Its model is configured no longer.
+          StoreUnavailable: The database is unavailable.
+        """
+        names = {row.pool for row in decision.table if row.exclusion and row.exclusion.unfit is Unfit.FULL}
+        request, seen, shared = self._facts.of_job(job), self._seen(), self.depths.last.shared
+        return [
+            FullPool(request, view, shared.get(view.name, 0.0))
+            for view in seen.of_model(request.model)
+            if view.name in names
+        ]
 
     def room_of(self, pools: Sequence[PoolView]) -> int:
         """How many more jobs these pools take together, as of the last reading: of all tenants, of the most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +10,14 @@ from dramatiq import Broker, Message, Middleware
 
 from tether.admission.facts import AdmissionFacts
 from tether.admission.gates import POLICY_GATES, first_refusal
-from tether.admission.policy_terms import quotas_meant, request_meant, retention_meant
+from tether.admission.policy_terms import degraded_requests, quotas_meant, request_meant, retention_meant
 from tether.admission.spending_refusals import spending_refusal
 from tether.envelopes import Placeable
 from tether.errors import (
+    BreakerOpen,
     InvalidRequest,
+    NoLiveWorker,
+    QueueFull,
     RateLimited,
     StoreUnavailable,
     TetherError,
@@ -25,7 +28,7 @@ from tether.ids import JobId, PoolName, TenantId
 from tether.jobs import JobRequest, new_job_id
 from tether.policies.document import Policy
 from tether.rate_limits import RateStanding
-from tether.scheduling.breaker_refusals import refusal_by_breaker, with_breakers
+from tether.scheduling.breaker_refusals import refusal_by_breaker, waits_not, with_breakers
 from tether.scheduling.infer_arguments import keys_of_message, request_of_message
 from tether.scheduling.infer_messages import InferMessage
 from tether.scheduling.kept_decisions import ChosenPools
@@ -35,6 +38,7 @@ from tether.scheduling.pool_choice import PoolChoice
 from tether.scheduling.rate_charges import ChargedRequests, RateCharge, WantedCharge
 from tether.scheduling.rate_limiter import RateLimiter, counted
 from tether.scheduling.reservations import ReservationManager
+from tether.scheduling.shedding import Shedding
 from tether.scheduling.submission_answers import admission_answer, message_or_error
 from tether.scheduling.tenants import Tenants
 from tether.store.admissions import Admission, AdmissionKind, NewJob, is_same_job
@@ -57,11 +61,13 @@ class _Passed:
 
     Attributes:
       meant: As the tenant's policy has it; its keys and digest are those of the one that was sent.
+      shut_out: Why it cannot be served by the model that it asks for, but perhaps by a lesser one.
     """
 
     envelope: InferMessage
     meant: JobRequest
     facts: AdmissionFacts
+    shut_out: BreakerOpen | None = None
 
 
 class SchedulerMiddleware(Middleware):
@@ -78,6 +84,7 @@ class SchedulerMiddleware(Middleware):
         reservations: ReservationManager,
         tenants: Tenants,
         limiter: RateLimiter,
+        shedding: Shedding,
         *,
         tenant: TenantId,
         region: str = "",
@@ -90,6 +97,7 @@ class SchedulerMiddleware(Middleware):
           reservations: Makes it durable, and hands it over.
           tenants: Their shares.
           limiter: Asks their rate limits.
+          shedding: Refuses what is not to wait.
           tenant: On whose behalf messages are enqueued in this process, where they do not say it.
           region: Where jobs are best served that name no region; empty is anywhere.
           now_ms: Milliseconds since the epoch.
@@ -101,6 +109,7 @@ class SchedulerMiddleware(Middleware):
         self._reservations = reservations
         self._tenants = tenants
         self._limiter = limiter
+        self._shedding = shedding
         self._tenant = tenant
         self._region = region
         self._now_ms = now_ms
@@ -201,11 +210,15 @@ class SchedulerMiddleware(Middleware):
         refusal = first_refusal(meant, facts, POLICY_GATES)
         if refusal is not None:
             raise refusal
-        if self._choice.is_served(meant, tenant):
+        if any(self._choice.is_served(one, tenant) for one in (meant, *self._lesser(meant, facts))):
             return None
         if shut_out := refusal_by_breaker(self._choice, meant, tenant):
             raise shut_out
         return self._choice.why_not_served(meant, tenant)
+
+    def no_live_worker(self, model: str, why: str) -> NoLiveWorker:
+        """That no worker can serve a model now; ``why`` says more."""
+        return self._shedding.no_live_worker(model, why)
 
     def why_unserved(self, job: Placeable) -> str:
         """Why no pool gets a job, in words; empty where one can, and where its model is served nowhere or is
@@ -250,6 +263,8 @@ class SchedulerMiddleware(Middleware):
             facts = self._facts(envelope.tenant_id)
             meant = request_meant(envelope.request, facts.policy, facts.now_ms)
             refusal = first_refusal(meant, with_breakers(self._choice, meant, facts))
+            if isinstance(refusal, BreakerOpen) and any(self._lesser(meant, facts)):
+                return _Passed(envelope, meant, facts, refusal)
             if refusal is not None:
                 # Keys come before the gates. The commit looks them up anyway, so only here is there need to.
                 return self._earlier(envelope) or refusal
@@ -275,6 +290,8 @@ class SchedulerMiddleware(Middleware):
                 return self._earlier(passed.envelope) or counted(charge)
             broker.emit_before("enqueue", passed.envelope, delay)
             return self._new_job(passed, charge.standings if charge else ())
+        except (BreakerOpen, NoLiveWorker, QueueFull) as refusal:
+            return self._earlier(passed.envelope) or refusal
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -311,7 +328,8 @@ class SchedulerMiddleware(Middleware):
         is_same = is_same_job(earlier.digest, earlier.retry_of, request.digest(), envelope.retry_of)
         kind = AdmissionKind.KNOWN if is_same else AdmissionKind.CONFLICT
         keyed = replace(request, correlation_id=correlation_id)
-        return admission_answer(envelope, keyed, Admission(kind, earlier.job_id, earlier.state))
+        admission = Admission(kind, earlier.job_id, earlier.state, degraded_from=earlier.degraded_from)
+        return admission_answer(envelope, keyed, admission)
 
     def _new_job(self, passed: _Passed, standings: tuple[RateStanding, ...]) -> _Prepared:
         envelope, meant, facts = passed.envelope, passed.meant, passed.facts
@@ -319,8 +337,7 @@ class SchedulerMiddleware(Middleware):
         retry_token = asked.retry_token or job_id
         correlation_id = asked.correlation_id or retry_token
         request = replace(asked, retry_token=retry_token, correlation_id=correlation_id)
-        job = self._placeable(envelope, replace(meant, correlation_id=correlation_id), facts)
-        chosen = self._first_choice(job, facts.now_ms)
+        job, chosen = self._placed(passed, correlation_id)
         new_job = NewJob(
             job=job,
             correlation_id=request.correlation_id,
@@ -335,14 +352,55 @@ class SchedulerMiddleware(Middleware):
             others=chosen.claims[1:],
             quotas=quotas_meant(facts.policy),
             retention_ms=retention_meant(facts.policy),
+            degraded_from=self._degraded_from(meant, job),
         )
         return _Prepared(envelope, request, new_job, standings)
 
-    def _first_choice(self, job: Placeable, now_ms: int) -> ChosenPools:
+    def _placed(self, passed: _Passed, correlation_id: str) -> tuple[Placeable, ChosenPools]:
+        """The job and the choice of its pool: with a lesser model where it is not to wait and would have to.
+
+        Raises:
+          BreakerOpen, NoLiveWorker, QueueFull: No model that it may run on can begin with it.
+        """
+        envelope, meant, facts = passed.envelope, passed.meant, passed.facts
+        try:
+            if passed.shut_out is not None:
+                raise passed.shut_out
+            job = self._placeable(envelope, replace(meant, correlation_id=correlation_id), facts)
+            is_urgent = waits_not(meant) and not envelope.retry_of
+            return job, self._first_choice(job, facts.now_ms, waits_not=is_urgent)
+        except (BreakerOpen, NoLiveWorker, QueueFull) as refusal:
+            for lesser in self._lesser(meant, facts):
+                job = self._placeable(envelope, replace(lesser, correlation_id=correlation_id), facts)
+                decision = self._choice.choose(job, is_new=True)
+                if decision.pool is not None:
+                    return job, self._choice.chosen_pools(decision, job.priority, facts.now_ms)
+            raise refusal
+
+    def _lesser(self, meant: JobRequest, facts: AdmissionFacts) -> Iterator[JobRequest]:
+        """What may run instead of a request, and passes all gates."""
+        model = facts.registry.find(meant.model)
+        for lesser in degraded_requests(meant, facts.policy, model):
+            if first_refusal(lesser, with_breakers(self._choice, lesser, facts)) is None:
+                yield lesser
+
+    def _degraded_from(self, meant: JobRequest, job: Placeable) -> str | None:
+        asked = self._choice.registry.find(meant.model)
+        is_same = (asked.name, asked.version) == (job.model, job.model_version)
+        return None if is_same else f"{asked.name}@{asked.version}"
+
+    def _first_choice(self, job: Placeable, now_ms: int, *, waits_not: bool) -> ChosenPools:
+        """
+        Raises:
+          NoLiveWorker, QueueFull: No pool takes a job that is not to wait.
+        """
         if job.not_before > now_ms:
             # It is placed when it may start, by the fleet of then: until then it is to keep nobody out.
             return ChosenPools(())
-        return self._choice.chosen_pools(self._choice.choose(job, is_new=True), job.priority, now_ms)
+        decision = self._choice.choose(job, is_new=True)
+        if decision.pool is None and waits_not and (refusal := self._shedding.refusal(job, decision)):
+            raise refusal
+        return self._choice.chosen_pools(decision, job.priority, now_ms)
 
     def _placeable(self, envelope: InferMessage, request: JobRequest, facts: AdmissionFacts) -> Placeable:
         assert facts.tenant_weight is not None

@@ -50,6 +50,7 @@ def admission_answer(
         request.retry_token,
         admission.state,
         admission.kind is AdmissionKind.ACCEPTED,
+        admission.degraded_from,
         standings,
     )
     return replace(envelope, message_id=admission.job_id, request=request, submitted=submitted)

@@ -42,7 +42,7 @@ from tether.store.job_labels import LabelKey, delete_labels, insert_labels, labe
 from tether.store.letter_changes import close_as_retried, locked_letters
 from tether.store.outbox import OUTBOX_COLUMNS, outbox_values
 from tether.store.placeables import placeable_columns
-from tether.store.rows import AnyRow, compact_json
+from tether.store.rows import AnyRow, compact_json, text_or_none
 from tether.store.schema import decisions, dispatches, holds, jobs, tenants
 from tether.store.spending import WantedSpending, free_spending, hold_spending
 
@@ -51,7 +51,7 @@ SUBMITTER_GRACE_MS = 1_000
 
 _Key = tuple[TenantId, str, str]
 _KEY = ("tenant_id", "correlation_id", "retry_token")
-_KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest", "retry_of")
+_KNOWN_COLUMNS = (*_KEY, "job_id", "state", "dispatch", "pool", "digest", "retry_of", "degraded_from")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class NewJob:
       now_ms: Milliseconds since the epoch.
       decision: Why it is to be placed there, to be kept.
       quotas: What its tenant may spend in a day and a month.
+      degraded_from: See :class:`~tether.statuses.JobRecord`.
       retention_ms: How long it is kept once it has ended, at most; None is as long as any.
     """
 
@@ -86,6 +87,7 @@ class NewJob:
     others: tuple[Claim, ...] = ()
     quotas: SpendingQuotas = UNLIMITED
     retention_ms: int | None = None
+    degraded_from: str | None = None
 
     @property
     def job_id(self) -> JobId:
@@ -128,6 +130,7 @@ class Admission:
       depth: Open jobs with a hold on the pool, this one counted; over quota, the tenant's open jobs;
         otherwise 0.
       overspent: What it has no room in.
+      degraded_from: Of the job that has the key, see :class:`~tether.statuses.JobRecord`.
     """
 
     kind: AdmissionKind
@@ -137,6 +140,7 @@ class Admission:
     pool: PoolName | None = None
     depth: int = 0
     overspent: Overspent | None = None
+    degraded_from: str | None = None
 
 
 def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
@@ -182,11 +186,13 @@ def admit(connection: Connection, new_jobs: list[NewJob]) -> list[Admission]:
             kind, depth = AdmissionKind.ACCEPTED, claims.depths.get(first.job_id, 0)
             if key in answered:
                 kind, depth = _known_or_conflict(first.digest, first.retry_of, job), 0
+            lesser = first.degraded_from
             if first.job_id in claims.without_room:
-                answers.append(Admission(kind, first.job_id, JobState.PARKED))
+                answers.append(Admission(kind, first.job_id, JobState.PARKED, degraded_from=lesser))
             else:
                 state, dispatch = _beginning(first)
-                answers.append(Admission(kind, first.job_id, state, dispatch, first.pool, depth))
+                beginning = state, dispatch, first.pool, depth
+                answers.append(Admission(kind, first.job_id, *beginning, degraded_from=lesser))
         answered.add(key)
     return answers
 
@@ -248,7 +254,14 @@ def _close_letters(
 
 def _known_row(row: AnyRow, job: NewJob) -> Admission:
     kind = _known_or_conflict(row.digest, row.retry_of, job)
-    return Admission(kind, JobId(row.job_id), JobState(row.state), row.dispatch, row.pool)
+    return Admission(
+        kind,
+        JobId(row.job_id),
+        JobState(row.state),
+        row.dispatch,
+        row.pool,
+        degraded_from=text_or_none(row.degraded_from),
+    )
 
 
 def _columns(job: NewJob) -> dict[str, object]:
@@ -267,6 +280,7 @@ def _columns(job: NewJob) -> dict[str, object]:
         "updated_at": job.now_ms,
         "due_at": _due_at(job),
         "retention_ms": job.retention_ms,
+        "degraded_from": job.degraded_from,
     }
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Subquery,
     Text,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -39,7 +40,7 @@ from tether.store.bad_rows import decoded, undecoded
 from tether.store.bulk import insert_into, is_among, is_postgres
 from tether.store.capacity import share_name
 from tether.store.rows import AnyRow
-from tether.store.schema import IS_FINAL, counters, holds, jobs
+from tether.store.schema import IS_FINAL, counters, holds, jobs, tenants
 
 QUOTA: Final = "quota"
 CAPACITY: Final = "capacity"
@@ -88,6 +89,12 @@ def shares(connection: Connection, names: Collection[str]) -> dict[str, int]:
         rows = connection.execute(statement, {"ids": wanted[start : start + MAX_NAMES]})
         found |= {row.name: row.held for row in rows}
     return found
+
+
+def tenants_in_pool(connection: Connection, pool: PoolName) -> dict[TenantId, int]:
+    """The tenants with a hold on a pool's capacity, and how many each has."""
+    found = connection.execute(_tenants_in_pool(), {"pool": pool})
+    return {row.tenant_id: row.held for row in found if isinstance(row.held, int)}
 
 
 def free_holds(
@@ -171,6 +178,14 @@ def _depths(postgres: bool) -> Select[Any]:
 def _shares(postgres: bool) -> Select[Any]:
     query = select(counters.c.name, _HELD).where(counters.c.kind == SHARE)
     return query.where(is_among(postgres, counters.c.name))
+
+
+@cache
+def _tenants_in_pool() -> Select[Any]:
+    # By way of the tenants: each is one look into the counters' key, in whatever order the database sorts.
+    name = bindparam("pool", type_=Text) + " " + tenants.c.tenant_id
+    joined = tenants.join(counters, and_(counters.c.kind == SHARE, counters.c.name == name))
+    return select(tenants.c.tenant_id, counters.c.held).select_from(joined).where(counters.c.held > 0)
 
 
 @cache

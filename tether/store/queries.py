@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from tether.ids import JobId, TenantId
 from tether.jobs import JobState, Piece
 from tether.store.attempt_rows import MAX_ATTEMPTS_KEPT, newest_attempts
-from tether.store.rows import ROW_COLUMNS, JobRow, readable_job_row
+from tether.store.rows import ROW_COLUMNS, JobRow, readable_job_row, text_or_none
 from tether.store.schema import jobs
 from tether.streams.pieces import pieces_from_json
 
@@ -48,21 +48,23 @@ class KeyHolder(NamedTuple):
     state: JobState
     digest: str
     retry_of: JobId | None = None
+    degraded_from: str | None = None
 
 
 def job_with_key(connection: Connection, key: tuple[TenantId, str, str]) -> KeyHolder | None:
     """The job that has this key: tenant, correlation id and retry token."""
     tenant_id, correlation_id, retry_token = key
     row = connection.execute(
-        select(jobs.c.job_id, jobs.c.state, jobs.c.digest, jobs.c.retry_of).where(
+        select(jobs.c.job_id, jobs.c.state, jobs.c.digest, jobs.c.retry_of, jobs.c.degraded_from).where(
             jobs.c.tenant_id == tenant_id,
             jobs.c.correlation_id == correlation_id,
             jobs.c.retry_token == retry_token,
         )
     ).one_or_none()
-    return (
-        None if row is None else KeyHolder(JobId(row.job_id), JobState(row.state), row.digest, row.retry_of)
-    )
+    if row is None:
+        return None
+    lesser = text_or_none(row.degraded_from)
+    return KeyHolder(JobId(row.job_id), JobState(row.state), row.digest, row.retry_of, lesser)
 
 
 def attempts_of(connection: Connection, job_id: JobId) -> Sequence[Mapping[str, Any]]:

@@ -74,6 +74,11 @@ ROW_COLUMNS = tuple(jobs.c[field.name] for field in fields(JobRow))
 """What a :class:`JobRow` is made from. Payload and result may be large, and are read by themselves."""
 
 
+def text_or_none(value: object) -> str | None:
+    """The text of a column that only informs; None where there is none, or what is none."""
+    return value if isinstance(value, str) else None
+
+
 def job_row(row: AnyRow) -> JobRow:
     """The value of a row of :data:`ROW_COLUMNS`.
 

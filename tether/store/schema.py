@@ -135,6 +135,7 @@ jobs = Table(
     Column("moved_from", Text),
     Column("moved_to", Text),
     Column("retention_ms", BigInteger),
+    Column("degraded_from", Text),
     UniqueConstraint("tenant_id", "correlation_id", "retry_token"),
     CheckConstraint(f"state IN ({', '.join(repr(state.value) for state in JobState)})", name="state"),
     CheckConstraint("requested IN ('cancelled', 'expired')", name="requested"),

@@ -67,6 +67,7 @@ class FakeJob:
       is_busy: Whether its attempt is in a step at this moment: its model has been asked.
       letter: Its dead letter.
       closed, closed_at: What became of that, and when.
+      degraded_from: Nothing is: each model of the fake can begin at once.
       retry_of, retried_as: The jobs that it is linked with.
       later_priority: What it was given since; None where it has that of its request.
     """
@@ -92,6 +93,7 @@ class FakeJob:
     closed: LetterState = LetterState.OPEN
     closed_at: int | None = None
     retry_of: JobId | None = None
+    degraded_from: None = None
     later_priority: Priority | None = None
     retried_as: JobId | None = None
     events: list[StreamEvent] = field(default_factory=list)

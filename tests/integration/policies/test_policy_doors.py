@@ -11,18 +11,16 @@ from sqlalchemy import select, text
 
 from support.gateways import RunningGateway
 from support.placed_fleet import PlacedFleet, place_of
+from support.policies import policy_setter
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether import JobState, Tether
-from tether.core.policy_control import PolicyControl
 from tether.errors import JobNotFound, KeyConflict, PolicyRefused, PolicyUnreadable
 from tether.explanations import PlacementOrigin
 from tether.gateway.keys.api_keys import Scope
 from tether.orchestrator.pruning import Prune
-from tether.policies.reading import read_policy
 from tether.requests.fields import MAX_TIME_MS
 from tether.scheduling import known_policies
 from tether.store import Store
-from tether.store.audit import Act
 from tether.store.schema import jobs
 from tether.store.tenants import Tenant, create_tenant
 
@@ -38,16 +36,7 @@ class Tenants:
         self.store = store
         for name in ("acme", "other"):
             store.write_alone(create_tenant, Tenant(name, name, 1.0, None, 1)).result(60)
-        self._control = PolicyControl(
-            store,
-            lambda action, target, tenant, details: Act(
-                act_id="a", actor="test", address="", action=action, target=target, tenant_id=tenant
-            ),
-            lambda: 1,
-        )
-
-    def set(self, **document):
-        self._control.set("acme", read_policy(document))
+        self.set = policy_setter(store, "acme")
 
     def damage(self, document):
         self.set()

@@ -4,7 +4,7 @@ import pytest
 
 from support.databases import fresh_postgres
 from support.placed_fleet import PlacedFleet, place_of
-from support.waiting import PATIENCE_SECONDS
+from support.waiting import PATIENCE_SECONDS, eventually
 
 LONG = 3_000
 """Tokens of a job that does not end while a test looks."""
@@ -73,7 +73,14 @@ def test_a_standard_job_waits_for_all_interactive_ones_only_if_it_has_no_share(m
     try:
         fleet.start("ap")
         client = fleet.client(1)
-        urgent = [client.submit("m", "x", max_tokens=40, priority="interactive") for _ in range(40)]
+        # What may start later is not refused, but waits for room.
+        later = {"priority": "interactive", "delay": 0.2}
+        urgent = [client.submit("m", "x", max_tokens=40, **later) for _ in range(40)]
+
+        def is_full():
+            return sum(job.status().pool is not None for job in urgent) >= 3
+
+        eventually(is_full, PATIENCE_SECONDS, "they fill the pool")
         waiting = client.submit("m", "x", max_tokens=2)
         assert waiting.status().state == "parked"
         waiting.result(PATIENCE_SECONDS)

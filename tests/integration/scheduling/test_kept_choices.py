@@ -48,6 +48,7 @@ class Door:
             WithoutRedis(store, None),
             SimpleNamespace(weight=lambda tenant: 1.0),
             RateLimiter(None),
+            None,
             tenant="default",
             now_ms=itertools.count(NOW).__next__,
             randomness=random.Random(1).randbytes,

@@ -143,6 +143,7 @@ def test_json_is_one_document_at_the_end():
         "correlation_id": job.correlation_id,
         "retry_token": job.retry_token,
         "is_new": True,
+        "degraded_from": None,
         "model": "echo",
         "priority": "standard",
         "labels": {"a": "b"},

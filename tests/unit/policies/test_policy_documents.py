@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.errors import InvalidPolicy
-from tether.policies.document import MAX_POLICY_BYTES, NO_POLICY, Policy, PolicyDefaults
+from tether.policies.document import MAX_POLICY_BYTES, NO_POLICY, DegradeRule, Policy, PolicyDefaults
 from tether.policies.reading import policy_document, policy_from_text, policy_text, read_policy
 
 MODELS = st.from_regex(r"[a-z][a-z0-9./:-]{0,20}(@[a-z0-9.]{1,8})?", fullmatch=True)
@@ -25,6 +25,10 @@ POLICIES = st.builds(
     priority_ceiling=st.sampled_from([None, "interactive", "standard", "batch"]),
     defaults=DEFAULTS,
 )
+RULES = st.lists(
+    st.builds(DegradeRule, model=MODELS, to=st.just("lesser"), max_tokens=st.none() | st.integers(1, 99)),
+    max_size=3,
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -32,8 +36,11 @@ JSON = st.recursive(
 FIELDS = st.sampled_from([*Policy.model_fields, "aliaes", "x"])
 
 
-@given(POLICIES)
-def test_a_policy_is_read_as_it_was_written(policy):
+@given(POLICIES, RULES)
+def test_a_policy_is_read_as_it_was_written(policy, rules):
+    if policy.models is None:
+        rules = tuple(rule for rule in rules if rule.model != rule.to)
+        policy = policy.model_copy(update={"degrade": rules})
     assert policy_from_text(policy_text(policy)) == policy
     assert read_policy(policy_document(policy)) == policy
 
@@ -106,6 +113,21 @@ def test_all_problems_are_told_at_once_with_their_paths():
         ({"aliases": {"a": "demo"}, "models": ["other"]}, "which models does not allow"),
         ({"aliases": {"a": "demo@2"}, "models": ["demo@1"]}, "which models does not allow"),
         ({"aliases": {"a": "demo"}, "models": ["demo@1"]}, None),
+        ({"degrade": [{"model": "big*", "to": "small"}, {"model": "*", "to": "m@2", "max_tokens": 9}]}, None),
+        ({"degrade": {"model": "big", "to": "small"}}, "degrade: "),
+        ({"degrade": [{"model": "big", "to": "small"}, "small"]}, "degrade[1]: must be a JSON object"),
+        ({"degrade": [{"modle": "big", "to": "small"}]}, "degrade[0].modle: unknown field; did you mean"),
+        ({"degrade": [{"to": "small"}]}, "degrade[0].model: it is missing"),
+        ({"degrade": [{"model": "big"}]}, "degrade[0].to: it is missing"),
+        ({"degrade": [{"model": "big", "to": "s*"}]}, "degrade[0].to: it has a *"),
+        ({"degrade": [{"model": "big", "to": "big"}]}, "it is the model that was asked for"),
+        ({"degrade": [{"model": "big", "to": "a"}], "aliases": {"a": "m"}}, "'a' is an alias"),
+        ({"degrade": [{"model": "big", "to": "m"}], "models": ["big"]}, "which models does not allow"),
+        (
+            {"degrade": [{"model": "big", "to": "m", "max_tokens": 0}]},
+            "degrade[0].max_tokens: 0 is not valid",
+        ),
+        ({"degrade": [{"model": "big", "to": "small"}] * 17}, "a list of at most 16 objects"),
         ({"models": ["m" * 256] * 257}, "models: an array is not valid"),
         ({"models": ["m" * 250 + str(n) for n in range(256)], "aliases": {"a": "b"}}, "does not allow"),
     ],

@@ -187,7 +187,7 @@ def test_nobody_is_let_in_while_policies_are_not_known(known, kept, now):
 def test_one_looks_while_the_others_go_by_what_is_known(known, kept, now):
     kept.set("acme", '{"regions":["eu"]}')
     known.of_tenant("acme")
-    now[0] += 2
+    now[0] += 1
     begun, may_end = threading.Event(), threading.Event()
     read = kept.read
 
@@ -202,6 +202,14 @@ def test_one_looks_while_the_others_go_by_what_is_known(known, kept, now):
     thread.start()
     assert begun.wait(60)
     assert known.of_tenant("acme").regions == ("eu",)
+    kept.set("acme", '{"regions":["us"]}')
+    now[0] += 1
+    found = []
+    late = threading.Thread(target=lambda: found.append(known.of_tenant("acme")))
+    late.start()
+    assert not found, "what is known is too old by now: it waits"
     may_end.set()
     join(thread)
+    join(late)
+    assert found[0].regions == ("us",)
     assert known.at_hand("acme") is not None

@@ -15,7 +15,7 @@ from tether.gateway.responses import ignored_header, json_answer, openai_error_a
 from tether.gateway.sse.open_stream import OpenStream
 from tether.gateway.sse.open_streams import OpenStreams
 from tether.gateway.sse.response import EventStreamResponse
-from tether.rate_limits import RateStanding
+from tether.jobs import Submitted
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,13 +33,14 @@ class _ChatAnswer(EventStreamResponse):
         frames: ChatChunkEncoder | GatheredChat,
         job: ChatJob,
         ignored: Sequence[str],
-        standings: Sequence[RateStanding],
+        submitted: Submitted,
     ) -> None:
         # OpenAI's clients show x-request-id with whatever they answer or raise.
         self.told_headers = {
             "x-tether-job-id": job.job_id,
             "x-request-id": job.job_id,
-            **openai_rate_headers(standings),
+            **openai_rate_headers(submitted.standings),
+            **({"x-tether-degraded-from": submitted.degraded_from} if submitted.degraded_from else {}),
             **ignored_header(ignored),
         }
         super().__init__(streams, stream, self.told_headers)

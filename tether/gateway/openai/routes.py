@@ -12,7 +12,7 @@ from starlette.responses import Response
 from tether.admission.policy_terms import version_meant
 from tether.broker.redis.connections import address_of
 from tether.core.direct.backend import DirectBackend
-from tether.errors import BrokerUnavailable, InvalidRequest, NoLiveWorker, TetherError
+from tether.errors import BrokerUnavailable, InvalidRequest, TetherError, UnknownModel
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
 from tether.gateway.openai.bodies import ChatRequest, in_words_of, read_chat
@@ -97,21 +97,24 @@ async def _answer(edge: GatewayServices, caller: Caller, asked: ChatRequest) -> 
     stream = edge.streams.open(NO_JOB, caller, frames, can_resume=False)
     job = ChatJob(edge, backend, may_come_back=bool(asked.job.retry_token))
     try:
-        submitted = await edge.call(_submit, edge.core(), backend, caller.tenant_id, asked)
+        submitted, model = await edge.call(_submit, edge.core(), backend, caller.tenant_id, asked)
         stream.job_id = job.job_id = submitted.job_id
-        frames.begin(ChatHead(submitted.job_id, asked.model))
+        frames.begin(ChatHead(submitted.job_id, model))
         stream.subscribe(await edge.call(backend.stream_port.follow, submitted.job_id, 0, stream.deliver))
     except BaseException:
         edge.streams.close(stream)
         await job.leave()
         raise
     if isinstance(frames, GatheredChat):
-        return ChatDocumentAnswer(edge.streams, stream, frames, job, asked.ignored, submitted.standings)
-    return ChatStreamAnswer(edge.streams, stream, frames, job, asked.ignored, submitted.standings)
+        return ChatDocumentAnswer(edge.streams, stream, frames, job, asked.ignored, submitted)
+    return ChatStreamAnswer(edge.streams, stream, frames, job, asked.ignored, submitted)
 
 
-def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest) -> Submitted:
-    """Make the job. What cannot be answered soon is refused before that; what is one already is not.
+def _submit(
+    core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest
+) -> tuple[Submitted, ModelVersion]:
+    """Make the job, and say on which model it runs. What cannot be answered soon is refused before that; what
+    is one already is not.
 
     Raises:
       BrokerUnavailable: Redis is away.
@@ -128,7 +131,18 @@ def _submit(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: 
         raise in_words_of(answer, asked.names)
     if isinstance(answer, Exception):
         raise answer
-    return answer
+    return answer, _model_of(core, answer, asked.model)
+
+
+def _model_of(core: GatewayCore, submitted: Submitted, asked: ModelVersion) -> ModelVersion:
+    if submitted.degraded_from is None:
+        return asked
+    row = core.plane.store.read(queries.job, submitted.job_id)
+    try:
+        return asked if row is None else core.plane.registry.find(f"{row.model}@{row.model_version}")
+    except UnknownModel:
+        # The job was made earlier, and its model is configured no longer.
+        return asked
 
 
 def _check_served(core: GatewayCore, backend: DirectBackend, tenant: TenantId, asked: ChatRequest) -> None:
@@ -150,15 +164,7 @@ def _check_served(core: GatewayCore, backend: DirectBackend, tenant: TenantId, a
         others = next(
             (absence_text(one) for one in backend.model_port.models() if _is_asked(one, asked.model)), ""
         )
-        others = why or others
-        error = NoLiveWorker(
-            f"no worker serves model {asked.model.name!r} now{f' ({others})' if others else ''}: try again "
-            "later, or submit a job to /v1/jobs, which waits for one. The operator of this gateway starts "
-            "one with `tether worker`, lets one take jobs again that is cordoned, or resumes a pool that is "
-            "paused"
-        )
-        error.retry_after = core.plane.settings.presence.interval / 1000
-        raise error
+        raise core.plane.scheduler.no_live_worker(asked.model.name, why or others)
 
 
 def _is_asked(model: ModelInfo, asked: ModelVersion) -> bool:
