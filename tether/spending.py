@@ -83,12 +83,19 @@ class Overspent(NamedTuple):
       limit: How many of these the window has.
       left: How many of them are not spent or held.
       window: Which one it is.
+      wanted: How many of them the job counts for.
     """
 
     unit: str
     limit: int
     left: int
     window: Window
+    wanted: int
+
+    @property
+    def is_for_good(self) -> bool:
+        """Whether no window of that length could ever take the job."""
+        return self.wanted > self.limit
 
 
 def windows_at(tenant: TenantId, now_ms: int) -> tuple[Window, Window]:
@@ -116,15 +123,20 @@ def overspent(
 ) -> Overspent | None:
     """Return why a job that wants so much has no room in one of its windows; None where it has.
 
+    What no window could ever take comes first: waiting would not help.
+
     Args:
       spent: What was spent in each window, and what is held of it.
     """
-    for window in windows:
-        limits = quotas.limits(window.span)
-        for unit, limit, amount, so_far in zip(Amount._fields, limits, wanted, spent[window], strict=True):
-            if limit is not None and so_far + amount > limit:
-                return Overspent(unit, limit, max(0, limit - so_far), window)
-    return None
+    found = [
+        Overspent(unit, limit, max(0, limit - so_far), window, amount)
+        for window in windows
+        for unit, limit, amount, so_far in zip(
+            Amount._fields, quotas.limits(window.span), wanted, spent[window], strict=True
+        )
+        if limit is not None and so_far + amount > limit
+    ]
+    return next((each for each in found if each.is_for_good), next(iter(found), None))
 
 
 def truly_spent(*, is_success: bool, is_stopped: bool, input_tokens: int, output_tokens: int) -> Amount:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tether.admission.spending_refusals import spending_refusal
+from tether.errors import InvalidRequest
 from tether.spending import (
     NOTHING,
     UNLIMITED,
@@ -98,8 +99,31 @@ def test_failures_and_what_never_began_cost_nothing(is_success, is_stopped, toke
 
 
 def test_a_refusal_says_of_what_and_until_when():
-    error = spending_refusal(Overspent("tokens", 1_000, 12, DAY), NOW)
+    error = spending_refusal(Overspent("tokens", 1_000, 12, DAY, 13), NOW)
     assert error.retry_after == 1.0
-    for part in ("'t'", "1000 tokens", "the day 2026-12-31", "12 of them are left"):
+    for part in ("'t'", "1000 tokens", "the day 2026-12-31", "12 of them are left", "counts as 13 tokens"):
         assert part in str(error)
-    assert "the month 2026-12 " in str(spending_refusal(Overspent("requests", 3, 0, MONTH), NOW))
+    assert "the month 2026-12 " in str(spending_refusal(Overspent("requests", 3, 0, MONTH, 1), NOW))
+
+
+def test_what_no_window_could_ever_take_is_refused_for_good_even_where_another_is_used_up():
+    quotas = SpendingQuotas(requests_per_day=1, tokens_per_month=100)
+    spent = {DAY: Amount(1, 0), MONTH: Amount(1, 40)}
+    passing = overspent(quotas, Amount(1, 100), spent, (DAY, MONTH))
+    assert passing == Overspent("requests", 1, 0, DAY, 1)
+    assert not passing.is_for_good
+    lasting = overspent(quotas, Amount(1, 101), spent, (DAY, MONTH))
+    assert lasting == Overspent("tokens", 100, 60, MONTH, 101)
+    error = spending_refusal(lasting, NOW)
+    assert isinstance(error, InvalidRequest)
+    assert not error.retryable
+    assert error.param == "max_tokens"
+    for part in ("'t'", "counts as 101 tokens", "100 in a whole month", "tokens_per_month"):
+        assert part in str(error)
+
+
+@pytest.mark.parametrize("unit", ["requests", "tokens"])
+def test_a_quota_of_nothing_is_said_to_be_one(unit):
+    error = spending_refusal(Overspent(unit, 0, 0, DAY, 1), NOW)
+    assert isinstance(error, InvalidRequest)
+    assert f"may spend no {unit} in any day: its policy sets {unit}_per_day to 0" in str(error)
