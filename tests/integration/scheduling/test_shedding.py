@@ -188,9 +188,9 @@ def test_the_time_that_is_told_is_about_that_in_which_it_would_have_begun(fleet,
     told, actual, behind = [], [], {}
     with client_of(gateway, patience=0) as client:
         seen(client)
-        client.submit("m", "p", max_tokens=100).result(PATIENCE_SECONDS)
 
         def is_measured():
+            client.submit("m", "p", max_tokens=TOKENS).result(PATIENCE_SECONDS)
             return client.explain("m", "p").pools[0].is_measured
 
         eventually(is_measured, PATIENCE_SECONDS, "the worker's rate is known")
