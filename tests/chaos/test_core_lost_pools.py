@@ -75,7 +75,7 @@ class Regions:
     def submit(self, model):
         """A job that was placed in region a."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SchedulerMiddleware, "_first_choice", lambda *_: choice_of(self.pool(model)))
+            patch.setattr(SchedulerMiddleware, "_first_choice", lambda *_, **__: choice_of(self.pool(model)))
             return self.client.submit(model, "hello")
 
     def verb(self, *words):
