@@ -23,6 +23,8 @@ MAX_POLICY_PROBLEMS = 20
 MAX_SECTIONS = MAX_DEGRADE_RULES
 """Of a longer list only its length is told."""
 
+_TOO_LONG = f"the document has more than {MAX_POLICY_BYTES} bytes: use fewer or shorter names"
+
 _Problem = tuple[str, str]
 """The path of a field, and what is wrong with it."""
 
@@ -36,12 +38,12 @@ def read_policy(document: object) -> Policy:
       InvalidPolicy: It is none. The message names all that is wrong, each with its path and what to do.
     """
     problems: list[_Problem] = []
-    policy = _section(Policy, document, "", problems)
-    if policy is not None and not problems:
-        problems += _contradictions(policy)
-        if not problems and len(policy_text(policy).encode()) > MAX_POLICY_BYTES:
-            problems.append(("", f"the document has more than {MAX_POLICY_BYTES} bytes: name fewer"))
-    if policy is None or problems:
+    # What is valid by itself may still contradict itself, whatever else is wrong.
+    policy = Policy.model_construct(**_valid_fields(Policy, document, "", problems))
+    problems += _contradictions(policy)
+    if not problems and len(policy_text(policy).encode()) > MAX_POLICY_BYTES:
+        problems.append(("", _TOO_LONG))
+    if problems:
         raise _invalid(problems)
     return policy
 
@@ -53,7 +55,7 @@ def policy_from_text(text: str | bytes) -> Policy:
       InvalidPolicy: It is none. The message names all that is wrong, each with its path and what to do.
     """
     if len(text) > MAX_POLICY_BYTES:
-        raise _invalid([("", f"the document has more than {MAX_POLICY_BYTES} bytes: name fewer")])
+        raise _invalid([("", _TOO_LONG)])
     try:
         document = json.loads(text, object_pairs_hook=_without_repetition, parse_constant=_no_number)
     except InvalidPolicy:
@@ -80,12 +82,20 @@ def policy_text(policy: Policy) -> str:
 def _section(
     kind: type[_SectionT], values: object, prefix: str, problems: list[_Problem]
 ) -> _SectionT | None:
+    before = len(problems)
+    read = _valid_fields(kind, values, prefix, problems)
+    return kind.model_construct(**read) if len(problems) == before else None
+
+
+def _valid_fields(
+    kind: type[Section], values: object, prefix: str, problems: list[_Problem]
+) -> dict[str, Any]:
+    """The fields with nothing wrong in them; what is wrong with the others is added to ``problems``."""
     if not isinstance(values, dict):
         problems.append((prefix.removesuffix("."), "must be a JSON object, as in {}"))
-        return None
+        return {}
     known = kind.model_fields
     read: dict[str, Any] = {}
-    before = len(problems)
     for name, value in values.items():
         path = f"{prefix}{bare(name)}"
         if name not in known:
@@ -94,17 +104,20 @@ def _section(
             continue
         inner = known[name].annotation
         if isinstance(inner, type) and issubclass(inner, Section):
-            read[name] = _section(inner, value, f"{path}.", problems)
+            if (section := _section(inner, value, f"{path}.", problems)) is not None:
+                read[name] = section
             continue
         each = _section_in_list(inner)
         if each is not None and isinstance(value, list) and len(value) <= MAX_SECTIONS:
-            read[name] = tuple(_section(each, one, f"{path}[{i}].", problems) for i, one in enumerate(value))
+            sections = [_section(each, one, f"{path}[{i}].", problems) for i, one in enumerate(value)]
+            if None not in sections:
+                read[name] = tuple(sections)
             continue
         try:
             read[name] = _adapter(kind, name).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             problems += _problems_of(error, path, known[name], value)
-    return kind.model_construct(**read) if len(problems) == before else None
+    return read
 
 
 def _section_in_list(annotation: object) -> type[Section] | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from dramatiq import Message
 
-from tether.errors import KeyConflict, QuotaExceeded, RetryTokenSpent, TetherError
+from tether.admission.open_job_quota import over_quota
+from tether.errors import KeyConflict, RetryTokenSpent, TetherError
 from tether.jobs import JobRequest, Submitted
 from tether.rate_limits import RateStanding
 from tether.scheduling.infer_messages import InferMessage
@@ -35,10 +36,7 @@ def admission_answer(
             f"job {admission.job_id}, which is a different request: send the same request, or use other keys"
         )
     if admission.kind is AdmissionKind.OVER_QUOTA:
-        return QuotaExceeded(
-            f"tenant {tenant!r} has {admission.depth} open jobs, which is its quota: wait until some "
-            "have ended"
-        )
+        return over_quota(tenant, admission.depth)
     if admission.kind is AdmissionKind.LETTER_CLOSED:
         return RetryTokenSpent(
             f"the dead letter of job {envelope.retry_of} was closed meanwhile: `tether dlq show` tells how"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tether.admission.fits_model import check_for_model
-from tether.errors import ClientClosed, KeyConflict, QuotaExceeded, TetherError
+from tether.admission.open_job_quota import over_quota
+from tether.errors import ClientClosed, KeyConflict, TetherError
 from tether.explanations import (
     Explanation,
     JobPlacements,
@@ -141,10 +142,7 @@ class FakeJobPort:
             return self._known(request, queue.jobs[queue.keys[key]])
         held = sum(job.tenant == self._tenant for job in queue.open_jobs())
         if self._quota is not None and held >= self._quota:
-            return QuotaExceeded(
-                f"tenant {self._tenant!r} has {held} open jobs, which is its quota: wait until "
-                "some have ended"
-            )
+            return over_quota(self._tenant, held)
         queue.keys[key] = job_id
         is_due = request.not_before <= now_ms
         job = queue.jobs[job_id] = FakeJob(

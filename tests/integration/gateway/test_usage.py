@@ -73,6 +73,8 @@ def test_who_has_spent_its_quota_is_told_until_when_and_sees_what_it_used(thrift
     assert row in whole["data"]
     assert "quotas" not in whole
     assert ask("GET", f"/v1/operator/usage?tenant={TENANT}", **operator)[1] == report
+    status, unknown, _ = ask("GET", "/v1/operator/usage?tenant=nobody", **operator)
+    assert (status, unknown["error"]["code"]) == (404, "tenant_unknown")
 
 
 @pytest.mark.parametrize(

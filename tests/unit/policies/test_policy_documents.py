@@ -92,6 +92,25 @@ def test_all_problems_are_told_at_once_with_their_paths():
     assert error.code == "policy_invalid"
 
 
+def test_what_contradicts_itself_is_told_beside_what_is_not_valid():
+    error = problems_of(
+        {
+            "regions": ["eu", "Not one"],
+            "priority_ceiling": "batch",
+            "defaults": {"priority": "interactive"},
+            "aliases": {"a": "b", "b": "m"},
+            "degrade": [{"model": "m", "to": "m"}, {"model": "big", "to": "x*"}],
+        }
+    )
+    assert [line.split(":")[0].strip() for line in str(error).splitlines()[1:]] == [
+        "regions[1]",
+        "defaults.priority",
+        "aliases.a",
+        "degrade[0].to",
+        "degrade[1].to",
+    ]
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [

@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tether.errors import TenantNotFound
 from tether.gateway.jobs.queries import single
 from tether.gateway.keys.api_keys import Scope
 from tether.gateway.keys.key_ring import Caller
@@ -21,6 +22,7 @@ from tether.gateway.schemas import Document
 from tether.gateway.services import GatewayServices
 from tether.ids import TenantId
 from tether.store.store import Store
+from tether.store.tenants import tenant as tenant_of_id
 from tether.store.usage_reports import UsageDays, read_usage_days, usage_report, usage_report_to_json
 
 OPERATOR_ROUTES = RoomRoutes("operator", prefix=OPERATOR)
@@ -94,12 +96,20 @@ async def read_own_usage(edge: GatewayServices, caller: Caller, request: Request
     about="what tenants used, by tenant, day and model: `tenant`, `from`, `to`",
     scopes=(Scope.OPERATOR,),
     replies={200: Reply("What was used.", UsageDocument)},
-    errors=(422,),
+    errors=(404, 422),
     parameters=[in_query("tenant", TENANT_ID, "Only this tenant, with its quotas."), *_DAYS],
 )
 async def read_usage(edge: GatewayServices, caller: Caller, request: Request) -> Response:
     query = single(request.query_params.multi_items(), ("tenant", "from", "to"))
-    return await _answer(edge, caller, query, tenant_in_query(query.get("tenant")))
+    tenant = tenant_in_query(query.get("tenant"))
+    if tenant is not None:
+        await edge.call(_check_known, edge.core().plane.store, tenant)
+    return await _answer(edge, caller, query, tenant)
+
+
+def _check_known(store: Store, tenant: TenantId) -> None:
+    if store.read(tenant_of_id, tenant) is None:
+        raise TenantNotFound(f"there is no tenant {tenant[:80]!r}: GET /v1/operator/tenants lists all")
 
 
 async def _answer(
