@@ -1,6 +1,7 @@
 """Running hypothesis's state machines, all alike."""
 
 from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import run_state_machine_as_test
 
 STEPS = 40
@@ -46,4 +47,7 @@ def catches_bug(kind, attributes, max_examples, number=None):
         )
     except AssertionError:
         return True
+    except FlakyFailure as twice:
+        # Redis's clock went on between the two runs of an example: it failed in one of them.
+        return any(isinstance(error, AssertionError) for error in twice.exceptions)
     return False

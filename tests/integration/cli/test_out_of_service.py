@@ -116,7 +116,10 @@ def test_a_worker_that_was_taken_out_of_service_is_told_with_the_way_back(tmp_pa
         there.is_told(0, cordoned=1)
         told = there.run("status")
         assert "no worker takes jobs (1 is cordoned): jobs wait. `tether fleet uncordon WORKER`" in told
-        assert "(1 is cordoned): try again later, or submit a job to /v1/jobs" in there.refusal()
+        assert (
+            "(1 is cordoned): try again later, or submit a job of class standard to /v1/jobs"
+            in there.refusal()
+        )
 
         there.run("fleet", "uncordon", worker["worker_id"])
         there.is_told(1)

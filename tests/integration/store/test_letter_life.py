@@ -120,7 +120,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def what_ended_is_pruned(self):
-        pruned = set(self.store.read(prunable_jobs, self.now, 1_000))
+        pruned = set(self.store.read(prunable_jobs, self.now, 1_000, now_ms=self.now))
         if pruned:
             write(self.store, prune, *sorted(pruned))
         for letter in self.letters:
