@@ -210,7 +210,9 @@ class SchedulerMiddleware(Middleware):
         refusal = first_refusal(meant, facts, POLICY_GATES)
         if refusal is not None:
             raise refusal
-        if any(self._choice.is_served(one, tenant) for one in (meant, *self._lesser(meant, facts))):
+        if self._choice.is_served(meant, tenant):
+            return None
+        if any(self._choice.is_served(one, tenant) for one in self._lesser(meant, facts)):
             return None
         if shut_out := refusal_by_breaker(self._choice, meant, tenant):
             raise shut_out
@@ -262,7 +264,8 @@ class SchedulerMiddleware(Middleware):
             envelope = message if isinstance(message, InferMessage) else self._envelope_of(message, delay)
             facts = self._facts(envelope.tenant_id)
             meant = request_meant(envelope.request, facts.policy, facts.now_ms)
-            refusal = first_refusal(meant, with_breakers(self._choice, meant, facts))
+            is_hasty = _is_refused_rather(envelope, meant)
+            refusal = first_refusal(meant, with_breakers(self._choice, meant, facts) if is_hasty else facts)
             if isinstance(refusal, BreakerOpen) and any(self._lesser(meant, facts)):
                 return _Passed(envelope, meant, facts, refusal)
             if refusal is not None:
@@ -367,8 +370,8 @@ class SchedulerMiddleware(Middleware):
             if passed.shut_out is not None:
                 raise passed.shut_out
             job = self._placeable(envelope, replace(meant, correlation_id=correlation_id), facts)
-            is_urgent = waits_not(meant) and not envelope.retry_of
-            return job, self._first_choice(job, facts.now_ms, waits_not=is_urgent)
+            is_hasty = _is_refused_rather(envelope, meant)
+            return job, self._first_choice(job, facts.now_ms, is_hasty=is_hasty)
         except (BreakerOpen, NoLiveWorker, QueueFull) as refusal:
             for lesser in self._lesser(meant, facts):
                 job = self._placeable(envelope, replace(lesser, correlation_id=correlation_id), facts)
@@ -389,7 +392,7 @@ class SchedulerMiddleware(Middleware):
         is_same = (asked.name, asked.version) == (job.model, job.model_version)
         return None if is_same else f"{asked.name}@{asked.version}"
 
-    def _first_choice(self, job: Placeable, now_ms: int, *, waits_not: bool) -> ChosenPools:
+    def _first_choice(self, job: Placeable, now_ms: int, *, is_hasty: bool) -> ChosenPools:
         """
         Raises:
           NoLiveWorker, QueueFull: No pool takes a job that is not to wait.
@@ -398,7 +401,7 @@ class SchedulerMiddleware(Middleware):
             # It is placed when it may start, by the fleet of then: until then it is to keep nobody out.
             return ChosenPools(())
         decision = self._choice.choose(job, is_new=True)
-        if decision.pool is None and waits_not and (refusal := self._shedding.refusal(job, decision)):
+        if decision.pool is None and is_hasty and (refusal := self._shedding.refusal(job, decision)):
             raise refusal
         return self._choice.chosen_pools(decision, job.priority, now_ms)
 
@@ -412,6 +415,12 @@ class SchedulerMiddleware(Middleware):
             region=self._region,
             now_ms=facts.now_ms,
         )
+
+
+def _is_refused_rather(envelope: InferMessage, meant: JobRequest) -> bool:
+    """Whether a job is refused rather than accepted to wait. What a task submitted, and what retries a dead
+    letter, waits: nobody would hear of the refusal, or come again."""
+    return waits_not(meant) and not envelope.is_promised and envelope.retry_of is None
 
 
 def _charge_of(passed: _Passed | InferMessage | Exception) -> WantedCharge | None:

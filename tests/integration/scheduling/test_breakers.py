@@ -1,11 +1,14 @@
 """Breakers among real workers: a model that fails or is slow in one region, and what becomes of its jobs."""
 
+from dataclasses import replace
+
 import pytest
 
 from support.moody_engine import Mood
 from support.placed_fleet import PlacedFleet, place_of
 from support.waiting import PATIENCE_SECONDS, eventually
 from tether.errors import BreakerOpen
+from tether.jobs import JobRequest, Priority, Sampling
 from tether.scheduling.breaker import BreakerState
 
 CONFIG = """
@@ -125,8 +128,18 @@ def test_what_does_not_wait_is_refused_while_it_is_open(fleet):
     error = eventually(refused, PATIENCE_SECONDS, "an interactive job is refused")
     assert (error.code, error.http_status) == ("breaker_open", 503)
     assert 1 <= error.retry_after <= 2
+    # Nobody would hear of a refusal of what a task submitted.
+    scheduler, broker = client._backend._plane.scheduler, client.broker
+    promised = JobRequest(
+        model="m",
+        prompt="p",
+        sampling=Sampling(max_tokens=8),
+        max_attempts=100,
+        priority=Priority.INTERACTIVE,
+    )
+    sent = broker.enqueue(replace(scheduler.envelope(promised), is_promised=True))
     mood.fails = False
-    assert done(jobs) == [8] * 8
+    assert done([*jobs, client.job(sent.message_id)]) == [8] * 9
 
 
 def test_where_a_model_is_slow_jobs_go_elsewhere_and_stay_where_there_is_nothing_else(fleet):

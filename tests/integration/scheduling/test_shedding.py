@@ -18,6 +18,7 @@ from tether.ids import PoolName
 from tether.jobs import Priority
 from tether.store import Store
 from tether.store.holds import QUOTA, tenants_in_pool
+from tether.store.job_lists import scan_jobs
 from tether.store.schema import counters
 
 LONG = 8_000
@@ -124,6 +125,14 @@ def test_one_of_a_batch_is_refused_by_itself(gateway, store):
     with client_of(gateway, patience=0) as client, pytest.raises(NoLiveWorker):
         client.submit_many(asked)
     assert open_jobs(store) == 2
+
+
+def test_what_a_task_submits_waits_since_nobody_could_be_told(fleet, store):
+    """The worker was told already that it is a job."""
+    cluster, request = fleet.cluster, {"model": "m", "prompt": "p", "priority": "interactive"}
+    cluster.redis.xadd(cluster.keys.submits, {"v": 1, "token": "t", "request": json.dumps(request)})
+    rows = eventually(lambda: store.read(scan_jobs, None).rows, PATIENCE_SECONDS, "it is a job")
+    assert [(row.retry_token, row.state) for row in rows] == [("t", JobState.PARKED)]
 
 
 def test_a_job_that_is_there_already_is_answered_whatever_has_become_of_its_workers(fleet, gateway):
